@@ -1,0 +1,31 @@
+# Everything runs in a virtual environment: the active one, or .venv, made where it is missing.
+VENV ?= $(or $(VIRTUAL_ENV),.venv)
+PYTHON ?= python3
+PY = $(VENV)/bin/python
+
+.PHONY: demo test fuzz lint bench
+
+demo: $(VENV)/.addergraph-test
+	$(PY) examples/digits.py
+
+test: $(VENV)/.addergraph-test
+	$(PY) -m pytest -q -n 2 --dist=loadfile
+
+fuzz: $(VENV)/.addergraph-test
+	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz
+
+lint: $(VENV)/.addergraph-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(VENV)/.addergraph-test
+	$(PY) -m addergraph bench
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp an extra; both depend on pyproject.toml, so that a changed dependency is installed.
+$(VENV)/.addergraph-%: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@

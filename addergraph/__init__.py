@@ -1,0 +1,79 @@
+"""AdderGraph: a compiler and training system for adder networks.
+
+    import addergraph as ag
+    from addergraph import Model, layers, ops
+
+    graph = ag.trace(lambda x, f: ops.relu(ops.adder2d(x, f, padding=1)),
+                     ag.tensor("f32", ("N", 8, 8, 16)), ag.tensor("f32", (3, 3, 16, 32)))
+    program = ag.compile(graph)         # native code for this machine
+    ag.verify(graph, program)           # against NumPy, which says what a graph means
+
+Public names are loaded on first use, so that importing the package stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+# Not lazy: importing the submodule `trace` binds its name here, and the function must win.
+from .trace import trace
+
+if TYPE_CHECKING:
+    from . import errors, layers, ops
+    from .driver import compile, grad, load_native
+    from .errors import AdderGraphError
+    from .interpreter import interpret
+    from .ir import Graph
+    from .model import Model
+    from .text import parse
+    from .types import tensor
+    from .verification import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdderGraphError",
+    "Graph",
+    "Model",
+    "__version__",
+    "compile",
+    "errors",
+    "grad",
+    "interpret",
+    "layers",
+    "load_native",
+    "ops",
+    "parse",
+    "tensor",
+    "trace",
+    "verify",
+]
+
+_HOME = {
+    "AdderGraphError": ".errors",
+    "Graph": ".ir",
+    "Model": ".model",
+    "compile": ".driver",
+    "grad": ".driver",
+    "interpret": ".interpreter",
+    "load_native": ".driver",
+    "parse": ".text",
+    "tensor": ".types",
+    "verify": ".verification",
+}
+_SUBMODULES = ("errors", "layers", "ops")
+
+if not TYPE_CHECKING:  # type checkers see the imports above and must refuse any other name
+
+    def __getattr__(name: str) -> object:
+        if name in _SUBMODULES:
+            return importlib.import_module(f".{name}", __name__)
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(_HOME[name], __name__), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,31 @@
+"""Handwritten digits, embedded: 1797 grey images of 8x8 (ATTRIBUTION.md beside this file)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..ir import Array
+from .npz import read_npz
+
+CLASSES = 10
+
+
+class Digits(NamedTuple):
+    """Images f32[N,8,8,1] in 0..1 and labels i64[N] in 0..9: 1437 to train, 360 to test."""
+
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+
+
+def load() -> Digits:
+    """The digits with their fixed, stratified split; no download."""
+    path = Path(__file__).with_name("digits.npz")
+    images, labels, train, test = read_npz(path, "images", "labels", "train", "test")
+    x = (images.astype(np.float32) / np.float32(16))[..., None]
+    y = labels.astype(np.int64)
+    return Digits(x[train], y[train], x[test], y[test])

@@ -1,0 +1,189 @@
+"""The front door: a graph goes through the passes into native code.
+
+The only module of this package that knows `passes` and `codegen`, and it imports them when called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import DataError, ShapeError
+from .ir import Array, Graph
+from .state import State, initial_weights
+
+if TYPE_CHECKING:
+    from .codegen.jit import Built, Lowered, Program
+    from .codegen.target import Target
+    from .model import Model
+    from .passes.ranges import Finding
+    from .training.optimizers import SGD
+
+Observer = Callable[[str, Graph, Graph, float], None]
+
+
+def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
+    """The gradient graph: inputs of `graph` and one upstream gradient per output -> gradients of `wrt`.
+
+    Adder layers use the paper's gradients (full precision for the filter, HardTanh for the input).
+    """
+    from .passes.autodiff import grad as differentiate
+
+    return differentiate(graph, wrt)
+
+
+def train_step_graph(graph: Graph, loss_name: str, optimizer: SGD) -> Graph:
+    """One training step as one graph; see `passes/train_step.py`."""
+    from .passes.train_step import train_step
+
+    return train_step(graph, loss_name, optimizer)
+
+
+def findings(graph: Graph) -> tuple[Finding, ...]:
+    """What the ranges pass proves and the author should know: dead layers, constants."""
+    from .passes.ranges import findings as find
+
+    return find(graph)
+
+
+def optimize(graph: Graph, observers: Sequence[Observer] = ()) -> Graph:
+    """`graph` after the pass pipeline, its batch still as it was."""
+    from .passes.pipeline import run
+
+    return run(graph, observers=observers)
+
+
+def lower(
+    graph: Graph, target: Target, observers: Sequence[Observer] = ()
+) -> tuple[Graph, Lowered]:
+    """(setup graph, lowered main graph): pipeline, hoisting, memory plan.
+
+    Raises ShapeError when the batch is open and the graph is not a loop over samples.
+    """
+    from .codegen.jit import Lowered
+    from .codegen.module import workspaces
+    from .passes.hoist import hoist
+    from .passes.plan_memory import normalize_outputs, plan_memory
+
+    if graph.is_open and not graph.per_sample:
+        raise ShapeError(
+            f'graph "{graph.name}" does not compute its samples one by one ({_mixing(graph)}); '
+            "bind the batch: ag.compile(graph, batch=64)"
+        )
+    optimized = optimize(graph, observers)
+    batched = None
+    if graph.is_open:
+        batched = tuple(v.type.is_open for v in (*optimized.inputs, *optimized.outputs))
+        optimized = optimized.bind(1)
+    setup, main = hoist(normalize_outputs(optimized))
+    if main.updates:
+        # Programs that share a state agree on its layout, so none may drop a parameter.
+        main = Graph(
+            main.name, main.inputs, graph.parameters, main.nodes, main.outputs, main.updates
+        )
+    plan = plan_memory(main, workspaces(main, target))
+    return setup, Lowered(graph, main, plan, target, batched)
+
+
+def _mixing(graph: Graph) -> str:
+    """Why the graph is not per sample."""
+    for node in graph.nodes:
+        if not node.op.per_sample and any(v.type.is_open for v in node.inputs):
+            return f"{node.label} mixes them"
+    return "it updates parameters, or an output has no batch"
+
+
+def compile(
+    graph: Graph | Model,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    batch: int | None = None,
+    target: str = "host",
+    threads: int = 1,
+    state: State | None = None,
+    cache: bool = True,
+    observers: Sequence[Observer] = (),
+) -> Program:
+    """Native code for `graph` (or for a model's inference graph, with its weights).
+
+    weights  the numbers of the graph's parameters; not needed for a model or with `state`
+    batch    binds N; without it a graph whose samples are independent runs any batch
+    target   "host", a name that `addergraph.codegen.target` lists, or an x86 CPU name
+    threads  threads of each call; results have the same bits for any number
+    state    parameters that a program with updates shares with others (they change in place)
+
+    Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
+    """
+    from .codegen.jit import Program
+
+    graph, weights = _source(graph, weights)
+    built, numbers = build(
+        graph, weights if state is None else state.views, batch=batch, target=target, cache=cache,
+        observers=observers,
+    )  # fmt: skip
+    if not graph.updates:
+        return Program(built, numbers, None, threads)
+    if state is None:
+        state = State(graph.parameters)
+        state.load(numbers)
+    return Program(built, None, state, threads)
+
+
+def build(
+    graph: Graph,
+    weights: Mapping[str, Array] | None,
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    cache: bool = True,
+    observers: Sequence[Observer] = (),
+) -> tuple[Built, Mapping[str, Array]]:
+    """(object with its facts, the numbers of every parameter of its main graph)."""
+    from .codegen import jit
+    from .codegen.target import target_named
+    from .interpreter import run_reference
+    from .state import bind_weights
+
+    machine = target_named(target)
+    if batch is not None:
+        graph = graph.bind(batch)
+    if weights is None:
+        weights = _default_weights(graph)
+    numbers = dict(bind_weights(f'graph "{graph.name}"', graph.parameters, weights))
+    setup, lowered = lower(graph, machine, observers)
+    computed, _ = run_reference(setup, [], numbers)
+    numbers |= {v.name: a for v, a in zip(setup.outputs, computed, strict=True)}
+    return jit.build(lowered, use_cache=cache), numbers
+
+
+def _source(
+    graph: Graph | Model, weights: Mapping[str, Array] | None
+) -> tuple[Graph, Mapping[str, Array] | None]:
+    if isinstance(graph, Graph):
+        return graph, weights
+    if weights is not None:
+        raise DataError("a model brings its own weights; change model.weights instead")
+    return graph.graph(training=False), graph.weights
+
+
+def _default_weights(graph: Graph) -> Mapping[str, Array]:
+    if graph.parameters and not graph.updates:
+        names = ", ".join(p.name for p in graph.parameters[:3])
+        raise DataError(
+            f'graph "{graph.name}" has parameters ({names}, ...): pass their numbers as '
+            "weights={name: array}"
+        )
+    return initial_weights(graph)
+
+
+def load_native(folder: str) -> Any:
+    """Loads an exported shared library, which runs native code: only load what you trust."""
+    from .codegen.aot import load
+
+    return load(folder)
+
+
+__all__ = [
+    "build", "compile", "findings", "grad", "load_native", "lower", "optimize",
+    "train_step_graph",
+]  # fmt: skip

@@ -1,0 +1,67 @@
+"""The project's one tree of errors.
+
+Every message names the op or file, what was found, what was expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdderGraphError(Exception):
+    """Base of every error that AdderGraph raises on purpose."""
+
+
+class ShapeError(AdderGraphError):
+    """Shapes, dtypes or attributes of an op do not fit together."""
+
+
+class GraphError(AdderGraphError):
+    """A graph is not well formed: order, names, updates, or a proven fact that does not hold."""
+
+
+class ParseError(AdderGraphError):
+    """Textual IR that does not parse; the message shows the line."""
+
+
+class PassError(AdderGraphError):
+    """A pass produced an invalid graph or did not settle; names the pass and the rule."""
+
+
+class UnsupportedError(AdderGraphError):
+    """Something valid that this version does not do, said before any work is lost."""
+
+
+class TargetError(AdderGraphError):
+    """An unknown target, CPU or feature name."""
+
+
+class CodegenError(AdderGraphError):
+    """The backend could not turn a valid graph into machine code."""
+
+
+class ToolchainError(AdderGraphError):
+    """A C compiler or linker is missing or failed."""
+
+
+class StorageError(AdderGraphError):
+    """A file or folder cannot be read, is damaged, or cannot be written."""
+
+
+class DataError(AdderGraphError):
+    """Training or inference data of the wrong shape, type or range."""
+
+
+class VerificationError(AdderGraphError):
+    """Native and reference results differ by more than the stated bound."""
+
+
+class RangeWarning(UserWarning):
+    """A value is provably constant or dead, which is rarely what the author meant."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean "relu"?)`, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f' (did you mean "{close[0]}"?)' if close else ""

@@ -1,0 +1,61 @@
+"""Validation of layers' attributes: each function returns the plain value or raises ShapeError.
+
+`where` is how the message speaks of the layer.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+
+from .errors import ShapeError
+
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]  # top, bottom, left, right
+
+
+def integer(where: str, name: str, value: object, least: int) -> int:
+    """An integer of at least `least`; booleans and floats are none."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ShapeError(f"{where}: {name}={value!r} must be an integer of at least {least}")
+    return number
+
+
+def pair(where: str, name: str, value: object, least: int = 1) -> Pair:
+    """One integer for both directions, or (vertical, horizontal)."""
+    sides = list(value) if isinstance(value, Iterable) else [value, value]
+    if len(sides) != 2:
+        raise ShapeError(f"{where}: {name}={value!r} must be an int or a pair of ints")
+    return integer(where, name, sides[0], least), integer(where, name, sides[1], least)
+
+
+def padding(where: str, value: object) -> Padding:
+    """One integer, (vertical, horizontal), or (top, bottom, left, right)."""
+    sides = list(value) if isinstance(value, Iterable) else [value] * 4
+    if len(sides) == 2:
+        sides = [sides[0], sides[0], sides[1], sides[1]]
+    if len(sides) != 4:
+        raise ShapeError(
+            f"{where}: padding={value!r} must be an int, (vertical, horizontal) or "
+            "(top, bottom, left, right)"
+        )
+    top, bottom, left, right = (integer(where, "padding", s, 0) for s in sides)
+    return top, bottom, left, right
+
+
+def flag(where: str, name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ShapeError(f"{where}: {name}={value!r} must be True or False")
+
+
+def real(where: str, name: str, value: object, low: float, high: float = math.inf) -> None:
+    """A finite number in [low, high]."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and low <= number <= high):
+        most = f" and at most {high:g}" if math.isfinite(high) else ""
+        raise ShapeError(f"{where}: {name}={value!r} must be a number of at least {low:g}{most}")

@@ -1,0 +1,125 @@
+"""What a model file says beside the weights, and how it becomes a model again.
+
+Metadata (text, all covered by the file's checksum):
+
+    format   "addergraph.model"
+    version  "1"
+    graph    the inference graph, as text
+    model    JSON: name, seed, loss_name, input_shape, layers
+
+`layers` describes each layer by kind and plain attributes, from the closed table in `layers.py`;
+{"repeat": i} is the layer object of position i again. It is null for a model that was made from a
+Python function: a file holds no code, so such a model loads with its inference graph alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import storage
+from .errors import AdderGraphError, GraphError, StorageError
+from .ir import Graph
+from .layers import Layer, describe, from_description
+from .text import parse
+
+if TYPE_CHECKING:
+    from .model import Model
+
+FORMAT, VERSION = "addergraph.model", "1"
+_FIELDS = {"name": str, "seed": int, "loss_name": str, "input_shape": list}
+
+
+def metadata_of(model: Model) -> dict[str, str]:
+    """The metadata of a model file."""
+    description = {
+        "name": model.name,
+        "seed": model.seed,
+        "loss_name": model.loss_name,
+        "input_shape": model.input_shape,
+        "layers": _describe(model.layers) or None,
+    }
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "graph": str(model.graph(training=False)),
+        "model": json.dumps(description, sort_keys=True),
+    }
+
+
+def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
+    """The model in `path`; StorageError that names the file and what is wrong with it."""
+    tensors, metadata = storage.load(path)
+    _require_format(path, metadata)
+    try:
+        description = _read_description(metadata["model"])
+        model = kind(
+            input_shape=description["input_shape"],
+            loss_name=description["loss_name"],
+            name=description["name"],
+            seed=description["seed"],
+        )
+        graph = parse(metadata["graph"])
+        if description["layers"] is None:
+            model.restore(graph)
+        else:
+            _add_layers(model, description["layers"], graph)
+        model.weights = tensors
+    except AdderGraphError as error:
+        raise StorageError(f'"{path}": {error}') from None
+    return model
+
+
+def _describe(layers: list[Layer]) -> list[dict[str, object]]:
+    first = {layer: position for position, layer in reversed(list(enumerate(layers)))}
+    return [
+        describe(layer) if first[layer] == position else {"repeat": first[layer]}
+        for position, layer in enumerate(layers)
+    ]
+
+
+def _require_format(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT or not {"graph", "model", "version"} <= metadata.keys():
+        raise StorageError(f'"{path}" is no model file: Model.save writes those')
+    if metadata["version"] != VERSION:
+        raise StorageError(
+            f'"{path}" has format version {metadata["version"]}, this program reads version '
+            f"{VERSION}; use the version of AdderGraph that wrote it"
+        )
+
+
+def _read_description(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"the description of the model is not JSON ({error})") from None
+    found = found if isinstance(found, dict) else {}
+    for name, type in _FIELDS.items():
+        if not isinstance(found.get(name), type):
+            raise StorageError(f'the description of the model has no valid "{name}"')
+    if not isinstance(found.get("layers"), list | None):
+        raise StorageError('the description of the model has no valid "layers"')
+    return found
+
+
+def _add_layers(model: Model, descriptions: list[Any], graph: Graph) -> None:
+    for description in descriptions:
+        if not isinstance(description, dict):
+            raise StorageError(f"expected the description of a layer, found {description!r}")
+        model.add(_layer(model, description))
+    if model.graph(training=False) != graph:
+        raise GraphError(
+            "the stored layers do not build the stored graph; "
+            "use the version of AdderGraph that wrote the file"
+        )
+
+
+def _layer(model: Model, description: Mapping[str, Any]) -> Layer:
+    if "repeat" not in description:
+        return from_description(description)
+    position = description["repeat"]
+    if not isinstance(position, int) or not 0 <= position < len(model.layers):
+        raise StorageError(f"layer {len(model.layers)} repeats {position!r}, which does not exist")
+    return model.layers[position]

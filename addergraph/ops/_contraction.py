@@ -1,0 +1,134 @@
+"""What the contractions share: attributes and shape rules of the windowed ones, range rules of all.
+
+adder2d and conv2d differ in how one term is combined, |x - f| or x * f, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..intervals import Interval
+from ..ir import CONTRACTION, Array, Halo, Op
+from ..types import TensorType, f32
+from ._elementwise import stored
+from ._window import Padding, Pair, Window, require_f32, require_image
+
+
+@dataclass(frozen=True)
+class Windowed(Op):
+    """The attributes of a contraction over the windows of an NHWC tensor, with an HWIO filter."""
+
+    kind: ClassVar[str] = CONTRACTION
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def window(self, f: TensorType) -> Window:
+        """The geometry for a filter of type `f`; ShapeError unless that is f32, bound and HWIO."""
+        if f.rank != 4:
+            raise ShapeError(f"filter must be HWIO (rank 4), found {f}")
+        require_f32("filter", f)
+        if f.is_open:
+            raise ShapeError(f"filter {f} has an open batch; N may only lead an input")
+        return self.window_of((int(f.shape[0]), int(f.shape[1])))
+
+    def window_of(self, size: Pair) -> Window:
+        return Window(size, self.stride, self.padding, self.dilation)
+
+    def output(self, x: TensorType, f: TensorType, *bias: TensorType) -> TensorType:
+        """Result type of the forward layer; ShapeError if the operands do not fit."""
+        require_image("input", x)
+        window = self.window(f)
+        channels, taken, made = x.shape[3], int(f.shape[2]), int(f.shape[3])
+        if self.groups < 1:
+            raise ShapeError(f"groups={self.groups} must be at least 1")
+        if made % self.groups:
+            raise ShapeError(
+                f"the filter's {made} output channels do not divide into {self.groups} groups "
+                f"(f: {f})"
+            )
+        if taken * self.groups != channels:
+            of = f" in each of {self.groups} groups" if self.groups > 1 else ""
+            raise ShapeError(
+                f"input has {channels} channels but the filter expects {taken}{of} (x: {x}, f: {f})"
+            )
+        require_bias(made, bias)
+        height, width = window.output_size(x.shape[1], x.shape[2])
+        return TensorType(f32, (x.shape[0], height, width, made))
+
+    def require_gradient(self, g: TensorType, x: TensorType, f: TensorType) -> None:
+        """ShapeError unless `g` has the type of the forward layer's result."""
+        expected = self.output(x, f)
+        if g != expected:
+            raise ShapeError(f"the output gradient must be {expected}, found {g}")
+
+    def terms(self, x: TensorType, f: TensorType) -> int:
+        """Number of (x, f) pairs that the forward layer combines."""
+        return self.output(x, f).elements * reduction_length(f)
+
+    def input_halo(self, x: TensorType, f: TensorType) -> Halo:
+        """The zeros around `x` that the forward windows reach."""
+        return self.window(f).halo(int(x.shape[1]), int(x.shape[2]))
+
+    def gradient_halo(self, x: TensorType, f: TensorType) -> Halo:
+        """The zeros around the output gradient that gathering the gradient of `x` reaches."""
+        return self.window(f).grad_halo(int(x.shape[1]), int(x.shape[2]))
+
+
+def require_bias(made: int, bias: Sequence[TensorType]) -> None:
+    """ShapeError unless every type is that of a bias of `made` output channels."""
+    for b in bias:
+        if b != TensorType(f32, (made,)):
+            raise ShapeError(f"bias must be f32[{made}], found {b}")
+
+
+def require_matrices(
+    x: TensorType, f: TensorType, left: str = "input", right: str = "filter"
+) -> TensorType:
+    """The f32[N,T] that f32[N,K] `x` and f32[K,T] `f` give; ShapeError if they do not fit."""
+    for what, type in ((left, x), (right, f)):
+        if type.rank != 2:
+            raise ShapeError(f"{what} must have rank 2, found {type}; flatten it first")
+        require_f32(what, type)
+    if f.is_open:
+        raise ShapeError(f"{right} {f} has an open batch; N may only lead the {left}")
+    if x.shape[1] != f.shape[0]:
+        raise ShapeError(
+            f"{left} has {x.shape[1]} columns but the {right} has {f.shape[0]} rows "
+            f"(found {x} and {f})"
+        )
+    return TensorType(f32, (x.shape[0], f.shape[1]))
+
+
+def reduction_length(f: TensorType) -> int:
+    """How many terms one output sums: the filter's size without its output channels."""
+    return math.prod(f.sizes[:-1])
+
+
+def product_range(
+    ranges: Sequence[Interval], types: Sequence[TensorType], *, padded: bool = False
+) -> Interval:
+    """The range of sum x * f (+ b); `padded` windows also read zeros."""
+    x = ranges[0].hull(Interval(0.0, 0.0)) if padded else ranges[0]
+    y = (x * ranges[1]).total(reduction_length(types[1]))
+    return plus_bias(y, ranges)
+
+
+def plus_bias(y: Interval, ranges: Sequence[Interval]) -> Interval:
+    """`y` plus the third operand, where there is one, rounded to f32."""
+    return stored(y + ranges[2], f32) if len(ranges) > 2 else y
+
+
+def grouped(groups: int, *arrays: Array) -> list[tuple[Array, ...]]:
+    """Views of each array's share of every group, by its last axis.
+
+    Activations split their channels, filters their output channels: both are the last axis.
+    """
+    return list(zip(*(np.split(a, groups, axis=-1) for a in arrays), strict=True))

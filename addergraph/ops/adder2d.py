@@ -1,0 +1,173 @@
+"""adder2d: the adder layer, and the two gradient ops of the paper.
+
+Chen et al., "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020
+(arXiv:1912.13200), equations 2, 5 and 6; placement of the adaptive learning rate as in the
+authors' release is in `passes/train_step.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..intervals import Interval
+from ..ir import Array, Cost, Halo
+from ..trace import Tensor, apply, as_padding, as_pair
+from ..types import TensorType
+from ._contraction import Windowed, grouped, plus_bias
+from ._window import Pair, require_operands
+
+
+@dataclass(frozen=True)
+class Adder2d(Windowed):
+    """Y[n,h,w,t] = - sum_{i,j,k} |X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,k,t]|  (+ b[t]).
+
+    Operands: x f32[N,H,W,C], f f32[I,J,C/groups,T], optional bias f32[T]. Zero padding is a
+    value: a padded tap contributes -|F|. `input_nonnegative` states that every x >= 0 is proven;
+    it licenses the min form, |x - f| = x + |f| - 2 min(x, max(f, 0)), and `check` re-derives it.
+
+    Gradient (surrogate, eq. 5 and 6): dF = sum g (X - F), dX = sum_t g clip(F - X, -1, 1).
+    Raises ShapeError for wrong ranks or dtypes, channels that do not match, or an empty output.
+    Source: Chen et al. 2020, eq. 2; zero padding as in the authors' release.
+    """
+
+    name: ClassVar[str] = "adder2d"
+    surrogate: ClassVar[bool] = True
+    input_nonnegative: bool = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_operands(types, "x", "f", "bias", optional=1)
+        return (self.output(*types),)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        x, f, *bias = arrays
+        window = self.window_of(f.shape[:2])
+        out = window.output_size(x.shape[1], x.shape[2])
+        y = np.zeros((x.shape[0], *out, f.shape[3]))
+        x64, f64 = window.pad(x).astype("f8"), f.astype("f8")
+        for y_g, x_g, f_g in grouped(self.groups, y, x64, f64):
+            for i, j, tap in window.taps(x_g, out):
+                for k in range(f.shape[2]):
+                    y_g -= np.abs(tap[..., k, None] - f_g[i, j, k])
+        return ((y + bias[0] if bias else y).astype(np.float32),)
+
+    def grad(
+        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        from .reduce import reduce_sum
+
+        g, (x, f, *bias) = gs[0], xs
+        assert g is not None
+        same = (self.stride, self.padding, self.dilation, self.groups)
+        dx = apply(Adder2dGradInput(*same), g, x, f)
+        df = apply(Adder2dGradFilter(*same), g, x, f)
+        return (dx, df, *(reduce_sum(g, (0, 1, 2)) for _ in bias))
+
+    def interval(
+        self, ranges: Sequence[Interval], types: Sequence[TensorType]
+    ) -> tuple[Interval, ...]:
+        return (plus_bias(Interval(hi=0.0), ranges),)
+
+    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+        return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        return Cost(additions=2 * self.terms(types[0], types[1]))
+
+
+@dataclass(frozen=True)
+class Adder2dGradInput(Windowed):
+    """dX[n,h',w',k] = sum_{i,j,t} g[n,h,w,t] clip(F[i,j,k,t] - X[n,h',w',k], -1, 1).
+
+    The sum runs over the outputs (h, w) whose tap (i, j) reads (h', w'). HardTanh gradient,
+    eq. 6 of the paper. Operands: g f32[N,OH,OW,T], x f32[N,H,W,C], f f32[I,J,C/groups,T].
+    """
+
+    name: ClassVar[str] = "adder2d_grad_input"
+    not_differentiable: ClassVar[bool] = True
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_operands(types, "g", "x", "f")
+        self.require_gradient(*types)
+        return (types[1],)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        g, x, f = arrays
+        window = self.window_of(f.shape[:2])
+        x64, f64 = window.pad(x).astype("f8"), f.astype("f8")
+        dx = np.zeros_like(x64)
+        for g_g, x_g, f_g, dx_g in grouped(self.groups, g.astype("f8"), x64, f64, dx):
+            pairs = zip(
+                window.taps(x_g, g.shape[1:3]), window.taps(dx_g, g.shape[1:3]), strict=True
+            )
+            for (i, j, tap), (_, _, into) in pairs:
+                for t in range(f_g.shape[3]):
+                    into += g_g[..., t, None] * np.clip(f_g[i, j, :, t] - tap, -1.0, 1.0)
+        return (window.crop(dx).astype(np.float32),)
+
+    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+        return (self.gradient_halo(types[1], types[2]), Halo(), Halo())
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        terms = self.terms(types[1], types[2])
+        return Cost(additions=4 * terms, multiplications=terms)
+
+
+@dataclass(frozen=True)
+class Adder2dGradFilter(Windowed):
+    """dF[i,j,k,t] = sum_{n,h,w} g[n,h,w,t] (X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,k,t]).
+
+    Full-precision gradient, eq. 5 of the paper; padded taps have X = 0. Operands as for
+    `adder2d_grad_input`.
+    """
+
+    name: ClassVar[str] = "adder2d_grad_filter"
+    not_differentiable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_operands(types, "g", "x", "f")
+        self.require_gradient(*types)
+        return (types[2],)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        g, x, f = arrays
+        window = self.window_of(f.shape[:2])
+        x64, df = window.pad(x).astype("f8"), np.zeros(f.shape)
+        operands = (g.astype("f8"), x64, f.astype("f8"), df)
+        for g_g, x_g, f_g, df_g in grouped(self.groups, *operands):
+            total = g_g.sum((0, 1, 2))
+            for i, j, tap in window.taps(x_g, g.shape[1:3]):
+                df_g[i, j] += np.einsum("nhwk,nhwt->kt", tap, g_g) - f_g[i, j] * total
+        return (df.astype(np.float32),)
+
+    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+        return (Halo(), self.input_halo(types[1], types[2]), Halo())
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        terms = self.terms(types[1], types[2])
+        return Cost(additions=terms, multiplications=terms)
+
+
+def adder2d(
+    x: Tensor,
+    f: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    name: str | None = None,
+) -> Tensor:
+    """Negative L1 distance of each filter to each window; see `Adder2d`."""
+    op = Adder2d(
+        as_pair("adder2d", "stride", stride),
+        as_padding("adder2d", padding),
+        as_pair("adder2d", "dilation", dilation),
+        groups,
+    )
+    return apply(op, x, f, *([] if bias is None else [bias]), name=name)

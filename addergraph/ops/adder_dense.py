@@ -1,0 +1,143 @@
+"""adder_dense: the fully connected adder layer, and the two gradient ops of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..intervals import Interval
+from ..ir import CONTRACTION, Array, Cost, Op
+from ..trace import Tensor, apply
+from ..types import TensorType
+from ._contraction import plus_bias, require_bias, require_matrices
+from ._window import require_operands
+
+
+@dataclass(frozen=True)
+class AdderDense(Op):
+    """Y[n,t] = - sum_k |X[n,k] - F[k,t]|  (+ b[t]).
+
+    Operands: x f32[N,K], f f32[K,T], optional bias f32[T]; result f32[N,T]. `input_nonnegative`
+    as for `adder2d`, of which this is the 1x1 case.
+
+    Gradient (surrogate): dF = sum_n g (X - F), dX = sum_t g clip(F - X, -1, 1).
+    Raises ShapeError for wrong ranks or dtypes, or sizes that do not match.
+    Source: Chen et al. 2020 (arXiv:1912.13200), eq. 2, 5 and 6.
+    """
+
+    name: ClassVar[str] = "adder_dense"
+    kind: ClassVar[str] = CONTRACTION
+    surrogate: ClassVar[bool] = True
+    input_nonnegative: bool = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_operands(types, "x", "f", "bias", optional=1)
+        y = require_matrices(types[0], types[1])
+        require_bias(int(y.shape[1]), types[2:])
+        return (y,)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        x, f, *bias = arrays
+        y = np.zeros((x.shape[0], f.shape[1]))
+        x64, f64 = x.astype("f8"), f.astype("f8")
+        for k in range(f.shape[0]):
+            y -= np.abs(x64[:, k, None] - f64[k])
+        return ((y + bias[0] if bias else y).astype(np.float32),)
+
+    def grad(
+        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        from .reduce import reduce_sum
+
+        g, (x, f, *bias) = gs[0], xs
+        assert g is not None
+        dx = apply(AdderDenseGradInput(), g, x, f)
+        df = apply(AdderDenseGradFilter(), g, x, f)
+        return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
+
+    def interval(
+        self, ranges: Sequence[Interval], types: Sequence[TensorType]
+    ) -> tuple[Interval, ...]:
+        return (plus_bias(Interval(hi=0.0), ranges),)
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        return Cost(additions=2 * _terms(types[0], types[1]))
+
+
+@dataclass(frozen=True)
+class AdderDenseGradInput(Op):
+    """dX[n,k] = sum_t g[n,t] clip(F[k,t] - X[n,k], -1, 1).
+
+    Operands: g f32[N,T], x f32[N,K], f f32[K,T]; result f32[N,K]. HardTanh gradient, eq. 6 of
+    Chen et al. 2020. Raises ShapeError when g is not what the forward layer gives for x and f.
+    """
+
+    name: ClassVar[str] = "adder_dense_grad_input"
+    kind: ClassVar[str] = CONTRACTION
+    not_differentiable: ClassVar[bool] = True
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        _require_gradient(types)
+        return (types[1],)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        g, x, f = (a.astype("f8") for a in arrays)
+        dx = np.zeros(x.shape)
+        for t in range(f.shape[1]):
+            dx += g[:, t, None] * np.clip(f[:, t] - x, -1.0, 1.0)
+        return (dx.astype(np.float32),)
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        terms = _terms(types[1], types[2])
+        return Cost(additions=4 * terms, multiplications=terms)
+
+
+@dataclass(frozen=True)
+class AdderDenseGradFilter(Op):
+    """dF[k,t] = sum_n g[n,t] (X[n,k] - F[k,t]).
+
+    Operands as for `adder_dense_grad_input`; result f32[K,T]. Full-precision gradient, eq. 5 of
+    Chen et al. 2020. Raises ShapeError when g is not what the forward layer gives for x and f.
+    """
+
+    name: ClassVar[str] = "adder_dense_grad_filter"
+    kind: ClassVar[str] = CONTRACTION
+    not_differentiable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        _require_gradient(types)
+        return (types[2],)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        g, x, f = (a.astype("f8") for a in arrays)
+        df = x.T @ g - f * g.sum(0)
+        return ((df + 0.0).astype(np.float32),)  # a zero is +0.0
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        terms = _terms(types[1], types[2])
+        return Cost(additions=terms, multiplications=terms)
+
+
+def _terms(x: TensorType, f: TensorType) -> int:
+    """Number of |x - f| terms of the forward layer."""
+    return x.sizes[0] * f.elements
+
+
+def _require_gradient(types: Sequence[TensorType]) -> None:
+    require_operands(types, "g", "x", "f")
+    g, x, f = types
+    expected = require_matrices(x, f)
+    if g != expected:
+        raise ShapeError(f"the output gradient must be {expected}, found {g}")
+
+
+def adder_dense(
+    x: Tensor, f: Tensor, bias: Tensor | None = None, *, name: str | None = None
+) -> Tensor:
+    """Negative L1 distance of each column of `f` to each row of `x`; see `AdderDense`."""
+    return apply(AdderDense(), x, f, *([] if bias is None else [bias]), name=name)

@@ -1,0 +1,95 @@
+"""dense and matmul: the multiplying matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..intervals import Interval
+from ..ir import CONTRACTION, Array, Cost, Op
+from ..trace import Tensor, apply
+from ..types import TensorType
+from ._contraction import product_range, require_bias, require_matrices
+from ._window import require_operands
+
+
+@dataclass(frozen=True)
+class _Product(Op):
+    """What the two products share."""
+
+    kind: ClassVar[str] = CONTRACTION
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        x, f, *bias = arrays
+        y = x.astype("f8") @ f.astype("f8") + 0.0  # a zero sum is +0.0
+        return ((y + bias[0] if bias else y).astype(np.float32),)
+
+    def grad(
+        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        from .reduce import reduce_sum
+        from .transpose import transpose
+
+        g, (x, f, *bias) = gs[0], xs
+        assert g is not None
+        dx = matmul(g, transpose(f, (1, 0)))
+        df = matmul(transpose(x, (1, 0)), g)
+        return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
+
+    def interval(
+        self, ranges: Sequence[Interval], types: Sequence[TensorType]
+    ) -> tuple[Interval, ...]:
+        return (product_range(ranges, types),)
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        terms = types[0].sizes[0] * types[1].elements
+        return Cost(additions=terms, multiplications=terms)
+
+
+@dataclass(frozen=True)
+class Dense(_Product):
+    """Y[n,t] = sum_k X[n,k] F[k,t]  (+ b[t]).
+
+    Operands: x f32[N,K], f f32[K,T], optional bias f32[T]; result f32[N,T].
+
+    Gradient: dX = g F^T, dF = X^T g, db = sum_n g. Raises ShapeError for wrong ranks or dtypes, or
+    sizes that do not match.
+    """
+
+    name: ClassVar[str] = "dense"
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_operands(types, "x", "f", "bias", optional=1)
+        y = require_matrices(types[0], types[1])
+        require_bias(int(y.shape[1]), types[2:])
+        return (y,)
+
+
+@dataclass(frozen=True)
+class Matmul(_Product):
+    """Y[m,t] = sum_k A[m,k] B[k,t].
+
+    Operands: a f32[M,K], b f32[K,T]; result f32[M,T].
+
+    Gradient: dA = g B^T, dB = A^T g. Raises ShapeError for wrong ranks or dtypes, or sizes that do
+    not match.
+    """
+
+    name: ClassVar[str] = "matmul"
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_operands(types, "a", "b")
+        return (require_matrices(types[0], types[1], "left operand", "right operand"),)
+
+
+def dense(x: Tensor, f: Tensor, bias: Tensor | None = None, *, name: str | None = None) -> Tensor:
+    """Matrix product of `x` and a filter, plus a bias; see `Dense`."""
+    return apply(Dense(), x, f, *([] if bias is None else [bias]), name=name)
+
+
+def matmul(a: Tensor, b: Tensor, *, name: str | None = None) -> Tensor:
+    """Matrix product of two tensors; see `Matmul`."""
+    return apply(Matmul(), a, b, name=name)

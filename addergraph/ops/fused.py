@@ -1,0 +1,154 @@
+"""fused: a group of nodes that compiles to one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..errors import GraphError, ShapeError
+from ..intervals import Interval
+from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op, Value
+from ..types import Shape, TensorType, broadcast_shapes
+
+
+@dataclass(frozen=True)
+class Fused(Op):
+    """The results of `body`, a graph whose inputs are the operands; its nodes mean what they say.
+
+    A body has no parameters and no updates, and is one of two forms; GraphError otherwise.
+
+    * Pointwise: pointwise nodes only, each of the body's one iteration shape, except `full` of
+      shape (). Inputs broadcast to that shape. Any node may be an output.
+    * Contraction: one contraction first, then pointwise nodes of its result's shape, or `full` of
+      shape (). What they read of the inputs has that shape, or [T] (the last axis), or []. The one
+      output is the last node.
+
+    Made by the `fuse` pass, after differentiation. Infer raises ShapeError unless the operands have
+    exactly the types of the body's inputs.
+    """
+
+    name: ClassVar[str] = "fused"
+    kind: ClassVar[str] = POINTWISE  # a contraction body is told by `contraction`
+    not_differentiable: ClassVar[bool] = True
+    body: Graph
+
+    def __post_init__(self) -> None:
+        body = self.body
+        if body.parameters or body.updates:
+            raise GraphError("a fused body has inputs only, found parameters or updates")
+        if not body.nodes or not body.outputs:
+            raise GraphError("a fused body needs at least one node and one output")
+        tail = body.nodes if self.contraction is None else body.nodes[1:]
+        for node in tail:
+            if node.op.kind != POINTWISE or isinstance(node.op, Fused):
+                raise GraphError(
+                    f"a fused body holds pointwise nodes behind at most one contraction, "
+                    f"which comes first; found {node.label}"
+                )
+        if self.contraction is None:
+            _check_pointwise(body)
+        else:
+            _check_contraction(body, self.contraction, tail)
+
+    @property
+    def contraction(self) -> Node | None:
+        """The contraction that opens the body; None for a pointwise body."""
+        first = self.body.nodes[0]
+        return first if first.op.kind == CONTRACTION else None
+
+    @property
+    def per_sample(self) -> bool:  # type: ignore[override]
+        """Whether every node of the body is."""
+        return all(node.op.per_sample for node in self.body.nodes)
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        expected = tuple(v.type for v in self.body.inputs)
+        if types != expected:
+            raise ShapeError(
+                f"operands must be as the body's inputs, ({', '.join(map(str, expected))}), "
+                f"found ({', '.join(map(str, types))})"
+            )
+        return tuple(v.type for v in self.body.outputs)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        known: dict[Value, Array] = dict(zip(self.body.inputs, arrays, strict=True))
+        for node in self.body.nodes:
+            made = node.op.reference(*(known[v] for v in node.inputs))
+            known.update(zip(node.outputs, made, strict=True))
+        return tuple(known[v] for v in self.body.outputs)
+
+    def interval(
+        self, ranges: Sequence[Interval], types: Sequence[TensorType]
+    ) -> tuple[Interval, ...]:
+        known: dict[Value, Interval] = dict(zip(self.body.inputs, ranges, strict=True))
+        for node in self.body.nodes:
+            made = node.op.interval([known[v] for v in node.inputs], _types(node))
+            known.update(zip(node.outputs, made, strict=True))
+        return tuple(known[v] for v in self.body.outputs)
+
+    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+        wanted = {v: Halo() for v in self.body.inputs}
+        node = self.contraction
+        if node is not None:
+            for v, halo in zip(node.inputs, node.op.halo(_types(node)), strict=True):
+                wanted[v] = wanted[v].union(halo)
+        return tuple(wanted[v] for v in self.body.inputs)
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        costs = [node.op.cost(_types(node)) for node in self.body.nodes]
+        return Cost(
+            sum(c.additions for c in costs),
+            sum(c.multiplications for c in costs),
+            sum(c.transcendentals for c in costs),
+        )
+
+    def bind(self, batch: int) -> Fused:
+        return Fused(self.body.bind(batch))
+
+
+def _types(node: Node) -> list[TensorType]:
+    return [v.type for v in node.inputs]
+
+
+def _is_scalar_constant(node: Node) -> bool:
+    return not node.inputs and node.outputs[0].type.shape == ()
+
+
+def _check_pointwise(body: Graph) -> None:
+    shapes = {n.outputs[0].type.shape for n in body.nodes if not _is_scalar_constant(n)}
+    if len(shapes) > 1:
+        raise GraphError(
+            "the nodes of a pointwise fused body have one shape, found "
+            + " and ".join(sorted(map(_shown, shapes)))
+        )
+    shape = shapes.pop() if shapes else ()
+    for v in body.inputs:
+        if broadcast_shapes(f"fused body input {v}", v.type.shape, shape) != shape:
+            raise GraphError(
+                f"input {v}: {v.type} of a fused body does not broadcast to {_shown(shape)}"
+            )
+
+
+def _check_contraction(body: Graph, contraction: Node, tail: Sequence[Node]) -> None:
+    shape = contraction.outputs[0].type.shape
+    if body.outputs != body.nodes[-1].outputs:
+        raise GraphError("a fused contraction has one output, its last node")
+    inputs, readable = set(body.inputs), (shape, shape[-1:], ())
+    for node in tail:
+        made = node.outputs[0].type.shape
+        if made != shape and not _is_scalar_constant(node):
+            raise GraphError(
+                f"{node.label} in a fused body has shape {_shown(made)}; expected that of the "
+                f"contraction, {_shown(shape)}"
+            )
+        for v in node.inputs:
+            if v in inputs and v.type.shape not in readable:
+                raise GraphError(
+                    f"{node.label} in a fused body reads {v}: {v.type}; expected the shape "
+                    f"{_shown(shape)}, {_shown(shape[-1:])} or []"
+                )
+
+
+def _shown(shape: Shape) -> str:
+    return f"[{','.join(map(str, shape))}]"

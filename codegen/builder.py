@@ -1,0 +1,375 @@
+"""A small structured builder over llvmlite: static folding, loops, vectors, masked tails.
+
+Kernels are written against `Emitter`. Indices are `int | ir.Value`: arithmetic on two Python
+integers happens in Python, so static offsets fold before LLVM sees them. Pointers are opaque and all
+addresses are in bytes. Registers are f32, i32, i8 or i1 vectors of `lanes` elements (lanes = 1: a
+scalar). Memory is touched only through `load` and `store`, whose `active` count masks tails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import llvmlite.ir as ir
+
+from addergraph.types import DType, bool_, f32, i32
+
+from .target import Target
+
+I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+F64 = ir.DoubleType()
+POINTER = ir.PointerType()
+Register = Any  # ir.Value holding a scalar or a vector
+Index = Any  # int or ir.Value of type i64
+wide = DType("f64", 8)  # sums in registers and workspaces; no tensor has it
+
+
+def vector(element: Any, lanes: int) -> Any:
+    """The register type of `lanes` elements."""
+    return element if lanes == 1 else ir.VectorType(element, lanes)
+
+
+def element_type(dtype: DType) -> Any:
+    """The register element of a dtype (bool is one bit in registers, one byte in memory)."""
+    if dtype in (f32, wide):
+        return F32 if dtype == f32 else F64
+    if dtype == bool_:
+        return I1
+    return I32 if dtype == i32 else I8
+
+
+def constant(type: Any, value: float | int) -> Any:
+    """A scalar or splatted vector constant."""
+    if isinstance(type, ir.VectorType):
+        return ir.Constant(type, [ir.Constant(type.element, value)] * type.count)
+    return ir.Constant(type, value)
+
+
+class Emitter:
+    """Emits one function. `thread` and `threads` are its share in SPMD execution."""
+
+    def __init__(self, function: Any, target: Target, barrier: Callable[[Emitter], None]) -> None:
+        self.function = function
+        self.target = target
+        self.lanes = target.lanes
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.thread: Index = 0
+        self.threads: Index = 1
+        self._barrier = barrier
+
+    # -- indices ---------------------------------------------------------------------------------
+
+    def index(self, value: Index) -> Any:
+        """An i64 register for an index."""
+        return ir.Constant(I64, value) if isinstance(value, int) else value
+
+    def add(self, a: Index, b: Index) -> Index:
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if isinstance(a, int) and a == 0:
+            return b
+        if isinstance(b, int) and b == 0:
+            return a
+        return self.b.add(self.index(a), self.index(b), flags=("nsw",))
+
+    def sub(self, a: Index, b: Index) -> Index:
+        if isinstance(a, int) and isinstance(b, int):
+            return a - b
+        return a if isinstance(b, int) and b == 0 else self.b.sub(self.index(a), self.index(b))
+
+    def mul(self, a: Index, b: Index) -> Index:
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        for one, other in ((a, b), (b, a)):
+            if isinstance(one, int) and one in (0, 1):
+                return other if one else 0
+        return self.b.mul(self.index(a), self.index(b), flags=("nsw",))
+
+    def div(self, a: Index, b: Index) -> Index:
+        """Quotient of non-negative indices."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a // b
+        return a if isinstance(b, int) and b == 1 else self.b.udiv(self.index(a), self.index(b))
+
+    def mod(self, a: Index, b: Index) -> Index:
+        """Remainder of non-negative indices."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a % b
+        return 0 if isinstance(b, int) and b == 1 else self.b.urem(self.index(a), self.index(b))
+
+    def minimum(self, a: Index, b: Index) -> Index:
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b)
+        a, b = self.index(a), self.index(b)
+        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
+
+    def less(self, a: Index, b: Index) -> Any:
+        """An i1: a < b, signed."""
+        return self.b.icmp_signed("<", self.index(a), self.index(b))
+
+    def dot(self, indices: Sequence[Index], strides: Sequence[int]) -> Index:
+        """sum of index * stride."""
+        total: Index = 0
+        for i, stride in zip(indices, strides, strict=True):
+            total = self.add(total, self.mul(i, stride))
+        return total
+
+    def split(self, item: Index, sizes: Sequence[int]) -> list[Index]:
+        """The multi-index of flat `item` in a row-major grid of `sizes`."""
+        parts: list[Index] = []
+        for size in reversed(sizes[1:]):
+            parts.append(self.mod(item, size))
+            item = self.div(item, size)
+        return [item, *reversed(parts)]
+
+    # -- control ---------------------------------------------------------------------------------
+
+    def share(self, count: int) -> tuple[Index, Index]:
+        """This thread's contiguous range of `count` items."""
+        if isinstance(self.threads, int) and self.threads == 1:
+            return 0, count
+        low = self.div(self.mul(count, self.thread), self.threads)
+        high = self.div(self.mul(count, self.add(self.thread, 1)), self.threads)
+        return low, high
+
+    def barrier(self) -> None:
+        """Waits until every thread has arrived; orders memory between phases of one kernel."""
+        self._barrier(self)
+
+    @contextmanager
+    def loop(self, start: Index, stop: Index, step: int = 1) -> Iterator[Index]:
+        """`for i in range(start, stop, step)`: the body is what the `with` block emits."""
+        static = isinstance(start, int) and isinstance(stop, int)
+        if static and start < stop <= start + step:
+            yield start
+            return
+        before = self.b.block
+        head = self.function.append_basic_block("loop")
+        done = self.function.append_basic_block("done")
+        if static and start < stop:
+            self.b.branch(head)
+        else:
+            self.b.cbranch(self.less(start, stop), head, done)
+        self.b.position_at_end(head)
+        i = self.b.phi(I64)
+        i.add_incoming(self.index(start), before)
+        yield i
+        following = self.b.add(i, self.index(step), flags=("nsw",))
+        i.add_incoming(following, self.b.block)
+        self.b.cbranch(self.less(following, stop), head, done)
+        self.b.position_at_end(done)
+
+    def carry(
+        self,
+        start: Index,
+        stop: Index,
+        step: int,
+        values: Sequence[Register],
+        body: Callable[[Index, list[Register]], Sequence[Register]],
+    ) -> list[Register]:
+        """A loop that carries `values` through `body(i, values) -> values`; gives the last ones."""
+        static = isinstance(start, int) and isinstance(stop, int)
+        if static and start >= stop:
+            return list(values)
+        if static and stop <= start + step:
+            return list(body(start, list(values)))
+        before = self.b.block
+        head = self.function.append_basic_block("carry")
+        done = self.function.append_basic_block("carried")
+        if static:
+            self.b.branch(head)
+        else:
+            self.b.cbranch(self.less(start, stop), head, done)
+        self.b.position_at_end(head)
+        i = self.b.phi(I64)
+        i.add_incoming(self.index(start), before)
+        carried = [self.b.phi(v.type) for v in values]
+        for phi, v in zip(carried, values, strict=True):
+            phi.add_incoming(v, before)
+        after = list(body(i, list(carried)))
+        following = self.b.add(i, self.index(step), flags=("nsw",))
+        latch = self.b.block
+        i.add_incoming(following, latch)
+        for phi, v in zip(carried, after, strict=True):
+            phi.add_incoming(v, latch)
+        self.b.cbranch(self.less(following, stop), head, done)
+        self.b.position_at_end(done)
+        if static:
+            return after
+        results = [self.b.phi(v.type) for v in values]
+        for phi, first, last in zip(results, values, after, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(last, latch)
+        return results
+
+    def unrolled(
+        self,
+        count: int,
+        unroll: int,
+        values: Sequence[Register],
+        update: Callable[[Index, int, list[Register]], list[Register]],
+    ) -> list[Register]:
+        """`count` steps of `update(base, offset, values)` in order, `unroll` of them a loop body."""
+
+        def several(base: Index, steps: int, carried: list[Register]) -> list[Register]:
+            for u in range(steps):
+                carried = update(base, u, carried)
+            return carried
+
+        whole = count - count % unroll
+        after = self.carry(0, whole, unroll, values, lambda k, c: several(k, unroll, c))
+        return several(whole, count % unroll, after)
+
+    def partial(
+        self, block: Index, full: int, rest: int, size: int
+    ) -> list[tuple[int, AbstractContextManager[None]]]:
+        """(active, context) for blocks of `size`: the first `full` are whole, one may hold `rest`.
+
+        Blocks beyond those are empty: active is 0. The contexts emit under the matching condition.
+        """
+        cases = [(size, self.when(self.less(block, full)))] if full else []
+        if rest:
+            here = self.b.icmp_signed("==", self.index(block), self.index(full))
+            cases.append((rest, self.when(here)))
+        beyond = self.b.icmp_signed(">=", self.index(block), self.index(full + bool(rest)))
+        return [*cases, (0, self.when(beyond))]
+
+    def always(self) -> AbstractContextManager[None]:
+        """The context that emits unconditionally, beside `when`."""
+        return nullcontext()
+
+    @contextmanager
+    def when(self, condition: Any) -> Iterator[None]:
+        """The `with` block runs where the i1 `condition` holds."""
+        with self.b.if_then(condition):
+            yield
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def at(self, pointer: Any, byte_offset: Index) -> Any:
+        """`pointer` moved by bytes."""
+        if isinstance(byte_offset, int) and byte_offset == 0:
+            return pointer
+        return self.b.gep(pointer, [self.index(byte_offset)], source_etype=I8)
+
+    def load(
+        self, pointer: Any, dtype: DType = f32, lanes: int = 1, active: int | None = None
+    ) -> Register:
+        """`lanes` contiguous elements; of those from `active` on, memory is not read (they are 0)."""
+        memory = vector(I8 if dtype == bool_ else element_type(dtype), lanes)
+        if active is None or active >= lanes:
+            value = self.b.load(pointer, typ=memory, align=dtype.itemsize)
+        else:
+            arguments = [POINTER, I32, ir.VectorType(I1, lanes), memory]
+            call = self.intrinsic(f"llvm.masked.load.{type_suffix(memory)}.p0", memory, arguments)
+            zero = ir.Constant(memory, None)
+            align = ir.Constant(I32, dtype.itemsize)
+            value = self.b.call(call, [pointer, align, self.mask(lanes, active), zero])
+        return self.b.icmp_unsigned("!=", value, constant(memory, 0)) if dtype == bool_ else value
+
+    def store(
+        self, value: Register, pointer: Any, dtype: DType = f32, active: int | None = None
+    ) -> None:
+        """Stores a register; elements from `active` on are left untouched in memory."""
+        lanes = value.type.count if isinstance(value.type, ir.VectorType) else 1
+        if dtype == bool_:
+            value = self.b.zext(value, vector(I8, lanes))
+        if active is None or active >= lanes:
+            self.b.store(value, pointer, align=dtype.itemsize)
+            return
+        arguments = [value.type, POINTER, I32, ir.VectorType(I1, lanes)]
+        name = f"llvm.masked.store.{type_suffix(value.type)}.p0"
+        align = ir.Constant(I32, dtype.itemsize)
+        call = self.intrinsic(name, ir.VoidType(), arguments)
+        self.b.call(call, [value, pointer, align, self.mask(lanes, active)])
+
+    def mask(self, lanes: int, active: int) -> Any:
+        """A constant i1 vector with the first `active` lanes set."""
+        return ir.Constant(ir.VectorType(I1, lanes), [int(i < active) for i in range(lanes)])
+
+    # -- arithmetic on registers -----------------------------------------------------------------
+
+    def splat(self, scalar: Register, lanes: int) -> Register:
+        """`lanes` copies of a scalar."""
+        if lanes == 1:
+            return scalar
+        type = ir.VectorType(scalar.type, lanes)
+        if isinstance(scalar, ir.Constant):
+            return ir.Constant(type, [scalar] * lanes)
+        undefined = ir.Constant(type, ir.Undefined)
+        one = self.b.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        return self.b.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(I32, lanes), None))
+
+    def number(self, value: float, lanes: int) -> Register:
+        """An f32 constant."""
+        return constant(vector(F32, lanes), value)
+
+    def intrinsic(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+        module = self.function.module
+        known = module.globals.get(name)
+        return known or ir.Function(module, ir.FunctionType(result, arguments), name)
+
+    def call(self, name: str, *values: Register) -> Register:
+        """`llvm.<name>.<type of the values>` on values of one type, giving the same type."""
+        type = values[0].type
+        function = self.intrinsic(f"llvm.{name}.{type_suffix(type)}", type, [v.type for v in values])
+        return self.b.call(function, values)
+
+    def fma(self, a: Register, b: Register, c: Register) -> Register:
+        """a * b + c: one rounding where the target has FMA, two where it has not."""
+        if self.target.fma:
+            return self.call("fma", a, b, c)
+        return self.b.fadd(self.b.fmul(a, b), c)
+
+    def integer_min(self, a: Register, b: Register) -> Register:
+        """min(a, b) of non-negative floats, by their bit patterns as signed integers."""
+        lanes = a.type.count if isinstance(a.type, ir.VectorType) else 1
+        bits = vector(I32, lanes)
+        least = self.call("smin", self.b.bitcast(a, bits), self.b.bitcast(b, bits))
+        return self.b.bitcast(least, a.type)
+
+    def widen(self, value: Register) -> Register:
+        """f32 as f64."""
+        return self.b.fpext(value, vector(F64, _lanes(value)))
+
+    def narrow(self, value: Register) -> Register:
+        """f64 rounded to f32."""
+        return self.b.fptrunc(value, vector(F32, _lanes(value)))
+
+    def tree_sum(self, value: Register) -> Register:
+        """Sum of a register's elements by a fixed tree: halves are added until one is left."""
+        return self.tree(value, self.b.fadd)
+
+    def tree(
+        self, value: Register, combine: Callable[[Register, Register], Register]
+    ) -> Register:
+        """The elements of a register combined to one, halves with halves."""
+        count = _lanes(value)
+        if count == 1:
+            return value
+        while count > 1:
+            count //= 2
+            low = list(range(count))
+            high = list(range(count, 2 * count))
+            value = combine(self._pick(value, low), self._pick(value, high))
+        return self.b.extract_element(value, ir.Constant(I32, 0))
+
+    def _pick(self, value: Register, lanes: list[int]) -> Register:
+        undefined = ir.Constant(value.type, ir.Undefined)
+        chosen = ir.Constant(ir.VectorType(I32, len(lanes)), lanes)
+        return self.b.shuffle_vector(value, undefined, chosen)
+
+
+def _lanes(value: Register) -> int:
+    return value.type.count if isinstance(value.type, ir.VectorType) else 1
+
+
+def type_suffix(type: Any) -> str:
+    """`v16f32`, `f32`, `v8i32`: how intrinsics name types."""
+    if isinstance(type, ir.VectorType):
+        return f"v{type.count}{type_suffix(type.element)}"
+    if isinstance(type, (ir.FloatType, ir.DoubleType)):
+        return "f32" if isinstance(type, ir.FloatType) else "f64"
+    return f"i{type.width}"

@@ -1,0 +1,186 @@
+"""Compiled programs in this process: built (or fetched from the cache), loaded, and called on NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from addergraph.errors import CodegenError, TargetError
+from addergraph.interpreter import bind_inputs
+from addergraph.ir import Array, Graph
+from addergraph.plan import MemoryPlan
+from addergraph.state import State, aligned_bytes
+
+from . import cache, llvm
+from .module import ProgramFacts, WeightEntry, emit_program, pack_weights
+from .target import Target, runnable
+
+FORMAT = 1  # of cached facts and of the calling convention: bump when either changes
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph after the passes, with everything that code generation needs.
+
+    source   the graph as it was given (its batch may be open)
+    main     what runs natively, bound; for an open batch: one sample of it
+    plan     where main's values live
+    batched  which of main's inputs and outputs advance from sample to sample; None if bound
+    """
+
+    source: Graph
+    main: Graph
+    plan: MemoryPlan
+    target: Target
+    batched: tuple[bool, ...] | None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A lowered graph as an object file, and the facts of it."""
+
+    lowered: Lowered
+    facts: ProgramFacts
+    code: bytes
+
+
+def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
+    """The object of a lowered graph, from the cache if it is there."""
+    from addergraph import __version__
+
+    plan, target = lowered.plan, lowered.target
+    key = cache.key_of(
+        str(lowered.main), repr(plan), repr(target), repr(lowered.batched),
+        f"{FORMAT} {__version__} {llvm.version()}",
+    )  # fmt: skip
+    found = cache.load(key) if use_cache else None
+    if found is not None:
+        return Built(lowered, _facts(found[0]), found[1])
+    module, facts = emit_program(lowered.main, plan, target, batched=lowered.batched)
+    code = llvm.compile_object(str(module), target)
+    if use_cache:
+        cache.store(key, asdict(facts), code)
+    return Built(lowered, facts, code)
+
+
+def _facts(raw: Any) -> ProgramFacts:
+    entries = tuple(WeightEntry(**entry) for entry in raw["weights"])
+    return ProgramFacts(entries, raw["weights_bytes"], raw["kernels"])
+
+
+class Program:
+    """A compiled graph: call it on arrays, get arrays.
+
+    graph    the source graph; inputs, dtypes and shapes are checked against it
+    state    the parameters of a program with updates, changed by each call; None otherwise
+    threads  how many threads a call uses
+
+    A program without updates may be called from many Python threads at once. Calls of a program
+    with updates take turns. Floating-point modes are the caller's: flush-to-zero changes bits.
+    """
+
+    def __init__(
+        self, built: Built, weights: Mapping[str, Array] | None, state: State | None, threads: int
+    ) -> None:
+        if threads < 1:
+            raise CodegenError(f"threads={threads} must be at least 1")
+        lowered = built.lowered
+        if not runnable(lowered.target):
+            raise TargetError(
+                f'this machine cannot run code for "{lowered.target.name}"; '
+                "export it instead, or compile for the host"
+            )
+        self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
+        self.arena_bytes = max(64, lowered.plan.arena_bytes)
+        if state is None:
+            assert weights is not None
+            self._weights = pack_weights(
+                built.facts, lowered.main, lowered.plan, lowered.target, weights
+            )
+        else:
+            self._weights = state.blob
+        self._loaded = llvm.LoadedObject(built.code, lowered.target)
+        pointers = [ctypes.c_void_p] * 3
+        integers = [ctypes.c_int64] * 3
+        self._run = ctypes.CFUNCTYPE(None, *pointers, *integers)(self._loaded.address("run"))
+        self._arenas: list[Array] = []
+        self._turn = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def __call__(self, *inputs: object) -> Array | tuple[Array, ...]:
+        """The outputs for `inputs`: one array, or a tuple where the graph has several.
+
+        Raises ShapeError or DataError when the inputs are not what the graph takes.
+        """
+        outputs = self.run(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
+        """As a call, but always a tuple."""
+        batch, arrays = bind_inputs(self.graph, inputs)
+        outputs = tuple(
+            np.empty(
+                (v.type if batch is None else v.type.bind(batch)).sizes, v.type.dtype.numpy
+            )
+            for v in self.graph.outputs
+        )
+        io = (ctypes.c_void_p * (len(arrays) + len(outputs)))(
+            *(a.ctypes.data for a in (*arrays, *outputs))
+        )
+        samples = 1 if batch is None else batch
+        if self.built.lowered.batched is not None:
+            self._run_samples(io, samples)
+            return outputs
+        # Threads of one call share an arena and meet at barriers: two such calls must not
+        # compete for the same workers, and updates must not interleave.
+        with self._turn:
+            self._run_together(io)
+        return outputs
+
+    def _run_samples(self, io: Any, samples: int) -> None:
+        """Each thread runs its share of the samples in an arena of its own."""
+        threads = max(1, min(self.threads, samples))
+        arenas = [self._take_arena() for _ in range(threads)]
+        self._on_threads(
+            [(io, arena, samples, t, threads) for t, arena in enumerate(arenas)]
+        )
+        self._arenas.extend(arenas)
+
+    def _run_together(self, io: Any) -> None:
+        arena = self._take_arena()
+        self._on_threads([(io, arena, 1, t, self.threads) for t in range(self.threads)])
+        self._arenas.append(arena)
+
+    def _on_threads(self, calls: list[tuple[Any, Array, int, int, int]]) -> None:
+        waiting: list[Future[None]] = []
+        if self._pool is not None:
+            waiting = [self._pool.submit(self._enter, *call) for call in calls[1:]]
+        self._enter(*calls[0])
+        for future in waiting:
+            future.result()
+
+    def _enter(self, io: Any, arena: Array, samples: int, thread: int, threads: int) -> None:
+        self._run(io, self._weights.ctypes.data, arena.ctypes.data, samples, thread, threads)
+
+    def _take_arena(self) -> Array:
+        try:
+            return self._arenas.pop()
+        except IndexError:
+            arena = aligned_bytes(self.arena_bytes)
+            # The barrier's third word: what a long wait calls. The GIL is not held in there.
+            arena[8:16].view(np.uint64)[0] = _sched_yield()
+            return arena
+
+
+def _sched_yield() -> int:
+    """Address of the C library's sched_yield, or 0 (spin on) where there is none."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0

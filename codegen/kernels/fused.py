@@ -1,0 +1,19 @@
+"""Fused nodes: the family of the body's first node carries the rest of it."""
+
+from __future__ import annotations
+
+from addergraph.ir import CONTRACTION
+from addergraph.ops.fused import Fused
+
+from . import Call, Kernel, kernel
+from .contraction import ContractionKernel
+from .pointwise import PointwiseKernel
+
+
+@kernel(Fused)
+def fused_kernel(call: Call) -> Kernel:
+    """A contraction with its tail, or one pass over a group of pointwise nodes."""
+    assert isinstance(call.op, Fused)
+    if call.op.body.nodes[0].op.kind == CONTRACTION:
+        return ContractionKernel(call, call.op.body)
+    return PointwiseKernel(call)

@@ -1,0 +1,95 @@
+"""The only file that calls llvmlite.binding: textual IR to objects, and objects into the process."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+from addergraph.errors import CodegenError
+
+from .target import Target
+
+_lock = threading.Lock()
+
+
+@functools.cache
+def _binding() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm
+
+
+def version() -> str:
+    """The LLVM version, part of every cache key."""
+    return ".".join(map(str, _binding().llvm_version_info))
+
+
+@functools.cache
+def host_features() -> frozenset[str]:
+    return frozenset(k for k, v in _binding().get_host_cpu_features().items() if v)
+
+
+def _machine(target: Target) -> Any:
+    # Position-independent code in the small model: the same object serves MCJIT, archives and
+    # shared libraries.
+    return (
+        _binding()
+        .Target.from_triple(target.triple)
+        .create_target_machine(
+            cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+        )
+    )
+
+
+def _optimized(ir_text: str, target: Target) -> tuple[Any, Any]:
+    llvm = _binding()
+    try:
+        module = llvm.parse_assembly(ir_text)
+        module.verify()
+    except RuntimeError as error:
+        raise CodegenError(f"the emitted code is not valid (a bug in AdderGraph): {error}") from None
+    machine = _machine(target)
+    module.triple, module.data_layout = target.triple, str(machine.target_data)
+    options = llvm.PipelineTuningOptions(speed_level=2)
+    # Vectors are explicit; LLVM's own vectorizers could only change tiles that were chosen.
+    options.loop_vectorization = options.slp_vectorization = False
+    options.loop_unrolling = options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module, machine
+
+
+def compile_object(ir_text: str, target: Target) -> bytes:
+    """A relocatable object. Raises CodegenError when the IR is not valid."""
+    with _lock:
+        module, machine = _optimized(ir_text, target)
+        return bytes(machine.emit_object(module))
+
+
+def compile_assembly(ir_text: str, target: Target) -> str:
+    """The same code as assembly text, in the syntax that `census` reads."""
+    with _lock:
+        module, machine = _optimized(ir_text, target)
+        return str(machine.emit_assembly(module))
+
+
+class LoadedObject:
+    """An object file mapped into this process; alive as long as this Python object."""
+
+    def __init__(self, data: bytes, target: Target) -> None:
+        llvm = _binding()
+        with _lock:
+            module = llvm.parse_assembly("")
+            module.triple = target.triple
+            self._engine = llvm.create_mcjit_compiler(module, _machine(target))
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+            self._engine.finalize_object()
+
+    def address(self, symbol: str) -> int:
+        found = int(self._engine.get_function_address(symbol))
+        if not found:
+            raise CodegenError(f'the object has no symbol "{symbol}"')
+        return found

@@ -1,0 +1,429 @@
+"""Graph + memory plan -> one LLVM module.
+
+    @<kernel>(operands..., results..., workspace, barrier, thread, threads)   one per distinct call
+    @body(io, weights, arena, thread, threads)    every kernel in graph order, a barrier after each
+    @<prefix>run(io, weights, arena, n, thread, threads)
+    @<prefix>run_part(io, weights, arena, thread, threads)
+
+`io` points at pointers: the graph's inputs, then its outputs. In a program whose batch is open, the body
+computes one sample; `run` gives each thread a share of n samples and each thread brings its own arena;
+`run_part` splits the inside of one sample and all threads share one arena. In a bound program both do the
+latter, and n is ignored. The caller brings the threads. The arena's first 64 bytes are the
+barrier's: arrived count, generation, and a nullable `void relax(void)` that a long wait calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+
+from addergraph.errors import CodegenError
+from addergraph.ir import Array, Graph, Node, Value
+from addergraph.plan import Layout, MemoryPlan, Placement, align
+from addergraph.state import aligned_bytes
+
+from .builder import I32, I64, POINTER, Emitter
+from .kernels import Call, Kernel, Operand, kernel_for
+from .kernels.movement import CopyKernel, emit_zero_halo
+from .target import Target
+
+SPINS = 4096  # polls of the barrier before `relax` is called
+
+
+@dataclass(frozen=True)
+class WeightEntry:
+    """One block of the read-only weights: a parameter, raw, or as operand `operand` of `node` packs it."""
+
+    parameter: str
+    offset: int
+    nbytes: int
+    node: str | None = None
+    operand: int = 0
+
+
+@dataclass(frozen=True)
+class ProgramFacts:
+    """What a loader has to know of an emitted program, as plain data.
+
+    weights        the blocks of the read-only weights, `weights_bytes` in all
+    kernels        node name -> symbol of the function that computes it
+    """
+
+    weights: tuple[WeightEntry, ...]
+    weights_bytes: int
+    kernels: Mapping[str, str]
+
+
+def pack_weights(
+    facts: ProgramFacts, graph: Graph, plan: MemoryPlan, target: Target, weights: Mapping[str, Array]
+) -> Array:
+    """The read-only weights blob of a program, 64-byte aligned."""
+    nodes = {node.name: node for node in graph.nodes}
+    blob = aligned_bytes(facts.weights_bytes)
+    for entry in facts.weights:
+        raw = np.ascontiguousarray(weights[entry.parameter])
+        if entry.node is not None:
+            call = planned_call(graph, plan, nodes[entry.node], target)
+            raw = kernel_for(call).packs[entry.operand](raw)
+        blob[entry.offset : entry.offset + entry.nbytes] = raw.reshape(-1).view(np.uint8)
+    return blob
+
+
+def planned_call(graph: Graph, plan: MemoryPlan, node: Node, target: Target) -> Call:
+    """The call of `node` on the buffers that the plan gives it."""
+    constant = constants(graph)
+    inputs = tuple(
+        Operand(v.type, operand_place(plan, node, i).layout) for i, v in enumerate(node.inputs)
+    )
+    outputs = tuple(Operand(v.type, plan.placements[v.name].layout) for v in node.outputs)
+    fixed = frozenset(i for i, v in enumerate(node.inputs) if v in constant)
+    return Call(node.op, inputs, outputs, target, fixed)
+
+
+def operand_place(plan: MemoryPlan, node: Node, operand: int) -> Placement:
+    """Where a node reads an operand: its staged copy, or the value's own buffer."""
+    staged = plan.staged.get((node.name, operand))
+    return staged or plan.placements[node.inputs[operand].name]
+
+
+def workspaces(graph: Graph, target: Target) -> dict[str, int]:
+    """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
+    constant = constants(graph)
+    sizes = {
+        node.name: kernel_for(_dense_call(node, constant, target)).workspace for node in graph.nodes
+    }
+    return {name: size for name, size in sizes.items() if size}
+
+
+def constants(graph: Graph) -> frozenset[Value]:
+    """Values whose numbers are fixed: the parameters, unless the program updates some."""
+    return frozenset() if graph.updates else frozenset(graph.parameters)
+
+
+def _dense_call(node: Node, constant: frozenset[Value], target: Target) -> Call:
+    def operands(values: Sequence[Value]) -> tuple[Operand, ...]:
+        return tuple(Operand(v.type, Layout(v.type.sizes)) for v in values)
+
+    fixed = frozenset(i for i, v in enumerate(node.inputs) if v in constant)
+    return Call(node.op, operands(node.inputs), operands(node.outputs), target, fixed)
+
+
+class _Callee:
+    """A pointer seen as a `void ()` function: llvmlite's opaque pointers do not know what they call."""
+
+    function_type = ir.FunctionType(ir.VoidType(), [])
+
+    def __init__(self, pointer: Any) -> None:
+        self.type = pointer.type
+        self.get_reference = pointer.get_reference
+
+
+class ModuleEmitter:
+    """Holds the module and the kernels emitted so far."""
+
+    def __init__(self, name: str, target: Target) -> None:
+        self.target = target
+        # A context of its own: identical modules then get identical text, whatever came before.
+        self.module = ir.Module(name, context=ir.Context())
+        self.module.triple = target.triple
+        self._kernels: dict[Call, Any] = {}
+        self._zeroing: dict[Operand, Any] = {}
+        self._names: set[str] = set()
+        self._barrier: Any = None
+
+    def function(self, name: str, arguments: Sequence[Any], *, exported: bool = False) -> Any:
+        """An empty function; `no-builtins` keeps LLVM from inventing calls to memset."""
+        made = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), name)
+        if not exported:
+            made.linkage = "internal"
+        made.attributes.add("nounwind")
+        made.attributes.add("noinline")
+        # llvmlite only lists the enum attributes; this one is a string attribute.
+        set.add(made.attributes, '"no-builtins"')
+        return made
+
+    def unique(self, name: str) -> str:
+        count, found = 1, name
+        while found in self._names:
+            count += 1
+            found = f"{name}_{count}"
+        self._names.add(found)
+        return found
+
+    # -- kernels ---------------------------------------------------------------------------------
+
+    def kernel(self, call: Call, kernel: Kernel | None = None) -> Any:
+        """The function that computes `call`, emitted at its first use."""
+        if call not in self._kernels:
+            self._kernels[call] = self._emit_kernel(kernel or kernel_for(call))
+        return self._kernels[call]
+
+    def _emit_kernel(self, kernel: Kernel) -> Any:
+        ins, outs = len(kernel.call.inputs), len(kernel.call.outputs)
+        types = [POINTER] * (ins + outs + 2) + [I64, I64]
+        function = self.function(self.unique(kernel.name), types)
+        if not kernel.in_place:
+            for argument in function.args[: ins + outs]:
+                argument.add_attribute("noalias")
+        e = self._emitter(function)
+        pointers = function.args
+        kernel.emit(e, pointers[:ins], pointers[ins : ins + outs], pointers[ins + outs])
+        e.b.ret_void()
+        return function
+
+    def zero_halo(self, operand: Operand) -> Any:
+        """The function that writes the zeros around a buffer."""
+        if operand not in self._zeroing:
+            shape = "x".join(map(str, operand.layout.padded))
+            function = self.function(self.unique(f"zero_halo_{shape}"), [POINTER, POINTER, I64, I64])
+            e = self._emitter(function)
+            emit_zero_halo(e, operand, function.args[0])
+            e.b.ret_void()
+            self._zeroing[operand] = function
+        return self._zeroing[operand]
+
+    def _emitter(self, function: Any) -> Emitter:
+        """An emitter for a function whose last arguments are barrier, thread, threads."""
+        e = Emitter(function, self.target, self.wait)
+        e.thread, e.threads = function.args[-2:]
+        return e
+
+    # -- the barrier -----------------------------------------------------------------------------
+
+    def wait(self, e: Emitter) -> None:
+        """Emits a wait for all threads, in a function made by `_emitter`."""
+        if self._barrier is None:
+            self._barrier = self._emit_barrier()
+        e.b.call(self._barrier, [e.function.args[-3], e.function.args[-1]])
+
+    def _emit_barrier(self) -> Any:
+        """A generation barrier: the last to arrive resets the count and advances the generation."""
+        function = self.function(self.unique("barrier"), [POINTER, I64])
+        state, threads = function.args
+        e = Emitter(function, self.target, self.wait)
+        b, one = e.b, ir.Constant(I32, 1)
+        with b.if_then(b.icmp_signed("<=", threads, ir.Constant(I64, 1))):
+            b.ret_void()
+        generation = e.at(state, 4)
+        seen = b.load_atomic(generation, "acquire", 4, typ=I32)
+        arrived = b.atomic_rmw("add", state, one, "acq_rel")
+        last = b.icmp_signed("==", b.add(arrived, one), b.trunc(threads, I32))
+        with b.if_then(last):
+            b.atomic_rmw("xchg", state, ir.Constant(I32, 0), "monotonic")
+            b.atomic_rmw("add", generation, one, "release")
+            b.ret_void()
+        self._emit_spin(e, generation, seen, e.at(state, 8))
+        b.ret_void()
+        return function
+
+    def _emit_spin(self, e: Emitter, generation: Any, seen: Any, relax_slot: Any) -> None:
+        b = e.b
+        spin = e.function.append_basic_block("spin")
+        done = e.function.append_basic_block("passed")
+        entry = b.block
+        b.branch(spin)
+        b.position_at_end(spin)
+        polls = b.phi(I32)
+        polls.add_incoming(ir.Constant(I32, 0), entry)
+        if self.target.triple.startswith("x86_64"):
+            b.call(e.intrinsic("llvm.x86.sse2.pause", ir.VoidType(), []), [])
+        more = b.add(polls, ir.Constant(I32, 1))
+        relax = b.load(relax_slot, typ=POINTER, align=8)
+        tired = b.icmp_signed(">", more, ir.Constant(I32, SPINS))
+        callable_ = b.icmp_unsigned("!=", relax, ir.Constant(POINTER, None))
+        with b.if_then(b.and_(tired, callable_)):
+            b.call(_Callee(relax), [])
+        moved = b.icmp_signed("!=", b.load_atomic(generation, "acquire", 4, typ=I32), seen)
+        polls.add_incoming(more, b.block)
+        b.cbranch(moved, done, spin)
+        b.position_at_end(done)
+
+
+# -- whole programs ------------------------------------------------------------------------------
+
+
+class _Body:
+    """Emits @body: the kernels of a graph in order."""
+
+    def __init__(self, made: ModuleEmitter, graph: Graph, plan: MemoryPlan) -> None:
+        self.made, self.graph, self.plan = made, graph, plan
+        self.constant = constants(graph)
+        self.entries: dict[tuple[Any, ...], WeightEntry] = {}
+        self.weights_bytes = 0
+        self.symbols: dict[str, str] = {}
+
+    def emit(self, name: str) -> Any:
+        function = self.made.function(name, [POINTER, POINTER, POINTER, POINTER, I64, I64])
+        self.io, self.weights, self.arena, _, _, _ = function.args
+        self.e = Emitter(function, self.made.target, self.made.wait)
+        self.e.thread, self.e.threads = function.args[-2:]
+        for node in self.graph.nodes:
+            if not self._is_alias(node):
+                self._emit_node(node)
+        self._emit_copies()
+        self.e.b.ret_void()
+        return function
+
+    def _emit_node(self, node: Node) -> None:
+        places = [operand_place(self.plan, node, i) for i in range(len(node.inputs))]
+        for i, v in enumerate(node.inputs):
+            if (node.name, i) in self.plan.staged:
+                self._emit_copy(v, self.plan.placements[v.name], places[i])
+        call = planned_call(self.graph, self.plan, node, self.made.target)
+        kernel = kernel_for(call)
+        function = self.made.kernel(call, kernel)
+        self.symbols[node.name] = function.name
+        pointers = [
+            self._packed(v, node.name, i, call, kernel)
+            if i in kernel.packs
+            else self._pointer(v, place)
+            for i, (v, place) in enumerate(zip(node.inputs, places, strict=True))
+        ]
+        pointers += [self._pointer(v, self.plan.placements[v.name]) for v in node.outputs]
+        workspace = self.e.at(self.arena, self.plan.workspaces.get(node.name, 0))
+        for operand, pointer in zip(call.outputs, pointers[len(call.inputs) :], strict=True):
+            self._emit_zero_halo(operand, pointer)
+        self._call(function, [*pointers, workspace])
+        self._wait()
+
+    def _emit_copy(self, v: Value, source: Placement, into: Placement) -> None:
+        """A staged operand: a copy with a halo of its own."""
+        operand = Operand(v.type, into.layout)
+        call = CopyKernel.call(Operand(v.type, source.layout), operand, self.made.target)
+        pointer = self._pointer(v, into)
+        self._emit_zero_halo(operand, pointer)
+        function = self.made.kernel(call, CopyKernel(call))
+        self._call(function, [self._pointer(v, source), pointer, self.arena])
+        self._wait()
+
+    def _emit_copies(self) -> None:
+        """Updates whose value could not be computed in place."""
+        values = {v.name: v for v in self.graph.values()}
+        for value, parameter in self.plan.copies:
+            v = values[value]
+            source, into = self.plan.placements[value], self.plan.placements[parameter]
+            self._emit_copy(v, source, into)
+
+    def _emit_zero_halo(self, operand: Operand, pointer: Any) -> None:
+        if not operand.layout.dense and operand.layout.extent:
+            self._call(self.made.zero_halo(operand), [pointer])
+
+    def _call(self, function: Any, pointers: Sequence[Any]) -> None:
+        barrier, thread, threads = self.e.function.args[-3:]
+        self.e.b.call(function, [*pointers, barrier, thread, threads])
+
+    def _wait(self) -> None:
+        self.made.wait(self.e)
+
+    def _is_alias(self, node: Node) -> bool:
+        """A reshape that the planner gave its operand's own buffer."""
+        if len(node.inputs) != 1 or node.op.name not in ("reshape", "flatten"):
+            return False
+        a, b = (self.plan.placements[v.name] for v in (node.inputs[0], node.outputs[0]))
+        same = (a.space, a.index, a.offset) == (b.space, b.index, b.offset)
+        return same and a.layout.dense and b.layout.dense
+
+    def _pointer(self, v: Value, place: Placement) -> Any:
+        """Pointer to element (0, ..., 0)."""
+        origin = place.layout.origin * v.type.dtype.itemsize
+        if place.space == "arena":
+            return self.e.at(self.arena, place.offset + origin)
+        if place.space == "weights":
+            if v not in self.constant:
+                return self.e.at(self.weights, place.offset + origin)
+            return self.e.at(self.weights, self._entry((v.name,), v, v.type.nbytes).offset + origin)
+        slot = place.index + (len(self.graph.inputs) if place.space == "output" else 0)
+        pointer = self.e.b.load(self.e.at(self.io, 8 * slot), typ=POINTER, align=8)
+        return self.e.at(pointer, origin)
+
+    def _packed(self, v: Value, node: str, operand: int, call: Call, kernel: Kernel) -> Any:
+        zeros = np.zeros(v.type.sizes, v.type.dtype.numpy)
+        nbytes = kernel.packs[operand](zeros).nbytes
+        entry = self._entry((v.name, call, operand), v, nbytes, node, operand)
+        return self.e.at(self.weights, entry.offset)
+
+    def _entry(
+        self, key: tuple[Any, ...], v: Value, nbytes: int, node: str | None = None, operand: int = 0
+    ) -> WeightEntry:
+        """The block for `key`: equal calls on one parameter share it."""
+        if key not in self.entries:
+            self.entries[key] = WeightEntry(v.name, self.weights_bytes, nbytes, node, operand)
+            self.weights_bytes += align(nbytes)
+        return self.entries[key]
+
+
+def emit_program(
+    graph: Graph,
+    plan: MemoryPlan,
+    target: Target,
+    *,
+    batched: Sequence[bool] | None = None,
+    prefix: str = "",
+) -> tuple[Any, ProgramFacts]:
+    """The llvmlite module of a planned, bound graph (see the module's docstring).
+
+    `batched` marks a program whose batch is open: `graph` is then one sample of it, and the flags
+    say which of its inputs and outputs advance from sample to sample.
+    Raises CodegenError when an op has no kernel.
+    """
+    made = ModuleEmitter(graph.name, target)
+    run, run_part = made.unique(f"{prefix}run"), made.unique(f"{prefix}run_part")
+    emitter = _Body(made, graph, plan)
+    body = emitter.emit(made.unique("body"))
+    _emit_run_part(made, body, run_part)
+    steps = None
+    if batched is not None:
+        ends = (*graph.inputs, *graph.outputs)
+        steps = [v.type.nbytes if b else 0 for v, b in zip(ends, batched, strict=True)]
+    _emit_run(made, body, run, steps)
+    weights = tuple(emitter.entries.values())
+    return made.module, ProgramFacts(weights, emitter.weights_bytes, emitter.symbols)
+
+
+def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:
+    function = made.function(name, [POINTER, POINTER, POINTER, I64, I64], exported=True)
+    io, weights, arena, thread, threads = function.args
+    e = Emitter(function, made.target, made.wait)
+    e.b.call(body, [io, weights, arena, arena, thread, threads])
+    e.b.ret_void()
+
+
+def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None) -> None:
+    """`steps`: bytes by which each io pointer advances per sample; None for a bound program."""
+    types = [POINTER, POINTER, POINTER, I64, I64, I64]
+    function = made.function(name, types, exported=True)
+    io, weights, arena, n, e_thread, e_threads = function.args
+    e = Emitter(function, made.target, made.wait)
+    if steps is None:
+        e.b.call(body, [io, weights, arena, arena, e_thread, e_threads])
+        e.b.ret_void()
+        return
+    local = e.b.alloca(POINTER, size=ir.Constant(I64, len(steps)))
+    e.thread, e.threads = e_thread, e_threads
+    low = e.div(e.mul(n, e_thread), e_threads)
+    high = e.div(e.mul(n, e.add(e_thread, 1)), e_threads)
+    with e.loop(low, high) as sample:
+        for slot, step in enumerate(steps):
+            base = e.b.load(e.at(io, 8 * slot), typ=POINTER, align=8)
+            e.b.store(e.at(base, e.mul(sample, step)), e.at(local, 8 * slot), align=8)
+        alone = [e.index(0), e.index(1)]
+        e.b.call(body, [local, weights, arena, arena, *alone])
+    e.b.ret_void()
+
+
+def standalone(call: Call) -> str:
+    """A module with one exported kernel, for tests and benchmarks of single kernels:
+
+    `kernel(operand pointers..., result pointers..., workspace, barrier, thread, threads)`
+    """
+    made = ModuleEmitter("standalone", call.target)
+    inner = made.kernel(call)
+    function = made.function("kernel", [a.type for a in inner.args], exported=True)
+    e = Emitter(function, call.target, made.wait)
+    e.b.call(inner, function.args)
+    e.b.ret_void()
+    return str(made.module)

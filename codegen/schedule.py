@@ -1,0 +1,104 @@
+"""Schedules: plain frozen data that says how a contraction is tiled, and the rules that choose it.
+
+A register tile holds `rows x columns` output pixels times `vectors` vectors of output channels. The
+choice reads only static sizes and the target's description; bits never depend on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: output pixels (rows x columns) times vectors of channels."""
+
+    rows: int
+    columns: int
+    vectors: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def accumulators(self) -> int:
+        return self.pixels * self.vectors
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def contraction_tile(
+    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0
+) -> Tile:
+    """The tile for an output of height x width pixels and `channels` channels.
+
+    One accumulator per (pixel, vector), `vectors` filter registers and one temporary must fit, and
+    `registers_per_pixel` more for every (pixel, vector) that a kernel keeps an operand of. Each step
+    of the reduction loads `vectors` filter vectors and broadcasts one number per pixel, so the tile
+    is chosen for few loads per term, then for few wasted pixels at the edges.
+    """
+    blocks = max(1, ceil_div(channels, target.lanes))
+    best: tuple[float, Tile] | None = None
+    for vectors in (1, 2, 3, 4):
+        if blocks % vectors:
+            continue
+        free = target.registers - vectors - 2
+        pixels = max(1, free // (vectors * (1 + registers_per_pixel)))
+        tile = _bounded(target, *_pixel_tile(height, width, pixels), vectors)
+        score = _cost(tile, height, width)
+        if best is None or score < best[0]:
+            best = score, tile
+    assert best is not None  # one vector always divides
+    return best[1]
+
+
+def _pixel_tile(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """Rows and columns with at most `pixels` pixels: whole rows where they are short."""
+    if width >= pixels:
+        strips = ceil_div(width, pixels)
+        return 1, ceil_div(width, strips)
+    rows = max(1, min(height, pixels // max(1, width)))
+    return ceil_div(max(1, height), ceil_div(max(1, height), rows)), max(1, width)
+
+
+def _bounded(target: Target, rows: int, columns: int, vectors: int) -> Tile:
+    if target.max_tile is None:
+        return Tile(rows, columns, vectors)
+    pixels, most = target.max_tile
+    columns = min(columns, pixels)
+    return Tile(max(1, min(rows, pixels // columns)), columns, vectors if vectors <= most else 1)
+
+
+def _cost(tile: Tile, height: int, width: int) -> float:
+    """Issue slots per useful (pixel, vector): loads beside arithmetic, idle lanes, short chains."""
+    steps = ceil_div(max(1, height), tile.rows) * ceil_div(max(1, width), tile.columns)
+    waste = steps * tile.pixels / max(1, height * width)
+    loads = (tile.vectors + tile.pixels) / tile.accumulators
+    chain = max(1.0, 8.0 / tile.accumulators)  # latency times throughput of one add
+    return waste * max(chain, 0.5 + 0.5 * loads)
+
+
+@dataclass(frozen=True)
+class FilterTile:
+    """A register tile of a filter gradient: `taps` (column tap, channel) rows times vectors."""
+
+    taps: int
+    vectors: int
+
+
+def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
+    """The tile for `run` contiguous input elements times `channels` output channels."""
+    blocks = max(1, ceil_div(channels, target.lanes))
+    vectors = next(v for v in (4, 3, 2, 1) if blocks % v == 0)
+    if target.max_tile is not None:
+        vectors = vectors if vectors <= target.max_tile[1] else 1
+    most = max(1, (target.registers - vectors - 2) // vectors)
+    if target.max_tile is not None:
+        most = min(most, target.max_tile[0])
+    strips = ceil_div(max(1, run), most)
+    return FilterTile(ceil_div(max(1, run), strips), vectors)

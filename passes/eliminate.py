@@ -1,0 +1,64 @@
+"""Common subexpressions and dead nodes.
+
+    rewrite:
+      %a = mul(%x, %s) : f32[N,4]          %a = mul(%x, %s) : f32[N,4]
+      %b = mul(%x, %s) : f32[N,4]    ->    %y = sub(%a, %a) : f32[N,4]
+      %c = exp(%x) : f32[N,4]              return %y
+      %y = sub(%a, %b) : f32[N,4]
+      return %y
+
+Ops are frozen dataclasses, so equal nodes are found by a dict on (op, operands).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from addergraph.ir import Graph, Node, Op, Value
+
+from .rewrite import Draft
+
+Key = tuple[Op, tuple[str, ...], tuple[Value, ...]]
+
+
+def eliminate(graph: Graph) -> Graph:
+    """Merges nodes with equal op and operands, then drops what no output and no update reads.
+
+    The first of equal nodes stays. Parameters that nothing reads or updates are dropped; inputs
+    stay. No result changes by a bit.
+    """
+    return without_dead(_merge_equal(graph))
+
+
+def without_dead(graph: Graph, keep_parameters: bool = False) -> Graph:
+    """The graph without nodes and (unless `keep_parameters`) parameters that nothing needs."""
+    live: set[Value] = {*graph.outputs}
+    for u in graph.updates:
+        live |= {u.parameter, u.value}
+    for node in reversed(graph.nodes):
+        if live.intersection(node.outputs):
+            live.update(node.inputs)
+    draft = Draft(graph, [p for p in graph.parameters if keep_parameters or p in live])
+    for node in graph.nodes:
+        if live.intersection(node.outputs):
+            draft.stand_in(node, draft.keep(draft.moved(node)))
+    return draft.close()
+
+
+def _merge_equal(graph: Graph) -> Graph:
+    draft = Draft(graph)
+    seen: dict[Key, tuple[Value, ...]] = {}
+    for original in graph.nodes:
+        node = draft.moved(original)
+        key = _key(node)
+        if key not in seen:
+            seen[key] = draft.keep(node)
+        draft.stand_in(node, seen[key])
+    return draft.close()
+
+
+def _key(node: Node) -> Key:
+    """Equal keys mean equal results. Floats count by their text, since 0.0 == -0.0."""
+    fields = dataclasses.fields(node.op)  # type: ignore[arg-type]
+    values = (getattr(node.op, field.name) for field in fields)
+    return node.op, tuple(str(v) for v in values if isinstance(v, float)), node.inputs

@@ -1,0 +1,345 @@
+"""fuse: contractions take their pointwise tails, and pointwise nodes work in groups."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from addergraph.ir import CONTRACTION, POINTWISE, Builder, Graph, Node, Value
+from addergraph.ops.fused import Fused
+from addergraph.types import Shape
+
+from .hoist import hoistable
+
+# The contractions whose kernels take a tail (docs/design.md section 3); gradients do not.
+FORWARD = frozenset({"adder2d", "conv2d", "adder_dense", "dense", "matmul"})
+MAX_BUFFERS = 16  # operands plus results of a pointwise group: its kernel keeps a pointer to each
+
+
+def fuse(graph: Graph) -> Graph:
+    """Groups nodes into `fused` nodes, so that intermediates stay in registers.
+
+    rewrite:  %y = adder2d(%x, %f)  %z = mul(%y, %s)  %r = relu(%z)
+    ->        %r = fused(%x, %f, %s) { %v0 = adder2d(%a0, %a1)  %v1 = mul(%v0, %a2)
+                                       %v2 = relu(%v1)  return %v2 }
+
+    1. A forward contraction takes the pointwise nodes after it up to the last one through which
+       everything that reads its result passes, as long as each has its shape and their other
+       operands have that shape, [T] or []. Pointwise nodes of that shape which only such a group
+       reads join it.
+    2. The remaining pointwise nodes of one shape merge, producers with consumers and siblings
+       with siblings, while the graph stays acyclic and a group has at most MAX_BUFFERS buffers.
+
+    Scalar constants are copied into each body that reads them. What `hoist` can move never shares
+    a body with what it cannot. A fused node bears its results' names.
+    """
+    fusion = _Fusion(graph)
+    _take_tails(fusion)
+    _take_side_producers(fusion)
+    _PointwiseMerger(fusion).run()
+    return _rebuild(fusion)
+
+
+class _Fusion:
+    """The graph, and the groups found so far: `group_of` maps a node to its group's number."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.position = {node: i for i, node in enumerate(graph.nodes)}
+        self.producer = graph.producers()
+        self.readers = {v: list(dict.fromkeys(nodes)) for v, nodes in graph.uses().items()}
+        self.kept = {*graph.outputs, *(u.value for u in graph.updates)}
+        self.hoistable = hoistable(graph)
+        self.members: dict[int, list[Node]] = {i: [n] for i, n in enumerate(graph.nodes)}
+        self.group_of: dict[Node, int] = dict(self.position)
+
+    def join(self, group: int, other: int) -> None:
+        """Moves the members of `other` into `group`."""
+        moved = self.members.pop(other)
+        self.members[group].extend(moved)
+        self.group_of.update(dict.fromkeys(moved, group))
+
+    def is_alone(self, node: Node) -> bool:
+        return len(self.members[self.group_of[node]]) == 1
+
+    def is_scalar_constant(self, node: Node) -> bool:
+        return node.op.kind == POINTWISE and not node.inputs and node.outputs[0].type.shape == ()
+
+    def is_candidate(self, node: Node) -> bool:
+        """Whether a body may hold `node`: pointwise, alive, not itself a group or a constant."""
+        if node.op.kind != POINTWISE or isinstance(node.op, Fused) or self.is_scalar_constant(node):
+            return False
+        value = node.outputs[0]
+        if not node.inputs and value.type.is_open:
+            return False  # a body takes the batch N from its inputs
+        return bool(self.readers[value]) or value in self.kept
+
+    def fits_tail(self, node: Node, contraction: Node, inside: Iterable[Node]) -> bool:
+        """Whether `node` may stand in the tail of `contraction`, next to the nodes `inside`."""
+        if not self.is_candidate(node) or not self.is_alone(node):
+            return False
+        result, made = contraction.outputs[0], node.outputs[0]
+        shape = result.type.shape
+        if made.type.shape != shape or (made in self.hoistable) != (result in self.hoistable):
+            return False
+        own = {v for n in inside for v in n.outputs}
+        allowed: tuple[Shape, ...] = (shape, shape[-1:], ())
+        return all(v in own or v.type.shape in allowed for v in node.inputs)
+
+    def results(self, members: list[Node]) -> list[Value]:
+        """The values of a group that something outside of it needs, in order of definition."""
+        inside = set(members)
+        return [
+            v
+            for node in sorted(members, key=self.position.__getitem__)
+            for v in node.outputs
+            if v in self.kept or not inside.issuperset(self.readers[v])
+        ]
+
+    def operands(self, members: list[Node]) -> list[Value]:
+        """The values that a group reads from outside, scalar constants aside."""
+        inside = {v for node in members for v in node.outputs}
+        read = dict.fromkeys(v for node in members for v in node.inputs if v not in inside)
+        return [v for v in read if not self.is_constant_value(v)]
+
+    def is_constant_value(self, value: Value) -> bool:
+        node = self.producer.get(value)
+        return node is not None and self.is_scalar_constant(node)
+
+
+def _take_tails(fusion: _Fusion) -> None:
+    # In reverse, so that of two contractions that meet in an add, the later one takes it.
+    for node in reversed(fusion.graph.nodes):
+        if node.op.name in FORWARD:
+            for taken in _tail(fusion, node):
+                fusion.join(fusion.group_of[node], fusion.group_of[taken])
+
+
+def _tail(fusion: _Fusion, contraction: Node) -> list[Node]:
+    """The longest tail of which only the last node's value is read outside.
+
+    Walks what the contraction reaches in order; `open_values` counts the values of the walk,
+    its newest aside, that nodes not yet walked read. Where it is 0, everything has passed
+    through the newest node, so the walk so far is a tail, and no operand of it can depend on it.
+    """
+    walked, complete, newest = [contraction], 1, contraction
+    unread: dict[Value, int] = {}
+    waiting: list[int] = []
+    open_values = 0
+    while True:
+        value = newest.outputs[0]
+        if value in fusion.kept:
+            break
+        readers = fusion.readers[value]
+        unread[value] = len(readers)
+        open_values += bool(readers)
+        for reader in readers:
+            heapq.heappush(waiting, fusion.position[reader])
+        if not waiting:
+            break
+        newest = fusion.graph.nodes[heapq.heappop(waiting)]
+        while waiting and waiting[0] == fusion.position[newest]:
+            heapq.heappop(waiting)
+        if not fusion.fits_tail(newest, contraction, walked):
+            break
+        for operand in dict.fromkeys(newest.inputs):
+            if operand in unread:
+                unread[operand] -= 1
+                open_values -= not unread[operand]
+        walked.append(newest)
+        if not open_values:
+            complete = len(walked)
+    return walked[1:complete]
+
+
+def _take_side_producers(fusion: _Fusion) -> None:
+    for node in reversed(fusion.graph.nodes):
+        value = node.outputs[0]
+        groups = {fusion.group_of[r] for r in fusion.readers[value]}
+        if len(groups) != 1 or value in fusion.kept:
+            continue
+        (group,) = groups
+        contraction = fusion.members[group][0]
+        if len(fusion.members[group]) == 1 or contraction in fusion.readers[value]:
+            continue
+        if fusion.fits_tail(node, contraction, ()):
+            fusion.join(group, fusion.group_of[node])
+
+
+class _PointwiseMerger:
+    """Merges pointwise groups; `below` has a bit for each node that a group's results reach."""
+
+    def __init__(self, fusion: _Fusion) -> None:
+        self.fusion = fusion
+        self.bits = {g: self._bits(members) for g, members in fusion.members.items()}
+        self.below: dict[int, int] = {}
+        # Ordered by their last members, groups are in topological order: only that one of a
+        # contraction group is read outside.
+        for group in sorted(fusion.members, key=lambda g: self.bits[g].bit_length(), reverse=True):
+            reached = 0
+            for reader in self._successors(group):
+                reached |= self.bits[reader] | self.below[reader]
+            self.below[group] = reached
+        # How many contractions stand before each position.
+        self.barriers = [0]
+        for node in fusion.graph.nodes:
+            self.barriers.append(self.barriers[-1] + (node.op.kind == CONTRACTION))
+
+    def run(self) -> None:
+        # In reverse: a node that both an early and a late group could take goes to the late one,
+        # as the mask of a relu goes to the gradient that reads it.
+        for node in reversed(self.fusion.graph.nodes):
+            if not self._is_open(node):
+                continue
+            for partner in self._partners(node):
+                self._merge(self.fusion.group_of[node], self.fusion.group_of[partner])
+
+    def _is_open(self, node: Node) -> bool:
+        members = self.fusion.members[self.fusion.group_of[node]]
+        return self.fusion.is_candidate(node) and members[0].op.kind == POINTWISE
+
+    def _partners(self, node: Node) -> list[Node]:
+        """The nodes that could share a body with `node`: producers first, then siblings."""
+        shape = node.outputs[0].type.shape
+        shared = [v for v in dict.fromkeys(node.inputs) if v.type.shape == shape]
+        producers = [self.fusion.producer[v] for v in shared if v in self.fusion.producer]
+        found = [p for p in producers if self._may_follow(p, node)]
+        for v in shared:
+            found += [r for r in self.fusion.readers[v] if r is not node and self._near(r, node)]
+        return [
+            p for p in found if self._is_open(p) and p.outputs[0].type.shape == shape
+        ]
+
+    def _may_follow(self, producer: Node, node: Node) -> bool:
+        """Whether the producer's value ends in the group, or is needed nearby at most."""
+        value = producer.outputs[0]
+        groups = {self.fusion.group_of[r] for r in self.fusion.readers[value]}
+        ends = value not in self.fusion.kept and groups <= {
+            self.fusion.group_of[node],
+            self.fusion.group_of[producer],
+        }
+        return ends or self._near(producer, node)
+
+    def _near(self, one: Node, other: Node) -> bool:
+        """Whether no contraction stands between two nodes.
+
+        Farther apart, computing them together would keep results of one alive for long.
+        """
+        position = self.fusion.position
+        return self.barriers[position[one]] == self.barriers[position[other]]
+
+    def _merge(self, one: int, other: int) -> None:
+        """Merges two groups where that is legal."""
+        if one == other or not self._same_class(one, other):
+            return
+        if self._path_between(one, other) or self._path_between(other, one):
+            return
+        fusion = self.fusion
+        together = fusion.members[one] + fusion.members[other]
+        operands, results = fusion.operands(together), fusion.results(together)
+        if not operands or len(operands) + len(results) > MAX_BUFFERS:
+            return
+        fusion.join(one, other)
+        own = self.bits[one] | self.bits.pop(other)
+        self.bits[one] = own
+        below = (self.below[one] | self.below.pop(other)) & ~own
+        self.below[one] = below
+        for group, reached in self.below.items():
+            if reached & own:
+                self.below[group] = reached | own | below
+
+    def _same_class(self, one: int, other: int) -> bool:
+        first, second = (self.fusion.members[g][0].outputs[0] for g in (one, other))
+        return (first in self.fusion.hoistable) == (second in self.fusion.hoistable)
+
+    def _path_between(self, start: int, end: int) -> bool:
+        """Whether a path leads from group `start` through a third group to group `end`."""
+        target = self.bits[end]
+        return bool(self.below[start] & target) and any(
+            self.below[g] & target for g in self._successors(start) if g != end
+        )
+
+    def _successors(self, group: int) -> set[int]:
+        fusion = self.fusion
+        found = {
+            fusion.group_of[r]
+            for node in fusion.members[group]
+            for v in node.outputs
+            for r in fusion.readers[v]
+        }
+        return found - {group}
+
+    def _bits(self, members: list[Node]) -> int:
+        return sum(1 << self.fusion.position[n] for n in members)
+
+
+def _rebuild(fusion: _Fusion) -> Graph:
+    graph = fusion.graph
+    builder = Builder(graph.name)
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
+    new |= {p: builder.parameter(p) for p in graph.parameters}
+    for members in _ordered(fusion):
+        op, operands, results = members[0].op, list(members[0].inputs), list(members[0].outputs)
+        if len(members) > 1:
+            results = fusion.results(members)
+            body, operands = _body(fusion, members, results)
+            op = Fused(body)
+        made = builder.add(op, [new[v] for v in operands], results)
+        new.update(zip(results, made, strict=True))
+    for update in graph.updates:
+        builder.update(update.parameter, new[update.value])
+    return builder.finish([new[v] for v in graph.outputs])
+
+
+def _ordered(fusion: _Fusion) -> Iterator[list[Node]]:
+    """The members of each group, in a topological order that moves groups as little as it can.
+
+    A group stands where its last member stood, or before the first group that reads it.
+    """
+    position, done = fusion.position, set[int]()
+    for root in sorted(fusion.members, key=lambda g: max(position[n] for n in fusion.members[g])):
+        stack = [root] if _is_live(fusion, root) else []
+        while stack:
+            group = stack[-1]
+            members = fusion.members[group]
+            missing = _operand_groups(fusion, members) - done - {group}
+            if missing:
+                stack.extend(sorted(missing, reverse=True))
+                continue
+            stack.pop()
+            if group not in done:
+                done.add(group)
+                yield sorted(members, key=lambda n: (n.op.kind == POINTWISE, position[n]))
+
+
+def _operand_groups(fusion: _Fusion, members: list[Node]) -> set[int]:
+    """The groups that compute what `members` read."""
+    read = {v for node in members for v in node.inputs if v in fusion.producer}
+    groups = {fusion.group_of[fusion.producer[v]] for v in read}
+    return {g for g in groups if _is_live(fusion, g)}
+
+
+def _is_live(fusion: _Fusion, group: int) -> bool:
+    """False for a scalar constant that only fused bodies read: each has its copy."""
+    node = fusion.members[group][0]
+    if not fusion.is_scalar_constant(node) or node.outputs[0] in fusion.kept:
+        return True
+    readers = fusion.readers[node.outputs[0]]
+    return not readers or any(fusion.is_alone(r) for r in readers)
+
+
+def _body(
+    fusion: _Fusion, members: list[Node], results: list[Value]
+) -> tuple[Graph, list[Value]]:
+    """The body of a group under canonical names, and the operands of its fused node."""
+    operands = fusion.operands(members)
+    builder = Builder("body")
+    new = {v: builder.input(f"a{i}", v.type) for i, v in enumerate(operands)}
+    for node in members:
+        for v in node.inputs:
+            if v not in new:  # a scalar constant: a copy right before its first reader
+                new[v] = builder.add(fusion.producer[v].op, (), f"v{len(builder.nodes)}")[0]
+        new[node.outputs[0]] = builder.add(
+            node.op, [new[v] for v in node.inputs], f"v{len(builder.nodes)}"
+        )[0]
+    return builder.finish([new[v] for v in results]), operands

@@ -1,0 +1,333 @@
+"""plan_memory: liveness intervals over the node order become offsets into one arena.
+
+A value lives from the node that computes it to its last reader, both included. Values share a
+buffer where one is a reshape of the other or is computed in place of it; a buffer is live while
+one of its values is. Scratch memory and staged copies are buffers that live during one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from addergraph.errors import GraphError
+from addergraph.ir import POINTWISE, Builder, Graph, Halo, Node, Op, Parameter, Value
+from addergraph.ops.fused import Fused
+from addergraph.ops.reshape import Reshape
+from addergraph.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align
+from addergraph.state import parameter_offsets
+
+HEADER = ALIGNMENT  # the arena's first bytes are the barrier's
+DENSE = Halo()
+_ALIASING = frozenset({"reshape", "flatten"})
+
+
+def plan_memory(graph: Graph, workspaces: Mapping[str, int] | None = None) -> MemoryPlan:
+    """The place of every value of `graph`, whose batch is bound and outputs are normalized.
+
+    `workspaces` has the bytes of scratch memory that the kernels of some nodes need, by node name.
+    Updates are computed in the parameter's place where every read of the old value comes before,
+    or in the same node element by element; the others are listed in `copies`. A reshape whose
+    placement starts where its operand's does is an alias: there is nothing to run.
+
+    The plan is a function of the arguments alone. Raises GraphError for an open batch, for outputs
+    and updates that `normalize_outputs` would change, and for workspaces of unknown nodes.
+    """
+    workspaces = workspaces or {}
+    _require_plannable(graph, workspaces)
+    planner = _Planner(graph)
+    for time, node in enumerate(graph.nodes):
+        planner.place_results(time, node)
+        planner.stage_operands(time, node)
+        if node.name in workspaces:
+            planner.workspaces[node.name] = planner.new_buffer(workspaces[node.name], time, time)
+    return planner.finish()
+
+
+def normalize_outputs(graph: Graph) -> Graph:
+    """The same graph with identity reshapes so that each output has a buffer of its own.
+
+    rewrite:  graph g(%x: f32[2]) params(%p: .., %q: ..) {
+                %y = relu(%x)  update %p <- %q  return %y, %y, %x }
+    ->        ... %y = relu(%x)  %y.out = reshape(%y)  %x.out = reshape(%x)  %q.new = reshape(%q)
+                  update %p <- %q.new  return %y, %y.out, %x.out
+
+    Afterwards each output is a distinct computed value, and each update takes a computed value:
+    copies at the end of a call never read a parameter that another copy has changed. An update of
+    a parameter with itself goes.
+    """
+    produced = graph.producers()
+    builder = Builder(graph.name)
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
+    new |= {p: builder.parameter(p) for p in graph.parameters}
+    for node in graph.nodes:
+        made = builder.add(node.op, [new[v] for v in node.inputs], node.outputs)
+        new.update(zip(node.outputs, made, strict=True))
+
+    def computed(value: Value, suffix: str) -> Value:
+        identity = Reshape(value.type.shape)
+        return builder.add(identity, [new[value]], f"{value.name}.{suffix}")[0]
+
+    outputs: list[Value] = []
+    for v in graph.outputs:
+        own = v in produced and new[v] not in outputs
+        outputs.append(new[v] if own else computed(v, "out"))
+    for update in graph.updates:
+        v = update.value
+        if v is update.parameter:
+            continue
+        builder.update(update.parameter, new[v] if v in produced else computed(v, "new"))
+    return builder.finish(outputs)
+
+
+def is_pointwise(op: Op) -> bool:
+    """Whether element e of each result depends on element e of equally shaped operands alone."""
+    if isinstance(op, Fused):
+        return op.contraction is None
+    return op.kind == POINTWISE
+
+
+def _require_plannable(graph: Graph, workspaces: Mapping[str, int]) -> None:
+    if graph.is_open:
+        raise GraphError(f'graph "{graph.name}": the batch N is open; bind it before planning memory')
+    produced = graph.producers()
+    ends = [*graph.outputs, *(u.value for u in graph.updates)]
+    if len(set(graph.outputs)) < len(graph.outputs) or any(v not in produced for v in ends):
+        raise GraphError(
+            f'graph "{graph.name}": each output must be a computed value of its own and each '
+            "update take a computed value; apply normalize_outputs before planning memory"
+        )
+    unknown = set(workspaces) - {node.name for node in graph.nodes}
+    if unknown:
+        raise GraphError(f'graph "{graph.name}": workspace of unknown node "{min(unknown)}"')
+
+
+@dataclass(eq=False)
+class _Buffer:
+    """Bytes of the arena that are in use from node `start` to node `end`, both included."""
+
+    nbytes: int
+    start: int
+    end: int
+    offset: int = HEADER
+
+
+@dataclass(frozen=True)
+class _InArena:
+    """A placement whose offset is not known yet."""
+
+    buffer: _Buffer
+    layout: Layout
+
+    def placement(self) -> Placement:
+        return Placement("arena", self.layout, offset=self.buffer.offset)
+
+
+class _Planner:
+    """Walks the nodes in order; `places` grows with each."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.places: dict[Value, Placement | _InArena] = {}
+        self.staged: dict[tuple[str, int], _InArena] = {}
+        self.workspaces: dict[str, _Buffer] = {}
+        self.buffers: list[_Buffer] = []
+        self.last = last_uses(graph)
+        self.halos = _wanted_halos(graph)
+        self.outputs = {v: i for i, v in enumerate(graph.outputs)}
+        self.updated: dict[Value, list[Parameter]] = {}
+        for update in graph.updates:
+            self.updated.setdefault(update.value, []).append(update.parameter)
+        # The values that look into each parameter's memory: itself and its reshapes.
+        self.views: dict[Value, list[Value]] = {p: [p] for p in graph.parameters}
+        self.parameter_of: dict[Value, Value] = {p: p for p in graph.parameters}
+        self.in_place: set[tuple[str, str]] = set()
+        self.offsets = parameter_offsets(graph.parameters)[0]
+        for i, v in enumerate(graph.inputs):
+            self.places[v] = Placement("input", Layout(v.type.sizes), index=i)
+        for p in graph.parameters:
+            self.places[p] = self._in_weights(p)
+
+    def place_results(self, time: int, node: Node) -> None:
+        taken: set[_Buffer] = set()
+        for v in node.outputs:
+            self.places[v] = self._place(time, node, v, taken)
+
+    def _place(self, time: int, node: Node, v: Value, taken: set[_Buffer]) -> Placement | _InArena:
+        if v in self.outputs:
+            return Placement("output", Layout(v.type.sizes), index=self.outputs[v])
+        halo = self.halos.get(v, DENSE)
+        if parameter := self._replaced_parameter(time, node, v, halo):
+            self.in_place.add((v.name, parameter.name))
+            return self._in_weights(parameter)
+        if (alias := self._alias(node, v)) is not None:
+            return alias
+        layout = Layout(v.type.sizes, halo)
+        buffer = self._dying_operand(time, node, v, layout, taken)
+        if buffer is None:
+            return _InArena(self.new_buffer(layout.nbytes(v.type), time, self.last[v]), layout)
+        taken.add(buffer)
+        buffer.end = max(buffer.end, self.last[v])
+        return _InArena(buffer, layout)
+
+    def _in_weights(self, parameter: Parameter) -> Placement:
+        layout = Layout(parameter.type.sizes)
+        return Placement("weights", layout, offset=self.offsets[parameter.name])
+
+    def _replaced_parameter(
+        self, time: int, node: Node, v: Value, halo: Halo
+    ) -> Parameter | None:
+        """The parameter whose memory `v` may be computed into, where it is an update's value."""
+        parameters = self.updated.get(v, [])
+        if len(parameters) != 1 or halo != DENSE:
+            return None
+        views = self.views[parameters[0]]
+        if any(self.last[view] > time for view in views):
+            return None
+        reads_now = [operand for operand in node.inputs if operand in views]
+        elementwise = is_pointwise(node.op) and all(r.type == v.type for r in reads_now)
+        return parameters[0] if elementwise or not reads_now else None
+
+    def _alias(self, node: Node, v: Value) -> Placement | _InArena | None:
+        """The operand's own memory, where `v` is a reshape of a dense buffer.
+
+        Not for the value of an update: it must outlive changes of what it would look into.
+        """
+        if node.op.name not in _ALIASING or v in self.updated:
+            return None
+        operand = node.inputs[0]
+        place, layout = self.places[operand], Layout(v.type.sizes)
+        if not place.layout.dense:
+            return None
+        if isinstance(place, _InArena):
+            place.buffer.end = max(place.buffer.end, self.last[v])
+            return _InArena(place.buffer, layout)
+        if operand in self.parameter_of:
+            self.parameter_of[v] = self.parameter_of[operand]
+            self.views[self.parameter_of[v]].append(v)
+        return Placement(place.space, layout, place.index, place.offset)
+
+    def _dying_operand(
+        self, time: int, node: Node, v: Value, layout: Layout, taken: set[_Buffer]
+    ) -> _Buffer | None:
+        """The buffer of an operand that `v` may be computed in place of."""
+        if not is_pointwise(node.op):
+            return None
+        for operand in node.inputs:
+            place = self.places[operand]
+            if not isinstance(place, _InArena) or place.buffer in taken:
+                continue
+            equal = place.layout == layout and operand.type == v.type
+            if equal and place.buffer.end == time:
+                return place.buffer
+        return None
+
+    def stage_operands(self, time: int, node: Node) -> None:
+        """A copy with a halo for each operand that needs one its own buffer does not have."""
+        for k, (v, halo) in enumerate(zip(node.inputs, _operand_halos(node), strict=True)):
+            if halo == DENSE or self.places[v].layout.halo != DENSE:
+                continue
+            layout = Layout(v.type.sizes, halo)
+            buffer = self.new_buffer(layout.nbytes(v.type), time, time)
+            self.staged[node.name, k] = _InArena(buffer, layout)
+
+    def new_buffer(self, nbytes: int, start: int, end: int) -> _Buffer:
+        self.buffers.append(_Buffer(nbytes, start, end))
+        return self.buffers[-1]
+
+    def finish(self) -> MemoryPlan:
+        _assign_offsets(self.buffers)
+        updates = ((u.value.name, u.parameter.name) for u in self.graph.updates)
+        return MemoryPlan(
+            placements={
+                v.name: p.placement() if isinstance(p, _InArena) else p
+                for v, p in self.places.items()
+            },
+            staged={key: p.placement() for key, p in self.staged.items()},
+            workspaces={name: b.offset for name, b in self.workspaces.items()},
+            copies=tuple(pair for pair in updates if pair not in self.in_place),
+            arena_bytes=max((b.offset + align(b.nbytes) for b in self.buffers), default=HEADER),
+            lower_bound_bytes=HEADER + _most_live(self.buffers),
+        )
+
+
+def last_uses(graph: Graph) -> dict[Value, int]:
+    """The index of each value's last reader; of its own node where nothing reads it.
+
+    Values of updates are read after the last node. An input or parameter that nothing reads has -1.
+    """
+    last: dict[Value, int] = {v: -1 for v in (*graph.inputs, *graph.parameters)}
+    for time, node in enumerate(graph.nodes):
+        last.update(dict.fromkeys((*node.inputs, *node.outputs), time))
+    last.update({u.value: len(graph.nodes) for u in graph.updates})
+    return last
+
+
+def _operand_halos(node: Node) -> tuple[Halo, ...]:
+    return node.op.halo([v.type for v in node.inputs])
+
+
+def _wanted_halos(graph: Graph) -> dict[Value, Halo]:
+    """The largest halo that any reader of each value asks for."""
+    wanted: dict[Value, Halo] = {}
+    for node in graph.nodes:
+        for v, halo in zip(node.inputs, _operand_halos(node), strict=True):
+            wanted[v] = wanted.get(v, DENSE).union(halo)
+    return wanted
+
+
+def _assign_offsets(buffers: Iterable[_Buffer]) -> None:
+    """Best fit, largest first: each buffer takes the smallest gap that is free while it lives."""
+    placed: list[_Buffer] = []
+    for buffer in sorted((b for b in buffers if b.nbytes), key=lambda b: (-b.nbytes, b.start)):
+        conflicts = [b for b in placed if b.start <= buffer.end and buffer.start <= b.end]
+        conflicts.sort(key=lambda b: b.offset)
+        size, end, best = align(buffer.nbytes), HEADER, None
+        for other in conflicts:
+            gap = other.offset - end
+            if gap >= size and (best is None or gap < best[0]):
+                best = gap, end
+            end = max(end, other.offset + align(other.nbytes))
+        buffer.offset = end if best is None else best[1]
+        placed.append(buffer)
+
+
+def _most_live(buffers: Iterable[_Buffer]) -> int:
+    """The most bytes (in whole cache lines) that are live at one time."""
+    change: dict[int, int] = {}
+    for b in buffers:
+        change[b.start] = change.get(b.start, 0) + align(b.nbytes)
+        change[b.end + 1] = change.get(b.end + 1, 0) - align(b.nbytes)
+    return max(accumulate(change[time] for time in sorted(change)), default=0)
+
+
+def render(plan: MemoryPlan, graph: Graph) -> str:
+    """The plan as a table: what stands in the arena, where, and while which nodes run.
+
+    Rows are ordered by offset and time. Node indices count from 0; values of updates live to the
+    end. The last lines have the bytes of the arena and what no plan can be smaller than.
+    """
+    time = {node.name: i for i, node in enumerate(graph.nodes)}
+    start = {v: i for i, node in enumerate(graph.nodes) for v in node.outputs}
+    last = last_uses(graph)
+    rows: list[tuple[int, int, int, int, str]] = []
+    for v, first in start.items():
+        place = plan.placements[v.name]
+        if place.space == "arena":
+            rows.append((place.offset, first, last[v], place.layout.nbytes(v.type), f"%{v.name}"))
+    for (name, k), place in plan.staged.items():
+        now, operand = time[name], graph.nodes[time[name]].inputs[k]
+        size = place.layout.nbytes(operand.type)
+        rows.append((place.offset, now, now, size, f"%{operand.name} staged for {name}"))
+    for name, offset in plan.workspaces.items():
+        rows.append((offset, time[name], time[name], 0, f"workspace of {name}"))
+    lines = [f"{'offset':>10} {'bytes':>10} {'nodes':>11}  buffer"]
+    for offset, first, end, size, what in sorted(rows):
+        lines.append(f"{offset:>10} {size or '-':>10} {first:>5}-{end:<5}  {what}")
+    lines += [f"update %{parameter} <- %{value} copies" for value, parameter in plan.copies]
+    ratio = plan.arena_bytes / plan.lower_bound_bytes if plan.lower_bound_bytes else 1.0
+    lines.append(
+        f"arena {plan.arena_bytes} bytes, lower bound {plan.lower_bound_bytes} ({ratio:.3f}x)"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,172 @@
+"""Value ranges put to use: faster kernels, dead code, warnings.
+
+    rewrite (a proven operand licenses the min form of the adder kernels):
+      %r = relu(%x) : f32[N,8,8,16]
+      %y = adder2d(%r, %f) : f32[N,6,6,8]
+      ->
+      %r = relu(%x) : f32[N,8,8,16]
+      %y = adder2d(%r, %f) input_nonnegative=true : f32[N,6,6,8]
+
+    rewrite (relu straight after an adder, whose values are never positive):
+      %a = adder2d(%x, %f) : f32[N,6,6,8]
+      %r = relu(%a) : f32[N,6,6,8]
+      ->
+      %a = adder2d(%x, %f) : f32[N,6,6,8]
+      %r = full() value=0 shape=(N,6,6,8) : f32[N,6,6,8]
+
+Ranges speak of the non-NaN elements: where the original would carry a NaN (or would make one, as
+0 * inf does), a constant is the constant. The sign of a zero is kept: a constant zero is written
+only where the op is known to give +0.0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from addergraph.errors import RangeWarning
+from addergraph.intervals import Interval, value_ranges
+from addergraph.ir import MOVEMENT, REDUCTION, Graph, Node, Op, Value
+from addergraph.ops.full import Full
+from addergraph.ops.pad import Pad
+from addergraph.ops.relu import Relu
+from addergraph.ops.unary import Abs
+from addergraph.types import f32
+
+from .rewrite import Draft, rebuild
+
+Ranges = Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A node whose result cannot vary: what is wrong with it and what to do about it."""
+
+    node: str
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}"
+
+
+def ranges(graph: Graph) -> Graph:
+    """Sets `input_nonnegative` where it is provable and replaces constant f32 values by `full`.
+
+    Warns (RangeWarning) once for each of `findings(graph)`.
+    """
+    known = value_ranges(graph)
+    for finding in _findings(graph, known):
+        warnings.warn(str(finding), RangeWarning, stacklevel=2)
+    zeros: set[Value] = set()  # of the draft, proven to be +0.0 everywhere
+
+    def transform(draft: Draft, node: Node) -> Sequence[Value] | None:
+        constant = _constant(node, known, zeros)
+        if constant is not None:
+            op = Full(shape=node.outputs[0].type.shape, value=constant, dtype=f32)
+            made = draft.add(op, [], node.outputs)
+        else:
+            made = draft.add(_licensed(node, known), node.inputs, node.outputs)
+        if constant == 0.0 or _is_zero(node):
+            zeros.update(made)
+        return made
+
+    return rebuild(graph, transform)
+
+
+def findings(graph: Graph) -> tuple[Finding, ...]:
+    """The nodes that are constant although their operands are not, in graph order."""
+    return _findings(graph, value_ranges(graph))
+
+
+def _findings(graph: Graph, known: Ranges) -> tuple[Finding, ...]:
+    producers = graph.producers()
+    return tuple(
+        _finding(node, known, producers)
+        for node in graph.nodes
+        if _is_fixed(node, known) and _is_first(node, known, producers)
+    )
+
+
+def _finding(node: Node, known: Ranges, producers: Mapping[Value, Node]) -> Finding:
+    always = f"{node.label} is always {known[node.name].lo + 0.0:g}"
+    origin = _nonpositive_origin(node.inputs[0], known, producers)
+    if isinstance(node.op, Relu) and origin is not None:
+        between = f"{origin.label} and {node.label}"
+        return Finding(
+            node.name,
+            f"{always}: the values of {origin.label} are never positive",
+            f"add a batch norm between {between}",
+        )
+    varying = ", ".join(str(v) for v in node.inputs if not known[v.name].constant)
+    return Finding(
+        node.name,
+        f"{always}, whatever {varying} holds",
+        "leave it out, or look for the operand that is not what was meant",
+    )
+
+
+def _is_fixed(node: Node, known: Ranges) -> bool:
+    """Whether the node has one f32 result, and that has one possible value."""
+    if len(node.outputs) != 1 or node.outputs[0].type.dtype != f32:
+        return False
+    return known[node.name].constant
+
+
+def _is_first(node: Node, known: Ranges, producers: Mapping[Value, Node]) -> bool:
+    """Whether the node's operands vary (written constants and empty tensors aside)."""
+    varies = False
+    for v in node.inputs:
+        written = v in producers and isinstance(producers[v].op, Full)
+        if 0 in v.type.shape or (known[v.name].constant and not written):
+            return False
+        varies = varies or not known[v.name].constant
+    return varies
+
+
+def _nonpositive_origin(
+    value: Value, known: Ranges, producers: Mapping[Value, Node]
+) -> Node | None:
+    """The first node on the way to `value` whose results are never positive."""
+    origin = None
+    while value in producers and known[value.name].hi <= 0:
+        origin = producers[value]
+        if not origin.inputs:
+            break
+        value = min(origin.inputs, key=lambda v: known[v.name].hi)
+    return origin
+
+
+def _constant(node: Node, known: Ranges, zeros: set[Value]) -> float | None:
+    """The one value of every element of the node's result, if it has one that f32 can hold."""
+    if not _is_fixed(node, known) or isinstance(node.op, Full):
+        return None
+    value = known[node.name].lo
+    if value == 0.0:
+        return 0.0 if _gives_positive_zero(node, zeros) else None
+    return value if float(np.float32(value)) == value else None
+
+
+def _gives_positive_zero(node: Node, zeros: set[Value]) -> bool:
+    """Whether a result known to be zero is +0.0, not -0.0 (as 0 * -1 would be)."""
+    if isinstance(node.op, Relu | Abs):
+        return True
+    gathers = node.op.kind in (MOVEMENT, REDUCTION) and not isinstance(node.op, Pad)
+    return gathers and zeros.issuperset(node.inputs)
+
+
+def _is_zero(node: Node) -> bool:
+    return isinstance(node.op, Full) and str(node.op.value) in ("0.0", "0")
+
+
+def _licensed(node: Node, known: Ranges) -> Op:
+    """The node's op, told that its input is not negative where it can use that and it is proven."""
+    op = node.op
+    if not hasattr(op, "input_nonnegative") or not known[node.inputs[0].name].nonnegative:
+        return op
+    licensed: Op = dataclasses.replace(op, input_nonnegative=True)  # type: ignore[type-var]
+    return licensed

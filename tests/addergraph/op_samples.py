@@ -1,0 +1,256 @@
+"""Operand types and attributes for every op in the registry: what the contract tests walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from addergraph.ir import Array, Builder, Graph, Op
+from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
+from addergraph.ops.adder_dense import AdderDense, AdderDenseGradFilter, AdderDenseGradInput
+from addergraph.ops.argmax import Argmax
+from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
+from addergraph.ops.batch_norm import BatchNorm, BatchNormStatistics
+from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
+from addergraph.ops.broadcast_to import BroadcastTo
+from addergraph.ops.cast import Cast
+from addergraph.ops.clip import Clip
+from addergraph.ops.concat import Concat
+from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
+from addergraph.ops.dense import Dense, Matmul
+from addergraph.ops.full import Full
+from addergraph.ops.fused import Fused
+from addergraph.ops.global_avg_pool import GlobalAvgPool
+from addergraph.ops.greater import Greater
+from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
+from addergraph.ops.mean_squared_error import MeanSquaredError
+from addergraph.ops.pad import Pad
+from addergraph.ops.reduce import ReduceMax, ReduceMean, ReduceSum
+from addergraph.ops.relu import Relu
+from addergraph.ops.reshape import Flatten, Reshape
+from addergraph.ops.select import Select
+from addergraph.ops.slice import Slice
+from addergraph.ops.softmax import Softmax
+from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from addergraph.ops.transpose import Transpose
+from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
+from addergraph.types import Dim, TensorType, bool_, f32, i8, i32, tensor, u8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One op on operands of some types, and where the data of a gradient test lies."""
+
+    op: Op
+    types: tuple[TensorType, ...]
+    domain: tuple[float, float] = (-2.0, 2.0)
+
+    def bound(self, batch: int = 3) -> Sample:
+        types = tuple(t.bind(batch) for t in self.types)
+        return Sample(self.op.bind(batch), types, self.domain)
+
+    @property
+    def is_open(self) -> bool:
+        return any(t.is_open for t in self.types)
+
+    def data(self, rng: np.random.Generator) -> list[Array]:
+        """Operands whose numbers keep a distance from each other and from 0 (kinks), and are
+        multiples of 2^-12, so that small steps are exact."""
+        return [self._spread(rng, t, (0.2, 0.4, 0.6, 0.8, 0.3)[k % 5]) for k, t in enumerate(self.types)]
+
+    def _spread(self, rng: np.random.Generator, type: TensorType, shift: float) -> Array:
+        if type.dtype != f32:
+            return rng.integers(0, 2, type.sizes).astype(type.dtype.numpy)
+        (lo, hi), count = self.domain, type.elements
+        places = lo + (rng.permutation(count) + shift) * (hi - lo) / max(count, 1)
+        return (np.round(places * 4096) / 4096).reshape(type.sizes).astype(np.float32)
+
+
+def f(*shape: Dim) -> TensorType:
+    return tensor(f32, shape)
+
+
+def i(*shape: Dim) -> TensorType:
+    return tensor(i32, shape)
+
+
+def b(*shape: Dim) -> TensorType:
+    return tensor(bool_, shape)
+
+
+def samples(*cases: tuple[Op, tuple[TensorType, ...]], domain: tuple[float, float] = (-2.0, 2.0)):
+    return [Sample(op, types, domain) for op, types in cases]
+
+
+def pointwise_body() -> Graph:
+    builder = Builder("body")
+    a0, a1 = builder.input("a0", f("N", 3)), builder.input("a1", f(3))
+    (v0,) = builder.add(Mul(), [a0, a1], "v0")
+    (v1,) = builder.add(Relu(), [v0], "v1")
+    return builder.finish([v0, v1])
+
+
+def contraction_body() -> Graph:
+    builder = Builder("body")
+    types = (f("N", 4, 4, 2), f(3, 3, 2, 3), f(3))
+    a0, a1, a2 = (builder.input(f"a{k}", t) for k, t in enumerate(types))
+    (v0,) = builder.add(Adder2d((1, 1), (1, 1, 1, 1)), [a0, a1], "v0")
+    (v1,) = builder.add(Add(), [v0, a2], "v1")
+    return builder.finish([v1])
+
+
+IMAGE, FILTER = f("N", 4, 5, 2), f(2, 3, 2, 3)
+SHAPED = ((2, 1), (1, 0, 2, 1), (1, 2))  # stride, padding, dilation; IMAGE and FILTER give GRADIENT
+GRADIENT = f("N", 2, 4, 3)
+GROUPED_IMAGE, GROUPED_FILTER, GROUPED_GRADIENT = f("N", 3, 3, 4), f(2, 2, 2, 2), f("N", 2, 2, 2)
+POOLED = ((3, 2), (1, 2), (1, 2, 0, 1))  # window, stride, padding; IMAGE gives f32[N,5,3,2]
+
+SAMPLES: dict[str, list[Sample]] = {
+    "abs": samples((Abs(), (f("N", 3),)), (Abs(), (i("N"),)), (Abs(), (f(),))),
+    "add": samples(
+        (Add(), (f("N", 3), f(3))), (Add(), (f("N", 1), f(1, 2))), (Add(), (i("N"), i()))
+    ),
+    "adder2d": samples(
+        (Adder2d(), (f("N", 3, 3, 2), f(2, 2, 2, 2))),
+        (Adder2d(*SHAPED), (IMAGE, FILTER, f(3))),
+        (Adder2d(groups=2), (GROUPED_IMAGE, GROUPED_FILTER)),
+        (Adder2d(input_nonnegative=True), (f("N", 1, 2, 1), f(1, 2, 1, 1))),
+    ),
+    "adder2d_grad_filter": samples(
+        (Adder2dGradFilter(*SHAPED), (GRADIENT, IMAGE, FILTER)),
+        (Adder2dGradFilter(groups=2), (GROUPED_GRADIENT, GROUPED_IMAGE, GROUPED_FILTER)),
+    ),
+    "adder2d_grad_input": samples(
+        (Adder2dGradInput(*SHAPED), (GRADIENT, IMAGE, FILTER)),
+        (Adder2dGradInput(groups=2), (GROUPED_GRADIENT, GROUPED_IMAGE, GROUPED_FILTER)),
+    ),
+    "adder_dense": samples(
+        (AdderDense(), (f("N", 4), f(4, 2))),
+        (AdderDense(input_nonnegative=True), (f("N", 1), f(1, 3), f(3))),
+    ),
+    "adder_dense_grad_filter": samples((AdderDenseGradFilter(), (f("N", 2), f("N", 4), f(4, 2)))),
+    "adder_dense_grad_input": samples((AdderDenseGradInput(), (f("N", 2), f("N", 4), f(4, 2)))),
+    "argmax": samples(
+        (Argmax(1), (f("N", 5),)), (Argmax(0), (f(4, 2),)), (Argmax(1), (f("N", 3, 2),))
+    ),
+    "avg_pool2d": samples(
+        (AvgPool2d((2, 2), (2, 2)), (IMAGE,)), (AvgPool2d(*POOLED), (IMAGE,))
+    ),
+    "avg_pool2d_grad": samples(
+        (AvgPool2dGrad((2, 2), (2, 2), input_size=(4, 5)), (f("N", 2, 2, 2),)),
+        (AvgPool2dGrad(*POOLED, input_size=(4, 5)), (f("N", 5, 3, 2),)),
+    ),
+    "batch_norm": samples(
+        (BatchNorm(), (f("N", 3), *[f(3)] * 4)),
+        (BatchNorm(0.5), (f("N", 2, 2, 2), *[f(2)] * 4)),
+        domain=(0.5, 2.0),
+    ),
+    "batch_norm_statistics": samples(
+        (BatchNormStatistics(), (f("N", 3),)), (BatchNormStatistics(), (f("N", 2, 2, 2),))
+    ),
+    "broadcast_to": samples(
+        (BroadcastTo(("N", 3)), (f(3),)),
+        (BroadcastTo((2, 2, 3)), (f(2, 1, 3),)),
+        (BroadcastTo((2,)), (b(),)),
+    ),
+    "cast": samples(
+        *((Cast(to), (tensor(by, ("N", 3)),)) for to in (f32, i32, u8, i8, bool_)
+          for by in (f32, i32, u8, i8, bool_))
+    ),  # fmt: skip
+    "clip": samples(
+        (Clip(-0.5, 1.0), (f("N", 6),)), (Clip(0.0, float("inf")), (f(4),)), (Clip(1, 1), (f(2),))
+    ),
+    "concat": samples(
+        (Concat(1), (f("N", 2), f("N", 1), f("N", 0))),
+        (Concat(0), (f(2, 2), f(1, 2))),
+        (Concat(2), (i("N", 1, 2), i("N", 1, 1))),
+    ),
+    "conv2d": samples(
+        (Conv2d(), (f("N", 3, 3, 2), f(2, 2, 2, 2))),
+        (Conv2d(*SHAPED), (IMAGE, FILTER, f(3))),
+        (Conv2d(groups=2), (GROUPED_IMAGE, GROUPED_FILTER)),
+    ),
+    "conv2d_grad_filter": samples(
+        (Conv2dGradFilter(*SHAPED, kernel_size=(2, 3)), (GRADIENT, IMAGE)),
+        (Conv2dGradFilter(groups=2, kernel_size=(2, 2)), (GROUPED_GRADIENT, GROUPED_IMAGE)),
+    ),
+    "conv2d_grad_input": samples(
+        (Conv2dGradInput(*SHAPED, input_size=(4, 5)), (GRADIENT, FILTER)),
+        (Conv2dGradInput(groups=2, input_size=(3, 3)), (GROUPED_GRADIENT, GROUPED_FILTER)),
+    ),
+    "dense": samples((Dense(), (f("N", 4), f(4, 2))), (Dense(), (f("N", 1), f(1, 3), f(3)))),
+    "div": samples(
+        (Div(), (f("N", 3), f(3))), (Div(), (f("N", 1), f(1, 2))), domain=(0.5, 2.0)
+    ),
+    "exp": samples((Exp(), (f("N", 3),)), (Exp(), (f(),))),
+    "flatten": samples((Flatten(), (f("N", 2, 3),)), (Flatten(), (f("N"),)), (Flatten(), (b(2, 2),))),
+    "full": samples(
+        (Full(1.5), ()), (Full(-2.0, ("N", 3), i32), ()), (Full(1.0, (2,), bool_), ()),
+        (Full(float("nan"), (2,)), ()), (Full(float("-inf"), (1, 2)), ()), (Full(-0.0), ()),
+    ),
+    "fused": samples(
+        (Fused(pointwise_body()), (f("N", 3), f(3))),
+        (Fused(contraction_body()), (f("N", 4, 4, 2), f(3, 3, 2, 3), f(3))),
+    ),
+    "global_avg_pool": samples((GlobalAvgPool(), (IMAGE,)), (GlobalAvgPool(), (f("N", 1, 1, 1),))),
+    "greater": samples((Greater(), (f("N", 3), f(3))), (Greater(), (i("N"), i()))),
+    "log": samples((Log(), (f("N", 3),)), domain=(0.25, 4.0)),
+    "matmul": samples((Matmul(), (f("N", 4), f(4, 2))), (Matmul(), (f(3, 1), f(1, 2)))),
+    "max_pool2d": samples((MaxPool2d((2, 2), (2, 2)), (IMAGE,)), (MaxPool2d(*POOLED), (IMAGE,))),
+    "max_pool2d_grad": samples(
+        (MaxPool2dGrad((2, 2), (2, 2)), (f("N", 2, 2, 2), IMAGE)),
+        (MaxPool2dGrad(*POOLED), (f("N", 5, 3, 2), IMAGE)),
+    ),
+    "maximum": samples((Maximum(), (f("N", 3), f(3))), (Maximum(), (i("N"), i()))),
+    "mean_squared_error": samples(
+        (MeanSquaredError(), (f("N", 3), f("N", 3))),
+        (MeanSquaredError(), (f("N"), f("N"))),
+        (MeanSquaredError(), (f("N", 2, 2), f("N", 2, 2))),
+    ),
+    "minimum": samples((Minimum(), (f("N", 3), f(3))), (Minimum(), (i("N"), i()))),
+    "mul": samples(
+        (Mul(), (f("N", 3), f(3))), (Mul(), (f("N", 1), f(1, 2))), (Mul(), (i("N"), i()))
+    ),
+    "neg": samples((Neg(), (f("N", 3),)), (Neg(), (i("N"),))),
+    "pad": samples(
+        (Pad((0, 1, 2), (0, 0, 1)), (f("N", 2, 1),)),
+        (Pad((1,), (2,), -1.5), (f(2),)),
+        (Pad((0, 0), (0, 0), 3.0), (f("N", 2),)),
+        (Pad((1,), (0,), 7.0), (i(2),)),
+    ),
+    "reduce_max": samples(
+        (ReduceMax((1,)), (f("N", 4),)), (ReduceMax((0, 2), True), (f(2, 3, 2),))
+    ),
+    "reduce_mean": samples(
+        (ReduceMean((1,)), (f("N", 4),)), (ReduceMean((0, 2), True), (f("N", 3, 2),))
+    ),
+    "reduce_sum": samples(
+        (ReduceSum((1,)), (f("N", 4),)),
+        (ReduceSum((0, 2), True), (f("N", 3, 2),)),
+        (ReduceSum(()), (f("N"),)),
+    ),
+    "relu": samples((Relu(), (f("N", 5),)), (Relu(), (f(),))),
+    "reshape": samples((Reshape(("N", 6)), (f("N", 2, 3),)), (Reshape((2, 1, 3)), (f(6),))),
+    "select": samples(
+        (Select(), (b("N", 3), f("N", 3), f("N", 3))),
+        (Select(), (b("N", 1), f(3), f())),
+        (Select(), (b(2), i(2), i())),
+    ),
+    "slice": samples(
+        (Slice((0, 1), ("N", 3)), (f("N", 4),)), (Slice((1, 0), (1, 2)), (f(2, 2),))
+    ),
+    "softmax": samples((Softmax(), (f("N", 4),)), (Softmax(), (f("N", 2, 3),))),
+    "softmax_cross_entropy": samples((SoftmaxCrossEntropy(), (f("N", 4), f("N", 4)))),
+    "sqrt": samples((Sqrt(), (f("N", 3),)), domain=(0.25, 4.0)),
+    "sub": samples(
+        (Sub(), (f("N", 3), f(3))), (Sub(), (f("N", 1), f(1, 2))), (Sub(), (i("N"), i()))
+    ),
+    "transpose": samples((Transpose((0, 2, 1)), (f("N", 2, 3),)), (Transpose((1, 0)), (i(2, 3),))),
+}
+
+ALL = [sample for group in SAMPLES.values() for sample in group]
+
+
+def identify(sample: Sample) -> str:
+    return f"{sample.op.name}-{'-'.join(map(str, sample.types))}"

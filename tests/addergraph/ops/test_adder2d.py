@@ -1,0 +1,127 @@
+"""adder2d and its gradients against plain loops over the paper's equations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from addergraph.errors import ShapeError
+from addergraph.intervals import ANY, Interval
+from addergraph.ir import Cost, Halo
+from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
+from addergraph.types import tensor
+from tests.addergraph.ops.naive import contraction, gradients, normal
+
+CASES = [
+    (Adder2d(), (2, 4, 4, 3), (3, 3, 3, 2)),
+    (Adder2d((2, 1), (1, 0, 2, 1)), (1, 5, 4, 2), (3, 2, 2, 3)),
+    (Adder2d((1, 2), (2, 2, 0, 1), (2, 3)), (1, 4, 8, 2), (2, 3, 2, 2)),
+    (Adder2d((3, 3), (1, 1, 1, 1), groups=2), (2, 5, 5, 4), (2, 2, 2, 6)),
+    (Adder2d(groups=3, input_nonnegative=True), (1, 2, 2, 3), (1, 1, 1, 3)),
+    (Adder2d(padding=(3, 3, 3, 3)), (1, 1, 1, 1), (5, 5, 1, 1)),
+    (Adder2d(), (0, 4, 4, 3), (3, 3, 3, 2)),
+    (Adder2d(), (2, 3, 3, 0), (3, 3, 0, 2)),
+    (Adder2d(groups=2), (2, 3, 3, 2), (2, 2, 1, 0)),
+    (Adder2d(padding=(1, 1, 1, 1)), (1, 0, 2, 1), (2, 2, 1, 2)),
+]
+
+
+def types(*shapes: tuple[int, ...]):
+    return [tensor("f32", s) for s in shapes]
+
+
+def huber_slope(x: float, f: float) -> float:
+    return min(1.0, max(-1.0, f - x))
+
+
+@pytest.mark.parametrize(("op", "x_shape", "f_shape"), CASES)
+def test_forward(op: Adder2d, x_shape, f_shape) -> None:
+    x, f, bias = normal(1, *x_shape), normal(2, *f_shape), normal(3, f_shape[3])
+    expected = contraction(op, x, f, lambda a, b: -abs(a - b))
+    (y,) = op.reference(x, f)
+    (found,) = op.infer(*types(x_shape, f_shape))
+    assert y.dtype == np.float32
+    assert y.shape == found.sizes
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    np.testing.assert_allclose(op.reference(x, f, bias)[0], expected + bias, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("op", "x_shape", "f_shape"), CASES)
+def test_gradients(op: Adder2d, x_shape, f_shape) -> None:
+    x, f = normal(1, *x_shape), normal(2, *f_shape)
+    (y,) = op.infer(*types(x_shape, f_shape))
+    g = normal(3, *y.sizes)
+    same = (op.stride, op.padding, op.dilation, op.groups)
+    dx, df = gradients(op, g, x, f, by_x=huber_slope, by_f=lambda a, b: a - b)
+    np.testing.assert_allclose(Adder2dGradInput(*same).reference(g, x, f)[0], dx, atol=1e-5)
+    np.testing.assert_allclose(Adder2dGradFilter(*same).reference(g, x, f)[0], df, atol=2e-5)
+    operands = types(y.sizes, x_shape, f_shape)
+    assert Adder2dGradInput(*same).infer(*operands) == (operands[1],)
+    assert Adder2dGradFilter(*same).infer(*operands) == (operands[2],)
+
+
+def test_padding_is_a_value_and_zero_distance_is_plus_zero() -> None:
+    x, f = np.ones((1, 1, 1, 1), np.float32), np.full((3, 3, 1, 1), 2, np.float32)
+    assert Adder2d(padding=(1, 1, 1, 1)).reference(x, f)[0].item() == -(8 * 2 + 1)
+    assert not np.signbit(Adder2d().reference(x, x)[0]).any()
+
+
+def test_open_batch() -> None:
+    x, f = tensor("f32", ("N", 8, 8, 16)), tensor("f32", (3, 3, 16, 32))
+    assert str(Adder2d(padding=(1, 1, 1, 1)).infer(x, f)[0]) == "f32[N,8,8,32]"
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "message"),
+    [
+        (Adder2d(), [(1, 5, 5, 3)], r"takes 2 to 3 operands \(x, f, bias\), found 1"),
+        (
+            Adder2d(),
+            [(5, 5, 3), (3, 3, 3, 4)],
+            r"input must be NHWC \(rank 4\), found f32\[5,5,3\]",
+        ),
+        (Adder2d(), [(1, 5, 5, 3), (3, 3, 3)], r"filter must be HWIO \(rank 4\)"),
+        (Adder2d(), [(1, 5, 5, 3), ("N", 3, 3, 3)], "has an open batch"),
+        (
+            Adder2d(),
+            [("N", 5, 5, 3), (3, 3, 2, 4)],
+            r"input has 3 channels but the filter expects 2 "
+            r"\(x: f32\[N,5,5,3\], f: f32\[3,3,2,4\]\)",
+        ),
+        (Adder2d(), [(1, 5, 5, 3), (3, 3, 3, 4), (5,)], r"bias must be f32\[4\], found f32\[5\]"),
+        (Adder2d(), [(1, 2, 5, 3), (3, 3, 3, 4)], "spans 3 but the input height is 2"),
+        (Adder2d(), [(1, 5, 5, 3), (3, 0, 3, 4)], "kernel size"),
+        (Adder2d(groups=0), [(1, 5, 5, 3), (3, 3, 3, 4)], "groups=0 must be at least 1"),
+        (Adder2d(groups=3), [(1, 5, 5, 3), (3, 3, 1, 4)], "do not divide into 3 groups"),
+        (Adder2d(groups=2), [(1, 5, 5, 3), (3, 3, 3, 4)], "expects 3 in each of 2 groups"),
+        (
+            Adder2dGradInput(),
+            [(1, 4, 3, 4), (1, 5, 5, 3), (3, 3, 3, 4)],
+            r"output gradient must be f32\[1,3,3,4\], found f32\[1,4,3,4\]",
+        ),
+        (Adder2dGradFilter(), [(1, 3, 3, 4)], r"takes 3 operands \(g, x, f\), found 1"),
+    ],
+)
+def test_errors_say_what_was_found(op, shapes, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        op.infer(*types(*shapes))
+
+
+def test_only_f32() -> None:
+    x, f = tensor("i32", (1, 5, 5, 3)), tensor("f32", (3, 3, 3, 4))
+    with pytest.raises(ShapeError, match=r"input must be f32, found i32\[1,5,5,3\]"):
+        Adder2d().infer(x, f)
+    with pytest.raises(ShapeError, match="filter must be f32"):
+        Adder2d().infer(tensor("f32", (1, 5, 5, 3)), tensor("u8", (3, 3, 3, 4)))
+
+
+def test_facts_for_passes() -> None:
+    op, operands = Adder2d(padding=(1, 1, 1, 1)), types((2, 4, 4, 3), (3, 3, 3, 5))
+    assert op.cost(operands) == Cost(additions=2 * (2 * 4 * 4 * 5) * 27)
+    assert op.halo(operands) == (Halo(1, 1, 1, 1), Halo())
+    assert op.interval((ANY, ANY), operands) == (Interval(hi=0.0),)
+    assert op.interval((ANY, ANY, Interval(-1, 2)), operands) == (Interval(hi=2.0),)
+    gradient = [tensor("f32", (2, 4, 4, 5)), *operands]
+    same = (op.stride, op.padding)
+    assert Adder2dGradInput(*same).halo(gradient) == (Halo(1, 1, 1, 1), Halo(), Halo())
+    assert Adder2dGradFilter(*same).halo(gradient) == (Halo(), Halo(1, 1, 1, 1), Halo())

@@ -1,0 +1,62 @@
+"""dense and matmul."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from addergraph.errors import ShapeError
+from addergraph.intervals import ANY, Interval
+from addergraph.ir import Cost
+from addergraph.ops.dense import Dense, Matmul
+from addergraph.types import tensor
+from tests.addergraph.ops.naive import normal
+
+
+@pytest.mark.parametrize(("n", "k", "t"), [(2, 5, 3), (0, 5, 3), (2, 0, 3), (2, 5, 0)])
+def test_forward(n: int, k: int, t: int) -> None:
+    x, f, bias = normal(1, n, k), normal(2, k, t), normal(3, t)
+    expected = np.zeros((n, t))
+    for row, column, inner in np.ndindex(n, t, k):
+        expected[row, column] += float(x[row, inner]) * float(f[inner, column])
+    for op in (Dense(), Matmul()):
+        (y,) = op.reference(x, f)
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        Dense().reference(x, f, bias)[0], expected + bias, rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "message"),
+    [
+        (Dense(), [(2, 5), (5, 3), (3,), (3,)], r"takes 2 to 3 operands .*, found 4"),
+        (Dense(), [(2, 5, 1), (5, 3)], "input must have rank 2, found .*; flatten it first"),
+        (Dense(), [("N", 5), (4, 3)], "input has 5 columns but the filter has 4 rows"),
+        (Dense(), [("N", 5), (5, 3), (2,)], r"bias must be f32\[3\], found f32\[2\]"),
+        (Matmul(), [(2, 5), (5, 3), (3,)], r"takes 2 operands \(a, b\), found 3"),
+        (Matmul(), [(2, 5), (4, 3)], "left operand has 5 columns but the right operand has 4 rows"),
+        (Matmul(), [(2, 5), ("N", 3)], "right operand .* has an open batch"),
+    ],
+)
+def test_errors_say_what_was_found(op, shapes, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        op.infer(*(tensor("f32", s) for s in shapes))
+
+
+def test_only_f32() -> None:
+    with pytest.raises(ShapeError, match=r"filter must be f32, found i32\[5,3\]"):
+        Dense().infer(tensor("f32", (2, 5)), tensor("i32", (5, 3)))
+
+
+def test_facts_for_passes() -> None:
+    operands = [tensor("f32", (2, 5)), tensor("f32", (5, 3))]
+    assert Dense().cost(operands) == Cost(additions=30, multiplications=30)
+    positive = Interval(0.0, 2.0)
+    (y,) = Dense().interval((positive, positive), operands)
+    assert y.lo == 0.0
+    assert 20.0 <= y.hi < 20.001
+    assert Matmul().interval((ANY, positive), operands) == (ANY,)
+    empty = [tensor("f32", (2, 0)), tensor("f32", (0, 3))]
+    assert Dense().interval((ANY, ANY, positive), empty) == (positive,)

@@ -1,0 +1,207 @@
+"""Files that survive: what comes back, what is refused, and what a killed save leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from addergraph import storage
+from addergraph.errors import StorageError
+from addergraph.ir import Array
+
+TENSORS: dict[str, Array] = {
+    "adder1.f": np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1) - 2,
+    "empty": np.zeros((0, 4), np.float32),
+    "scalar": np.array(3, np.int32),
+    "mask": np.array([True, False, True]),
+    "bytes": np.arange(5, dtype=np.uint8),
+}
+METADATA = {"format": "test", "graph": 'text with "quotes"\nand lines, and ü'}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    storage.save(path, TENSORS, METADATA)
+    return path
+
+
+def test_round_trip_keeps_values_types_shapes_and_metadata(saved: Path) -> None:
+    tensors, metadata = storage.load(saved)
+    assert metadata == METADATA
+    assert tensors.keys() == TENSORS.keys()
+    for name, array in TENSORS.items():
+        assert tensors[name].dtype == array.dtype and tensors[name].shape == array.shape
+        assert np.array_equal(tensors[name], array)
+
+
+def test_any_safetensors_reader_opens_the_file(saved: Path) -> None:
+    from safetensors.numpy import load_file
+
+    assert np.array_equal(load_file(saved)["adder1.f"], TENSORS["adder1.f"])
+
+
+def test_the_same_content_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    storage.save(other, dict(reversed(TENSORS.items())), dict(reversed(METADATA.items())))
+    assert other.read_bytes() == saved.read_bytes()
+
+
+def test_views_that_are_not_contiguous_are_saved_by_value(tmp_path: Path) -> None:
+    wide = np.arange(12, dtype=np.float32).reshape(3, 4)
+    storage.save(tmp_path / "t", {"t": wide.T[::2]}, {})
+    assert np.array_equal(storage.load(tmp_path / "t")[0]["t"], wide.T[::2])
+
+
+def test_every_flipped_bit_is_noticed(saved: Path) -> None:
+    data, rng = saved.read_bytes(), np.random.default_rng(0)
+    for position, bit in enumerate(rng.integers(8, size=len(data))):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << int(bit)
+        saved.write_bytes(damaged)
+        with pytest.raises(StorageError, match=r"model\.safetensors"):
+            storage.load(saved)
+
+
+def test_every_truncation_is_noticed(saved: Path) -> None:
+    data = saved.read_bytes()
+    for length in range(len(data)):
+        saved.write_bytes(data[:length])
+        with pytest.raises(StorageError, match=r"model\.safetensors"):
+            storage.load(saved)
+
+
+def test_appended_bytes_are_noticed(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes() + b"\0")
+    with pytest.raises(StorageError, match=r"damaged"):
+        storage.load(saved)
+
+
+def _with_header(path: Path, header: str, tail: bytes = b"") -> Path:
+    text = header.encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + tail)
+    return path
+
+
+def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
+    entry = '"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    path = _with_header(tmp_path / "m", f"{{{entry},{entry}}}", bytes(4))
+    with pytest.raises(StorageError, match=r'defines "w" twice'):
+        storage.load(path)
+
+
+def test_a_huge_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
+    with pytest.raises(StorageError, match=r"claims 1099511627776 bytes"):
+        storage.load(tmp_path / "m")
+
+
+def test_deep_nesting_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"not JSON"):
+        storage.load(_with_header(tmp_path / "m", "[" * 200_000))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("[]", "no JSON object"),
+        ("{}", "not written by AdderGraph"),
+        ('{"__metadata__":{"addergraph":"[]"}}', "incomplete"),
+        ('{"__metadata__":{"addergraph":"{\\"metadata\\":{}}"}}', "incomplete"),
+        ('{"__metadata__":{"addergraph":"{\\"metadata\\":{\\"a\\":1}}"}}', "incomplete"),
+        ('{"__metadata__":{"addergraph":"{"}}', "not JSON"),
+    ],
+)
+def test_other_headers_are_refused(tmp_path: Path, header: str, said: str) -> None:
+    with pytest.raises(StorageError, match=said):
+        storage.load(_with_header(tmp_path / "m", header))
+
+
+def test_a_plain_safetensors_file_is_refused_with_the_reason(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"w": np.zeros(2, np.float32)}, tmp_path / "m")
+    with pytest.raises(StorageError, match=r"not written by AdderGraph"):
+        storage.load(tmp_path / "m")
+
+
+def test_a_changed_tensor_behind_a_valid_header_is_noticed(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    start = (
+        header["adder1.f"]["data_offsets"][0]
+        + len(data)
+        - max(h["data_offsets"][1] for k, h in header.items() if k != "__metadata__")
+    )
+    data[start + 2] ^= 0x40
+    saved.write_bytes(data)
+    with pytest.raises(StorageError, match=r"sha256"):
+        storage.load(saved)
+
+
+def test_other_dtypes_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r'"w" is float64; a file holds f32'):
+        storage.save(tmp_path / "m", {"w": np.zeros(2)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*nowhere"):
+        storage.load(tmp_path / "nowhere")
+    with pytest.raises(StorageError, match=r"no folder .*missing"):
+        storage.save(tmp_path / "missing" / "m", {}, {})
+    with pytest.raises(StorageError, match=r"it is a folder"):
+        storage.save(tmp_path, {}, {})
+
+
+def test_an_unwritable_folder_is_one_clear_error() -> None:
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs a folder that even root cannot write")
+    with pytest.raises(StorageError, match=r"cannot write .*permissions"):
+        storage.atomic_write("/proc/self/model", b"x")
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_failed_save_keeps_the_old_file_and_cleans_up(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    before = saved.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(StorageError, match=r"No space left"):
+        storage.save(saved, {"w": np.zeros(2, np.float32)}, {})
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills itself with SIGKILL")
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_killed_save_keeps_the_old_file(saved: Path, moment: str) -> None:
+    program = (
+        "import os, signal\n"
+        "from addergraph import storage\n"
+        f"os.{moment} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"storage.atomic_write({str(saved)!r}, b'x' * 100000)\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert storage.load(saved)[1] == METADATA
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_a_symbolic_link_stays_one(saved: Path) -> None:
+    link = saved.with_name("latest")
+    link.symlink_to(saved)
+    storage.save(link, {"w": np.ones(1, np.float32)}, {})
+    assert link.is_symlink() and list(storage.load(saved)[0]) == ["w"]

@@ -1,0 +1,162 @@
+"""trace: functions of symbolic tensors become graphs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import ops
+from addergraph.errors import GraphError, ShapeError
+from addergraph.ir import Init
+from addergraph.trace import Tensor, as_padding, as_pair, new_parameter
+
+X = ag.tensor("f32", ("N", 4))
+
+
+def test_the_functional_form_of_the_readme() -> None:
+    def block(x: Tensor, f: Tensor) -> Tensor:
+        return ops.relu(ops.adder2d(x, f, stride=1, padding=1))
+
+    graph = ag.trace(block, ag.tensor("f32", ("N", 8, 8, 16)), ag.tensor("f32", (3, 3, 16, 32)))
+    assert str(graph) == (
+        "graph block(%x: f32[N,8,8,16], %f: f32[3,3,16,32]) {\n"
+        "  %adder2d = adder2d(%x, %f) padding=(1,1,1,1) : f32[N,8,8,32]\n"
+        "  %relu = relu(%adder2d) : f32[N,8,8,32]\n"
+        "  return %relu\n"
+        "}"
+    )
+    assert ag.parse(str(graph)) == graph
+
+
+OPERATORS: list[tuple[Callable[[Any, Any], Any], str]] = [
+    (operator.add, "add"),
+    (operator.sub, "sub"),
+    (operator.mul, "mul"),
+    (operator.truediv, "div"),
+    (operator.gt, "greater"),
+    (operator.lt, "greater"),
+]
+
+
+@pytest.mark.parametrize(("apply", "name"), OPERATORS)
+@pytest.mark.parametrize("side", ["tensors", "number right", "number left", "numpy left"])
+def test_operators_mean_what_numpy_does(
+    apply: Callable[[Any, Any], Any], name: str, side: str
+) -> None:
+    def function(a: Tensor, b: Tensor) -> Any:
+        left = {"number left": 2.5, "numpy left": np.float32(2.5)}.get(side, a)
+        return apply(left, 1.5 if side == "number right" else b)
+
+    graph = ag.trace(function, X, X)
+    assert graph.nodes[-1].op.name == name
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(1, 3, (2, 5, 4)).astype("f4")
+    found = ag.interpret(graph, a, b)
+    np.testing.assert_array_equal(np.asarray(found), function(a, b))
+
+
+def test_unary_operators_and_matmul() -> None:
+    graph = ag.trace(
+        lambda a, b: (-a, abs(a), a @ b), ag.tensor("f32", (2, 3)), ag.tensor("f32", (3, 4))
+    )
+    assert [n.op.name for n in graph.nodes] == ["neg", "abs", "matmul"]
+    a, b = np.array([[1, -2, 3], [0, 5, -6]], "f4"), np.eye(3, 4, dtype="f4")
+    negative, absolute, product = ag.interpret(graph, a, b)
+    np.testing.assert_array_equal(negative, -a)
+    np.testing.assert_array_equal(absolute, abs(a))
+    np.testing.assert_array_equal(product, a @ b)
+
+
+def test_a_symbolic_tensor_has_no_truth_value() -> None:
+    with pytest.raises(
+        GraphError, match=r"Tensor\(%greater: bool\[N,4\]\) is symbolic.*ops.select"
+    ):
+        ag.trace(lambda x: x if x > 0 else -x, X)
+
+
+def test_inputs_take_the_names_of_the_arguments() -> None:
+    def named(image: Tensor, scale: Tensor, unused: int = 3) -> Tensor:
+        return image * scale
+
+    assert [v.name for v in ag.trace(named, X, X).inputs] == ["image", "scale"]
+    assert [v.name for v in ag.trace(lambda a, *rest: a, X, X, X).inputs] == ["a", "x0", "x1"]
+    assert [v.name for v in ag.trace(max_of, X, X).inputs] == ["x0", "x1"]
+
+
+def max_of(*tensors: Tensor) -> Tensor:
+    return ops.maximum(*tensors)
+
+
+def test_graphs_take_the_name_of_the_function_or_the_one_given() -> None:
+    assert ag.trace(max_of, X, X).name == "max_of"
+    assert ag.trace(lambda x: x, X).name == "lambda"
+    assert ag.trace(lambda x: x, X, name="net").name == "net"
+
+
+@pytest.mark.parametrize(
+    ("function", "types", "message"),
+    [
+        (lambda x: x, (), "needs the type of each argument"),
+        (lambda x: x, (X, X), "takes 1 tensors, 2 types given"),
+        (lambda x: 3, (X,), 'function "lambda" returned 3; expected symbolic tensors'),
+        (lambda x: [x, None], (X,), "returned None"),
+        (lambda x: None, (X,), "returned None"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused(
+    function: Callable[..., Any], types: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(GraphError, match=message):
+        ag.trace(function, *types)
+
+
+def test_tensors_of_another_graph_are_refused() -> None:
+    leaked: list[Tensor] = []
+    ag.trace(lambda x: leaked.append(x) or x, X)  # type: ignore[func-returns-value]
+    with pytest.raises(GraphError, match="belong to different graphs"):
+        ag.trace(lambda x: x + leaked[0], X)
+    with pytest.raises(GraphError, match="expected symbolic tensors of its graph"):
+        ag.trace(lambda x: leaked[0], X)
+
+
+def test_shape_errors_name_the_op_and_both_shapes() -> None:
+    with pytest.raises(ShapeError, match=r'add "sum".*\[N,4\].*\[3\]'):
+        ag.trace(lambda x, y: ops.add(x, y, name="sum"), X, ag.tensor("f32", (3,)))
+
+
+def test_layers_create_parameters() -> None:
+    def scaled(x: Tensor) -> Tensor:
+        init = Init("normal", (0.0, 1.0))
+        return x * new_parameter(x, "scale", ag.tensor("f32", (4,)), init, trainable=False)
+
+    (parameter,) = ag.trace(scaled, X).parameters
+    assert (parameter.name, parameter.trainable, parameter.eta) == ("scale", False, None)
+
+
+def test_tracing_checks_names() -> None:
+    with pytest.raises(GraphError, match="may hold only letters"):
+        ag.trace(lambda x: ops.relu(x, name="my act"), X)
+
+
+@pytest.mark.parametrize(("value", "pair"), [(2, (2, 2)), ((1, 2), (1, 2)), ([3, 4], (3, 4))])
+def test_pairs(value: Any, pair: tuple[int, int]) -> None:
+    assert as_pair("conv", "stride", value) == pair
+
+
+@pytest.mark.parametrize(
+    ("value", "sides"), [(1, (1, 1, 1, 1)), ((1, 2), (1, 1, 2, 2)), ([1, 2, 3, 4], (1, 2, 3, 4))]
+)
+def test_paddings(value: Any, sides: tuple[int, int, int, int]) -> None:
+    assert as_padding("conv", value) == sides
+
+
+def test_other_counts_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"conv: stride=\(1, 2, 3\) is neither an int nor a pair"):
+        as_pair("conv", "stride", (1, 2, 3))
+    with pytest.raises(ShapeError, match=r"conv: padding=\(1, 2, 3\); expected an int"):
+        as_padding("conv", (1, 2, 3))

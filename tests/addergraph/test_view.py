@@ -1,0 +1,136 @@
+"""view: networkx views, paths, fusion legality, DOT."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import networkx as nx
+import pytest
+
+from addergraph.errors import GraphError
+from addergraph.ir import Graph, Value
+from addergraph.text import parse
+from addergraph.types import tensor
+from addergraph.view import ancestors, critical_path, fusion_is_acyclic, to_dot, to_networkx
+
+# a -> b -> d and a -> c -> d, with a + a at the start
+DIAMOND = parse("""graph diamond(%x: f32[N,4]) params(%s: f32[4] init=ones) {
+  %a = add(%x, %x) : f32[N,4]
+  %b = mul(%a, %s) : f32[N,4]
+  %c = relu(%a) : f32[N,4]
+  %d = sub(%b, %c) : f32[N,4]
+  %mean, %variance = batch_norm_statistics(%c) : f32[4], f32[4]
+  update %s <- %variance
+  return %d, %mean
+}""")
+
+
+def test_the_view_has_a_vertex_a_node_and_an_edge_an_operand() -> None:
+    view = to_networkx(DIAMOND)
+    assert isinstance(view, nx.MultiDiGraph)
+    assert set(view.nodes) == {"x", "s", "a", "b", "c", "d", "mean"}
+    assert view.nodes["x"]["kind"] == "input"
+    assert view.nodes["s"]["kind"] == "parameter"
+    assert view.nodes["d"]["kind"] == "sub"
+    edges = {(u, v, key, d["value"]) for u, v, key, d in view.edges(keys=True, data=True)}
+    assert edges == {
+        ("x", "a", 0, "x"),
+        ("x", "a", 1, "x"),
+        ("a", "b", 0, "a"),
+        ("s", "b", 1, "s"),
+        ("a", "c", 0, "a"),
+        ("b", "d", 0, "b"),
+        ("c", "d", 1, "c"),
+        ("c", "mean", 0, "c"),
+    }
+
+
+def test_edges_from_a_second_result_come_from_its_node() -> None:
+    graph = parse("""graph g(%x: f32[2,4]) {
+      %mean, %variance = batch_norm_statistics(%x) : f32[4], f32[4]
+      %y = relu(%variance) : f32[4]
+      return %y
+    }""")
+    assert to_networkx(graph)["mean"]["y"][0]["value"] == "variance"
+    assert ancestors(graph, "y") == {"mean", "x"}
+    assert '"mean" -> "y" [label="variance"];' in to_dot(graph)
+
+
+def test_ancestors() -> None:
+    assert ancestors(DIAMOND, "d") == {"a", "b", "c", "x", "s"}
+    assert ancestors(DIAMOND, "c") == {"a", "x"}
+    assert ancestors(DIAMOND, "x") == set()
+    with pytest.raises(GraphError, match='no node, input or parameter "z"'):
+        ancestors(DIAMOND, "z")
+
+
+def test_the_critical_path_is_the_most_expensive_chain() -> None:
+    graph = parse("""graph g(%x: f32[N,4,4,8], %f: f32[3,3,8,8]) {
+      %big = adder2d(%x, %f) padding=(1,1,1,1) : f32[N,4,4,8]
+      %r1 = relu(%x) : f32[N,4,4,8]
+      %r2 = relu(%r1) : f32[N,4,4,8]
+      %y = add(%big, %r2) : f32[N,4,4,8]
+      %z = relu(%x) : f32[N,4,4,8]
+      return %y, %z
+    }""")
+    assert critical_path(graph) == ("big", "y")
+    assert critical_path(graph.bind(3)) == ("big", "y")
+
+
+def test_the_critical_path_of_a_graph_without_nodes_is_empty() -> None:
+    x = Value("x", tensor("f32", (1,)))
+    assert critical_path(Graph("g", (x,), (), (), (x,))) == ()
+
+
+@pytest.mark.parametrize(
+    ("groups", "acyclic"),
+    [
+        ([], True),
+        ([["a"]], True),
+        ([["a", "b"]], True),
+        ([["b", "d"]], True),
+        ([["b", "c"]], True),
+        ([["a", "b", "c", "d"]], True),
+        ([["a", "d"]], False),  # b and c would come both after and before the group
+        ([["a", "b", "d"]], False),  # as would c alone
+        ([["a", "c"], ["b", "d"]], True),
+        ([["a", "mean"], ["c", "d"]], False),  # each group waits for the other
+    ],
+)
+def test_fusion_is_acyclic_exactly_where_no_path_leaves_and_returns(
+    groups: list[list[str]], acyclic: bool
+) -> None:
+    assert fusion_is_acyclic(DIAMOND, groups) is acyclic
+
+
+def test_fusion_groups_are_disjoint_sets_of_nodes() -> None:
+    with pytest.raises(GraphError, match='node "a" stands in two groups'):
+        fusion_is_acyclic(DIAMOND, [["a"], ["b", "a"]])
+    with pytest.raises(GraphError, match='no node, input or parameter "z"'):
+        fusion_is_acyclic(DIAMOND, [["z"]])
+
+
+def test_dot_shows_ops_types_and_attributes() -> None:
+    graph = parse("""graph g(%x: f32[N,4,4,2]) params(%f: f32[3,3,2,2] init=zeros) {
+      %y = adder2d(%x, %f) padding=(1,1,1,1) : f32[N,4,4,2]
+      update %f <- %f
+      return %y
+    }""")
+    assert to_dot(graph).splitlines() == [
+        'digraph "g" {',
+        "  node [shape=box];",
+        '  "x" [shape=oval, style=solid, label="x\\nf32[N,4,4,2]"];',
+        '  "f" [shape=oval, style=dashed, label="f\\nf32[3,3,2,2]"];',
+        '  "y" [label="adder2d y\\npadding=(1,1,1,1)\\nf32[N,4,4,2]"];',
+        '  "x" -> "y";',
+        '  "f" -> "y";',
+        '  "return 0" [shape=plaintext];',
+        '  "y" -> "return 0";',
+        '  "f" -> "f" [style=dotted, constraint=false, label="update"];',
+        "}",
+    ]
+
+
+def test_dot_escapes_quotes_and_backslashes() -> None:
+    named = dataclasses.replace(DIAMOND, name='a"b\\')
+    assert to_dot(named).startswith('digraph "a\\"b\\\\" {')

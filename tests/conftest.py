@@ -1,0 +1,16 @@
+"""Settings that all tests share. Random tests draw the same examples on every run."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_COMMON = settings(
+    deadline=None,  # the machine may be busy
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("test", _COMMON, derandomize=True)
+settings.register_profile("fuzz", _COMMON, max_examples=1000, print_blob=True)
+settings.load_profile("fuzz" if os.environ.get("AG_FUZZ") else "test")

@@ -1,0 +1,203 @@
+"""The house rules: who imports whom, what is packaged, what `import addergraph` costs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import addergraph as ag
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {
+    "addergraph": "addergraph",
+    "passes": "addergraph.passes",
+    "codegen": "addergraph.codegen",
+}
+HEAVY = {"llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock"}
+
+
+class Import(NamedTuple):
+    file: str  # relative to the root, "passes/fuse.py"
+    line: int
+    module: str  # absolute
+    relative: bool
+    in_function: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+def _files(folder: str) -> Iterator[Path]:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        inside = path.relative_to(ROOT / folder).parts
+        if folder != "addergraph" or inside[0] not in ("passes", "codegen"):  # symlinks
+            yield path
+
+
+def _imports(folder: str) -> list[Import]:
+    return [found for path in _files(folder) for found in _imports_of(path, folder)]
+
+
+def _imports_of(path: Path, folder: str) -> Iterator[Import]:
+    inside = path.relative_to(ROOT / folder)
+    package = [FOLDERS[folder], *inside.parts[:-1]]
+    tree = ast.parse(path.read_text())
+    lazy = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_type_checking(outer)
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules, level = [alias.name for alias in node.names], 0
+        elif isinstance(node, ast.ImportFrom):
+            level = node.level
+            start = ".".join(package).split(".")[: -(level - 1) or None] if level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            modules = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            file = str(path.relative_to(ROOT))
+            yield Import(file, node.lineno, module, level > 0, id(node) in lazy)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:`, whose imports never run."""
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and (node.test.id == "TYPE_CHECKING")
+    )
+
+
+def _within(module: str, *packages: str) -> bool:
+    return any(module == p or module.startswith(f"{p}.") for p in packages)
+
+
+def _none(found: list[Import]) -> None:
+    assert not found, "\n" + "\n".join(map(str, found))
+
+
+def test_the_parser_of_imports_sees_them() -> None:
+    found = {(i.file, i.module, i.relative) for f in FOLDERS for i in _imports(f)}
+    assert ("addergraph/trace.py", "addergraph.ir.Builder", True) in found
+    assert ("addergraph/ops/relu.py", "addergraph.ir.Op", True) in found
+    assert ("addergraph/ir.py", "numpy", False) in found
+    assert ("codegen/kernels/__init__.py", "addergraph.codegen.builder.Emitter", True) in found
+
+
+def test_only_the_driver_imports_passes_and_codegen_and_only_in_functions() -> None:
+    crossing = [i for i in _imports("addergraph") if _within(i.module, *list(FOLDERS.values())[1:])]
+    _none([i for i in crossing if i.file != "addergraph/driver.py" or not i.in_function])
+
+
+@pytest.mark.parametrize(("folder", "other"), [("passes", "codegen"), ("codegen", "passes")])
+def test_passes_and_codegen_do_not_know_each_other(folder: str, other: str) -> None:
+    _none([i for i in _imports(folder) if _within(i.module, FOLDERS[other], other)])
+
+
+@pytest.mark.parametrize("folder", ["passes", "codegen"])
+def test_passes_and_codegen_do_not_know_the_driver(folder: str) -> None:
+    front = ("driver", "model", "cli", "verification")
+    _none([i for i in _imports(folder) if _within(i.module, *(f"addergraph.{f}" for f in front))])
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_are_relative_inside_a_folder_and_absolute_across(folder: str) -> None:
+    def inside(module: str) -> bool:
+        others = [p for p in FOLDERS.values() if p != FOLDERS[folder]]
+        if folder == "addergraph":
+            return _within(module, "addergraph") and not _within(module, *others)
+        return _within(module, FOLDERS[folder])
+
+    mine = [i for i in _imports(folder) if _within(i.module, "addergraph")]
+    crossing_allowed = "addergraph/driver.py"
+    _none([i for i in mine if i.relative != inside(i.module) and i.file != crossing_allowed])
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_module_is_imported_under_its_folder_name(folder: str) -> None:
+    _none([i for i in _imports(folder) if _within(i.module, "passes", "codegen")])
+
+
+def test_only_codegen_imports_llvmlite_and_only_one_file_its_binding() -> None:
+    _none(
+        [i for f in ("addergraph", "passes") for i in _imports(f) if _within(i.module, "llvmlite")]
+    )
+    binding = [i for i in _imports("codegen") if _within(i.module, "llvmlite.binding")]
+    assert {i.file for i in binding} <= {"codegen/llvm.py"}, binding
+
+
+def test_heavy_modules_are_imported_in_functions() -> None:
+    """The command line is exempt: it is built with click, and nothing else imports it."""
+    heavy = [i for i in _imports("addergraph") if i.module.split(".")[0] in HEAVY]
+    _none([i for i in heavy if not i.in_function and i.file != "addergraph/cli.py"])
+    cli = [i for i in _imports("addergraph") if _within(i.module, "addergraph.cli")]
+    assert {i.file for i in cli} <= {"addergraph/__main__.py"}, cli
+
+
+def test_import_loads_nothing_heavy() -> None:
+    code = "import addergraph, sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_the_package_list_is_the_folders_with_an_init_file() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set()
+    for folder, package in FOLDERS.items():
+        for path in _files(folder):
+            if path.name == "__init__.py":
+                found.add(".".join([package, *path.relative_to(ROOT / folder).parts[:-1]]))
+    assert sorted(settings["packages"]) == sorted(found)
+    assert settings["package-dir"] == {package: folder for folder, package in FOLDERS.items()}
+
+
+def test_every_folder_with_python_files_is_a_package() -> None:
+    folders = {path.parent for folder in FOLDERS for path in _files(folder)}
+    assert [str(f) for f in sorted(folders) if not (f / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("folder", ["passes", "codegen"])
+def test_a_folder_does_not_import_under_its_own_name(folder: str) -> None:
+    with pytest.raises(ImportError, match=f"import it as addergraph.{folder}"):
+        importlib.import_module(folder)
+    assert importlib.import_module(f"addergraph.{folder}").__name__ == f"addergraph.{folder}"
+
+
+def test_public_names_exist_and_are_not_shadowed_by_submodules() -> None:
+    for path in _files("addergraph"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if path.name not in ("__main__.py", "__init__.py"):
+            importlib.import_module(module)
+    for name in ag.__all__:
+        assert getattr(ag, name) is not None
+        assert name in dir(ag)
+    functions = (
+        "trace",
+        "compile",
+        "grad",
+        "interpret",
+        "load_native",
+        "parse",
+        "tensor",
+        "verify",
+    )
+    assert [name for name in functions if not callable(getattr(ag, name))] == []
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'compyle'"):
+        ag.compyle  # type: ignore[attr-defined]  # noqa: B018
