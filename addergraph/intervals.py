@@ -58,9 +58,7 @@ class Interval:
             return Interval(0.0, 0.0)
         slack = 1 + count * 2.0**-23
         lo, hi = self.lo * count, self.hi * count
-        return Interval(
-            lo * slack if lo < 0 else lo / slack, hi * slack if hi > 0 else hi / slack
-        )
+        return Interval(lo * slack if lo < 0 else lo / slack, hi * slack if hi > 0 else hi / slack)
 
     def clip(self, lo: float, hi: float) -> Interval:
         return Interval(min(max(self.lo, lo), hi), max(min(self.hi, hi), lo))

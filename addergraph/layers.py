@@ -41,7 +41,8 @@ class Layer:
     name: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.name is not None and not WORD.fullmatch(str(self.name)):
+        given = self.name is not None
+        if given and not (isinstance(self.name, str) and WORD.fullmatch(self.name)):
             raise GraphError(
                 f"{type(self).__name__}: name={self.name!r} cannot stand in a graph; use letters, "
                 "digits, underscores and dots, not starting with a digit"
@@ -383,7 +384,7 @@ class Activation(Layer):
     function: str
 
     def validate(self) -> None:
-        if self.function not in ACTIVATIONS:
+        if not isinstance(self.function, str) or self.function not in ACTIVATIONS:
             raise GraphError(
                 f'{self.where}: unknown activation "{self.function}"'
                 f"{nearest(str(self.function), ACTIVATIONS)}; known: {', '.join(ACTIVATIONS)}"

@@ -314,7 +314,9 @@ class Emitter:
     def call(self, name: str, *values: Register) -> Register:
         """`llvm.<name>.<type of the values>` on values of one type, giving the same type."""
         type = values[0].type
-        function = self.intrinsic(f"llvm.{name}.{type_suffix(type)}", type, [v.type for v in values])
+        function = self.intrinsic(
+            f"llvm.{name}.{type_suffix(type)}", type, [v.type for v in values]
+        )
         return self.b.call(function, values)
 
     def fma(self, a: Register, b: Register, c: Register) -> Register:
@@ -342,9 +344,7 @@ class Emitter:
         """Sum of a register's elements by a fixed tree: halves are added until one is left."""
         return self.tree(value, self.b.fadd)
 
-    def tree(
-        self, value: Register, combine: Callable[[Register, Register], Register]
-    ) -> Register:
+    def tree(self, value: Register, combine: Callable[[Register, Register], Register]) -> Register:
         """The elements of a register combined to one, halves with halves."""
         count = _lanes(value)
         if count == 1:

@@ -97,6 +97,7 @@ class Program:
                 "export it instead, or compile for the host"
             )
         self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
+        self.weights: Mapping[str, Array] = state.views if state is not None else dict(weights or {})
         self.arena_bytes = max(64, lowered.plan.arena_bytes)
         if state is None:
             assert weights is not None
@@ -125,9 +126,7 @@ class Program:
         """As a call, but always a tuple."""
         batch, arrays = bind_inputs(self.graph, inputs)
         outputs = tuple(
-            np.empty(
-                (v.type if batch is None else v.type.bind(batch)).sizes, v.type.dtype.numpy
-            )
+            np.empty((v.type if batch is None else v.type.bind(batch)).sizes, v.type.dtype.numpy)
             for v in self.graph.outputs
         )
         io = (ctypes.c_void_p * (len(arrays) + len(outputs)))(
@@ -147,9 +146,7 @@ class Program:
         """Each thread runs its share of the samples in an arena of its own."""
         threads = max(1, min(self.threads, samples))
         arenas = [self._take_arena() for _ in range(threads)]
-        self._on_threads(
-            [(io, arena, samples, t, threads) for t, arena in enumerate(arenas)]
-        )
+        self._on_threads([(io, arena, samples, t, threads) for t, arena in enumerate(arenas)])
         self._arenas.extend(arenas)
 
     def _run_together(self, io: Any) -> None:

@@ -50,7 +50,9 @@ def _optimized(ir_text: str, target: Target) -> tuple[Any, Any]:
         module = llvm.parse_assembly(ir_text)
         module.verify()
     except RuntimeError as error:
-        raise CodegenError(f"the emitted code is not valid (a bug in AdderGraph): {error}") from None
+        raise CodegenError(
+            f"the emitted code is not valid (a bug in AdderGraph): {error}"
+        ) from None
     machine = _machine(target)
     module.triple, module.data_layout = target.triple, str(machine.target_data)
     options = llvm.PipelineTuningOptions(speed_level=2)

@@ -59,7 +59,11 @@ class ProgramFacts:
 
 
 def pack_weights(
-    facts: ProgramFacts, graph: Graph, plan: MemoryPlan, target: Target, weights: Mapping[str, Array]
+    facts: ProgramFacts,
+    graph: Graph,
+    plan: MemoryPlan,
+    target: Target,
+    weights: Mapping[str, Array],
 ) -> Array:
     """The read-only weights blob of a program, 64-byte aligned."""
     nodes = {node.name: node for node in graph.nodes}
@@ -179,7 +183,9 @@ class ModuleEmitter:
         """The function that writes the zeros around a buffer."""
         if operand not in self._zeroing:
             shape = "x".join(map(str, operand.layout.padded))
-            function = self.function(self.unique(f"zero_halo_{shape}"), [POINTER, POINTER, I64, I64])
+            function = self.function(
+                self.unique(f"zero_halo_{shape}"), [POINTER, POINTER, I64, I64]
+            )
             e = self._emitter(function)
             emit_zero_halo(e, operand, function.args[0])
             e.b.ret_void()
@@ -293,7 +299,7 @@ class _Body:
     def _emit_copy(self, v: Value, source: Placement, into: Placement) -> None:
         """A staged operand: a copy with a halo of its own."""
         operand = Operand(v.type, into.layout)
-        call = CopyKernel.call(Operand(v.type, source.layout), operand, self.made.target)
+        call = CopyKernel.staging(Operand(v.type, source.layout), operand, self.made.target)
         pointer = self._pointer(v, into)
         self._emit_zero_halo(operand, pointer)
         function = self.made.kernel(call, CopyKernel(call))

@@ -16,12 +16,12 @@ from addergraph.errors import TargetError, nearest
 class Target:
     """What code generation needs to know of a machine.
 
-        name      as users write it, and as kernel names end
-        triple, cpu, features   as LLVM takes them
-        lanes     f32 elements of one vector register
-        registers vector registers
-        fma       whether multiply-add is one instruction (and one rounding)
-        max_tile  an upper bound on (pixels, vectors) of a register tile, None for no bound
+    name      as users write it, and as kernel names end
+    triple, cpu, features   as LLVM takes them
+    lanes     f32 elements of one vector register
+    registers vector registers
+    fma       whether multiply-add is one instruction (and one rounding)
+    max_tile  an upper bound on (pixels, vectors) of a register tile, None for no bound
     """
 
     name: str
@@ -55,7 +55,13 @@ TARGETS: dict[str, Target] = {
         "aarch64-linux-gnu", "aarch64-unknown-linux-gnu", "generic", "", 4, 32, True
     ),
     "riscv64-linux-gnu": Target(
-        "riscv64-linux-gnu", "riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d", 4, 16, False
+        "riscv64-linux-gnu",
+        "riscv64-unknown-linux-gnu",
+        "generic-rv64",
+        "+m,+a,+f,+d",
+        4,
+        16,
+        False,
     ),
 }
 

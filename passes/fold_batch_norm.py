@@ -3,8 +3,8 @@
     rewrite (inference: mean and variance are parameters):
       %y = batch_norm(%x, %bn.mean, %bn.variance, %bn.gamma, %bn.beta) : f32[N,8,8,16]
       ->
-      %y.epsilon = full() value=1e-05 shape=() dtype=f32 : f32[]
-      %y.add = add(%bn.variance, %y.epsilon) : f32[16]
+      %y.const = full() value=1e-05 : f32[]
+      %y.add = add(%bn.variance, %y.const) : f32[16]
       %y.sqrt = sqrt(%y.add) : f32[16]
       %y.scale = div(%bn.gamma, %y.sqrt) : f32[16]
       %y.mul = mul(%bn.mean, %y.scale) : f32[16]

@@ -206,9 +206,7 @@ class _PointwiseMerger:
         found = [p for p in producers if self._may_follow(p, node)]
         for v in shared:
             found += [r for r in self.fusion.readers[v] if r is not node and self._near(r, node)]
-        return [
-            p for p in found if self._is_open(p) and p.outputs[0].type.shape == shape
-        ]
+        return [p for p in found if self._is_open(p) and p.outputs[0].type.shape == shape]
 
     def _may_follow(self, producer: Node, node: Node) -> bool:
         """Whether the producer's value ends in the group, or is needed nearby at most."""
@@ -328,9 +326,7 @@ def _is_live(fusion: _Fusion, group: int) -> bool:
     return not readers or any(fusion.is_alone(r) for r in readers)
 
 
-def _body(
-    fusion: _Fusion, members: list[Node], results: list[Value]
-) -> tuple[Graph, list[Value]]:
+def _body(fusion: _Fusion, members: list[Node], results: list[Value]) -> tuple[Graph, list[Value]]:
     """The body of a group under canonical names, and the operands of its fused node."""
     operands = fusion.operands(members)
     builder = Builder("body")

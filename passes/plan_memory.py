@@ -90,7 +90,9 @@ def is_pointwise(op: Op) -> bool:
 
 def _require_plannable(graph: Graph, workspaces: Mapping[str, int]) -> None:
     if graph.is_open:
-        raise GraphError(f'graph "{graph.name}": the batch N is open; bind it before planning memory')
+        raise GraphError(
+            f'graph "{graph.name}": the batch N is open; bind it before planning memory'
+        )
     produced = graph.producers()
     ends = [*graph.outputs, *(u.value for u in graph.updates)]
     if len(set(graph.outputs)) < len(graph.outputs) or any(v not in produced for v in ends):
@@ -175,9 +177,7 @@ class _Planner:
         layout = Layout(parameter.type.sizes)
         return Placement("weights", layout, offset=self.offsets[parameter.name])
 
-    def _replaced_parameter(
-        self, time: int, node: Node, v: Value, halo: Halo
-    ) -> Parameter | None:
+    def _replaced_parameter(self, time: int, node: Node, v: Value, halo: Halo) -> Parameter | None:
         """The parameter whose memory `v` may be computed into, where it is an update's value."""
         parameters = self.updated.get(v, [])
         if len(parameters) != 1 or halo != DENSE:

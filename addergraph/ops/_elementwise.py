@@ -38,7 +38,9 @@ def require_value(value: float, dtype: DType) -> None:
         return
     lo, hi = INTEGER_BOUNDS[dtype]
     if not lo <= value <= hi or value != int(value):
-        raise ShapeError(f"{dtype} cannot hold value={value!r}: expected an integer in [{lo}, {hi}]")
+        raise ShapeError(
+            f"{dtype} cannot hold value={value!r}: expected an integer in [{lo}, {hi}]"
+        )
 
 
 def sum_to(g: Tensor, shape: Shape) -> Tensor:

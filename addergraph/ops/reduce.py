@@ -41,8 +41,7 @@ class _Reduce(Op):
         require_f32("x", x)
         if list(self.axes) != sorted({axis for axis in self.axes if 0 <= axis < x.rank}):
             raise ShapeError(
-                f"axes={self.axes} must be ascending, each once, and from 0 to {x.rank - 1} "
-                f"for {x}"
+                f"axes={self.axes} must be ascending, each once, and from 0 to {x.rank - 1} for {x}"
             )
         kept = _kept(x.shape, self.axes)
         dropped = tuple(d for axis, d in enumerate(x.shape) if axis not in self.axes)

@@ -20,8 +20,8 @@ class SoftmaxCrossEntropy(Op):
     """Y[n] = (sum_t p[n,t]) L[n] - sum_t p[n,t] z[n,t], L = m + ln sum_t e^(z[n,t] - m), m = max z.
 
     Operands: logits z f32[N,T], targets p f32[N,T] (one-hot or any weights), T >= 1. A row of
-    logits with NaN or +inf, or nothing but -inf, gives NaN, and so does -inf where the target is 0. The
-    reference computes in float64; native code in f32, summing in any order.
+    logits with NaN or +inf, or nothing but -inf, gives NaN, and so does -inf where the target is 0.
+    The reference computes in float64; native code in f32, summing in any order.
 
     Gradient: g[n] (softmax(z) sum_t p - p) for the logits, none for the targets. Raises ShapeError
     unless both are f32[N,T].
@@ -61,9 +61,7 @@ class SoftmaxCrossEntropy(Op):
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         rows, n = types[0].sizes[0], types[0].elements
-        return Cost(
-            additions=4 * n + 2 * rows, multiplications=n + rows, transcendentals=n + rows
-        )
+        return Cost(additions=4 * n + 2 * rows, multiplications=n + rows, transcendentals=n + rows)
 
 
 def softmax_cross_entropy(logits: Tensor, targets: Tensor, *, name: str | None = None) -> Tensor:

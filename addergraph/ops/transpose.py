@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import MOVEMENT, Array, Op
@@ -43,7 +41,7 @@ class Transpose(Op):
         return (TensorType(x.dtype, tuple(x.shape[axis] for axis in self.permutation)),)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
-        return (np.ascontiguousarray(arrays[0].transpose(self.permutation)),)
+        return (arrays[0].transpose(self.permutation).copy(),)
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]

@@ -59,11 +59,11 @@ class Call:
 class Kernel(ABC):
     """One emitted function for one call. Subclasses are the kernel families.
 
-        name       by the grammar <op>_<dtype>_<tile>_<isa>
-        workspace  bytes of scratch memory in the arena, 64-byte aligned; must not depend on layouts
-        packs      operand number -> the function that packs its numbers (a NumPy array in, a flat
-                   byte-sized array out); only operands in `call.constant` may be packed. The kernel
-                   then receives a pointer to the packed bytes in place of the operand.
+    name       by the grammar <op>_<dtype>_<tile>_<isa>
+    workspace  bytes of scratch memory in the arena, 64-byte aligned; must not depend on layouts
+    packs      operand number -> the function that packs its numbers (a NumPy array in, a flat
+               byte-sized array out); only operands in `call.constant` may be packed. The kernel
+               then receives a pointer to the packed bytes in place of the operand.
     """
 
     def __init__(self, call: Call) -> None:

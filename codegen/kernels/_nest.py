@@ -90,7 +90,9 @@ def emit_nest(
         return
     # One run of elements: its vectors are the rows.
     whole, rest = divmod(sizes[0], lanes)
-    ins, outs = ([replace(a, strides=(a.strides[0] * lanes, *a.strides)) for a in s] for s in (ins, outs))
+    ins, outs = (
+        [replace(a, strides=(a.strides[0] * lanes, *a.strides)) for a in s] for s in (ins, outs)
+    )
     nest = _Nest(e, ins, outs, compute, lanes)
     if whole:
         nest.emit((whole, lanes))
@@ -141,7 +143,9 @@ class _Nest:
         ]
         with e.loop(0, count) as r:
             registers = [
-                self._load(a, e.at(source, e.mul(r, a.strides[-2])), active) if known is None else known
+                self._load(a, e.at(source, e.mul(r, a.strides[-2])), active)
+                if known is None
+                else known
                 for a, source, known in zip(self.reads, sources, kept, strict=True)
             ]
             results = self.compute(registers, self.lanes)

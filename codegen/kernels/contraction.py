@@ -137,9 +137,7 @@ class ContractionKernel(Kernel):
         self.operands = self._operands()
         x, f = (call.inputs[i] for i in self.operands[:2])
         self.g = geometry(self.node_op, x, f, call.outputs[0])
-        self.tile: Tile = contraction_tile(
-            self.target, self.g.height, self.g.width, self.g.outputs
-        )
+        self.tile: Tile = contraction_tile(self.target, self.g.height, self.g.width, self.g.outputs)
 
     def _operands(self) -> list[int]:
         """Which operands of the call are the contraction's input, filter and bias."""
@@ -360,7 +358,9 @@ class ContractionKernel(Kernel):
             number = e.add(e.mul(group, self.blocks), block)
             within = e.mul(v, 4 * lanes)
             into = e.at(packed, e.add(e.mul(number, 4 * g.steps * self.width), within))
-            sums = e.at(packed, e.add(e.add(e.mul(number, 4 * self.width), within), self.filter_bytes))
+            sums = e.at(
+                packed, e.add(e.add(e.mul(number, 4 * self.width), within), self.filter_bytes)
+            )
             full = g.outputs // lanes
             for active, here in e.partial(one, full, g.outputs % lanes, lanes):
                 with here:

@@ -49,7 +49,13 @@ def _stored(value: float, dtype: DType) -> float | int:
     """`value` as a register of `dtype` holds it: f32 rounded, integers in two's complement."""
     if dtype == f32:
         return float(np.float32(value))
-    return int(value) if dtype == bool_ else (int(value) + 128) % 256 - 128 if dtype.itemsize == 1 else int(value)
+    return (
+        int(value)
+        if dtype == bool_
+        else (int(value) + 128) % 256 - 128
+        if dtype.itemsize == 1
+        else int(value)
+    )
 
 
 def emit_zero_halo(e: Emitter, operand: Operand, pointer: Any) -> None:

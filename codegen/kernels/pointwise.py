@@ -45,9 +45,7 @@ def emit_pointwise(
     return rule(_Context(e, op, dtypes, lanes), *args)
 
 
-def emit_body(
-    e: Emitter, body: Graph, env: Mapping[Value, Register], lanes: int
-) -> list[Register]:
+def emit_body(e: Emitter, body: Graph, env: Mapping[Value, Register], lanes: int) -> list[Register]:
     """The outputs of `body`, given registers for its inputs (and any nodes already computed)."""
     known = dict(env)
     for node in body.nodes:

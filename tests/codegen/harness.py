@@ -217,10 +217,13 @@ def _taken(buffer: _Buffer, operand: Operand) -> Array:
     padded = _elements(buffer, operand)
     inside = _inside(padded, operand.layout.halo)
     tensor: Array = inside.copy()
-    inside.view(np.uint8)[...] = GARBAGE
+    size = operand.type.dtype.itemsize
+    raw = buffer.bytes.view(f"u{size}").reshape(padded.shape)
+    _inside(raw, operand.layout.halo)[...] = int.from_bytes(bytes([GARBAGE]) * size, "little")
     assert (buffer.bytes == GARBAGE).all(), "the kernel wrote into the halo"
     if operand.type.dtype.name == "bool":
-        assert (tensor.view(np.uint8) <= 1).all(), "a bool is neither 0 nor 1"
+        numbers = np.frombuffer(tensor.tobytes(), np.uint8)
+        assert (numbers <= 1).all(), "a bool is neither 0 nor 1"
     return tensor
 
 

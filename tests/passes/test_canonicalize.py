@@ -20,13 +20,19 @@ X = "%x: f32[N,4,3]"
 REWRITES = {
     "same reshape": (X, "%y = reshape(%x) shape=(N,4,3) : f32[N,4,3] return %y", "return %x"),
     "same flatten": (
-        "%x: f32[N,3]", "%y = flatten(%x) : f32[N,3] return %y", "return %x",
+        "%x: f32[N,3]",
+        "%y = flatten(%x) : f32[N,3] return %y",
+        "return %x",
     ),
     "same broadcast": (
-        X, "%y = broadcast_to(%x) shape=(N,4,3) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%y = broadcast_to(%x) shape=(N,4,3) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "whole slice": (
-        X, "%y = slice(%x) start=(0,0,0) stop=(N,4,3) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%y = slice(%x) start=(0,0,0) stop=(N,4,3) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "same cast": (X, "%y = cast(%x) dtype=f32 : f32[N,4,3] return %y", "return %x"),
     "pad by nothing": (
@@ -40,7 +46,9 @@ REWRITES = {
         "return %x",
     ),
     "transpose in order": (
-        X, "%y = transpose(%x) permutation=(0,1,2) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%y = transpose(%x) permutation=(0,1,2) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "transposed back": (
         X,
@@ -98,16 +106,24 @@ REWRITES = {
         %y = select(%m, %x, %x) : f32[N,4,3] return %y""",
     ),
     "times one": (
-        X, "%c = full() value=1 : f32[] %y = mul(%c, %x) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%c = full() value=1 : f32[] %y = mul(%c, %x) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "divided by one": (
-        X, "%c = full() value=1 : f32[] %y = div(%x, %c) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%c = full() value=1 : f32[] %y = div(%x, %c) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "minus zero": (
-        X, "%c = full() value=0 : f32[] %y = sub(%x, %c) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%c = full() value=0 : f32[] %y = sub(%x, %c) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "plus minus zero": (
-        X, "%c = full() value=-0 : f32[] %y = add(%x, %c) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%c = full() value=-0 : f32[] %y = add(%x, %c) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "integer plus zero": (
         "%x: i32[N,2]",
@@ -115,7 +131,9 @@ REWRITES = {
         "return %x",
     ),
     "neg of neg": (
-        X, "%n = neg(%x) : f32[N,4,3] %y = neg(%n) : f32[N,4,3] return %y", "return %x",
+        X,
+        "%n = neg(%x) : f32[N,4,3] %y = neg(%n) : f32[N,4,3] return %y",
+        "return %x",
     ),
     "abs of neg": (
         X,
@@ -158,10 +176,12 @@ REWRITES = {
 
 KEPT = {
     "-0.0 + 0.0 is +0.0": (
-        X, "%c = full() value=0 : f32[] %y = add(%x, %c) : f32[N,4,3] return %y",
+        X,
+        "%c = full() value=0 : f32[] %y = add(%x, %c) : f32[N,4,3] return %y",
     ),
     "-0.0 - -0.0 is +0.0": (
-        X, "%c = full() value=-0 : f32[] %y = sub(%x, %c) : f32[N,4,3] return %y",
+        X,
+        "%c = full() value=-0 : f32[] %y = sub(%x, %c) : f32[N,4,3] return %y",
     ),
     "a sum starts at +0.0": (X, "%y = reduce_sum(%x) axes=() : f32[N,4,3] return %y"),
     "a largest zero is +0.0": (X, "%y = reduce_max(%x) axes=() : f32[N,4,3] return %y"),

@@ -1,0 +1,657 @@
+"""Model: declare, train, evaluate, predict, save and load, and every refusal on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from addergraph import layers, storage
+from addergraph.data import digits
+from addergraph.errors import (
+    DataError,
+    GraphError,
+    RangeWarning,
+    ShapeError,
+    StorageError,
+    UnsupportedError,
+)
+from addergraph.ir import Array
+from addergraph.model import CHUNK, Model
+from addergraph.trace import Tensor
+from addergraph.training import SGD, cosine
+from addergraph.training.losses import LOSSES
+
+ENGINES = ("reference", "native")
+DATA = digits.load()
+X, Y = DATA.x_train[:70], DATA.y_train[:70]
+
+
+def small_model(**options: Any) -> Model:
+    model = Model(**options)
+    for layer in (
+        layers.Adder(4, 3, padding=1), layers.BatchNorm(), layers.Activation("relu"),
+        layers.MaxPool(2), layers.Flatten(), layers.Dense(10), layers.Activation("softmax"),
+    ):  # fmt: skip
+        model.add(layer)
+    return model
+
+
+def residual(x: Tensor) -> Tensor:
+    x = layers.Conv(4, 3, padding=1)(x)
+    y = layers.BatchNorm()(layers.Adder(4, 3, padding=1)(x))
+    x = layers.AvgPool(2)(layers.Activation("relu")(x + y))
+    return layers.Dense(10)(layers.Flatten()(x))
+
+
+def f32(values: object) -> Array:
+    return np.asarray(values, np.float32)
+
+
+def fit(model: Model, x: object = X, y: object = Y, **options: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "engine": "reference",
+        "verbose": 0,
+        "batch_size": 16,
+        "learning_rate": 0.05,
+    }
+    return model.fit(x, y, **(defaults | options))
+
+
+def same_weights(a: Model, b: Model) -> bool:
+    return a.weights.keys() == b.weights.keys() and all(
+        np.array_equal(a.weights[k], b.weights[k]) for k in a.weights
+    )
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("net", [None, residual])
+def test_training_learns_with_validation_and_a_partial_batch(
+    engine: str, net: Callable[[Tensor], Tensor] | None
+) -> None:
+    model = small_model() if net is None else Model(net)
+    history = model.fit(
+        X, Y, DATA.x_test[:40], DATA.y_test[:40],
+        epochs=6, batch_size=32, learning_rate=cosine(0.1, 6), engine=engine, verbose=0,
+    ).history  # fmt: skip
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
+    assert all(len(numbers) == 6 for numbers in history.values())
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    assert history["accuracy"][-1] > history["accuracy"][0]
+    found = model.evaluate(DATA.x_test[:40], DATA.y_test[:40], engine=engine)
+    assert found["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-6)
+    assert found["accuracy"] == history["val_accuracy"][-1]
+
+
+def test_both_engines_train_to_the_same_weights() -> None:
+    models = [small_model(seed=3), small_model(seed=3)]
+    for model, engine in zip(models, ENGINES, strict=True):
+        fit(model, epochs=2, engine=engine, learning_rate=0.01)
+    for name, reference in models[0].weights.items():
+        np.testing.assert_allclose(
+            models[1].weights[name], reference, rtol=2e-3, atol=2e-4, err_msg=name
+        )
+    predictions = [m.predict(X, engine="native") for m in models]
+    np.testing.assert_allclose(predictions[0], predictions[1], atol=5e-3)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_listing_of_the_deck_trains_and_gets_its_warning(engine: str) -> None:
+    # fmt: off
+    this_model = Model(loss_name='cat_cross_entropy')
+    this_model.add(layers.adder_layer(output_channels=8,kernel_size=3,stride=1,padding=1,adaptive_eta=0.1))
+    this_model.add(layers.Activation('relu'))
+    this_model.add(layers.MaxPool(pool_size=2))
+    this_model.add(layers.batch_norm_layer())
+    this_model.add(layers.Flatten())
+    this_model.add(layers.FullyConnected(output_channels=64))
+    this_model.add(layers.Activation('relu'))
+    this_model.add(layers.FullyConnected(output_channels=10))
+    this_model.add(layers.Activation('softmax'))
+    # fmt: on
+    with pytest.warns(RangeWarning, match='relu "act1" is always 0.*batch norm between') as found:
+        history = fit(this_model, epochs=2, engine=engine)
+    assert [w.filename for w in found] == [__file__]
+    assert np.isfinite(history.history["loss"]).all()
+    assert all(np.isfinite(w).all() for w in this_model.weights.values())
+    assert np.isfinite(this_model.predict(X, engine=engine)).all()
+    assert 'warning: relu "act1" is always 0' in this_model.summary_text()
+
+
+def test_a_sound_model_gets_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(small_model())
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [Y[:, None], Y.astype(np.uint8), Y.astype(float), np.eye(10)[Y], np.eye(10, dtype=int)[Y]],
+)
+def test_every_form_of_labels_means_the_same(labels: Array) -> None:
+    expected, model = small_model(), small_model()
+    first, second = fit(expected), fit(model, y=labels)
+    assert same_weights(expected, model)
+    assert first.history["accuracy"] == second.history["accuracy"]
+
+
+def test_bytes_are_taken_as_numbers() -> None:
+    images = (X * 16).astype(np.uint8)
+    as_bytes, as_floats = small_model(), small_model()
+    fit(as_bytes, images)
+    fit(as_floats, images.astype(np.float64))
+    assert same_weights(as_bytes, as_floats)
+    first, second = (m.predict(images, engine="reference") for m in (as_bytes, as_floats))
+    assert np.array_equal(first, second)
+
+
+def test_seeds_decide_everything() -> None:
+    runs = {}
+    for name, model_seed, seed in (("a", 0, 0), ("b", 0, 0), ("c", 0, 1), ("d", 1, 0)):
+        runs[name] = small_model(seed=model_seed)
+        fit(runs[name], seed=seed)
+    assert same_weights(runs["a"], runs["b"])
+    assert not same_weights(runs["a"], runs["c"]) and not same_weights(runs["a"], runs["d"])
+
+
+def test_without_shuffling_the_seed_does_not_matter() -> None:
+    models = [small_model(), small_model()]
+    for seed, model in enumerate(models):
+        fit(model, shuffle=False, seed=seed)
+    assert same_weights(*models)
+
+
+def test_the_loss_is_the_mean_over_samples_not_over_batches() -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    history = fit(model, X[:5], Y[:5], batch_size=3, learning_rate=0.0, shuffle=False).history
+    fresh = small_model(input_shape=(8, 8, 1))
+    step = fresh.train_step(3, engine="reference")
+    losses = [step(X[:3], Y[:3], 0.0)[0], step(X[3:5], Y[3:5], 0.0)[0]]
+    assert history["loss"][0] == pytest.approx((3 * losses[0] + 2 * losses[1]) / 5, rel=1e-6)
+
+
+def test_a_last_batch_of_one_with_batch_norm_is_fine() -> None:
+    model = small_model()
+    fit(model, X[:17], Y[:17], epochs=2)
+    assert all(np.isfinite(w).all() for w in model.weights.values())
+
+
+def test_regression_reports_no_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3))
+    y = x @ [1.0, -2.0, 0.5] + 1.0
+    model = Model(loss_name="mean_squared_error")
+    model.add(layers.Dense(1))
+    history = fit(
+        model, x, y, epochs=60, learning_rate=0.05, optimizer=SGD(momentum=0.9, weight_decay=0.0)
+    ).history
+    assert set(history) == {"loss", "seconds"} and history["loss"][-1] < 1e-4
+    assert model.evaluate(x, y[:, None], engine="reference").keys() == {"loss"}
+    np.testing.assert_allclose(model.weights["dense1.f"][:, 0], [1, -2, 0.5], atol=0.02)
+
+
+def test_squared_error_takes_labels_too() -> None:
+    model = small_model(loss_name="mean_squared_error")
+    assert "accuracy" in fit(model).history
+
+
+def test_fitting_again_goes_on_from_the_weights() -> None:
+    model = small_model()
+    first = fit(model, epochs=3).history["loss"]
+    assert fit(model).history["loss"][0] < first[0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_divergence_keeps_the_weights_of_the_last_good_epoch(engine: str) -> None:
+    model, good = small_model(), small_model()
+    fit(good, epochs=2, engine=engine)
+
+    def schedule(epoch: int) -> float:
+        return 0.05 if epoch < 2 else 1e30
+
+    with pytest.raises(DataError, match="diverged in epoch 3.*of the end of epoch 2.*1e[+]30"):
+        fit(model, epochs=5, learning_rate=schedule, engine=engine)
+    assert same_weights(model, good)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_loop_of_your_own(engine: str) -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    step = model.train_step(batch=35, engine=engine)
+    losses = []
+    for _ in range(8):
+        for start in (0, 35):
+            loss, prediction = step(X[start : start + 35], Y[start : start + 35], 0.05)
+            losses.append(loss)
+    assert prediction.shape == (35, 10) and losses[-1] < 0.7 * losses[0]
+    before = model.weights["adder1.f"].copy()
+    step(X[:7], Y[:7], 0.05)  # another batch size: compiled when it comes
+    assert not np.array_equal(before, model.weights["adder1.f"])
+    with pytest.raises(DataError, match="label 10 in row 1"):
+        step(X[:2], [0, 10], 0.05)
+    with pytest.raises(DataError, match="learning rate"):
+        step(X[:2], [0, 1], float("nan"))
+
+
+def test_two_steps_work_on_the_same_weights() -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    one, two = (model.train_step(16, engine="reference") for _ in range(2))
+    one(X[:16], Y[:16], 0.05)
+    after_one = {k: v.copy() for k, v in model.weights.items()}
+    two(X[:16], Y[:16], 0.0)  # a rate of zero: the trainable weights stay what they were
+    assert np.array_equal(model.weights["adder1.f"], after_one["adder1.f"])
+    assert not np.array_equal(model.weights["bn1.mean"], after_one["bn1.mean"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_predictions_follow_the_weights(engine: str) -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    before = model.predict(X[:3], engine=engine)
+    model.weights["dense1.b"][4] += 50.0
+    after = model.predict(X[:3], engine=engine)
+    assert not np.array_equal(before, after) and (after.argmax(axis=1) == 4).all()
+
+
+# --- evaluation and prediction ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_empty_batch_gives_an_empty_answer(engine: str) -> None:
+    answer = small_model().predict
+    with pytest.raises(GraphError, match="does not know its input yet"):
+        answer(X)
+    model = small_model(input_shape=(8, 8, 1))
+    empty = model.predict(np.zeros((0, 8, 8, 1), np.float32), engine=engine)
+    assert empty.shape == (0, 10) and empty.dtype == np.float32
+
+
+def test_prediction_in_parts_is_prediction_of_the_whole() -> None:
+    model = Model(input_shape=(3,))
+    model.add(layers.Dense(2))
+    x = np.random.default_rng(0).normal(size=(2 * CHUNK + 5, 3)).astype(np.float32)
+    found = model.predict(x, engine="reference")
+    expected = x @ model.weights["dense1.f"] + model.weights["dense1.b"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_with_and_without_a_final_softmax_agree() -> None:
+    with_softmax = small_model(input_shape=(8, 8, 1))
+    logits = Model(input_shape=(8, 8, 1))
+    for layer in with_softmax.layers[:-1]:
+        logits.add(layer)
+    for found, expected in zip(
+        with_softmax.evaluate(X, Y, engine="reference").values(),
+        logits.evaluate(X, Y, engine="reference").values(),
+        strict=True,
+    ):
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_vanished_probability_is_a_finite_loss() -> None:
+    model = Model(input_shape=(2,))
+    model.add(layers.Dense(2))
+    model.add(layers.Activation("softmax"))
+    model.weights = {"dense1.f": f32([[1000, 0], [0, 0]]), "dense1.b": np.zeros(2, "f4")}
+    assert 80 < model.evaluate([[1, 0]], [1], engine="reference")["loss"] < 90
+
+
+def test_networks_over_the_whole_batch_predict_it_at_once() -> None:
+    from addergraph import ops
+
+    def centred(x: Tensor) -> Tensor:
+        return ops.sub(x, ops.reduce_mean(x, (0,), keepdims=True))
+
+    model = Model(centred, input_shape=(2,), loss_name="mean_squared_error")
+    found = model.predict([[1, 2], [3, 6]], engine="reference")
+    assert np.array_equal(found, [[-1, -2], [1, 2]])
+
+
+# --- structure ----------------------------------------------------------------------------------
+
+
+def test_graphs_of_both_kinds() -> None:
+    model = small_model(input_shape=(8, 8, 1), name="net")
+    inference, training = model.graph(training=False), model.graph(training=True, batch=4)
+    assert inference.is_open and not inference.updates and inference.name == "net"
+    assert not training.is_open and len(training.updates) == 2
+    assert model.graph(training=False) is inference
+    assert model.output_shape == (10,)
+
+
+def test_summary_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    assert model.summary() is None  # type: ignore[func-returns-value]
+    shown = capsys.readouterr().out
+    assert shown == model.summary_text() + "\n"
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line.strip()}
+    assert rows["adder1"][1:] == ["adder2d", "f32[N,8,8,4]", "36", f"{2 * 9 * 64 * 4:,}"]
+    assert rows["dense1"][1:4] == ["dense", "f32[N,10]", "650"]
+    assert rows["total"][1] == "702"
+    assert "694 trainable and 8 fixed" in shown
+
+
+def test_weights_are_checked_when_assigned() -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    good = {k: v + 1 for k, v in model.weights.items()}
+    view = model.weights["dense1.b"]
+    model.weights = good
+    assert (view == 1).all()
+    for change, error, said in (
+        ({"extra": np.zeros(1, "f4")}, DataError, 'no parameter named "extra"'),
+        ({"dense1.b": np.zeros(9, "f4")}, ShapeError, "dense1.b"),
+        ({"dense1.b": np.zeros(10)}, DataError, "dense1.b.*float64"),
+    ):
+        with pytest.raises(error, match=said):
+            model.weights = good | change
+    with pytest.raises(DataError, match="dense1.f"):
+        model.weights = {k: v for k, v in good.items() if k != "dense1.f"}
+    assert (model.weights["dense1.b"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (lambda: Model(loss_name="cat_crossentropy"), GraphError, 'mean "cat_cross_entropy"'),
+        (lambda: Model(name="my model"), GraphError, "one word"),
+        (lambda: Model(net=3), GraphError, "expected a function"),  # type: ignore[arg-type]
+        (lambda: Model(seed=-1), DataError, "seed=-1"),
+        (lambda: Model(input_shape=(8, 0)), ShapeError, "input_shape"),
+        (lambda: Model(input_shape=8), ShapeError, "input_shape=8"),  # type: ignore[arg-type]
+        (lambda: Model().add("relu"), GraphError, "expected a layer"),  # type: ignore[arg-type]
+        (lambda: Model(residual).add(layers.Flatten()), GraphError, "is a function"),
+        (lambda: Model(input_shape=(3,)).summary(), GraphError, "no layers"),
+        (lambda: small_model().summary(), GraphError, "does not know its input"),
+        (lambda: Model(lambda x: (x, x), input_shape=(3,)).weights, GraphError, "one f32"),  # type: ignore[arg-type, return-value]
+        (lambda: Model(lambda x: 3, input_shape=(3,)).weights, GraphError, "returned 3"),  # type: ignore[arg-type, return-value]
+        (lambda: small_model(input_shape=(8, 8, 1)).build((8, 8, 2)), ShapeError, "not"),
+    ],
+)
+def test_bad_models_are_refused(
+    make: Callable[[], object], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        make()
+
+
+def test_layers_cannot_be_added_to_a_built_model() -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    model.build((8, 8, 1))
+    with pytest.raises(GraphError, match="built already"):
+        model.add(layers.Flatten())
+
+
+def test_a_failed_build_leaves_the_model_open_to_other_shapes() -> None:
+    model = small_model()
+    with pytest.raises(ShapeError, match='adder2d "adder1"'):
+        model.build((8, 8))
+    model.build((8, 8, 1))
+    assert model.weights["adder1.f"].shape == (3, 3, 1, 4)
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+def _with(array: Array, index: Any, value: float) -> Array:
+    changed = array.astype(np.float64)
+    changed[index] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (X[:0], Y[:0], "x is empty"),
+        (_with(X, (3, 1, 1, 0), np.nan), Y, "sample 3 holds nan"),
+        (_with(X, (5, 0, 0, 0), -np.inf), Y, "sample 5 holds -inf"),
+        (_with(X, (5, 0, 0, 0), 1e300), Y, "sample 5 holds inf"),
+        (X.astype(complex), Y, "real numbers, found an array of complex128"),
+        (np.array([["a"]]), Y[:1], "expected real numbers"),
+        (X[..., 0], Y, r"x\[..., None\]"),
+        (X[0], Y[:8], r"a single sample is x\[None\]"),
+        (X[:, :4], Y, r"samples have shape \(4, 8, 1\), the model takes \(8, 8, 1\)"),
+        (X, Y[:5], r"expected 70 rows.*\(5,\)"),
+        (X, _with(Y, 7, 10).astype(int), "label 10 in row 7 .* 10 classes, labels are 0 to 9"),
+        (X, _with(Y, 2, -1).astype(int), "label -1 in row 2"),
+        (X, _with(Y, 2, 1.5), "label 1.5 in row 2"),
+        (X, _with(Y, 2, np.nan), "label nan in row 2"),
+        (X, np.eye(9)[Y % 9], r"\(70, 10\), found \(70, 9\)"),
+        (X, np.eye(10)[Y] * 2, "row 0 is neither one-hot nor probabilities"),
+        (X, _with(np.eye(10)[Y], (4, 0), np.nan), "row 4 holds NaN"),
+        (X, np.array(["a"] * 70), "expected numbers"),
+        (X, 3, "expected 70 rows"),
+    ],
+)
+def test_bad_training_data_is_named(x: Array, y: object, said: str) -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    before = {k: v.copy() for k, v in model.weights.items()}
+    with pytest.raises(DataError, match=said):
+        fit(model, x, y)
+    assert all(np.array_equal(before[k], v) for k, v in model.weights.items())
+
+
+def test_channels_first_images_get_a_hint() -> None:
+    model = Model(input_shape=(8, 8, 3))
+    model.add(layers.Adder(2, 3))
+    with pytest.raises(DataError, match=r"transpose\(0, 2, 3, 1\)"):
+        model.predict(np.zeros((2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"x_val": X}, "both x_val and y_val"),
+        ({"x_val": X[:0], "y_val": Y[:0]}, "x_val is empty"),
+        ({"x_val": X[:2], "y_val": [1, 12]}, "y_val: label 12 in row 1"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 1.5}, "batch_size=1.5"),
+        ({"learning_rate": -1.0}, "learning rate of epoch 1 is -1.0"),
+        ({"learning_rate": "fast"}, "learning rate of epoch 1 is 'fast'"),
+        ({"learning_rate": lambda e: float("inf")}, "is inf"),
+        ({"threads": 0}, "threads=0"),
+    ],
+)
+def test_bad_settings_are_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        fit(small_model(), **options)
+
+
+def test_an_unknown_engine_suggests_the_nearest() -> None:
+    with pytest.raises(GraphError, match='mean "native"'):
+        fit(small_model(), engine="naive")
+    with pytest.raises(GraphError, match='mean "reference"'):
+        small_model(input_shape=(8, 8, 1)).predict(X, engine="referense")
+
+
+def test_schedules() -> None:
+    rate = cosine(0.2, 4)
+    assert rate(0) == 0.2 and rate(2) == pytest.approx(0.1)
+    assert [rate(e) for e in range(4)] == sorted((rate(e) for e in range(4)), reverse=True)
+    with pytest.raises(DataError, match="epochs >= 1"):
+        cosine(0.1, 0)
+
+
+def test_the_losses_of_the_model_are_those_of_the_training_step() -> None:
+    from addergraph.passes.train_step import train_step
+
+    model = small_model(input_shape=(8, 8, 1))
+    for loss_name in LOSSES:
+        assert train_step(model.graph(training=True, batch=2), loss_name, SGD()).updates
+
+
+# --- progress -----------------------------------------------------------------------------------
+
+
+def test_off_terminal_progress_is_one_plain_line_an_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fit(small_model(), epochs=2, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "\x1b" not in "".join(lines)
+    assert lines[0].startswith("epoch 1/2  loss ") and "accuracy" in lines[0]
+
+
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(small_model(), verbose=0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    fit(small_model(), epochs=2, verbose=1)
+    assert "epoch 2/2  loss" in terminal.getvalue() and "10/10" in terminal.getvalue()
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_model_of_layers_survives_its_file_and_trains_on(tmp_path: Path) -> None:
+    model = small_model(name="net", seed=7)
+    fit(model, epochs=2)
+    model.save(tmp_path / "m.safetensors")
+    again = Model.load(tmp_path / "m.safetensors")
+    assert same_weights(model, again)
+    assert (again.name, again.seed, again.input_shape) == ("net", 7, (8, 8, 1))
+    assert again.graph(training=False) == model.graph(training=False)
+    first, second = (m.predict(X, engine="reference") for m in (model, again))
+    assert np.array_equal(first, second)
+    histories = [fit(m).history["loss"] for m in (model, again)]
+    assert histories[0] == histories[1] and same_weights(model, again)
+
+
+def test_the_file_of_a_model_is_reproducible(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        model = small_model()
+        fit(model)
+        model.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_shared_layers_stay_shared_in_the_file(tmp_path: Path) -> None:
+    model, shared = Model(input_shape=(4,)), layers.Dense(4)
+    for layer in (shared, layers.Activation("relu"), shared, layers.Dense(2), shared.__class__(2)):
+        model.add(layer)
+    model.save(tmp_path / "m")
+    again = Model.load(tmp_path / "m")
+    assert again.layers[0] is again.layers[2] and again.layers[3] is not again.layers[4]
+    assert same_weights(model, again)
+
+
+def test_a_function_model_loads_to_predict_but_not_to_train(tmp_path: Path) -> None:
+    model = Model(residual)
+    fit(model)
+    model.save(tmp_path / "m")
+    again = Model.load(tmp_path / "m")
+    first, second = (m.predict(X, engine="reference") for m in (model, again))
+    assert np.array_equal(first, second)
+    assert again.evaluate(X, Y, engine="reference") == model.evaluate(X, Y, engine="reference")
+    assert again.graph(training=False, batch=3) == model.graph(training=False).bind(3)
+    with pytest.raises(UnsupportedError, match=r"Python function.*model\.weights ="):
+        fit(again)
+    with pytest.raises(GraphError, match="is a function"):
+        again.add(layers.Flatten())
+    again.save(tmp_path / "twice")
+    assert (tmp_path / "twice").read_bytes() == (tmp_path / "m").read_bytes()
+    onward = Model(residual, input_shape=(8, 8, 1))
+    onward.weights = again.weights
+    assert fit(onward).history["loss"][0] < 3
+
+
+def test_saving_an_unbuilt_model_needs_its_input(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="does not know its input"):
+        small_model().save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def _saved(tmp_path: Path) -> tuple[Path, dict[str, Array], dict[str, str]]:
+    path = tmp_path / "m.safetensors"
+    small_model(input_shape=(8, 8, 1)).save(path)
+    return path, *storage.load(path)
+
+
+def _described(metadata: dict[str, str], **changes: object) -> dict[str, str]:
+    return metadata | {"model": json.dumps(json.loads(metadata["model"]) | changes)}
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
+    "format": (lambda m: m | {"format": "other"}, "no model file"),
+    "version": (lambda m: m | {"version": "2"}, "version 2, this program reads version 1"),
+    "no graph": (lambda m: {k: v for k, v in m.items() if k != "graph"}, "no model file"),
+    "op": (lambda m: m | {"graph": m["graph"].replace("adder2d(", "ader2d(")}, 'mean "adder2d"'),
+    "text": (lambda m: m | {"graph": m["graph"][:100]}, "m.safetensors"),
+    "other graph": (
+        lambda m: m | {"graph": m["graph"].replace("eta=0.2", "eta=0.3")}, "do not build"
+    ),
+    "layer": (
+        lambda m: _described(m, layers=[{"kind": "Lambda"}]), 'unknown layer "Lambda"'
+    ),
+    "no dict": (lambda m: _described(m, layers=["Flatten"]), "description of a layer"),
+    "repeat": (lambda m: _described(m, layers=[{"repeat": 0}]), "does not exist"),
+    "loss": (lambda m: _described(m, loss_name="l1"), "unknown loss"),
+    "shape": (lambda m: _described(m, input_shape=[-1]), "input_shape"),
+    "field": (lambda m: _described(m, seed="x"), '"seed"'),
+    "layers": (lambda m: _described(m, layers=3), '"layers"'),
+    "json": (lambda m: m | {"model": "{"}, "not JSON"),
+    "function with another input": (
+        lambda m: _described(m, layers=None, input_shape=[4]), r"takes f32\[N,8,8,1\]"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_lies_is_refused_by_name(tmp_path: Path, change: str) -> None:
+    path, tensors, metadata = _saved(tmp_path)
+    altered, said = CHANGES[change]
+    storage.save(path, tensors, altered(metadata))
+    with pytest.raises(StorageError, match=said) as caught:
+        Model.load(path)
+    assert "m.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        ("dense1.b", np.zeros(9, "f4"), "dense1.b"),
+        ("dense1.b", np.zeros(10, "i4"), "dense1.b.*int32"),
+        ("dense1.c", np.zeros(10, "f4"), 'no parameter named "dense1.c"'),
+    ],
+)
+def test_tensors_that_do_not_fit_the_graph_are_named(
+    tmp_path: Path, name: str, array: Array, said: str
+) -> None:
+    path, tensors, metadata = _saved(tmp_path)
+    storage.save(path, tensors | {name: array}, metadata)
+    with pytest.raises(StorageError, match=said):
+        Model.load(path)
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    path, tensors, metadata = _saved(tmp_path)
+    del tensors["bn1.mean"]
+    storage.save(path, tensors, metadata)
+    with pytest.raises(StorageError, match="bn1.mean"):
+        Model.load(path)
+
+
+def test_loading_imports_no_new_module_of_the_file(tmp_path: Path) -> None:
+    path, _, _ = _saved(tmp_path)
+    Model.load(path)
+    before = set(sys.modules)
+    Model.load(path)
+    assert set(sys.modules) == before

@@ -1,0 +1,99 @@
+"""The paper's gradients of adder layers, through the graphs that autodiff builds.
+
+They are not the derivatives of the L1 distance. They are the derivatives of two potentials,
+-1/2 (x - f)^2 for the filter (eq. 5) and -Huber(x - f) for the input (eq. 6 with HardTanh), which
+plain loops in float64 differentiate here by finite differences, beside the closed forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from addergraph.interpreter import interpret
+from addergraph.ir import Array, Builder, registry
+from addergraph.ops.adder2d import Adder2d
+from addergraph.trace import Tensor, apply_all
+from tests.addergraph.op_samples import SAMPLES, Sample, identify
+from tests.addergraph.ops import naive
+
+SURROGATE = [s.bound(2) for name, op in registry().items() if op.surrogate for s in SAMPLES[name]]
+every_surrogate = pytest.mark.parametrize("sample", SURROGATE, ids=identify)
+
+
+def operands_and_upstream(sample: Sample) -> tuple[list[Array], Array]:
+    """Operands up to 3 apart, so that the clip at 1 works on both sides."""
+    rng = np.random.default_rng(5)
+    operands = [rng.uniform(-1.5, 1.5, t.sizes).astype(np.float32) for t in sample.types]
+    (y,) = sample.op.infer(*sample.types)
+    return operands, rng.uniform(-1, 1, y.sizes).astype(np.float32)
+
+
+def built_gradients(sample: Sample) -> list[Array]:
+    """What `op.grad` builds, run by the interpreter."""
+    operands, upstream = operands_and_upstream(sample)
+    builder = Builder("gradients")
+    xs = [Tensor(builder, builder.input(f"x{k}", t)) for k, t in enumerate(sample.types)]
+    ys = apply_all(sample.op, *xs)
+    g = Tensor(builder, builder.input("g", ys[0].type))
+    made = [d for d in sample.op.grad(xs, ys, (g,)) if d is not None]
+    assert [d.type for d in made] == list(sample.types)
+    found = interpret(builder.finish([d.value for d in made]), *operands, upstream)
+    assert isinstance(found, tuple)
+    return list(found)
+
+
+def as_image(sample: Sample, g: Array, x: Array, f: Array) -> tuple[Any, Array, Array, Array]:
+    """The same as adder2d; adder_dense is its 1x1 case."""
+    if sample.op.name == "adder2d":
+        return sample.op, g, x, f
+    assert sample.op.name == "adder_dense"
+    return Adder2d(), g[:, None, None], x[:, None, None], f[None, None]
+
+
+def half_square(x: float, f: float) -> float:
+    return -0.5 * (x - f) ** 2
+
+
+def huber(x: float, f: float) -> float:
+    distance = abs(x - f)
+    return -(0.5 * distance**2 if distance <= 1 else distance - 0.5)
+
+
+def slope(potential: Callable[[Array], float], at: Array) -> Array:
+    """Central differences of `potential` by each element of `at`."""
+    found, step = np.zeros(at.shape), 1e-4
+    for index in np.ndindex(at.shape):
+        up, down = at.copy(), at.copy()
+        up[index] += step
+        down[index] -= step
+        found[index] = (potential(up) - potential(down)) / (2 * step)
+    return found
+
+
+@every_surrogate
+def test_closed_forms(sample: Sample) -> None:
+    (x, f, *bias), g = operands_and_upstream(sample)
+    op, g4, x4, f4 = as_image(sample, g, x, f)
+    dx, df = naive.gradients(
+        op, g4, x4, f4, by_x=lambda a, b: min(1.0, max(-1.0, b - a)), by_f=lambda a, b: a - b
+    )
+    found = built_gradients(sample)
+    np.testing.assert_allclose(found[0], dx.reshape(x.shape), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found[1], df.reshape(f.shape), rtol=1e-6, atol=1e-6)
+    if bias:
+        np.testing.assert_allclose(found[2], g.astype("f8").sum(tuple(range(g.ndim - 1))), 1e-6)
+
+
+@every_surrogate
+def test_finite_differences_of_the_potentials(sample: Sample) -> None:
+    (x, f, *_), g = operands_and_upstream(sample)
+    op, g4, x4, f4 = as_image(sample, g, *(a.astype("f8") for a in (x, f)))
+    by_x = slope(lambda v: float(np.vdot(g4, naive.contraction(op, v, f4, huber))), x4)
+    by_f = slope(lambda v: float(np.vdot(g4, naive.contraction(op, x4, v, half_square))), f4)
+    found = built_gradients(sample)
+    np.testing.assert_allclose(found[0], by_x.reshape(x.shape), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[1], by_f.reshape(f.shape), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,178 @@
+"""train_step: the graph's text, the authors' recipe against plain NumPy, and errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from addergraph.check import check
+from addergraph.errors import DataError, GraphError, ShapeError
+from addergraph.interpreter import run_reference
+from addergraph.ir import Array
+from addergraph.passes.train_step import train_step
+from addergraph.text import parse
+from addergraph.training.optimizers import SGD
+
+PLAIN = SGD(momentum=0.0, weight_decay=0.0)
+DENSE = """graph net(%x: f32[2,3]) params(%w: f32[3,4] init=normal(0,1)) {
+    %y = dense(%x, %w) : f32[2,4]
+    return %y }"""
+SOFTMAX = """graph net(%x: f32[2,3]) params(%w: f32[3,4] init=normal(0,1)) {
+    %z = dense(%x, %w) : f32[2,4]
+    %y = softmax(%z) : f32[2,4]
+    return %y }"""
+
+
+def test_text_of_a_plain_step() -> None:
+    made = train_step(parse(DENSE), "mean_squared_error", PLAIN)
+    check(made)
+    assert str(made) == (
+        """\
+graph net_train(%x: f32[2,3], %targets: f32[2,4], %learning_rate: f32[]) params(
+  %w: f32[3,4] init=normal(0,1)
+) {
+  %y = dense(%x, %w) : f32[2,4]
+  %losses = mean_squared_error(%y, %targets) : f32[2]
+  %loss = reduce_mean(%losses) axes=(0) : f32[]
+  %loss.grad = full() value=1 : f32[]
+  %loss.grad.const = full() value=2 : f32[]
+  %loss.grad.div = div(%loss.grad, %loss.grad.const) : f32[]
+  %loss.grad.reshape = reshape(%loss.grad.div) shape=(1) : f32[1]
+  %losses.grad = broadcast_to(%loss.grad.reshape) shape=(2) : f32[2]
+  %losses.grad.const = full() value=0.5 : f32[]
+  %losses.grad.mul = mul(%losses.grad, %losses.grad.const) : f32[2]
+  %losses.grad.reshape = reshape(%losses.grad.mul) shape=(2,1) : f32[2,1]
+  %losses.grad.sub = sub(%y, %targets) : f32[2,4]
+  %y.grad = mul(%losses.grad.reshape, %losses.grad.sub) : f32[2,4]
+  %y.grad.transpose_1 = transpose(%x) permutation=(1,0) : f32[3,2]
+  %w.grad = matmul(%y.grad.transpose_1, %y.grad) : f32[3,4]
+  %w.step = mul(%learning_rate, %w.grad) : f32[3,4]
+  %w.new = sub(%w, %w.step) : f32[3,4]
+  update %w <- %w.new
+  return %loss, %y
+}"""
+    )
+
+
+def test_the_authors_recipe_over_three_steps() -> None:
+    step = train_step(
+        parse(
+            """graph net(%x: f32[5,3]) params(
+                 %f: f32[3,4] init=zeros eta=0.2, %h: f32[4,2] init=zeros, %k: f32[2] init=zeros fixed) {
+                 %a = adder_dense(%x, %f) : f32[5,4]
+                 %b = adder_dense(%a, %h) : f32[5,2]
+                 %y = add(%b, %k) : f32[5,2]
+                 return %y }"""
+        ),
+        "mean_squared_error",
+        SGD(momentum=0.9, weight_decay=0.01),
+    )
+    check(step)
+    rng = np.random.default_rng(4)
+    x, targets = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+    f, h, k = rng.normal(size=(3, 4)), rng.normal(size=(4, 2)) - 3, rng.normal(size=2)
+    weights = {name: a.astype("f4") for name, a in (("f", f), ("h", h), ("k", k))}
+    weights |= {"f.velocity": np.zeros((3, 4), "f4"), "h.velocity": np.zeros((4, 2), "f4")}
+    vf, vh = np.zeros((3, 4)), np.zeros((4, 2))
+    for rate in (0.1, 0.1, 0.05):
+        (loss, prediction), updates = run_reference(step, (x, targets, rate), weights)
+        weights |= updates
+
+        a = -np.abs(x[:, :, None] - f).sum(1)
+        y = -np.abs(a[:, :, None] - h).sum(1) + k
+        dy = 2 * (y - targets) / y.size
+        da = (dy[:, None, :] * np.clip(h - a[:, :, None], -1, 1)).sum(2)
+        df = (da[:, None, :] * (x[:, :, None] - f)).sum(0)
+        dh = (dy[:, None, :] * (a[:, :, None] - h)).sum(0)
+        df *= 0.2 * np.sqrt(12) / max(float(np.linalg.norm(df)), 1e-12)
+        vf, vh = 0.9 * vf + df + 0.01 * f, 0.9 * vh + dh + 0.01 * h
+        f, h = f - rate * vf, h - rate * vh
+
+        assert loss == pytest.approx(np.square(y - targets).mean(), rel=1e-5)
+        np.testing.assert_allclose(prediction, y, rtol=1e-5, atol=1e-5)
+        for name, expected in (("f", f), ("h", h), ("f.velocity", vf), ("h.velocity", vh)):
+            np.testing.assert_allclose(updates[name], expected, rtol=1e-4, atol=1e-5)
+    assert "k" not in updates
+
+
+def test_a_zero_gradient_stays_zero_under_the_adaptive_rate() -> None:
+    text = DENSE.replace("init=normal(0,1)", "init=normal(0,1) eta=0.2")
+    step = train_step(parse(text), "mean_squared_error", PLAIN)
+    w, zeros = np.ones((3, 4), "f4"), np.zeros((2, 3), "f4")
+    _, updates = run_reference(step, (zeros, np.ones((2, 4)), 0.1), {"w": w})
+    np.testing.assert_array_equal(updates["w"], w)
+
+
+def test_optimizer_state_and_running_statistics() -> None:
+    graph = parse(
+        """graph net(%x: f32[2,3]) params(%w: f32[3,4] init=ones, %m: f32[4] init=zeros fixed) {
+             %y = dense(%x, %w) : f32[2,4]
+             %s.mean, %s.variance = batch_norm_statistics(%y) : f32[4], f32[4]
+             update %m <- %s.mean
+             return %y }"""
+    )
+    step = train_step(graph, "cat_cross_entropy", SGD())
+    check(step)
+    assert [u.parameter.name for u in step.updates] == ["m", "w.velocity", "w"]
+    velocity = next(p for p in step.parameters if p.name == "w.velocity")
+    assert (velocity.init.kind, velocity.trainable) == ("zeros", False)
+    assert step.parameters[:2] == graph.parameters  # by identity
+
+
+def run_softmax(text: str, x: Array) -> tuple[float, Array, Array]:
+    step = train_step(parse(text), "cat_cross_entropy", PLAIN)
+    w = np.zeros((3, 4), "f4")
+    w[0] = [1, -1, 0, 0]
+    targets = np.eye(4)[[1, 2]]
+    (loss, prediction), updates = run_reference(step, (x, targets, 1.0), {"w": w})
+    return float(loss), prediction, w - updates["w"]
+
+
+def test_a_final_softmax_is_left_out_of_the_loss() -> None:
+    x = np.array([[500, 1, 0], [500, 0, 1]], "f4")
+    loss, prediction, gradient = run_softmax(SOFTMAX, x)
+    np.testing.assert_array_equal(prediction, [[1, 0, 0, 0], [1, 0, 0, 0]])
+    assert loss == (1000 + 500) / 2  # a log of the softmax would be infinite, its gradient 0
+    expected = x.T @ (prediction - np.eye(4)[[1, 2]]) / 2
+    np.testing.assert_array_equal(gradient, expected)
+    # Without a softmax the same numbers are logits, and what is predicted.
+    same_loss, logits, same_gradient = run_softmax(DENSE, x)
+    assert same_loss == loss
+    np.testing.assert_array_equal(same_gradient, gradient)
+    np.testing.assert_array_equal(logits[:, :2], [[500, -500], [500, -500]])
+
+
+def test_mean_squared_error_keeps_the_softmax() -> None:
+    step = train_step(parse(SOFTMAX), "mean_squared_error", PLAIN)
+    losses = next(n for n in step.nodes if n.name == "losses")
+    assert losses.inputs[0].name == "y"
+
+
+@pytest.mark.parametrize(
+    ("text", "loss", "error", "message"),
+    [
+        (DENSE, "cross_entropy", GraphError, 'did you mean "cat_cross_entropy"'),
+        (DENSE.replace("2,", "N,"), "mean_squared_error", GraphError, r"open batch.*bind\(64\)"),
+        (DENSE.replace("return %y", "return %y, %x"), "mean_squared_error", GraphError,
+         "one output.*%y, %x"),
+        (DENSE.replace(") {", ", %dead: f32[] init=ones) {"), "mean_squared_error", GraphError,
+         "does not depend on the trainable parameters dead"),
+        (DENSE.replace("%x", "%targets"), "mean_squared_error", GraphError, '"targets"'),
+        ("""graph g(%x: f32[2,3]) params(%w: f32[3] init=ones) {
+              %y = mul(%x, %w) : f32[2,3]
+              %z = reshape(%y) shape=(6) : f32[6]
+              return %z }""", "cat_cross_entropy", ShapeError, "logits must be"),
+    ],
+)  # fmt: skip
+def test_errors(text: str, loss: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        train_step(parse(text), loss, SGD())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1.0}, {"weight_decay": float("nan")}],
+)
+def test_optimizers_refuse_wrong_options(options: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=next(iter(options))):
+        SGD(**options)
