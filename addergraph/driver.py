@@ -23,7 +23,7 @@ Observer = Callable[[str, Graph, Graph, float], None]
 
 
 def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
-    """The gradient graph: inputs of `graph` and one upstream gradient per output -> gradients of `wrt`.
+    """The gradient graph: `graph`'s inputs and an upstream gradient per output -> those of `wrt`.
 
     Adder layers use the paper's gradients (full precision for the filter, HardTanh for the input).
     """

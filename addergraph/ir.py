@@ -3,7 +3,7 @@
     Graph(name, inputs, parameters, nodes, outputs, updates)
     Node(op, inputs, outputs)          op: a frozen dataclass whose fields are the attributes
     Value(name, type)                  compared by identity
-    Parameter(name, type, init, trainable, eta)   a named value whose numbers travel beside the graph
+    Parameter(name, type, init, trainable, eta)   a value whose numbers travel beside the graph
 
 Topological order is an invariant (`check` verifies it), not a computation. Nothing here is ever
 changed in place: a pass builds a new graph, usually with `Builder`.
@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import GraphError, ShapeError, nearest
 from .intervals import ANY, Interval
-from .types import Shape, TensorType, bind_shape
+from .types import TensorType, bind_shape
 
 if TYPE_CHECKING:
     from .trace import Tensor
@@ -64,14 +64,13 @@ class Init:
 
     def sample(self, type: TensorType, rng: np.random.Generator) -> Array:
         """An array of `type`, drawn from `rng`."""
-        match self.kind:
-            case "normal":
-                drawn = rng.normal(*self.args, size=type.sizes)
-            case "uniform":
-                drawn = rng.uniform(*self.args, size=type.sizes)
-            case kind:
-                drawn = np.full(type.sizes, 1.0 if kind == "ones" else 0.0)
-        return drawn.astype(type.dtype.numpy)
+        drawn: Array
+        if self.kind in ("zeros", "ones"):
+            drawn = np.full(type.sizes, float(self.kind == "ones"))
+        else:
+            draw = rng.normal if self.kind == "normal" else rng.uniform
+            drawn = draw(self.args[0], self.args[1], type.sizes)
+        return drawn.astype(type.dtype.numpy, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,7 @@ class Op:
         _REGISTRY[cls.name] = cls
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        """Result types from operand types; ShapeError (without the node's name) if they do not fit."""
+        """Result types from operand types; ShapeError (without the node's name) if unfit."""
         raise GraphError(f'op "{self.name}" has no shape rule')
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:

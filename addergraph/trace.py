@@ -179,7 +179,9 @@ def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return [*positional, *(f"x{i}" for i in range(count))][:count]
     if len(positional) < count:
-        raise GraphError(f"the traced function takes {len(positional)} tensors, {count} types given")
+        raise GraphError(
+            f"the traced function takes {len(positional)} tensors, {count} types given"
+        )
     return positional[:count]
 
 

@@ -1,9 +1,9 @@
 """A small structured builder over llvmlite: static folding, loops, vectors, masked tails.
 
 Kernels are written against `Emitter`. Indices are `int | ir.Value`: arithmetic on two Python
-integers happens in Python, so static offsets fold before LLVM sees them. Pointers are opaque and all
-addresses are in bytes. Registers are f32, i32, i8 or i1 vectors of `lanes` elements (lanes = 1: a
-scalar). Memory is touched only through `load` and `store`, whose `active` count masks tails.
+integers happens in Python, so static offsets fold before LLVM sees them. Pointers are opaque and
+all addresses are in bytes. Registers are f32, i32, i8 or i1 vectors of `lanes` elements (lanes = 1:
+a scalar). Memory is touched only through `load` and `store`, whose `active` count masks tails.
 """
 
 from __future__ import annotations
@@ -104,6 +104,12 @@ class Emitter:
             return min(a, b)
         a, b = self.index(a), self.index(b)
         return self.b.select(self.b.icmp_signed("<", a, b), a, b)
+
+    def maximum(self, a: Index, b: Index) -> Index:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b)
+        a, b = self.index(a), self.index(b)
+        return self.b.select(self.b.icmp_signed(">", a, b), a, b)
 
     def less(self, a: Index, b: Index) -> Any:
         """An i1: a < b, signed."""
@@ -211,7 +217,7 @@ class Emitter:
         values: Sequence[Register],
         update: Callable[[Index, int, list[Register]], list[Register]],
     ) -> list[Register]:
-        """`count` steps of `update(base, offset, values)` in order, `unroll` of them a loop body."""
+        """`count` steps of `update(base, offset, values)` in order, `unroll` in one loop body."""
 
         def several(base: Index, steps: int, carried: list[Register]) -> list[Register]:
             for u in range(steps):
@@ -257,7 +263,7 @@ class Emitter:
     def load(
         self, pointer: Any, dtype: DType = f32, lanes: int = 1, active: int | None = None
     ) -> Register:
-        """`lanes` contiguous elements; of those from `active` on, memory is not read (they are 0)."""
+        """`lanes` contiguous elements; from `active` on they are 0 and memory is not read."""
         memory = vector(I8 if dtype == bool_ else element_type(dtype), lanes)
         if active is None or active >= lanes:
             value = self.b.load(pointer, typ=memory, align=dtype.itemsize)

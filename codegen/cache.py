@@ -1,8 +1,8 @@
 """The on-disk cache of compiled objects: content-addressed, verified on read, written atomically.
 
-An entry is one file: a JSON line with the SHA-256 of the rest, then a JSON line of facts, then the object.
-A damaged or unreadable entry is a miss. `ADDERGRAPH_CACHE` names another folder; empty switches the
-cache off.
+An entry is one file: a JSON line with the SHA-256 of the rest, then a JSON line of facts, then the
+object. A damaged or unreadable entry is a miss. `ADDERGRAPH_CACHE` names another folder; empty
+switches the cache off.
 """
 
 from __future__ import annotations

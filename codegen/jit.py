@@ -1,4 +1,4 @@
-"""Compiled programs in this process: built (or fetched from the cache), loaded, and called on NumPy arrays."""
+"""Compiled programs in this process: built or fetched from the cache, loaded, called on arrays."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Program:
                 "export it instead, or compile for the host"
             )
         self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
-        self.weights: Mapping[str, Array] = state.views if state is not None else dict(weights or {})
+        self.weights = dict(weights or {}) if state is None else state.views
         self.arena_bytes = max(64, lowered.plan.arena_bytes)
         if state is None:
             assert weights is not None

@@ -1,4 +1,4 @@
-"""The only file that calls llvmlite.binding: textual IR to objects, and objects into the process."""
+"""The only file that calls llvmlite.binding: IR text to objects, objects into the process."""
 
 from __future__ import annotations
 

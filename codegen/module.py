@@ -2,14 +2,15 @@
 
     @<kernel>(operands..., results..., workspace, barrier, thread, threads)   one per distinct call
     @body(io, weights, arena, thread, threads)    every kernel in graph order, a barrier after each
-    @<prefix>run(io, weights, arena, n, thread, threads)
-    @<prefix>run_part(io, weights, arena, thread, threads)
+    @run(io, weights, arena, n, thread, threads)
+    @run_part(io, weights, arena, thread, threads)
 
-`io` points at pointers: the graph's inputs, then its outputs. In a program whose batch is open, the body
-computes one sample; `run` gives each thread a share of n samples and each thread brings its own arena;
-`run_part` splits the inside of one sample and all threads share one arena. In a bound program both do the
-latter, and n is ignored. The caller brings the threads. The arena's first 64 bytes are the
-barrier's: arrived count, generation, and a nullable `void relax(void)` that a long wait calls.
+`io` points at pointers: the graph's inputs, then its outputs. In a program whose batch is open, the
+body computes one sample; `run` gives each thread a share of n samples and each thread brings its
+own arena; `run_part` splits the inside of one sample and all threads share one arena. In a bound
+program both do the latter, and n is ignored. The caller brings the threads. The arena's first 64
+bytes are the barrier's: arrived count, generation, and a nullable `void relax(void)` that a long
+wait calls.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import Any
 import llvmlite.ir as ir
 import numpy as np
 
-from addergraph.errors import CodegenError
 from addergraph.ir import Array, Graph, Node, Value
 from addergraph.plan import Layout, MemoryPlan, Placement, align
 from addergraph.state import aligned_bytes
@@ -31,12 +31,13 @@ from .kernels import Call, Kernel, Operand, kernel_for
 from .kernels.movement import CopyKernel, emit_zero_halo
 from .target import Target
 
+VOID = ir.VoidType()
 SPINS = 4096  # polls of the barrier before `relax` is called
 
 
 @dataclass(frozen=True)
 class WeightEntry:
-    """One block of the read-only weights: a parameter, raw, or as operand `operand` of `node` packs it."""
+    """A block of the read-only weights: a parameter, raw or as the kernel of `node` packs it."""
 
     parameter: str
     offset: int
@@ -117,7 +118,7 @@ def _dense_call(node: Node, constant: frozenset[Value], target: Target) -> Call:
 
 
 class _Callee:
-    """A pointer seen as a `void ()` function: llvmlite's opaque pointers do not know what they call."""
+    """A pointer seen as a `void ()` function, since opaque pointers do not know what they call."""
 
     function_type = ir.FunctionType(ir.VoidType(), [])
 
@@ -139,9 +140,11 @@ class ModuleEmitter:
         self._names: set[str] = set()
         self._barrier: Any = None
 
-    def function(self, name: str, arguments: Sequence[Any], *, exported: bool = False) -> Any:
+    def function(
+        self, name: str, arguments: Sequence[Any], *, exported: bool = False, result: Any = VOID
+    ) -> Any:
         """An empty function; `no-builtins` keeps LLVM from inventing calls to memset."""
-        made = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), name)
+        made = ir.Function(self.module, ir.FunctionType(result, arguments), name)
         if not exported:
             made.linkage = "internal"
         made.attributes.add("nounwind")
@@ -368,7 +371,6 @@ def emit_program(
     target: Target,
     *,
     batched: Sequence[bool] | None = None,
-    prefix: str = "",
 ) -> tuple[Any, ProgramFacts]:
     """The llvmlite module of a planned, bound graph (see the module's docstring).
 
@@ -377,17 +379,23 @@ def emit_program(
     Raises CodegenError when an op has no kernel.
     """
     made = ModuleEmitter(graph.name, target)
-    run, run_part = made.unique(f"{prefix}run"), made.unique(f"{prefix}run_part")
-    emitter = _Body(made, graph, plan)
-    body = emitter.emit(made.unique("body"))
+    run, run_part = made.unique("run"), made.unique("run_part")
+    body, facts = emit_body(made, graph, plan)
     _emit_run_part(made, body, run_part)
     steps = None
     if batched is not None:
         ends = (*graph.inputs, *graph.outputs)
         steps = [v.type.nbytes if b else 0 for v, b in zip(ends, batched, strict=True)]
     _emit_run(made, body, run, steps)
+    return made.module, facts
+
+
+def emit_body(made: ModuleEmitter, graph: Graph, plan: MemoryPlan) -> tuple[Any, ProgramFacts]:
+    """The function `body(io, weights, arena, barrier, thread, threads)`, for entries to call."""
+    emitter = _Body(made, graph, plan)
+    body = emitter.emit(made.unique("body"))
     weights = tuple(emitter.entries.values())
-    return made.module, ProgramFacts(weights, emitter.weights_bytes, emitter.symbols)
+    return body, ProgramFacts(weights, emitter.weights_bytes, emitter.symbols)
 
 
 def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:

@@ -1,7 +1,7 @@
 """The arithmetic peak of this machine, measured by emitted loops that touch registers only.
 
-Benchmarks divide by it: a share of the peak taken in the same run means the same on a noisy or shared
-machine, where absolute figures do not.
+Benchmarks divide by it: a share of the peak taken in the same run means the same on a noisy or
+shared machine, where absolute figures do not.
 """
 
 from __future__ import annotations

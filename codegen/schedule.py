@@ -38,9 +38,9 @@ def contraction_tile(
     """The tile for an output of height x width pixels and `channels` channels.
 
     One accumulator per (pixel, vector), `vectors` filter registers and one temporary must fit, and
-    `registers_per_pixel` more for every (pixel, vector) that a kernel keeps an operand of. Each step
-    of the reduction loads `vectors` filter vectors and broadcasts one number per pixel, so the tile
-    is chosen for few loads per term, then for few wasted pixels at the edges.
+    `registers_per_pixel` more for every (pixel, vector) that a kernel keeps an operand of. Each
+    step of the reduction loads `vectors` filter vectors and broadcasts one number per pixel, so the
+    tile is chosen for few loads per term, then for few wasted pixels at the edges.
     """
     blocks = max(1, ceil_div(channels, target.lanes))
     best: tuple[float, Tile] | None = None

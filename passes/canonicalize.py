@@ -115,6 +115,20 @@ def pointwise_of_full(draft: Draft, node: Node) -> Sequence[Value] | None:
     return _add_full(draft, node, result.item())
 
 
+def select_by_full(draft: Draft, node: Node) -> Sequence[Value] | None:
+    """A constant condition chooses one operand for good, if that has (or can get) the shape."""
+    mask = draft.producer(node.inputs[0]) if isinstance(node.op, Select) else None
+    if mask is None or not isinstance(mask.op, Full):
+        return None
+    chosen = node.inputs[1 if mask.op.value else 2]
+    if chosen.type == node.outputs[0].type:
+        return (chosen,)
+    made = draft.producer(chosen)
+    if made is None or not isinstance(made.op, Full):
+        return None
+    return _add_full(draft, node, made.op.value)
+
+
 def neutral_operand(draft: Draft, node: Node) -> Sequence[Value] | None:
     """x + -0.0, x - 0.0, x * 1, x / 1; in i32 also x + 0."""
     if not isinstance(node.op, Add | Sub | Mul | Div):
@@ -190,6 +204,7 @@ RULES: tuple[Rule, ...] = (
     reshape_of_reshape,
     movement_of_full,
     pointwise_of_full,
+    select_by_full,
     neutral_operand,
     sign_of_sign,
     add_of_neg,

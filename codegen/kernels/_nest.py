@@ -2,13 +2,12 @@
 
     writes[k][i] = compute(reads[0][i], reads[1][i], ...)[k]      for every index i of a shape
 
-Axes of size 1 are dropped and neighbours merged wherever all tensors allow it. The innermost axis is
-walked in vectors if every tensor is contiguous (or constant) along it, its tail masked; otherwise
-element by element. What is constant along the rows is loaded once for ROWS of them. Threads split the
-rows, or the vectors where only one row is left; each element is computed by one thread, from the
-elements of the same index, so the results depend on no split and a write may share the buffer of an
-equally laid out read.
-"""
+Axes of size 1 are dropped and neighbours merged wherever all tensors allow it. The innermost axis
+is walked in vectors if every tensor is contiguous (or constant) along it, its tail masked;
+otherwise element by element. What is constant along the rows is loaded once for ROWS of them.
+Threads split the rows, or the vectors where only one row is left; each element is computed by one
+thread, from the elements of the same index, so the results depend on no split and a write may share
+the buffer of an equally laid out read."""
 
 from __future__ import annotations
 

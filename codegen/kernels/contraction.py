@@ -1,4 +1,4 @@
-"""Forward contractions: adder2d, conv2d, adder_dense, dense, matmul, and each with a pointwise tail.
+"""Forward contractions: adder2d, conv2d, adder_dense, dense, matmul, with a pointwise tail.
 
     acc[n,h,w,t] = sum_{i,j,k} term(X[n, s*h + d*i - p, s*w + d*j - p, k], F[i,j,k,t])
 
@@ -11,19 +11,21 @@ All three are one loop nest. Output channels are in the vector lanes; a tile of 
 vectors of channels stays in registers while the reduction runs over (i, j, k) in order, in f32. The
 input carries its zero padding as a halo, so there are no borders.
 
-    packed filter   f32[group][block][i][j][k][vectors * lanes]   in reading order, channels padded by 0
-    packed sums     f32[group][block][vectors * lanes]            sum|f| in the order (i, j, k); minimum form
+    packed filter   f32[group][block][i][j][k][vectors * lanes]   reading order, channels padded by 0
+    packed sums     f32[group][block][vectors * lanes]   minimum form: sum|f| in the order (i, j, k)
 
-A constant filter is packed in NumPy (`packs`); any other into the workspace by a first phase. In the
-minimum form that phase also writes the window sums of x, f32[group][n][h][w]: sixteen partial sums over
-k mod 16, each over (i, j) in order, then a fixed tree, whatever the target's lanes are. So the bits of
-the adder forms depend neither on ISA nor on tile nor on threads; products use FMA where there is one.
+A constant filter is packed in NumPy (`packs`); any other into the workspace by a first phase. In
+the minimum form that phase also writes the window sums of x, f32[group][n][h][w]: sixteen partial
+sums over k mod 16, each over (i, j) in order, then a fixed tree, whatever the target's lanes are.
+So the bits of the adder forms depend neither on ISA nor on tile nor on threads; products use FMA
+where there is one.
 
-Minimum form, special values: min on the bit patterns of non-negative floats is exact; x = -0.0 adds -0.0;
-a NaN in x or f reaches the result through the two sums; f+ of NaN is 0. Where x is +Inf the result is
--Inf or NaN: `inf - inf` when some f is +Inf as well, or when min picks Inf.
+Minimum form, special values: min on the bit patterns of non-negative floats is exact; x = -0.0 adds
+-0.0; a NaN in x or f reaches the result through the two sums; f+ of NaN is 0. Where x is +Inf the
+result is -Inf or NaN: `inf - inf` when some f is +Inf as well, or when min picks Inf.
 
-Threads share the (group, block, n, tile row) grid. The caller guarantees that outputs alias nothing.
+Threads share the (group, block, n, tile row) grid. The caller guarantees that outputs alias
+nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from addergraph.ops.conv2d import Conv2d
 from addergraph.ops.dense import Dense, Matmul
 from addergraph.plan import align
 
-from ..builder import F32, Emitter, Index, Register, vector
+from ..builder import Emitter, Index, Register
 from ..schedule import Tile, ceil_div, contraction_tile
 from . import Call, Kernel, Operand, kernel
 from .pointwise import emit_body

@@ -6,9 +6,9 @@
 A tile of `taps` input elements (column tap and channel, contiguous in NHWC) times vectors of output
 channels stays in registers while (n, h, w) run; lanes over t. Partial sums per chunk of samples
 (about CHUNK outputs; their number follows from the shape alone) are added in order to dF in memory.
-sum g is a first phase into the workspace, f32[groups * T], by the same chunks. X carries its padding
-as a halo of zeros. FMA where the target has it; bits do not depend on tile or threads. Threads share
-the tiles.
+sum g is a first phase into the workspace, f32[groups * T], by the same chunks. X carries its
+padding as a halo of zeros. FMA where the target has it; bits do not depend on tile or threads.
+Threads share the tiles.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ input channels k:
 
     packed filter   f32[group][block][i][j][t][vectors * lanes]   lanes over k, padded by 0
 
-The filter is packed into the workspace by a first phase. g carries a halo of zeros, so a tap outside
-the output adds g = 0. NaN in F - X stays NaN. FMA where the target has it; bits do not depend on
-tile or threads. Threads share the (group, block, n, tile row) grid of each class.
+The filter is packed into the workspace by a first phase. g carries a halo of zeros, so a tap
+outside the output adds g = 0. NaN in F - X stays NaN. FMA where the target has it; bits do not
+depend on tile or threads. Threads share the (group, block, n, tile row) grid of each class.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _classes(extent: int, kernel: int, stride: int, dilation: int, pad: int) -> 
                 step,
                 shift,
                 step * dilation // stride,
-            )  # fmt: skip
+            )
         )
     return found
 

@@ -2,14 +2,13 @@
 
 Contract: at most 1 ulp from the float64 function rounded to f32 (tests/codegen/kernels/test_math.py
 holds the figures), over all of f32: overflow gives inf, underflow passes through the subnormals to
-+0, subnormal operands count, NaN stays NaN, log(0) = -inf, log(x < 0) = NaN. Every multiplication and
-addition is rounded by itself (no FMA), so the bits are the same on every ISA. The caller's rounding
-mode is to nearest and subnormals are not flushed.
++0, subnormal operands count, NaN stays NaN, log(0) = -inf, log(x < 0) = NaN. Every multiplication
+and addition is rounded by itself (no FMA), so the bits are the same on every ISA. The caller's
+rounding mode is to nearest and subnormals are not flushed.
 
 Coefficients: the Chebyshev interpolant (near the best polynomial of its degree) of the stated
-function on the reduced range, in float64, turned into powers and rounded to f32. `test_math` derives
-them again.
-"""
+function on the reduced range, in float64, turned into powers and rounded to f32. `test_math`
+derives them again."""
 
 from __future__ import annotations
 

@@ -2,11 +2,10 @@
 
     Y[i] = op(A[i], B[i], ...)        every operand broadcast to the result's shape by NumPy's rule
 
-Each element is rounded as the op's docstring says, operation by operation (no FMA, no fast-math), so
-the bits depend neither on ISA nor on threads. Tails are masked; lanes past the tail compute on zeros,
-which no op here traps on. Work is split by `_nest`: a result may share the buffer of an equally laid
-out operand.
-"""
+Each element is rounded as the op's docstring says, operation by operation (no FMA, no fast-math),
+so the bits depend neither on ISA nor on threads. Tails are masked; lanes past the tail compute on
+zeros, which no op here traps on. Work is split by `_nest`: a result may share the buffer of an
+equally laid out operand."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
 """Runs one kernel where nothing can go wrong unseen.
 
 Every buffer lies between pages that may not be touched, once against the page behind it and once
-against the page before it. Operands are read-only, results and the parts of halos that the op may not
-read start as garbage, the workspace has its exact size. Both placements must give the same bits, and
-halos of results must be untouched. A stray access ends the process with SIGSEGV; pytest's faulthandler
-then shows the test.
-"""
+against the page before it. Operands are read-only, results and the parts of halos that the op may
+not read start as garbage, the workspace has its exact size. Both placements must give the same
+bits, and halos of results must be untouched. A stray access ends the process with SIGSEGV; pytest's
+faulthandler then shows the test."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ import numpy as np
 from addergraph.codegen.kernels import Call, Operand, kernel_for
 from addergraph.codegen.llvm import LoadedObject, compile_object
 from addergraph.codegen.module import standalone
-from addergraph.codegen.target import TARGETS, X86_LEVELS, Target, runnable, target_named
+from addergraph.codegen.target import TARGETS, X86_LEVELS, runnable, target_named
 from addergraph.ir import Array, Halo, Op
 from addergraph.plan import Layout, align
 from addergraph.types import DTYPES, TensorType
@@ -251,9 +250,6 @@ def _dtype(array: Array) -> Any:
     return next(d for d in DTYPES.values() if d.numpy == array.dtype)
 
 
-def runs(targets: Sequence[str] = HERE, threads: Sequence[int] = (1, 2, 3)) -> list[tuple[str, int]]:
+def runs(threads: Sequence[int] = (1, 2, 3)) -> list[tuple[str, int]]:
     """Every target once, with the thread counts taking turns."""
-    return [(t, threads[i % len(threads)]) for i, t in enumerate(targets)]
-
-
-__all__ = ["HERE", "Target", "guarded", "make_call", "run_call", "runs", "same_bits", "ulps"]
+    return [(t, threads[i % len(threads)]) for i, t in enumerate(HERE)]

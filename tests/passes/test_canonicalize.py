@@ -102,8 +102,16 @@ REWRITES = {
         """%c = full() value=3 : f32[]
         %m = greater(%c, %c) : bool[]
         %y = select(%m, %x, %x) : f32[N,4,3] return %y""",
-        """%m = full() value=0 dtype=bool : bool[]
-        %y = select(%m, %x, %x) : f32[N,4,3] return %y""",
+        "return %x",
+    ),
+    "chosen for good": (
+        "%x: f32[N,2]",
+        """%t = full() value=1 dtype=bool : bool[]
+        %f = full() value=0 dtype=bool : bool[]
+        %c = full() value=3 : f32[]
+        %a = select(%t, %x, %c) : f32[N,2]
+        %b = select(%f, %x, %c) : f32[N,2] return %a, %b""",
+        "%b = full() value=3 shape=(N,2) : f32[N,2] return %x, %b",
     ),
     "times one": (
         X,
@@ -233,7 +241,9 @@ def test_random_graphs_keep_their_bits_and_settle(seed: int) -> None:
     made = canonicalize(graph)
     require_same_bits(graph, made, seed)
     assert canonicalize(made) == made
-    assert len(eliminate(made).nodes) <= len(eliminate(graph).nodes)
+    # A scalar constant may come beside a large one that other readers still need; nothing else.
+    old, new = ([n for n in eliminate(g).nodes if n.inputs] for g in (graph, made))
+    assert len(new) <= len(old)
 
 
 def test_rules_have_distinct_names() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from addergraph.check import check
-from addergraph.interpreter import interpret
+from addergraph.interpreter import interpret, run_reference
 from addergraph.passes.fold_batch_norm import fold_batch_norm
 from addergraph.passes.hoist import hoist
 from addergraph.text import parse
@@ -65,8 +65,8 @@ def test_rounding_of_the_inference_form_grows_with_the_mean(mean: float) -> None
         "gamma": rng.normal(size=16).astype("f4"),
         "beta": rng.normal(size=16).astype("f4"),
     }
-    exact = interpret(INFERENCE, x, weights=weights)
-    folded = interpret(fold_batch_norm(INFERENCE), x, weights=weights)
+    (exact,), _ = run_reference(INFERENCE, [x], weights)
+    (folded,), _ = run_reference(fold_batch_norm(INFERENCE), [x], weights)
     scale = np.abs(weights["gamma"] / np.sqrt(weights["v"] + 0.5))
     size = (np.abs(x) + np.abs(weights["m"])) * scale + np.abs(weights["beta"])
     assert np.all(np.abs(folded - exact) <= 5 * 2.0**-24 * size)

@@ -117,8 +117,12 @@ def test_ranges_do_not_speak_of_nan() -> None:
         np.full((1, 4, 4, 2), np.nan, "f4"),
         {"f": np.zeros((3, 3, 2, 2), "f4"), "b": np.zeros(2, "f4")},
     )
-    assert np.isnan(interpret(graph, x, weights=weights)).all()
-    assert not interpret(quiet(graph), x, weights=weights).any()
+    np.testing.assert_array_equal(
+        interpret(graph, x, weights=weights), np.full((1, 2, 2, 2), np.nan)
+    )
+    np.testing.assert_array_equal(
+        interpret(quiet(graph), x, weights=weights), np.zeros((1, 2, 2, 2))
+    )
 
 
 @given(seed=st.integers(0, 2**32))

@@ -58,7 +58,8 @@ def test_the_authors_recipe_over_three_steps() -> None:
     step = train_step(
         parse(
             """graph net(%x: f32[5,3]) params(
-                 %f: f32[3,4] init=zeros eta=0.2, %h: f32[4,2] init=zeros, %k: f32[2] init=zeros fixed) {
+                 %f: f32[3,4] init=zeros eta=0.2, %h: f32[4,2] init=zeros,
+                 %k: f32[2] init=zeros fixed) {
                  %a = adder_dense(%x, %f) : f32[5,4]
                  %b = adder_dense(%a, %h) : f32[5,2]
                  %y = add(%b, %k) : f32[5,2]
