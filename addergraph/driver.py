@@ -5,8 +5,9 @@ The only module of this package that knows `passes` and `codegen`, and it import
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import DataError, ShapeError
 from .ir import Array, Graph
@@ -14,6 +15,7 @@ from .state import State, initial_weights
 
 if TYPE_CHECKING:
     from .codegen.jit import Built, Lowered, Program
+    from .codegen.native import NativeLibrary
     from .codegen.target import Target
     from .model import Model
     from .passes.ranges import Finding
@@ -53,10 +55,8 @@ def optimize(graph: Graph, observers: Sequence[Observer] = ()) -> Graph:
     return run(graph, observers=observers)
 
 
-def lower(
-    graph: Graph, target: Target, observers: Sequence[Observer] = ()
-) -> tuple[Graph, Lowered]:
-    """(setup graph, lowered main graph): pipeline, hoisting, memory plan.
+def lower(graph: Graph, target: Target, observers: Sequence[Observer] = ()) -> Lowered:
+    """The graph ready for code generation: pipeline, hoisting, memory plan.
 
     Raises ShapeError when the batch is open and the graph is not a loop over samples.
     """
@@ -82,7 +82,7 @@ def lower(
             main.name, main.inputs, graph.parameters, main.nodes, main.outputs, main.updates
         )
     plan = plan_memory(main, workspaces(main, target))
-    return setup, Lowered(graph, main, plan, target, batched)
+    return Lowered(graph, setup, main, plan, target, batched)
 
 
 def _mixing(graph: Graph) -> str:
@@ -117,43 +117,31 @@ def compile(
     from .codegen.jit import Program
 
     graph, weights = _source(graph, weights)
-    built, numbers = build(
-        graph, weights if state is None else state.views, batch=batch, target=target, cache=cache,
-        observers=observers,
-    )  # fmt: skip
+    built = build(graph, batch=batch, target=target, cache=cache, observers=observers)
+    graph = built.lowered.source
     if not graph.updates:
-        return Program(built, numbers, None, threads)
+        return Program(built, _required(graph, weights), None, threads)
     if state is None:
         state = State(graph.parameters)
-        state.load(numbers)
+        state.load(initial_weights(graph) if weights is None else weights)
     return Program(built, None, state, threads)
 
 
 def build(
     graph: Graph,
-    weights: Mapping[str, Array] | None,
     *,
     batch: int | None = None,
     target: str = "host",
     cache: bool = True,
     observers: Sequence[Observer] = (),
-) -> tuple[Built, Mapping[str, Array]]:
-    """(object with its facts, the numbers of every parameter of its main graph)."""
+) -> Built:
+    """The object file of a graph and its facts, for a machine that need not be this one."""
     from .codegen import jit
     from .codegen.target import target_named
-    from .interpreter import run_reference
-    from .state import bind_weights
 
     machine = target_named(target)
-    if batch is not None:
-        graph = graph.bind(batch)
-    if weights is None:
-        weights = _default_weights(graph)
-    numbers = dict(bind_weights(f'graph "{graph.name}"', graph.parameters, weights))
-    setup, lowered = lower(graph, machine, observers)
-    computed, _ = run_reference(setup, [], numbers)
-    numbers |= {v.name: a for v, a in zip(setup.outputs, computed, strict=True)}
-    return jit.build(lowered, use_cache=cache), numbers
+    lowered = lower(graph if batch is None else graph.bind(batch), machine, observers)
+    return jit.build(lowered, use_cache=cache)
 
 
 def _source(
@@ -166,19 +154,19 @@ def _source(
     return graph.graph(training=False), graph.weights
 
 
-def _default_weights(graph: Graph) -> Mapping[str, Array]:
-    if graph.parameters and not graph.updates:
+def _required(graph: Graph, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    if weights is None and graph.parameters:
         names = ", ".join(p.name for p in graph.parameters[:3])
         raise DataError(
             f'graph "{graph.name}" has parameters ({names}, ...): pass their numbers as '
             "weights={name: array}"
         )
-    return initial_weights(graph)
+    return weights or {}
 
 
-def load_native(folder: str) -> Any:
+def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
     """Loads an exported shared library, which runs native code: only load what you trust."""
-    from .codegen.aot import load
+    from .codegen.native import load
 
     return load(folder)
 

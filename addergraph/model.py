@@ -353,14 +353,18 @@ class Model:
         return result
 
     def _program(self, graph: Graph, threads: int) -> Any:
-        """The compiled network; compiled again when a weight has changed since."""
+        """The compiled network, with the weights as they are now."""
         digest = hashlib.blake2b()
         for array in self.weights.values():
             digest.update(np.ascontiguousarray(array).data)
-        key = (graph.inputs[0].type, threads, digest.digest())
-        if key not in self._programs:
-            self._programs = {key: compile_silently(graph, weights=self.weights, threads=threads)}
-        return self._programs[key]
+        key = (graph.inputs[0].type, threads)
+        program, current = self._programs.get(key, (None, b""))
+        if program is None:
+            program = compile_silently(graph, weights=self.weights, threads=threads)
+        elif current != digest.digest():
+            program.set_weights(self.weights)
+        self._programs[key] = program, digest.digest()
+        return program
 
     # --- description and files ------------------------------------------------------------------
 

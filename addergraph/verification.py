@@ -1,39 +1,73 @@
 """Native against reference: every output within what f32 rounding can explain, no tuned tolerances.
 
-The allowance is measured, not guessed. Each op has a closed-form bound on its own rounding error
-(`rounding_bound`); the reference is run again DRAWS times with every intermediate result moved by a
-random amount within its bound, and the largest deviation of an output tensor, doubled, is what the
-native output may differ by. Outputs that are not f32 must be equal wherever no draw changes them.
-
-Contractions of n terms, u = 2^-24: an adder in the direct form n u / (1 - nu) sum|x-f|; in the min form
-(n+1) u / (1 - (n+1)u) (2 sum min(x, f+) + sum x + sum|f|), which the first never exceeds when x >= 0.
+Each op has a closed-form bound on its own rounding error (`rounding.py`). How such errors travel
+to the outputs is sampled: the reference runs DRAWS more times, every result moved to a random
+corner of its bound, and an output may differ from the reference by twice the largest deviation seen
+in its tensor. A graph of one op gets exactly twice its bound. A graph that only moves data and does
+pointwise arithmetic has bound zero: its values must be equal, as must outputs that are not f32,
+where no draw changes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from .errors import DataError, VerificationError
 from .interpreter import bind_inputs
-from .ir import CONTRACTION, MOVEMENT, REDUCTION, Array, Graph, Node, Op
+from .intervals import value_ranges
+from .ir import Array, Graph, Node
+from .ops.fused import Fused
+from .rounding import Bound, rounding_bounds
 from .state import bind_weights
 from .types import f32
 
-if TYPE_CHECKING:
-    from .codegen.jit import Program
-
-U = 2.0**-24
 DRAWS = 4
+SLACK = 2.0  # the draws are a sample of the corners, not all of them
 PER_CALL = 16  # samples of one call of the program
+FEWEST = 16  # elements from which an output that hardly varies is worth a word
+
+
+class Runnable(Protocol):
+    """What `verify` needs of a program."""
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """The numbers of the graph's parameters."""
+
+    def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
+        """The outputs for `inputs`."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One element of an output that differs: its sample and index, and both values."""
+
+    sample: int
+    index: tuple[int, ...]
+    native: float
+    reference: float
+
+    def __str__(self) -> str:
+        place = ",".join(map(str, self.index))
+        return (
+            f"sample {self.sample} at [{place}]: native {self.native:.9g}, "
+            f"reference {self.reference:.9g}"
+        )
 
 
 @dataclass(frozen=True)
 class OutputReport:
-    """One output over all samples: largest difference, what was allowed, elements that differ."""
+    """One output over all samples.
+
+    error, allowed   of the call that came nearest to its bound, or went furthest beyond
+    different        how many of the `elements` differ in value at all
+    scale            the largest magnitude of the reference
+    worst            the element of the largest error; None where nothing differs
+    """
 
     name: str
     error: float
@@ -41,19 +75,30 @@ class OutputReport:
     different: int
     elements: int
     scale: float
+    worst: Difference | None
 
     @property
     def ok(self) -> bool:
         return self.error <= self.allowed
 
+    def __str__(self) -> str:
+        head = f"{'ok  ' if self.ok else 'FAIL'} %{self.name}: "
+        if not self.elements:
+            return head + "no elements"
+        text = (
+            f"{head}largest error {self.error:.3g}, allowed {self.allowed:.3g}, values up to "
+            f"{self.scale:.3g}; {self.different:,} of {self.elements:,} elements differ"
+        )
+        return text if self.ok or self.worst is None else f"{text}\n       {self.worst}"
+
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found. `mistrusted`: an output is almost all zeros or one value."""
+    """What `verify` found. `mistrusted`: outputs that hardly vary; agreement says little there."""
 
     graph: str
     samples: int
-    seed: int
+    seed: int | None
     outputs: tuple[OutputReport, ...]
     mistrusted: tuple[str, ...]
 
@@ -67,18 +112,14 @@ class Report:
             raise VerificationError(str(self))
 
     def __str__(self) -> str:
+        source = "given inputs" if self.seed is None else f"random inputs of seed {self.seed}"
         lines = [
-            f'verify "{self.graph}": {self.samples} samples, seed {self.seed}: '
+            f'verify "{self.graph}": {self.samples} samples, {source}: '
             f"{'passed' if self.ok else 'FAILED'}"
         ]
+        lines += [f"  {o}" for o in self.outputs]
         lines += [
-            f"  {'ok  ' if o.ok else 'FAIL'} %{o.name}: largest error {o.error:.3g}, "
-            f"allowed {o.allowed:.3g}, values up to {o.scale:.3g}, "
-            f"{o.different} of {o.elements} elements differ in some bit"
-            for o in self.outputs
-        ]
-        lines += [
-            f"  mistrusted: %{name} is nearly constant on these inputs; the check says little"
+            f"  mistrusted: %{name} is nearly constant on these inputs; its check says little"
             for name in self.mistrusted
         ]
         return "\n".join(lines)
@@ -86,7 +127,7 @@ class Report:
 
 def verify(
     graph: Graph,
-    program: Program,
+    program: Runnable,
     samples: int = 100,
     seed: int = 0,
     *,
@@ -94,9 +135,12 @@ def verify(
 ) -> Report:
     """Compares `program` with the NumPy reference of `graph`.
 
-    Inputs are drawn from N(0, 1) (integers from 0 to 3) with `seed`, unless `inputs` are given.
+    Inputs are drawn from N(0, 1) (integers from 0 to 3) with `seed`, unless `inputs` are given:
+    then these are the samples. A graph whose batch is bound takes `samples` whole batches.
     The program must have been compiled from `graph`, and brings the weights.
-    Raises DataError for programs with updates, whose calls change what they compute.
+
+    Raises DataError for programs with updates, whose calls change what they compute, and for a
+    number of samples below 1.
     """
     if graph.updates:
         raise DataError(f'graph "{graph.name}" updates parameters; verify its forward graph')
@@ -104,24 +148,58 @@ def verify(
         raise DataError(f"samples={samples} must be at least 1")
     rng = np.random.default_rng(seed)
     totals = [_Total(v.name) for v in graph.outputs]
+    calls = _draw(graph, samples, rng) if inputs is None else _split(graph, inputs)
     done = 0
-    while done < samples:
-        count = min(PER_CALL, samples - done) if graph.is_open else 1
-        given = inputs if inputs is not None else _draw(graph, count, rng)
-        batch, arrays = bind_inputs(graph, given)
-        _compare(graph, program, arrays, rng, totals)
-        done += count if inputs is None else samples
-    reports = tuple(t.report() for t in totals)
-    return Report(graph.name, samples, seed, reports, tuple(t.name for t in totals if t.dull))
+    for arrays, count in calls:
+        native = program.run(arrays)
+        reference = _Reference(graph, arrays, program.weights)
+        draws = [reference.draw(rng) for _ in range(DRAWS)]
+        for k, total in enumerate(totals):
+            total.add(native[k], reference.outputs[k], [d[k] for d in draws], done)
+        done += count
+    ranges = value_ranges(graph)
+    return Report(
+        graph.name,
+        done,
+        seed if inputs is None else None,
+        tuple(t.report() for t in totals),
+        tuple(t.name for t in totals if t.dull and not ranges[t.name].constant),
+    )
 
 
-def _draw(graph: Graph, count: int, rng: np.random.Generator) -> list[Array]:
-    drawn = []
-    for v in graph.inputs:
-        type = v.type.bind(count)
-        array = rng.normal(size=type.sizes) if type.dtype == f32 else rng.integers(0, 4, type.sizes)
-        drawn.append(array.astype(type.dtype.numpy))
-    return drawn
+Call = tuple[list[Array], int]  # the inputs of one call, and how many samples they are
+
+
+def _draw(graph: Graph, samples: int, rng: np.random.Generator) -> list[Call]:
+    sizes = [1] * samples
+    if graph.is_open:
+        sizes = [min(PER_CALL, samples - start) for start in range(0, samples, PER_CALL)]
+    calls = []
+    for count in sizes:
+        drawn = []
+        for type in (v.type.bind(count) for v in graph.inputs):
+            small = rng.integers(0, 2 if type.dtype.name == "bool" else 4, type.sizes)
+            array = rng.normal(size=type.sizes) if type.dtype == f32 else small
+            drawn.append(array.astype(type.dtype.numpy))
+        calls.append((drawn, count))
+    return calls
+
+
+def _split(graph: Graph, inputs: Sequence[object]) -> list[Call]:
+    """Given inputs in calls of PER_CALL samples, where samples are independent."""
+    batch, arrays = bind_inputs(graph, inputs)
+    if batch is None or not graph.per_sample:
+        return [(arrays, 1 if batch is None else batch)]
+    return [
+        (
+            [
+                a[start : start + PER_CALL] if v.type.is_open else a
+                for v, a in zip(graph.inputs, arrays, strict=True)
+            ],
+            min(PER_CALL, batch - start),
+        )
+        for start in range(0, batch, PER_CALL)
+    ]
 
 
 class _Total:
@@ -131,151 +209,113 @@ class _Total:
         self.name = name
         self.error = self.allowed = self.scale = 0.0
         self.different = self.elements = self.common = 0
+        self.worst: Difference | None = None
         self._margin = np.inf
 
-    def add(self, native: Array, reference: Array, draws: list[Array]) -> None:
+    def add(self, native: Array, reference: Array, draws: Sequence[Array], first: int) -> None:
+        """One call, whose samples count from `first`."""
         if not reference.size:
             return
-        exact = reference.astype("f8")
-        finite = np.isfinite(exact)
-        error = np.abs(native.astype("f8") - exact)[finite].max(initial=0.0)
-        moved = [np.abs(d.astype("f8") - exact)[finite].max(initial=0.0) for d in draws]
-        allowed = 2 * max(moved)
-        same_kind = np.array_equal(np.isnan(native), np.isnan(reference)) and np.array_equal(
-            native[np.isinf(reference)], reference[np.isinf(reference)]
-        )
-        if reference.dtype != np.float32:
+        differs = (native != reference) & ~(np.isnan(native) & np.isnan(reference))
+        if reference.dtype == np.float32:
+            errors = _errors(native, reference, differs)
+            allowed = SLACK * max(float(_errors(d, reference, None).max()) for d in draws)
+            finite = reference[np.isfinite(reference)]
+            self.scale = max(self.scale, float(np.abs(finite).max(initial=0.0)))
+        else:
             settled = np.logical_and.reduce([d == reference for d in draws])
-            error, allowed = float((native != reference)[settled].any()), 0.0
-        if not same_kind:
-            error = np.inf
-        self.scale = max(self.scale, float(np.abs(exact[finite]).max(initial=0.0)))
-        self.different += int((native != reference).sum() - np.isnan(reference).sum())
+            errors, allowed = (differs & settled).astype("f8"), 0.0
+            self.scale = max(self.scale, float(np.abs(reference.astype("f8")).max()))
+        self.different += int(differs.sum())
         self.elements += reference.size
-        _, counts = np.unique(reference, return_counts=True)
-        self.common += int(counts.max())
-        if allowed - error < self._margin:  # keep the call that came closest to failing
-            self._margin, self.error, self.allowed = allowed - error, float(error), float(allowed)
+        self.common += int(np.unique(reference, return_counts=True)[1].max())
+        error = float(errors.max())
+        if allowed - error < self._margin:
+            self._margin, self.error, self.allowed = allowed - error, error, allowed
+            self.worst = _worst(native, reference, errors, first) if error else None
 
     @property
     def dull(self) -> bool:
-        return self.elements >= 16 and self.common > 0.95 * self.elements
+        return self.elements >= FEWEST and self.common > 0.95 * self.elements
 
     def report(self) -> OutputReport:
         return OutputReport(
-            self.name, self.error, self.allowed, self.different, self.elements, self.scale
-        )
+            self.name, self.error, self.allowed, self.different, self.elements, self.scale,
+            self.worst,
+        )  # fmt: skip
 
 
-def _compare(
-    graph: Graph,
-    program: Program,
-    arrays: Sequence[Array],
-    rng: np.random.Generator,
-    totals: Sequence[_Total],
-) -> None:
-    native = program.run(arrays)
-    exact = _evaluate(graph, arrays, program.weights, None)
-    draws = [_evaluate(graph, arrays, program.weights, rng) for _ in range(DRAWS)]
-    for k, total in enumerate(totals):
-        total.add(native[k], exact[k], [d[k] for d in draws])
+def _errors(found: Array, reference: Array, differs: Array | None) -> Array:
+    """|found - reference|; with `differs`, inf where one of them is not finite and they differ.
+
+    Without it (for draws) such elements count nothing: overflow in a draw allows no error.
+    """
+    finite = np.isfinite(found) & np.isfinite(reference)
+    with np.errstate(invalid="ignore"):
+        errors = np.abs(found.astype("f8") - reference.astype("f8"))
+    return np.where(finite, errors, 0.0 if differs is None else np.where(differs, np.inf, 0.0))
 
 
-def _evaluate(
-    graph: Graph,
-    arrays: Sequence[Array],
-    weights: Mapping[str, Array],
-    noise: np.random.Generator | None,
+def _worst(native: Array, reference: Array, errors: Array, first: int) -> Difference:
+    index = tuple(int(i) for i in np.unravel_index(int(errors.argmax()), errors.shape))
+    sample = first + (index[0] if index else 0)
+    return Difference(sample, index, float(native[index]), float(reference[index]))
+
+
+Visit = Callable[[object, Node, Sequence[Array], Sequence[Array]], Sequence[Array]]
+
+
+class _Reference:
+    """The reference on one set of inputs, the rounding bound of each result, and draws."""
+
+    def __init__(self, graph: Graph, arrays: Sequence[Array], weights: Mapping[str, Array]) -> None:
+        batch, _ = bind_inputs(graph, arrays)
+        self._graph = graph if batch is None else graph.bind(batch)
+        numbers = bind_weights(f'graph "{graph.name}"', graph.parameters, weights)
+        self._start = [*arrays, *numbers.values()]
+        self._bounds: dict[object, tuple[Bound, ...]] = {}
+        self.outputs = _walk(self._graph, self._start, self._note, ())
+
+    def draw(self, rng: np.random.Generator) -> list[Array]:
+        """The outputs when every result moves to a random corner of its bound."""
+
+        def move(
+            key: object, node: Node, operands: Sequence[Array], results: Sequence[Array]
+        ) -> Sequence[Array]:
+            return [_moved(r, b, rng) for r, b in zip(results, self._bounds[key], strict=True)]
+
+        return _walk(self._graph, self._start, move, ())
+
+    def _note(
+        self, key: object, node: Node, operands: Sequence[Array], results: Sequence[Array]
+    ) -> Sequence[Array]:
+        self._bounds[key] = rounding_bounds(node.op, operands, results)
+        return results
+
+
+def _moved(result: Array, bound: Bound, rng: np.random.Generator) -> Array:
+    if result.dtype != np.float32 or (isinstance(bound, float) and bound == 0.0):
+        return result
+    shift = rng.choice((-1.0, 1.0), result.shape) * bound
+    with np.errstate(over="ignore"):
+        return np.where(np.isfinite(shift), result + shift, result).astype(np.float32)
+
+
+def _walk(
+    graph: Graph, arrays: Sequence[Array], visit: Visit, path: tuple[int, ...]
 ) -> list[Array]:
-    """The outputs by NumPy, each result moved by random rounding errors if `noise` is given."""
-    batch, _ = bind_inputs(graph, arrays)
-    bound = graph if batch is None else graph.bind(batch)
-    known = {v.name: a for v, a in zip(bound.inputs, arrays, strict=True)}
-    known |= bind_weights(f'graph "{graph.name}"', bound.parameters, weights)
-    for node in bound.nodes:
-        operands = [known[v.name] for v in node.inputs]
-        with np.errstate(all="ignore"):
-            results = node.op.reference(*operands)
-            if noise is not None:
-                results = _moved(node, operands, results, noise)
-        known |= {v.name: r for v, r in zip(node.outputs, results, strict=True)}
-    return [known[v.name] for v in bound.outputs]
+    """The outputs of a bound graph, each node's results as `visit` returns them.
 
-
-def _moved(
-    node: Node, operands: Sequence[Array], results: Sequence[Array], rng: np.random.Generator
-) -> tuple[Array, ...]:
-    moved = []
-    for result in results:
-        if result.dtype != np.float32:
-            moved.append(result)
-            continue
-        bound = rounding_bound(node.op, operands, result)
-        shift = rng.uniform(-1.0, 1.0, result.shape) * bound
-        moved.append(np.where(np.isfinite(shift), result + shift, result).astype(np.float32))
-    return tuple(moved)
-
-
-def rounding_bound(op: Op, operands: Sequence[Array], result: Array) -> Array | float:
-    """How far f32 evaluation of `op` may be from `result`, element by element."""
-    size = np.abs(result.astype("f8"))
-    if op.kind == MOVEMENT:
-        return 0.0
-    if op.kind == CONTRACTION:
-        return _contraction_bound(op, operands, size)
-    if op.kind == REDUCTION:
-        return _reduction_bound(op, operands, size)
-    if op.name == "batch_norm":
-        x, mean, variance, gamma, beta = (np.abs(a.astype("f8")) for a in operands)
-        scale = gamma / np.sqrt(variance + getattr(op, "epsilon", 0.0))
-        return np.asarray(8 * U * ((x + mean) * scale + beta))
-    if op.name in ("add", "sub"):
-        # A tail is computed as y * scale + shift: cancellation leaves the operands' rounding.
-        a, b = (np.abs(v.astype("f8")) for v in operands)
-        return np.asarray(2 * U * (a + b))
-    return np.asarray(4 * U * size)
-
-
-def _contraction_bound(op: Op, operands: Sequence[Array], size: Array) -> Array | float:
-    """n terms summed in some order: n u / (1 - nu) times the sum of their magnitudes."""
-    arrays = [np.abs(a) for a in operands]
-    if op.name.startswith("adder"):
-        sums = _adder_magnitude(op, operands, arrays, size)
-    else:
-        sums = op.reference(*arrays)[0].astype("f8")
-    terms = max(a.size // max(1, a.shape[-1]) for a in operands)
-    if not op.name.endswith("_filter"):
-        terms = operands[-1 if "grad" in op.name else 1].size // max(1, operands[1].shape[-1])
-    n = terms + 4
-    return np.asarray(n * U / (1 - n * U) * sums)
-
-
-def _adder_magnitude(
-    op: Op, operands: Sequence[Array], arrays: Sequence[Array], size: Array
-) -> Array:
-    """The sum that multiplies n u in an adder op's bound."""
-    if op.name.endswith("_grad_input"):
-        g, x, f = arrays
-        return op.reference(g, np.zeros_like(x), np.full_like(f, 2.0))[0].astype("f8")
-    if op.name.endswith("_grad_filter"):
-        g, x, f = arrays
-        return op.reference(g, x, -f)[0].astype("f8")
-    x, f = operands[:2]
-    if x.size and not x.min() >= 0:
-        return size
-    # sum x + sum|f| = sum|x - (-|f|)|, and 2 sum min(x, f+) is at most twice that.
-    return -3.0 * op.reference(x, -np.abs(f))[0].astype("f8")
-
-
-def _reduction_bound(op: Op, operands: Sequence[Array], size: Array) -> Array | float:
-    x = operands[0]
-    reduced = x.size / max(1, size.size)
-    if op.name in ("reduce_max", "max_pool2d"):
-        return 0.0
-    if op.name in ("reduce_sum", "reduce_mean", "avg_pool2d", "global_avg_pool"):
-        n = reduced + 4
-        return np.asarray(n * U * op.reference(np.abs(x))[0].astype("f8"))
-    if op.name == "softmax":
-        return np.asarray((x.shape[-1] + 16) * U * size)
-    largest = float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
-    return np.asarray((reduced + 16) * U * (size + largest))
+    Fused bodies are walked too; a node's key is its path of positions.
+    """
+    known = dict(zip((*graph.inputs, *graph.parameters), arrays, strict=True))
+    for position, node in enumerate(graph.nodes):
+        operands, key = [known[v] for v in node.inputs], (*path, position)
+        results: Sequence[Array]
+        if isinstance(node.op, Fused):
+            results = _walk(node.op.body, operands, visit, key)
+        else:
+            with np.errstate(all="ignore"):
+                results = visit(key, node, operands, node.op.reference(*operands))
+        known.update(zip(node.outputs, results, strict=True))
+    return [known[v] for v in graph.outputs]

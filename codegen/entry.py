@@ -102,7 +102,9 @@ class _Entries:
     ) -> None:
         self.made, self.interface, self.body = made, interface, body
         self.weights_bytes = weights_bytes
-        self.weights, self.golden, self.described = map(self._external, data_symbols(interface.prefix))
+        self.weights, self.golden, self.described = map(
+            self._external, data_symbols(interface.prefix)
+        )
 
     def run(self, name: str) -> None:
         e, arguments = self._function(name, len(self.interface.arguments) + 1)
@@ -157,7 +159,7 @@ class _Entries:
 
     def _external(self, symbol: str) -> Any:
         made = ir.GlobalVariable(self.made.module, I8, symbol)
-        made.linkage, made.global_constant = "external hidden", True
+        made.linkage, made.storage_class, made.global_constant = "external", "hidden", True
         return made
 
     def _function(self, name: str, pointers: int, integers: int = 0) -> tuple[Emitter, list[Any]]:

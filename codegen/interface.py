@@ -23,7 +23,7 @@ OK, NULL_POINTER, MISALIGNED_ARENA, BAD_THREAD, DAMAGED_WEIGHTS, WRONG_BITS, NO_
 CODES: dict[int, tuple[str, str]] = {
     OK: ("OK", "success"),
     NULL_POINTER: ("ERROR_NULL", "a pointer is NULL"),
-    MISALIGNED_ARENA: ("ERROR_ARENA", "the arena is not aligned to ARENA_ALIGN bytes"),
+    MISALIGNED_ARENA: ("ERROR_ARENA", f"the arena is not aligned to {ALIGNMENT} bytes"),
     BAD_THREAD: ("ERROR_THREAD", "not 0 <= thread < threads"),
     DAMAGED_WEIGHTS: ("ERROR_WEIGHTS", "selftest: the weights differ from their checksum"),
     WRONG_BITS: ("ERROR_BITS", "selftest: the outputs differ from the golden ones"),
@@ -31,24 +31,26 @@ CODES: dict[int, tuple[str, str]] = {
 }
 C_TYPES = {"f32": "float", "i32": "int32_t", "u8": "uint8_t", "i8": "int8_t", "bool": "uint8_t"}
 
-# Words of C99 and C++23, names that <stdint.h> defines, and names that compilers or the usual headers
-# define as macros.
-_WORDS = frozenset(
-    """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
+# Words of C99 and C++23, names that <stdint.h> defines, and names that compilers or the usual
+# headers define as macros.
+_WORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
     char32_t class co_await co_return co_yield compl concept const const_cast consteval constexpr
-    constinit continue decltype default delete do double dynamic_cast else enum explicit export extern
-    false float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr
-    operator or or_eq private protected public register reinterpret_cast requires restrict return short
-    signed sizeof static static_assert static_cast struct switch template this thread_local throw true
-    try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq
-    int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t
-    assert complex errno imaginary linux main unix NULL EOF I stdin stdout stderr""".split()
-)
-_HEADERS = frozenset(
-    """assert complex ctype errno fenv float inttypes iso646 limits locale malloc math memory setjmp
+    constinit continue decltype default delete do double dynamic_cast else enum explicit export
+    extern false float for friend goto if inline int long mutable namespace new noexcept not not_eq
+    nullptr operator or or_eq private protected public register reinterpret_cast requires restrict
+    return short signed sizeof static static_assert static_cast struct switch template this
+    thread_local throw true try typedef typeid typename union unsigned using virtual void volatile
+    wchar_t while xor xor_eq int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t
+    assert complex errno imaginary linux main unix NULL EOF I stdin stdout stderr
+"""
+RESERVED_WORDS = frozenset(_WORDS.split())
+_HEADERS = """
+    assert complex ctype errno fenv float inttypes iso646 limits locale malloc math memory setjmp
     signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
-    tgmath threads time uchar unistd wchar wctype""".split()
-)
+    tgmath threads time uchar unistd wchar wctype
+"""
+SYSTEM_HEADERS = frozenset(_HEADERS.split())
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,7 @@ def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
     prefix = _prefix(name or lowered.source.name)
     main, source = lowered.main, lowered.source
     names = _names((*source.inputs, *source.outputs), (*main.inputs, *main.outputs))
-    ends = zip(
-        names, (*source.inputs, *source.outputs), (*main.inputs, *main.outputs), strict=True
-    )
+    ends = zip(names, (*source.inputs, *source.outputs), (*main.inputs, *main.outputs), strict=True)
     made = tuple(Argument(n, identifier(n), s.type, m.type) for n, s, m in ends)
     count = len(main.inputs)
     run_bytes = align(max(ALIGNMENT, lowered.plan.arena_bytes))
@@ -140,7 +140,7 @@ def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
 def identifier(name: str) -> str:
     """`name` as a C identifier."""
     made = re.sub(r"[^A-Za-z0-9_]+", "_", name)
-    if made in _WORDS:
+    if made in RESERVED_WORDS:
         return f"{made}_"
     # File-level names that start with an underscore belong to the compiler.
     return f"v{made}" if not made or made[0] in "0123456789_" else made
@@ -149,7 +149,7 @@ def identifier(name: str) -> str:
 def _prefix(name: str) -> str:
     """`name` as the start of symbols and file names."""
     made = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
-    if not made or made[0].isdigit() or made.lower() in _HEADERS:
+    if not made or made[0].isdigit() or made.lower() in SYSTEM_HEADERS:
         return f"net_{made}".rstrip("_")
     return made
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from addergraph.errors import CodegenError, TargetError
-from addergraph.interpreter import bind_inputs
+from addergraph.errors import CodegenError, DataError, TargetError
+from addergraph.interpreter import bind_inputs, run_reference
 from addergraph.ir import Array, Graph
 from addergraph.plan import MemoryPlan
-from addergraph.state import State, aligned_bytes
+from addergraph.state import State, aligned_bytes, bind_weights
 
 from . import cache, llvm
 from .module import ProgramFacts, WeightEntry, emit_program, pack_weights
 from .target import Target, runnable
+
+if TYPE_CHECKING:
+    from .aot import Exported
 
 FORMAT = 1  # of cached facts and of the calling convention: bump when either changes
 
@@ -29,12 +33,14 @@ class Lowered:
     """A graph after the passes, with everything that code generation needs.
 
     source   the graph as it was given (its batch may be open)
+    setup    what depends on parameters alone: run once by NumPy when weights are set
     main     what runs natively, bound; for an open batch: one sample of it
     plan     where main's values live
     batched  which of main's inputs and outputs advance from sample to sample; None if bound
     """
 
     source: Graph
+    setup: Graph
     main: Graph
     plan: MemoryPlan
     target: Target
@@ -74,6 +80,18 @@ def _facts(raw: Any) -> ProgramFacts:
     return ProgramFacts(entries, raw["weights_bytes"], raw["kernels"])
 
 
+def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The numbers of every parameter of `lowered.main`: those given, and what `setup` makes of them.
+
+    Raises DataError or ShapeError, naming the parameter, when `weights` do not fit the source graph.
+    """
+    source = lowered.source
+    numbers = bind_weights(f'graph "{source.name}"', source.parameters, weights)
+    computed, _ = run_reference(lowered.setup, [], numbers)
+    made = {v.name: a for v, a in zip(lowered.setup.outputs, computed, strict=True)}
+    return {p.name: {**numbers, **made}[p.name] for p in lowered.main.parameters}
+
+
 class Program:
     """A compiled graph: call it on arrays, get arrays.
 
@@ -97,15 +115,12 @@ class Program:
                 "export it instead, or compile for the host"
             )
         self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
-        self.weights = dict(weights or {}) if state is None else state.views
         self.arena_bytes = max(64, lowered.plan.arena_bytes)
+        self.weights: dict[str, Array] = {}
         if state is None:
-            assert weights is not None
-            self._weights = pack_weights(
-                built.facts, lowered.main, lowered.plan, lowered.target, weights
-            )
+            self.set_weights(weights or {})
         else:
-            self._weights = state.blob
+            self.weights, self._weights = state.views, state.blob
         self._loaded = llvm.LoadedObject(built.code, lowered.target)
         pointers = [ctypes.c_void_p] * 3
         integers = [ctypes.c_int64] * 3
@@ -114,6 +129,21 @@ class Program:
         self._turn = threading.Lock()
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
+        """New numbers for the parameters, without compiling again; copied.
+
+        Calls that are running may still use the old ones. Raises DataError for missing names or a
+        program with updates, whose weights live in its state, and ShapeError for wrong shapes.
+        """
+        if self.state is not None:
+            raise DataError("a program with updates keeps its weights in program.state")
+        built, lowered = self.built, self.built.lowered
+        numbers = main_weights(lowered, weights)
+        self._weights = pack_weights(
+            built.facts, lowered.main, lowered.plan, lowered.target, numbers
+        )
+        self.weights = {p.name: weights[p.name].copy() for p in lowered.source.parameters}
+
     def __call__(self, *inputs: object) -> Array | tuple[Array, ...]:
         """The outputs for `inputs`: one array, or a tuple where the graph has several.
 
@@ -121,6 +151,19 @@ class Program:
         """
         outputs = self.run(inputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        shared: bool | None = None,
+    ) -> Exported:
+        """Writes this program and its weights as a C library; see `aot.export`."""
+        from .aot import export
+
+        return export(self.built, self.weights, folder, name=name, seed=seed, shared=shared)
 
     def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
         """As a call, but always a tuple."""

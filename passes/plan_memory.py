@@ -178,16 +178,17 @@ class _Planner:
         return Placement("weights", layout, offset=self.offsets[parameter.name])
 
     def _replaced_parameter(self, time: int, node: Node, v: Value, halo: Halo) -> Parameter | None:
-        """The parameter whose memory `v` may be computed into, where it is an update's value."""
-        parameters = self.updated.get(v, [])
-        if len(parameters) != 1 or halo != DENSE:
+        """A parameter whose memory `v` may be computed into, where it is an update's value."""
+        if halo != DENSE:
             return None
-        views = self.views[parameters[0]]
-        if any(self.last[view] > time for view in views):
-            return None
-        reads_now = [operand for operand in node.inputs if operand in views]
-        elementwise = is_pointwise(node.op) and all(r.type == v.type for r in reads_now)
-        return parameters[0] if elementwise or not reads_now else None
+        for parameter in self.updated.get(v, []):
+            views = self.views[parameter]
+            reads_now = [operand for operand in node.inputs if operand in views]
+            elementwise = is_pointwise(node.op) and all(r.type == v.type for r in reads_now)
+            read_later = any(self.last[view] > time for view in views)
+            if not read_later and (elementwise or not reads_now):
+                return parameter
+        return None
 
     def _alias(self, node: Node, v: Value) -> Placement | _InArena | None:
         """The operand's own memory, where `v` is a reshape of a dense buffer.

@@ -22,7 +22,7 @@ from addergraph.ops.reshape import Flatten, Reshape
 from addergraph.ops.slice import Slice
 from addergraph.ops.transpose import Transpose
 from addergraph.plan import Layout
-from addergraph.types import DType, bool_, f32
+from addergraph.types import DType, f32, i8, u8
 
 from ..builder import Emitter, Register, constant, element_type, vector
 from ..target import Target
@@ -49,13 +49,9 @@ def _stored(value: float, dtype: DType) -> float | int:
     """`value` as a register of `dtype` holds it: f32 rounded, integers in two's complement."""
     if dtype == f32:
         return float(np.float32(value))
-    return (
-        int(value)
-        if dtype == bool_
-        else (int(value) + 128) % 256 - 128
-        if dtype.itemsize == 1
-        else int(value)
-    )
+    if dtype in (u8, i8):
+        return (int(value) + 128) % 256 - 128
+    return int(value)
 
 
 def emit_zero_halo(e: Emitter, operand: Operand, pointer: Any) -> None:

@@ -1,7 +1,7 @@
 """softmax and softmax_cross_entropy: one row of the last axis at a time, threads over rows.
 
     y[t] = e^(x[t] - m) / s              m = max x,  s = sum_t e^(x[t] - m)
-    loss = (sum p) (m + ln s) - sum p z
+    loss = (sum p) ln s + sum p (m - z)
 
 Lanes run along the row and tails are masked: lanes past the end count as -inf for the maximum and
 as 0 for the sums. The differences x - m and the exponentials are f32, sums are f64 and end in a
@@ -137,6 +137,7 @@ class SoftmaxCrossEntropyKernel(Kernel):
 
     def _loss(self, e: Emitter, row: _Row, logits: Any, targets: Any) -> Register:
         b, m = e.b, row.maximum(logits)
+        wide_m = e.splat(e.widen(m), e.lanes)
 
         def add(offset: Index, active: int, totals: list[Register]) -> list[Register]:
             z, p = (
@@ -144,10 +145,11 @@ class SoftmaxCrossEntropyKernel(Kernel):
                 for a in (logits, targets)
             )
             power = e.widen(row.exponential(logits, offset, active, m))
-            return [b.fadd(a, t) for a, t in zip(totals, (power, p, b.fmul(p, z)), strict=True)]
+            terms = (power, p, b.fmul(p, b.fsub(wide_m, z)))
+            return [b.fadd(a, t) for a, t in zip(totals, terms, strict=True)]
 
-        s, weight, picked = (e.tree_sum(t) for t in row.fold([row.zero()] * 3, add))
+        s, weight, below = (e.tree_sum(t) for t in row.fold([row.zero()] * 3, add))
         near = e.narrow(s)
         rest = b.fdiv(b.fsub(s, e.widen(near)), e.widen(near))
         log = b.fadd(e.widen(emit_log(e, near)), rest)
-        return b.fsub(b.fmul(weight, b.fadd(e.widen(m), log)), picked)
+        return b.fadd(b.fmul(weight, log), below)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,12 +29,15 @@ from addergraph.plan import Layout, align
 from addergraph.types import DTYPES, TensorType
 
 HERE: tuple[str, ...] = tuple(t.name for t in (*X86_LEVELS, TARGETS["toy"]) if runnable(t))
+# Each with 1 to 3 threads, taking turns.
+RUNS: tuple[tuple[str, int], ...] = tuple((t, 1 + i % 3) for i, t in enumerate(HERE))
 GARBAGE = 0xA5  # as f32 a small negative number, as bool neither 0 nor 1
 BARRIER_BYTES = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PAGE = mmap.PAGESIZE
 _PROT_NONE, _PROT_READ = 0, 1
+_SYMBOL_TABLE = 2  # a section type of ELF
 
 
 def run_call(
@@ -116,7 +120,7 @@ def guarded(nbytes: int, right: bool, fill: int = GARBAGE) -> Iterator[_Buffer]:
     _protect(base + (pages + 1) * _PAGE, _PAGE, _PROT_NONE)
     address = base + _PAGE + (pages * _PAGE - nbytes if right else 0)
     memory = (ctypes.c_uint8 * nbytes).from_address(address)
-    buffer = _Buffer(address, np.frombuffer(memory, np.uint8), base + _PAGE, pages * _PAGE)
+    buffer = _Buffer(address, np.ctypeslib.as_array(memory), base + _PAGE, pages * _PAGE)
     buffer.bytes[:] = fill
     yield buffer  # the mapping lives as long as someone refers to it
 
@@ -169,8 +173,28 @@ def _place(buffer: _Buffer, operand: Operand, read: Halo, value: Array) -> None:
 
 @functools.cache
 def _compiled(call: Call) -> tuple[LoadedObject, int]:
-    loaded = LoadedObject(compile_object(standalone(call), call.target), call.target)
+    code = compile_object(standalone(call), call.target)
+    assert not undefined_symbols(code), "emitted code calls a library"
+    loaded = LoadedObject(code, call.target)
     return loaded, loaded.address("kernel")
+
+
+def undefined_symbols(code: bytes) -> set[str]:
+    """What a 64-bit little-endian ELF object expects others to define."""
+    table, size, count = (
+        int.from_bytes(code[at : at + width], "little") for at, width in ((40, 8), (58, 2), (60, 2))
+    )
+    headers = [struct.unpack_from("<IIQQQQIIQQ", code, table + i * size) for i in range(count)]
+    missing = set()
+    for _, kind, _, _, offset, nbytes, link, _, _, entry in headers:
+        if kind != _SYMBOL_TABLE:
+            continue
+        names = headers[link][4]
+        for at in range(offset + entry, offset + nbytes, entry):
+            name, _, _, section = struct.unpack_from("<IBBH", code, at)
+            if section == 0:
+                missing.add(code[names + name :].split(b"\0", 1)[0].decode())
+    return missing
 
 
 def _run(
@@ -248,8 +272,3 @@ def _execute(address: int, pointers: Sequence[int], threads: int) -> None:
 
 def _dtype(array: Array) -> Any:
     return next(d for d in DTYPES.values() if d.numpy == array.dtype)
-
-
-def runs(threads: Sequence[int] = (1, 2, 3)) -> list[tuple[str, int]]:
-    """Every target once, with the thread counts taking turns."""
-    return [(t, threads[i % len(threads)]) for i, t in enumerate(HERE)]

@@ -128,7 +128,7 @@ class Machine:
             return
         first = self.plan.workspaces[node.name]
         last = first + self.workspaces[node.name]
-        assert first % ALIGNMENT == 0 and HEADER <= first and last <= self.plan.arena_bytes
+        assert first % ALIGNMENT == 0 and first >= HEADER and last <= self.plan.arena_bytes
         self.buffers["arena", 0][first:last] = GARBAGE
         self.stamps["arena", 0][first:last] = "workspace"
 
@@ -145,7 +145,7 @@ class Machine:
 
     def stamp(self, place: Placement, type: TensorType, stamp: str) -> None:
         key, first, last = extent(place, type)
-        assert 0 <= first and last <= len(self.buffers[key])
+        assert first >= 0 and last <= len(self.buffers[key])
         if place.space == "arena":
             assert first >= HEADER and first % ALIGNMENT == 0
         self.stamps[key][first:last] = stamp
@@ -181,7 +181,7 @@ def overlap(a: Placement, a_type: TensorType, b: Placement, b_type: TensorType) 
 
 
 def live_bytes(graph: Graph, plan: MemoryPlan, workspaces: Mapping[str, int]) -> int:
-    """The most bytes that distinct arena buffers of live values take at any node, by brute force."""
+    """The most bytes that the arena buffers of live values take at any node, by brute force."""
     most = 0
     for time, node in enumerate(graph.nodes):
         live = {

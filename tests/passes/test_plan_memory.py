@@ -150,7 +150,7 @@ PADDED = """graph g(%x: f32[1,4,4,2]) params(%f: f32[3,3,2,2], %h: f32[2,1,2,2])
     return %sum, %flat {more} }}"""
 
 
-def test_halo_is_the_largest_that_a_reader_wants_and_a_reshape_of_it_copies() -> None:
+def test_halo_is_the_largest_that_a_reader_wants() -> None:
     plan = planned(PADDED.format(first="%a = relu(%x) : f32[1,4,4,2]", more=""))
     assert plan.placements["a"].layout.halo == Halo(1, 1, 1, 1)
     assert plan.staged == {}
@@ -166,6 +166,36 @@ def test_inputs_and_outputs_are_staged_with_what_each_reader_wants(first: str) -
         ("y", 0): Halo(1, 1, 1, 1),
         ("z", 0): Halo(0, 1, 0, 0),
     }
+
+
+def test_a_reshape_of_a_haloed_buffer_copies() -> None:
+    plan = planned(
+        """graph g(%x: f32[1,4,4,2]) params(%f: f32[3,3,2,2]) {
+        %a = relu(%x) : f32[1,4,4,2]
+        %flat = flatten(%a) : f32[1,32]
+        %s = reduce_max(%flat) axes=(1) : f32[1]
+        %y = adder2d(%a, %f) padding=(1,1,1,1) : f32[1,4,4,2]
+        return %s, %y }"""
+    )
+    offsets = arena_offsets(plan)
+    assert offsets["a"] != offsets["flat"] and not plan.placements["a"].layout.dense
+
+
+def test_two_results_never_take_one_operand() -> None:
+    plan = planned(
+        """graph g(%x: f32[4]) {
+        %a = relu(%x) : f32[4]
+        %dead, %b = fused(%a) : f32[4], f32[4] {
+          graph body(%a0: f32[4]) {
+            %v0 = neg(%a0) : f32[4]
+            %v1 = abs(%a0) : f32[4]
+            return %v0, %v1
+          } }
+        %c = neg(%b) : f32[4]
+        return %c }"""
+    )
+    offsets = arena_offsets(plan)
+    assert offsets["a"] == offsets["dead"] != offsets["b"]
 
 
 def test_a_fused_contraction_reads_its_residual_inside_the_halo() -> None:
@@ -216,13 +246,24 @@ def test_updates_are_computed_in_the_parameters_place() -> None:
         "%v = matmul(%p, %x) : f32[3,3] %y = relu(%x) : f32[3,3]",  # read out of step
         "%v = neg(%p) : f32[3,3] %w = reshape(%p) shape=(9) : f32[9] %y = neg(%x) : f32[3,3]",
         "%w = reshape(%p) shape=(9) : f32[9] %v = neg(%p) : f32[3,3] %y = neg(%w) : f32[9]",
-        "%v = neg(%p) : f32[3,3] %y = abs(%v) : f32[3,3] update %q <- %v",  # two parameters
     ],
 )
 def test_updates_that_must_be_copied(nodes: str) -> None:
     text = f"graph g(%x: f32[3,3]) params(%p: f32[3,3], %q: f32[3,3]) {{ {nodes} "
     plan = planned(f"{text} update %p <- %v return %y }}")
     assert ("v", "p") in plan.copies
+
+
+def test_of_two_parameters_with_one_new_value_one_is_copied() -> None:
+    plan = planned(
+        """graph g(%x: f32[3]) params(%p: f32[3], %q: f32[3]) {
+        %v = neg(%p) : f32[3]
+        %y = abs(%v) : f32[3]
+        update %p <- %v
+        update %q <- %v
+        return %y }"""
+    )
+    assert plan.copies == (("v", "q"),)
 
 
 def test_an_update_that_is_also_an_output_is_copied_from_there() -> None:

@@ -1,0 +1,282 @@
+"""Ahead of time: a built graph becomes a C library in a folder.
+
+    net.o              code: the kernels and the C entry points (see entry.py)
+    net_data.o         data: weights, golden outputs, metadata
+    libnet.a           both
+    libnet.so          both, linked, where there is a C compiler
+    net.h              the C99 header
+    metadata.json      what the library is, with the SHA-256 of every file
+    example/main.c     a program that runs it, and its Makefile
+
+The bytes of every file follow from the graph, its weights, the target and the versions of
+AdderGraph and LLVM (and for the shared library from the linker): no dates, no paths.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from addergraph.errors import StorageError, ToolchainError, UnsupportedError
+from addergraph.ir import Array
+from addergraph.plan import ALIGNMENT
+from addergraph.storage import atomic_write
+from addergraph.types import TensorType
+
+from . import header, llvm
+from .archive import Member, archive
+from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
+from .interface import ABI_VERSION, Argument, Interface, interface_of, sha256
+from .jit import Built, Program, main_weights
+from .module import pack_weights
+from .target import Target, host, runnable
+
+FORMAT = 1  # of metadata.json
+LINK_FLAGS = (
+    "-shared", "-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where the files of an exported library are. No shared library without a C compiler."""
+
+    code: Path
+    data: Path
+    archive: Path
+    shared: Path | None
+    header: Path
+    metadata: Path
+    example: Path
+
+
+@dataclass(frozen=True)
+class _Golden:
+    """Inputs drawn from `seed`, and the bits that this target gives for them."""
+
+    seed: int
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+
+def export(
+    built: Built,
+    weights: Mapping[str, Array],
+    folder: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    shared: bool | None = None,
+) -> Exported:
+    """Writes `built` with its weights as a C library into `folder`, which is made if need be.
+
+    weights  the numbers of the source graph's parameters
+    name     of the library, else the graph's; made a C identifier
+    seed     of the inputs that the self-test runs on; where this machine cannot run the target
+             there are none, and the self-test says so
+    shared   whether to link a shared library: None if there is a C compiler, True or an error
+
+    Raises UnsupportedError for a graph with updates or clashing names, DataError or ShapeError for
+    weights that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
+    StorageError when the folder cannot be written.
+    """
+    lowered = built.lowered
+    if lowered.main.updates:
+        raise UnsupportedError(
+            f'graph "{lowered.source.name}" updates its parameters, which an exported library '
+            "holds read-only; export the inference graph, for example model.graph(training=False)"
+        )
+    interface = interface_of(lowered, name)
+    where = _made_folder(folder)
+    compiler = _compiler(lowered.target) if shared is not False else None
+    if shared and compiler is None:
+        raise ToolchainError(
+            f'no C compiler for "{lowered.target.name}": looked for '
+            f"{_compiler_name(lowered.target)} on the PATH; install one, or export with shared=False"
+        )
+    files = _files(built, weights, interface, seed)
+    library = f"lib{interface.prefix}.so"
+    if compiler is not None:
+        files[library] = _linked(compiler, interface.prefix, files)
+    _write(where, interface, files, _why_not_shared(lowered.target, shared, compiler))
+    p = interface.prefix
+    return Exported(
+        where / f"{p}.o", where / f"{p}_data.o", where / f"lib{p}.a",
+        where / library if compiler is not None else None,
+        where / f"{p}.h", where / "metadata.json", where / "example" / "main.c",
+    )  # fmt: skip
+
+
+def _files(
+    built: Built, weights: Mapping[str, Array], interface: Interface, seed: int
+) -> dict[str, bytes]:
+    """Name -> content of everything but the shared library and metadata.json."""
+    lowered, prefix = built.lowered, interface.prefix
+    golden = _golden(built, weights, interface, seed) if runnable(lowered.target) else None
+    text, facts = emit_library(lowered, interface, golden=golden is not None)
+    numbers = main_weights(lowered, weights)
+    packed = pack_weights(facts, lowered.main, lowered.plan, lowered.target, numbers)
+    ends = (golden.inputs, golden.outputs) if golden else ((), ())
+    metadata = _canonical(_metadata(built, interface, packed, golden))
+    data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
+    code_object = llvm.compile_object(text, lowered.target)
+    data_object = llvm.compile_object(data, lowered.target)
+    members = [
+        Member(f"{prefix}.o", code_object, api_symbols(prefix)),
+        Member(f"{prefix}_data.o", data_object, data_symbols(prefix)),
+    ]
+    return {
+        f"{prefix}.o": code_object,
+        f"{prefix}_data.o": data_object,
+        f"lib{prefix}.a": archive(members),
+        f"{prefix}.h": header.header(interface, golden=golden is not None).encode(),
+        "example/main.c": header.example(interface).encode(),
+        "example/Makefile": header.makefile(interface).encode(),
+        "metadata.json": metadata,
+    }
+
+
+def _golden(built: Built, weights: Mapping[str, Array], interface: Interface, seed: int) -> _Golden:
+    rng = np.random.default_rng(seed)
+    inputs = tuple(_drawn(rng, a.type) for a in interface.inputs)
+    return _Golden(seed, inputs, Program(built, weights, None, 1).run(inputs))
+
+
+def _drawn(rng: np.random.Generator, type: TensorType) -> Array:
+    match type.dtype.name:
+        case "f32":
+            return rng.standard_normal(type.sizes, np.float32)
+        case "bool":
+            return rng.integers(0, 2, type.sizes).astype(np.bool_)
+        case _:
+            limits = np.iinfo(str(type.dtype.numpy))
+            low, high = max(limits.min, -128), min(limits.max, 255)
+            return rng.integers(low, high, type.sizes, type.dtype.numpy, endpoint=True)
+
+
+# -- metadata ------------------------------------------------------------------------------------
+
+
+def _metadata(
+    built: Built, interface: Interface, packed: Array, golden: _Golden | None
+) -> dict[str, Any]:
+    """What the library says of itself."""
+    from addergraph import __version__
+
+    target = built.lowered.target
+    return {
+        "abi_version": ABI_VERSION,
+        "arena_align": ALIGNMENT,
+        "arena_bytes": interface.arena_bytes,
+        "format": FORMAT,
+        "golden": None if golden is None else {"seed": golden.seed},
+        "graph": interface.graph,
+        "inputs": [_described(a) for a in interface.inputs],
+        "name": interface.prefix,
+        "outputs": [_described(a) for a in interface.outputs],
+        "target": {
+            "cpu": target.cpu,
+            "features": target.features,
+            "name": target.name,
+            "triple": target.triple,
+        },
+        "versions": {"addergraph": __version__, "llvm": llvm.version()},
+        "weights_bytes": packed.nbytes,
+        "weights_sha256": sha256(packed.tobytes()),
+    }
+
+
+def _described(argument: Argument) -> dict[str, Any]:
+    return {
+        "c_name": argument.c_name,
+        "dtype": argument.source.dtype.name,
+        "name": argument.name,
+        "shape": list(argument.source.shape),
+    }
+
+
+def _canonical(metadata: Mapping[str, Any]) -> bytes:
+    return json.dumps(metadata, sort_keys=True, indent=2).encode() + b"\n"
+
+
+# -- the folder ----------------------------------------------------------------------------------
+
+
+def _made_folder(folder: str | os.PathLike[str]) -> Path:
+    where = Path(folder)
+    try:
+        (where / "example").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f'cannot write into the folder "{folder}": {error.strerror or error}; '
+            "name another one or change its permissions"
+        ) from None
+    return where
+
+
+def _write(
+    where: Path, interface: Interface, files: Mapping[str, bytes], no_shared: str | None
+) -> None:
+    """Writes all files, metadata.json last: until then the old one's digests do not fit."""
+    contents = dict(files)
+    described = json.loads(contents.pop("metadata.json"))
+    described["files"] = {name: sha256(data) for name, data in contents.items()}
+    described["no_shared_library"] = no_shared
+    for name, data in contents.items():
+        atomic_write(where / name, data)
+    stale = where / f"lib{interface.prefix}.so"
+    if stale.name not in contents:
+        stale.unlink(missing_ok=True)  # of another graph or target, from an earlier export
+    atomic_write(where / "metadata.json", _canonical(described))
+
+
+# -- the C compiler ------------------------------------------------------------------------------
+
+
+def _compiler_name(target: Target) -> str:
+    """What the C compiler for `target` is called here."""
+    native = sys.platform == "linux" and target.triple == host().triple
+    return "cc" if native else f"{target.triple.replace('-unknown', '')}-gcc"
+
+
+def _compiler(target: Target) -> str | None:
+    return shutil.which(_compiler_name(target))
+
+
+def _why_not_shared(target: Target, shared: bool | None, compiler: str | None) -> str | None:
+    if compiler is not None:
+        return None
+    if shared is False:
+        return "not asked for"
+    return f"there was no C compiler ({_compiler_name(target)}) to link it"
+
+
+def _linked(compiler: str, prefix: str, files: Mapping[str, bytes]) -> bytes:
+    """The shared library of the two objects, which exports the C interface alone."""
+    objects = [f"{prefix}.o", f"{prefix}_data.o"]
+    made = f"lib{prefix}.so"
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in objects:
+            (Path(scratch) / name).write_bytes(files[name])
+        command = [compiler, *LINK_FLAGS, f"-Wl,-soname,{made}", "-o", made, *objects]
+        try:
+            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise ToolchainError(f"cannot run the C compiler {compiler}: {error}") from None
+        if done.returncode != 0:
+            raise ToolchainError(
+                f"the C compiler {compiler} could not link {made} (exit status "
+                f"{done.returncode}): {done.stderr.strip()}; "
+                "repair it, or export with shared=False"
+            )
+        return (Path(scratch) / made).read_bytes()

@@ -1,0 +1,197 @@
+"""Pointwise kernels against the references of their ops: bit for bit, but for exp, log, batch_norm."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from addergraph.ir import Array, Builder, Graph, Halo, Op
+from addergraph.ops.batch_norm import BatchNorm
+from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
+from addergraph.ops.cast import Cast
+from addergraph.ops.clip import Clip
+from addergraph.ops.full import Full
+from addergraph.ops.fused import Fused
+from addergraph.ops.greater import Greater
+from addergraph.ops.relu import Relu
+from addergraph.ops.select import Select
+from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
+from addergraph.types import DTYPES, Shape, bool_, f32, i32, tensor
+from tests.codegen.harness import RUNS, run_call, same_bits, ulps
+
+EXAMPLES = settings().max_examples // 2
+FLOATS = np.array(
+    [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 7.25, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38]
+    + [3.4028235e38, -3.4028235e38, 2.0**31, -(2.0**31), 2147483520.0, 127.5, 128.0, -129.0, 255.5],
+    np.float32,
+)
+INTEGERS = np.array([0, 1, -1, 2, 127, 128, 255, 256, -129, 65537, 2**31 - 1, -(2**31)], np.int32)
+BY_DTYPE: dict[str, Array] = {
+    "f32": FLOATS,
+    "i32": INTEGERS,
+    "u8": np.arange(0, 256, 3, dtype=np.uint8),
+    "i8": np.arange(-128, 128, 3, dtype=np.int8),
+    "bool": np.array([True, False, True]),
+}
+EXACT_UNARY = [Relu(), Neg(), Abs(), Sqrt(), Clip(-1.0, 2.5), Clip(0.0, np.inf), Clip(-1e300, -0.0)]
+BINARY = [Add(), Sub(), Mul(), Div(), Maximum(), Minimum(), Greater()]
+
+
+def require_equal(op: Op, arrays: list[Array], target: str, threads: int, **more: object) -> None:
+    found = run_call(op, arrays, target=target, threads=threads, **more)  # type: ignore[arg-type]
+    for one, other in zip(found, op.reference(*arrays), strict=True):
+        assert same_bits(one, other), (op, [a.shape for a in arrays], one, other)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+@pytest.mark.parametrize("op", EXACT_UNARY, ids=str)
+def test_unary(op: Op, target: str, threads: int) -> None:
+    require_equal(op, [FLOATS], target, threads)
+    if isinstance(op, (Neg, Abs)):
+        require_equal(op, [INTEGERS], target, threads)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+@pytest.mark.parametrize("op", BINARY, ids=lambda op: str(op.name))
+def test_binary_on_all_pairs(op: Op, target: str, threads: int) -> None:
+    require_equal(op, [FLOATS[:, None], FLOATS], target, threads)
+    if not isinstance(op, Div):
+        require_equal(op, [INTEGERS, INTEGERS[:, None]], target, threads)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+def test_division_and_square_root_round_correctly(target: str, threads: int) -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.lognormal(0, 20, (2, 4001)).astype(np.float32)
+    require_equal(Div(), [a, b], target, threads)
+    require_equal(Sqrt(), [a], target, threads)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+def test_cast_between_all_dtypes(target: str, threads: int) -> None:
+    for source, to in itertools.product(BY_DTYPE.values(), DTYPES.values()):
+        with np.errstate(invalid="ignore"):
+            require_equal(Cast(to), [source], target, threads)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+def test_select_and_full(target: str, threads: int) -> None:
+    rng = np.random.default_rng(6)
+    for values in BY_DTYPE.values():
+        condition = rng.random((3, len(values))) < 0.5
+        require_equal(Select(), [condition, values, values[::-1].copy()], target, threads)
+    for full in (Full(-0.0, (5, 3)), Full(np.nan, ()), Full(-7, (17,), i32), Full(1, (3,), bool_)):
+        require_equal(full, [], target, threads)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+def test_batch_norm_within_its_bound(target: str, threads: int) -> None:
+    rng = np.random.default_rng(7)
+    for shape in ((2, 3, 5, 7), (70, 16), (3, 1), (1, 2, 2, 33)):
+        channels = shape[-1]
+        x = rng.normal(1, 3, shape).astype(np.float32)
+        mean, gamma, beta = rng.normal(0, 1, (3, channels)).astype(np.float32)
+        variance = rng.uniform(0.1, 4, channels).astype(np.float32)
+        op, operands = BatchNorm(), [x, mean, variance, gamma, beta]
+        halos = {0: Halo(1, 0, 2, 1), 5: Halo(0, 1, 1, 0)} if len(shape) == 4 else None
+        (found,) = run_call(op, operands, target=target, threads=threads, halos=halos)
+        x8, mean8, variance8, gamma8, beta8 = (a.astype("f8") for a in operands)
+        scaled = (x8 - mean8) * gamma8 / np.sqrt(variance8 + op.epsilon)
+        # Roundings: x - mean, variance + epsilon (halved by the root), root, quotient, product; sum.
+        bound = 2.0**-24 * (5 * np.abs(scaled) + np.abs(scaled + beta8)) + 1e-44
+        assert (np.abs(found - (scaled + beta8)) <= bound).all()
+
+
+@st.composite
+def broadcast_pairs(draw: st.DrawFn) -> tuple[list[int], list[int], bool]:
+    """Two shapes that broadcast, and whether the rank-4 ones have halos."""
+    size = st.sampled_from([1, 2, 3, 5, 7, 16, 17, 33])
+    whole = draw(st.lists(size, max_size=4))
+    if whole and draw(st.integers(0, 9)) == 0:
+        whole[draw(st.integers(0, len(whole) - 1))] = 0
+    shapes = []
+    for _ in range(2):
+        kept = [1 if draw(st.booleans()) and draw(st.booleans()) else s for s in whole]
+        shapes.append(kept[draw(st.integers(0, len(kept))) if draw(st.booleans()) else 0 :])
+    return shapes[0], shapes[1], draw(st.booleans())
+
+
+@settings(max_examples=EXAMPLES)
+@given(broadcast_pairs(), st.sampled_from(RUNS), st.integers(0, 2**32 - 1))
+def test_broadcasting(
+    shapes: tuple[list[int], list[int], bool], run: tuple[str, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (np.asarray(rng.integers(-8, 9, s).astype(np.float32) / 4) for s in shapes[:2])
+    result = np.broadcast_shapes(a.shape, b.shape)
+    ranks = enumerate((a.ndim, b.ndim, len(result)))
+    halos = {i: Halo(i, 1, 2 - i, 1) for i, rank in ranks if rank == 4 and shapes[2]}
+    require_equal(Sub(), [a, b], *run, halos=halos)
+
+
+# -- fused groups --------------------------------------------------------------------------------
+
+
+def body_of(build: Callable[[Builder], list[object]]) -> Graph:
+    builder = Builder("body")
+    return builder.finish(build(builder))  # type: ignore[arg-type]
+
+
+def normalized(shape: Shape) -> Graph:
+    """relu((x - m) s + 0.5), its sign, and |x| / 2, with per-channel m, s and scalar constants."""
+
+    def build(b: Builder) -> list[object]:
+        x = b.input("a0", tensor("f32", shape))
+        m, s = (b.input(n, tensor("f32", shape[-1:])) for n in ("a1", "a2"))
+        scalar = b.input("a3", tensor("f32", ()))
+        (half,) = b.add(Full(0.5), [])
+        (centred,) = b.add(Sub(), [x, m])
+        (scaled,) = b.add(Mul(), [centred, s])
+        (moved,) = b.add(Add(), [scaled, half])
+        (y,) = b.add(Relu(), [moved])
+        (positive,) = b.add(Greater(), [moved, scalar])
+        (magnitude,) = b.add(Abs(), [x])
+        (halved,) = b.add(Mul(), [magnitude, half])
+        return [y, positive, halved]
+
+    return body_of(build)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5, 7), (1, 1, 1, 1), (70, 16), (33, 10), (100,), (0, 3), (2, 40, 1), (5, 67)], ids=str
+)  # fmt: skip
+def test_fused_group(shape: tuple[int, ...], target: str, threads: int) -> None:
+    rng = np.random.default_rng(8)
+    operands = [
+        np.asarray(rng.integers(-8, 9, s).astype(np.float32) / 4)
+        for s in (shape, shape[-1:], shape[-1:], ())
+    ]
+    halos = {0: Halo(1, 1, 1, 1), 4: Halo(1, 1, 1, 1)} if len(shape) == 4 else None
+    op = Fused(normalized(shape))
+    require_equal(op, operands, target, threads, halos=halos)
+    require_equal(op, operands, target, threads, halos=halos, in_place=0)
+
+
+def test_transcendentals_in_a_group_are_those_of_single_ops() -> None:
+    def build(b: Builder) -> list[object]:
+        (e,) = b.add(Exp(), [b.input("a0", tensor("f32", (37,)))])
+        return [b.add(Log(), [e])[0], e]
+
+    x = np.linspace(-3, 3, 37, dtype=np.float32)
+    log, exp = run_call(Fused(body_of(build)), [x])
+    assert same_bits(exp, run_call(Exp(), [x])[0])
+    assert same_bits(log, run_call(Log(), [exp])[0])
+    assert ulps(exp, Exp().reference(x)[0]) <= 1
+
+
+def test_in_place_unary() -> None:
+    x = np.linspace(-3, 3, 1001, dtype=np.float32)
+    for target, threads in RUNS:
+        require_equal(Relu(), [x], target, threads, in_place=0)
+    assert Relu().infer(tensor(f32, (3,))) == (tensor(f32, (3,)),)

@@ -1,0 +1,104 @@
+"""Is what was compiled what was meant? One random case against the interpreter, bit for bit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from addergraph import driver
+from addergraph.interpreter import run_reference
+from addergraph.intervals import value_ranges
+from addergraph.ir import Array, Graph
+from addergraph.text import parse
+from tests.codegen.harness import same_bits
+from tests.strategies import Case
+
+Results = dict[str, Array]
+
+
+class Tally:
+    """What a run has seen, so that a run of empty or dull cases does not count as a success."""
+
+    def __init__(self) -> None:
+        self.cases = 0
+        self.mistrusted: list[Case] = []
+        self.ops: Counter[str] = Counter()
+        self.runs: Counter[tuple[str, int]] = Counter()
+
+    def require_trust(self) -> None:
+        """At most 2 % of the cases may be such that a wrong program could pass them."""
+        share = len(self.mistrusted) / self.cases
+        assert share <= 0.02, f"{share:.1%} of the cases are dull, for example {self.mistrusted[0]}"
+
+
+def check_case(case: Case, runs: Sequence[tuple[str, int]], tally: Tally) -> None:
+    """Text, every pass, and native code for each (target, threads) must keep the bits of `case`."""
+    graph = case.graph
+    expected = reference(graph, case)
+    assert parse(str(graph)) == graph
+    driver.optimize(graph, [_Compare(case, expected)])
+    for target, threads in runs:
+        _check_native(case, target, threads, expected)
+    tally.cases += 1
+    tally.ops.update(node.op.name for node in graph.nodes)
+    tally.runs.update(runs)
+    if is_mistrusted(graph, expected):
+        tally.mistrusted.append(case)
+
+
+def reference(graph: Graph, case: Case) -> Results:
+    """Every output, by its number, and every updated parameter, by name."""
+    weights = {p.name: case.weights[p.name] for p in graph.parameters}
+    outputs, updates = run_reference(graph, case.inputs, weights)
+    return {f"output {i}": a for i, a in enumerate(outputs)} | updates
+
+
+def require_same(what: str, found: Results, expected: Results) -> None:
+    assert found.keys() == expected.keys(), what
+    for name, array in expected.items():
+        if not same_bits(found[name], array):
+            where = np.flatnonzero(found[name] != array)[:8]
+            raise AssertionError(
+                f"{what}: {name} differs in {(found[name] != array).sum()} of {array.size} "
+                f"elements, first at {where}: {found[name].reshape(-1)[where]}, "
+                f"expected {array.reshape(-1)[where]}"
+            )
+
+
+class _Compare:
+    """Observer: each pass keeps every bit."""
+
+    def __init__(self, case: Case, expected: Results) -> None:
+        self.case, self.expected = case, expected
+
+    def __call__(self, name: str, before: Graph, after: Graph, seconds: float) -> None:
+        if after != before:
+            require_same(f'pass "{name}"', reference(after, self.case), self.expected)
+
+
+def _check_native(case: Case, target: str, threads: int, expected: Results) -> None:
+    program = driver.compile(
+        case.graph, weights=case.weights, target=target, threads=threads, cache=False
+    )
+    for attempt in ("first", "second"):  # the second run finds the arena as the first left it
+        found = {f"output {i}": a for i, a in enumerate(program.run(case.inputs))}
+        if program.state is not None:
+            updated = [u.parameter.name for u in case.graph.updates]
+            found |= {name: program.state.views[name].copy() for name in updated}
+            program.state.load(case.weights)
+        require_same(f"{attempt} run on {target}, {threads} threads", found, expected)
+
+
+def is_mistrusted(graph: Graph, expected: Results) -> bool:
+    """Whether an output is almost all zeros or one number without having to be."""
+    known = value_ranges(graph)
+    for i, value in enumerate(graph.outputs):
+        array = expected[f"output {i}"]
+        if array.size < 16 or known[value.name].constant:
+            continue
+        _, counts = np.unique(array, return_counts=True)
+        if counts.max() > 0.95 * array.size:
+            return True
+    return False

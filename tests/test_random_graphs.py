@@ -1,0 +1,34 @@
+"""200 random graphs, the same on every run: text, passes and native code against the interpreter.
+
+Levels of x86 that this machine runs, the toy target and thread counts take turns.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from addergraph.ir import registry
+from tests.codegen.harness import HERE
+from tests.differential import Tally, check_case
+from tests.strategies import MADE_BY_PASSES, NOT_EXACT, Case, cases
+
+GRAPHS = 200
+RUNS = [(target, threads) for threads in (1, 2, 3) for target in HERE]
+
+
+@pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
+def test_native_code_has_the_bits_of_the_interpreter() -> None:
+    tally = Tally()
+
+    @settings(max_examples=GRAPHS, print_blob=True)
+    @given(st.sampled_from(RUNS), cases())
+    def each(run: tuple[str, int], case: Case) -> None:
+        check_case(case, [run], tally)
+
+    each()
+    assert tally.cases >= GRAPHS
+    assert set(tally.runs) == set(RUNS)
+    assert set(registry()) - set(tally.ops) == NOT_EXACT | MADE_BY_PASSES
+    tally.require_trust()
