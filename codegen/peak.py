@@ -73,5 +73,3 @@ def _measure(form: str, target: Target, accumulators: int, seconds: float) -> fl
         elapsed = time.perf_counter() - start
         best = max(best, rounds * accumulators * target.lanes / elapsed / 1e9)
     return best
-
-

@@ -8,17 +8,18 @@
     product   x * f           acc
 
 All three are one loop nest. Output channels are in the vector lanes; a tile of output pixels times
-vectors of channels stays in registers while the reduction runs over (i, j, k) in order, in f32. The
-input carries its zero padding as a halo, so there are no borders.
+vectors of channels stays in registers while the reduction runs, in f32, in one fixed order: blocks
+of CHANNEL_BLOCK input channels in sequence (all channels where there is one tap), within a block
+(i, j, k). The input carries its zero padding as a halo, so there are no borders.
 
-    packed filter   f32[group][block][i][j][k][vectors * lanes]   reading order, channels padded by 0
-    packed sums     f32[group][block][vectors * lanes]   minimum form: sum|f| in the order (i, j, k)
+    packed filter   f32[group][block][step][vectors * lanes]   steps in that order, zero-padded
+    packed sums     f32[group][block][vectors * lanes]         minimum form: sum|f| in that order
 
 A constant filter is packed in NumPy (`packs`); any other into the workspace by a first phase. In
-the minimum form that phase also writes the window sums of x, f32[group][n][h][w]: sixteen partial
-sums over k mod 16, each over (i, j) in order, then a fixed tree, whatever the target's lanes are.
-So the bits of the adder forms depend neither on ISA nor on tile nor on threads; products use FMA
-where there is one.
+the minimum form the first phases also write the channel sums of x, f32[group][n][row][column]: blocks of
+SUM_LANES channels in sequence, each by a fixed tree, whatever the target's lanes are; and from them
+the window sums, f32[group][n][h][w], taps in order. So the bits of the adder forms depend neither on
+ISA nor on tile nor on threads; products use FMA where there is one.
 
 Minimum form, special values: min on the bit patterns of non-negative floats is exact; x = -0.0 adds
 -0.0; a NaN in x or f reaches the result through the two sums; f+ of NaN is 0. Where x is +Inf the
@@ -32,10 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from addergraph.ir import Array, Graph
 from addergraph.ops.adder2d import Adder2d
@@ -46,116 +44,28 @@ from addergraph.plan import align
 
 from ..builder import Emitter, Index, Register
 from ..schedule import Tile, ceil_div, contraction_tile
-from . import Call, Kernel, Operand, kernel
-from .pointwise import emit_body
+from . import Call, kernel
+from ._forward import ForwardContraction, Place, Tail
+from ._geometry import MINIMUM, pack
+from ._sums import emit_window_sums
 
-DIRECT, MINIMUM, PRODUCT = "direct", "minimum", "product"
-SUM_LANES = 16  # virtual lanes of the window sums: part of the result's definition, not of a target
 UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """The loop bounds and byte strides of one windowed contraction; dense layers are 1x1 windows.
-
-    A dense layer's rows are image rows of width 1, so that tiles run over them.
-    """
-
-    form: str
-    samples: int
-    height: int
-    width: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    pad: tuple[int, int]
-    groups: int
-    inputs: int  # channels of one group
-    outputs: int  # channels of one group
-    x: tuple[int, int, int]  # bytes between samples, rows, columns
-    y: tuple[int, int, int]
-
-    @property
-    def steps(self) -> int:
-        """Reduction length of one output."""
-        return self.kernel[0] * self.kernel[1] * self.inputs
-
-
-def geometry(op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
-    if isinstance(op, Adder2d | Conv2d):
-        i, j, inputs, made = f.shape
-        form = PRODUCT
-        if isinstance(op, Adder2d):
-            form = MINIMUM if op.input_nonnegative else DIRECT
-        n, h, w, _ = y.shape
-        return Geometry(
-            form, n, h, w, (i, j), op.stride, op.dilation, (op.padding[0], op.padding[2]),
-            op.groups, inputs, made // op.groups, _three(x.strides), _three(y.strides),
-        )  # fmt: skip
-    form = PRODUCT
-    if isinstance(op, AdderDense):
-        form = MINIMUM if op.input_nonnegative else DIRECT
-    rows, (inputs, made) = x.shape[0], f.shape
-    return Geometry(
-        form, 1, rows, 1, (1, 1), (1, 1), (1, 1), (0, 0), 1, inputs, made,
-        (0, x.strides[0], 0), (0, y.strides[0], 0),
-    )  # fmt: skip
-
-
-def _three(strides: tuple[int, ...]) -> tuple[int, int, int]:
-    return strides[0], strides[1], strides[2]
-
-
-def pack_filter(f: Array, g: Geometry, width: int) -> Array:
-    """[group][block][i][j][k][width] from HWIO (or a [K, T] matrix), channels padded with zeros."""
-    f = f.reshape(*g.kernel, g.inputs, g.groups, g.outputs)
-    blocks = ceil_div(g.outputs, width)
-    padded = np.zeros((*f.shape[:4], blocks * width), np.float32)
-    padded[..., : g.outputs] = f
-    split = padded.reshape(*g.kernel, g.inputs, g.groups, blocks, width)
-    return np.ascontiguousarray(split.transpose(3, 4, 0, 1, 2, 5))
-
-
-def pack(f: Array, g: Geometry, width: int) -> Array:
-    """The packed filter, followed in the minimum form by the packed sums."""
-    packed = pack_filter(f, g, width)
-    if g.form != MINIMUM:
-        return packed.reshape(-1)
-    sums = np.zeros((*packed.shape[:2], width), np.float32)
-    flat = np.abs(packed).reshape(*packed.shape[:2], -1, width)
-    for step in range(flat.shape[2]):
-        sums += flat[:, :, step]
-    positive = np.where(packed > 0, packed, np.float32(0))
-    return np.concatenate([positive.reshape(-1), sums.reshape(-1)])
-
-
-class ContractionKernel(Kernel):
-    """See the module's contract. `body` is the fused tail, or None."""
+class ContractionKernel(ForwardContraction):
+    """Dense: every term of every output. See the module's contract."""
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:
-        super().__init__(call)
-        self.body = body
-        self.node_op = call.op if body is None else body.nodes[0].op
-        self.operands = self._operands()
-        x, f = (call.inputs[i] for i in self.operands[:2])
-        self.g = geometry(self.node_op, x, f, call.outputs[0])
-        self.tile: Tile = contraction_tile(self.target, self.g.height, self.g.width, self.g.outputs)
-
-    def _operands(self) -> list[int]:
-        """Which operands of the call are the contraction's input, filter and bias."""
-        if self.body is None:
-            return list(range(len(self.call.inputs)))
-        position = {v: i for i, v in enumerate(self.body.inputs)}
-        return [position[v] for v in self.body.nodes[0].inputs]
+        super().__init__(call, body)
+        g = self.g
+        self.tile: Tile = contraction_tile(self.target, g.height, g.width, g.outputs)
 
     # -- sizes -----------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        tail = "_fused" if self.body is not None else ""
         tile = f"{self.tile.pixels}x{self.tile.vectors * self.target.lanes}"
-        form = "" if self.g.form == PRODUCT else f"_{self.g.form}"
-        return f"{self.node_op.name}{form}_f32_{tile}{tail}_{self.target.isa}"
+        return f"{self.form_name}_{tile}{self.name_ending}"
 
     @property
     def width(self) -> int:
@@ -181,12 +91,19 @@ class ContractionKernel(Kernel):
         return align(4 * pixels) if self.g.form == MINIMUM else 0
 
     @property
-    def is_constant(self) -> bool:
-        return self.operands[1] in self.call.constant
+    def channel_sum_bytes(self) -> int:
+        """Channel sums of every pixel that a window reads, where windows have several taps."""
+        if self.g.form != MINIMUM or self.g.kernel == (1, 1):
+            return 0
+        return align(4 * self.g.groups * self.g.samples * math.prod(self.g.read))
+
+    @property
+    def sum_bytes(self) -> int:
+        return self.window_sum_bytes + self.channel_sum_bytes
 
     @property
     def workspace(self) -> int:
-        return self.window_sum_bytes + (0 if self.is_constant else self.packed_bytes)
+        return self.sum_bytes + (0 if self.is_constant else self.packed_bytes)
 
     @property
     def packs(self) -> dict[int, Callable[[Array], Array]]:
@@ -203,10 +120,11 @@ class ContractionKernel(Kernel):
             return
         x, f = (inputs[i] for i in self.operands[:2])
         if not self.is_constant:
-            raw, f = f, e.at(workspace, self.window_sum_bytes)
+            raw, f = f, e.at(workspace, self.sum_bytes)
             self._emit_pack(e, raw, f)
         if self.g.form == MINIMUM:
-            self._emit_window_sums(e, x, workspace)
+            sums = e.at(workspace, self.window_sum_bytes)
+            emit_window_sums(e, self.g, x, workspace, sums)
         if not self.is_constant or self.g.form == MINIMUM:
             e.barrier()
         g, tile = self.g, self.tile
@@ -214,11 +132,11 @@ class ContractionKernel(Kernel):
         low, high = e.share(g.groups * self.blocks * g.samples * rows)
         with e.loop(low, high) as item:
             group, block, n, row = e.split(item, (g.groups, self.blocks, g.samples, rows))
-            place = _Place(group, block, n, e.mul(row, tile.rows))
+            place = Place(group, block, n, e.mul(row, tile.rows))
             self._emit_strip(e, place, row, inputs, x, f, outputs[0], workspace)
 
     def _emit_strip(
-        self, e: Emitter, place: _Place, row: Index, inputs: Sequence[Any], x: Any, f: Any, y: Any,
+        self, e: Emitter, place: Place, row: Index, inputs: Sequence[Any], x: Any, f: Any, y: Any,
         sums: Any,
     ) -> None:  # fmt: skip
         """One strip of output rows: whole tiles, or the fewer rows at the bottom."""
@@ -233,7 +151,7 @@ class ContractionKernel(Kernel):
                 self._emit_row(e, place, tail, inputs, x, f, y, sums)
 
     def _emit_row(
-        self, e: Emitter, place: _Place, rows: int, inputs: Sequence[Any], x: Any, f: Any, y: Any,
+        self, e: Emitter, place: Place, rows: int, inputs: Sequence[Any], x: Any, f: Any, y: Any,
         sums: Any,
     ) -> None:  # fmt: skip
         """All tiles of one strip of `rows` output rows."""
@@ -245,7 +163,7 @@ class ContractionKernel(Kernel):
             self._emit_tile(e, place.at_column(whole), rows, width % columns, inputs, x, f, y, sums)
 
     def _emit_tile(
-        self, e: Emitter, place: _Place, rows: int, columns: int, inputs: Sequence[Any], x: Any,
+        self, e: Emitter, place: Place, rows: int, columns: int, inputs: Sequence[Any], x: Any,
         f: Any, y: Any, sums: Any,
     ) -> None:  # fmt: skip
         g, lanes = self.g, self.target.lanes
@@ -266,7 +184,8 @@ class ContractionKernel(Kernel):
         pixel = e.dot((place.group, place.n, place.h, place.w), (
             4 * g.samples * g.height * g.width, 4 * g.height * g.width, 4 * g.width, 4,
         ))  # fmt: skip
-        tail = _Tail(self, e, inputs, place, channel, block)
+        sum_f = e.at(f, e.add(e.mul(block, 4 * self.width), self.filter_bytes))
+        tail = Tail(self, e, inputs, place, channel)
         last = self.blocks - 1
         for active, emit_here in self._active_counts(e, place.block, last):
             with emit_here:
@@ -274,7 +193,7 @@ class ContractionKernel(Kernel):
                     count = min(lanes, active - v * lanes)
                     if count <= 0:
                         continue
-                    channels = tail.channels(v, count, f)
+                    channels = tail.channels(v, count, sum_f)
                     for p, (r, c) in enumerate(pixels):
                         at = e.add(out, r * yh + c * yw + 4 * v * lanes)
                         window = e.at(sums, e.add(pixel, 4 * (r * g.width + c)))
@@ -297,11 +216,32 @@ class ContractionKernel(Kernel):
     def _emit_reduction(
         self, e: Emitter, x: Any, offsets: list[int], filters: Any
     ) -> list[Register]:
-        """Accumulators [pixel][vector] over (i, j, k) in order."""
+        """Accumulators [pixel][vector] over channel blocks, each over (i, j, k) in order."""
+        g, size = self.g, self.g.channel_block
+        accumulators = [e.number(0.0, self.target.lanes)] * (len(offsets) * self.tile.vectors)
+        block_bytes = 4 * g.kernel[0] * g.kernel[1] * size * self.width
+        whole = g.inputs // size
+
+        def over_blocks(b: Index, acc: list[Register]) -> Sequence[Register]:
+            channels, packed = e.at(x, e.mul(b, 4 * size)), e.at(filters, e.mul(b, block_bytes))
+            return self._emit_block(e, channels, offsets, packed, size, acc)
+
+        accumulators = e.carry(0, whole, 1, accumulators, over_blocks)
+        if g.inputs % size:
+            rest_x, rest_f = e.at(x, 4 * whole * size), e.at(filters, whole * block_bytes)
+            accumulators = self._emit_block(
+                e, rest_x, offsets, rest_f, g.inputs % size, accumulators
+            )
+        return accumulators
+
+    def _emit_block(
+        self, e: Emitter, x: Any, offsets: list[int], filters: Any, size: int,
+        accumulators: list[Register],
+    ) -> list[Register]:  # fmt: skip
+        """Adds the terms of `size` input channels, over (i, j, k) in order."""
         g, vectors, lanes = self.g, self.tile.vectors, self.target.lanes
-        zero = e.number(0.0, lanes)
-        contiguous = g.dilation[1] == 1 and g.x[2] == 4 * g.inputs
-        columns, run = (1, g.kernel[1] * g.inputs) if contiguous else (g.kernel[1], g.inputs)
+        contiguous = g.dilation[1] == 1 and g.x[2] == 4 * size
+        columns, run = (1, g.kernel[1] * size) if contiguous else (g.kernel[1], size)
         step_bytes = 4 * self.width
 
         def over_rows(i: Index, outer: list[Register]) -> Sequence[Register]:
@@ -329,7 +269,7 @@ class ContractionKernel(Kernel):
 
             return e.carry(0, columns, 1, outer, over_columns)
 
-        return e.carry(0, g.kernel[0], 1, [zero] * (len(offsets) * vectors), over_rows)
+        return e.carry(0, g.kernel[0], 1, accumulators, over_rows)
 
     def _unroll(self, pixels: int, run: int) -> int:
         """Steps in one loop body: enough to hide the loop, few enough to stay in the code cache."""
@@ -371,150 +311,42 @@ class ContractionKernel(Kernel):
     def _emit_pack_vector(
         self, e: Emitter, source: Any, into: Any, sums: Any, row_bytes: int, active: int
     ) -> None:
-        lanes = self.target.lanes
-        zero = e.number(0.0, lanes)
+        """One vector of channels: every step, in the order of summation."""
+        g, lanes, step_bytes = self.g, self.target.lanes, 4 * self.width
+        zero, taps, size = e.number(0.0, lanes), g.kernel[0] * g.kernel[1], g.channel_block
 
-        def step(s: Index, acc: list[Register]) -> Sequence[Register]:
-            f = zero
-            if active:
-                f = e.load(e.at(source, e.mul(s, row_bytes)), lanes=lanes, active=active)
-            target = e.at(into, e.mul(s, 4 * self.width))
-            if self.g.form != MINIMUM:
-                e.store(f, target)
-                return acc
-            e.store(e.b.select(e.b.fcmp_ordered(">", f, zero), f, zero), target)
-            return [e.b.fadd(acc[0], e.call("fabs", f))]
+        def steps(first: Index, count: int, total: list[Register]) -> list[Register]:
+            """Input channels first .. first + count - 1 of every tap."""
+            begin = e.at(into, e.mul(first, taps * step_bytes))
 
-        total = e.carry(0, self.g.steps, 1, [zero], step)
-        if self.g.form == MINIMUM:
+            def over_taps(tap: Index, outer: list[Register]) -> list[Register]:
+                row = e.at(source, e.mul(e.add(e.mul(tap, g.inputs), first), row_bytes))
+                target = e.at(begin, e.mul(tap, count * step_bytes))
+
+                def over_channels(k: Index, acc: list[Register]) -> list[Register]:
+                    here = e.at(row, e.mul(k, row_bytes))
+                    f = e.load(here, lanes=lanes, active=active) if active else zero
+                    return self._emit_pack_step(e, f, e.at(target, e.mul(k, step_bytes)), acc)
+
+                return e.carry(0, count, 1, outer, over_channels)
+
+            return e.carry(0, taps, 1, total, over_taps)
+
+        whole = g.inputs - g.inputs % size
+        total = e.carry(0, whole, size, [zero], lambda k, acc: steps(k, size, acc))
+        total = steps(whole, g.inputs % size, total)
+        if g.form == MINIMUM:
             e.store(total[0], sums)
 
-    def _emit_window_sums(self, e: Emitter, x: Any, sums: Any) -> None:
-        """sum x over each window, by sixteen lanes over k: see the module's contract."""
-        g = self.g
-        low, high = e.share(g.groups * g.samples * g.height)
-        zero = e.number(0.0, SUM_LANES)
-        with e.loop(low, high) as item, e.loop(0, g.width) as w:
-            group, n, h = e.split(item, (g.groups, g.samples, g.height))
-            first = e.dot((n, h, w), (g.x[0], g.stride[0] * g.x[1], g.stride[1] * g.x[2]))
-            first = e.sub(first, g.pad[0] * g.x[1] + g.pad[1] * g.x[2])
-            start = e.at(x, e.add(first, e.mul(group, 4 * g.inputs)))
-
-            def over_rows(i: Index, outer: list[Register], start: Any = start) -> list[Register]:
-                row = e.at(start, e.mul(i, g.dilation[0] * g.x[1]))
-
-                def over_columns(j: Index, acc: list[Register]) -> list[Register]:
-                    pixel = e.at(row, e.mul(j, g.dilation[1] * g.x[2]))
-                    whole = g.inputs - g.inputs % SUM_LANES
-
-                    def over_channels(k: Index, acc: list[Register]) -> list[Register]:
-                        more = e.load(e.at(pixel, e.mul(k, 4)), lanes=SUM_LANES)
-                        return [e.b.fadd(acc[0], more)]
-
-                    acc = e.carry(0, whole, SUM_LANES, acc, over_channels)
-                    if g.inputs % SUM_LANES:
-                        last = e.load(
-                            e.at(pixel, 4 * whole), lanes=SUM_LANES, active=g.inputs % SUM_LANES
-                        )
-                        acc = [e.b.fadd(acc[0], last)]
-                    return acc
-
-                return e.carry(0, g.kernel[1], 1, outer, over_columns)
-
-            total = e.carry(0, g.kernel[0], 1, [zero], over_rows)
-            e.store(e.tree_sum(total[0]), e.at(sums, e.mul(e.add(e.mul(item, g.width), w), 4)))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The corner of a tile: group, channel block, sample, output row and column."""
-
-    group: Index
-    block: Index
-    n: Index
-    h: Index
-    w: Index = 0
-
-    def at_column(self, w: Index) -> _Place:
-        return _Place(self.group, self.block, self.n, self.h, w)
-
-
-class _Tail:
-    """Everything between an accumulator and the store: the form's correction, bias, fused body."""
-
-    def __init__(
-        self, kernel: ContractionKernel, e: Emitter, inputs: Sequence[Any], place: _Place,
-        channel: Index, block: Index,
-    ) -> None:  # fmt: skip
-        self.k, self.e, self.inputs, self.place = kernel, e, inputs, place
-        self.channel, self.block = channel, block
-
-    def channels(self, v: int, count: int, f: Any) -> dict[int, Register]:
-        """Registers that depend on the channel alone: operand number -> [T] or scalar operands.
-
-        Number -1 is sum|f| of the minimum form.
-        """
-        e, k, lanes = self.e, self.k, self.k.target.lanes
-        made: dict[int, Register] = {}
-        if k.g.form == MINIMUM:
-            at = e.add(e.mul(self.block, 4 * k.width), k.filter_bytes + 4 * v * lanes)
-            made[-1] = e.load(e.at(f, at), lanes=lanes)
-        base = e.mul(e.add(e.mul(self.place.group, k.g.outputs), self.channel), 4)
-        for number, operand in enumerate(k.call.inputs):
-            if number in k.operands[:2]:
-                continue
-            dtype, size = operand.type.dtype, operand.type.dtype.itemsize
-            if math.prod(operand.shape) == 1:
-                made[number] = e.splat(e.load(self.inputs[number], dtype), lanes)
-            elif len(operand.shape) == 1 and operand.shape != k.call.outputs[0].shape:
-                at = e.add(e.div(e.mul(base, size), 4), v * lanes * size)
-                made[number] = e.load(e.at(self.inputs[number], at), dtype, lanes, count)
-        return made
-
-    def result(self, acc: Register, channels: dict[int, Register], window: Any) -> Register:
-        """The contraction's own result, bias included."""
-        e, k, lanes = self.e, self.k, self.k.target.lanes
-        match k.g.form:
-            case "direct":
-                value = e.b.fsub(e.number(0.0, lanes), acc)
-            case "minimum":
-                sum_x = e.splat(e.load(window), lanes)
-                value = e.b.fsub(e.b.fsub(e.b.fadd(acc, acc), sum_x), channels[-1])
-            case _:
-                value = acc
-        return e.b.fadd(value, channels[k.operands[2]]) if len(k.operands) > 2 else value
-
-    def apply(
-        self, value: Register, channels: dict[int, Register], pixel: tuple[int, int], v: int,
-        count: int,
-    ) -> Register:  # fmt: skip
-        """The fused body on one register."""
-        e, k = self.e, self.k
-        if k.body is None:
-            return value
-        env = {k.body.nodes[0].outputs[0]: value}
-        for number, body_input in enumerate(k.body.inputs):
-            if number in k.operands[:2]:
-                continue
-            if number in channels:
-                env[body_input] = channels[number]
-                continue
-            operand = k.call.inputs[number]
-            env[body_input] = self._same_shape(operand, self.inputs[number], pixel, v, count)
-        return emit_body(e, k.body, env, k.target.lanes)[0]
-
-    def _same_shape(
-        self, operand: Operand, pointer: Any, pixel: tuple[int, int], v: int, count: int
-    ) -> Register:
-        """An operand of the result's shape, at the tile's pixel and vector."""
-        e, k, place = self.e, self.k, self.place
-        size = operand.type.dtype.itemsize
-        strides = operand.strides
-        n, h, w = _three(strides) if len(strides) == 4 else (0, strides[0], 0)
-        at = e.dot((place.n, e.add(place.h, pixel[0]), e.add(place.w, pixel[1])), (n, h, w))
-        channel = e.add(e.mul(place.group, k.g.outputs), self.channel)
-        at = e.add(at, e.add(e.mul(channel, size), v * k.target.lanes * size))
-        return e.load(e.at(pointer, at), operand.type.dtype, k.target.lanes, count)
+    def _emit_pack_step(
+        self, e: Emitter, f: Register, into: Any, total: list[Register]
+    ) -> list[Register]:
+        if self.g.form != MINIMUM:
+            e.store(f, into)
+            return total
+        zero = e.number(0.0, self.target.lanes)
+        e.store(e.b.select(e.b.fcmp_ordered(">", f, zero), f, zero), into)
+        return [e.b.fadd(total[0], e.call("fabs", f))]
 
 
 kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)(ContractionKernel)
