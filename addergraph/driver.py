@@ -14,6 +14,8 @@ from .ir import Array, Graph
 from .state import State, initial_weights
 
 if TYPE_CHECKING:
+    from .codegen.aot import Exported
+    from .codegen.census import Census
     from .codegen.jit import Built, Lowered, Program
     from .codegen.native import NativeLibrary
     from .codegen.target import Target
@@ -164,6 +166,50 @@ def _required(graph: Graph, weights: Mapping[str, Array] | None) -> Mapping[str,
     return weights or {}
 
 
+def export(
+    graph: Graph | Model,
+    folder: str | os.PathLike[str],
+    *,
+    weights: Mapping[str, Array] | None = None,
+    batch: int | None = None,
+    target: str = "host",
+    name: str | None = None,
+) -> Exported:
+    """A C library of `graph` for any target, also one that this machine cannot run.
+
+    See `codegen/aot.py`; `Program.export` does it for a program at hand.
+    """
+    from .codegen import aot
+
+    graph, weights = _source(graph, weights)
+    built = build(graph, batch=batch, target=target)
+    return aot.export(built, _required(graph, weights), folder, name=name)
+
+
+def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
+    """The memory plan of the compiled graph as a table; see `passes/plan_memory.py`."""
+    from .codegen.target import target_named
+    from .passes.plan_memory import render
+
+    lowered = lower(graph if batch is None else graph.bind(batch), target_named(target))
+    return render(lowered.plan, lowered.main)
+
+
+def census(graph: Graph | Model, *, batch: int | None = None, target: str = "host") -> Census:
+    """The instructions that are emitted for `graph`, by kind; see `codegen/census.py`."""
+    from .codegen.census import census as count
+
+    return count(build(_source(graph, None)[0], batch=batch, target=target))
+
+
+def measure_peak(form: str = "product", target: str = "host") -> float:
+    """G terms/s that one core reaches in registers; see `codegen/peak.py`."""
+    from .codegen import peak
+    from .codegen.target import target_named
+
+    return peak.measure_peak(form, target_named(target))
+
+
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
     """Loads an exported shared library, which runs native code: only load what you trust."""
     from .codegen.native import load
@@ -172,6 +218,6 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 __all__ = [
-    "build", "compile", "findings", "grad", "load_native", "lower", "optimize",
-    "train_step_graph",
+    "build", "census", "compile", "export", "findings", "grad", "load_native", "lower",
+    "measure_peak", "memory_plan_text", "optimize", "train_step_graph",
 ]  # fmt: skip

@@ -22,9 +22,9 @@ def align(nbytes: int) -> int:
 class Layout:
     """Where the elements of one tensor stand in its buffer: row-major, NHWC rows inside a halo.
 
-        strides  elements between neighbours along each axis
-        origin   elements before element (0, ..., 0): the halo above and to the left
-        extent   elements of the whole buffer, halo included
+    strides  elements between neighbours along each axis
+    origin   elements before element (0, ..., 0): the halo above and to the left
+    extent   elements of the whole buffer, halo included
     """
 
     shape: tuple[int, ...]
@@ -83,13 +83,13 @@ class Placement:
 class MemoryPlan:
     """Where every value of a bound graph lives.
 
-        placements  value name -> its buffer
-        staged      (node name, operand) -> an arena copy with the halo that this operand needs,
-                    where the value's own buffer cannot have one (graph inputs, parameters)
-        copies      (value name, parameter name): updates that the entry copies at the end of a
-                    call; the values of all other updates are computed in the parameter's place
-        workspaces  node name -> byte offset of its kernel's scratch memory in the arena
-        arena_bytes total; lower_bound_bytes: the most that is live at any one node
+    placements  value name -> its buffer
+    staged      (node name, operand) -> an arena copy with the halo that this operand needs,
+                where the value's own buffer cannot have one (graph inputs, parameters)
+    copies      (value name, parameter name): updates that the entry copies at the end of a
+                call; the values of all other updates are computed in the parameter's place
+    workspaces  node name -> byte offset of its kernel's scratch memory in the arena
+    arena_bytes total; lower_bound_bytes: the most that is live at any one node
     """
 
     placements: Mapping[str, Placement]

@@ -145,13 +145,9 @@ def trace(
     """
     if not types:
         raise GraphError("ag.trace needs the type of each argument, as ag.tensor(dtype, shape)")
-    builder = Builder(
-        name or getattr(function, "__name__", "graph").strip("<>"), training=training
-    )
+    builder = Builder(name or getattr(function, "__name__", "graph").strip("<>"), training=training)
     names = _argument_names(function, len(types))
-    symbols = [
-        Tensor(builder, builder.input(n, t)) for n, t in zip(names, types, strict=True)
-    ]
+    symbols = [Tensor(builder, builder.input(n, t)) for n, t in zip(names, types, strict=True)]
     result = function(*symbols)
     results = list(result) if isinstance(result, Sequence) else [result]
     for r in results:
@@ -172,9 +168,7 @@ def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
     except (TypeError, ValueError):
         return [f"x{i}" for i in range(count)]
     positional = [
-        p.name
-        for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return [*positional, *(f"x{i}" for i in range(count))][:count]

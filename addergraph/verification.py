@@ -63,10 +63,10 @@ class Difference:
 class OutputReport:
     """One output over all samples.
 
-    error, allowed   of the call that came nearest to its bound, or went furthest beyond
+    error, allowed   largest error of a call and what it was allowed, where their ratio is worst
     different        how many of the `elements` differ in value at all
     scale            the largest magnitude of the reference
-    worst            the element of the largest error; None where nothing differs
+    worst            the element of that error; None where nothing differs
     """
 
     name: str
@@ -86,7 +86,7 @@ class OutputReport:
         if not self.elements:
             return head + "no elements"
         text = (
-            f"{head}largest error {self.error:.3g}, allowed {self.allowed:.3g}, values up to "
+            f"{head}error {self.error:.3g}, allowed {self.allowed:.3g}, values up to "
             f"{self.scale:.3g}; {self.different:,} of {self.elements:,} elements differ"
         )
         return text if self.ok or self.worst is None else f"{text}\n       {self.worst}"
@@ -210,7 +210,7 @@ class _Total:
         self.error = self.allowed = self.scale = 0.0
         self.different = self.elements = self.common = 0
         self.worst: Difference | None = None
-        self._margin = np.inf
+        self._ratio = -1.0  # of error to allowed
 
     def add(self, native: Array, reference: Array, draws: Sequence[Array], first: int) -> None:
         """One call, whose samples count from `first`."""
@@ -230,8 +230,9 @@ class _Total:
         self.elements += reference.size
         self.common += int(np.unique(reference, return_counts=True)[1].max())
         error = float(errors.max())
-        if allowed - error < self._margin:
-            self._margin, self.error, self.allowed = allowed - error, error, allowed
+        ratio = error / allowed if allowed else (np.inf if error else 0.0)
+        if ratio > self._ratio:
+            self._ratio, self.error, self.allowed = ratio, error, allowed
             self.worst = _worst(native, reference, errors, first) if error else None
 
     @property

@@ -2,10 +2,9 @@
 
     taskset -c 1 python benchmarks/adder_layer.py
 
-Everything is timed in this one run, on one thread, best of many: the figures to compare are the ratios.
-The loop nest is the definition written down as six loops, in Python and, where there is a C compiler, in
-C with -O2. A term is one |x - f| (or one multiply-add of a convolution).
-"""
+Everything is timed in this one run, on one thread, best of many: the figures to compare are the
+ratios. The loop nest is the definition written down as six loops, in Python and, where there is a C
+compiler, in C with -O2. A term is one |x - f| (or one multiply-add of a convolution)."""
 
 from __future__ import annotations
 
@@ -109,7 +108,8 @@ def main() -> None:
     target = host()
     peaks = {form: measure_peak(form, target) for form in native}
     numpy_seconds = best(lambda: Adder2d(padding=(1, 1, 1, 1)).reference(x, f), 2.0)
-    print(f"adder2d {C}x{H}x{H} -> {T}, {K}x{K}, {target.name}, one thread, {terms / 1e6:.1f} M terms")
+    shape = f"{C}x{H}x{H} -> {T}, {K}x{K}"
+    print(f"adder2d {shape}, {target.name}, one thread, {terms / 1e6:.1f} M terms")
     for form, seconds in native.items():
         speed = terms / seconds / 1e9
         print(

@@ -14,6 +14,7 @@ AdderGraph and LLVM (and for the shared library from the linker): no dates, no p
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ from addergraph.types import TensorType
 from . import header, llvm
 from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
-from .interface import ABI_VERSION, Argument, Interface, interface_of, sha256
+from .interface import ABI_VERSION, Argument, Interface, interface_of
 from .jit import Built, Program, main_weights
 from .module import pack_weights
 from .target import Target, host, runnable
@@ -102,7 +103,7 @@ def export(
     if shared and compiler is None:
         raise ToolchainError(
             f'no C compiler for "{lowered.target.name}": looked for '
-            f"{_compiler_name(lowered.target)} on the PATH; install one, or export with shared=False"
+            f"{_compiler_name(lowered.target)} on the PATH; install one or pass shared=False"
         )
     files = _files(built, weights, interface, seed)
     library = f"lib{interface.prefix}.so"
@@ -207,6 +208,11 @@ def _described(argument: Argument) -> dict[str, Any]:
 
 def _canonical(metadata: Mapping[str, Any]) -> bytes:
     return json.dumps(metadata, sort_keys=True, indent=2).encode() + b"\n"
+
+
+def sha256(data: bytes) -> str:
+    """The digest by which metadata.json knows a file."""
+    return hashlib.sha256(data).hexdigest()
 
 
 # -- the folder ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
     "//"    names of more than 15 bytes, where there are any
     members, each a 60-byte header of ASCII fields and its bytes, padded to an even length
 
-Dates and owners are 0 and modes 0644, so equal members give equal archives.
+Dates and owners are 0 and the modes of members 0644, so equal members give equal archives.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def archive(members: Sequence[Member]) -> bytes:
         entries.append(_entry(field, member.data))
         position += len(entries[-1])
     index = len(symbols).to_bytes(4, "big") + offsets + names
-    return b"".join([MAGIC, _entry("/", index), *before, *entries])
+    return b"".join([MAGIC, _entry("/", index, mode="0"), *before, *entries])
 
 
 def _entry(name: str, data: bytes, mode: str = "644") -> bytes:

@@ -254,7 +254,7 @@ def header(interface: Interface, *, golden: bool) -> str:
     return _HEADER.substitute(
         p=prefix,
         M=macro,
-        graph=_in_comment(interface.graph),
+        graph=_ascii(interface.graph),
         unit="one sample" if interface.batched else "the whole graph",
         tensors="\n".join(map(_described, arguments)) or " *   (no tensors)",
         scratch=interface.golden_bytes,
@@ -277,10 +277,10 @@ def example(interface: Interface) -> str:
     return _MAIN.substitute(
         p=interface.prefix,
         M=interface.macro,
-        graph=_in_comment(interface.graph),
+        graph=_ascii(interface.graph),
         ins=_file_names(interface.inputs),
         outs=_file_names(interface.outputs),
-        fixed=_in_comment(f" (only one in that of {', '.join(fixed)})") if fixed else "",
+        fixed=_ascii(f" (only one in that of {', '.join(fixed)})") if fixed else "",
         storage="\n".join(
             f"static {a.c_type} tensor_{a.c_name}[STORAGE({interface.elements(a)})];"
             for a in interface.arguments
@@ -316,10 +316,9 @@ def _file_names(arguments: Iterable[Argument]) -> str:
 
 
 def _described(argument: Argument) -> str:
-    return _in_comment(f" *   {argument.c_name}: {argument.type}")
+    return _ascii(f" *   {argument.c_name}: {argument.type}")
 
 
-def _in_comment(text: str) -> str:
-    """`text` such that it can stand in a C comment."""
-    plain = text.encode("ascii", "backslashreplace").decode()
-    return plain.replace("*/", "* /").replace("/*", "/ *").replace("\n", " ")
+def _ascii(text: str) -> str:
+    """`text` for a C file: names may have letters that C99 source need not know."""
+    return text.encode("ascii", "backslashreplace").decode()

@@ -6,7 +6,6 @@ example program and the metadata.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,7 +177,3 @@ def _require_distinct(interface: Interface) -> None:
                 "rename one of them before you export"
             )
         taken[made] = f"%{argument.name}"
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -81,9 +81,9 @@ def _facts(raw: Any) -> ProgramFacts:
 
 
 def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """The numbers of every parameter of `lowered.main`: those given, and what `setup` makes of them.
+    """The numbers of every parameter of `lowered.main`: those given and what `setup` computes.
 
-    Raises DataError or ShapeError, naming the parameter, when `weights` do not fit the source graph.
+    Raises DataError or ShapeError, naming the parameter, when `weights` do not fit the graph.
     """
     source = lowered.source
     numbers = bind_weights(f'graph "{source.name}"', source.parameters, weights)

@@ -32,7 +32,7 @@ from .kernels.movement import CopyKernel, emit_zero_halo
 from .target import Target
 
 VOID = ir.VoidType()
-SPINS = 4096  # polls of the barrier before `relax` is called
+SPINS = 256  # polls of the barrier before `relax` is called: about ten microseconds
 
 
 @dataclass(frozen=True)

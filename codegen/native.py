@@ -29,8 +29,8 @@ from addergraph.state import aligned_bytes
 from addergraph.storage import read_bytes
 from addergraph.types import TensorType, dtype_named
 
-from .aot import FORMAT
-from .interface import ABI_VERSION, CODES, NO_GOLDEN, OK, sha256
+from .aot import FORMAT, sha256
+from .interface import ABI_VERSION, CODES, NO_GOLDEN, OK
 from .target import runnable, target_named
 
 

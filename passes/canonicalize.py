@@ -35,7 +35,7 @@ from addergraph.ops.select import Select
 from addergraph.ops.slice import Slice
 from addergraph.ops.transpose import Transpose
 from addergraph.ops.unary import Abs, Neg
-from addergraph.types import TensorType, i32
+from addergraph.types import TensorType, i8, i32, u8
 
 from .rewrite import Draft, Rule, rewrite
 
@@ -111,6 +111,8 @@ def pointwise_of_full(draft: Draft, node: Node) -> Sequence[Value] | None:
     fulls = _fulls(draft, node)
     if node.op.kind != POINTWISE or not fulls or isinstance(node.op, Fused):
         return None
+    if node.outputs[0].type.dtype in (u8, i8):
+        return None  # of which there are no constants
     (result,) = node.op.reference(*(np.full((), full.value, full.dtype.numpy) for full in fulls))
     return _add_full(draft, node, result.item())
 

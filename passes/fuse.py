@@ -294,7 +294,7 @@ def _ordered(fusion: _Fusion) -> Iterator[list[Node]]:
 
     A group stands where its last member stood, or before the first group that reads it.
     """
-    position, done = fusion.position, set[int]()
+    position, done, opened = fusion.position, set[int](), set[int]()
     for root in sorted(fusion.members, key=lambda g: max(position[n] for n in fusion.members[g])):
         stack = [root] if _is_live(fusion, root) else []
         while stack:
@@ -302,6 +302,8 @@ def _ordered(fusion: _Fusion) -> Iterator[list[Node]]:
             members = fusion.members[group]
             missing = _operand_groups(fusion, members) - done - {group}
             if missing:
+                assert group not in opened, "a merge closed a cycle"
+                opened.add(group)
                 stack.extend(sorted(missing, reverse=True))
                 continue
             stack.pop()

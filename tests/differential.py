@@ -13,6 +13,7 @@ from addergraph.intervals import value_ranges
 from addergraph.ir import Array, Graph
 from addergraph.text import parse
 from tests.codegen.harness import same_bits
+from tests.minimize import minimize
 from tests.strategies import Case
 
 Results = dict[str, Array]
@@ -27,6 +28,13 @@ class Tally:
         self.ops: Counter[str] = Counter()
         self.runs: Counter[tuple[str, int]] = Counter()
 
+    def add(self, case: Case, runs: Sequence[tuple[str, int]]) -> None:
+        self.cases += 1
+        self.ops.update(node.op.name for node in case.graph.nodes)
+        self.runs.update(runs)
+        if is_mistrusted(case.graph, reference(case.graph, case)):
+            self.mistrusted.append(case)
+
     def require_trust(self) -> None:
         """At most 2 % of the cases may be such that a wrong program could pass them."""
         share = len(self.mistrusted) / self.cases
@@ -34,18 +42,27 @@ class Tally:
 
 
 def check_case(case: Case, runs: Sequence[tuple[str, int]], tally: Tally) -> None:
-    """Text, every pass, and native code for each (target, threads) must keep the bits of `case`."""
-    graph = case.graph
-    expected = reference(graph, case)
-    assert parse(str(graph)) == graph
-    driver.optimize(graph, [_Compare(case, expected)])
-    for target, threads in runs:
-        _check_native(case, target, threads, expected)
-    tally.cases += 1
-    tally.ops.update(node.op.name for node in graph.nodes)
-    tally.runs.update(runs)
-    if is_mistrusted(graph, expected):
-        tally.mistrusted.append(case)
+    """Text, every pass, and native code for each (target, threads) must keep the bits of `case`.
+
+    Otherwise fails with the smallest part of the case that does not.
+    """
+    error = _failure(case, runs)
+    if error is not None:
+        small = minimize(case, lambda part: _failure(part, runs) is not None)
+        raise AssertionError(f"{small}{_failure(small, runs)!r}\nfound in {case}") from error
+    tally.add(case, runs)
+
+
+def _failure(case: Case, runs: Sequence[tuple[str, int]]) -> Exception | None:
+    try:
+        expected = reference(case.graph, case)
+        assert parse(str(case.graph)) == case.graph, "printed and parsed, the graph is another"
+        driver.optimize(case.graph, [_Compare(case, expected)])
+        for target, threads in runs:
+            _check_native(case, target, threads, expected)
+    except Exception as error:  # whatever it is, it is what we look for
+        return error
+    return None
 
 
 def reference(graph: Graph, case: Case) -> Results:

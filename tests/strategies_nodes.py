@@ -1,7 +1,7 @@
 """The nodes that random graphs are made of: shapes, attributes, and how exact each op is.
 
-Every function here adds what it is named after to a `Drawing`, on operands that are there already or
-on new leaves. Layers are biased towards what `fuse` looks for: a contraction and its tail.
+Every function here adds what it is named after to a `Drawing`, on operands that are there already
+or on new leaves. Layers are biased towards what `fuse` looks for: a contraction and its tail.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _read(d: Drawing) -> set[Any]:
 
 
 def updates(d: Drawing) -> list[tuple[Known, Known]]:
-    """New values for some parameters: a step p - v / 4, any value of the type, another parameter."""
+    """New values for some parameters: p - v / 4, any value of the type, another parameter."""
     changed = []
     for p in [v for v in d.values if isinstance(v.value, Parameter)]:
         others = [v for v in d.values[::-1] if v.type == p.type and v.value is not p.value]
@@ -60,8 +60,8 @@ def updates(d: Drawing) -> list[tuple[Known, Known]]:
         other = d.one_of(others[:4])
         if p.type.dtype == f32 and d.chance(60):
             step = scaled(d, other, 0.25)
-            other = (binary(d, "sub", p, step[0]) if step else []) or [other]
-            other = other[0]
+            made = binary(d, "sub", p, step[0]) if step else []
+            other = made[0] if made else other
         changed.append((p, other))
     return changed
 
@@ -75,7 +75,9 @@ def batch_axis(d: Drawing) -> Dim:
 
 def image(d: Drawing) -> Known:
     found = d.pick(lambda v: v.type.rank == 4 and v.type.dtype == f32) if d.chance(75) else None
-    shape = (batch_axis(d), d.one_of(SIDES), d.one_of(SIDES), d.one_of(CHANNELS))
+    height, width = d.one_of(SIDES), d.one_of(SIDES)
+    most = MOST_ELEMENTS // max(1, d.batch * height * width)
+    shape = (batch_axis(d), height, width, min(most, d.one_of(CHANNELS)))
     return found or d.leaf(shape, source="input")
 
 
@@ -164,6 +166,11 @@ def contraction_rule(name: str, terms: int, x: Known, f: Known, *bias: Known) ->
 def window_of(d: Drawing, x: Known) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Attributes of a windowed contraction over x, and the shape of its filter."""
     _, height, width, channels = x.sizes
+    if d.chance(25):  # the shape stays, so x itself may be the residual
+        size, dilation = d.one_of((3, 1, 5)), d.one_of((1, 2))
+        same = {"padding": (size // 2 * dilation,) * 4, "dilation": (dilation, dilation)}
+        if 0 not in (height, width) and channels * size <= 80:
+            return same, (size, size, channels, channels)
     sizes, strides, dilations, padding = [], [], [], []
     for extent in (height, width):
         size, dilation = d.one_of((3, 1, 2, 4, 5)), d.one_of((1, 1, 1, 2, 3))
@@ -176,7 +183,8 @@ def window_of(d: Drawing, x: Known) -> tuple[dict[str, Any], tuple[int, ...]]:
         padding += [before, after + max(0, missing)]
     divisors = [g for g in (1, 1, 2, 3, 4) if channels % g == 0]
     groups = d.one_of(divisors)
-    made = groups * d.one_of(CHANNELS if groups == 1 else (1, 2, 3, 5, 17))
+    made = d.one_of(CHANNELS if groups == 1 else (1, 2, 3, 5, 17))
+    made = groups * min(made, MOST_ELEMENTS // max(1, math.prod(sizes) * channels))
     attributes = {
         "stride": tuple(strides), "padding": tuple(padding), "dilation": tuple(dilations),
         "groups": groups,
@@ -199,7 +207,8 @@ def tail_node(d: Drawing, x: Known) -> list[Known]:
             return binary(d, "mul", x, operand(d, x.type.shape[-1:]))
         case "residual":
             name = d.one_of(("add", "sub", "maximum", "minimum", "mul"))
-            pair = [x, operand(d, x.type.shape)]
+            other = d.pick(lambda v: v.type == x.type) if d.chance(60) else None
+            pair = [x, other or operand(d, x.type.shape)]
             return binary(d, name, *(pair if d.chance(70) else pair[::-1]))
         case "scalar" if d.chance(50):
             return binary(d, d.one_of(("add", "mul", "minimum")), x, d.leaf(()))
@@ -364,8 +373,11 @@ def reduction(d: Drawing) -> None:
 
 def statistics(d: Drawing, x: Known) -> None:
     count = math.prod(x.sizes[:-1])
-    if x.type.is_open or count.bit_count() != 1:
+    if d.open:
         return
+    if count.bit_count() != 1 or x.largest > 64:
+        x = d.leaf(d.one_of(((2, 2, 1, 5), (1, 4, 2, 3), (8, 17))))
+        count = math.prod(x.sizes[:-1])
     bits = count.bit_length() - 1
     mean = x.quantum - bits
     bound = max(x.largest, (2 * x.largest) ** 2)
@@ -373,11 +385,10 @@ def statistics(d: Drawing, x: Known) -> None:
 
 
 def squared_error(d: Drawing, x: Known) -> None:
-    count = math.prod(x.sizes[1:])
-    if not x.type.rank or count.bit_count() != 1:
-        return
+    if math.prod(x.sizes[1:]).bit_count() != 1 or not x.type.rank or x.largest > 64:
+        x = d.leaf((batch_axis(d), *d.one_of(((4,), (8,), (2, 2), ()))))
     target = operand(d, x.type.shape)
-    quantum = 2 * min(x.quantum, target.quantum) - (count.bit_length() - 1)
+    quantum = 2 * min(x.quantum, target.quantum) - (math.prod(x.sizes[1:]).bit_length() - 1)
     bound = (x.largest + target.largest) ** 2
     d.add("mean_squared_error", x, target, quantum=quantum, bound=bound)
 
@@ -446,9 +457,14 @@ def concat(d: Drawing, x: Known, axis: int) -> None:
     shape = x.type.shape
 
     def fits(v: Known) -> bool:
-        return v.type.dtype == x.type.dtype and len(v.type.shape) == len(shape) and all(
-            a == b for k, (a, b) in enumerate(zip(v.type.shape, shape, strict=True)) if k != axis
-        )  # fmt: skip
+        if (v.type.dtype, v.type.rank, v.type.is_open) != (
+            x.type.dtype,
+            len(shape),
+            x.type.is_open,
+        ):
+            return False
+        pairs = enumerate(zip(v.type.shape, shape, strict=True))
+        return all(a == b for k, (a, b) in pairs if k != axis)
 
     others = [d.pick(fits) or x for _ in range(d.integer(1, 2))]
     if x.type.dtype == f32 and d.chance(50):

@@ -100,9 +100,11 @@ def pack_filter(f: Array, g: Geometry, width: int) -> Array:
     padded = np.zeros((taps, g.inputs, g.groups, blocks * width), np.float32)
     padded[..., : g.outputs] = f
     split = padded.reshape(taps, g.inputs, g.groups, blocks, width).transpose(2, 3, 0, 1, 4)
+    starts = range(0, g.inputs, g.channel_block)
+    sizes = [min(g.channel_block, g.inputs - k) for k in starts]
     parts = [
-        split[:, :, :, k : k + g.channel_block].reshape(g.groups, blocks, -1, width)
-        for k in range(0, g.inputs, g.channel_block)
+        split[:, :, :, k : k + size].reshape(g.groups, blocks, taps * size, width)
+        for k, size in zip(starts, sizes, strict=True)
     ]
     return np.concatenate(parts, axis=2) if parts else split.reshape(g.groups, blocks, 0, width)
 

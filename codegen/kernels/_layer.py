@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..builder import Emitter, Index
 from . import Operand
 
 Triple = tuple[int, int, int]
@@ -30,6 +31,16 @@ def pixel_strides(operand: Operand) -> Triple:
     """Bytes between samples, rows and columns."""
     s = operand.strides
     return (s[0], s[1], s[2]) if len(s) == 4 else (s[0], 0, 0)
+
+
+def filter_row(e: Emitter, f: Operand, row: Index) -> Index:
+    """Bytes to row number `row` of a filter seen as a matrix [(i, j, k), T].
+
+    Its buffer may have a halo: the filter of one layer can be another one's image.
+    """
+    if f.layout.dense:
+        return e.mul(row, f.strides[-2])
+    return e.dot(e.split(row, f.shape[:-1]), f.strides[:-1])
 
 
 def layer_shape(op: Any, g: Operand, x: tuple[int, ...], f: tuple[int, ...]) -> LayerShape:

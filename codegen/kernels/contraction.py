@@ -16,10 +16,10 @@ of CHANNEL_BLOCK input channels in sequence (all channels where there is one tap
     packed sums     f32[group][block][vectors * lanes]         minimum form: sum|f| in that order
 
 A constant filter is packed in NumPy (`packs`); any other into the workspace by a first phase. In
-the minimum form the first phases also write the channel sums of x, f32[group][n][row][column]: blocks of
-SUM_LANES channels in sequence, each by a fixed tree, whatever the target's lanes are; and from them
-the window sums, f32[group][n][h][w], taps in order. So the bits of the adder forms depend neither on
-ISA nor on tile nor on threads; products use FMA where there is one.
+the minimum form the first phases also write the channel sums of x, f32[group][n][row][column]:
+blocks of SUM_LANES channels in sequence, each by a fixed tree, whatever the target's lanes are; and
+from them the window sums, f32[group][n][h][w], taps in order. So the bits of the adder forms depend
+neither on ISA nor on tile nor on threads; products use FMA where there is one.
 
 Minimum form, special values: min on the bit patterns of non-negative floats is exact; x = -0.0 adds
 -0.0; a NaN in x or f reaches the result through the two sums; f+ of NaN is 0. Where x is +Inf the
@@ -47,6 +47,7 @@ from ..schedule import Tile, ceil_div, contraction_tile
 from . import Call, kernel
 from ._forward import ForwardContraction, Place, Tail
 from ._geometry import MINIMUM, pack
+from ._layer import filter_row
 from ._sums import emit_window_sums
 
 UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
@@ -180,7 +181,9 @@ class ContractionKernel(ForwardContraction):
         (yn, yh, yw) = g.y
         channel = e.mul(place.block, self.width)
         out = e.dot((place.n, place.h, place.w), (yn, yh, yw))
-        out = e.add(out, e.mul(e.add(e.mul(place.group, g.outputs), channel), 4))
+        dtype = self.call.outputs[0].type.dtype  # a tail may end in a comparison or a cast
+        size = dtype.itemsize
+        out = e.add(out, e.mul(e.add(e.mul(place.group, g.outputs), channel), size))
         pixel = e.dot((place.group, place.n, place.h, place.w), (
             4 * g.samples * g.height * g.width, 4 * g.height * g.width, 4 * g.width, 4,
         ))  # fmt: skip
@@ -195,13 +198,13 @@ class ContractionKernel(ForwardContraction):
                         continue
                     channels = tail.channels(v, count, sum_f)
                     for p, (r, c) in enumerate(pixels):
-                        at = e.add(out, r * yh + c * yw + 4 * v * lanes)
+                        at = e.add(out, r * yh + c * yw + size * v * lanes)
                         window = e.at(sums, e.add(pixel, 4 * (r * g.width + c)))
                         value = tail.result(
                             accumulators[p * self.tile.vectors + v], channels, window
                         )
                         value = tail.apply(value, channels, (r, c), v, count)
-                        e.store(value, e.at(y, at), active=count)
+                        e.store(value, e.at(y, at), dtype, active=count)
 
     def _active_counts(self, e: Emitter, block: Index, last: int) -> list[tuple[int, Any]]:
         """(channels that exist, a context that emits for them): the last block may be partial."""
@@ -291,7 +294,6 @@ class ContractionKernel(ForwardContraction):
         """What `pack` does, for a filter that is not constant."""
         g, lanes = self.g, self.target.lanes
         vectors = self.blocks * self.tile.vectors
-        row_bytes = 4 * g.groups * g.outputs
         low, high = e.share(g.groups * vectors)
         with e.loop(low, high) as item:
             group, one = e.split(item, (g.groups, vectors))
@@ -306,25 +308,26 @@ class ContractionKernel(ForwardContraction):
             full = g.outputs // lanes
             for active, here in e.partial(one, full, g.outputs % lanes, lanes):
                 with here:
-                    self._emit_pack_vector(e, source, into, sums, row_bytes, active)
+                    self._emit_pack_vector(e, source, into, sums, active)
 
     def _emit_pack_vector(
-        self, e: Emitter, source: Any, into: Any, sums: Any, row_bytes: int, active: int
+        self, e: Emitter, source: Any, into: Any, sums: Any, active: int
     ) -> None:
         """One vector of channels: every step, in the order of summation."""
         g, lanes, step_bytes = self.g, self.target.lanes, 4 * self.width
         zero, taps, size = e.number(0.0, lanes), g.kernel[0] * g.kernel[1], g.channel_block
+        raw = self.call.inputs[self.operands[1]]
 
         def steps(first: Index, count: int, total: list[Register]) -> list[Register]:
             """Input channels first .. first + count - 1 of every tap."""
             begin = e.at(into, e.mul(first, taps * step_bytes))
 
             def over_taps(tap: Index, outer: list[Register]) -> list[Register]:
-                row = e.at(source, e.mul(e.add(e.mul(tap, g.inputs), first), row_bytes))
+                row = e.add(e.mul(tap, g.inputs), first)
                 target = e.at(begin, e.mul(tap, count * step_bytes))
 
                 def over_channels(k: Index, acc: list[Register]) -> list[Register]:
-                    here = e.at(row, e.mul(k, row_bytes))
+                    here = e.at(source, filter_row(e, raw, e.add(row, k)))
                     f = e.load(here, lanes=lanes, active=active) if active else zero
                     return self._emit_pack_step(e, f, e.at(target, e.mul(k, step_bytes)), acc)
 

@@ -24,8 +24,8 @@ from addergraph.plan import align
 
 from ..builder import Emitter, Index, Register
 from ..schedule import FilterTile, ceil_div, filter_tile
-from . import Call, Kernel, kernel
-from ._layer import layer_shape, pixel_strides
+from . import Call, Kernel, Operand, kernel
+from ._layer import filter_row, layer_shape, pixel_strides
 
 CHUNK = 512  # outputs summed in registers before the partial sum goes to memory
 
@@ -115,33 +115,32 @@ class FilterGradientKernel(Kernel):
         channel = e.add(e.mul(at.group, s.outputs), e.mul(at.block, self.width))
         row = e.add(e.mul(at.i, self.segments), at.j)
         row = e.add(e.mul(row, self.run), e.mul(at.strip, self.tile.taps))
-        row_bytes = 4 * s.groups * s.outputs
-        first = e.add(e.mul(row, row_bytes), e.mul(channel, 4))
 
-        def each(base: Any) -> list[tuple[int, int, Any]]:
+        def each(base: Any, operand: Operand) -> list[tuple[int, int, Any]]:
+            rows = [filter_row(e, operand, e.add(row, m)) for m in range(taps)]
             return [
                 (
                     m * len(counts) + v,
                     count,
-                    e.at(base, e.add(first, m * row_bytes + 4 * v * lanes)),
+                    e.at(base, e.add(e.add(rows[m], e.mul(channel, 4)), 4 * v * lanes)),
                 )
                 for m in range(taps)
                 for v, count in enumerate(counts)
             ]
 
         zeros = [e.number(0.0, lanes)] * (taps * len(counts))
-        for number, count, here in each(df):
+        for number, count, here in each(df, self.df):
             e.store(zeros[number], here, active=count)
         with e.loop(0, s.samples, self.chunk) as begin:
             end = e.minimum(e.add(begin, self.chunk), s.samples)
             partial = self._emit_sum(e, at, (begin, end), (g, x), channel, taps, counts)
-            for number, count, here in each(df):
+            for number, count, here in each(df, self.df):
                 total = e.b.fadd(e.load(here, lanes=lanes, active=count), partial[number])
                 e.store(total, here, active=count)
         if not self.adder:
             return
-        filters = dict((n, p) for n, _, p in each(f))
-        for number, count, here in each(df):
+        filters = dict((n, p) for n, _, p in each(f, self.call.inputs[2]))
+        for number, count, here in each(df, self.df):
             v = number % len(counts)
             total_g = e.at(sums, e.add(e.mul(channel, 4), 4 * v * lanes))
             correction = e.b.fmul(

@@ -29,7 +29,7 @@ from addergraph.plan import align
 from ..builder import Emitter, Index, Register
 from ..schedule import Tile, ceil_div, contraction_tile
 from . import Call, Kernel, Operand, kernel
-from ._layer import layer_shape, pixel_strides
+from ._layer import filter_row, layer_shape, pixel_strides
 
 UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
 
@@ -128,7 +128,6 @@ class InputGradientKernel(Kernel):
         """[group][block][i][j][t][lane] from HWIO: a transposition, one element at a time."""
         s, width = self.s, self.width
         taps = s.kernel[0] * s.kernel[1]
-        made = s.groups * s.outputs
         low, high = e.share(s.groups * self.blocks * taps)
         with e.loop(low, high) as item, e.loop(0, width) as lane:
             group, block, tap = e.split(item, (s.groups, self.blocks, taps))
@@ -136,7 +135,8 @@ class InputGradientKernel(Kernel):
             into = e.at(packed, e.add(e.mul(item, 4 * s.outputs * width), e.mul(lane, 4)))
             exists = e.less(channel, s.inputs)
             row = e.add(e.mul(tap, s.inputs), e.minimum(channel, max(0, s.inputs - 1)))
-            source = e.at(raw, e.mul(e.add(e.mul(row, made), e.mul(group, s.outputs)), 4))
+            source = e.add(filter_row(e, self.f, row), e.mul(group, 4 * s.outputs))
+            source = e.at(raw, source)
             with e.loop(0, s.outputs) as t:
                 value = e.load(e.at(source, e.mul(t, 4)))
                 value = e.b.select(exists, value, e.number(0.0, 1))

@@ -329,8 +329,10 @@ class SparseAdderKernel(ForwardContraction):
         """Neighbouring pixels of one output row."""
         g, place = self.g, tail.place
         out = e.dot((place.n, place.h, place.w), g.y)
-        out = e.add(out, e.mul(e.add(e.mul(place.group, g.outputs), tail.channel), 4))
+        dtype = self.call.outputs[0].type.dtype  # a tail may end in a comparison or a cast
+        channel = e.add(e.mul(place.group, g.outputs), tail.channel)
+        out = e.add(out, e.mul(channel, dtype.itemsize))
         for c, pixel in enumerate(pixels):
             sum_x = e.at(region.windows, e.add(window, 4 * c))
             value = tail.apply(tail.result(pixel, channels, sum_x), channels, (0, c), 0, active)
-            e.store(value, e.at(y, e.add(out, c * g.y[2])), active=active)
+            e.store(value, e.at(y, e.add(out, c * g.y[2])), dtype, active=active)

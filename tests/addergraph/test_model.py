@@ -93,14 +93,16 @@ def test_training_learns_with_validation_and_a_partial_batch(
     assert found["accuracy"] == history["val_accuracy"][-1]
 
 
-def test_both_engines_train_to_the_same_weights() -> None:
+# Rounding differences grow from step to step: a relu or a maximum that flips moves whole gradients.
+@pytest.mark.parametrize(("steps", "tolerance"), [(1, 1e-5), (8, 1e-2)])
+def test_both_engines_train_to_the_same_weights(steps: int, tolerance: float) -> None:
     models = [small_model(seed=3), small_model(seed=3)]
     for model, engine in zip(models, ENGINES, strict=True):
-        fit(model, epochs=2, engine=engine, learning_rate=0.01)
+        size = len(X) if steps == 1 else -(-len(X) // (steps // 2))
+        fit(model, epochs=min(steps, 2), engine=engine, learning_rate=0.01, batch_size=size)
     for name, reference in models[0].weights.items():
-        np.testing.assert_allclose(
-            models[1].weights[name], reference, rtol=2e-3, atol=2e-4, err_msg=name
-        )
+        error = np.linalg.norm(models[1].weights[name] - reference)
+        assert error <= tolerance * np.linalg.norm(reference), name
     predictions = [m.predict(X, engine="native") for m in models]
     np.testing.assert_allclose(predictions[0], predictions[1], atol=5e-3)
 

@@ -85,6 +85,21 @@ def make_call(
     return Call(op, tuple(operands[:count]), tuple(operands[count:]), made, frozenset(constant))
 
 
+def require_equal(
+    op: Op,
+    arrays: Sequence[Array],
+    target: str = "host",
+    threads: int = 1,
+    *,
+    halos: Mapping[int, Halo] | None = None,
+    in_place: int | None = None,
+) -> None:
+    """Fails unless the native results have the bits of the reference."""
+    found = run_call(op, arrays, target=target, threads=threads, halos=halos, in_place=in_place)
+    for one, other in zip(found, op.reference(*arrays), strict=True):
+        assert same_bits(one, other), f"{op} on {[a.shape for a in arrays]}: {one} is not {other}"
+
+
 def same_bits(found: Array, expected: Array) -> bool:
     """Whether two arrays agree in every bit; any NaN is as good as another."""
     if found.shape != expected.shape or found.dtype != expected.dtype:

@@ -202,6 +202,21 @@ def test_merging_that_would_close_a_cycle_is_refused() -> None:
     assert shapes_of(graph) == ["relu", "reduce_sum", "sub"]
 
 
+def test_earlier_merges_count_when_later_ones_are_judged() -> None:
+    # %y and %u merge first; then %b -> %s -> {%u, %y} -> %r -> %a keeps %a and %b apart.
+    graph = fused(
+        """graph g(%x: f32[3,3], %z: f32[3,3]) {
+        %u = relu(%x) : f32[3,3]
+        %r = reduce_sum(%u) axes=(0) : f32[3]
+        %a = sub(%z, %r) : f32[3,3]
+        %b = neg(%z) : f32[3,3]
+        %s = reduce_sum(%b) axes=(0) : f32[3]
+        %y = sub(%u, %s) : f32[3,3]
+        return %a, %y }"""
+    )
+    assert shapes_of(graph) == ["neg", "reduce_sum", "relu+sub", "reduce_sum", "sub"]
+
+
 def test_siblings_that_share_an_operand_merge() -> None:
     graph = fused(
         """graph g(%x: f32[3,3], %s: f32[]) {
@@ -264,6 +279,17 @@ def test_what_hoist_moves_shares_no_body_with_the_rest() -> None:
     assert shapes_of(graph) == ["abs+neg", "add+relu"]
     setup, main = hoist(graph)
     assert (shapes_of(setup), shapes_of(main)) == (["abs+neg"], ["add+relu"])
+
+
+def test_a_tail_takes_no_producer_that_hoist_moves() -> None:
+    graph = fused(
+        """graph g(%x: f32[2,3]) params(%w: f32[3,3], %m: f32[2,3]) {
+        %side = abs(%m) : f32[2,3]
+        %y = dense(%x, %w) : f32[2,3]
+        %z = add(%y, %side) : f32[2,3]
+        return %z }"""
+    )
+    assert shapes_of(graph) == ["abs", "dense+add"]
 
 
 def test_group_moves_before_an_early_reader() -> None:

@@ -1,6 +1,7 @@
 """exp and log: within 1 ulp, the same bits on every ISA, and coefficients that can be derived.
 
-The bound was measured over every f32 once; here every 2039th bit pattern stands for all.
+Measured once, with AVX-512, on every f32 in [-105, -2^-26] and [2^-25, 90) for exp and on every
+positive one for log: 1 ulp. Here every 2039th bit pattern stands for all, on every ISA.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from addergraph.ops.unary import Exp, Log
 from tests.codegen.harness import HERE, run_call, same_bits, ulps
 
 EVERY = np.arange(0, 1 << 32, 2039, dtype=np.uint64).astype(np.uint32).view(np.float32)
+# fmt: off
 EDGES = np.array(
-    [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754942e-38, 1.1754944e-38]
-    + [3.4028235e38, -3.4028235e38, 88.72283, 88.72284, 89.0, -87.33655, -103.97207, -103.97208]
-    + [-104.0, 0.70710677, 0.7071068, 1.4142135, 1.4142137, 0.99999994, 1.0000001],
-    dtype=np.float32,
+    [
+        0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754942e-38, 1.1754944e-38,
+        3.4028235e38, -3.4028235e38, 88.72283, 88.72284, 89.0, -87.33655, -103.97207, -103.97208,
+        -104.0, 0.70710677, 0.7071068, 1.4142135, 1.4142137, 0.99999994, 1.0000001,
+    ],
+    np.float32,
 )
+# fmt: on
 
 
 @pytest.mark.parametrize("op", [Exp(), Log()], ids=lambda op: str(op.name))

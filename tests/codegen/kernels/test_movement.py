@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 import numpy as np
@@ -131,8 +132,9 @@ def test_zeroing_a_halo_touches_the_ring_and_nothing_else(
     made = ModuleEmitter("zeroing", target)
     inner = made.zero_halo(operand)
     function = made.function("zero", [POINTER, POINTER, I64, I64], exported=True)
-    Emitter(function, target, made.wait).b.call(inner, function.args)
-    _end(function)
+    e = Emitter(function, target, made.wait)
+    e.b.call(inner, function.args)
+    e.b.ret_void()
     loaded = LoadedObject(compile_object(str(made.module), target), target)
     for right in (True, False):
         with guarded(operand.layout.nbytes(operand.type), right) as buffer:
@@ -146,15 +148,7 @@ def test_zeroing_a_halo_touches_the_ring_and_nothing_else(
             assert not buffer.bytes.any()
 
 
-def _end(function: object) -> None:
-    import llvmlite.ir as ir
-
-    ir.IRBuilder(function.blocks[-1]).ret_void()  # type: ignore[attr-defined]
-
-
 def _call(loaded: LoadedObject, pointer: int, thread: int, threads: int) -> None:
-    import ctypes
-
     kernel = ctypes.CFUNCTYPE(
         None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
     )

@@ -8,20 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addergraph.errors import ShapeError
-from addergraph.ir import Array, Halo, Op
+from addergraph.ir import Array, Halo
 from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
 from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
 from addergraph.types import tensor
-from tests.codegen.harness import HERE, RUNS, run_call, same_bits, ulps
+from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits, ulps
 
 EXAMPLES = settings().max_examples // 4
 HALOS = (Halo(), Halo(1, 0, 2, 1), Halo(0, 1, 1, 0))
-
-
-def require_equal(op: Op, arrays: list[Array], target: str, threads: int, **more: object) -> None:
-    found = run_call(op, arrays, target=target, threads=threads, **more)  # type: ignore[arg-type]
-    for one, other in zip(found, op.reference(*arrays), strict=True):
-        assert same_bits(one, other), (op, [a.shape for a in arrays], one, other)
 
 
 def exact(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -91,12 +85,12 @@ def test_the_first_maximum_counts_nan_and_signed_zeros(target: str, threads: int
 def test_any_data(target: str) -> None:
     """Averages round once; the gradient of the maximum adds up to 4 overlapping windows in f32."""
     rng = np.random.default_rng(3)
-    x = rng.normal(0, 1, (2, 9, 9, 18)).astype(np.float32)
+    x = np.asarray(rng.normal(0, 1, (2, 9, 9, 18)), np.float32)
     geometry = ((3, 3), (2, 2), (1, 1, 1, 1))
     average = AvgPool2d(*geometry)
     (y,) = average.reference(x)
     assert ulps(run_call(average, [x], target=target, threads=2)[0], y) <= 1
-    g = rng.uniform(0.5, 1, y.shape).astype(np.float32)
+    g = np.asarray(rng.uniform(0.5, 1, y.shape), np.float32)
     for op, operands, bound in (
         (AvgPool2dGrad(*geometry, input_size=(9, 9)), [g], 1),
         (MaxPool2dGrad(*geometry), [g, x], 3),

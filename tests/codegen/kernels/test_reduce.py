@@ -1,4 +1,4 @@
-"""Reductions: exact on exact data, correctly rounded on most, never dependent on threads or halos."""
+"""Reductions: exact on exact data, within 1 ulp on any, the same for all threads and halos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from addergraph.ops.batch_norm import BatchNormStatistics
 from addergraph.ops.global_avg_pool import GlobalAvgPool
 from addergraph.ops.mean_squared_error import MeanSquaredError
 from addergraph.ops.reduce import ReduceMax, ReduceMean, ReduceSum
-from tests.codegen.harness import HERE, RUNS, run_call, same_bits, ulps
+from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits, ulps
 
 EXAMPLES = settings().max_examples // 2
 REDUCTIONS = (ReduceSum, ReduceMean, ReduceMax)
@@ -22,12 +22,6 @@ REDUCTIONS = (ReduceSum, ReduceMean, ReduceMax)
 
 def exact(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.asarray(rng.integers(-8, 9, shape).astype(np.float32) / 4)
-
-
-def require_equal(op: Op, arrays: list[Array], target: str, threads: int, **more: object) -> None:
-    found = run_call(op, arrays, target=target, threads=threads, **more)  # type: ignore[arg-type]
-    for one, other in zip(found, op.reference(*arrays), strict=True):
-        assert same_bits(one, other), (op, [a.shape for a in arrays], one, other)
 
 
 @st.composite

@@ -20,7 +20,8 @@ SPECIAL = np.array(
 
 def steps(found: Array, expected: Array) -> Array:
     """Distances in f32 steps, element by element; both are non-negative."""
-    return np.abs(found.view("i4").astype("i8") - expected.view("i4"))
+    distance: Array = np.abs(found.view("i4").astype("i8") - expected.view("i4"))
+    return distance
 
 
 @pytest.mark.parametrize(("target", "threads"), RUNS)

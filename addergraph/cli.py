@@ -1,0 +1,273 @@
+"""The command line: options and help. What the commands do is in `commands/`, imported on use.
+
+Exit status: 0 done, 1 a verification failed, 2 an error (one message on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import AdderGraphError, RangeWarning
+
+FAILED, ERROR, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line (`sys.argv` unless `arguments` are given) and ends the process."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The exit status. Errors that nobody foresaw pass through, with their traceback."""
+    try:
+        status = commands.main(arguments, prog_name="addergraph", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ERROR
+    except click.Abort:  # click's name for Ctrl-C
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except AdderGraphError as error:
+        click.echo(f"error: {error}", err=True)
+        return ERROR
+    return int(status or 0)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Warnings about the network in one line; others as Python shows them."""
+    if issubclass(category, RangeWarning):
+        click.echo(f"warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
+
+
+def _example(*lines: str) -> str:
+    """Examples for the end of a help text, kept as they are."""
+    return "\b\n" + "\n".join(("Example:" if len(lines) == 1 else "Examples:", *lines))
+
+
+weights = click.option(
+    "--weights", metavar="W.npz", help="Numbers for the parameters of a .ag file, by name."
+)
+target = click.option(
+    "--target", default="host", show_default=True, help="Machine to compile for, or a CPU's name."
+)
+threads = click.option(
+    "--threads", type=click.IntRange(1), help="Threads to use.  [default: all processors]"
+)
+one_thread = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of a call."
+)
+batch = click.option(
+    "--batch", type=click.IntRange(0), help="Bind the batch N.  [default: any number of samples]"
+)
+
+
+class _InOrder(click.Group):
+    """Lists the commands in the order of their declaration, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_example(
+        "  addergraph train --data digits --model small-adder --output m.safetensors",
+        "  addergraph compile m.safetensors --output build",
+        "  addergraph verify m.safetensors",
+    ),
+)
+@click.version_option(__version__, prog_name="addergraph")
+def commands() -> None:
+    """AdderGraph: train adder networks and compile them to native code.
+
+    An adder layer compares an input with its filters by the sum of absolute differences, where a
+    convolution multiplies. Commands read a model file (.safetensors), the text of a graph (.ag), or
+    take the name of a built-in network: small-adder, all-adder, small-conv, deck.
+    """
+
+
+@commands.command(epilog=_example("  addergraph train --data digits --epochs 30 -o m.safetensors"))
+@click.option(
+    "--data", default="digits", show_default=True, metavar="digits|FILE.npz",
+    help="The embedded digits, or an archive with images x [N,H,W,C] and labels y.",
+)  # fmt: skip
+@click.option(
+    "--validation", metavar="FILE.npz",
+    help="Held-out x and y.  [default for digits: their 360 test images]",
+)  # fmt: skip
+@click.option(
+    "--model", "network", default="small-adder", show_default=True, metavar="NAME|FILE",
+    help="small-adder, all-adder, small-conv or deck; or a model file, to train on.",
+)  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--learning-rate", type=float, default=0.1, show_default=True,
+    help="In the first epoch; it falls to 0 as a cosine.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True,
+    help="Of the weights at the start and of the order of the samples.",
+)  # fmt: skip
+@threads
+@click.option(
+    "--engine", type=click.Choice(["native", "reference"]), default="native", show_default=True,
+    help="Compiled code, or the same training step in NumPy (slow).",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", default="model.safetensors", show_default=True, metavar="FILE.safetensors"
+)
+def train(**options: Any) -> None:
+    """Train a network and write it to a model file."""
+    from .commands import train
+
+    train.train(train.Training(**options))
+
+
+@commands.command(epilog=_example("  addergraph summary small-adder"))
+@click.argument("file")
+def summary(file: str) -> None:
+    """Print a table of the layers: shapes, parameters, arithmetic.
+
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+    """
+    from .commands import show
+
+    show.summary(file)
+
+
+@commands.command(
+    epilog=_example(
+        "  addergraph inspect small-adder",
+        "  addergraph inspect m.safetensors --plan --census",
+        "  addergraph inspect m.safetensors --dot | dot -Tsvg > graph.svg",
+    )
+)
+@click.argument("file")
+@click.option("--passes", is_flag=True, help="Print the graph after each pass.")
+@click.option("--plan", is_flag=True, help="Print what stands where in the arena.")
+@click.option("--census", is_flag=True, help="Count the instructions of the kernels, by kind.")
+@click.option("--dot", is_flag=True, help="Print the declared graph in DOT, and nothing else.")
+@batch
+@target
+def inspect(file: str, **options: Any) -> None:
+    """Print the graph as declared and as compiled, or views of it.
+
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+    """
+    from .commands import show
+
+    show.inspect(file, show.Inspection(**options))
+
+
+@commands.command(
+    name="compile",
+    epilog=_example(
+        "  addergraph compile m.safetensors --output build",
+        "  addergraph compile net.ag --weights net.npz -o build --target aarch64-linux-gnu",
+    ),
+)
+@click.argument("file")
+@click.option("-o", "--output", "folder", required=True, metavar="FOLDER", help="Made if need be.")
+@click.option("--name", help="Of the library and its functions.  [default: the graph's]")
+@weights
+@batch
+@target
+def compile_(**options: Any) -> None:
+    """Write a C library: object, archive, header, example program.
+
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+    """
+    from .commands import native
+
+    native.compile_library(**options)
+
+
+@commands.command(
+    epilog=_example(
+        "  addergraph run m.safetensors --input x.npz --output y.npz",
+        "  addergraph run --native build --input x.npz --output y.npz",
+    )
+)
+@click.argument("file", required=False)
+@click.option("--native", "folder", metavar="FOLDER", help="An exported library: runs its code.")
+@click.option(
+    "-i", "--input", "inputs", required=True, metavar="X.npz", help="Arrays named as the inputs."
+)
+@click.option("-o", "--output", required=True, metavar="Y.npz", help="Arrays named as the outputs.")
+@weights
+@click.option(
+    "--engine", type=click.Choice(["native", "reference"]), default="native", show_default=True
+)
+@one_thread
+def run(**options: Any) -> None:
+    """Run a network on arrays from a file.
+
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+    """
+    from .commands import native
+
+    native.run(**options)
+
+
+@commands.command(
+    epilog=_example(
+        "  addergraph verify m.safetensors",
+        "  addergraph verify m.safetensors --native build --samples 1000",
+    )
+)
+@click.argument("file")
+@weights
+@click.option("--native", "folder", metavar="FOLDER", help="Check this exported library instead.")
+@click.option(
+    "--input", "inputs", metavar="X.npz", help="Samples to compare on.  [default: random ones]"
+)
+@click.option("--samples", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@batch
+@target
+@one_thread
+def verify(file: str, **options: Any) -> int:
+    """Compare native code with the NumPy reference.
+
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+    The exit status is 1 when an output differs by more than rounding can explain.
+    """
+    from .commands import native
+
+    return 0 if native.verify(file, native.Verification(**options)) else FAILED
+
+
+@commands.command(epilog=_example("  addergraph bench m.safetensors --batch 1 --threads 1"))
+@click.argument("file", default="small-adder")
+@weights
+@click.option(
+    "--batch", type=click.IntRange(1), default=64, show_default=True, help="Images of a call."
+)
+@threads
+@click.option(
+    "--seconds", type=click.FloatRange(0.0), default=2.0, show_default=True,
+    help="How long to time each program.",
+)  # fmt: skip
+@target
+def bench(file: str, **options: Any) -> None:
+    """Time an image in NumPy and natively, beside the measured peak.
+
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+    """
+    from .commands import bench
+
+    bench.bench(file, bench.Bench(**options))

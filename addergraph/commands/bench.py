@@ -1,0 +1,118 @@
+"""`addergraph bench`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from .. import driver
+from ..errors import DataError
+from ..interpreter import run_reference
+from ..ir import CONTRACTION, Array, Graph
+from ..training.loop import thread_count
+from ..types import TensorType, f32
+from .source import open_source
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The options of the command."""
+
+    weights: str | None
+    batch: int
+    threads: int | None
+    seconds: float
+    target: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Seconds of one call: the median and the best."""
+
+    what: str
+    threads: int
+    median: float
+    best: float
+
+
+def bench(file: str, options: Bench) -> None:
+    """Prints what an image takes in NumPy and natively, beside the measured peak."""
+    source = open_source(file, options.weights)
+    if source.graph.updates:
+        raise DataError(f'graph "{source.graph.name}" updates parameters; bench its forward graph')
+    numbers, note = source.some_weights()
+    if note:
+        print(note)
+    graph = source.graph
+    images = options.batch if graph.is_open else 1
+    bound = graph.bind(images) if graph.is_open else graph
+    rng = np.random.default_rng(0)
+    arrays = [_drawn(rng, v.type) for v in bound.inputs]
+    most = thread_count(options.threads)
+    programs = [
+        driver.compile(graph, weights=numbers, target=options.target, threads=threads)
+        for threads in sorted({1, most})
+    ]
+    rows = [_timed("NumPy reference", 1, lambda: run_reference(graph, arrays, numbers), 0.0)]
+    # The machine may be shared: the peak is measured on both sides of what is compared with it.
+    peak = driver.measure_peak("product", options.target)
+    for program in programs:
+        what = f"native, {program.threads} thread{'s' if program.threads > 1 else ''}"
+        call = lambda program=program: program.run(arrays)  # noqa: E731
+        rows.append(_timed(what, program.threads, call, options.seconds))
+    peak = max(peak, driver.measure_peak("product", options.target))
+    target = programs[0].built.lowered.target.name
+    print(
+        f"{graph.name}, batch {images}, {target} on a machine with {os.cpu_count()} processors; "
+        f"multiply-add peak {peak:.1f} G terms/s a core"
+    )
+    _print_table(rows, images, _terms(bound) / images, peak)
+
+
+def _drawn(rng: np.random.Generator, type: TensorType) -> Array:
+    drawn = rng.normal(size=type.sizes) if type.dtype == f32 else rng.integers(0, 2, type.sizes)
+    return drawn.astype(type.dtype.numpy)
+
+
+def _timed(what: str, threads: int, call: Callable[[], object], seconds: float) -> _Row:
+    """Calls for `seconds`, three times at least, after one call to warm up."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return _Row(what, threads, median(times), min(times))
+
+
+def _terms(graph: Graph) -> int:
+    """The |x - f| and multiply-adds of a bound graph's contractions: two operations each."""
+    costs = [
+        node.op.cost([v.type for v in node.inputs])
+        for node in graph.nodes
+        if node.op.kind == CONTRACTION
+    ]
+    return sum(c.additions + c.multiplications for c in costs) // 2
+
+
+def _print_table(rows: list[_Row], images: int, terms: float, peak: float) -> None:
+    heads = f"{'median us':>12} {'best us':>12} {'G terms/s':>10} {'of peak':>8} {'speed-up':>9}"
+    print(f"{'an image':<20} {heads}")
+    for row in rows:
+        middle, best = 1e6 * row.median / images, 1e6 * row.best / images
+        rate = terms / best / 1e3
+        share = f"{100 * rate / (peak * row.threads):.1f} %"
+        print(
+            f"{row.what:<20} {middle:>12,.1f} {best:>12,.1f} {rate:>10.2f} {share:>8} "
+            f"{rows[0].best / row.best:>8,.1f}x"
+        )
+    print(
+        f"{terms / 1e6:.3f} million terms an image, |x - f| or multiply-add; rate, share and "
+        "speed-up are of the best time"
+    )

@@ -1,0 +1,142 @@
+"""`addergraph compile`, `run` and `verify`."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import driver, storage
+from ..data.npz import read_npz
+from ..errors import DataError, StorageError
+from ..interpreter import run_reference
+from ..ir import Array, Graph
+from ..verification import Runnable
+from ..verification import verify as compare
+from .source import open_source
+
+
+def compile_library(
+    file: str, weights: str | None, folder: str, target: str, name: str | None, batch: int | None
+) -> None:
+    """Exports a C library and lists what was written."""
+    source = open_source(file, weights)
+    exported = driver.export(
+        source.graph,
+        folder,
+        weights=source.required_weights(),
+        batch=batch,
+        target=target,
+        name=name,
+    )
+    described = [
+        (exported.code, "code: kernels and entry points"),
+        (exported.data, "data: weights, golden outputs, metadata"),
+        (exported.archive, "static library of both"),
+        (exported.shared, "shared library of both"),
+        (exported.header, "C99 header"),
+        (exported.metadata, "tensors, target, versions, digests"),
+        (exported.example, "a program that runs it; make -C " + str(exported.example.parent)),
+    ]
+    for path, what in described:
+        if path is not None:
+            print(f"{path.stat().st_size:>10,} bytes  {path}  {what}")
+    if exported.shared is None:
+        print("no shared library: there is no C compiler for this target on the PATH")
+    facts = json.loads(exported.metadata.read_text())
+    print(f"a call needs an arena of {facts['arena_bytes']:,} bytes")
+
+
+def run(
+    file: str | None,
+    weights: str | None,
+    folder: str | None,
+    inputs: str,
+    output: str,
+    engine: str,
+    threads: int,
+) -> None:
+    """Reads arrays named as the graph's inputs, writes arrays named as its outputs."""
+    if (file is None) == (folder is None):
+        raise DataError("give either FILE or --native FOLDER: what shall run?")
+    graph, compute = _computation(file, weights, folder, engine, threads)
+    arrays = read_npz(inputs, *(v.name for v in graph.inputs))
+    results = compute(arrays)
+    made = {v.name: array for v, array in zip(graph.outputs, results, strict=True)}
+    _write_npz(output, made)
+    shapes = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in made.items())
+    print(f"wrote {output}: {shapes}")
+
+
+Computation = Callable[[Sequence[object]], tuple[Array, ...]]
+
+
+def _computation(
+    file: str | None, weights: str | None, folder: str | None, engine: str, threads: int
+) -> tuple[Graph, Computation]:
+    """A graph, for its inputs and outputs, and what computes these from those."""
+    if folder is not None:
+        library = driver.load_native(folder)
+        return library.graph, library.run
+    source = open_source(str(file), weights)
+    numbers = source.required_weights()
+    if engine == "reference":
+        return source.graph, lambda arrays: run_reference(source.graph, arrays, numbers)[0]
+    return source.graph, driver.compile(source.graph, weights=numbers, threads=threads).run
+
+
+def _write_npz(path: str, arrays: Mapping[str, Array]) -> None:
+    if Path(path).suffix != ".npz":
+        raise StorageError(f'--output "{path}": the name of an archive of arrays ends in .npz')
+    data = io.BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type]
+    storage.atomic_write(path, data.getvalue())
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The options of `verify`."""
+
+    weights: str | None
+    folder: str | None
+    inputs: str | None
+    samples: int
+    seed: int
+    batch: int | None
+    target: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """An exported library as `verify` takes it: what it was made from brings the weights."""
+
+    run: Computation
+    weights: Mapping[str, Array]
+
+
+def verify(file: str, options: Verification) -> bool:
+    """Prints the report; whether every output is within its bound."""
+    source = open_source(file, options.weights)
+    graph = source.graph if options.batch is None else source.graph.bind(options.batch)
+    program: Runnable
+    if options.folder is not None:
+        library = driver.load_native(options.folder)
+        program, note = _Exported(library.run, source.required_weights()), ""
+    else:
+        numbers, note = source.some_weights(options.seed)
+        program = driver.compile(
+            graph, weights=numbers, target=options.target, threads=options.threads
+        )
+    if note:
+        print(note)
+    given = None
+    if options.inputs is not None:
+        given = read_npz(options.inputs, *(v.name for v in graph.inputs))
+    report = compare(graph, program, options.samples, options.seed, inputs=given)
+    print(report)
+    return report.ok

@@ -1,0 +1,57 @@
+"""`addergraph summary` and `addergraph inspect`."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from .. import driver
+from ..errors import RangeWarning
+from ..ir import Graph
+from ..summary import summary_text
+from ..view import to_dot
+from .source import open_source
+
+
+def summary(file: str) -> None:
+    """Prints the table of the network's layers."""
+    graph = open_source(file).graph
+    print(summary_text(graph, driver.findings(graph)))
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The options of `inspect`."""
+
+    dot: bool
+    passes: bool
+    plan: bool
+    census: bool
+    batch: int | None
+    target: str
+
+
+def inspect(file: str, options: Inspection) -> None:
+    """Prints the graph before and after the pipeline, or the views that were asked for."""
+    graph = open_source(file).graph
+    if options.dot:
+        print(to_dot(graph))
+        return
+    if not (options.passes or options.plan or options.census):
+        print(f"# as declared\n{graph}\n\n# after the pipeline\n{driver.optimize(graph)}")
+    if options.passes:
+        print(f"# as declared\n{graph}\n")
+        driver.optimize(graph, [_print_pass])
+    with warnings.catch_warnings():
+        if options.passes:
+            warnings.simplefilter("ignore", RangeWarning)  # shown above
+        if options.plan:
+            print(driver.memory_plan_text(graph, batch=options.batch, target=options.target))
+        if options.census:
+            print(driver.census(graph, batch=options.batch, target=options.target).render())
+
+
+def _print_pass(name: str, before: Graph, after: Graph, seconds: float) -> None:
+    """An observer of the pipeline."""
+    shown = "no change" if after == before else str(after)
+    print(f"# after {name} ({1e3 * seconds:.1f} ms)\n{shown}\n")

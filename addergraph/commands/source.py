@@ -1,0 +1,88 @@
+"""What the FILE of a command is: a model file, the text of a graph, or the name of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import storage, zoo
+from ..data.npz import read_npz
+from ..errors import DataError, ParseError, StorageError, nearest
+from ..ir import Array, Graph
+from ..model import Model
+from ..state import bind_weights, initial_weights
+from ..text import parse
+
+
+@dataclass(frozen=True)
+class Source:
+    """An inference graph with its numbers; `weights` is None where none were given."""
+
+    file: str
+    graph: Graph
+    weights: Mapping[str, Array] | None
+    model: Model | None
+
+    def required_weights(self) -> Mapping[str, Array]:
+        """The weights; DataError where the graph has parameters and none were given."""
+        if self.weights is None and self.graph.parameters:
+            raise DataError(
+                f'"{self.file}" has parameters: give their numbers as --weights file.npz, with an '
+                f'array for each, such as "{self.graph.parameters[0].name}"'
+            )
+        return self.weights or {}
+
+    def some_weights(self, seed: int = 0) -> tuple[Mapping[str, Array], str]:
+        """The weights, drawn by their `init` where none were given; and a note that says so."""
+        if self.weights is not None or not self.graph.parameters:
+            return self.weights or {}, ""
+        note = f"note: no --weights, so they are drawn as the graph says (seed {seed})"
+        return initial_weights(self.graph, seed), note
+
+
+def open_source(file: str, weights: str | None = None) -> Source:
+    """Reads FILE and, for the text of a graph, its weights from an `.npz` file.
+
+    Raises StorageError where a file cannot be read or is of no known kind, ParseError for text that
+    is no graph, DataError or ShapeError for weights that do not fit.
+    """
+    if file in zoo.NETWORKS and not Path(file).exists():
+        _refuse(weights, f'the network "{file}" starts with random weights')
+        model = zoo.build(file)
+        return Source(file, model.graph(training=False), model.weights, model)
+    suffix = Path(file).suffix
+    if suffix == ".safetensors":
+        _refuse(weights, f'the model file "{file}" holds its weights')
+        model = Model.load(file)
+        return Source(file, model.graph(training=False), model.weights, model)
+    if suffix != ".ag":
+        known = ", ".join(zoo.NETWORKS)
+        raise StorageError(
+            f'"{file}": expected a model file (.safetensors), the text of a graph (.ag), or the '
+            f"name of a network{nearest(file, zoo.NETWORKS)}: {known}"
+        )
+    graph = _parsed(file)
+    return Source(file, graph, None if weights is None else _read_weights(graph, weights), None)
+
+
+def _refuse(weights: str | None, why: str) -> None:
+    if weights is not None:
+        raise DataError(f"--weights goes with the text of a graph only; {why}")
+
+
+def _parsed(file: str) -> Graph:
+    try:
+        text = storage.read_bytes(file).decode()
+    except UnicodeDecodeError as error:
+        raise StorageError(f'"{file}" is not text (byte {error.start} is no UTF-8)') from None
+    try:
+        return parse(text)
+    except ParseError as error:
+        raise ParseError(f'"{file}", {error}') from None
+
+
+def _read_weights(graph: Graph, file: str) -> Mapping[str, Array]:
+    names = [p.name for p in graph.parameters]
+    found = dict(zip(names, read_npz(file, *names), strict=True))
+    return bind_weights(f'"{file}"', graph.parameters, found)

@@ -1,0 +1,390 @@
+"""The command line: what a newcomer types, what it prints, how it fails."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import Model, cli, layers, ops, zoo
+from addergraph.commands import show
+from addergraph.ir import Array
+from addergraph.trace import Tensor
+
+ROOT = Path(__file__).parent.parent.parent
+COMMANDS = ("train", "summary", "inspect", "compile", "run", "verify", "bench")
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs the command line in this process, in a folder of its own."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> Done:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in arguments])
+        out, err = self.capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Done(end.value.code, out, err)
+
+    def ok(self, *arguments: object) -> str:
+        done = self(*arguments)
+        assert done.status == 0, done.err
+        return done.out
+
+    def error(self, *arguments: object) -> str:
+        """What stderr says of an error of our own: nothing but the message."""
+        done = self(*arguments)
+        assert done.status == 2, done
+        assert done.err.startswith("error: ")
+        assert "Traceback" not in done.err
+        return done.err.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.fixture
+def shell(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    return Shell(capsys)
+
+
+def tiny() -> Model:
+    """A quick network whose answers vary."""
+    model = Model(input_shape=(5, 5, 2), name="tiny", seed=1)
+    for layer in (layers.Adder(4, kernel_size=3), layers.Flatten(), layers.Dense(3)):
+        model.add(layer)
+    return model
+
+
+@pytest.fixture
+def model(shell: Shell) -> Model:
+    """`tiny`, also in m.safetensors, as net.ag with net.npz, and samples in x.npz."""
+    made = tiny()
+    made.save("m.safetensors")
+    Path("net.ag").write_text(f"# a comment\n{made.graph(training=False)}\n")
+    np.savez("net.npz", **made.weights)  # type: ignore[arg-type]
+    np.savez("x.npz", x=samples())
+    return made
+
+
+def samples() -> Array:
+    return np.random.default_rng(0).normal(size=(7, 5, 5, 2)).astype(np.float32)
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_in_the_order_of_work(shell: Shell) -> None:
+    out = shell.ok("--help")
+    listed = [line.split()[0] for line in out[out.index("Commands:") :].splitlines()[1:8]]
+    assert tuple(listed) == COMMANDS
+    assert "..." not in out[out.index("Commands:") :]  # no description is cut off
+    assert "Examples:" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> None:
+    out = shell.ok(command, "-h")
+    assert f"  addergraph {command} " in out[out.index("Example") :]
+
+
+def test_examples_of_the_help_parse(shell: Shell) -> None:
+    """They name options that exist, so that all that can fail is a missing file."""
+    for command in COMMANDS:
+        out = shell.ok(command, "--help")
+        for line in out[out.index("Example") :].splitlines()[1:]:
+            words = line.split("|")[0].split()[2:]
+            declared = cli.commands.commands[command]
+            declared.make_context(command, words)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom addergraph import cli\ntry:\n    cli.main(['--help'])\n"
+        "except SystemExit:\n    print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not loaded & {"llvmlite", "networkx", "rich", "safetensors", "filelock"}
+
+
+def test_python_m_addergraph_is_the_command() -> None:
+    command = [sys.executable, "-m", "addergraph", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"addergraph, version {ag.__version__}\n"
+
+
+# --- train --------------------------------------------------------------------------------------
+
+
+def test_train_on_the_digits(shell: Shell) -> None:
+    out = shell.ok("train", "--model", "small-conv", "--epochs", 2, "-o", "m.safetensors")
+    assert "small-conv on digits: 1437 samples of (8, 8, 1), 360 to validate" in out
+    assert "epoch 2/2" in out
+    accuracy = float(out.split("validation: ")[1].split("accuracy ")[1].split()[0])
+    assert accuracy > 0.5
+    assert "wrote m.safetensors" in out
+    assert Model.load("m.safetensors").name == "small_conv"
+
+
+def test_train_on_images_of_ones_own_and_go_on(shell: Shell) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("mine.npz", x=rng.random((12, 9, 9)), y=np.arange(12) % 3)
+    quick = ("--epochs", 1, "--batch", 6, "--threads", 1, "-o", "m.safetensors")
+    out = shell.ok("train", "--data", "mine.npz", "--model", "small-conv", *quick)
+    assert "12 samples of (9, 9, 1)\n" in out
+    assert "validation" not in out
+    assert Model.load("m.safetensors").output_shape == (3,)
+    out = shell.ok(
+        "train", "--data", "mine.npz", "--validation", "mine.npz", "--model", "m.safetensors",
+        "--engine", "reference", *quick,
+    )  # fmt: skip
+    assert "12 to validate" in out
+    assert "validation: loss" in out
+
+
+def test_train_warns_of_the_decks_dead_layer_in_one_line(shell: Shell) -> None:
+    np.savez("mine.npz", x=np.eye(8)[None, ..., None].repeat(4, 0), y=np.arange(4))
+    done = shell("train", "--data", "mine.npz", "--model", "deck", "--epochs", 1)
+    assert done.status == 0
+    (line,) = done.err.splitlines()
+    assert line.startswith('warning: relu "act1" is always 0')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--output", "m.pt"), '--output "m.pt": the name of a model file ends in .safetensors'),
+        (("--output", "no/m.safetensors"), 'cannot write "no/m.safetensors": there is no folder'),
+        (("--model", "smal-adder"), 'unknown network "smal-adder" (did you mean "small-adder"?)'),
+        (("--data", "mnist"), '--data "mnist": expected digits, or an .npz file'),
+        (("--data", "no.npz"), 'cannot read "no.npz": No such file'),
+        (("--data", "x.npz"), '"x.npz" has no array "y": it holds x'),
+        (("--data", "flat.npz"), '--data "flat.npz": x has shape (4, 3); the built-in networks'),
+        (("--data", "real.npz"), '--data "real.npz": y has dtype float64; expected class numbers'),
+        (("--learning-rate", "-1"), "cosine(-1.0, 30): expected base >= 0"),
+    ],
+)
+def test_train_refuses_before_it_works(
+    shell: Shell, arguments: tuple[str, ...], message: str
+) -> None:
+    np.savez("x.npz", x=np.zeros(3))
+    np.savez("flat.npz", x=np.zeros((4, 3)), y=np.zeros(4, int))
+    np.savez("real.npz", x=np.zeros((4, 8, 8)), y=np.zeros(4))
+    assert message in shell.error("train", *arguments)
+    assert not list(Path().glob("*.safetensors"))
+
+
+# --- summary and inspect --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_summary_of_a_network_by_name(shell: Shell, name: str) -> None:
+    out = shell.ok("summary", name)
+    assert out == zoo.build(name).summary_text() + "\n"
+
+
+def test_summary_of_files(shell: Shell, model: Model) -> None:
+    assert shell.ok("summary", "m.safetensors") == model.summary_text() + "\n"
+    assert shell.ok("summary", "net.ag") == model.summary_text() + "\n"
+
+
+def test_inspect_shows_the_graph_before_and_after(shell: Shell, model: Model) -> None:
+    out = shell.ok("inspect", "m.safetensors")
+    before, after = out.removeprefix("# as declared\n").split("\n# after the pipeline\n")
+    assert ag.parse(before) == model.graph(training=False)
+    assert ag.parse(after).name == "tiny"
+    assert shell.ok("inspect", "net.ag") == out
+
+
+def test_inspect_views(shell: Shell, model: Model) -> None:
+    assert shell.ok("inspect", "net.ag", "--dot").startswith('digraph "tiny" {')
+    assert "arena" in shell.ok("inspect", "net.ag", "--plan")
+    passes = shell.ok("inspect", "small-adder", "--passes")
+    assert [line.split()[2] for line in passes.splitlines() if line.startswith("# after")] == [
+        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "fuse",
+    ]  # fmt: skip
+    census = shell.ok("inspect", "net.ag", "--census", "--target", "x86-64-v3")
+    assert "instructions emitted for x86-64-v3" in census
+    assert "multiplication-free: no" in census
+
+
+# --- compile and run ------------------------------------------------------------------------------
+
+
+@needs_cc
+def test_compile_run_and_verify_a_library(shell: Shell, model: Model) -> None:
+    out = shell.ok("compile", "m.safetensors", "--output", "build", "--name", "mine")
+    for file in ("mine.o", "mine_data.o", "libmine.a", "libmine.so", "mine.h", "example/main.c"):
+        assert f"build/{file} " in out
+        size = int(
+            next(x for x in out.splitlines() if f"build/{file} " in x).split()[0].replace(",", "")
+        )
+        assert size == Path("build", file).stat().st_size
+    assert "a call needs an arena of " in out
+    written = shell.ok("run", "--native", "build", "-i", "x.npz", "-o", "y.npz")
+    name = model.graph(training=False).outputs[0].name
+    assert written == f"wrote y.npz: {name} float32[7, 3]\n"
+    np.testing.assert_array_equal(np.load("y.npz")[name], ag.compile(model)(samples()))
+    assert "passed" in shell.ok("verify", "m.safetensors", "--native", "build")
+
+
+def test_compile_for_another_machine(shell: Shell, model: Model) -> None:
+    target = ("--target", "aarch64-linux-gnu")
+    out = shell.ok("compile", "net.ag", "--weights", "net.npz", "-o", "build", *target)
+    assert "libtiny.a" in out
+    if shutil.which("aarch64-linux-gnu-gcc") is None:
+        assert "no shared library" in out
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_run_the_text_of_a_graph(shell: Shell, model: Model, engine: str) -> None:
+    shell.ok(
+        "run", "net.ag", "--weights", "net.npz", "-i", "x.npz", "-o", "y.npz", "--engine", engine,
+        "--threads", 2,
+    )  # fmt: skip
+    expected = ag.interpret(model.graph(training=False), samples(), weights=model.weights)
+    assert isinstance(expected, np.ndarray)
+    (found,) = np.load("y.npz").values()
+    if engine == "reference":
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_run_several_inputs_and_outputs_by_name(shell: Shell) -> None:
+    def both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.add(x, y, name="total"), ops.sub(x, y, name="rest")
+
+    graph = ag.trace(both, *[ag.tensor("f32", ("N", 2))] * 2)
+    Path("g.ag").write_text(str(graph))
+    np.savez("in.npz", y=np.ones((3, 2)), x=np.full((3, 2), 5.0))
+    shell.ok("run", "g.ag", "-i", "in.npz", "-o", "out.npz")
+    found = np.load("out.npz")
+    assert {name: float(found[name][0, 0]) for name in found} == {"total": 6.0, "rest": 4.0}
+
+
+# --- verify and bench -----------------------------------------------------------------------------
+
+
+def test_verify_passes(shell: Shell, model: Model) -> None:
+    out = shell.ok("verify", "m.safetensors", "--samples", 20, "--seed", 3, "--threads", 2)
+    assert 'verify "tiny": 20 samples, random inputs of seed 3: passed' in out
+    out = shell.ok("verify", "net.ag")
+    assert out.startswith("note: no --weights")
+    given = shell.ok("verify", "net.ag", "--weights", "net.npz", "--input", "x.npz", "--batch", 7)
+    assert "given inputs: passed" in given
+    assert "note" not in given
+
+
+@needs_cc
+def test_verify_fails_with_status_1_when_the_library_is_of_another_model(
+    shell: Shell, model: Model
+) -> None:
+    weights = {name: array.copy() for name, array in model.weights.items()}
+    weights["adder1.f"][0, 1, 0, 2] += 0.5
+    ag.compile(model.graph(training=False), weights=weights).export("build")
+    done = shell("verify", "m.safetensors", "--native", "build")
+    assert done.status == 1
+    assert "FAILED" in done.out
+    assert done.err == ""
+
+
+def test_bench_prints_a_row_for_each_way(shell: Shell, model: Model) -> None:
+    out = shell.ok("bench", "m.safetensors", "--seconds", 0, "--batch", 4, "--threads", 2)
+    for row in ("NumPy reference", "native, 1 thread ", "native, 2 threads "):
+        assert row in out
+    assert "tiny, batch 4, " in out
+    assert "multiply-add peak" in out
+    assert "0.001 million terms an image" in out  # 3 * 3 * 4 outputs of 18 terms, 36 * 3 products
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("summary", "no.safetensors"), 'cannot read "no.safetensors": No such file'),
+        (("summary", "broken.safetensors"), '"broken.safetensors" is truncated'),
+        (("summary", "small_ader"), '(did you mean "small-adder"?)'),
+        (("summary", "binary.ag"), '"binary.ag" is not text'),
+        (("inspect", "typo.ag"), '"typo.ag", line 1, column 1: expected "graph", found "grpah"'),
+        (
+            ("inspect", "m.safetensors", "--plan", "--target", "pentium"),
+            'unknown target or CPU "pen',
+        ),
+        (("compile", "net.ag", "-o", "b"), '"net.ag" has parameters: give their numbers'),
+        (("compile", "m.safetensors", "-o", "x.npz"), "x.npz"),
+        (("compile", "m.safetensors", "-o", "b", "--weights", "net.npz"), "--weights goes with"),
+        (("verify", "net.ag", "--weights", "x.npz"), '"x.npz" has no array "adder1.f"'),
+        (("verify", "small-adder", "--weights", "x.npz"), "starts with random weights"),
+        (("run", "-i", "x.npz", "-o", "y.npz"), "give either FILE or --native FOLDER"),
+        (("run", "m.safetensors", "-i", "net.npz", "-o", "y.npz"), 'has no array "x"'),
+        (("run", "m.safetensors", "-i", "flat.npz", "-o", "y.npz"), "expected f32[N,5,5,2]"),
+        (("run", "m.safetensors", "-i", "x.npz", "-o", "y.txt"), "ends in .npz"),
+        (("run", "m.safetensors", "-i", "x.npz", "-o", "no/y.npz"), 'there is no folder "'),
+        (("run", "--native", "no", "-i", "x.npz", "-o", "y.npz"), "no"),
+        (("verify", "training.ag"), "updates parameters"),
+        (("bench", "training.ag"), "updates parameters"),
+    ],
+)
+def test_bad_input_is_one_error(
+    shell: Shell, model: Model, arguments: tuple[str, ...], message: str
+) -> None:
+    Path("broken.safetensors").write_bytes(Path("m.safetensors").read_bytes()[:100])
+    Path("binary.ag").write_bytes(b"graph \xff\xfe")
+    Path("typo.ag").write_text("grpah x() {}")
+    Path("training.ag").write_text(
+        "graph count(%x: f32[]) params(%n: f32[] fixed) {\n  %y = add(%n, %x) : f32[]\n"
+        "  update %n <- %y\n  return %y\n}"
+    )
+    np.savez("flat.npz", x=np.zeros((2, 50)))
+    assert message in shell.error(*arguments)
+    assert not Path("y.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("summary",), ("sumary", "x"), ("train", "--epochs", "0"), ("inspect", "--no")]
+)
+def test_usage_errors_end_with_status_2(shell: Shell, arguments: tuple[str, ...]) -> None:
+    done = shell(*arguments)
+    assert done.status == 2
+    assert "Usage: addergraph" in done.err
+
+
+def test_an_unforeseen_error_keeps_its_traceback(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: str) -> None:
+        raise ZeroDivisionError(file)
+
+    monkeypatch.setattr(show, "summary", fail)
+    with pytest.raises(ZeroDivisionError, match="deck"):
+        cli.main(["summary", "deck"])
+
+
+def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(file: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "summary", interrupt)
+    done = shell("summary", "deck")
+    assert done.status == 130
+    assert done.err.strip() == "interrupted"

@@ -1,0 +1,397 @@
+"""Forward contractions between guard pages: exact data bit for bit, any data within bounds.
+
+On general data the adder kernels give the same bits on every target, for any number of threads; the
+product kernels do so on each target. Halos and packing change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from addergraph.ir import Array, Builder, Halo, Op
+from addergraph.ops import clip, greater, relu, select
+from addergraph.ops.adder2d import Adder2d
+from addergraph.ops.adder_dense import AdderDense
+from addergraph.ops.cast import cast
+from addergraph.ops.conv2d import Conv2d
+from addergraph.ops.dense import Dense, Matmul
+from addergraph.ops.fused import Fused
+from addergraph.trace import Tensor
+from addergraph.types import DTYPES, TensorType
+from tests.codegen.harness import HERE, run_call, same_bits
+
+U = 2.0**-24
+THREADS = (1, 2, 3, 7)
+WIDE = Halo(3, 2, 1, 4)
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Shapes and attributes of one windowed layer."""
+
+    x: Shape
+    f: Shape
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def op(self, form: str) -> Op:
+        attributes: Any = (self.stride, self.padding, self.dilation, self.groups)
+        if form == "product":
+            return Conv2d(*attributes)
+        return Adder2d(*attributes, input_nonnegative=form == "minimum")
+
+
+LAYERS = {
+    "one": Layer((1, 1, 1, 1), (1, 1, 1, 1)),
+    "same": Layer((2, 5, 5, 3), (3, 3, 3, 5), padding=(1, 1, 1, 1)),
+    "tails": Layer((1, 9, 7, 17), (3, 3, 17, 33), padding=(1, 2, 0, 1)),
+    "pointwise": Layer((3, 4, 5, 18), (1, 1, 18, 40)),
+    "wide": Layer((1, 2, 61, 1), (1, 3, 1, 64)),
+    "strided": Layer((2, 8, 9, 4), (2, 2, 4, 16), stride=(2, 3)),
+    "stride_beyond_kernel": Layer((2, 7, 8, 2), (2, 1, 2, 7), stride=(3, 5)),
+    "dilated": Layer((1, 8, 9, 4), (3, 2, 4, 8), padding=(2, 0, 0, 3), dilation=(2, 3)),
+    "grouped": Layer((1, 6, 7, 6), (3, 3, 2, 9), padding=(1, 1, 1, 1), groups=3),
+    "grouped_blocks": Layer((2, 3, 3, 4), (2, 2, 2, 74), groups=2),
+    "depthwise": Layer((1, 5, 4, 5), (3, 3, 1, 5), padding=(1, 1, 1, 1), groups=5),
+    "kernel_beyond_input": Layer((1, 2, 1, 3), (5, 4, 3, 4), padding=(3, 1, 2, 3)),
+    "deep": Layer((1, 4, 3, 51), (3, 3, 51, 6), padding=(0, 1, 1, 0)),
+    "no_samples": Layer((0, 4, 4, 3), (3, 3, 3, 5)),
+    "no_channels": Layer((2, 4, 4, 0), (3, 3, 0, 5), padding=(1, 1, 1, 1)),
+    "no_results": Layer((2, 4, 4, 3), (3, 3, 3, 0)),
+}
+MATRICES = {
+    "one": ((1, 1), (1, 1)),
+    "tails": ((7, 19), (19, 37)),
+    "row": ((1, 33), (33, 17)),
+    "column": ((23, 5), (5, 1)),
+    "no_rows": ((0, 4), (4, 3)),
+    "no_terms": ((3, 0), (0, 5)),
+}
+FORMS = ("direct", "minimum", "product")
+
+
+def whole(rng: np.random.Generator, shape: Shape, *, nonnegative: bool = False) -> Array:
+    """Small integers times 1/4: sums of a few thousand of them do not round."""
+    return rng.integers(0 if nonnegative else -9, 10, shape).astype(np.float32) / 4
+
+
+def real(rng: np.random.Generator, shape: Shape, *, nonnegative: bool = False) -> Array:
+    """Normal numbers of very different magnitudes."""
+    drawn = rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 3, shape)
+    return (np.abs(drawn) if nonnegative else drawn).astype(np.float32)
+
+
+def operands(op: Op, x: Shape, f: Shape, draw: Callable[..., Array], seed: int) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [draw(rng, x, nonnegative=is_minimum(op)), draw(rng, f)]
+
+
+def is_minimum(op: Op) -> bool:
+    return bool(getattr(op, "input_nonnegative", False))
+
+
+def ways(start: int, image: bool = True) -> list[dict[str, Any]]:
+    """Every target once, and what may not change a bit taking turns: threads, packing, halos."""
+    halos = ({}, {0: WIDE}, {2: Halo(1, 0, 0, 2)}) if image else ({},)
+    return [
+        {
+            "target": target,
+            "threads": THREADS[(k + start) % len(THREADS)],
+            "constant": (1,) if (k + start) % 2 else (),
+            "halos": halos[(k + start // 2) % len(halos)],
+        }
+        for k, target in enumerate(HERE)
+    ]
+
+
+def require_exact(op: Op, arrays: Sequence[Array], start: int = 0, image: bool = True) -> None:
+    with np.errstate(invalid="ignore"):
+        (expected,) = op.reference(*arrays)
+    for way in ways(start, image):
+        (found,) = run_call(op, arrays, **way)
+        assert same_bits(found, expected), f"{op}, {way}: {found} is not {expected}"
+
+
+# -- exact data ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_have_the_bits_of_the_reference_on_exact_data(name: str, form: str) -> None:
+    layer, start = LAYERS[name], list(LAYERS).index(name) + FORMS.index(form)
+    op = layer.op(form)
+    require_exact(op, operands(op, layer.x, layer.f, whole, 1), start)
+
+
+@pytest.mark.parametrize(
+    "op", [AdderDense(), AdderDense(input_nonnegative=True), Matmul()], ids=repr
+)
+@pytest.mark.parametrize("name", MATRICES)
+def test_dense_layers_have_the_bits_of_the_reference_on_exact_data(name: str, op: Op) -> None:
+    start = list(MATRICES).index(name)
+    require_exact(op, operands(op, *MATRICES[name], whole, 2), start, image=False)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_bias_is_added_once(form: str) -> None:
+    layer = LAYERS["grouped_blocks"]
+    op = layer.op(form)
+    x, f = operands(op, layer.x, layer.f, whole, 3)
+    bias = whole(np.random.default_rng(4), layer.f[-1:])
+    (expected,) = op.reference(x, f, bias)
+    for target in HERE:
+        (found,) = run_call(op, [x, f, bias], target=target, threads=2, constant=(1, 2))
+        assert same_bits(found, expected)
+
+
+def test_sums_of_denormals_are_exact() -> None:
+    layer = LAYERS["same"]
+    for form in ("direct", "minimum"):
+        op = layer.op(form)
+        arrays = [a * np.float32(2.0**-147) for a in operands(op, layer.x, layer.f, whole, 5)]
+        assert 0 < np.abs(arrays[1]).max() < np.finfo("f4").tiny
+        require_exact(op, arrays)
+
+
+# -- general data --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["direct", "minimum"])
+@pytest.mark.parametrize("name", ["tails", "dilated", "grouped", "deep"])
+def test_bits_of_adders_depend_on_nothing_but_the_numbers(name: str, form: str) -> None:
+    layer = LAYERS[name]
+    op = layer.op(form)
+    arrays = operands(op, layer.x, layer.f, real, 6)
+    (first,) = run_call(op, arrays, target=HERE[0])
+    for way in (*ways(0), *ways(1)):
+        (found,) = run_call(op, arrays, **way)
+        assert same_bits(found, first), way
+    require_within(first, op, arrays, *adder_bound(op, arrays))
+
+
+@pytest.mark.parametrize("op", [AdderDense(), AdderDense(input_nonnegative=True)], ids=repr)
+def test_bits_of_dense_adders_depend_on_nothing_but_the_numbers(op: Op) -> None:
+    arrays = operands(op, *MATRICES["tails"], real, 7)
+    (first,) = run_call(op, arrays, target=HERE[0])
+    for way in (*ways(0, image=False), *ways(1, image=False)):
+        (found,) = run_call(op, arrays, **way)
+        assert same_bits(found, first), way
+    require_within(first, op, arrays, *adder_bound(op, arrays))
+
+
+@pytest.mark.parametrize("name", ["tails", "dilated", "grouped", "deep"])
+def test_bits_of_products_depend_on_the_target_alone(name: str) -> None:
+    layer = LAYERS[name]
+    op = layer.op("product")
+    x, f = operands(op, layer.x, layer.f, real, 8)
+    for target in HERE:
+        (first,) = run_call(op, [x, f], target=target)
+        for threads, constant, halo in [(3, (), WIDE), (7, (1,), Halo())]:
+            (found,) = run_call(
+                op, [x, f], target=target, threads=threads, constant=constant, halos={0: halo}
+            )
+            assert same_bits(found, first)
+        n = int(np.prod(layer.f[:3]))
+        magnitude = exact(op, np.abs(x), np.abs(f))
+        require_within(first, op, [x, f], n, magnitude)
+
+
+def adder_bound(op: Op, arrays: Sequence[Array]) -> tuple[int, Array]:
+    """(terms, the sum of magnitudes): the bound is terms u / (1 - terms u) times the sum."""
+    x, f = arrays
+    n = f.size // f.shape[-1]
+    if not is_minimum(op):
+        return n, -exact(op, x, f)
+    # min(x, F+) = (x + F+ - |x - F+|) / 2, and sums of x and |f| are distances as well.
+    zero = np.zeros_like(f)
+    sum_x, sum_f = -exact(op, x, zero), -exact(op, np.zeros_like(x), f)
+    positive = np.maximum(f, 0)
+    least = sum_x - exact(op, np.zeros_like(x), positive) + exact(op, x, positive)
+    return n + 1, least + sum_x + sum_f
+
+
+def exact(op: Op, *arrays: Array) -> Array:
+    """The reference in float64, whatever it stores its results in."""
+    x, f = (a.astype("f8") for a in arrays)
+    if x.ndim == 2:
+        return -np.abs(x[:, :, None] - f).sum(1)
+    assert isinstance(op, Adder2d | Conv2d)
+    window, groups = op.window_of((f.shape[0], f.shape[1])), op.groups
+    out = window.output_size(x.shape[1], x.shape[2])
+    y = np.zeros((x.shape[0], *out, f.shape[3]))
+    taken, made = f.shape[2], f.shape[3] // groups
+    for i, j, tap in window.taps(window.pad(x), out):
+        for g in range(groups):
+            one = tap[..., g * taken : (g + 1) * taken, None]
+            other = f[i, j, :, g * made : (g + 1) * made]
+            terms = one * other if isinstance(op, Conv2d) else -np.abs(one - other)
+            y[..., g * made : (g + 1) * made] += terms.sum(-2)
+    return y
+
+
+def require_within(
+    found: Array, op: Op, arrays: Sequence[Array], terms: int, magnitude: Array
+) -> None:
+    error = np.abs(found - exact(op, *arrays))
+    allowed = terms * U / (1 - terms * U) * magnitude
+    assert (error <= allowed).all(), (error / allowed).max()
+    assert error.max() > 0  # otherwise the data say nothing about rounding
+
+
+# -- tails ---------------------------------------------------------------------------------------
+
+Tail = Callable[[Tensor, list[Tensor]], Tensor]
+TAILS: dict[str, tuple[list[str], Tail]] = {
+    "bias_relu": (["[T]"], lambda y, a: relu(y + a[0])),
+    "scale_shift_relu": (["[T]", "[T]"], lambda y, a: relu(y * a[0] + a[1])),
+    "residual": (["same"], lambda y, a: relu(y + a[0])),
+    "scalar": (["[]"], lambda y, a: y * a[0] - 0.5),
+    "itself": (["[T]"], lambda y, a: (y + a[0]) * y),
+    "clip_abs": ([], lambda y, a: abs(clip(y, -40.0, -2.0))),
+    "select": (["mask", "same"], lambda y, a: select(a[0], y, a[1])),
+    "mask": (["[T]"], lambda y, a: greater(y, a[0])),
+    "cast": ([], lambda y, a: cast(y, "i8")),
+    "integers": (["[T] i32"], lambda y, a: cast(y, "i32") + a[0]),
+    "own_input": (["input"], lambda y, a: y + a[0]),
+    "own_filter": (["filter"], lambda y, a: y - a[0]),
+}
+
+
+def with_tail(op: Op, arrays: list[Array], name: str) -> tuple[Op, list[Array]]:
+    """The fused op, and operands for it: those of `op`, then those of the tail."""
+    wanted, tail = TAILS[name]
+    builder, rng = Builder("body"), np.random.default_rng(9)
+    symbols = [Tensor(builder, builder.input(f"a{i}", type_of(a))) for i, a in enumerate(arrays)]
+    (y,) = builder.add(op, [s.value for s in symbols], "v0")
+    extra = []
+    for kind in wanted:
+        if kind in ("input", "filter"):
+            extra.append(symbols[("input", "filter").index(kind)])
+            continue
+        arrays = [*arrays, tail_operand(rng, kind, y.type)]
+        value = builder.input(f"a{len(arrays) - 1}", type_of(arrays[-1]))
+        extra.append(Tensor(builder, value))
+    result = tail(Tensor(builder, y), extra)
+    return Fused(builder.finish([result.value])), arrays
+
+
+def tail_operand(rng: np.random.Generator, kind: str, y: TensorType) -> Array:
+    if kind == "mask":
+        return rng.integers(0, 2, y.sizes).astype(bool)
+    if kind.endswith("i32"):
+        return rng.integers(-(2**31), 2**31, y.sizes[-1:]).astype(np.int32)
+    return whole(rng, {"[T]": y.sizes[-1:], "[]": (), "same": y.sizes}[kind])
+
+
+def type_of(array: Array) -> TensorType:
+    return TensorType(next(d for d in DTYPES.values() if d.numpy == array.dtype), array.shape)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("tail", [t for t in TAILS if not t.startswith("own")])
+def test_tails(tail: str, form: str) -> None:
+    layer = Layer((2, 5, 4, 6), (3, 3, 3, 38), padding=(1, 1, 0, 2), groups=2)
+    op = layer.op(form)
+    fused, arrays = with_tail(op, operands(op, layer.x, layer.f, whole, 10), tail)
+    (expected,) = fused.reference(*arrays)
+    first = list(TAILS).index(tail) + FORMS.index(form)
+    for k in (first, first + 1):
+        halos = {len(arrays): WIDE} if k % 3 else {}
+        target, threads = HERE[k % len(HERE)], THREADS[k % len(THREADS)]
+        (found,) = run_call(
+            fused, arrays, target=target, threads=threads, constant=(1,), halos=halos
+        )
+        assert same_bits(found, expected), target
+
+
+@pytest.mark.parametrize(
+    "op", [AdderDense(), AdderDense(input_nonnegative=True), Dense()], ids=repr
+)
+@pytest.mark.parametrize("tail", ["own_input", "own_filter", "residual", "integers"])
+def test_tails_of_square_matrices(tail: str, op: Op) -> None:
+    """There, the input and the filter have the result's shape and may be read by the tail."""
+    fused, arrays = with_tail(op, operands(op, (19, 19), (19, 19), whole, 11), tail)
+    (expected,) = fused.reference(*arrays)
+    for k, target in enumerate(HERE):
+        (found,) = run_call(fused, arrays, target=target, threads=THREADS[k], constant=(1,))
+        assert same_bits(found, expected), target
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_residual_may_be_the_layers_own_input(form: str) -> None:
+    layer = Layer((2, 5, 4, 18), (3, 3, 18, 18), padding=(1, 1, 1, 1))
+    op = layer.op(form)
+    fused, arrays = with_tail(op, operands(op, layer.x, layer.f, whole, 12), "own_input")
+    (expected,) = fused.reference(*arrays)
+    for k, target in enumerate(HERE):
+        halos = {0: WIDE} if k % 2 else {}
+        (found,) = run_call(fused, arrays, target=target, threads=2, constant=(1,), halos=halos)
+        assert same_bits(found, expected), target
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tail_rounds_every_step_as_numpy_does(form: str) -> None:
+    layer = LAYERS["tails"]
+    op = layer.op(form)
+    pair = operands(op, layer.x, layer.f, real, 13)
+    fused, arrays = with_tail(op, pair, "scale_shift_relu")
+    rng = np.random.default_rng(14)
+    arrays[2:] = [real(rng, a.shape) for a in arrays[2:]]
+    for target in HERE:
+        (alone,) = run_call(op, pair, target=target)
+        (found,) = run_call(fused, arrays, target=target, threads=2, constant=(1,))
+        expected = np.maximum(alone * arrays[2] + arrays[3], np.float32(0))
+        assert same_bits(found, expected), target
+
+
+# -- special values ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["direct", "minimum"])
+def test_nan_inf_and_minus_zero_are_the_same_everywhere(form: str) -> None:
+    layer = LAYERS["same"]
+    op = layer.op(form)
+    x, f = operands(op, layer.x, layer.f, whole, 15)
+    x[0, 0, 0, 0], x[0, 4, 4, 1], x[1, 2, 2, 2] = np.nan, np.inf, -0.0
+    f[0, 0, 0, 0], f[1, 1, 1, 1], f[2, 2, 2, 2], f[1, 0, 0, 3] = np.nan, np.inf, -np.inf, -0.0
+    require_exact(op, [x, f])
+
+
+@pytest.mark.parametrize("form", ["direct", "minimum"])
+@pytest.mark.parametrize(
+    ("x", "f", "expected"),
+    [
+        (np.nan, 1.0, np.nan),
+        (1.0, np.nan, np.nan),
+        (np.nan, np.nan, np.nan),
+        (np.inf, 1.0, -np.inf),
+        (np.inf, -1.0, -np.inf),
+        (1.0, np.inf, -np.inf),
+        (1.0, -np.inf, -np.inf),
+        (np.inf, -np.inf, -np.inf),
+        (np.inf, np.inf, np.nan),
+        (np.inf, np.nan, np.nan),
+        (-0.0, 0.0, 0.0),
+        (-0.0, -0.0, 0.0),
+        (-0.0, 1.0, -1.0),
+        (1e-45, 0.0, -1e-45),
+        (1e-45, 3e-45, -1e-45),
+    ],
+)
+def test_one_special_pair(x: float, f: float, expected: float, form: str) -> None:
+    op = LAYERS["one"].op(form)
+    arrays = [np.full((1, 1, 1, 1), v, np.float32) for v in (x, f)]
+    for target in HERE:
+        (found,) = run_call(op, arrays, target=target)
+        assert same_bits(found, np.full((1, 1, 1, 1), expected, np.float32)), target
+        if form == "direct":
+            with np.errstate(invalid="ignore"):
+                assert same_bits(found, op.reference(*arrays)[0])

@@ -1,0 +1,342 @@
+"""aot: exported libraries, from C: complete, self-contained, reproducible, and bit-equal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import driver
+from addergraph.codegen.aot import Exported, export
+from addergraph.codegen.jit import Program
+from addergraph.codegen.target import X86_LEVELS, runnable
+from addergraph.errors import StorageError, ToolchainError, UnsupportedError
+from addergraph.state import initial_weights
+from tests.codegen.libraries import (
+    CONSTANT,
+    MIXED,
+    NET,
+    SHARED,
+    built_c,
+    compiled,
+    drawn,
+    require_same_bits,
+    run_example,
+)
+
+LEVELS = [t.name for t in X86_LEVELS if runnable(t)]
+
+
+@pytest.fixture(scope="module")
+def net() -> Program:
+    return compiled(NET)
+
+
+@pytest.fixture(scope="module")
+def library(net: Program, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return net.export(tmp_path_factory.mktemp("net"))
+
+
+@pytest.fixture
+def copied(library: Exported, tmp_path: Path) -> Path:
+    """A copy of the exported folder, to damage."""
+    folder = tmp_path / "copy"
+    shutil.copytree(library.code.parent, folder)
+    return folder
+
+
+def lines_of(*command: str | Path) -> list[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+# -- the example program -------------------------------------------------------------------------
+
+
+def test_the_example_program_gives_the_bits_of_the_program(net: Program, copied: Path) -> None:
+    arrays = drawn(net.graph, batch=5)
+    found = run_example(copied, net.graph, arrays, batch=5)
+    require_same_bits(found, net.run(arrays))
+    assert len(np.unique(found[0])) > 10
+
+
+@pytest.mark.parametrize("text", [MIXED, CONSTANT])
+def test_a_bound_graph_runs_on_whole_tensors(text: str, tmp_path: Path) -> None:
+    program = compiled(text)
+    program.export(tmp_path, shared=False)
+    arrays = drawn(program.graph)
+    require_same_bits(run_example(tmp_path, program.graph, arrays), program.run(arrays))
+
+
+def test_an_input_without_a_batch_is_read_once(tmp_path: Path) -> None:
+    program = compiled(SHARED)
+    program.export(tmp_path, shared=False)
+    arrays = drawn(program.graph, batch=4)
+    found = run_example(tmp_path, program.graph, arrays, batch=4)
+    require_same_bits(found, program.run(arrays))
+
+
+def test_the_makefile_builds_and_tests_the_example(copied: Path) -> None:
+    done = subprocess.run(
+        ["make", "-C", copied / "example", "check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "self-test passed" in done.stderr
+
+
+def test_the_example_program_prints_without_output_files(net: Program, copied: Path) -> None:
+    program = built_c(copied / "example" / "main.c", copied, "net")
+    (array,) = drawn(net.graph, batch=2)
+    array.tofile(copied / "in.bin")
+    printed = lines_of(program, copied / "in.bin")
+    probabilities, classes = net.run([array])
+    for sample in range(2):
+        name, *numbers = printed[2 * sample].split()
+        assert name == "probabilities:"
+        assert [np.float32(n) for n in numbers] == list(probabilities[sample])
+        assert printed[2 * sample + 1] == f"class_: {classes[sample]}"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([b"12345678"], "image: ends inside a tensor"),
+        ([b"", b"", b"", b""], "usage"),
+        ([None], "cannot be opened"),
+    ],
+)
+def test_the_example_program_refuses_wrong_files(
+    copied: Path, given: list[bytes | None], message: str
+) -> None:
+    program = built_c(copied / "example" / "main.c", copied, "net")
+    paths = [copied / f"in{i}" for i in range(len(given))]
+    for path, content in zip(paths, given, strict=True):
+        if content is not None:
+            path.write_bytes(content)
+    done = subprocess.run([program, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and message in done.stderr
+
+
+# -- the interface -------------------------------------------------------------------------------
+
+CALLER = """
+#include <pthread.h>
+#include <string.h>
+#include "net.h"
+
+enum { THREADS = 3 };
+static float image[NET_IMAGE_ELEMENTS], whole[NET_PROBABILITIES_ELEMENTS];
+static float parts[NET_PROBABILITIES_ELEMENTS];
+static int32_t class1, class2;
+static unsigned char memory[NET_ARENA_BYTES + NET_ARENA_ALIGN];
+static void *arena;
+
+static void *work(void *thread)
+{
+    int32_t number = *(int32_t *)thread;
+    return net_run_part(image, parts, &class2, arena, number, THREADS) == NET_OK ? NULL : thread;
+}
+
+int main(void)
+{
+    int32_t i, round, numbers[THREADS];
+    pthread_t threads[THREADS];
+    void *failed;
+
+    arena = memory + (NET_ARENA_ALIGN - (uintptr_t)memory % NET_ARENA_ALIGN);
+    if (net_run(NULL, whole, &class1, arena) != NET_ERROR_NULL) return 1;
+    if (net_run(image, whole, NULL, arena) != NET_ERROR_NULL) return 2;
+    if (net_run(image, whole, &class1, NULL) != NET_ERROR_NULL) return 3;
+    if (net_run(image, whole, &class1, (char *)arena + 4) != NET_ERROR_ARENA) return 4;
+    if (net_run_part(image, whole, &class1, arena, -1, 1) != NET_ERROR_THREAD) return 5;
+    if (net_run_part(image, whole, &class1, arena, 1, 1) != NET_ERROR_THREAD) return 6;
+    if (net_run_part(image, whole, &class1, arena, 0, 0) != NET_ERROR_THREAD) return 7;
+    if (net_selftest(NULL) != NET_ERROR_NULL) return 8;
+    if (net_selftest((char *)arena + 4) != NET_ERROR_ARENA) return 9;
+    if (net_selftest(arena) != NET_OK) return 10;
+    if (!strstr(net_metadata_json(), "\\"abi_version\\": 1")) return 11;
+    for (round = 0; round < 20; round++) {
+        for (i = 0; i < (int32_t)NET_IMAGE_ELEMENTS; i++)
+            image[i] = (float)((i * 7 + round) % 11);
+        if (net_run(image, whole, &class1, arena) != NET_OK) return 12;
+        memset(parts, 0, sizeof parts);
+        for (i = 0; i < THREADS; i++) {
+            numbers[i] = i;
+            if (pthread_create(&threads[i], NULL, work, &numbers[i])) return 13;
+        }
+        for (i = 0; i < THREADS; i++)
+            if (pthread_join(threads[i], &failed) || failed) return 14;
+        if (memcmp(whole, parts, sizeof whole) || class1 != class2) return 15;
+    }
+    return 0;
+}
+"""
+
+
+def test_codes_and_threads_from_c(library: Exported, tmp_path: Path) -> None:
+    source = tmp_path / "caller.c"
+    source.write_text("#define _POSIX_C_SOURCE 200112L\n" + CALLER)
+    folder = library.code.parent
+    program = built_c(source, folder, "net", f"-I{folder}", "-pthread")
+    assert subprocess.run([program], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_objects_need_nothing_and_show_only_the_interface(level: str, tmp_path: Path) -> None:
+    made = compiled(NET, level).export(tmp_path)
+    data = ["net_data_golden", "net_data_metadata", "net_data_weights"]
+    api = ["net_metadata_json", "net_run", "net_run_part", "net_selftest"]
+    assert sorted(line.split()[-1] for line in lines_of("nm", "-u", made.code)) == data
+    assert lines_of("nm", "-u", made.data) == []
+    assert sorted(line.split()[-1] for line in lines_of("nm", "-g", made.data)) == data
+    defined = lines_of("nm", "-g", "--defined-only", made.code)
+    assert sorted(line.split()[-1] for line in defined) == api
+    assert made.shared is not None
+    assert sorted(line.split()[-1] for line in lines_of("nm", "-D", made.shared)) == api
+    # No symbol is writable data: in neither .data, .bss nor their local forms.
+    kinds = {line.split()[-2] for line in lines_of("nm", made.code, made.data) if " " in line}
+    assert kinds <= set("TtRrU")
+
+
+def test_the_archive_lists_its_members(library: Exported) -> None:
+    assert lines_of("ar", "t", library.archive) == ["net.o", "net_data.o"]
+
+
+# -- the self-test -------------------------------------------------------------------------------
+
+
+def damaged(folder: Path, block: bytes) -> int:
+    """Flips a bit of `block` in the archive; what the example program then returns."""
+    path = folder / "libnet.a"
+    content = bytearray(path.read_bytes())
+    assert content.count(block) == 1
+    content[content.index(block) + 1] ^= 0x10
+    path.write_bytes(content)
+    program = built_c(folder / "example" / "main.c", folder, "net")
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    found = re.search(r"returned (\d+)", done.stderr)
+    assert done.returncode == 1 and found is not None, done.stderr
+    return int(found[1])
+
+
+def test_the_selftest_finds_a_flipped_weight(net: Program, copied: Path) -> None:
+    assert damaged(copied, net.weights["scale"].tobytes()) == 4
+
+
+def test_the_selftest_finds_an_output_of_other_bits(net: Program, copied: Path) -> None:
+    image = np.random.default_rng(0).standard_normal((1, 6, 6, 3), np.float32)
+    assert damaged(copied, net.run([image])[0].tobytes()) == 5
+
+
+# -- the files -----------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from tests.codegen.libraries import NET, compiled
+compiled(NET).export(sys.argv[1])
+"""
+
+
+def test_two_processes_write_the_same_bytes(library: Exported, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(root)]
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "TZ": "Asia/Tokyo"}
+    subprocess.run(command, check=True, env=environment)
+    first, second = library.code.parent, tmp_path
+    names = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_metadata_describes_the_library(library: Exported) -> None:
+    metadata = json.loads(library.metadata.read_text())
+    assert metadata["name"] == "net" and metadata["golden"] == {"seed": 0}
+    assert metadata["inputs"] == [
+        {"c_name": "image", "dtype": "f32", "name": "image", "shape": ["N", 6, 6, 3]}
+    ]
+    assert [o["c_name"] for o in metadata["outputs"]] == ["probabilities", "class_"]
+    header = library.header.read_text()
+    assert f"NET_ARENA_BYTES {metadata['arena_bytes']}u" in header
+    assert sorted(metadata["files"]) == [
+        "example/Makefile", "example/main.c", "libnet.a", "libnet.so", "net.h", "net.o",
+        "net_data.o",
+    ]  # fmt: skip
+    assert str(library.code.parent) not in library.metadata.read_text()
+
+
+def test_code_does_not_depend_on_weights(library: Exported, tmp_path: Path) -> None:
+    other = compiled(NET, seed=1).export(tmp_path)
+    assert other.code.read_bytes() == library.code.read_bytes()
+    assert other.data.read_bytes() != library.data.read_bytes()
+
+
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu"])
+def test_a_target_that_cannot_run_here_has_no_golden_outputs(target: str, tmp_path: Path) -> None:
+    graph = ag.parse(NET)
+    built = driver.build(graph, target=target, cache=False)
+    made = export(built, initial_weights(graph), tmp_path, name="cross", shared=False)
+    metadata = json.loads(made.metadata.read_text())
+    assert metadata["golden"] is None and metadata["target"]["name"] == target
+    assert "CROSS_ERROR_NO_GOLDEN if they are intact" in made.header.read_text()
+    undefined = {line.split()[-1] for line in lines_of("nm", "-u", made.code)}
+    assert undefined == {"cross_data_golden", "cross_data_metadata", "cross_data_weights"}
+    with pytest.raises(ToolchainError, match=f'"{target}": looked for {target}-gcc'):
+        export(built, initial_weights(graph), tmp_path, shared=True)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def test_without_a_compiler_there_is_no_shared_library(
+    net: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "net"
+    assert net.export(folder).shared is not None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match="looked for cc on the PATH; install one"):
+        net.export(folder, shared=True)
+    made = net.export(folder)
+    assert made.shared is None
+    assert not (folder / "libnet.so").exists(), "that of the first export is stale"
+    metadata = json.loads(made.metadata.read_text())
+    assert "no C compiler (cc)" in metadata["no_shared_library"]
+    with pytest.raises(UnsupportedError, match="no shared library: there was no C compiler"):
+        ag.load_native(folder)
+
+
+def test_a_compiler_that_fails_is_reported(
+    net: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'the linker is broken' >&2\nexit 3\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ToolchainError, match=r"exit status 3\): the linker is broken"):
+        net.export(tmp_path / "net")
+
+
+def test_a_folder_that_cannot_be_written_is_named(net: Program, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write into the folder .*file/net"):
+        net.export(tmp_path / "file" / "net")
+
+
+def test_programs_with_updates_are_refused(tmp_path: Path) -> None:
+    program = compiled(
+        """graph step(%x: f32[3]) params(%w: f32[3]) {
+        %y = add(%x, %w) : f32[3]
+        update %w <- %y
+        return %y }"""
+    )
+    with pytest.raises(UnsupportedError, match='"step" updates its parameters.*inference graph'):
+        program.export(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,61 @@
+"""The demo, with little training: it runs to its end, and what it promises holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from addergraph import Model
+from addergraph.data import digits
+
+ROOT = Path(__file__).parent.parent
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+
+
+def demo(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "examples" / "digits.py"), "--output", str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([*command, *options], env=env, capture_output=True, text=True)
+
+
+@needs_cc
+def test_the_demo_trains_compiles_and_compares(tmp_path: Path) -> None:
+    done = demo(tmp_path, "--epochs", "8", "--seeds", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for line in (
+        "epoch 8/8",
+        "graph digits(",
+        "= fused(",
+        'verify "digits": 360 samples, given inputs: passed',
+        "self-test passed",
+        "360 calls",
+        "the C program's answers are bit-identical to the in-process ones",
+        "microseconds an image",
+        "instructions by kind",
+    ):
+        assert line in done.stdout, line
+    found = {
+        name: float(value) for name, value in re.findall(r"accuracy, (.+?) +(0\.\d+)", done.stdout)
+    }
+    assert found["in-process"] == found["C program"] == found["NumPy reference"] >= 0.95
+    assert found["mean of 2 seeds"] >= 0.95
+    data = digits.load()
+    stored = Model.load(tmp_path / "digits.safetensors").evaluate(data.x_test, data.y_test)
+    assert stored["accuracy"] == pytest.approx(found["in-process"], abs=1e-4)
+
+
+def test_without_a_c_compiler_the_rest_runs_and_the_error_says_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    done = demo(tmp_path, "--epochs", "1", PATH="")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the C part of the demo needs a C compiler")
+    assert "accuracy, in-process" in done.stdout
+    assert "accuracy, C program" not in done.stdout

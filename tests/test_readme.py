@@ -1,0 +1,77 @@
+"""Every command and code block of the README runs, and prints what the README says it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from addergraph import parse
+from addergraph.cli import commands
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+GRAPHS = [code.strip() for language, code in BLOCKS if language == ""]
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for language, code in BLOCKS
+    if language == "sh"
+    for line in code.splitlines()
+    if line
+]
+C_LINES = [line for language, code in BLOCKS if language == "c" for line in code.splitlines()]
+
+
+def run(code: str) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    return printed.getvalue()
+
+
+def test_the_program_trains_and_verifies() -> None:
+    printed = run(PYTHON[0])
+    stated = re.search(r"accuracy (0\.\d+)", README)
+    found = re.search(r"'accuracy': (0\.\d+)", printed)
+    assert stated is not None
+    assert found is not None
+    assert float(found[1]) == pytest.approx(float(stated[1]), abs=0.01)
+    assert "passed" in printed
+
+
+def test_the_graphs_are_what_the_example_prints() -> None:
+    before, after = GRAPHS
+    assert run(PYTHON[1]) == f"{before}\n{after}\n"
+    assert str(parse(before)) == before
+    assert str(parse(after)) == after
+
+
+def test_there_are_no_other_blocks() -> None:
+    assert {language for language, _ in BLOCKS} <= {"python", "sh", "c", ""}
+    assert (len(PYTHON), len(GRAPHS)) == (2, 2)
+    assert {command[0] for command in COMMANDS} == {"make", "addergraph"}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "make"], ids=" ".join)
+def test_make_has_the_target(command: list[str]) -> None:
+    done = subprocess.run(["make", "-n", *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        if command[0] == "addergraph":
+            done = CliRunner().invoke(commands, command[1:])
+            assert done.exit_code == 0, f"{shlex.join(command)}\n{done.output}"
+            assert done.output, shlex.join(command)
+    header = (tmp_path / "build" / "digits.h").read_text()
+    assert all(line in header for line in C_LINES)
