@@ -36,7 +36,7 @@ import numpy as np
 from addergraph.ir import Array, Graph
 from addergraph.plan import align
 
-from ..builder import I32, I64, Emitter, Index, Register
+from ..builder import F32, I32, I64, Emitter, Index, Register, vector
 from ..schedule import ceil_div
 from . import Call
 from ._forward import ForwardContraction, Place, Tail
@@ -46,6 +46,7 @@ from ._sparse_tile import SparseTile, sparse_tile
 from ._transpose import emit_transpose
 
 REGIONS = 8
+UNROLL = 4  # steps in one loop body; lists are whole bodies, so that few lengths differ
 
 
 class SparseAdderKernel(ForwardContraction):
@@ -82,15 +83,19 @@ class SparseAdderKernel(ForwardContraction):
         return 8 * self.tile.filters
 
     @property
+    def head_bytes(self) -> int:
+        """First step and places of one list group."""
+        return 8 * (self.tile.filters + 1)
+
+    @property
     def steps_offset(self) -> int:
-        return align(8 * (self.lists + 1))
+        return align(self.head_bytes * (self.lists + 1))
 
     @property
     def sums_offset(self) -> int:
         """Room for lists with every tap kept: the code does not depend on the numbers."""
-        taps = math.prod(self.g.kernel)
-        most = self.g.groups * self.filter_groups * self.g.inputs * taps
-        return self.steps_offset + align(most * self.step_bytes)
+        longest = ceil_div(CHANNEL_BLOCK * math.prod(self.g.kernel), UNROLL) * UNROLL
+        return self.steps_offset + align(self.lists * longest * self.step_bytes)
 
     @property
     def packs(self) -> dict[int, Callable[[Array], Array]]:
@@ -118,30 +123,33 @@ class SparseAdderKernel(ForwardContraction):
             np.int32,
         ).reshape(taps, CHANNEL_BLOCK)
         blob = np.zeros(self.sums_offset + align(sums.nbytes), np.uint8)
-        starts, end, steps = [0], 0, blob[self.steps_offset :]
-        for group, block, number in np.ndindex(g.groups, self.channel_blocks, self.filter_groups):
+        heads = blob[: self.head_bytes * (self.lists + 1)].view(np.int64)
+        heads = heads.reshape(self.lists + 1, width + 1)
+        steps = blob[self.steps_offset : self.sums_offset].view(np.int32).reshape(-1, width, 2)
+        number, end = 0, 0
+        for group, block in np.ndindex(g.groups, self.channel_blocks):
             first = block * CHANNEL_BLOCK
             size = min(CHANNEL_BLOCK, g.inputs - first)
-            values = rows[group, first * taps : (first + size) * taps]
-            values = values[:, number * width : (number + 1) * width]
-            count = int((values > 0).sum(0).max(initial=0))
-            entries = steps[end * self.step_bytes : (end + count) * self.step_bytes]
-            self._fill(entries, values, offsets[:, :size].reshape(-1), count)
-            end += count
-            starts.append(end)
-        blob[: 8 * len(starts)] = np.array(starts, np.int64).view(np.uint8)
+            values = np.zeros((taps * size, self.filter_groups * width), np.float32)
+            values[:, : g.outputs] = rows[group, first * taps : (first + size) * taps]
+            # Filters with lists of like length share a group: little is filled up.
+            order = np.argsort((values > 0).sum(0), kind="stable")
+            for members in order.reshape(self.filter_groups, width):
+                heads[number, 0], heads[number, 1:] = end, members * tile.partial_bytes
+                end += self._fill(steps[end:], values[:, members], offsets[:, :size].reshape(-1))
+                number += 1
+        heads[number, 0] = end
         blob[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
         return blob
 
-    def _fill(self, entries: Array, values: Array, offsets: Array, count: int) -> None:
-        """Writes one filter group's lists, interleaved."""
-        width = self.tile.filters
-        where = entries.reshape(count, 2, width, 4)
-        for column in range(values.shape[1]):
-            kept = np.flatnonzero(values[:, column] > 0)
-            where[: len(kept), 0, column] = offsets[kept].view(np.uint8).reshape(-1, 4)
-            numbers = np.ascontiguousarray(values[kept, column])
-            where[: len(kept), 1, column] = numbers.view(np.uint8).reshape(-1, 4)
+    @staticmethod
+    def _fill(steps: Array, values: Array, offsets: Array) -> int:
+        """Writes the lists of one filter group, interleaved; the number of steps."""
+        kept = [np.flatnonzero(column > 0) for column in values.T]
+        for q, rows in enumerate(kept):
+            steps[: len(rows), q, 0] = offsets[rows]
+            steps[: len(rows), q, 1] = np.ascontiguousarray(values[rows, q]).view(np.int32)
+        return ceil_div(max(map(len, kept)), UNROLL) * UNROLL
 
     # -- emission --------------------------------------------------------------------------------
 
@@ -184,7 +192,7 @@ class SparseAdderKernel(ForwardContraction):
         block: Index, size: int, rows: Index,
     ) -> None:  # fmt: skip
         """Planes, copies, channel sums and lists of one block of `size` input channels."""
-        tile, (x, starts, steps) = self.tile, pointers
+        tile, (x, heads, steps) = self.tile, pointers
         self._emit_planes(e, place, x, region, block, size, rows)
         emit_plane_sums(e, tile, region, block, size, rows)
         if tile.copied:
@@ -195,21 +203,21 @@ class SparseAdderKernel(ForwardContraction):
                 first = e.add(e.mul(place.group, self.channel_blocks), block)
                 first = e.add(e.mul(first, self.filter_groups), group)
                 self._emit_lists(
-                    e, e.at(starts, e.mul(first, 8)), steps, region, pixels, group, block
+                    e, e.at(heads, e.mul(first, self.head_bytes)), steps, region, pixels, block
                 )
 
     def _emit_lists(
-        self, e: Emitter, starts: Any, steps: Any, region: Region, pixels: Index, group: Index,
-        block: Index,
-    ) -> None:  # fmt: skip
+        self, e: Emitter, head: Any, steps: Any, region: Region, pixels: Index, block: Index
+    ) -> None:
         """One tile of pixels, one group of filters: partial sums += their lists."""
         tile, lanes = self.tile, self.lanes
-        low, high = (e.b.load(e.at(starts, 8 * i), typ=I64, align=8) for i in (0, 1))
-        source = e.at(region.copies, pixels)
-        into = e.at(region.partial, e.add(e.mul(group, tile.filters * tile.partial_bytes), pixels))
+        low, *members, high = (
+            e.b.load(e.at(head, 8 * i), typ=I64, align=8) for i in range(tile.filters + 2)
+        )
+        source, partial = e.at(region.copies, pixels), e.at(region.partial, pixels)
         places = [
-            e.at(into, q * tile.partial_bytes + 4 * lanes * p)
-            for q in range(tile.filters)
+            e.at(e.at(partial, member), 4 * lanes * p)
+            for member in members
             for p in range(tile.vectors)
         ]
         zero = e.number(0.0, lanes)
@@ -220,19 +228,25 @@ class SparseAdderKernel(ForwardContraction):
 
         accumulators = e.choose(first, lambda: [zero] * len(places), start)
 
-        def step(s: Index, acc: list[Register]) -> list[Register]:
-            entry = e.at(steps, e.mul(s, self.step_bytes))
+        def several(s: Index, acc: list[Register]) -> list[Register]:
+            for u in range(UNROLL):
+                acc = step(e.at(steps, e.add(e.mul(s, self.step_bytes), u * self.step_bytes)), acc)
+            return acc
+
+        def step(entry: Any, acc: list[Register]) -> list[Register]:
             for q in range(tile.filters):
-                offset = e.b.sext(e.b.load(e.at(entry, 4 * q), typ=I32, align=4), I64)
-                value = e.splat(e.load(e.at(entry, 4 * (tile.filters + q))), lanes)
-                taps = e.at(source, offset)
+                # One load for both halves: loads are what this loop is bound by.
+                both = e.b.load(e.at(entry, 8 * q), typ=I64, align=8)
+                value = e.splat(e.b.trunc(e.b.lshr(both, e.index(32)), I32), lanes)
+                value = e.b.bitcast(value, vector(F32, lanes))
+                taps = e.at(source, e.b.sext(e.b.trunc(both, I32), I64))
                 for p in range(tile.vectors):
                     at = q * tile.vectors + p
                     pixel = e.load(e.at(taps, 4 * lanes * p), lanes=lanes)
                     acc[at] = e.b.fadd(acc[at], e.integer_min(value, pixel))
             return acc
 
-        for total, at in zip(e.carry(low, high, 1, accumulators, step), places, strict=True):
+        for total, at in zip(e.carry(low, high, UNROLL, accumulators, several), places, strict=True):
             e.store(total, at)
 
     def _emit_planes(
