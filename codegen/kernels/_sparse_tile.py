@@ -6,7 +6,7 @@ The contract is in `sparse_adder.py`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from addergraph.plan import ALIGNMENT, align
 
@@ -14,6 +14,7 @@ from ..schedule import ceil_div
 from ..target import Target
 from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 
+TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
 STRIP_BYTES = 256 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
 MOST_VECTORS = 14
 
@@ -145,29 +146,31 @@ def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
     unit = math.lcm(pitch, lanes) // pitch  # rows that fill whole vectors
     if unit * pitch // lanes > MOST_VECTORS + 2:
         return None
-    rows = _tile_rows(g.height, unit, pitch, lanes)
-    vectors = rows * pitch // lanes
-    filters = max(1, min((target.registers - 4) // (vectors + 1), 6, g.outputs))
-    tiles = ceil_div(g.height, rows)
-    best = SparseTile(g, lanes, vectors, filters, rows, pitch, rows)
-    for count in range(2, tiles + 1):
-        tile = SparseTile(g, lanes, vectors, filters, rows, pitch, rows * count)
+    options = []
+    for rows in range(unit, unit * (MOST_VECTORS + 2) + 1, unit):
+        vectors = rows * pitch // lanes
+        if vectors > max(MOST_VECTORS, unit * pitch // lanes):
+            break
+        filters = max(1, min((target.registers - 4) // (vectors + 1), 6, g.outputs))
+        tile = SparseTile(g, lanes, vectors, filters, rows, pitch, rows)
+        options.append((_tile_cost(tile), rows, tile))
+    best = min(options)[2]
+    for count in range(2, ceil_div(g.height, best.rows) + 1):
+        tile = replace(best, strip_rows=best.rows * count)
         if tile.region_bytes > STRIP_BYTES:
             break
         best = tile
     return best
 
 
-def _tile_rows(height: int, unit: int, pitch: int, lanes: int) -> int:
-    """Rows of a tile: many vectors, few rows below the image."""
-    options = []
-    for rows in range(unit, unit * (MOST_VECTORS + 2) + 1, unit):
-        vectors = rows * pitch // lanes
-        if vectors > max(MOST_VECTORS, unit * pitch // lanes):
-            break
-        waste = ceil_div(height, rows) * rows / height
-        options.append((waste * (1 + 2 / vectors), rows))
-    return min(options)[1]
+def _tile_cost(tile: SparseTile) -> float:
+    """Loads per useful term: rows below the image, the step's own load, misses of L1."""
+    waste = ceil_div(tile.g.height, tile.rows) * tile.rows / tile.g.height
+    rows = tile.rows + tile.reach[0] // tile.stride[0]
+    read = 4 * CHANNEL_BLOCK * max(1, tile.copies) * rows * tile.pitch
+    miss = max(0.0, read / TILE_BYTES - 1)
+    short = max(1.0, 8 / (tile.vectors * tile.filters))  # too few sums to hide the latency of one
+    return waste * (1 + 1 / tile.vectors) * (1 + miss) * short
 
 
 def spread(nbytes: int) -> int:
