@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .errors import DataError, ShapeError
+from .errors import DataError, GraphError, ShapeError
 from .ir import Array, Graph
 from .state import State, initial_weights
 
@@ -149,8 +149,14 @@ def build(
 def _source(
     graph: Graph | Model, weights: Mapping[str, Array] | None
 ) -> tuple[Graph, Mapping[str, Array] | None]:
+    from .model import Model
+
     if isinstance(graph, Graph):
         return graph, weights
+    if not isinstance(graph, Model):
+        raise GraphError(
+            f"expected a graph (from ag.trace or ag.parse) or a model, found {type(graph).__name__}"
+        )
     if weights is not None:
         raise DataError("a model brings its own weights; change model.weights instead")
     return graph.graph(training=False), graph.weights

@@ -21,6 +21,10 @@ class GraphError(AdderGraphError):
     """A graph is not well formed: order, names, updates, or a proven fact that does not hold."""
 
 
+class UnknownNameError(GraphError, AttributeError):
+    """A layer or op that does not exist (an AttributeError too, as Python's protocols ask)."""
+
+
 class ParseError(AdderGraphError):
     """Textual IR that does not parse; the message shows the line."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .attributes import integer
 from .errors import GraphError, ShapeError, nearest
 from .intervals import ANY, Interval
 from .types import TensorType, bind_shape
@@ -268,8 +269,7 @@ class Graph:
 
     def bind(self, batch: int) -> Graph:
         """The same graph with N bound to `batch`."""
-        if batch < 0:
-            raise ShapeError(f"batch {batch} is negative")
+        batch = integer(f'graph "{self.name}"', "batch", batch, 0)
         builder = Builder(self.name)
         new: dict[Value, Value] = {}
         for v in self.inputs:

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from weakref import WeakKeyDictionary
 
 from . import ops
+from .attributes import Padding, Pair, flag, integer, padding, pair, real
 from .check import WORD
-from .errors import GraphError, ShapeError, nearest
+from .errors import GraphError, ShapeError, UnknownNameError, nearest
 from .ir import Builder, Init
-from .layer_attributes import Padding, Pair, flag, integer, padding, pair, real
 from .trace import Tensor, new_parameter
 from .types import TensorType, f32
 
@@ -58,7 +58,7 @@ class Layer:
 
     def build(self, x: Tensor, name: str) -> Tensor:
         """Appends this layer to the graph of `x`, as `name`."""
-        raise NotImplementedError
+        raise GraphError(f"{type(self).__name__} does not say how it is built")
 
     def __call__(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
@@ -454,13 +454,9 @@ def from_description(description: Mapping[str, object]) -> Layer:
         raise GraphError(f"{kind}: {error}") from None
 
 
-class UnknownLayerError(GraphError, AttributeError):
-    """A layer that does not exist (an AttributeError too, as Python's protocols ask)."""
-
-
 def _unknown(name: str) -> NoReturn:
     known = [*LAYERS, "adder_layer", "batch_norm_layer", "FullyConnected"]
-    raise UnknownLayerError(
+    raise UnknownNameError(
         f'unknown layer "{name}"{nearest(name, known)}; known: {", ".join(LAYERS)}'
     )
 

@@ -76,7 +76,7 @@ class Model:
         seed: int = 0,
     ) -> None:
         loss_named(loss_name)
-        if not WORD.fullmatch(name):
+        if not isinstance(name, str) or not WORD.fullmatch(name):
             raise GraphError(
                 f"a model's name is one word that starts with a letter, found {name!r}"
             )

@@ -34,21 +34,28 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     folder is synced. StorageError when the folder is missing or cannot be written; the previous
     file then survives and the temporary file is gone.
     """
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise StorageError(f'cannot write "{path}": there is no folder "{target.parent}"')
-    if target.is_dir():
-        raise StorageError(f'cannot write "{path}": it is a folder; give the name of a file')
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    target, temporary = _places(path)
     try:
         _write_synced(temporary, data)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise StorageError(
-            f'cannot write "{path}": {error.strerror or error}; '
-            "check the folder's permissions and free space"
-        ) from None
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """StorageError unless `atomic_write` could write `path` now; leaves nothing behind.
+
+    Long work asks first. It really makes a file, because permission bits say nothing to root and
+    nothing of a file system that is read-only.
+    """
+    _, temporary = _places(path)
+    try:
+        _write_synced(temporary, b"")
+    except OSError as error:
+        raise _unwritable(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -107,6 +114,23 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
+
+
+def _places(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The file that `path` stands for, and a fresh name beside it; StorageError for a folder."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise StorageError(f'cannot write "{path}": there is no folder "{target.parent}"')
+    if target.is_dir():
+        raise StorageError(f'cannot write "{path}": it is a folder; give the name of a file')
+    return target, target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _unwritable(path: str | os.PathLike[str], error: OSError) -> StorageError:
+    return StorageError(
+        f'cannot write "{path}": {error.strerror or error}; '
+        "check the folder's permissions and free space"
+    )
 
 
 def _write_synced(path: Path, data: bytes) -> None:

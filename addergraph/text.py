@@ -281,7 +281,8 @@ class _Parser:
         try:
             return function(*args, **fields)
         except AdderGraphError as error:
-            self.fail(str(error), at)
+            refusal = str(error)
+        self.fail(refusal, at)  # here, so that a traceback shows one error
 
     def take(self) -> Token:
         token, self.peek = self.peek, next(self.tokens)

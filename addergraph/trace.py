@@ -10,7 +10,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .errors import GraphError, ShapeError
+import numpy as np
+
+from .errors import GraphError
 from .ir import Builder, Graph, Init, Op, Parameter, Value, op_named
 from .types import DType, Shape, TensorType, f32
 
@@ -113,6 +115,11 @@ def apply_all(op: Op, *operands: Operand, name: str | None = None) -> tuple[Tens
 def _value(builder: Builder, operand: Operand, dtype: DType) -> Value:
     if isinstance(operand, Tensor):
         return operand.value
+    if not isinstance(operand, int | float | np.number) or isinstance(operand, np.complexfloating):
+        raise GraphError(
+            f"{type(operand).__name__} is no operand: expected a symbolic tensor or a number; "
+            "arrays come in as inputs of the graph or as parameters"
+        )
     full = op_named("full")(shape=(), value=float(operand), dtype=dtype)  # type: ignore[call-arg]
     return builder.add(full, [], "const")[0]
 
@@ -177,31 +184,6 @@ def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
             f"the traced function takes {len(positional)} tensors, {count} types given"
         )
     return positional[:count]
-
-
-def as_pair(where: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """An int, or (vertical, horizontal)."""
-    if isinstance(value, int):
-        return value, value
-    pair = tuple(int(v) for v in value)
-    if len(pair) != 2:
-        raise ShapeError(f"{where}: {name}={value!r} is neither an int nor a pair of ints")
-    return pair[0], pair[1]
-
-
-def as_padding(where: str, value: int | Sequence[int]) -> tuple[int, int, int, int]:
-    """An int, (vertical, horizontal), or (top, bottom, left, right)."""
-    if isinstance(value, int):
-        return value, value, value, value
-    sides = tuple(int(v) for v in value)
-    if len(sides) == 2:
-        return sides[0], sides[0], sides[1], sides[1]
-    if len(sides) != 4:
-        raise ShapeError(
-            f"{where}: padding={value!r}; expected an int, (vertical, horizontal) "
-            "or (top, bottom, left, right)"
-        )
-    return sides[0], sides[1], sides[2], sides[3]
 
 
 __all__ = ["Operand", "Tensor", "apply", "apply_all", "f32", "new_parameter", "trace"]

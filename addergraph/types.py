@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,8 +107,20 @@ def tensor(dtype: str | DType, shape: Shape | list[Dim]) -> TensorType:
     """`tensor("f32", ("N", 8, 8, 1))`: the public constructor."""
     return TensorType(
         dtype_named(dtype) if isinstance(dtype, str) else dtype,
-        tuple(d if d == "N" else int(d) for d in shape),
+        _shape(shape),
     )
+
+
+def _shape(shape: object) -> Shape:
+    """The sizes as plain ints; ShapeError for anything but "N" and integers."""
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise ShapeError(f'shape={shape!r} must be a tuple of sizes, as ("N", 8, 8, 1)')
+    dims: list[Dim] = []
+    for axis, dim in enumerate(shape):
+        if not isinstance(dim, int | np.integer) and dim != "N":
+            raise ShapeError(f'dimension {dim!r} of axis {axis} is neither a size nor "N"')
+        dims.append("N" if dim == "N" else int(dim))
+    return tuple(dims)
 
 
 def broadcast_shapes(where: str, *shapes: Shape) -> Shape:

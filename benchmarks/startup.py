@@ -3,9 +3,8 @@ cache.
 
     python benchmarks/startup.py
 
-Each figure is the best of several fresh processes. `cold` compiles with an empty cache, `cached`
-finds the object there; both start after `import addergraph` and include importing the compiler and
-tracing nothing."""
+Each figure is the best of several fresh processes, each of which compiles once. Importing passes,
+code generator and LLVM happens at the first compilation of a process and is listed by itself."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The on-disk cache of compiled objects: content-addressed, verified on read, written atomically.
 
-An entry is one file: a JSON line with the SHA-256 of the rest, then a JSON line of facts, then the
-object. A damaged or unreadable entry is a miss. `ADDERGRAPH_CACHE` names another folder; empty
-switches the cache off.
+An entry is one file: a line with the SHA-256 of its key and the rest, then a JSON line of facts,
+then the object. A damaged or unreadable entry is a miss. `ADDERGRAPH_CACHE` names another folder;
+empty switches the cache off.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load(key: str) -> tuple[Any, bytes] | None:
     except OSError:
         return None
     digest, _, rest = data.partition(b"\n")
-    if hashlib.sha256(rest).hexdigest().encode() != digest:
+    if _digest(key, rest) != digest:
         return None
     facts, _, code = rest.partition(b"\n")
     return json.loads(facts), code
@@ -60,6 +60,11 @@ def store(key: str, facts: Any, code: bytes) -> None:
     rest = json.dumps(facts, sort_keys=True).encode() + b"\n" + code
     try:
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
-        atomic_write(where / key, hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+        atomic_write(where / key, _digest(key, rest) + b"\n" + rest)
     except (OSError, StorageError):
         return
+
+
+def _digest(key: str, rest: bytes) -> bytes:
+    """What the first line must be; with the key in it, an entry is no other one's either."""
+    return hashlib.sha256(key.encode() + rest).hexdigest().encode()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +107,8 @@ class Program:
     def __init__(
         self, built: Built, weights: Mapping[str, Array] | None, state: State | None, threads: int
     ) -> None:
-        if threads < 1:
-            raise CodegenError(f"threads={threads} must be at least 1")
+        if not isinstance(threads, int) or threads < 1:
+            raise CodegenError(f"threads={threads!r} must be an integer of at least 1")
         lowered = built.lowered
         if not runnable(lowered.target):
             raise TargetError(
@@ -120,6 +121,7 @@ class Program:
         if state is None:
             self.set_weights(weights or {})
         else:
+            _require_layout(state, lowered)
             self.weights, self._weights = state.views, state.blob
         self._loaded = llvm.LoadedObject(built.code, lowered.target)
         pointers = [ctypes.c_void_p] * 3
@@ -189,15 +191,18 @@ class Program:
         """Each thread runs its share of the samples in an arena of its own."""
         threads = max(1, min(self.threads, samples))
         arenas = [self._take_arena() for _ in range(threads)]
-        self._on_threads([(io, arena, samples, t, threads) for t, arena in enumerate(arenas)])
+        weights = self._weights  # all threads take the same, and keep them: set_weights may come
+        self._on_threads(
+            [(io, weights, arena, samples, t, threads) for t, arena in enumerate(arenas)]
+        )
         self._arenas.extend(arenas)
 
     def _run_together(self, io: Any) -> None:
-        arena = self._take_arena()
-        self._on_threads([(io, arena, 1, t, self.threads) for t in range(self.threads)])
+        arena, weights = self._take_arena(), self._weights
+        self._on_threads([(io, weights, arena, 1, t, self.threads) for t in range(self.threads)])
         self._arenas.append(arena)
 
-    def _on_threads(self, calls: list[tuple[Any, Array, int, int, int]]) -> None:
+    def _on_threads(self, calls: list[tuple[Any, Array, Array, int, int, int]]) -> None:
         waiting: list[Future[None]] = []
         if self._pool is not None:
             waiting = [self._pool.submit(self._enter, *call) for call in calls[1:]]
@@ -205,8 +210,10 @@ class Program:
         for future in waiting:
             future.result()
 
-    def _enter(self, io: Any, arena: Array, samples: int, thread: int, threads: int) -> None:
-        self._run(io, self._weights.ctypes.data, arena.ctypes.data, samples, thread, threads)
+    def _enter(
+        self, io: Any, weights: Array, arena: Array, samples: int, thread: int, threads: int
+    ) -> None:
+        self._run(io, weights.ctypes.data, arena.ctypes.data, samples, thread, threads)
 
     def _take_arena(self) -> Array:
         try:
@@ -216,6 +223,18 @@ class Program:
             # The barrier's third word: what a long wait calls. The GIL is not held in there.
             arena[8:16].view(np.uint64)[0] = _sched_yield()
             return arena
+
+
+def _require_layout(state: State, lowered: Lowered) -> None:
+    """DataError unless `state` has the program's parameters in its order: offsets are fixed."""
+    ends = zip_longest(state.parameters, lowered.main.parameters)
+    for number, (found, expected) in enumerate(ends):
+        ours, theirs = (f"{p}: {p.type}" if p else "none" for p in (found, expected))
+        if ours != theirs:
+            raise DataError(
+                f'the state for graph "{lowered.source.name}" does not fit: its parameter number '
+                f"{number} is {ours}, expected {theirs}; make it with State(graph.parameters)"
+            )
 
 
 def _sched_yield() -> int:

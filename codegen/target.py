@@ -84,9 +84,9 @@ def target_named(name: str) -> Target:
     if name == "host":
         return host()
     known = {**TARGETS, **CPUS}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise TargetError(
-            f'unknown target or CPU "{name}"{nearest(name, known)}; '
+            f'unknown target or CPU "{name}"{nearest(str(name), known)}; '
             f"known: host, {', '.join(TARGETS)}, and the x86 CPUs {', '.join(CPUS)}"
         )
     return known[name]

@@ -75,6 +75,12 @@ def is_exact(bound: float, quantum: int) -> bool:
     return bound <= 2.0 ** (24 + quantum) and quantum >= -60
 
 
+def is_dull(array: Array) -> bool:
+    """Whether an array is almost all zeros or one number: a wrong program might give it as well."""
+    _, counts = np.unique(array, return_counts=True)
+    return array.size >= 16 and int(counts.max()) > 0.95 * array.size
+
+
 class Drawing:
     """A graph under construction."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import zoo
+from .. import storage, zoo
 from ..data import digits, load_npz
 from ..errors import DataError, StorageError
 from ..ir import Array
@@ -77,11 +77,7 @@ def _require_writable(output: str) -> None:
     path = Path(output)
     if path.suffix != ".safetensors":
         raise StorageError(f'--output "{output}": the name of a model file ends in .safetensors')
-    folder = path.parent
-    if not folder.is_dir():
-        raise StorageError(f'cannot write "{output}": there is no folder "{folder}"; make it first')
-    if not os.access(folder, os.W_OK):
-        raise StorageError(f'cannot write "{output}": the folder "{folder}" is not writable')
+    storage.require_writable(path)
 
 
 def _read(data: str, validation: str | None) -> _Data:

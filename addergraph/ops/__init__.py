@@ -5,6 +5,9 @@ modules of the same name: `ops.conv2d` is the function, `addergraph.ops.conv2d` 
 import from.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import UnknownNameError, nearest
 from .adder2d import adder2d
 from .adder_dense import adder_dense
 from .argmax import argmax
@@ -79,3 +82,12 @@ __all__ = [
     "sub",
     "transpose",
 ]
+
+if not TYPE_CHECKING:  # a type checker shall still see misspelled names itself
+
+    def __getattr__(name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnknownNameError(
+            f'unknown op "{name}"{nearest(name, __all__)}; docs/ops.md lists them'
+        )

@@ -12,12 +12,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..attributes import Padding, Pair, integer, pair
+from ..attributes import padding as sides
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Halo, Op
 from ..types import TensorType, f32
 from ._elementwise import stored
-from ._window import Padding, Pair, Window, require_f32, require_image
+from ._window import Window, label, require_f32, require_image
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,24 @@ class Windowed(Op):
     def gradient_halo(self, x: TensorType, f: TensorType) -> Halo:
         """The zeros around the output gradient that gathering the gradient of `x` reaches."""
         return self.window(f).grad_halo(int(x.shape[1]), int(x.shape[2]))
+
+
+def windowed_attributes(
+    op: str,
+    name: str | None,
+    stride: int | Pair,
+    padding: int | Sequence[int],
+    dilation: int | Pair,
+    groups: int,
+) -> tuple[Pair, Padding, Pair, int]:
+    """The attributes of `Windowed` from what users write."""
+    where = label(op, name)
+    return (
+        pair(where, "stride", stride),
+        sides(where, padding),
+        pair(where, "dilation", dilation),
+        integer(where, "groups", groups, 1),
+    )
 
 
 def require_bias(made: int, bias: Sequence[TensorType]) -> None:

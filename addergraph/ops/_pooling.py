@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..attributes import Padding, Pair, pair
+from ..attributes import padding as sides
 from ..errors import ShapeError
 from ..ir import REDUCTION, Op
-from ..trace import as_padding, as_pair
 from ..types import TensorType, f32
-from ._window import Padding, Pair, Window, require_image
+from ._window import Window, label, require_image
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,18 @@ class Pooling(Op):
             raise ShapeError(f"the output gradient must be {expected}, found {g}")
 
 
-def attributes(
-    where: str,
+def pooling_attributes(
+    op: str,
+    name: str | None,
     window: int | Pair,
     stride: int | Pair | None,
     padding: int | Sequence[int],
 ) -> tuple[Pair, Pair, Padding]:
     """The attributes from what users write; windows do not overlap unless `stride` says so."""
-    size = as_pair(where, "window", window)
-    step = size if stride is None else as_pair(where, "stride", stride)
-    return size, step, as_padding(where, padding)
+    where = label(op, name)
+    size = pair(where, "window", window)
+    step = size if stride is None else pair(where, "stride", stride)
+    return size, step, sides(where, padding)
 
 
 def require_data_in_every_window(pooling: Pooling, x: TensorType) -> None:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..attributes import Padding, Pair
 from ..errors import ShapeError
 from ..ir import Array, Halo
 from ..types import Dim, TensorType, f32
-
-Pair = tuple[int, int]
-Padding = tuple[int, int, int, int]  # top, bottom, left, right
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,11 @@ class Window:
             sides.append(max(0, (span - before) // self.stride[axis]))
             sides.append(max(0, (extent - 1 + before) // self.stride[axis] - out[axis] + 1))
         return Halo(*sides)
+
+
+def label(op: str, name: str | None) -> str:
+    """How messages speak of an op that is not in a graph yet."""
+    return f'{op} "{name}"' if name else op
 
 
 def require_image(what: str, type: TensorType) -> None:

@@ -13,12 +13,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..attributes import Pair
 from ..intervals import Interval
 from ..ir import Array, Cost, Halo
-from ..trace import Tensor, apply, as_padding, as_pair
+from ..trace import Tensor, apply
 from ..types import TensorType
-from ._contraction import Windowed, grouped, plus_bias
-from ._window import Pair, require_operands
+from ._contraction import Windowed, grouped, plus_bias, windowed_attributes
+from ._window import require_operands
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,5 @@ def adder2d(
     name: str | None = None,
 ) -> Tensor:
     """Negative L1 distance of each filter to each window; see `Adder2d`."""
-    op = Adder2d(
-        as_pair("adder2d", "stride", stride),
-        as_padding("adder2d", padding),
-        as_pair("adder2d", "dilation", dilation),
-        groups,
-    )
+    op = Adder2d(*windowed_attributes("adder2d", name, stride, padding, dilation, groups))
     return apply(op, x, f, *([] if bias is None else [bias]), name=name)

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..attributes import Pair
 from ..intervals import Interval
 from ..ir import Array, Cost
 from ..trace import Tensor, apply
 from ..types import TensorType, f32
-from ._pooling import Pooling, attributes
-from ._window import Pair, require_image, require_operands
+from ._pooling import Pooling, pooling_attributes
+from ._window import require_image, require_operands
 
 
 @dataclass(frozen=True)
@@ -105,4 +106,6 @@ def avg_pool2d(
     name: str | None = None,
 ) -> Tensor:
     """Mean of each window (`stride`: the window's size); see `AvgPool2d`."""
-    return apply(AvgPool2d(*attributes("avg_pool2d", window, stride, padding)), x, name=name)
+    return apply(
+        AvgPool2d(*pooling_attributes("avg_pool2d", name, window, stride, padding)), x, name=name
+    )

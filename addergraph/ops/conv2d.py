@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..attributes import Pair
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import Array, Cost, Halo
-from ..trace import Tensor, apply, as_padding, as_pair
+from ..trace import Tensor, apply
 from ..types import TensorType, f32
-from ._contraction import Windowed, grouped, product_range
-from ._window import Pair, require_image, require_operands
+from ._contraction import Windowed, grouped, product_range, windowed_attributes
+from ._window import require_image, require_operands
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,5 @@ def conv2d(
     name: str | None = None,
 ) -> Tensor:
     """Convolution of NHWC `x` with HWIO `f`; see `Conv2d`."""
-    op = Conv2d(
-        as_pair("conv2d", "stride", stride),
-        as_padding("conv2d", padding),
-        as_pair("conv2d", "dilation", dilation),
-        groups,
-    )
+    op = Conv2d(*windowed_attributes("conv2d", name, stride, padding, dilation, groups))
     return apply(op, x, f, *([] if bias is None else [bias]), name=name)

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..attributes import Pair
 from ..intervals import Interval
 from ..ir import Array, Cost
 from ..trace import Tensor, apply
 from ..types import TensorType
-from ._pooling import Pooling, attributes, require_data_in_every_window
-from ._window import Pair, require_operands
+from ._pooling import Pooling, pooling_attributes, require_data_in_every_window
+from ._window import require_operands
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,6 @@ def max_pool2d(
     name: str | None = None,
 ) -> Tensor:
     """Maximum of each window (`stride`: the window's size); see `MaxPool2d`."""
-    return apply(MaxPool2d(*attributes("max_pool2d", window, stride, padding)), x, name=name)
+    return apply(
+        MaxPool2d(*pooling_attributes("max_pool2d", name, window, stride, padding)), x, name=name
+    )

@@ -19,7 +19,7 @@ LOSSES: Mapping[str, Op] = {
 
 def loss_named(name: str) -> Op:
     """The op of a loss; GraphError with the nearest name for an unknown one."""
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise GraphError(
             f'unknown loss "{name}"{nearest(str(name), LOSSES)}; known: {", ".join(LOSSES)}'
         )

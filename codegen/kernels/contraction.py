@@ -310,9 +310,7 @@ class ContractionKernel(ForwardContraction):
                 with here:
                     self._emit_pack_vector(e, source, into, sums, active)
 
-    def _emit_pack_vector(
-        self, e: Emitter, source: Any, into: Any, sums: Any, active: int
-    ) -> None:
+    def _emit_pack_vector(self, e: Emitter, source: Any, into: Any, sums: Any, active: int) -> None:
         """One vector of channels: every step, in the order of summation."""
         g, lanes, step_bytes = self.g, self.target.lanes, 4 * self.width
         zero, taps, size = e.number(0.0, lanes), g.kernel[0] * g.kernel[1], g.channel_block

@@ -205,7 +205,7 @@ class TestGraph:
         assert graph.bind(7) == parse(str(graph).replace("N", "7"))
 
     def test_bind_refuses_a_negative_batch(self) -> None:
-        with pytest.raises(ShapeError, match="batch -1 is negative"):
+        with pytest.raises(ShapeError, match="batch=-1 must be an integer of at least 0"):
             TRAIN.bind(-1)
 
     def test_per_sample_is_said_by_the_ops_that_see_n(self) -> None:

@@ -1,75 +1,38 @@
-"""Model: declare, train, evaluate, predict, save and load, and every refusal on the way."""
+"""Model: declare, train, evaluate, predict, and every refusal on the way."""
 
 from __future__ import annotations
 
 import io
-import json
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from addergraph import layers, storage
-from addergraph.data import digits
+from addergraph import layers
 from addergraph.errors import (
     DataError,
     GraphError,
-    RangeWarning,
     ShapeError,
-    StorageError,
-    UnsupportedError,
 )
 from addergraph.ir import Array
 from addergraph.model import CHUNK, Model
 from addergraph.trace import Tensor
 from addergraph.training import SGD, cosine
 from addergraph.training.losses import LOSSES
-
-ENGINES = ("reference", "native")
-DATA = digits.load()
-X, Y = DATA.x_train[:70], DATA.y_train[:70]
-
-
-def small_model(**options: Any) -> Model:
-    model = Model(**options)
-    for layer in (
-        layers.Adder(4, 3, padding=1), layers.BatchNorm(), layers.Activation("relu"),
-        layers.MaxPool(2), layers.Flatten(), layers.Dense(10), layers.Activation("softmax"),
-    ):  # fmt: skip
-        model.add(layer)
-    return model
-
-
-def residual(x: Tensor) -> Tensor:
-    x = layers.Conv(4, 3, padding=1)(x)
-    y = layers.BatchNorm()(layers.Adder(4, 3, padding=1)(x))
-    x = layers.AvgPool(2)(layers.Activation("relu")(x + y))
-    return layers.Dense(10)(layers.Flatten()(x))
-
-
-def f32(values: object) -> Array:
-    return np.asarray(values, np.float32)
-
-
-def fit(model: Model, x: object = X, y: object = Y, **options: Any) -> Any:
-    defaults: dict[str, Any] = {
-        "engine": "reference",
-        "verbose": 0,
-        "batch_size": 16,
-        "learning_rate": 0.05,
-    }
-    return model.fit(x, y, **(defaults | options))
-
-
-def same_weights(a: Model, b: Model) -> bool:
-    return a.weights.keys() == b.weights.keys() and all(
-        np.array_equal(a.weights[k], b.weights[k]) for k in a.weights
-    )
-
+from tests.addergraph.models import (
+    DATA,
+    ENGINES,
+    X,
+    Y,
+    f32,
+    fit,
+    residual,
+    same_weights,
+    small_model,
+)
 
 # --- training -----------------------------------------------------------------------------------
 
@@ -105,29 +68,6 @@ def test_both_engines_train_to_the_same_weights(steps: int, tolerance: float) ->
         assert error <= tolerance * np.linalg.norm(reference), name
     predictions = [m.predict(X, engine="native") for m in models]
     np.testing.assert_allclose(predictions[0], predictions[1], atol=5e-3)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_listing_of_the_deck_trains_and_gets_its_warning(engine: str) -> None:
-    # fmt: off
-    this_model = Model(loss_name='cat_cross_entropy')
-    this_model.add(layers.adder_layer(output_channels=8,kernel_size=3,stride=1,padding=1,adaptive_eta=0.1))
-    this_model.add(layers.Activation('relu'))
-    this_model.add(layers.MaxPool(pool_size=2))
-    this_model.add(layers.batch_norm_layer())
-    this_model.add(layers.Flatten())
-    this_model.add(layers.FullyConnected(output_channels=64))
-    this_model.add(layers.Activation('relu'))
-    this_model.add(layers.FullyConnected(output_channels=10))
-    this_model.add(layers.Activation('softmax'))
-    # fmt: on
-    with pytest.warns(RangeWarning, match='relu "act1" is always 0.*batch norm between') as found:
-        history = fit(this_model, epochs=2, engine=engine)
-    assert [w.filename for w in found] == [__file__]
-    assert np.isfinite(history.history["loss"]).all()
-    assert all(np.isfinite(w).all() for w in this_model.weights.values())
-    assert np.isfinite(this_model.predict(X, engine=engine)).all()
-    assert 'warning: relu "act1" is always 0' in this_model.summary_text()
 
 
 def test_a_sound_model_gets_no_warning() -> None:
@@ -518,142 +458,3 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     fit(small_model(), epochs=2, verbose=1)
     assert "epoch 2/2  loss" in terminal.getvalue() and "10/10" in terminal.getvalue()
-
-
-# --- files --------------------------------------------------------------------------------------
-
-
-def test_a_model_of_layers_survives_its_file_and_trains_on(tmp_path: Path) -> None:
-    model = small_model(name="net", seed=7)
-    fit(model, epochs=2)
-    model.save(tmp_path / "m.safetensors")
-    again = Model.load(tmp_path / "m.safetensors")
-    assert same_weights(model, again)
-    assert (again.name, again.seed, again.input_shape) == ("net", 7, (8, 8, 1))
-    assert again.graph(training=False) == model.graph(training=False)
-    first, second = (m.predict(X, engine="reference") for m in (model, again))
-    assert np.array_equal(first, second)
-    histories = [fit(m).history["loss"] for m in (model, again)]
-    assert histories[0] == histories[1] and same_weights(model, again)
-
-
-def test_the_file_of_a_model_is_reproducible(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        model = small_model()
-        fit(model)
-        model.save(tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_shared_layers_stay_shared_in_the_file(tmp_path: Path) -> None:
-    model, shared = Model(input_shape=(4,)), layers.Dense(4)
-    for layer in (shared, layers.Activation("relu"), shared, layers.Dense(2), shared.__class__(2)):
-        model.add(layer)
-    model.save(tmp_path / "m")
-    again = Model.load(tmp_path / "m")
-    assert again.layers[0] is again.layers[2] and again.layers[3] is not again.layers[4]
-    assert same_weights(model, again)
-
-
-def test_a_function_model_loads_to_predict_but_not_to_train(tmp_path: Path) -> None:
-    model = Model(residual)
-    fit(model)
-    model.save(tmp_path / "m")
-    again = Model.load(tmp_path / "m")
-    first, second = (m.predict(X, engine="reference") for m in (model, again))
-    assert np.array_equal(first, second)
-    assert again.evaluate(X, Y, engine="reference") == model.evaluate(X, Y, engine="reference")
-    assert again.graph(training=False, batch=3) == model.graph(training=False).bind(3)
-    with pytest.raises(UnsupportedError, match=r"Python function.*model\.weights ="):
-        fit(again)
-    with pytest.raises(GraphError, match="is a function"):
-        again.add(layers.Flatten())
-    again.save(tmp_path / "twice")
-    assert (tmp_path / "twice").read_bytes() == (tmp_path / "m").read_bytes()
-    onward = Model(residual, input_shape=(8, 8, 1))
-    onward.weights = again.weights
-    assert fit(onward).history["loss"][0] < 3
-
-
-def test_saving_an_unbuilt_model_needs_its_input(tmp_path: Path) -> None:
-    with pytest.raises(GraphError, match="does not know its input"):
-        small_model().save(tmp_path / "m")
-    assert not list(tmp_path.iterdir())
-
-
-def _saved(tmp_path: Path) -> tuple[Path, dict[str, Array], dict[str, str]]:
-    path = tmp_path / "m.safetensors"
-    small_model(input_shape=(8, 8, 1)).save(path)
-    return path, *storage.load(path)
-
-
-def _described(metadata: dict[str, str], **changes: object) -> dict[str, str]:
-    return metadata | {"model": json.dumps(json.loads(metadata["model"]) | changes)}
-
-
-CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
-    "format": (lambda m: m | {"format": "other"}, "no model file"),
-    "version": (lambda m: m | {"version": "2"}, "version 2, this program reads version 1"),
-    "no graph": (lambda m: {k: v for k, v in m.items() if k != "graph"}, "no model file"),
-    "op": (lambda m: m | {"graph": m["graph"].replace("adder2d(", "ader2d(")}, 'mean "adder2d"'),
-    "text": (lambda m: m | {"graph": m["graph"][:100]}, "m.safetensors"),
-    "other graph": (
-        lambda m: m | {"graph": m["graph"].replace("eta=0.2", "eta=0.3")}, "do not build"
-    ),
-    "layer": (
-        lambda m: _described(m, layers=[{"kind": "Lambda"}]), 'unknown layer "Lambda"'
-    ),
-    "no dict": (lambda m: _described(m, layers=["Flatten"]), "description of a layer"),
-    "repeat": (lambda m: _described(m, layers=[{"repeat": 0}]), "does not exist"),
-    "loss": (lambda m: _described(m, loss_name="l1"), "unknown loss"),
-    "shape": (lambda m: _described(m, input_shape=[-1]), "input_shape"),
-    "field": (lambda m: _described(m, seed="x"), '"seed"'),
-    "layers": (lambda m: _described(m, layers=3), '"layers"'),
-    "json": (lambda m: m | {"model": "{"}, "not JSON"),
-    "function with another input": (
-        lambda m: _described(m, layers=None, input_shape=[4]), r"takes f32\[N,8,8,1\]"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_file_that_lies_is_refused_by_name(tmp_path: Path, change: str) -> None:
-    path, tensors, metadata = _saved(tmp_path)
-    altered, said = CHANGES[change]
-    storage.save(path, tensors, altered(metadata))
-    with pytest.raises(StorageError, match=said) as caught:
-        Model.load(path)
-    assert "m.safetensors" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "array", "said"),
-    [
-        ("dense1.b", np.zeros(9, "f4"), "dense1.b"),
-        ("dense1.b", np.zeros(10, "i4"), "dense1.b.*int32"),
-        ("dense1.c", np.zeros(10, "f4"), 'no parameter named "dense1.c"'),
-    ],
-)
-def test_tensors_that_do_not_fit_the_graph_are_named(
-    tmp_path: Path, name: str, array: Array, said: str
-) -> None:
-    path, tensors, metadata = _saved(tmp_path)
-    storage.save(path, tensors | {name: array}, metadata)
-    with pytest.raises(StorageError, match=said):
-        Model.load(path)
-
-
-def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
-    path, tensors, metadata = _saved(tmp_path)
-    del tensors["bn1.mean"]
-    storage.save(path, tensors, metadata)
-    with pytest.raises(StorageError, match="bn1.mean"):
-        Model.load(path)
-
-
-def test_loading_imports_no_new_module_of_the_file(tmp_path: Path) -> None:
-    path, _, _ = _saved(tmp_path)
-    Model.load(path)
-    before = set(sys.modules)
-    Model.load(path)
-    assert set(sys.modules) == before

@@ -13,7 +13,7 @@ import addergraph as ag
 from addergraph import ops
 from addergraph.errors import GraphError, ShapeError
 from addergraph.ir import Init
-from addergraph.trace import Tensor, as_padding, as_pair, new_parameter
+from addergraph.trace import Tensor, new_parameter
 
 X = ag.tensor("f32", ("N", 4))
 
@@ -143,20 +143,41 @@ def test_tracing_checks_names() -> None:
         ag.trace(lambda x: ops.relu(x, name="my act"), X)
 
 
-@pytest.mark.parametrize(("value", "pair"), [(2, (2, 2)), ((1, 2), (1, 2)), ([3, 4], (3, 4))])
-def test_pairs(value: Any, pair: tuple[int, int]) -> None:
-    assert as_pair("conv", "stride", value) == pair
+def test_arrays_are_no_operands() -> None:
+    with pytest.raises(GraphError, match="ndarray is no operand.*inputs of the graph"):
+        ag.trace(lambda x: x + np.ones(4, np.float32), X)
+
+
+def test_numpy_scalars_are_numbers() -> None:
+    assert ag.trace(lambda x: np.float32(2) * x, X) == ag.trace(lambda x: 2.0 * x, X)
 
 
 @pytest.mark.parametrize(
-    ("value", "sides"), [(1, (1, 1, 1, 1)), ((1, 2), (1, 1, 2, 2)), ([1, 2, 3, 4], (1, 2, 3, 4))]
+    ("attributes", "said"),
+    [
+        ({"stride": (1, 2, 3)}, r"stride=\(1, 2, 3\) must be an int or a pair of ints"),
+        ({"stride": "a"}, "stride='a' must be an int or a pair"),
+        ({"dilation": (1.5, 1)}, "dilation=1.5 must be an integer of at least 1"),
+        ({"padding": (1, 2, 3)}, r"padding=\(1, 2, 3\) must be an int, \(vertical, horizontal\)"),
+        ({"padding": -1}, "padding=-1 must be an integer of at least 0"),
+        ({"groups": 0}, "groups=0 must be an integer of at least 1"),
+    ],
 )
-def test_paddings(value: Any, sides: tuple[int, int, int, int]) -> None:
-    assert as_padding("conv", value) == sides
+@pytest.mark.parametrize("op", [ops.adder2d, ops.conv2d])
+def test_attributes_of_windows_are_checked(
+    op: Callable[..., Tensor], attributes: dict[str, Any], said: str
+) -> None:
+    types = ag.tensor("f32", ("N", 8, 8, 4)), ag.tensor("f32", (3, 3, 4, 2))
+    with pytest.raises(ShapeError, match=f'2d "c": {said}'):
+        ag.trace(lambda x, f: op(x, f, name="c", **attributes), *types)
 
 
-def test_other_counts_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"conv: stride=\(1, 2, 3\) is neither an int nor a pair"):
-        as_pair("conv", "stride", (1, 2, 3))
-    with pytest.raises(ShapeError, match=r"conv: padding=\(1, 2, 3\); expected an int"):
-        as_padding("conv", (1, 2, 3))
+@pytest.mark.parametrize("shape", [3, "N", (3.5,), ("M", 3), (None,), (-1,)])
+def test_shapes_are_sizes(shape: Any) -> None:
+    with pytest.raises(ShapeError, match="size"):
+        ag.tensor("f32", shape)
+
+
+def test_an_unknown_op_suggests_the_nearest() -> None:
+    with pytest.raises(GraphError, match=r'unknown op "addr2d" \(did you mean "adder2d"\?\)'):
+        _ = ops.addr2d  # type: ignore[attr-defined]

@@ -236,8 +236,9 @@ def one_op(sample: Sample) -> Graph:
 
 
 @pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")  # a clip to one number
-@pytest.mark.parametrize("sample", ALL, ids=identify)
-def test_every_op_compiled_passes_on_general_data(sample: Sample) -> None:
+@pytest.mark.parametrize("target", ["host", "toy"])
+@pytest.mark.parametrize("sample", ALL, ids=identify)  # of every op in the registry
+def test_every_op_compiled_passes_on_general_data(sample: Sample, target: str) -> None:
     bound = sample.bound()
     graph = one_op(bound)
     rng = np.random.default_rng(5)
@@ -248,7 +249,7 @@ def test_every_op_compiled_passes_on_general_data(sample: Sample) -> None:
         else rng.integers(0, 2, t.sizes).astype(t.dtype.numpy)
         for t in bound.types
     ]
-    report = verify(graph, ag.compile(graph), inputs=inputs)
+    report = verify(graph, ag.compile(graph, target=target), inputs=inputs)
     assert report.ok, report
 
 

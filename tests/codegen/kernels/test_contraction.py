@@ -7,8 +7,6 @@ product kernels do so on each target. Halos and packing change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,69 +22,19 @@ from addergraph.ops.fused import Fused
 from addergraph.trace import Tensor
 from addergraph.types import DTYPES, TensorType
 from tests.codegen.harness import HERE, run_call, same_bits
-
-U = 2.0**-24
-THREADS = (1, 2, 3, 7)
-WIDE = Halo(3, 2, 1, 4)
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Shapes and attributes of one windowed layer."""
-
-    x: Shape
-    f: Shape
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    def op(self, form: str) -> Op:
-        attributes: Any = (self.stride, self.padding, self.dilation, self.groups)
-        if form == "product":
-            return Conv2d(*attributes)
-        return Adder2d(*attributes, input_nonnegative=form == "minimum")
-
-
-LAYERS = {
-    "one": Layer((1, 1, 1, 1), (1, 1, 1, 1)),
-    "same": Layer((2, 5, 5, 3), (3, 3, 3, 5), padding=(1, 1, 1, 1)),
-    "tails": Layer((1, 9, 7, 17), (3, 3, 17, 33), padding=(1, 2, 0, 1)),
-    "pointwise": Layer((3, 4, 5, 18), (1, 1, 18, 40)),
-    "wide": Layer((1, 2, 61, 1), (1, 3, 1, 64)),
-    "strided": Layer((2, 8, 9, 4), (2, 2, 4, 16), stride=(2, 3)),
-    "stride_beyond_kernel": Layer((2, 7, 8, 2), (2, 1, 2, 7), stride=(3, 5)),
-    "dilated": Layer((1, 8, 9, 4), (3, 2, 4, 8), padding=(2, 0, 0, 3), dilation=(2, 3)),
-    "grouped": Layer((1, 6, 7, 6), (3, 3, 2, 9), padding=(1, 1, 1, 1), groups=3),
-    "grouped_blocks": Layer((2, 3, 3, 4), (2, 2, 2, 74), groups=2),
-    "depthwise": Layer((1, 5, 4, 5), (3, 3, 1, 5), padding=(1, 1, 1, 1), groups=5),
-    "kernel_beyond_input": Layer((1, 2, 1, 3), (5, 4, 3, 4), padding=(3, 1, 2, 3)),
-    "deep": Layer((1, 4, 3, 51), (3, 3, 51, 6), padding=(0, 1, 1, 0)),
-    "no_samples": Layer((0, 4, 4, 3), (3, 3, 3, 5)),
-    "no_channels": Layer((2, 4, 4, 0), (3, 3, 0, 5), padding=(1, 1, 1, 1)),
-    "no_results": Layer((2, 4, 4, 3), (3, 3, 3, 0)),
-}
-MATRICES = {
-    "one": ((1, 1), (1, 1)),
-    "tails": ((7, 19), (19, 37)),
-    "row": ((1, 33), (33, 17)),
-    "column": ((23, 5), (5, 1)),
-    "no_rows": ((0, 4), (4, 3)),
-    "no_terms": ((3, 0), (0, 5)),
-}
-FORMS = ("direct", "minimum", "product")
-
-
-def whole(rng: np.random.Generator, shape: Shape, *, nonnegative: bool = False) -> Array:
-    """Small integers times 1/4: sums of a few thousand of them do not round."""
-    return rng.integers(0 if nonnegative else -9, 10, shape).astype(np.float32) / 4
-
-
-def real(rng: np.random.Generator, shape: Shape, *, nonnegative: bool = False) -> Array:
-    """Normal numbers of very different magnitudes."""
-    drawn = rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 3, shape)
-    return (np.abs(drawn) if nonnegative else drawn).astype(np.float32)
+from tests.codegen.kernels.layers import (
+    FORMS,
+    LAYERS,
+    MATRICES,
+    THREADS,
+    WIDE,
+    Layer,
+    Shape,
+    U,
+    real,
+    ways,
+    whole,
+)  # fmt: skip
 
 
 def operands(op: Op, x: Shape, f: Shape, draw: Callable[..., Array], seed: int) -> list[Array]:
@@ -96,20 +44,6 @@ def operands(op: Op, x: Shape, f: Shape, draw: Callable[..., Array], seed: int) 
 
 def is_minimum(op: Op) -> bool:
     return bool(getattr(op, "input_nonnegative", False))
-
-
-def ways(start: int, image: bool = True) -> list[dict[str, Any]]:
-    """Every target once, and what may not change a bit taking turns: threads, packing, halos."""
-    halos = ({}, {0: WIDE}, {2: Halo(1, 0, 0, 2)}) if image else ({},)
-    return [
-        {
-            "target": target,
-            "threads": THREADS[(k + start) % len(THREADS)],
-            "constant": (1,) if (k + start) % 2 else (),
-            "halos": halos[(k + start // 2) % len(halos)],
-        }
-        for k, target in enumerate(HERE)
-    ]
 
 
 def require_exact(op: Op, arrays: Sequence[Array], start: int = 0, image: bool = True) -> None:

@@ -1,6 +1,7 @@
-"""Validation of layers' attributes: each function returns the plain value or raises ShapeError.
+"""Validation of what users write as attributes of layers and ops.
 
-`where` is how the message speaks of the layer.
+Each function returns the plain value or raises ShapeError; `where` is how the message speaks of the
+layer or op.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""Small models of the digits, for the tests of models and their files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from addergraph import layers
+from addergraph.data import digits
+from addergraph.ir import Array
+from addergraph.model import Model
+from addergraph.trace import Tensor
+
+ENGINES = ("reference", "native")
+DATA = digits.load()
+X, Y = DATA.x_train[:70], DATA.y_train[:70]
+
+
+def small_model(**options: Any) -> Model:
+    model = Model(**options)
+    for layer in (
+        layers.Adder(4, 3, padding=1), layers.BatchNorm(), layers.Activation("relu"),
+        layers.MaxPool(2), layers.Flatten(), layers.Dense(10), layers.Activation("softmax"),
+    ):  # fmt: skip
+        model.add(layer)
+    return model
+
+
+def residual(x: Tensor) -> Tensor:
+    x = layers.Conv(4, 3, padding=1)(x)
+    y = layers.BatchNorm()(layers.Adder(4, 3, padding=1)(x))
+    x = layers.AvgPool(2)(layers.Activation("relu")(x + y))
+    return layers.Dense(10)(layers.Flatten()(x))
+
+
+def f32(values: object) -> Array:
+    return np.asarray(values, np.float32)
+
+
+def fit(model: Model, x: object = X, y: object = Y, **options: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "engine": "reference",
+        "verbose": 0,
+        "batch_size": 16,
+        "learning_rate": 0.05,
+    }
+    return model.fit(x, y, **(defaults | options))
+
+
+def same_weights(a: Model, b: Model) -> bool:
+    return a.weights.keys() == b.weights.keys() and all(
+        np.array_equal(a.weights[k], b.weights[k]) for k in a.weights
+    )
