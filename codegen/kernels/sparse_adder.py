@@ -17,47 +17,43 @@ same bits and either may serve a layer. One work item is a strip of output rows 
             partial[t][pixel] += its list
     then the partial sums are transposed back, in blocks of lanes x lanes, and go through the tail.
 
-    packed   i64[lists + 1]  first step of each list (group, channel block, filter group), then the last's end
-             steps           i32[filters] byte offsets into copies, f32[filters] values; lists of
-                             one filter group are filled up with (0, 0.0), which adds +0.0
-             f32[...]        packed sums of |f|, as in `contraction.py`
+The packed lists are described in `_sparse_lists.py`.
 
 Each of REGIONS strips in flight has scratch memory of its own; threads beyond REGIONS get no work.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from addergraph.ir import Graph
 
-from addergraph.ir import Array, Graph
-from addergraph.plan import align
-
-from ..builder import F32, I32, I64, Emitter, Index, Register, vector
+from ..builder import Emitter, Index, Register
 from ..schedule import ceil_div
 from . import Call
-from ._forward import ForwardContraction, Place, Tail
-from ._geometry import CHANNEL_BLOCK, pack_filter
+from ._forward import Place, Tail
+from ._geometry import CHANNEL_BLOCK
 from ._sparse_input import Region, emit_copies, emit_plane_sums, emit_strip_windows
+from ._sparse_lists import SparseKernel
 from ._sparse_tile import SparseTile, sparse_tile
 from ._transpose import emit_transpose
 
 REGIONS = 8
-UNROLL = 4  # steps in one loop body; lists are whole bodies, so that few lengths differ
 
 
-class SparseAdderKernel(ForwardContraction):
+class SparseAdderKernel(SparseKernel):
     """See the module's contract."""
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:
         super().__init__(call, body)
         tile = sparse_tile(self.target, self.g)
         assert tile is not None, "the caller asks `sparse_tile` first"
-        self.tile: SparseTile = tile
-        self.lanes = self.target.lanes
+        self._tile = tile
+
+    @property
+    def tile(self) -> SparseTile:
+        return self._tile
 
     # -- sizes -----------------------------------------------------------------------------------
 
@@ -67,89 +63,12 @@ class SparseAdderKernel(ForwardContraction):
         return f"{self.node_op.name}_sparse_f32_{tile}{self.name_ending}"
 
     @property
-    def filter_groups(self) -> int:
-        return ceil_div(self.g.outputs, self.tile.filters)
-
-    @property
-    def channel_blocks(self) -> int:
-        return ceil_div(self.g.inputs, CHANNEL_BLOCK)
-
-    @property
-    def lists(self) -> int:
-        return self.g.groups * self.channel_blocks * self.filter_groups
-
-    @property
-    def step_bytes(self) -> int:
-        return 8 * self.tile.filters
-
-    @property
-    def head_bytes(self) -> int:
-        """First step and places of one list group."""
-        return 8 * (self.tile.filters + 1)
-
-    @property
-    def steps_offset(self) -> int:
-        return align(self.head_bytes * (self.lists + 1))
-
-    @property
-    def sums_offset(self) -> int:
-        """Room for lists with every tap kept: the code does not depend on the numbers."""
-        longest = ceil_div(CHANNEL_BLOCK * math.prod(self.g.kernel), UNROLL) * UNROLL
-        return self.steps_offset + align(self.lists * longest * self.step_bytes)
-
-    @property
-    def packs(self) -> dict[int, Callable[[Array], Array]]:
-        return {self.operands[1]: self.pack}
-
-    @property
     def regions(self) -> int:
         return min(REGIONS, self.g.samples * self.tile.strips)
 
     @property
     def workspace(self) -> int:
         return self.regions * self.tile.region_bytes
-
-    def pack(self, f: Array) -> Array:
-        """The packed bytes: see the module's contract."""
-        g, tile, width = self.g, self.tile, self.tile.filters
-        taps = math.prod(g.kernel)
-        packed = pack_filter(f, g, self.lanes)
-        rows = packed.transpose(0, 2, 1, 3).reshape(g.groups, g.steps, -1)[:, :, : g.outputs]
-        sums = np.zeros((g.groups, packed.shape[1], self.lanes), np.float32)
-        for step in range(g.steps):
-            sums += np.abs(packed[:, :, step])
-        offsets = np.array(
-            [tile.tap_offset(i, j, k) for i, j, k in np.ndindex(*g.kernel, CHANNEL_BLOCK)],
-            np.int32,
-        ).reshape(taps, CHANNEL_BLOCK)
-        blob = np.zeros(self.sums_offset + align(sums.nbytes), np.uint8)
-        heads = blob[: self.head_bytes * (self.lists + 1)].view(np.int64)
-        heads = heads.reshape(self.lists + 1, width + 1)
-        steps = blob[self.steps_offset : self.sums_offset].view(np.int32).reshape(-1, width, 2)
-        number, end = 0, 0
-        for group, block in np.ndindex(g.groups, self.channel_blocks):
-            first = block * CHANNEL_BLOCK
-            size = min(CHANNEL_BLOCK, g.inputs - first)
-            values = np.zeros((taps * size, self.filter_groups * width), np.float32)
-            values[:, : g.outputs] = rows[group, first * taps : (first + size) * taps]
-            # Filters with lists of like length share a group: little is filled up.
-            order = np.argsort((values > 0).sum(0), kind="stable")
-            for members in order.reshape(self.filter_groups, width):
-                heads[number, 0], heads[number, 1:] = end, members * tile.partial_bytes
-                end += self._fill(steps[end:], values[:, members], offsets[:, :size].reshape(-1))
-                number += 1
-        heads[number, 0] = end
-        blob[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
-        return blob
-
-    @staticmethod
-    def _fill(steps: Array, values: Array, offsets: Array) -> int:
-        """Writes the lists of one filter group, interleaved; the number of steps."""
-        kept = [np.flatnonzero(column > 0) for column in values.T]
-        for q, rows in enumerate(kept):
-            steps[: len(rows), q, 0] = offsets[rows]
-            steps[: len(rows), q, 1] = np.ascontiguousarray(values[rows, q]).view(np.int32)
-        return ceil_div(max(map(len, kept)), UNROLL) * UNROLL
 
     # -- emission --------------------------------------------------------------------------------
 
@@ -179,75 +98,29 @@ class SparseAdderKernel(ForwardContraction):
         # A strip at the bottom may be shorter than its scratch memory.
         rows = e.minimum(tile.plane_rows, e.sub(tile.input_rows, e.mul(place.h, tile.stride[0])))
         whole = g.inputs // CHANNEL_BLOCK
-        sums = e.at(packed, self.steps_offset)
         with e.loop(0, whole) as block:
-            self._emit_block(e, place, (x, packed, sums), region, block, CHANNEL_BLOCK, rows)
+            self._emit_block(e, place, (x, packed), region, block, CHANNEL_BLOCK, rows)
         if g.inputs % CHANNEL_BLOCK:
             rest = g.inputs % CHANNEL_BLOCK
-            self._emit_block(e, place, (x, packed, sums), region, whole, rest, rows)
+            self._emit_block(e, place, (x, packed), region, whole, rest, rows)
         emit_strip_windows(e, g, tile, region, place.h)
 
     def _emit_block(
-        self, e: Emitter, place: Place, pointers: tuple[Any, Any, Any], region: Region,
+        self, e: Emitter, place: Place, pointers: tuple[Any, Any], region: Region,
         block: Index, size: int, rows: Index,
     ) -> None:  # fmt: skip
         """Planes, copies, channel sums and lists of one block of `size` input channels."""
-        tile, (x, heads, steps) = self.tile, pointers
+        tile, (x, packed) = self.tile, pointers
         self._emit_planes(e, place, x, region, block, size, rows)
         emit_plane_sums(e, tile, region, block, size, rows)
         if tile.copied:
             emit_copies(e, self.g, tile, region, size, rows)
         with e.loop(0, tile.strip_rows // tile.rows) as number:
             pixels = e.mul(number, 4 * tile.vectors * self.lanes)
-            with e.loop(0, self.filter_groups) as group:
-                first = e.add(e.mul(place.group, self.channel_blocks), block)
-                first = e.add(e.mul(first, self.filter_groups), group)
-                self._emit_lists(
-                    e, e.at(heads, e.mul(first, self.head_bytes)), steps, region, pixels, block
-                )
-
-    def _emit_lists(
-        self, e: Emitter, head: Any, steps: Any, region: Region, pixels: Index, block: Index
-    ) -> None:
-        """One tile of pixels, one group of filters: partial sums += their lists."""
-        tile, lanes = self.tile, self.lanes
-        low, *members, high = (
-            e.b.load(e.at(head, 8 * i), typ=I64, align=8) for i in range(tile.filters + 2)
-        )
-        source, partial = e.at(region.copies, pixels), e.at(region.partial, pixels)
-        places = [
-            e.at(e.at(partial, member), 4 * lanes * p)
-            for member in members
-            for p in range(tile.vectors)
-        ]
-        zero = e.number(0.0, lanes)
-        first = e.b.icmp_signed("==", e.index(block), e.index(0))
-
-        def start() -> list[Register]:
-            return [e.load(at, lanes=lanes) for at in places]
-
-        accumulators = e.choose(first, lambda: [zero] * len(places), start)
-
-        def several(s: Index, acc: list[Register]) -> list[Register]:
-            for u in range(UNROLL):
-                acc = step(e.at(steps, e.add(e.mul(s, self.step_bytes), u * self.step_bytes)), acc)
-            return acc
-
-        def step(entry: Any, acc: list[Register]) -> list[Register]:
-            for q in range(tile.filters):
-                # One load for both halves: loads are what this loop is bound by.
-                both = e.b.load(e.at(entry, 8 * q), typ=I64, align=8)
-                value = e.splat(e.b.trunc(e.b.lshr(both, e.index(32)), I32), lanes)
-                value = e.b.bitcast(value, vector(F32, lanes))
-                taps = e.at(source, e.b.sext(e.b.trunc(both, I32), I64))
-                for p in range(tile.vectors):
-                    at = q * tile.vectors + p
-                    pixel = e.load(e.at(taps, 4 * lanes * p), lanes=lanes)
-                    acc[at] = e.b.fadd(acc[at], e.integer_min(value, pixel))
-            return acc
-
-        for total, at in zip(e.carry(low, high, UNROLL, accumulators, several), places, strict=True):
-            e.store(total, at)
+            source, partial = e.at(region.copies, pixels), e.at(region.partial, pixels)
+            self.emit_lists(
+                e, packed, place.group, block, source, partial, tile.vectors, 4 * self.lanes
+            )
 
     def _emit_planes(
         self, e: Emitter, place: Place, x: Any, region: Region, block: Index, size: int,
