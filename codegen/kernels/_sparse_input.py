@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..builder import Emitter, Index, Register
-from ._geometry import SUM_LANES, Geometry
+from ._geometry import Geometry
 from ._sparse_tile import SparseTile
+from ._sums import emit_tree
 from ._transpose import shuffle
 
 
@@ -36,13 +37,9 @@ def emit_plane_sums(
     with e.loop(0, pixels, lanes) as at:
         here = e.at(region.planes, e.mul(at, 4))
         planes = [e.load(e.at(here, k * tile.plane_bytes), lanes=lanes) for k in range(size)]
-        planes += [zero] * (SUM_LANES - size)
-        while len(planes) > 1:
-            half = len(planes) // 2
-            planes = [e.b.fadd(a, b) for a, b in zip(planes[:half], planes[half:], strict=True)]
         total = e.at(region.sums, e.mul(at, 4))
         before = e.choose(first, lambda: [zero], lambda: [e.load(total, lanes=lanes)])
-        e.store(e.b.fadd(before[0], planes[0]), total)
+        e.store(e.b.fadd(before[0], emit_tree(e, planes)), total)
 
 
 def emit_copies(

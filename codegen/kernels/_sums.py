@@ -53,3 +53,12 @@ def _emit_channel_sums(
             last = e.load(e.at(pixel, 4 * whole), lanes=SUM_LANES, active=rest)
             total = e.b.fadd(total, e.tree_sum(last))
         e.store(total, e.at(sums, e.mul(e.add(e.mul(item, size[1]), w), 4)))
+
+
+def emit_tree(e: Emitter, values: list[Register]) -> Register:
+    """The sum of SUM_LANES registers (zeros for channels that are not there), as `tree_sum` adds."""
+    values = values + [e.number(0.0, values[0].type.count)] * (SUM_LANES - len(values))
+    while len(values) > 1:
+        half = len(values) // 2
+        values = [e.b.fadd(a, b) for a, b in zip(values[:half], values[half:], strict=True)]
+    return values[0]
