@@ -7,9 +7,8 @@
                                            a group are filled up with (0, 0.0), which adds +0.0
              f32[...]                      packed sums of |f|, as in `contraction.py`
 
-Filters with lists of like length share a group. There is room for lists with every tap kept, so that the
-code depends on shapes alone and not on numbers.
-"""
+Filters with lists of like length share a group. There is room for lists with every tap kept, so
+that the code depends on shapes alone and not on numbers."""
 
 from __future__ import annotations
 
@@ -161,9 +160,7 @@ class SparseKernel(ForwardContraction):
             e.b.load(e.at(head, 8 * i), typ=I64, align=8) for i in range(tile.filters + 2)
         )
         places = [
-            e.at(e.at(partial, member), 4 * lanes * p)
-            for member in members
-            for p in range(vectors)
+            e.at(e.at(partial, member), 4 * lanes * p) for member in members for p in range(vectors)
         ]
         zero = e.number(0.0, lanes)
         first = e.b.icmp_signed("==", e.index(block), e.index(0))
@@ -191,5 +188,7 @@ class SparseKernel(ForwardContraction):
                     acc[at] = e.b.fadd(acc[at], e.integer_min(value, pixel))
             return acc
 
-        for total, at in zip(e.carry(low, high, UNROLL, accumulators, several), places, strict=True):
+        for total, at in zip(
+            e.carry(low, high, UNROLL, accumulators, several), places, strict=True
+        ):
             e.store(total, at)

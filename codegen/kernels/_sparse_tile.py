@@ -15,7 +15,7 @@ from ..target import Target
 from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 
 TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
-STRIP_BYTES = 256 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
+STRIP_BYTES = 512 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
 MOST_VECTORS = 14
 
 

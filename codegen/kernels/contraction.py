@@ -36,15 +36,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from addergraph.ir import Array, Graph
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
-from addergraph.ops.conv2d import Conv2d
-from addergraph.ops.dense import Dense, Matmul
 from addergraph.plan import align
 
 from ..builder import Emitter, Index, Register
 from ..schedule import Tile, ceil_div, contraction_tile
-from . import Call, kernel
+from . import Call
 from ._forward import ForwardContraction, Place, Tail
 from ._geometry import MINIMUM, pack
 from ._layer import filter_row
@@ -132,7 +128,8 @@ class ContractionKernel(ForwardContraction):
         rows = ceil_div(g.height, tile.rows)
         low, high = e.share(g.groups * self.blocks * g.samples * rows)
         with e.loop(low, high) as item:
-            group, block, n, row = e.split(item, (g.groups, self.blocks, g.samples, rows))
+            # Samples outside blocks: one sample stays in L2 while all filters pass.
+            group, n, block, row = e.split(item, (g.groups, g.samples, self.blocks, rows))
             place = Place(group, block, n, e.mul(row, tile.rows))
             self._emit_strip(e, place, row, inputs, x, f, outputs[0], workspace)
 
@@ -348,6 +345,3 @@ class ContractionKernel(ForwardContraction):
         zero = e.number(0.0, self.target.lanes)
         e.store(e.b.select(e.b.fcmp_ordered(">", f, zero), f, zero), into)
         return [e.b.fadd(total[0], e.call("fabs", f))]
-
-
-kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)(ContractionKernel)

@@ -5,8 +5,8 @@ no bit. Every filter walks its own list of (offset, value); lanes run over outpu
 
     acc[t][pixel] = sum over channel blocks, each over (i, j, k) in order, of min(x, f),  f > 0 only
 
-The order, the sums of x and |f| and the tail are those of `contraction.py`, so both kernels give the
-same bits and either may serve a layer. One work item is a strip of output rows of one sample:
+The order, the sums of x and |f| and the tail are those of `contraction.py`, so both kernels give
+the same bits and either may serve a layer. One work item is a strip of output rows of one sample:
 
     for each block of CHANNEL_BLOCK input channels
         planes   f32[k][row][column]         the strip's input, transposed from NHWC, padding included

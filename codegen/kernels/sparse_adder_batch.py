@@ -1,8 +1,8 @@
 """Sparse forward adder for batches: as `sparse_adder.py`, with lanes over samples.
 
-With one sample in each lane every load is aligned, whatever the width, the stride and the dilation are, and no
-lane is idle. One work item is a strip of output rows of `lanes` samples (fewer at the end of the batch: the
-last sample is then computed several times and stored once):
+With one sample in each lane every load is aligned, whatever the width, the stride and the dilation
+are, and no lane is idle. One work item is a strip of output rows of `lanes` samples (fewer at the
+end of the batch: the last sample is then computed several times and stored once):
 
     for each group of channel blocks that fills a vector
         pixels   f32[k][row][column][lane]   the strip's input, transposed from NHWC, padding included
@@ -179,7 +179,9 @@ class SparseBatchKernel(SparseKernel):
             for i in range(g.kernel[0]):
                 for j in range(g.kernel[1]):
                     tap = i * g.dilation[0] * tile.row_bytes + j * g.dilation[1] * 4 * lanes
-                    total = e.b.fadd(total, e.load(e.at(region.sums, e.add(first, tap)), lanes=lanes))
+                    total = e.b.fadd(
+                        total, e.load(e.at(region.sums, e.add(first, tap)), lanes=lanes)
+                    )
             into = e.dot((row, w), (tile.output_row_bytes, 4 * lanes))
             e.store(total, e.at(region.windows, into))
 
@@ -205,7 +207,9 @@ class SparseBatchKernel(SparseKernel):
                         tail = Tail(self, e, inputs, place, channel)
                         spot = Place(place.group, 0, place.n, e.add(place.h, row), w)
                         at = e.dot((row, w), (tile.output_row_bytes, 4 * lanes))
-                        self._emit_samples(e, tail.moved(spot), planes, sum_f, y, region, at, active)
+                        self._emit_samples(
+                            e, tail.moved(spot), planes, sum_f, y, region, at, active
+                        )
 
     def _emit_samples(
         self, e: Emitter, tail: Tail, planes: Any, sum_f: Any, y: Any, region: _Region, at: Index,
@@ -225,7 +229,9 @@ class SparseBatchKernel(SparseKernel):
             with e.when(e.less(n, g.samples)) if g.samples % lanes else e.always():
                 mine = tail.moved(Place(place.group, 0, n, place.h, place.w))
                 window = e.at(region.windows, e.add(at, 4 * s))
-                value = mine.apply(mine.result(sample, channels, window), channels, (0, 0), 0, active)
+                value = mine.apply(
+                    mine.result(sample, channels, window), channels, (0, 0), 0, active
+                )
                 out = e.add(e.dot((n, place.h, place.w), g.y), e.mul(channel, dtype.itemsize))
                 e.store(value, e.at(y, out), dtype, active=active)
 
