@@ -3,8 +3,9 @@
     python benchmarks/training.py            # one and two threads, seed 0
     python benchmarks/training.py --seeds 5
 
-The network is conv16 | adder32 | pool | adder64 | pool | adder64 (3x3, batch norm and relu) | dense;
-batch 64, SGD with momentum 0.9, cosine learning rate from 0.1. Compilation is part of the time.
+The network is conv16 | adder32 | pool | adder64 | pool | adder64 (3x3, batch norm and relu) |
+dense; batch 64, SGD with momentum 0.9, cosine learning rate from 0.1. Compilation is part of the
+time.
 """
 
 from __future__ import annotations

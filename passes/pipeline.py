@@ -6,11 +6,9 @@ keep their types and order. Training graphs are differentiated (`train_step`) be
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
 
 import numpy as np
 
@@ -96,30 +94,6 @@ def _output_types(graph: Graph) -> str:
 
 def _updated(graph: Graph) -> str:
     return ", ".join(str(u.parameter) for u in graph.updates)
-
-
-class Printer:
-    """Observer: prints the graph after each pass that changed it."""
-
-    def __init__(self, file: TextIO | None = None) -> None:
-        self.file = file
-
-    def __call__(self, name: str, before: Graph, after: Graph, seconds: float) -> None:
-        shown = "no change" if after == before else str(after)
-        print(f"# after {name}\n{shown}\n", file=self.file or sys.stdout)
-
-
-class Timer:
-    """Observer: collects (pass name, seconds)."""
-
-    def __init__(self) -> None:
-        self.times: list[tuple[str, float]] = []
-
-    def __call__(self, name: str, before: Graph, after: Graph, seconds: float) -> None:
-        self.times.append((name, seconds))
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:20} {1e3 * seconds:8.2f} ms" for name, seconds in self.times)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _COMMON = settings(
@@ -14,3 +16,12 @@ _COMMON = settings(
 settings.register_profile("test", _COMMON, derandomize=True)
 settings.register_profile("fuzz", _COMMON, max_examples=1000, print_blob=True)
 settings.load_profile("fuzz" if os.environ.get("AG_FUZZ") else "test")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test marked `needs("cc")` where there is no cc, before its fixtures are made."""
+    for mark in item.iter_markers("needs"):
+        for program in mark.args:
+            if shutil.which(program) is None:
+                pytest.skip(f"there is no {program} on the PATH")

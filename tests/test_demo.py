@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from addergraph import Model
 from addergraph.data import digits
 
 ROOT = Path(__file__).parent.parent
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
 def demo(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +22,7 @@ def demo(folder: Path, *options: str, **environment: str) -> subprocess.Complete
     return subprocess.run([*command, *options], env=env, capture_output=True, text=True)
 
 
-@needs_cc
+@pytest.mark.needs("cc")
 def test_the_demo_trains_compiles_and_compares(tmp_path: Path) -> None:
     done = demo(tmp_path, "--epochs", "8", "--seeds", "2")
     assert done.returncode == 0, done.stdout + done.stderr

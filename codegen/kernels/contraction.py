@@ -21,9 +21,10 @@ blocks of SUM_LANES channels in sequence, each by a fixed tree, whatever the tar
 from them the window sums, f32[group][n][h][w], taps in order. So the bits of the adder forms depend
 neither on ISA nor on tile nor on threads; products use FMA where there is one.
 
-Minimum form, special values: min on the bit patterns of non-negative floats is exact; x = -0.0 adds
--0.0; a NaN in x or f reaches the result through the two sums; f+ of NaN is 0. Where x is +Inf the
-result is -Inf or NaN: `inf - inf` when some f is +Inf as well, or when min picks Inf.
+Minimum form, special values: as in the direct form. A NaN in x or f reaches the result through the
+two sums (f+ of NaN is 0); an infinity gives -Inf, or NaN where x and f are both +Inf at one tap;
+-0.0 counts as 0. But where 2 sum min, sum x or sum|f| overflows, from 3.4e38 on, the result is an
+infinity of either sign or NaN, although the distances themselves may sum to a finite number.
 
 Threads share the (group, block, n, tile row) grid. The caller guarantees that outputs alias
 nothing.

@@ -10,8 +10,9 @@ input channels k:
     packed filter   f32[group][block][i][j][t][vectors * lanes]   lanes over k, padded by 0
 
 The filter is packed into the workspace by a first phase. g carries a halo of zeros, so a tap
-outside the output adds g = 0. NaN in F - X stays NaN. FMA where the target has it; bits do not
-depend on tile or threads. Threads share the (group, block, n, tile row) grid of each class.
+outside the output adds 0 times its term: NaN where that is NaN (conv: or infinite). NaN in F - X
+stays NaN. FMA where the target has it; bits do not depend on tile or threads. Threads share the
+(group, block, n, tile row) grid of each class.
 """
 
 from __future__ import annotations

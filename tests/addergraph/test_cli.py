@@ -19,7 +19,6 @@ from addergraph.trace import Tensor
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = ("train", "summary", "inspect", "compile", "run", "verify", "bench")
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
 class Done(NamedTuple):
@@ -229,7 +228,7 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
 # --- compile and run ------------------------------------------------------------------------------
 
 
-@needs_cc
+@pytest.mark.needs("cc")
 def test_compile_run_and_verify_a_library(shell: Shell, model: Model) -> None:
     out = shell.ok("compile", "m.safetensors", "--output", "build", "--name", "mine")
     for file in ("mine.o", "mine_data.o", "libmine.a", "libmine.so", "mine.h", "example/main.c"):
@@ -293,7 +292,7 @@ def test_verify_passes(shell: Shell, model: Model) -> None:
     assert "note" not in given
 
 
-@needs_cc
+@pytest.mark.needs("cc")
 def test_verify_fails_with_status_1_when_the_library_is_of_another_model(
     shell: Shell, model: Model
 ) -> None:

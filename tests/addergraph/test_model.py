@@ -12,11 +12,7 @@ import numpy as np
 import pytest
 
 from addergraph import layers
-from addergraph.errors import (
-    DataError,
-    GraphError,
-    ShapeError,
-)
+from addergraph.errors import DataError, GraphError, ShapeError
 from addergraph.ir import Array
 from addergraph.model import CHUNK, Model
 from addergraph.trace import Tensor

@@ -11,21 +11,10 @@ import numpy as np
 import pytest
 
 from addergraph import layers, storage
-from addergraph.errors import (
-    GraphError,
-    StorageError,
-    UnsupportedError,
-)
+from addergraph.errors import GraphError, StorageError, UnsupportedError
 from addergraph.ir import Array
 from addergraph.model import Model
-from tests.addergraph.models import (
-    X,
-    Y,
-    fit,
-    residual,
-    same_weights,
-    small_model,
-)
+from tests.addergraph.models import X, Y, fit, residual, same_weights, small_model
 
 
 def test_a_model_of_layers_survives_its_file_and_trains_on(tmp_path: Path) -> None:

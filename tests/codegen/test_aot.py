@@ -60,6 +60,7 @@ def lines_of(*command: str | Path) -> list[str]:
 # -- the example program -------------------------------------------------------------------------
 
 
+@pytest.mark.needs("cc")
 def test_the_example_program_gives_the_bits_of_the_program(net: Program, copied: Path) -> None:
     arrays = drawn(net.graph, batch=5)
     found = run_example(copied, net.graph, arrays, batch=5)
@@ -67,6 +68,7 @@ def test_the_example_program_gives_the_bits_of_the_program(net: Program, copied:
     assert len(np.unique(found[0])) > 10
 
 
+@pytest.mark.needs("cc")
 @pytest.mark.parametrize("text", [MIXED, CONSTANT])
 def test_a_bound_graph_runs_on_whole_tensors(text: str, tmp_path: Path) -> None:
     program = compiled(text)
@@ -75,6 +77,7 @@ def test_a_bound_graph_runs_on_whole_tensors(text: str, tmp_path: Path) -> None:
     require_same_bits(run_example(tmp_path, program.graph, arrays), program.run(arrays))
 
 
+@pytest.mark.needs("cc")
 def test_an_input_without_a_batch_is_read_once(tmp_path: Path) -> None:
     program = compiled(SHARED)
     program.export(tmp_path, shared=False)
@@ -83,6 +86,7 @@ def test_an_input_without_a_batch_is_read_once(tmp_path: Path) -> None:
     require_same_bits(found, program.run(arrays))
 
 
+@pytest.mark.needs("cc", "make")
 def test_the_makefile_builds_and_tests_the_example(copied: Path) -> None:
     done = subprocess.run(
         ["make", "-C", copied / "example", "check"], capture_output=True, text=True, check=False
@@ -91,6 +95,7 @@ def test_the_makefile_builds_and_tests_the_example(copied: Path) -> None:
     assert "self-test passed" in done.stderr
 
 
+@pytest.mark.needs("cc")
 def test_the_example_program_prints_without_output_files(net: Program, copied: Path) -> None:
     program = built_c(copied / "example" / "main.c", copied, "net")
     (array,) = drawn(net.graph, batch=2)
@@ -104,6 +109,7 @@ def test_the_example_program_prints_without_output_files(net: Program, copied: P
         assert printed[2 * sample + 1] == f"class_: {classes[sample]}"
 
 
+@pytest.mark.needs("cc")
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -180,6 +186,7 @@ int main(void)
 """
 
 
+@pytest.mark.needs("cc")
 def test_codes_and_threads_from_c(library: Exported, tmp_path: Path) -> None:
     source = tmp_path / "caller.c"
     source.write_text("#define _POSIX_C_SOURCE 200112L\n" + CALLER)
@@ -188,6 +195,7 @@ def test_codes_and_threads_from_c(library: Exported, tmp_path: Path) -> None:
     assert subprocess.run([program], check=False, timeout=60).returncode == 0
 
 
+@pytest.mark.needs("cc", "nm")
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_objects_need_nothing_and_show_only_the_interface(level: str, tmp_path: Path) -> None:
     made = compiled(NET, level).export(tmp_path)
@@ -205,6 +213,7 @@ def test_the_objects_need_nothing_and_show_only_the_interface(level: str, tmp_pa
     assert kinds <= set("TtRrU")
 
 
+@pytest.mark.needs("ar")
 def test_the_archive_lists_its_members(library: Exported) -> None:
     assert lines_of("ar", "t", library.archive) == ["net.o", "net_data.o"]
 
@@ -226,10 +235,12 @@ def damaged(folder: Path, block: bytes) -> int:
     return int(found[1])
 
 
+@pytest.mark.needs("cc")
 def test_the_selftest_finds_a_flipped_weight(net: Program, copied: Path) -> None:
     assert damaged(copied, net.weights["scale"].tobytes()) == 4
 
 
+@pytest.mark.needs("cc")
 def test_the_selftest_finds_an_output_of_other_bits(net: Program, copied: Path) -> None:
     image = np.random.default_rng(0).standard_normal((1, 6, 6, 3), np.float32)
     assert damaged(copied, net.run([image])[0].tobytes()) == 5
@@ -257,6 +268,7 @@ def test_two_processes_write_the_same_bytes(library: Exported, tmp_path: Path) -
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
+@pytest.mark.needs("cc")
 def test_metadata_describes_the_library(library: Exported) -> None:
     metadata = json.loads(library.metadata.read_text())
     assert metadata["name"] == "net" and metadata["golden"] == {"seed": 0}
@@ -279,6 +291,7 @@ def test_code_does_not_depend_on_weights(library: Exported, tmp_path: Path) -> N
     assert other.data.read_bytes() != library.data.read_bytes()
 
 
+@pytest.mark.needs("nm")
 @pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu"])
 def test_a_target_that_cannot_run_here_has_no_golden_outputs(target: str, tmp_path: Path) -> None:
     graph = ag.parse(NET)
@@ -296,6 +309,7 @@ def test_a_target_that_cannot_run_here_has_no_golden_outputs(target: str, tmp_pa
 # -- what is refused -----------------------------------------------------------------------------
 
 
+@pytest.mark.needs("cc")
 def test_without_a_compiler_there_is_no_shared_library(
     net: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def member(name: str, *symbols: str) -> Member:
     return Member(name, compile_object(text, BASELINE), symbols)
 
 
-@pytest.mark.skipif(shutil.which("ar") is None, reason="no ar to compare with")
+@pytest.mark.needs("ar")
 @pytest.mark.parametrize(
     "members",
     [

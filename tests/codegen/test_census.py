@@ -236,6 +236,7 @@ def disassembled(path: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+@pytest.mark.needs("nm", "readelf")
 @pytest.mark.parametrize("target", [*LEVELS, "toy"])
 def test_a_disassembler_counts_the_same_in_the_exported_object(target: str, tmp_path: Path) -> None:
     graph = ag.parse(NET)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,12 +26,12 @@ from addergraph.types import tensor
 from tests.codegen.libraries import CONSTANT, MIXED, NET, SHARED
 
 COMPILERS = [
-    ["cc", "-std=c99"],
-    ["cc", "-std=c17"],
-    pytest.param(
-        ["c++", "-std=c++98", "-x", "c++"],
-        marks=pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
-    ),
+    pytest.param([program, *options], marks=pytest.mark.needs(program))
+    for program, *options in (
+        ("cc", "-std=c99"),
+        ("cc", "-std=c17"),
+        ("c++", "-std=c++98", "-x", "c++"),
+    )
 ]
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from addergraph import driver
-from addergraph.codegen import jit, llvm
-from addergraph.codegen.target import TARGETS
+from addergraph.codegen import llvm
+from addergraph.codegen.target import TARGETS, runnable
 from addergraph.errors import AdderGraphError, CodegenError, DataError, ShapeError, TargetError
 from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Graph
@@ -346,20 +346,20 @@ def test_a_bound_program_takes_its_batch_alone() -> None:
 def test_inputs_are_converted_and_may_be_anything_array_like() -> None:
     program = driver.compile(NETWORK, weights=weights())
     x, shift = samples(2)
-    expected = program(x, shift)
+    expected = program.run([x, shift])
     wide = np.zeros((2, 5, 6, 6), np.float64)
     wide[..., ::2] = x
     for given in (x.astype("f8"), x.astype("i2"), x.tolist(), np.asfortranarray(x), wide[..., ::2]):
-        require_same(program(given, shift), expected)
+        require_same(program.run([given, shift]), expected)
     x.setflags(write=False)
-    require_same(program(x, shift), expected)
+    require_same(program.run([x, shift]), expected)
 
 
 def test_outputs_belong_to_the_caller() -> None:
     program = driver.compile(NETWORK, weights=weights())
-    first = program(*samples(1))
+    first = program.run(samples(1))
     copy = [a.copy() for a in first]
-    program(*samples(1, seed=9))
+    program.run(samples(1, seed=9))
     require_same(first, tuple(copy))
 
 
@@ -388,7 +388,7 @@ def test_an_open_graph_that_mixes_samples_is_refused() -> None:
 
 
 def test_code_for_another_machine_is_not_run() -> None:
-    foreign = next(n for n in TARGETS if not jit.runnable(TARGETS[n]))
+    foreign = next(n for n in TARGETS if not runnable(TARGETS[n]))
     with pytest.raises(TargetError, match="export it instead"):
         driver.compile(NETWORK, weights=weights(), target=foreign)
 

@@ -32,6 +32,7 @@ from addergraph.state import initial_weights
 from tests.codegen.harness import guarded
 from tests.codegen.libraries import CONSTANT, MIXED, NET, SHARED, compiled, drawn, require_same_bits
 
+pytestmark = pytest.mark.needs("cc")
 LEVELS = [t.name for t in X86_LEVELS if runnable(t)]
 
 

@@ -30,10 +30,8 @@ class Layer:
     groups: int = 1
 
     def op(self, form: str) -> Op:
-        attributes: Any = (self.stride, self.padding, self.dilation, self.groups)
-        if form == "product":
-            return Conv2d(*attributes)
-        return Adder2d(*attributes, input_nonnegative=form == "minimum")
+        shaped = (self.stride, self.padding, self.dilation, self.groups)
+        return Conv2d(*shaped) if form == "product" else Adder2d(*shaped, form == "minimum")
 
 
 LAYERS = {

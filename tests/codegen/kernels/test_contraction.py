@@ -156,7 +156,7 @@ def exact(op: Op, *arrays: Array) -> Array:
     """The reference in float64, whatever it stores its results in."""
     x, f = (a.astype("f8") for a in arrays)
     if x.ndim == 2:
-        return -np.abs(x[:, :, None] - f).sum(1)
+        return np.asarray(-np.abs(x[:, :, None] - f).sum(1))
     assert isinstance(op, Adder2d | Conv2d)
     window, groups = op.window_of((f.shape[0], f.shape[1])), op.groups
     out = window.output_size(x.shape[1], x.shape[2])
@@ -329,3 +329,13 @@ def test_one_special_pair(x: float, f: float, expected: float, form: str) -> Non
         if form == "direct":
             with np.errstate(invalid="ignore"):
                 assert same_bits(found, op.reference(*arrays)[0])
+
+
+def test_the_minimum_form_overflows_where_the_direct_one_does_not() -> None:
+    arrays = [np.full((1, 1, 1, 1), 3e38, np.float32)] * 2
+    for target in HERE:
+        direct, minimum = (
+            run_call(LAYERS["one"].op(form), arrays, target=target)[0].item()
+            for form in ("direct", "minimum")
+        )
+        assert direct == 0 and minimum == np.inf

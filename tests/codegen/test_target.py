@@ -1,0 +1,113 @@
+"""Machine descriptions: names, the host, and that LLVM knows everything we pass to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from addergraph.codegen import llvm, target
+from addergraph.codegen.target import (
+    AVX2,
+    AVX512,
+    BASELINE,
+    CPUS,
+    TARGETS,
+    X86_LEVELS,
+    Target,
+    host,
+    runnable,
+    target_named,
+)  # fmt: skip
+from addergraph.errors import TargetError
+
+ON_X86 = pytest.mark.skipif(host().triple != BASELINE.triple, reason="the machine is not x86-64")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets_have_the_names_they_are_listed_under(name: str) -> None:
+    assert target_named(name) is TARGETS[name]
+    assert TARGETS[name].name == name
+    assert TARGETS[name].isa.isidentifier()
+
+
+def test_a_cpu_stands_for_its_level() -> None:
+    assert target_named("znver3") is AVX2
+    assert target_named("znver4") is target_named("skylake-avx512") is AVX512
+
+
+def test_host_is_a_target_that_runs_here() -> None:
+    assert target_named("host") == host() and runnable(host())
+    assert host().name != "toy"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("x86-64-v5", "x86-64-v"), ("Znver4", "znver4"), ("aarch64", "aarch64-linux-gnu"), ("", "")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(TargetError) as raised:
+        target_named(name)
+    message = str(raised.value)
+    assert f'unknown target or CPU "{name}"' in message and "known: host, x86-64" in message
+    assert not hint or f'did you mean "{hint}' in message
+
+
+@ON_X86
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("", AVX512),
+        ("avx512vl", AVX2),
+        ("avx512f", AVX2),
+        ("fma", BASELINE),
+        ("avx2", BASELINE),
+    ],
+)
+def test_the_host_is_the_best_level_whose_features_are_all_there(
+    missing: str, expected: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
+    every = wide | {"avx2", "fma", "bmi2", "f16c", "lzcnt", "movbe"}
+    found = every - {missing} - (wide if expected is BASELINE else set())
+    monkeypatch.setattr(llvm, "host_features", lambda: found)
+    assert host() is expected
+    levels = X86_LEVELS[: X86_LEVELS.index(expected) + 1]
+    assert [runnable(t) for t in X86_LEVELS] == [t in levels for t in X86_LEVELS]
+    assert runnable(TARGETS["toy"])
+
+
+def test_machines_nobody_knows_need_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import platform
+
+    monkeypatch.setattr(platform, "machine", lambda: "vax")
+    with pytest.raises(TargetError, match="vax"):
+        target.host()
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert target.host() is TARGETS["aarch64-linux-gnu"]
+    assert not runnable(BASELINE)
+
+
+def test_llvm_knows_every_cpu_and_feature() -> None:
+    """It ends the process on an unknown CPU, and warns on stderr of an unknown feature."""
+    script = (
+        "from addergraph.codegen.llvm import compile_object\n"
+        "from addergraph.codegen.target import TARGETS\n"
+        "for t in TARGETS.values():\n"
+        "    text = f'target triple = \"{t.triple}\"\\ndefine void @f() {{\\n ret void\\n}}'\n"
+        "    print(t.name, len(compile_object(text, t)) > 0)\n"
+    )
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert made.returncode == 0 and made.stderr == ""
+    assert made.stdout.splitlines() == [f"{name} True" for name in TARGETS]
+
+
+def test_vectors_fit_the_registers() -> None:
+    assert {t.name: t.lanes for t in X86_LEVELS} == {
+        BASELINE.name: 4,
+        AVX2.name: 8,
+        AVX512.name: 16,
+    }
+    for t in (*TARGETS.values(), *CPUS.values()):
+        assert t.lanes.bit_count() == 1 and t.registers >= 16
