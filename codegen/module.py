@@ -347,13 +347,15 @@ def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None
     e.b.ret_void()
 
 
-def standalone(call: Call) -> str:
+def standalone(call: Call, kernel: Kernel | None = None) -> str:
     """A module with one exported kernel, for tests and benchmarks of single kernels:
 
     `kernel(operand pointers..., result pointers..., workspace, barrier, thread, threads)`
+
+    `kernel` overrides the one that would be chosen for the call.
     """
     made = ModuleEmitter("standalone", call.target)
-    inner = made.kernel(call)
+    inner = made.kernel(call, kernel)
     function = made.function("kernel", [a.type for a in inner.args], exported=True)
     e = Emitter(function, call.target, made.wait)
     e.b.call(inner, function.args)

@@ -57,8 +57,8 @@ class ForwardContraction(Kernel):
 
     @property
     def is_constant(self) -> bool:
-        """Whether the filter is packed beforehand: not where the tail wants it as it is."""
-        return self.operands[1] in self.call.constant - self.tail_reads
+        """Whether the filter is packed beforehand: not where it is wanted as it is, too."""
+        return self.operands[1] in self.call.constant - self.tail_reads - {self.operands[0]}
 
 
 @dataclass(frozen=True)
