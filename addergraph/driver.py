@@ -16,7 +16,8 @@ from .state import State, initial_weights
 if TYPE_CHECKING:
     from .codegen.aot import Exported
     from .codegen.census import Census
-    from .codegen.jit import Built, Lowered, Program
+    from .codegen.jit import Built, Program
+    from .codegen.lowered import Lowered
     from .codegen.native import NativeLibrary
     from .codegen.target import Target
     from .model import Model
@@ -57,13 +58,19 @@ def optimize(graph: Graph, observers: Sequence[Observer] = ()) -> Graph:
     return run(graph, observers=observers)
 
 
-def lower(graph: Graph, target: Target, observers: Sequence[Observer] = ()) -> Lowered:
+def lower(
+    graph: Graph,
+    target: Target,
+    observers: Sequence[Observer] = (),
+    weights: Mapping[str, Array] | None = None,
+) -> Lowered:
     """The graph ready for code generation: pipeline, hoisting, memory plan.
+
+    `weights`, where known, let constant filters choose between dense and sparse kernels.
 
     Raises ShapeError when the batch is open and the graph is not a loop over samples.
     """
-    from .codegen.jit import Lowered
-    from .codegen.module import workspaces
+    from .codegen.lowered import Lowered, share_kept, workspaces
     from .passes.hoist import hoist
     from .passes.plan_memory import normalize_outputs, plan_memory
 
@@ -83,8 +90,9 @@ def lower(graph: Graph, target: Target, observers: Sequence[Observer] = ()) -> L
         main = Graph(
             main.name, main.inputs, graph.parameters, main.nodes, main.outputs, main.updates
         )
-    plan = plan_memory(main, workspaces(main, target))
-    return Lowered(graph, setup, main, plan, target, batched)
+    kept = share_kept(main, weights or {})
+    plan = plan_memory(main, workspaces(main, target, kept))
+    return Lowered(graph, setup, main, plan, target, batched, kept)
 
 
 def _mixing(graph: Graph) -> str:
@@ -119,7 +127,7 @@ def compile(
     from .codegen.jit import Program
 
     graph, weights = _source(graph, weights)
-    built = build(graph, batch=batch, target=target, cache=cache, observers=observers)
+    built = build(graph, weights, batch=batch, target=target, cache=cache, observers=observers)
     graph = built.lowered.source
     if not graph.updates:
         return Program(built, _required(graph, weights), None, threads)
@@ -131,18 +139,23 @@ def compile(
 
 def build(
     graph: Graph,
+    weights: Mapping[str, Array] | None = None,
     *,
     batch: int | None = None,
     target: str = "host",
     cache: bool = True,
     observers: Sequence[Observer] = (),
 ) -> Built:
-    """The object file of a graph and its facts, for a machine that need not be this one."""
+    """The object file of a graph and its facts, for a machine that need not be this one.
+
+    `weights`, where known, choose between dense and sparse kernels; they are not part of the object.
+    """
     from .codegen import jit
     from .codegen.target import target_named
 
     machine = target_named(target)
-    lowered = lower(graph if batch is None else graph.bind(batch), machine, observers)
+    bound = graph if batch is None else graph.bind(batch)
+    lowered = lower(bound, machine, observers, weights)
     return jit.build(lowered, use_cache=cache)
 
 

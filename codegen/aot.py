@@ -39,7 +39,7 @@ from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
 from .jit import Built, Program, main_weights
-from .module import pack_weights
+from .lowered import pack_weights
 from .target import Target, host, runnable
 
 FORMAT = 1  # of metadata.json
@@ -126,7 +126,7 @@ def _files(
     golden = _golden(built, weights, interface, seed) if runnable(lowered.target) else None
     text, facts = emit_library(lowered, interface, golden=golden is not None)
     numbers = main_weights(lowered, weights)
-    packed = pack_weights(facts, lowered.main, lowered.plan, lowered.target, numbers)
+    packed = pack_weights(facts, lowered, numbers)
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
     metadata = _canonical(_metadata(built, interface, packed, golden))
     data = data_module(prefix, packed, golden_block(packed, *ends), metadata)

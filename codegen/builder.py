@@ -246,6 +246,28 @@ class Emitter:
         """The context that emits unconditionally, beside `when`."""
         return nullcontext()
 
+    def choose(
+        self,
+        condition: Any,
+        then: Callable[[], Sequence[Register]],
+        otherwise: Callable[[], Sequence[Register]],
+    ) -> list[Register]:
+        """The registers that one of two branches gives."""
+        with self.b.if_else(condition) as (one, other):
+            with one:
+                first = list(then())
+                first_end = self.b.block
+            with other:
+                second = list(otherwise())
+                second_end = self.b.block
+        chosen = []
+        for a, b in zip(first, second, strict=True):
+            phi = self.b.phi(a.type)
+            phi.add_incoming(a, first_end)
+            phi.add_incoming(b, second_end)
+            chosen.append(phi)
+        return chosen
+
     @contextmanager
     def when(self, condition: Any) -> Iterator[None]:
         """The `with` block runs where the i1 `condition` holds."""

@@ -136,7 +136,7 @@ def census(built: Built) -> Census:
             f'the census reads x86-64 instructions, not those of "{target.name}"; '
             "compile for an x86-64 target"
         )
-    module, facts = emit_program(lowered.main, lowered.plan, target, batched=lowered.batched)
+    module, facts = emit_program(lowered)
     counts = count_instructions(llvm.compile_assembly(str(module), target))
     computed: dict[str, list[Node]] = {symbol: [] for symbol in counts}
     for node in lowered.main.nodes:

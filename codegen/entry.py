@@ -37,8 +37,8 @@ from .interface import (
     WRONG_BITS,
     Interface,
 )
-from .jit import Lowered
-from .module import ModuleEmitter, ProgramFacts, emit_body
+from .lowered import Lowered, ProgramFacts
+from .module import ModuleEmitter, emit_body
 
 CHECKSUM_BYTES = ALIGNMENT  # two 32-bit words, padded
 
@@ -60,7 +60,7 @@ def emit_library(
     """
     made = ModuleEmitter(interface.prefix, lowered.target)
     names = [made.unique(name) for name in api_symbols(interface.prefix)]
-    body, facts = emit_body(made, lowered.main, lowered.plan)
+    body, facts = emit_body(made, lowered)
     entries = _Entries(made, interface, body, facts.weights_bytes)
     entries.run(names[0])
     entries.run_part(names[1])

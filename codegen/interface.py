@@ -15,7 +15,7 @@ from addergraph.ir import Value
 from addergraph.plan import ALIGNMENT, align
 from addergraph.types import TensorType
 
-from .jit import Lowered
+from .lowered import Lowered
 
 ABI_VERSION = 1
 OK, NULL_POINTER, MISALIGNED_ARENA, BAD_THREAD, DAMAGED_WEIGHTS, WRONG_BITS, NO_GOLDEN = range(7)

@@ -15,37 +15,18 @@ import numpy as np
 
 from addergraph.errors import CodegenError, DataError, TargetError
 from addergraph.interpreter import bind_inputs, run_reference
-from addergraph.ir import Array, Graph
-from addergraph.plan import MemoryPlan
+from addergraph.ir import Array
 from addergraph.state import State, aligned_bytes, bind_weights
 
 from . import cache, llvm
-from .module import ProgramFacts, WeightEntry, emit_program, pack_weights
-from .target import Target, runnable
+from .lowered import Lowered, ProgramFacts, WeightEntry, pack_weights
+from .module import emit_program
+from .target import runnable
 
 if TYPE_CHECKING:
     from .aot import Exported
 
 FORMAT = 1  # of cached facts and of the calling convention: bump when either changes
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A graph after the passes, with everything that code generation needs.
-
-    source   the graph as it was given (its batch may be open)
-    setup    what depends on parameters alone: run once by NumPy when weights are set
-    main     what runs natively, bound; for an open batch: one sample of it
-    plan     where main's values live
-    batched  which of main's inputs and outputs advance from sample to sample; None if bound
-    """
-
-    source: Graph
-    setup: Graph
-    main: Graph
-    plan: MemoryPlan
-    target: Target
-    batched: tuple[bool, ...] | None
 
 
 @dataclass(frozen=True)
@@ -64,12 +45,13 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
     plan, target = lowered.plan, lowered.target
     key = cache.key_of(
         str(lowered.main), repr(plan), repr(target), repr(lowered.batched),
+        repr(sorted(lowered.kept.items())),
         f"{FORMAT} {__version__} {llvm.version()}",
     )  # fmt: skip
     found = cache.load(key) if use_cache else None
     if found is not None:
         return Built(lowered, _facts(found[0]), found[1])
-    module, facts = emit_program(lowered.main, plan, target, batched=lowered.batched)
+    module, facts = emit_program(lowered)
     code = llvm.compile_object(str(module), target)
     if use_cache:
         cache.store(key, asdict(facts), code)
@@ -141,9 +123,7 @@ class Program:
             raise DataError("a program with updates keeps its weights in program.state")
         built, lowered = self.built, self.built.lowered
         numbers = main_weights(lowered, weights)
-        self._weights = pack_weights(
-            built.facts, lowered.main, lowered.plan, lowered.target, numbers
-        )
+        self._weights = pack_weights(built.facts, lowered, numbers)
         self.weights = {p.name: weights[p.name].copy() for p in lowered.source.parameters}
 
     def __call__(self, *inputs: object) -> Array | tuple[Array, ...]:

@@ -15,106 +15,30 @@ wait calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
 
-from addergraph.ir import Array, Graph, Node, Value
-from addergraph.plan import Layout, MemoryPlan, Placement, align
-from addergraph.state import aligned_bytes
+from addergraph.ir import Node, Value
+from addergraph.plan import Placement, align
 
 from .builder import I32, I64, POINTER, Emitter
 from .kernels import Call, Kernel, Operand, kernel_for
 from .kernels.movement import CopyKernel, emit_zero_halo
+from .lowered import (
+    Lowered,
+    ProgramFacts,
+    WeightEntry,
+    constants,
+    operand_place,
+    planned_call,
+)
 from .target import Target
 
 VOID = ir.VoidType()
 SPINS = 256  # polls of the barrier before `relax` is called: about ten microseconds
-
-
-@dataclass(frozen=True)
-class WeightEntry:
-    """A block of the read-only weights: a parameter, raw or as the kernel of `node` packs it."""
-
-    parameter: str
-    offset: int
-    nbytes: int
-    node: str | None = None
-    operand: int = 0
-
-
-@dataclass(frozen=True)
-class ProgramFacts:
-    """What a loader has to know of an emitted program, as plain data.
-
-    weights        the blocks of the read-only weights, `weights_bytes` in all
-    kernels        node name -> symbol of the function that computes it
-    """
-
-    weights: tuple[WeightEntry, ...]
-    weights_bytes: int
-    kernels: Mapping[str, str]
-
-
-def pack_weights(
-    facts: ProgramFacts,
-    graph: Graph,
-    plan: MemoryPlan,
-    target: Target,
-    weights: Mapping[str, Array],
-) -> Array:
-    """The read-only weights blob of a program, 64-byte aligned."""
-    nodes = {node.name: node for node in graph.nodes}
-    blob = aligned_bytes(facts.weights_bytes)
-    for entry in facts.weights:
-        raw = np.ascontiguousarray(weights[entry.parameter])
-        if entry.node is not None:
-            call = planned_call(graph, plan, nodes[entry.node], target)
-            raw = kernel_for(call).packs[entry.operand](raw)
-        blob[entry.offset : entry.offset + entry.nbytes] = raw.reshape(-1).view(np.uint8)
-    return blob
-
-
-def planned_call(graph: Graph, plan: MemoryPlan, node: Node, target: Target) -> Call:
-    """The call of `node` on the buffers that the plan gives it."""
-    constant = constants(graph)
-    inputs = tuple(
-        Operand(v.type, operand_place(plan, node, i).layout) for i, v in enumerate(node.inputs)
-    )
-    outputs = tuple(Operand(v.type, plan.placements[v.name].layout) for v in node.outputs)
-    fixed = frozenset(i for i, v in enumerate(node.inputs) if v in constant)
-    return Call(node.op, inputs, outputs, target, fixed)
-
-
-def operand_place(plan: MemoryPlan, node: Node, operand: int) -> Placement:
-    """Where a node reads an operand: its staged copy, or the value's own buffer."""
-    staged = plan.staged.get((node.name, operand))
-    return staged or plan.placements[node.inputs[operand].name]
-
-
-def workspaces(graph: Graph, target: Target) -> dict[str, int]:
-    """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
-    constant = constants(graph)
-    sizes = {
-        node.name: kernel_for(_dense_call(node, constant, target)).workspace for node in graph.nodes
-    }
-    return {name: size for name, size in sizes.items() if size}
-
-
-def constants(graph: Graph) -> frozenset[Value]:
-    """Values whose numbers are fixed: the parameters, unless the program updates some."""
-    return frozenset() if graph.updates else frozenset(graph.parameters)
-
-
-def _dense_call(node: Node, constant: frozenset[Value], target: Target) -> Call:
-    def operands(values: Sequence[Value]) -> tuple[Operand, ...]:
-        return tuple(Operand(v.type, Layout(v.type.sizes)) for v in values)
-
-    fixed = frozenset(i for i, v in enumerate(node.inputs) if v in constant)
-    return Call(node.op, operands(node.inputs), operands(node.outputs), target, fixed)
 
 
 class _Callee:
@@ -258,9 +182,10 @@ class ModuleEmitter:
 class _Body:
     """Emits @body: the kernels of a graph in order."""
 
-    def __init__(self, made: ModuleEmitter, graph: Graph, plan: MemoryPlan) -> None:
-        self.made, self.graph, self.plan = made, graph, plan
-        self.constant = constants(graph)
+    def __init__(self, made: ModuleEmitter, lowered: Lowered) -> None:
+        self.made, self.lowered = made, lowered
+        self.graph, self.plan = lowered.main, lowered.plan
+        self.constant = constants(lowered.main)
         self.entries: dict[tuple[Any, ...], WeightEntry] = {}
         self.weights_bytes = 0
         self.symbols: dict[str, str] = {}
@@ -282,7 +207,7 @@ class _Body:
         for i, v in enumerate(node.inputs):
             if (node.name, i) in self.plan.staged:
                 self._emit_copy(v, self.plan.placements[v.name], places[i])
-        call = planned_call(self.graph, self.plan, node, self.made.target)
+        call = planned_call(self.lowered, node)
         kernel = kernel_for(call)
         function = self.made.kernel(call, kernel)
         self.symbols[node.name] = function.name
@@ -365,22 +290,15 @@ class _Body:
         return self.entries[key]
 
 
-def emit_program(
-    graph: Graph,
-    plan: MemoryPlan,
-    target: Target,
-    *,
-    batched: Sequence[bool] | None = None,
-) -> tuple[Any, ProgramFacts]:
-    """The llvmlite module of a planned, bound graph (see the module's docstring).
+def emit_program(lowered: Lowered) -> tuple[Any, ProgramFacts]:
+    """The llvmlite module of a planned graph (see the module's docstring).
 
-    `batched` marks a program whose batch is open: `graph` is then one sample of it, and the flags
-    say which of its inputs and outputs advance from sample to sample.
     Raises CodegenError when an op has no kernel.
     """
-    made = ModuleEmitter(graph.name, target)
+    graph, batched = lowered.main, lowered.batched
+    made = ModuleEmitter(graph.name, lowered.target)
     run, run_part = made.unique("run"), made.unique("run_part")
-    body, facts = emit_body(made, graph, plan)
+    body, facts = emit_body(made, lowered)
     _emit_run_part(made, body, run_part)
     steps = None
     if batched is not None:
@@ -390,9 +308,9 @@ def emit_program(
     return made.module, facts
 
 
-def emit_body(made: ModuleEmitter, graph: Graph, plan: MemoryPlan) -> tuple[Any, ProgramFacts]:
+def emit_body(made: ModuleEmitter, lowered: Lowered) -> tuple[Any, ProgramFacts]:
     """The function `body(io, weights, arena, barrier, thread, threads)`, for entries to call."""
-    emitter = _Body(made, graph, plan)
+    emitter = _Body(made, lowered)
     body = emitter.emit(made.unique("body"))
     weights = tuple(emitter.entries.values())
     return body, ProgramFacts(weights, emitter.weights_bytes, emitter.symbols)
@@ -429,13 +347,15 @@ def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None
     e.b.ret_void()
 
 
-def standalone(call: Call) -> str:
+def standalone(call: Call, kernel: Kernel | None = None) -> str:
     """A module with one exported kernel, for tests and benchmarks of single kernels:
 
     `kernel(operand pointers..., result pointers..., workspace, barrier, thread, threads)`
+
+    `kernel` overrides the one that would be chosen for the call.
     """
     made = ModuleEmitter("standalone", call.target)
-    inner = made.kernel(call)
+    inner = made.kernel(call, kernel)
     function = made.function("kernel", [a.type for a in inner.args], exported=True)
     e = Emitter(function, call.target, made.wait)
     e.b.call(inner, function.args)

@@ -23,6 +23,8 @@ from addergraph.types import TensorType
 from ..builder import Emitter
 from ..target import Target
 
+ALL_KEPT = 8  # eighths of the elements above zero
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -46,7 +48,8 @@ class Call:
     """What a kernel is made for. Equal calls share one emitted function.
 
     `constant` holds the numbers of the operands that are constants of the program: a kernel may ask
-    for them in an order of its own (`Kernel.packs`).
+    for them in an order of its own (`Kernel.packs`). `kept` has, per operand, how many eighths of
+    its elements are above zero; empty where that is not known.
     """
 
     op: Op
@@ -54,6 +57,7 @@ class Call:
     outputs: tuple[Operand, ...]
     target: Target
     constant: frozenset[int] = frozenset()
+    kept: tuple[int, ...] = ()
 
 
 class Kernel(ABC):

@@ -57,8 +57,8 @@ class ForwardContraction(Kernel):
 
     @property
     def is_constant(self) -> bool:
-        """Whether the filter is packed beforehand: not where the tail wants it as it is."""
-        return self.operands[1] in self.call.constant - self.tail_reads
+        """Whether the filter is packed beforehand: not where it is wanted as it is, too."""
+        return self.operands[1] in self.call.constant - self.tail_reads - {self.operands[0]}
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ class Tail:
         channel: Index,
     ) -> None:
         self.k, self.e, self.inputs, self.place, self.channel = kernel, e, inputs, place, channel
+
+    def moved(self, place: Place) -> Tail:
+        """The same tail at another place."""
+        return Tail(self.k, self.e, self.inputs, place, self.channel)
 
     def channels(self, v: int, count: int, sums: Any) -> dict[int, Register]:
         """Registers that depend on the channel alone: operand number -> [T] or scalar operands.

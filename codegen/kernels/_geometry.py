@@ -19,8 +19,8 @@ from ..schedule import ceil_div
 from . import Operand
 
 DIRECT, MINIMUM, PRODUCT = "direct", "minimum", "product"
-CHANNEL_BLOCK = 16  # part of the result's definition, like the next: not of a target
-SUM_LANES = 16  # virtual lanes of the channel sums
+CHANNEL_BLOCK = 8  # part of the result's definition, like the next: not of a target
+SUM_LANES = 8  # virtual lanes of the channel sums
 
 
 @dataclass(frozen=True)

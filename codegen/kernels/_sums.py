@@ -35,7 +35,7 @@ def emit_window_sums(e: Emitter, g: Geometry, x: Any, windows: Any, channels: An
 def _emit_channel_sums(
     e: Emitter, g: Geometry, x: Any, sums: Any, size: tuple[int, int], stride: tuple[int, int]
 ) -> None:
-    """f32[group][n][rows][columns]: SUM_LANES partial sums over k mod SUM_LANES, then a tree."""
+    """f32[group][n][rows][columns]: blocks of SUM_LANES channels in sequence, each by a tree."""
     whole = g.inputs - g.inputs % SUM_LANES
     low, high = e.share(g.groups * g.samples * size[0])
     with e.loop(low, high) as item, e.loop(0, size[1]) as w:
@@ -43,14 +43,22 @@ def _emit_channel_sums(
         at = e.dot((n, h, w), (g.x[0], stride[0] * g.x[1], stride[1] * g.x[2]))
         pixel = e.at(x, e.add(at, e.mul(group, 4 * g.inputs)))
 
-        def over_channels(k: Index, acc: list[Register], pixel: Any = pixel) -> list[Register]:
-            more = e.load(e.at(pixel, e.mul(k, 4)), lanes=SUM_LANES)
-            return [e.b.fadd(acc[0], more)]
+        def over_blocks(k: Index, acc: list[Register], pixel: Any = pixel) -> list[Register]:
+            block = e.load(e.at(pixel, e.mul(k, 4)), lanes=SUM_LANES)
+            return [e.b.fadd(acc[0], e.tree_sum(block))]
 
-        zero = e.number(0.0, SUM_LANES)
-        total = e.carry(0, whole, SUM_LANES, [zero], over_channels)[0]
+        total = e.carry(0, whole, SUM_LANES, [e.number(0.0, 1)], over_blocks)[0]
         if g.inputs % SUM_LANES:
             rest = g.inputs % SUM_LANES
             last = e.load(e.at(pixel, 4 * whole), lanes=SUM_LANES, active=rest)
-            total = e.b.fadd(total, last)
-        e.store(e.tree_sum(total), e.at(sums, e.mul(e.add(e.mul(item, size[1]), w), 4)))
+            total = e.b.fadd(total, e.tree_sum(last))
+        e.store(total, e.at(sums, e.mul(e.add(e.mul(item, size[1]), w), 4)))
+
+
+def emit_tree(e: Emitter, values: list[Register]) -> Register:
+    """The sum of SUM_LANES registers (zeros for channels that are not there), as `tree_sum` adds."""
+    values = values + [e.number(0.0, values[0].type.count)] * (SUM_LANES - len(values))
+    while len(values) > 1:
+        half = len(values) // 2
+        values = [e.b.fadd(a, b) for a, b in zip(values[:half], values[half:], strict=True)]
+    return values[0]

@@ -1,9 +1,9 @@
 """Imports every kernel family, which registers it."""
 
 from . import (
-    contraction,
     contraction_grad_filter,
     contraction_grad_input,
+    forward,
     fused,
     movement,
     pointwise,
@@ -13,9 +13,9 @@ from . import (
 )
 
 __all__ = [
-    "contraction",
     "contraction_grad_filter",
     "contraction_grad_input",
+    "forward",
     "fused",
     "movement",
     "pointwise",

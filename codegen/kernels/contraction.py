@@ -16,10 +16,10 @@ of CHANNEL_BLOCK input channels in sequence (all channels where there is one tap
     packed sums     f32[group][block][vectors * lanes]         minimum form: sum|f| in that order
 
 A constant filter is packed in NumPy (`packs`); any other into the workspace by a first phase. In
-the minimum form the first phases also write the channel sums of x, f32[group][n][row][column], each
-by SUM_LANES partial sums over k mod SUM_LANES and a fixed tree, whatever the target's lanes are,
-and from them the window sums, f32[group][n][h][w], taps in order. So the bits of the adder forms
-depend neither on ISA nor on tile nor on threads; products use FMA where there is one.
+the minimum form the first phases also write the channel sums of x, f32[group][n][row][column]:
+blocks of SUM_LANES channels in sequence, each by a fixed tree, whatever the target's lanes are; and
+from them the window sums, f32[group][n][h][w], taps in order. So the bits of the adder forms depend
+neither on ISA nor on tile nor on threads; products use FMA where there is one.
 
 Minimum form, special values: as in the direct form. A NaN in x or f reaches the result through the
 two sums (f+ of NaN is 0); an infinity gives -Inf, or NaN where x and f are both +Inf at one tap;
@@ -37,15 +37,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from addergraph.ir import Array, Graph
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
-from addergraph.ops.conv2d import Conv2d
-from addergraph.ops.dense import Dense, Matmul
 from addergraph.plan import align
 
 from ..builder import Emitter, Index, Register
 from ..schedule import Tile, ceil_div, contraction_tile
-from . import Call, kernel
+from . import Call
 from ._forward import ForwardContraction, Place, Tail
 from ._geometry import MINIMUM, pack
 from ._layer import filter_row
@@ -133,7 +129,8 @@ class ContractionKernel(ForwardContraction):
         rows = ceil_div(g.height, tile.rows)
         low, high = e.share(g.groups * self.blocks * g.samples * rows)
         with e.loop(low, high) as item:
-            group, block, n, row = e.split(item, (g.groups, self.blocks, g.samples, rows))
+            # Samples outside blocks: one sample stays in L2 while all filters pass.
+            group, n, block, row = e.split(item, (g.groups, g.samples, self.blocks, rows))
             place = Place(group, block, n, e.mul(row, tile.rows))
             self._emit_strip(e, place, row, inputs, x, f, outputs[0], workspace)
 
@@ -349,6 +346,3 @@ class ContractionKernel(ForwardContraction):
         zero = e.number(0.0, self.target.lanes)
         e.store(e.b.select(e.b.fcmp_ordered(">", f, zero), f, zero), into)
         return [e.b.fadd(total[0], e.call("fabs", f))]
-
-
-kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)(ContractionKernel)

@@ -6,7 +6,7 @@ from addergraph.ir import CONTRACTION
 from addergraph.ops.fused import Fused
 
 from . import Call, Kernel, kernel
-from .contraction import ContractionKernel
+from .forward import forward_contraction
 from .pointwise import PointwiseKernel
 
 
@@ -15,5 +15,5 @@ def fused_kernel(call: Call) -> Kernel:
     """A contraction with its tail, or one pass over a group of pointwise nodes."""
     assert isinstance(call.op, Fused)
     if call.op.body.nodes[0].op.kind == CONTRACTION:
-        return ContractionKernel(call, call.op.body)
+        return forward_contraction(call, call.op.body)
     return PointwiseKernel(call)

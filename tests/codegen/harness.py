@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from addergraph.codegen.kernels import Call, Operand, kernel_for
+from addergraph.codegen.kernels import Call, Family, Operand, kernel_for
 from addergraph.codegen.llvm import LoadedObject, compile_object
 from addergraph.codegen.module import standalone
 from addergraph.codegen.target import TARGETS, X86_LEVELS, runnable, target_named
@@ -49,15 +49,16 @@ def run_call(
     halos: Mapping[int, Halo] | None = None,
     constant: Iterable[int] = (),
     in_place: int | None = None,
+    family: Family = kernel_for,
 ) -> list[Array]:
     """The results of the native kernel of `op` on `arrays`.
 
     `halos` gives buffers (operands, then results, counted through) halos beyond what the op itself
     reads. Operands in `constant` are packed as the kernel wants them. Operand number `in_place`
-    shares its buffer with result 0.
+    shares its buffer with result 0. `family` makes the kernel where it is not the one chosen.
     """
     call = make_call(op, arrays, target=target, halos=halos, constant=constant)
-    placements = [_run(call, arrays, threads, right, in_place) for right in (True, False)]
+    placements = [_run(call, family, arrays, threads, right, in_place) for right in (True, False)]
     for first, second in zip(*placements, strict=True):
         assert first.tobytes() == second.tobytes(), "the bits depend on where the buffers stand"
     return placements[0]
@@ -187,8 +188,8 @@ def _place(buffer: _Buffer, operand: Operand, read: Halo, value: Array) -> None:
 
 
 @functools.cache
-def _compiled(call: Call) -> tuple[LoadedObject, int]:
-    code = compile_object(standalone(call), call.target)
+def _compiled(call: Call, family: Family) -> tuple[LoadedObject, int]:
+    code = compile_object(standalone(call, family(call)), call.target)
     assert not undefined_symbols(code), "emitted code calls a library"
     loaded = LoadedObject(code, call.target)
     return loaded, loaded.address("kernel")
@@ -213,9 +214,14 @@ def undefined_symbols(code: bytes) -> set[str]:
 
 
 def _run(
-    call: Call, arrays: Sequence[Array], threads: int, right: bool, in_place: int | None
+    call: Call,
+    family: Family,
+    arrays: Sequence[Array],
+    threads: int,
+    right: bool,
+    in_place: int | None,
 ) -> list[Array]:
-    made = kernel_for(call)
+    made = family(call)
     halos = call.op.halo([o.type for o in call.inputs])
     with ExitStack() as stack:
         pointers = []
@@ -242,7 +248,7 @@ def _run(
         pointers += [b.address + _origin(o) for b, o in zip(results, call.outputs, strict=True)]
         workspace = stack.enter_context(guarded(align(made.workspace), right))
         pointers.append(workspace.address)
-        _execute(_compiled(call)[1], pointers, threads)
+        _execute(_compiled(call, family)[1], pointers, threads)
         return [_taken(b, o) for b, o in zip(results, call.outputs, strict=True)]
 
 

@@ -17,7 +17,7 @@ from addergraph.codegen.interface import (
     identifier,
     interface_of,
 )
-from addergraph.codegen.jit import Lowered
+from addergraph.codegen.lowered import Lowered
 from addergraph.codegen.target import BASELINE
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Builder

@@ -1,0 +1,104 @@
+"""Sizes of the sparse adder kernel with lanes over samples: see `sparse_adder_batch.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from addergraph.plan import align
+
+from ..schedule import ceil_div
+from ..target import Target
+from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
+from ._sparse_tile import MOST_VECTORS, STRIP_BYTES, spread
+
+LEAST_FILLED = 0.8  # of the lanes: with fewer samples, lanes over pixels waste less
+
+
+@dataclass(frozen=True)
+class BatchTile:
+    """How one layer is cut.
+
+    columns, filters   a register tile: pixels of a row times filters
+    strip_rows         output rows of a work item
+    """
+
+    g: Geometry
+    lanes: int
+    columns: int
+    filters: int
+    strip_rows: int
+
+    @property
+    def strips(self) -> int:
+        return ceil_div(self.g.height, self.strip_rows)
+
+    @property
+    def channels(self) -> int:
+        """Channels that are transposed together: whole channel blocks that fill a vector."""
+        return max(CHANNEL_BLOCK, self.lanes)
+
+    @property
+    def columns_read(self) -> int:
+        return self.g.read[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """One row of one channel."""
+        return 4 * self.lanes * self.columns_read
+
+    @property
+    def rows_read(self) -> int:
+        reach = (self.g.kernel[0] - 1) * self.g.dilation[0] + 1
+        return (self.strip_rows - 1) * self.g.stride[0] + reach
+
+    @property
+    def channel_bytes(self) -> int:
+        return spread(self.rows_read * self.row_bytes)
+
+    @property
+    def output_row_bytes(self) -> int:
+        return 4 * self.lanes * self.g.width
+
+    @property
+    def partial_bytes(self) -> int:
+        """Partial sums of one filter."""
+        return spread(self.strip_rows * self.output_row_bytes)
+
+    def tap_offset(self, i: int, j: int, k: int) -> int:
+        row, column = i * self.g.dilation[0], j * self.g.dilation[1]
+        return k * self.channel_bytes + row * self.row_bytes + 4 * self.lanes * column
+
+    @property
+    def sections(self) -> tuple[int, int, int, int]:
+        """Bytes of pixels, partial sums, window sums and channel sums."""
+        filters = max(
+            ceil_div(self.g.outputs, self.filters) * self.filters,
+            ceil_div(self.g.outputs, self.lanes) * self.lanes,
+        )
+        return (
+            align(min(self.channels, self.g.inputs) * self.channel_bytes),
+            align(filters * self.partial_bytes),
+            align(self.partial_bytes),
+            align(self.channel_bytes),
+        )
+
+    @property
+    def region_bytes(self) -> int:
+        return sum(self.sections)
+
+
+def batch_tile(target: Target, g: Geometry) -> BatchTile | None:
+    """The tile for a layer, or None where this kernel does not serve it."""
+    if g.form != MINIMUM or not g.samples or not g.width:
+        return None
+    if g.samples < LEAST_FILLED * ceil_div(g.samples, target.lanes) * target.lanes:
+        return None
+    columns = ceil_div(g.width, ceil_div(g.width, min(MOST_VECTORS, target.registers - 3)))
+    filters = max(1, min((target.registers - 4) // (columns + 1), 6, g.outputs))
+    best = BatchTile(g, target.lanes, columns, filters, 1)
+    for rows in range(2, g.height + 1):
+        tile = replace(best, strip_rows=rows)
+        if tile.region_bytes > STRIP_BYTES:
+            break
+        best = tile
+    return best

@@ -1,0 +1,182 @@
+"""Sizes of the sparse adder kernel: tile, strip and scratch memory, as plain data.
+
+The contract is in `sparse_adder.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from addergraph.plan import ALIGNMENT, align
+
+from ..schedule import ceil_div
+from ..target import Target
+from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
+
+TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
+STRIP_BYTES = 512 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
+MOST_VECTORS = 14
+
+
+@dataclass(frozen=True)
+class SparseTile:
+    """How one layer is cut.
+
+    vectors, filters   a register tile: pixel vectors times filters
+    rows, pitch        output rows of a tile, and pixels from one of them to the next
+    strip_rows         output rows of a work item, a whole number of tiles
+    """
+
+    g: Geometry
+    lanes: int
+    vectors: int
+    filters: int
+    rows: int
+    pitch: int
+    strip_rows: int
+
+    @property
+    def strips(self) -> int:
+        return ceil_div(self.g.height, self.strip_rows)
+
+    @property
+    def copied(self) -> bool:
+        """Whether taps read shifted copies; a single tap reads the planes themselves."""
+        return self.g.kernel != (1, 1)
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Input rows and columns between neighbours of a plane: a single tap skips the others."""
+        return (1, 1) if self.copied else self.g.stride
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Plane rows and columns between neighbouring outputs."""
+        return self.g.stride if self.copied else (1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Plane rows and columns between the first and the last tap."""
+        spans = zip(self.g.kernel, self.g.dilation, strict=True)
+        rows, columns = ((k - 1) * d for k, d in spans)
+        return rows, columns
+
+    def rows_read(self, outputs: int) -> int:
+        """Plane rows that `outputs` output rows read."""
+        return (outputs - 1) * self.stride[0] + self.reach[0] + 1
+
+    @property
+    def input_rows(self) -> int:
+        """Plane rows that the whole image has."""
+        return self.rows_read(self.g.height)
+
+    @property
+    def plane_rows(self) -> int:
+        return self.rows_read(self.strip_rows)
+
+    @property
+    def columns_read(self) -> int:
+        return (self.g.width - 1) * self.stride[1] + self.reach[1] + 1
+
+    @property
+    def plane_pitch(self) -> int:
+        """Columns of a plane: whole vectors may be read up to the last pixel of a row of a tile."""
+        if not self.copied:
+            return self.pitch
+        most = self.pitch * self.stride[1] + self.reach[1] + self.lanes * (self.stride[1] - 1)
+        return ceil_div(max(most, self.columns_read), self.lanes) * self.lanes
+
+    @property
+    def plane_bytes(self) -> int:
+        return spread(4 * self.plane_rows * self.plane_pitch)
+
+    @property
+    def copy_rows(self) -> int:
+        return self.strip_rows + self.reach[0] // self.stride[0]
+
+    @property
+    def copy_bytes(self) -> int:
+        return spread(4 * self.copy_rows * self.pitch)
+
+    @property
+    def copies(self) -> int:
+        """Copies of one channel: column taps times row phases."""
+        return self.g.kernel[1] * self.stride[0] if self.copied else 0
+
+    def tap_offset(self, i: int, j: int, k: int) -> int:
+        """Bytes from a tile's first pixel in copy 0 of channel 0 to the pixel that a tap reads."""
+        if not self.copied:
+            return k * self.plane_bytes
+        shift, phase = divmod(i * self.g.dilation[0], self.stride[0])
+        number = k * self.copies + j * self.stride[0] + phase
+        return number * self.copy_bytes + 4 * shift * self.pitch
+
+    @property
+    def partial_bytes(self) -> int:
+        """Partial sums of one filter."""
+        return spread(4 * self.strip_rows * self.pitch)
+
+    @property
+    def sections(self) -> tuple[int, int, int, int, int]:
+        """Bytes of planes, copies, partial sums, window sums and channel sums."""
+        filters = max(
+            ceil_div(self.g.outputs, self.filters) * self.filters,
+            ceil_div(self.g.outputs, self.lanes) * self.lanes,
+        )
+        return (
+            align(CHANNEL_BLOCK * self.plane_bytes),
+            align(CHANNEL_BLOCK * self.copies * self.copy_bytes),
+            align(filters * self.partial_bytes),
+            align(self.partial_bytes),
+            align(self.plane_bytes),
+        )
+
+    @property
+    def region_bytes(self) -> int:
+        return sum(self.sections)
+
+
+def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
+    """The tile for a layer, or None where this kernel does not serve it."""
+    if g.form != MINIMUM or g.stride[1] > 2 or not g.width:
+        return None
+    lanes = target.lanes
+    pitch = ceil_div(g.width, lanes) * lanes if g.width >= lanes else _power_of_two(g.width)
+    unit = math.lcm(pitch, lanes) // pitch  # rows that fill whole vectors
+    if unit * pitch // lanes > MOST_VECTORS + 2:
+        return None
+    options = []
+    for rows in range(unit, unit * (MOST_VECTORS + 2) + 1, unit):
+        vectors = rows * pitch // lanes
+        if vectors > max(MOST_VECTORS, unit * pitch // lanes):
+            break
+        filters = max(1, min((target.registers - 4) // (vectors + 1), 6, g.outputs))
+        tile = SparseTile(g, lanes, vectors, filters, rows, pitch, rows)
+        options.append((_tile_cost(tile), rows, tile))
+    best = min(options)[2]
+    for count in range(2, ceil_div(g.height, best.rows) + 1):
+        tile = replace(best, strip_rows=best.rows * count)
+        if tile.region_bytes > STRIP_BYTES:
+            break
+        best = tile
+    return best
+
+
+def _tile_cost(tile: SparseTile) -> float:
+    """Loads per useful term: rows below the image, the step's own load, misses of L1."""
+    waste = ceil_div(tile.g.height, tile.rows) * tile.rows / tile.g.height
+    rows = tile.rows + tile.reach[0] // tile.stride[0]
+    read = 4 * CHANNEL_BLOCK * max(1, tile.copies) * rows * tile.pitch
+    miss = max(0.0, read / TILE_BYTES - 1)
+    short = max(1.0, 8 / (tile.vectors * tile.filters))  # too few sums to hide the latency of one
+    return waste * (1 + 1 / tile.vectors) * (1 + miss) * short
+
+
+def spread(nbytes: int) -> int:
+    """Rounded up to an odd number of cache lines: neighbours then fall into different cache sets."""
+    return (align(nbytes) // ALIGNMENT | 1) * ALIGNMENT
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()

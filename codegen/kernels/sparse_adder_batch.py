@@ -1,0 +1,247 @@
+"""Sparse forward adder for batches: as `sparse_adder.py`, with lanes over samples.
+
+With one sample in each lane every load is aligned, whatever the width, the stride and the dilation
+are, and no lane is idle. One work item is a strip of output rows of `lanes` samples (fewer at the
+end of the batch: the last sample is then computed several times and stored once):
+
+    for each group of channel blocks that fills a vector
+        pixels   f32[k][row][column][lane]   the strip's input, transposed from NHWC, padding included
+        for each channel block, for each tile of up to `columns` pixels of a row
+            partial[t][row][column][lane] += the lists of all filters
+    then the partial sums go back, lanes x lanes at a time, through the tail.
+
+Order, packed lists, sums and tail are those of `sparse_adder.py`, and so are the bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from addergraph.ir import Graph
+
+from ..builder import Emitter, Index, Register
+from ..schedule import ceil_div
+from . import Call
+from ._forward import Place, Tail
+from ._geometry import CHANNEL_BLOCK
+from ._sparse_batch_tile import BatchTile, batch_tile
+from ._sparse_lists import SparseKernel
+from ._sums import emit_tree
+from ._transpose import emit_transpose
+
+REGIONS = 8
+
+
+class SparseBatchKernel(SparseKernel):
+    """See the module's contract."""
+
+    def __init__(self, call: Call, body: Graph | None = None) -> None:
+        super().__init__(call, body)
+        tile = batch_tile(self.target, self.g)
+        assert tile is not None, "the caller asks `batch_tile` first"
+        self._tile = tile
+
+    @property
+    def tile(self) -> BatchTile:
+        return self._tile
+
+    @property
+    def name(self) -> str:
+        tile = f"{self.tile.columns}x{self.lanes}x{self.tile.filters}"
+        return f"{self.node_op.name}_sparse_batch_f32_{tile}{self.name_ending}"
+
+    @property
+    def sample_groups(self) -> int:
+        return ceil_div(self.g.samples, self.lanes)
+
+    @property
+    def regions(self) -> int:
+        return min(REGIONS, self.sample_groups * self.tile.strips)
+
+    @property
+    def workspace(self) -> int:
+        return self.regions * self.tile.region_bytes
+
+    def emit(
+        self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
+    ) -> None:
+        if 0 in self.call.outputs[0].shape:
+            return
+        g, tile = self.g, self.tile
+        x, packed = (inputs[i] for i in self.operands[:2])
+        active = e.minimum(e.threads, self.regions)
+        count = self.sample_groups * tile.strips
+        with e.when(e.less(e.thread, active)):
+            low = e.div(e.mul(count, e.thread), active)
+            high = e.div(e.mul(count, e.add(e.thread, 1)), active)
+            region = _Region(e, tile, e.at(workspace, e.mul(e.thread, tile.region_bytes)))
+            with e.loop(low, high) as item, e.loop(0, g.groups) as group:
+                several, strip = e.split(item, (self.sample_groups, tile.strips))
+                first = e.mul(several, self.lanes)
+                place = Place(group, 0, first, e.mul(strip, tile.strip_rows))
+                self._emit_strip(e, place, x, packed, region)
+                self._emit_tail(e, place, inputs, packed, outputs[0], region)
+
+    # -- partial sums ----------------------------------------------------------------------------
+
+    def _emit_strip(self, e: Emitter, place: Place, x: Any, packed: Any, region: _Region) -> None:
+        g, tile = self.g, self.tile
+        outputs = e.minimum(tile.strip_rows, e.sub(g.height, place.h))
+        reach = (g.kernel[0] - 1) * g.dilation[0] + 1
+        rows = e.add(e.mul(e.sub(outputs, 1), g.stride[0]), reach)
+        size = tile.channels
+        whole = g.inputs // size
+        with e.loop(0, whole) as number:
+            self._emit_channels(e, place, (x, packed), region, number, size, (rows, outputs))
+        if g.inputs % size:
+            rest = g.inputs % size
+            self._emit_channels(e, place, (x, packed), region, whole, rest, (rows, outputs))
+        self._emit_windows(e, region, outputs)
+
+    def _emit_channels(
+        self, e: Emitter, place: Place, pointers: tuple[Any, Any], region: _Region, number: Index,
+        size: int, rows: tuple[Index, Index],
+    ) -> None:  # fmt: skip
+        """Pixels, sums and lists of `size` channels: some whole channel blocks, or what is left."""
+        g, tile, (x, packed) = self.g, self.tile, pointers
+        self._emit_pixels(e, place, x, region, number, size, rows[0])
+        for inside, first in enumerate(range(0, size, CHANNEL_BLOCK)):
+            block = e.add(e.mul(number, tile.channels // CHANNEL_BLOCK), inside)
+            pixels = e.at(region.pixels, first * tile.channel_bytes)
+            self._emit_sums(e, pixels, region, block, min(CHANNEL_BLOCK, size - first), rows[0])
+            with e.loop(0, rows[1]) as row:
+                source = e.at(pixels, e.mul(row, g.stride[0] * tile.row_bytes))
+                partial = e.at(region.partial, e.mul(row, tile.output_row_bytes))
+                self._emit_row(e, packed, place.group, block, source, partial)
+
+    def _emit_row(
+        self, e: Emitter, packed: Any, group: Index, block: Index, source: Any, partial: Any
+    ) -> None:
+        """The lists of all filters for one row of outputs."""
+        tile, width, one = self.tile, self.g.width, 4 * self.lanes
+        step = self.g.stride[1] * one
+        whole = width - width % tile.columns
+        with e.loop(0, whole, tile.columns) as w:
+            at, into = e.at(source, e.mul(w, step)), e.at(partial, e.mul(w, one))
+            self.emit_lists(e, packed, group, block, at, into, tile.columns, step)
+        if width % tile.columns:
+            at, into = e.at(source, whole * step), e.at(partial, whole * one)
+            self.emit_lists(e, packed, group, block, at, into, width % tile.columns, step)
+
+    # -- input side ------------------------------------------------------------------------------
+
+    def _emit_pixels(
+        self, e: Emitter, place: Place, x: Any, region: _Region, number: Index, size: int,
+        rows: Index,
+    ) -> None:  # fmt: skip
+        """pixels[k][row][column][lane] of the strip."""
+        g, tile, lanes = self.g, self.tile, self.lanes
+        channel = e.add(e.mul(place.group, g.inputs), e.mul(number, tile.channels))
+        top = e.sub(e.mul(place.h, g.stride[0]), g.pad[0])
+        start = e.at(x, e.add(e.mul(top, g.x[1]), e.sub(e.mul(channel, 4), g.pad[1] * g.x[2])))
+        samples = [
+            e.at(start, e.mul(e.minimum(e.add(place.n, s), g.samples - 1), g.x[0]))
+            for s in range(lanes)
+        ]
+        with e.loop(0, rows) as row, e.loop(0, tile.columns_read) as column:
+            source = e.dot((row, column), g.x[1:])
+            into = e.dot((row, column), (tile.row_bytes, 4 * lanes))
+            for k in range(0, size, lanes):
+                count = min(lanes, size - k)
+                square = [
+                    e.load(e.at(s, e.add(source, 4 * k)), lanes=lanes, active=count)
+                    for s in samples
+                ]
+                for c, pixel in enumerate(emit_transpose(e, square)[:count]):
+                    e.store(pixel, e.at(region.pixels, e.add(into, (k + c) * tile.channel_bytes)))
+
+    def _emit_sums(
+        self, e: Emitter, pixels: Any, region: _Region, block: Index, size: int, rows: Index
+    ) -> None:
+        """sums[row][column][lane] += tree over the block's channels."""
+        tile, lanes = self.tile, self.lanes
+        zero = e.number(0.0, lanes)
+        first = e.b.icmp_signed("==", e.index(block), e.index(0))
+        with e.loop(0, e.mul(rows, tile.columns_read)) as at:
+            here = e.at(pixels, e.mul(at, 4 * lanes))
+            values = [e.load(e.at(here, k * tile.channel_bytes), lanes=lanes) for k in range(size)]
+            total = e.at(region.sums, e.mul(at, 4 * lanes))
+            before = e.choose(first, lambda: [zero], lambda: [e.load(total, lanes=lanes)])
+            e.store(e.b.fadd(before[0], emit_tree(e, values)), total)
+
+    def _emit_windows(self, e: Emitter, region: _Region, outputs: Index) -> None:
+        """windows[row][column][lane] = the channel sums of its taps, in order."""
+        g, tile, lanes = self.g, self.tile, self.lanes
+        with e.loop(0, outputs) as row, e.loop(0, g.width) as w:
+            first = e.dot((row, w), (g.stride[0] * tile.row_bytes, g.stride[1] * 4 * lanes))
+            total = e.number(0.0, lanes)
+            for i in range(g.kernel[0]):
+                for j in range(g.kernel[1]):
+                    tap = i * g.dilation[0] * tile.row_bytes + j * g.dilation[1] * 4 * lanes
+                    total = e.b.fadd(
+                        total, e.load(e.at(region.sums, e.add(first, tap)), lanes=lanes)
+                    )
+            into = e.dot((row, w), (tile.output_row_bytes, 4 * lanes))
+            e.store(total, e.at(region.windows, into))
+
+    # -- output side -----------------------------------------------------------------------------
+
+    def _emit_tail(
+        self, e: Emitter, place: Place, inputs: Sequence[Any], packed: Any, y: Any, region: _Region
+    ) -> None:
+        """Partial sums back to NHWC, through the tail."""
+        g, tile, lanes = self.g, self.tile, self.lanes
+        blocks = ceil_div(g.outputs, lanes)
+        outputs = e.minimum(tile.strip_rows, e.sub(g.height, place.h))
+        sums = e.at(packed, self.sums_offset)
+        with e.loop(0, blocks) as block:
+            channel = e.mul(block, lanes)
+            of_group = e.add(e.mul(place.group, blocks), block)
+            sum_f = e.at(sums, e.mul(of_group, 4 * lanes))
+            planes = e.at(region.partial, e.mul(channel, tile.partial_bytes))
+            rest = g.outputs % lanes
+            for active, here in e.partial(block, g.outputs // lanes, rest, lanes):
+                if active:
+                    with here, e.loop(0, outputs) as row, e.loop(0, g.width) as w:
+                        tail = Tail(self, e, inputs, place, channel)
+                        spot = Place(place.group, 0, place.n, e.add(place.h, row), w)
+                        at = e.dot((row, w), (tile.output_row_bytes, 4 * lanes))
+                        self._emit_samples(
+                            e, tail.moved(spot), planes, sum_f, y, region, at, active
+                        )
+
+    def _emit_samples(
+        self, e: Emitter, tail: Tail, planes: Any, sum_f: Any, y: Any, region: _Region, at: Index,
+        active: int,
+    ) -> None:  # fmt: skip
+        """One output pixel of every sample, for one vector of output channels."""
+        g, lanes, place = self.g, self.lanes, tail.place
+        square: list[Register] = [
+            e.load(e.at(planes, e.add(at, t * self.tile.partial_bytes)), lanes=lanes)
+            for t in range(lanes)
+        ]
+        dtype = self.call.outputs[0].type.dtype  # a tail may end in a comparison or a cast
+        channel = e.add(e.mul(place.group, g.outputs), tail.channel)
+        channels = tail.channels(0, active, sum_f)
+        for s, sample in enumerate(emit_transpose(e, square)):
+            n = e.add(place.n, s)
+            with e.when(e.less(n, g.samples)) if g.samples % lanes else e.always():
+                mine = tail.moved(Place(place.group, 0, n, place.h, place.w))
+                window = e.at(region.windows, e.add(at, 4 * s))
+                value = mine.apply(
+                    mine.result(sample, channels, window), channels, (0, 0), 0, active
+                )
+                out = e.add(e.dot((n, place.h, place.w), g.y), e.mul(channel, dtype.itemsize))
+                e.store(value, e.at(y, out), dtype, active=active)
+
+
+class _Region:
+    """Pointers to the sections of one strip's scratch memory."""
+
+    def __init__(self, e: Emitter, tile: BatchTile, base: Any) -> None:
+        pixels, partial, windows, _ = tile.sections
+        self.pixels = base
+        self.partial = e.at(base, pixels)
+        self.windows = e.at(base, pixels + partial)
+        self.sums = e.at(base, pixels + partial + windows)

@@ -1,0 +1,153 @@
+"""What stands between the passes and the emitted module, as plain data: a planned graph and its calls.
+
+A *call* is an op with the types and layouts of its operands (`kernels.Call`). Planning asks for the
+scratch memory of each call before layouts are known; emission and the packing of weights use the
+planned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from addergraph.ir import Array, Graph, Node, Parameter, Value
+from addergraph.ops.adder2d import Adder2d
+from addergraph.ops.fused import Fused
+from addergraph.plan import Layout, MemoryPlan, Placement
+from addergraph.state import aligned_bytes
+
+from .kernels import ALL_KEPT, Call, Operand, kernel_for
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph after the passes, with everything that code generation needs.
+
+    source   the graph as it was given (its batch may be open)
+    setup    what depends on parameters alone: run once by NumPy when weights are set
+    main     what runs natively, bound; for an open batch: one sample of it
+    plan     where main's values live
+    batched  which of main's inputs and outputs advance from sample to sample; None if bound
+    kept     constant parameters: the share of elements above zero, see `share_kept`
+    """
+
+    source: Graph
+    setup: Graph
+    main: Graph
+    plan: MemoryPlan
+    target: Target
+    batched: tuple[bool, ...] | None
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightEntry:
+    """A block of the read-only weights: a parameter, raw or as the kernel of `node` packs it."""
+
+    parameter: str
+    offset: int
+    nbytes: int
+    node: str | None = None
+    operand: int = 0
+
+
+@dataclass(frozen=True)
+class ProgramFacts:
+    """What a loader has to know of an emitted program, as plain data.
+
+    weights        the blocks of the read-only weights, `weights_bytes` in all
+    kernels        node name -> symbol of the function that computes it
+    """
+
+    weights: tuple[WeightEntry, ...]
+    weights_bytes: int
+    kernels: Mapping[str, str]
+
+
+def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
+    """Eighths of the elements above zero, for each constant filter of a min-form adder.
+
+    The choice between a dense and a sparse kernel reads it; results do not depend on it. It is coarse,
+    so that layers that differ in their numbers alone still share one kernel.
+    """
+    if graph.updates:
+        return {}
+    shares = {}
+    for value in _sparse_filters(graph):
+        if isinstance(value, Parameter) and value.name in weights:
+            above = np.count_nonzero(np.asarray(weights[value.name]) > 0)
+            shares[value.name] = max(1, round(ALL_KEPT * above / max(1, value.type.elements)))
+    return shares
+
+
+def _sparse_filters(graph: Graph) -> Iterator[Value]:
+    """The filters of adders in the min form, fused or not."""
+    for node in graph.nodes:
+        inner, operands = node, node.inputs
+        if isinstance(node.op, Fused):
+            inner = node.op.body.nodes[0]
+            position = {v: i for i, v in enumerate(node.op.body.inputs)}
+            operands = tuple(node.inputs[position[v]] for v in inner.inputs if v in position)
+        if isinstance(inner.op, Adder2d) and inner.op.input_nonnegative:
+            yield operands[1]
+
+
+def workspaces(graph: Graph, target: Target, kept: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
+
+    def dense(values: Sequence[Value]) -> tuple[Operand, ...]:
+        return tuple(Operand(v.type, Layout(v.type.sizes)) for v in values)
+
+    sizes = {}
+    for node in graph.nodes:
+        fixed, share = _constants(graph, node, kept)
+        call = Call(node.op, dense(node.inputs), dense(node.outputs), target, fixed, share)
+        sizes[node.name] = kernel_for(call).workspace
+    return {name: size for name, size in sizes.items() if size}
+
+
+def constants(graph: Graph) -> frozenset[Value]:
+    """Values whose numbers are fixed: the parameters, unless the program updates some."""
+    return frozenset() if graph.updates else frozenset(graph.parameters)
+
+
+def planned_call(lowered: Lowered, node: Node) -> Call:
+    """The call of `node` on the buffers that the plan gives it."""
+    plan = lowered.plan
+    inputs = tuple(
+        Operand(v.type, operand_place(plan, node, i).layout) for i, v in enumerate(node.inputs)
+    )
+    outputs = tuple(Operand(v.type, plan.placements[v.name].layout) for v in node.outputs)
+    fixed, share = _constants(lowered.main, node, lowered.kept)
+    return Call(node.op, inputs, outputs, lowered.target, fixed, share)
+
+
+def _constants(
+    graph: Graph, node: Node, kept: Mapping[str, int]
+) -> tuple[frozenset[int], tuple[int, ...]]:
+    """Which operands are constant, and the share of each that is above zero."""
+    known = constants(graph)
+    fixed = frozenset(i for i, v in enumerate(node.inputs) if v in known)
+    share = tuple(kept.get(v.name, ALL_KEPT) if v in known else ALL_KEPT for v in node.inputs)
+    return fixed, share
+
+
+def operand_place(plan: MemoryPlan, node: Node, operand: int) -> Placement:
+    """Where a node reads an operand: its staged copy, or the value's own buffer."""
+    staged = plan.staged.get((node.name, operand))
+    return staged or plan.placements[node.inputs[operand].name]
+
+
+def pack_weights(facts: ProgramFacts, lowered: Lowered, weights: Mapping[str, Array]) -> Array:
+    """The read-only weights blob of a program, 64-byte aligned."""
+    nodes = {node.name: node for node in lowered.main.nodes}
+    blob = aligned_bytes(facts.weights_bytes)
+    for entry in facts.weights:
+        raw = np.ascontiguousarray(weights[entry.parameter])
+        if entry.node is not None:
+            call = planned_call(lowered, nodes[entry.node])
+            raw = kernel_for(call).packs[entry.operand](raw)
+        blob[entry.offset : entry.offset + entry.nbytes] = raw.reshape(-1).view(np.uint8)
+    return blob
