@@ -148,7 +148,7 @@ def build(
 ) -> Built:
     """The object file of a graph and its facts, for a machine that need not be this one.
 
-    `weights`, where known, choose between dense and sparse kernels; they are not part of the object.
+    `weights`, where known, choose between dense and sparse kernels; the object has none of them.
     """
     from .codegen import jit
     from .codegen.target import target_named

@@ -1,4 +1,4 @@
-"""What stands between the passes and the emitted module, as plain data: a planned graph and its calls.
+"""What stands between the passes and the emitted module: a planned graph and its calls, as data.
 
 A *call* is an op with the types and layouts of its operands (`kernels.Call`). Planning asks for the
 scratch memory of each call before layouts are known; emission and the packing of weights use the
@@ -69,7 +69,7 @@ class ProgramFacts:
 def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
     """Eighths of the elements above zero, for each constant filter of a min-form adder.
 
-    The choice between a dense and a sparse kernel reads it; results do not depend on it. It is coarse,
+    The choice between dense and sparse kernels reads it; results do not depend on it. It is coarse,
     so that layers that differ in their numbers alone still share one kernel.
     """
     if graph.updates:

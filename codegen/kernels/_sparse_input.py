@@ -30,7 +30,7 @@ class Region:
 def emit_plane_sums(
     e: Emitter, tile: SparseTile, region: Region, block: Index, size: int, rows: Index
 ) -> None:
-    """sums[row][column] += tree over the block's channels; absent channels are zeros of the tree."""
+    """sums[row][column] += tree over the block's channels; absent channels are zeros."""
     lanes, zero = tile.lanes, e.number(0.0, tile.lanes)
     first = e.b.icmp_signed("==", e.index(block), e.index(0))
     pixels = e.mul(rows, tile.plane_pitch)

@@ -174,7 +174,7 @@ def _tile_cost(tile: SparseTile) -> float:
 
 
 def spread(nbytes: int) -> int:
-    """Rounded up to an odd number of cache lines: neighbours then fall into different cache sets."""
+    """Rounded up to an odd number of cache lines: neighbours fall into different cache sets."""
     return (align(nbytes) // ALIGNMENT | 1) * ALIGNMENT
 
 

@@ -56,7 +56,7 @@ def _emit_channel_sums(
 
 
 def emit_tree(e: Emitter, values: list[Register]) -> Register:
-    """The sum of SUM_LANES registers (zeros for channels that are not there), as `tree_sum` adds."""
+    """The sum of up to SUM_LANES registers, zeros for the others, added as `tree_sum` does."""
     values = values + [e.number(0.0, values[0].type.count)] * (SUM_LANES - len(values))
     while len(values) > 1:
         half = len(values) // 2

@@ -9,10 +9,10 @@ The order, the sums of x and |f| and the tail are those of `contraction.py`, so 
 the same bits and either may serve a layer. One work item is a strip of output rows of one sample:
 
     for each block of CHANNEL_BLOCK input channels
-        planes   f32[k][row][column]         the strip's input, transposed from NHWC, padding included
-        copies   f32[k][j][phase][row][pitch]  planes shifted by the column tap and, where the stride is
-                                             2, split by row and column phase: a tap's pixels are one
-                                             run of memory, aligned, for all rows of a tile
+        planes   f32[k][row][column]           the strip's input, transposed, padding included
+        copies   f32[k][j][phase][row][pitch]  planes shifted by the column tap and, where the
+                                               stride is 2, split by row and column phase: a tap's
+                                               pixels are one aligned run, for all rows of a tile
         for each tile of `vectors` pixel vectors, for each group of `filters` filters
             partial[t][pixel] += its list
     then the partial sums are transposed back, in blocks of lanes x lanes, and go through the tail.

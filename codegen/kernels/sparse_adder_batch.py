@@ -5,7 +5,7 @@ are, and no lane is idle. One work item is a strip of output rows of `lanes` sam
 end of the batch: the last sample is then computed several times and stored once):
 
     for each group of channel blocks that fills a vector
-        pixels   f32[k][row][column][lane]   the strip's input, transposed from NHWC, padding included
+        pixels   f32[k][row][column][lane]   the strip's input, transposed, padding included
         for each channel block, for each tile of up to `columns` pixels of a row
             partial[t][row][column][lane] += the lists of all filters
     then the partial sums go back, lanes x lanes at a time, through the tail.
