@@ -114,14 +114,22 @@ class Machine:
         return start(x) == start(y) and x.layout.dense and y.layout.dense
 
     def require_results_apart(self, node: Node) -> None:
-        """Results share no byte with each other, nor with operands unless element by element."""
+        """Results share no byte with each other, nor with operands unless element by element.
+
+        An operand of as many elements that broadcasts to the result's shape differs from it at most
+        in leading ones: its elements stand where the result's do.
+        """
         results = [(v, self.plan.placements[v.name]) for v in node.outputs]
         for i, (v, place) in enumerate(results):
             assert not any(overlap(place, v.type, p, w.type) for w, p in results[:i])
             for w in node.inputs:
                 other = self.plan.placements[w.name]
                 if overlap(place, v.type, other, w.type):
-                    assert is_pointwise(node.op) and v.type == w.type and place == other
+                    assert is_pointwise(node.op) and v.type.dtype == w.type.dtype
+                    assert v.type.elements == w.type.elements and start(place) == start(other)
+                    assert place.layout == other.layout or (
+                        place.layout.dense and other.layout.dense
+                    )
 
     def scribble(self, node: Node) -> None:
         if node.name not in self.workspaces:
