@@ -21,34 +21,34 @@ class Region:
     def __init__(self, e: Emitter, tile: SparseTile, base: Any) -> None:
         planes, copies, partial, windows, _ = tile.sections
         self.planes = base
-        self.copies = e.at(base, planes) if tile.copied else base
+        self.copies = e.at(base, planes)
         self.partial = e.at(base, planes + copies)
         self.windows = e.at(base, planes + copies + partial)
         self.sums = e.at(base, planes + copies + partial + windows)
 
 
 def emit_plane_sums(
-    e: Emitter, tile: SparseTile, region: Region, block: Index, size: int, rows: Index
+    e: Emitter, tile: SparseTile, planes: Any, region: Region, block: Index, size: int, rows: Index
 ) -> None:
     """sums[row][column] += tree over the block's channels; absent channels are zeros."""
     lanes, zero = tile.lanes, e.number(0.0, tile.lanes)
     first = e.b.icmp_signed("==", e.index(block), e.index(0))
     pixels = e.mul(rows, tile.plane_pitch)
     with e.loop(0, pixels, lanes) as at:
-        here = e.at(region.planes, e.mul(at, 4))
-        planes = [e.load(e.at(here, k * tile.plane_bytes), lanes=lanes) for k in range(size)]
+        here = e.at(planes, e.mul(at, 4))
+        values = [e.load(e.at(here, k * tile.plane_bytes), lanes=lanes) for k in range(size)]
         total = e.at(region.sums, e.mul(at, 4))
         before = e.choose(first, lambda: [zero], lambda: [e.load(total, lanes=lanes)])
-        e.store(e.b.fadd(before[0], emit_tree(e, planes)), total)
+        e.store(e.b.fadd(before[0], emit_tree(e, values)), total)
 
 
 def emit_copies(
-    e: Emitter, g: Geometry, tile: SparseTile, region: Region, size: int, rows: Index
+    e: Emitter, g: Geometry, tile: SparseTile, planes: Any, region: Region, size: int, rows: Index
 ) -> None:
     """copies[k][j][phase][row][column] = planes[k][s * row + phase][s * column + d * j]."""
     step, lanes = tile.stride[0], min(tile.lanes, tile.pitch)
     with e.loop(0, size) as k:
-        plane = e.at(region.planes, e.mul(k, tile.plane_bytes))
+        plane = e.at(planes, e.mul(k, tile.plane_bytes))
         for phase in range(step):
             count = e.div(e.add(e.sub(rows, phase), step - 1), step)
             with e.loop(0, e.minimum(count, tile.copy_rows)) as row:

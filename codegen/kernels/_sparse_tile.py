@@ -15,7 +15,7 @@ from ..target import Target
 from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 
 TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
-STRIP_BYTES = 512 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
+STRIP_BYTES = 160 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
 MOST_VECTORS = 14
 
 
@@ -44,6 +44,11 @@ class SparseTile:
     def copied(self) -> bool:
         """Whether taps read shifted copies; a single tap reads the planes themselves."""
         return self.g.kernel != (1, 1)
+
+    @property
+    def channels(self) -> int:
+        """Channels that are transposed together: whole channel blocks that fill a vector."""
+        return max(CHANNEL_BLOCK, self.lanes)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -125,7 +130,7 @@ class SparseTile:
             ceil_div(self.g.outputs, self.lanes) * self.lanes,
         )
         return (
-            align(CHANNEL_BLOCK * self.plane_bytes),
+            align(min(self.channels, self.g.inputs) * self.plane_bytes),
             align(CHANNEL_BLOCK * self.copies * self.copy_bytes),
             align(filters * self.partial_bytes),
             align(self.partial_bytes),
@@ -151,7 +156,7 @@ def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
         vectors = rows * pitch // lanes
         if vectors > max(MOST_VECTORS, unit * pitch // lanes):
             break
-        filters = max(1, min((target.registers - 4) // (vectors + 1), 6, g.outputs))
+        filters = max(1, min(target.registers // 2 // vectors, g.outputs))
         tile = SparseTile(g, lanes, vectors, filters, rows, pitch, rows)
         options.append((_tile_cost(tile), rows, tile))
     best = min(options)[2]

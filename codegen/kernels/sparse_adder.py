@@ -8,8 +8,9 @@ no bit. Every filter walks its own list of (offset, value); lanes run over outpu
 The order, the sums of x and |f| and the tail are those of `contraction.py`, so both kernels give
 the same bits and either may serve a layer. One work item is a strip of output rows of one sample:
 
-    for each block of CHANNEL_BLOCK input channels
+    for each group of channel blocks that fills a vector
         planes   f32[k][row][column]           the strip's input, transposed, padding included
+      for each channel block
         copies   f32[k][j][phase][row][pitch]  planes shifted by the column tap and, where the
                                                stride is 2, split by row and column phase: a tap's
                                                pixels are one aligned run, for all rows of a tile
@@ -97,39 +98,44 @@ class SparseAdderKernel(SparseKernel):
         g, tile = self.g, self.tile
         # A strip at the bottom may be shorter than its scratch memory.
         rows = e.minimum(tile.plane_rows, e.sub(tile.input_rows, e.mul(place.h, tile.stride[0])))
-        whole = g.inputs // CHANNEL_BLOCK
-        with e.loop(0, whole) as block:
-            self._emit_block(e, place, (x, packed), region, block, CHANNEL_BLOCK, rows)
-        if g.inputs % CHANNEL_BLOCK:
-            rest = g.inputs % CHANNEL_BLOCK
-            self._emit_block(e, place, (x, packed), region, whole, rest, rows)
+        size = tile.channels
+        whole = g.inputs // size
+        with e.loop(0, whole) as number:
+            self._emit_channels(e, place, (x, packed), region, number, size, rows)
+        if g.inputs % size:
+            self._emit_channels(e, place, (x, packed), region, whole, g.inputs % size, rows)
         emit_strip_windows(e, g, tile, region, place.h)
 
-    def _emit_block(
+    def _emit_channels(
         self, e: Emitter, place: Place, pointers: tuple[Any, Any], region: Region,
-        block: Index, size: int, rows: Index,
+        number: Index, size: int, rows: Index,
     ) -> None:  # fmt: skip
-        """Planes, copies, channel sums and lists of one block of `size` input channels."""
+        """Planes, copies, sums and lists of `size` channels: whole channel blocks, or the last."""
         tile, (x, packed) = self.tile, pointers
-        self._emit_planes(e, place, x, region, block, size, rows)
-        emit_plane_sums(e, tile, region, block, size, rows)
-        if tile.copied:
-            emit_copies(e, self.g, tile, region, size, rows)
-        with e.loop(0, tile.strip_rows // tile.rows) as number:
-            pixels = e.mul(number, 4 * tile.vectors * self.lanes)
-            source, partial = e.at(region.copies, pixels), e.at(region.partial, pixels)
-            self.emit_lists(
-                e, packed, place.group, block, source, partial, tile.vectors, 4 * self.lanes
-            )
+        self._emit_planes(e, place, x, region, number, size, rows)
+        for inside, first in enumerate(range(0, size, CHANNEL_BLOCK)):
+            block = e.add(e.mul(number, tile.channels // CHANNEL_BLOCK), inside)
+            count = min(CHANNEL_BLOCK, size - first)
+            planes = e.at(region.planes, first * tile.plane_bytes)
+            emit_plane_sums(e, tile, planes, region, block, count, rows)
+            if tile.copied:
+                emit_copies(e, self.g, tile, planes, region, count, rows)
+            source = region.copies if tile.copied else planes
+            with e.loop(0, tile.strip_rows // tile.rows) as at:
+                pixels = e.mul(at, 4 * tile.vectors * self.lanes)
+                here, partial = e.at(source, pixels), e.at(region.partial, pixels)
+                self.emit_lists(
+                    e, packed, place.group, block, here, partial, tile.vectors, 4 * self.lanes
+                )
 
     def _emit_planes(
-        self, e: Emitter, place: Place, x: Any, region: Region, block: Index, size: int,
+        self, e: Emitter, place: Place, x: Any, region: Region, number: Index, size: int,
         rows: Index,
     ) -> None:  # fmt: skip
         """planes[k][row][column] of the strip, `lanes` pixels by `lanes` channels at a time."""
         g, tile, lanes = self.g, self.tile, self.lanes
         top = e.sub(e.mul(place.h, g.stride[0]), g.pad[0])
-        channel = e.add(e.mul(place.group, g.inputs), e.mul(block, CHANNEL_BLOCK))
+        channel = e.add(e.mul(place.group, g.inputs), e.mul(number, tile.channels))
         start = e.add(e.dot((place.n, top), g.x[:2]), e.mul(channel, 4))
         start = e.at(x, e.sub(start, g.pad[1] * g.x[2]))
         step = tile.step[1] * g.x[2]
