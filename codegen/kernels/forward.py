@@ -26,10 +26,10 @@ from .sparse_adder import SparseAdderKernel
 from .sparse_adder_batch import SparseBatchKernel
 
 DENSE_RATE = 1.9  # vector terms a cycle
-SPARSE_RATE = 1.45  # the same, apart from the loads of the list itself
-STEP_COST = 1.6  # one step of a list, in vector terms
-MOVE_PIXELS = 16.0  # cycles for a vector of inputs or outputs that changes its layout
-MOVE_SAMPLES = 20.0
+SUM_COST = 15.0  # cycles for the channel sums of a vector of inputs
+SPARSE_RATE = 1.6  # vector terms a cycle, apart from what each step of a list costs
+STEP_COST = 2.2  # one step, in vector terms
+MOVE_COST = 14.0  # cycles for a vector of inputs or outputs that changes its layout, sums included
 
 
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
@@ -53,17 +53,26 @@ def _vector_terms(g: Geometry, target: Target) -> float:
     return outputs * g.steps / target.lanes
 
 
-def _moved(g: Geometry, target: Target) -> float:
-    """Vectors of inputs and outputs."""
-    read = math.prod(g.read) if g.kernel != (1, 1) else g.height * g.width
-    elements = g.inputs * read + g.outputs * g.height * g.width
-    return g.groups * g.samples * elements / target.lanes
+def _input_vectors(g: Geometry, target: Target) -> float:
+    pixels = math.prod(g.read) if g.kernel != (1, 1) else g.height * g.width
+    return g.groups * g.samples * g.inputs * pixels / target.lanes
+
+
+def _output_vectors(g: Geometry, target: Target) -> float:
+    return g.groups * g.samples * g.outputs * g.height * g.width / target.lanes
 
 
 def _dense_cycles(g: Geometry, target: Target) -> float:
     lanes = target.lanes
     waste = -(-g.outputs // lanes) * lanes / max(1, g.outputs)
-    return waste * _vector_terms(g, target) / DENSE_RATE
+    terms = waste * _vector_terms(g, target)
+    return terms / DENSE_RATE + SUM_COST * _input_vectors(g, target)
+
+
+def _list_cycles(g: Geometry, target: Target, kept: float, vectors: int) -> float:
+    """Walking all lists, with tiles of `vectors` vectors."""
+    rate = SPARSE_RATE * vectors / (vectors + STEP_COST)
+    return kept * _vector_terms(g, target) / rate
 
 
 def _pixel_cycles(g: Geometry, target: Target, kept: float) -> float:
@@ -71,8 +80,8 @@ def _pixel_cycles(g: Geometry, target: Target, kept: float) -> float:
     if tile is None:
         return math.inf
     waste = tile.pitch * tile.rows * -(-g.height // tile.rows) / (g.width * g.height)
-    rate = SPARSE_RATE * tile.vectors / (tile.vectors + STEP_COST)
-    return kept * waste * _vector_terms(g, target) / rate + MOVE_PIXELS * _moved(g, target)
+    moved = _input_vectors(g, target) + _output_vectors(g, target)
+    return waste * _list_cycles(g, target, kept, tile.vectors) + MOVE_COST * moved
 
 
 def _sample_cycles(g: Geometry, target: Target, kept: float) -> float:
@@ -80,8 +89,7 @@ def _sample_cycles(g: Geometry, target: Target, kept: float) -> float:
     if tile is None:
         return math.inf
     waste = -(-g.samples // target.lanes) * target.lanes / g.samples
-    rate = SPARSE_RATE * tile.columns / (tile.columns + STEP_COST)
     # Rows that two strips read are transposed twice.
-    again = tile.rows_read / (tile.strip_rows * g.stride[0])
-    moved = MOVE_SAMPLES * max(1.0, again) * _moved(g, target)
-    return waste * (kept * _vector_terms(g, target) / rate + moved)
+    again = max(1.0, tile.rows_read / (tile.strip_rows * g.stride[0]))
+    moved = again * _input_vectors(g, target) + _output_vectors(g, target)
+    return waste * (_list_cycles(g, target, kept, tile.columns) + MOVE_COST * moved)
