@@ -274,6 +274,27 @@ class Emitter:
         with self.b.if_then(condition):
             yield
 
+    def shared(
+        self, name: str, types: Sequence[Any], build: Callable[[Emitter, Sequence[Any]], None]
+    ) -> Any:
+        """The module's internal function `name`, built at its first use; it is never inlined.
+
+        For code that kernels would otherwise repeat many times. `name` has to say everything that
+        `build` depends on.
+        """
+        module = self.function.module
+        if name in module.globals:
+            return module.globals[name]
+        made = ir.Function(module, ir.FunctionType(ir.VoidType(), types), name)
+        made.linkage = "internal"
+        made.attributes.add("nounwind")
+        made.attributes.add("noinline")
+        set.add(made.attributes, '"no-builtins"')  # llvmlite lists enum attributes only
+        inner = Emitter(made, self.target, self._barrier)
+        build(inner, made.args)
+        inner.b.ret_void()
+        return made
+
     # -- memory ----------------------------------------------------------------------------------
 
     def at(self, pointer: Any, byte_offset: Index) -> Any:

@@ -70,8 +70,8 @@ class BatchTile:
         return k * self.channel_bytes + row * self.row_bytes + 4 * self.lanes * column
 
     @property
-    def sections(self) -> tuple[int, int, int, int]:
-        """Bytes of pixels, partial sums, window sums and channel sums."""
+    def sections(self) -> tuple[int, ...]:
+        """Bytes of pixels, partial sums, window sums, channel sums and one square."""
         filters = max(
             ceil_div(self.g.outputs, self.filters) * self.filters,
             ceil_div(self.g.outputs, self.lanes) * self.lanes,
@@ -81,6 +81,7 @@ class BatchTile:
             align(filters * self.partial_bytes),
             align(self.partial_bytes),
             align(self.channel_bytes),
+            align(4 * self.lanes * self.lanes),
         )
 
     @property

@@ -19,12 +19,13 @@ class Region:
     """Pointers to the sections of one strip's scratch memory."""
 
     def __init__(self, e: Emitter, tile: SparseTile, base: Any) -> None:
-        planes, copies, partial, windows, _ = tile.sections
+        planes, copies, partial, windows, sums, _ = tile.sections
         self.planes = base
         self.copies = e.at(base, planes)
         self.partial = e.at(base, planes + copies)
         self.windows = e.at(base, planes + copies + partial)
         self.sums = e.at(base, planes + copies + partial + windows)
+        self.square = e.at(base, planes + copies + partial + windows + sums)
 
 
 def emit_plane_sums(

@@ -123,8 +123,8 @@ class SparseTile:
         return spread(4 * self.strip_rows * self.pitch)
 
     @property
-    def sections(self) -> tuple[int, int, int, int, int]:
-        """Bytes of planes, copies, partial sums, window sums and channel sums."""
+    def sections(self) -> tuple[int, ...]:
+        """Bytes of planes, copies, partial sums, window sums, channel sums and one square."""
         filters = max(
             ceil_div(self.g.outputs, self.filters) * self.filters,
             ceil_div(self.g.outputs, self.lanes) * self.lanes,
@@ -135,6 +135,7 @@ class SparseTile:
             align(filters * self.partial_bytes),
             align(self.partial_bytes),
             align(self.plane_bytes),
+            align(4 * self.lanes * self.lanes),
         )
 
     @property

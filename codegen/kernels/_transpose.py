@@ -1,15 +1,49 @@
-"""Transposition of a square of registers."""
+"""Transposition of squares of `lanes` x `lanes` elements, between memory and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import llvmlite.ir as ir
 
-from ..builder import I32, Emitter, Register
+from ..builder import I32, I64, POINTER, Emitter, Index, Register
 
 
-def emit_transpose(e: Emitter, rows: Sequence[Register]) -> list[Register]:
+def transpose(
+    e: Emitter,
+    source: Any,
+    source_step: Index,
+    into: Any,
+    into_step: Index,
+    rows: int,
+    columns: int,
+    width: int | None = None,
+) -> None:
+    """into[c][r] = source[r][c], f32, for r < rows and c < columns; steps are bytes between rows.
+
+    Each row of `into` is written whole, `lanes` elements (or the first `width`), zeros from `rows`
+    on. Nothing else is read or written. One function per module and size does the work.
+    """
+    lanes = e.lanes
+    width = lanes if width is None else width
+
+    def build(f: Emitter, arguments: Sequence[Any]) -> None:
+        start, step, target, target_step = arguments
+        zero = f.number(0.0, lanes)
+        square = [
+            f.load(f.at(start, f.mul(r, step)), lanes=lanes, active=columns) if r < rows else zero
+            for r in range(lanes)
+        ]
+        for c, row in enumerate(transposed(f, square)[:columns]):
+            f.store(row, f.at(target, f.mul(c, target_step)), active=width)
+
+    name = f"transpose_{rows}x{columns}_to_{width}"
+    function = e.shared(name, [POINTER, I64, POINTER, I64], build)
+    e.b.call(function, [source, e.index(source_step), into, e.index(into_step)])
+
+
+def transposed(e: Emitter, rows: Sequence[Register]) -> list[Register]:
     """`lanes` vectors of `lanes` elements, transposed: result[k][p] = rows[p][k].
 
     log2(lanes) rounds, each of which interleaves vector i with vector i + lanes / 2.

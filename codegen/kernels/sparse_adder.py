@@ -38,7 +38,7 @@ from ._geometry import CHANNEL_BLOCK
 from ._sparse_input import Region, emit_copies, emit_plane_sums, emit_strip_windows
 from ._sparse_lists import SparseKernel
 from ._sparse_tile import SparseTile, sparse_tile
-from ._transpose import emit_transpose
+from ._transpose import transpose
 
 REGIONS = 8
 
@@ -111,22 +111,34 @@ class SparseAdderKernel(SparseKernel):
         number: Index, size: int, rows: Index,
     ) -> None:  # fmt: skip
         """Planes, copies, sums and lists of `size` channels: whole channel blocks, or the last."""
-        tile, (x, packed) = self.tile, pointers
+        x, packed = pointers
         self._emit_planes(e, place, x, region, number, size, rows)
-        for inside, first in enumerate(range(0, size, CHANNEL_BLOCK)):
-            block = e.add(e.mul(number, tile.channels // CHANNEL_BLOCK), inside)
-            count = min(CHANNEL_BLOCK, size - first)
-            planes = e.at(region.planes, first * tile.plane_bytes)
-            emit_plane_sums(e, tile, planes, region, block, count, rows)
-            if tile.copied:
-                emit_copies(e, self.g, tile, planes, region, count, rows)
-            source = region.copies if tile.copied else planes
-            with e.loop(0, tile.strip_rows // tile.rows) as at:
-                pixels = e.mul(at, 4 * tile.vectors * self.lanes)
-                here, partial = e.at(source, pixels), e.at(region.partial, pixels)
-                self.emit_lists(
-                    e, packed, place.group, block, here, partial, tile.vectors, 4 * self.lanes
-                )
+        first = e.mul(number, self.tile.channels // CHANNEL_BLOCK)
+        whole = size // CHANNEL_BLOCK
+        with e.loop(0, whole) as inside:
+            at = place.in_block(e.add(first, inside))
+            self._emit_block(e, at, packed, region, inside, CHANNEL_BLOCK, rows)
+        if size % CHANNEL_BLOCK:
+            at = place.in_block(e.add(first, whole))
+            self._emit_block(e, at, packed, region, whole, size % CHANNEL_BLOCK, rows)
+
+    def _emit_block(
+        self, e: Emitter, place: Place, packed: Any, region: Region, inside: Index, size: int,
+        rows: Index,
+    ) -> None:  # fmt: skip
+        """Sums, copies and lists of one channel block, number `inside` of those transposed."""
+        tile, block = self.tile, place.block
+        planes = e.at(region.planes, e.mul(inside, CHANNEL_BLOCK * tile.plane_bytes))
+        emit_plane_sums(e, tile, planes, region, block, size, rows)
+        if tile.copied:
+            emit_copies(e, self.g, tile, planes, region, size, rows)
+        source = region.copies if tile.copied else planes
+        with e.loop(0, tile.strip_rows // tile.rows) as at:
+            pixels = e.mul(at, 4 * tile.vectors * self.lanes)
+            here, partial = e.at(source, pixels), e.at(region.partial, pixels)
+            self.emit_lists(
+                e, packed, place.group, block, here, partial, tile.vectors, 4 * self.lanes
+            )
 
     def _emit_planes(
         self, e: Emitter, place: Place, x: Any, region: Region, number: Index, size: int,
@@ -155,17 +167,11 @@ class SparseAdderKernel(SparseKernel):
                     self._emit_square(e, pixels, target, rest, count)
 
     def _emit_square(self, e: Emitter, source: Any, into: Any, pixels: int, channels: int) -> None:
-        """Transposes up to lanes x lanes elements; missing pixels become zeros."""
-        lanes, tile = self.lanes, self.tile
-        step = tile.step[1] * self.g.x[2]
-        zero = e.number(0.0, lanes)
-        rows = [
-            e.load(e.at(source, p * step), lanes=lanes, active=channels) if p < pixels else zero
-            for p in range(lanes)
-        ]
-        for k, plane in enumerate(emit_transpose(e, rows)[:channels]):
-            # A row may be shorter than a vector; the next one follows it at once.
-            e.store(plane, e.at(into, k * tile.plane_bytes), active=min(lanes, tile.plane_pitch))
+        """Up to lanes x lanes elements of the planes."""
+        tile, step = self.tile, self.tile.step[1] * self.g.x[2]
+        # A row may be shorter than a vector; the next one follows it at once.
+        width = min(self.lanes, tile.plane_pitch)
+        transpose(e, source, step, into, tile.plane_bytes, pixels, channels, width)
 
     def _emit_tail(
         self, e: Emitter, place: Place, inputs: Sequence[Any], packed: Any, y: Any, region: Region
@@ -196,36 +202,30 @@ class SparseAdderKernel(SparseKernel):
         g, tile, lanes, place = self.g, self.tile, self.lanes, tail.place
         rows = e.minimum(tile.strip_rows, e.sub(g.height, place.h))
         together = max(1, lanes // tile.pitch)  # rows in one vector
-        with e.loop(0, rows, together) as row:
-            for w in range(0, g.width, lanes):
-                at = e.mul(e.add(e.mul(row, tile.pitch), w), 4)
-                square = [
-                    e.load(e.at(planes, e.add(at, t * tile.partial_bytes)), lanes=lanes)
-                    for t in range(lanes)
-                ]
-                pixels = emit_transpose(e, square)
-                for r in range(together):
-                    mine = pixels[r * tile.pitch :][: min(g.width - w, lanes)]
-                    below = e.add(row, r)
-                    exists = e.always() if r == 0 else e.when(e.less(below, rows))
-                    with exists:
-                        spot = Place(place.group, 0, place.n, e.add(place.h, below), w)
-                        window = e.add(at, 4 * r * tile.pitch)
-                        self._emit_pixels(
-                            e, tail.moved(spot), channels, mine, y, region, window, active
-                        )
+        with e.loop(0, rows, together) as row, e.loop(0, g.width, lanes) as w:
+            at = e.mul(e.add(e.mul(row, tile.pitch), w), 4)
+            source = e.at(planes, at)
+            transpose(e, source, tile.partial_bytes, region.square, 4 * lanes, lanes, lanes)
+            with e.loop(0, e.minimum(together, e.sub(rows, row))) as r:
+                below = e.add(row, r)
+                spot = Place(place.group, 0, place.n, e.add(place.h, below), w)
+                first = e.mul(r, tile.pitch)
+                square = e.at(region.square, e.mul(first, 4 * lanes))
+                windows = e.at(region.windows, e.add(at, e.mul(first, 4)))
+                count = e.minimum(e.sub(g.width, w), lanes)
+                with e.loop(0, count) as c:
+                    pixel = e.load(e.at(square, e.mul(c, 4 * lanes)), lanes=lanes)
+                    window = e.at(windows, e.mul(c, 4))
+                    moved = tail.moved(spot.at_column(e.add(w, c)))
+                    self._emit_pixel(e, moved, channels, pixel, y, window, active)
 
-    def _emit_pixels(
-        self, e: Emitter, tail: Tail, channels: dict[int, Register], pixels: list[Register], y: Any,
-        region: Region, window: Index, active: int,
+    def _emit_pixel(
+        self, e: Emitter, tail: Tail, channels: dict[int, Register], pixel: Register, y: Any,
+        window: Any, active: int,
     ) -> None:  # fmt: skip
-        """Neighbouring pixels of one output row."""
         g, place = self.g, tail.place
-        out = e.dot((place.n, place.h, place.w), g.y)
         dtype = self.call.outputs[0].type.dtype  # a tail may end in a comparison or a cast
         channel = e.add(e.mul(place.group, g.outputs), tail.channel)
-        out = e.add(out, e.mul(channel, dtype.itemsize))
-        for c, pixel in enumerate(pixels):
-            sum_x = e.at(region.windows, e.add(window, 4 * c))
-            value = tail.apply(tail.result(pixel, channels, sum_x), channels, (0, c), 0, active)
-            e.store(value, e.at(y, e.add(out, c * g.y[2])), dtype, active=active)
+        out = e.add(e.dot((place.n, place.h, place.w), g.y), e.mul(channel, dtype.itemsize))
+        value = tail.apply(tail.result(pixel, channels, window), channels, (0, 0), 0, active)
+        e.store(value, e.at(y, out), dtype, active=active)

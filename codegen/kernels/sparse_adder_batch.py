@@ -2,7 +2,7 @@
 
 With one sample in each lane every load is aligned, whatever the width, the stride and the dilation
 are, and no lane is idle. One work item is a strip of output rows of `lanes` samples (fewer at the
-end of the batch: the last sample is then computed several times and stored once):
+end of the batch):
 
     for each group of channel blocks that fills a vector
         pixels   f32[k][row][column][lane]   the strip's input, transposed, padding included
@@ -20,7 +20,7 @@ from typing import Any
 
 from addergraph.ir import Graph
 
-from ..builder import Emitter, Index, Register
+from ..builder import Emitter, Index
 from ..schedule import ceil_div
 from . import Call
 from ._forward import Place, Tail
@@ -28,7 +28,7 @@ from ._geometry import CHANNEL_BLOCK
 from ._sparse_batch_tile import BatchTile, batch_tile
 from ._sparse_lists import SparseKernel
 from ._sums import emit_tree
-from ._transpose import emit_transpose
+from ._transpose import transpose
 
 REGIONS = 8
 
@@ -104,16 +104,29 @@ class SparseBatchKernel(SparseKernel):
         size: int, rows: tuple[Index, Index],
     ) -> None:  # fmt: skip
         """Pixels, sums and lists of `size` channels: some whole channel blocks, or what is left."""
-        g, tile, (x, packed) = self.g, self.tile, pointers
+        tile, (x, packed) = self.tile, pointers
         self._emit_pixels(e, place, x, region, number, size, rows[0])
-        for inside, first in enumerate(range(0, size, CHANNEL_BLOCK)):
-            block = e.add(e.mul(number, tile.channels // CHANNEL_BLOCK), inside)
-            pixels = e.at(region.pixels, first * tile.channel_bytes)
-            self._emit_sums(e, pixels, region, block, min(CHANNEL_BLOCK, size - first), rows[0])
-            with e.loop(0, rows[1]) as row:
-                source = e.at(pixels, e.mul(row, g.stride[0] * tile.row_bytes))
-                partial = e.at(region.partial, e.mul(row, tile.output_row_bytes))
-                self._emit_row(e, packed, place.group, block, source, partial)
+        first = e.mul(number, tile.channels // CHANNEL_BLOCK)
+        whole = size // CHANNEL_BLOCK
+        with e.loop(0, whole) as inside:
+            at = place.in_block(e.add(first, inside))
+            self._emit_block(e, at, packed, region, inside, CHANNEL_BLOCK, rows)
+        if size % CHANNEL_BLOCK:
+            at = place.in_block(e.add(first, whole))
+            self._emit_block(e, at, packed, region, whole, size % CHANNEL_BLOCK, rows)
+
+    def _emit_block(
+        self, e: Emitter, place: Place, packed: Any, region: _Region, inside: Index, size: int,
+        rows: tuple[Index, Index],
+    ) -> None:  # fmt: skip
+        """Sums and lists of one channel block, number `inside` of those transposed."""
+        tile, block = self.tile, place.block
+        pixels = e.at(region.pixels, e.mul(inside, CHANNEL_BLOCK * tile.channel_bytes))
+        self._emit_sums(e, pixels, region, block, size, rows[0])
+        with e.loop(0, rows[1]) as row:
+            source = e.at(pixels, e.mul(row, self.g.stride[0] * tile.row_bytes))
+            partial = e.at(region.partial, e.mul(row, tile.output_row_bytes))
+            self._emit_row(e, packed, place.group, block, source, partial)
 
     def _emit_row(
         self, e: Emitter, packed: Any, group: Index, block: Index, source: Any, partial: Any
@@ -140,21 +153,27 @@ class SparseBatchKernel(SparseKernel):
         channel = e.add(e.mul(place.group, g.inputs), e.mul(number, tile.channels))
         top = e.sub(e.mul(place.h, g.stride[0]), g.pad[0])
         start = e.at(x, e.add(e.mul(top, g.x[1]), e.sub(e.mul(channel, 4), g.pad[1] * g.x[2])))
-        samples = [
-            e.at(start, e.mul(e.minimum(e.add(place.n, s), g.samples - 1), g.x[0]))
-            for s in range(lanes)
-        ]
         with e.loop(0, rows) as row, e.loop(0, tile.columns_read) as column:
             source = e.dot((row, column), g.x[1:])
-            into = e.dot((row, column), (tile.row_bytes, 4 * lanes))
+            into = e.at(region.pixels, e.dot((row, column), (tile.row_bytes, 4 * lanes)))
             for k in range(0, size, lanes):
-                count = min(lanes, size - k)
-                square = [
-                    e.load(e.at(s, e.add(source, 4 * k)), lanes=lanes, active=count)
-                    for s in samples
-                ]
-                for c, pixel in enumerate(emit_transpose(e, square)[:count]):
-                    e.store(pixel, e.at(region.pixels, e.add(into, (k + c) * tile.channel_bytes)))
+                here, count = e.at(start, e.add(source, 4 * k)), min(lanes, size - k)
+                target = e.at(into, k * tile.channel_bytes)
+                self._emit_square(e, here, target, place.n, count)
+
+    def _emit_square(self, e: Emitter, source: Any, into: Any, n: Index, count: int) -> None:
+        """`count` channels of one pixel of all samples; lanes without a sample become zeros."""
+        g, lanes, step = self.g, self.lanes, self.tile.channel_bytes
+        sample = e.at(source, e.mul(n, g.x[0]))
+        rest = g.samples % lanes
+        if g.samples >= lanes and not rest:
+            transpose(e, sample, g.x[0], into, step, lanes, count)
+            return
+        with e.b.if_else(e.less(n, g.samples - rest)) as (whole, partial):
+            with whole:
+                transpose(e, sample, g.x[0], into, step, lanes, count)
+            with partial:
+                transpose(e, sample, g.x[0], into, step, rest, count)
 
     def _emit_sums(
         self, e: Emitter, pixels: Any, region: _Region, block: Index, size: int, rows: Index
@@ -217,31 +236,29 @@ class SparseBatchKernel(SparseKernel):
     ) -> None:  # fmt: skip
         """One output pixel of every sample, for one vector of output channels."""
         g, lanes, place = self.g, self.lanes, tail.place
-        square: list[Register] = [
-            e.load(e.at(planes, e.add(at, t * self.tile.partial_bytes)), lanes=lanes)
-            for t in range(lanes)
-        ]
+        square, step = region.square, self.tile.partial_bytes
+        transpose(e, e.at(planes, at), step, square, 4 * lanes, lanes, lanes)
         dtype = self.call.outputs[0].type.dtype  # a tail may end in a comparison or a cast
         channel = e.add(e.mul(place.group, g.outputs), tail.channel)
         channels = tail.channels(0, active, sum_f)
-        for s, sample in enumerate(emit_transpose(e, square)):
+        windows = e.at(region.windows, at)
+        with e.loop(0, e.minimum(lanes, e.sub(g.samples, place.n))) as s:
             n = e.add(place.n, s)
-            with e.when(e.less(n, g.samples)) if g.samples % lanes else e.always():
-                mine = tail.moved(Place(place.group, 0, n, place.h, place.w))
-                window = e.at(region.windows, e.add(at, 4 * s))
-                value = mine.apply(
-                    mine.result(sample, channels, window), channels, (0, 0), 0, active
-                )
-                out = e.add(e.dot((n, place.h, place.w), g.y), e.mul(channel, dtype.itemsize))
-                e.store(value, e.at(y, out), dtype, active=active)
+            mine = tail.moved(Place(place.group, 0, n, place.h, place.w))
+            sample = e.load(e.at(square, e.mul(s, 4 * lanes)), lanes=lanes)
+            result = mine.result(sample, channels, e.at(windows, e.mul(s, 4)))
+            value = mine.apply(result, channels, (0, 0), 0, active)
+            out = e.add(e.dot((n, place.h, place.w), g.y), e.mul(channel, dtype.itemsize))
+            e.store(value, e.at(y, out), dtype, active=active)
 
 
 class _Region:
     """Pointers to the sections of one strip's scratch memory."""
 
     def __init__(self, e: Emitter, tile: BatchTile, base: Any) -> None:
-        pixels, partial, windows, _ = tile.sections
+        pixels, partial, windows, sums, _ = tile.sections
         self.pixels = base
         self.partial = e.at(base, pixels)
         self.windows = e.at(base, pixels + partial)
         self.sums = e.at(base, pixels + partial + windows)
+        self.square = e.at(base, pixels + partial + windows + sums)
