@@ -41,6 +41,7 @@ class Geometry:
     groups: int
     inputs: int  # channels of one group
     outputs: int  # channels of one group
+    rows_in: int  # of the input, padding aside
     x: tuple[int, int, int]  # bytes between samples, rows, columns
     y: tuple[int, int, int]
 
@@ -71,7 +72,7 @@ def geometry(op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
         n, h, w, _ = y.shape
         return Geometry(
             form, n, h, w, (i, j), op.stride, op.dilation, (op.padding[0], op.padding[2]),
-            op.groups, inputs, made // op.groups, image_strides(x.strides),
+            op.groups, inputs, made // op.groups, x.shape[1], image_strides(x.strides),
             image_strides(y.strides),
         )  # fmt: skip
     form = PRODUCT
@@ -79,7 +80,7 @@ def geometry(op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
         form = MINIMUM if op.input_nonnegative else DIRECT
     rows, (inputs, made) = x.shape[0], f.shape
     return Geometry(
-        form, 1, rows, 1, (1, 1), (1, 1), (1, 1), (0, 0), 1, inputs, made,
+        form, 1, rows, 1, (1, 1), (1, 1), (1, 1), (0, 0), 1, inputs, made, rows,
         (0, x.strides[0], 0), (0, y.strides[0], 0),
     )  # fmt: skip
 

@@ -10,7 +10,8 @@
 All three are one loop nest. Output channels are in the vector lanes; a tile of output pixels times
 vectors of channels stays in registers while the reduction runs, in f32, in one fixed order: blocks
 of CHANNEL_BLOCK input channels in sequence (all channels where there is one tap), within a block
-(i, j, k). The input carries its zero padding as a halo, so there are no borders.
+(i, j, k). The input carries its zero padding as a halo, so there are no borders; the minimum form leaves out
+kernel rows that a tile would read from padding alone.
 
     packed filter   f32[group][block][step][vectors * lanes]   steps in that order, zero-padded
     packed sums     f32[group][block][vectors * lanes]         minimum form: sum|f| in that order
@@ -174,7 +175,8 @@ class ContractionKernel(ForwardContraction):
         offsets = [r * sh * xh + c * sw * xw for r, c in pixels]
         block = e.add(e.mul(place.group, self.blocks), place.block)
         filters = e.at(f, e.mul(block, 4 * g.steps * self.width))
-        accumulators = self._emit_reduction(e, start, offsets, filters)
+        taps = self._row_taps(e, place.h, rows)
+        accumulators = self._emit_reduction(e, start, offsets, filters, taps)
 
         (yn, yh, yw) = g.y
         channel = e.mul(place.block, self.width)
@@ -214,8 +216,23 @@ class ContractionKernel(ForwardContraction):
         whole = e.less(block, last)
         return [(self.width, e.when(whole)), (partial, e.when(e.b.not_(whole)))]
 
+    def _row_taps(self, e: Emitter, h: Index, rows: int) -> tuple[Index, Index]:
+        """First and last + 1 of the kernel rows that some row of the tile reads inside the image.
+
+        In the minimum form a padded tap adds +0.0: leaving it out changes no bit. The other forms
+        keep all taps: |0 - f| counts, and 0 * f is NaN where f is not finite.
+        """
+        g = self.g
+        count, (stride, step) = g.kernel[0], (g.stride[0], g.dilation[0])
+        if g.form != MINIMUM or count == 1:
+            return 0, count
+        top = e.sub(e.mul(h, stride), g.pad[0])
+        above = e.maximum(e.sub(step - 1 - (rows - 1) * stride, top), 0)
+        within = e.maximum(e.sub(g.rows_in + step - 1, top), 0)
+        return e.div(above, step), e.minimum(e.div(within, step), count)
+
     def _emit_reduction(
-        self, e: Emitter, x: Any, offsets: list[int], filters: Any
+        self, e: Emitter, x: Any, offsets: list[int], filters: Any, taps: tuple[Index, Index]
     ) -> list[Register]:
         """Accumulators [pixel][vector] over channel blocks, each over (i, j, k) in order."""
         g, size = self.g, self.g.channel_block
@@ -225,19 +242,19 @@ class ContractionKernel(ForwardContraction):
 
         def over_blocks(b: Index, acc: list[Register]) -> Sequence[Register]:
             channels, packed = e.at(x, e.mul(b, 4 * size)), e.at(filters, e.mul(b, block_bytes))
-            return self._emit_block(e, channels, offsets, packed, size, acc)
+            return self._emit_block(e, channels, offsets, packed, size, taps, acc)
 
         accumulators = e.carry(0, whole, 1, accumulators, over_blocks)
         if g.inputs % size:
             rest_x, rest_f = e.at(x, 4 * whole * size), e.at(filters, whole * block_bytes)
             accumulators = self._emit_block(
-                e, rest_x, offsets, rest_f, g.inputs % size, accumulators
+                e, rest_x, offsets, rest_f, g.inputs % size, taps, accumulators
             )
         return accumulators
 
     def _emit_block(
         self, e: Emitter, x: Any, offsets: list[int], filters: Any, size: int,
-        accumulators: list[Register],
+        taps: tuple[Index, Index], accumulators: list[Register],
     ) -> list[Register]:  # fmt: skip
         """Adds the terms of `size` input channels, over (i, j, k) in order."""
         g, vectors, lanes = self.g, self.tile.vectors, self.target.lanes
@@ -270,7 +287,7 @@ class ContractionKernel(ForwardContraction):
 
             return e.carry(0, columns, 1, outer, over_columns)
 
-        return e.carry(0, g.kernel[0], 1, accumulators, over_rows)
+        return e.carry(*taps, 1, accumulators, over_rows)
 
     def _unroll(self, pixels: int, run: int) -> int:
         """Steps in one loop body: enough to hide the loop, few enough to stay in the code cache."""
