@@ -10,8 +10,8 @@
 All three are one loop nest. Output channels are in the vector lanes; a tile of output pixels times
 vectors of channels stays in registers while the reduction runs, in f32, in one fixed order: blocks
 of CHANNEL_BLOCK input channels in sequence (all channels where there is one tap), within a block
-(i, j, k). The input carries its zero padding as a halo, so there are no borders; the minimum form leaves out
-kernel rows that a tile would read from padding alone.
+(i, j, k). The input carries its zero padding as a halo, so there are no borders; the minimum form
+leaves out kernel rows that a tile would read from padding alone.
 
     packed filter   f32[group][block][step][vectors * lanes]   steps in that order, zero-padded
     packed sums     f32[group][block][vectors * lanes]         minimum form: sum|f| in that order
