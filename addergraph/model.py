@@ -380,7 +380,7 @@ class Model:
         from .summary import summary_text
 
         graph = self.graph(training=False)
-        return summary_text(graph, driver.findings(graph))
+        return summary_text(graph, driver.findings(graph), self._weights)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one safetensors file, atomically; StorageError where it cannot."""

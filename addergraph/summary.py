@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from .ir import Cost, Graph, Node, Parameter
+import numpy as np
+
+from .ir import Array, Cost, Graph, Node, Parameter
+from .ops.adder2d import Adder2d
 from .ops.full import Full
 
 
-def summary_text(graph: Graph, findings: Iterable[object]) -> str:
+def summary_text(
+    graph: Graph, findings: Iterable[object], weights: Mapping[str, Array] | None = None
+) -> str:
     """One row a node of an inference graph: shapes, parameters, arithmetic of one sample.
 
-    A parameter counts in the row of the first node that reads it. `findings` follow as warnings.
+    A parameter counts in the row of the first node that reads it. `weights`, where known, give the
+    share of an adder's taps above zero: behind a relu, the others need no work. `findings` follow
+    as warnings.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    columns = ("layer", "op", "output", "parameters", "additions", "multiplications")
+    columns = ("layer", "op", "output", "parameters", "additions", "multiplications", "taps > 0")
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, title=graph.name, title_justify="left")
     rows = _rows(graph)
     totals = [f"{sum(row[i] for _, row in rows):,}" for i in range(3)]
-    for name, footer in zip(columns, ["total", "", "", *totals], strict=True):
+    for name, footer in zip(columns, ["total", "", "", *totals, ""], strict=True):
         right = name in columns[3:]
         table.add_column(name, footer=footer, justify="right" if right else "left")
     for node, numbers in rows:
         shape = str(node.outputs[0].type)
-        table.add_row(node.name, node.op.name, shape, *(f"{n:,}" if n else "" for n in numbers))
+        shown = [f"{n:,}" if n else "" for n in numbers]
+        table.add_row(node.name, node.op.name, shape, *shown, _kept(node, weights or {}))
     console = Console(file=io.StringIO(), width=120, color_system=None, highlight=False)
     console.print(table)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
@@ -36,6 +44,13 @@ def summary_text(graph: Graph, findings: Iterable[object]) -> str:
     lines.append(f"{trainable:,} trainable and {fixed:,} fixed parameters; arithmetic a sample")
     lines += [f"warning: {finding}" for finding in findings]
     return "\n".join(lines).strip("\n")
+
+
+def _kept(node: Node, weights: Mapping[str, Array]) -> str:
+    """The share of an adder's filter above zero, as `48 %`."""
+    if not isinstance(node.op, Adder2d) or node.inputs[1].name not in weights:
+        return ""
+    return f"{100 * np.mean(weights[node.inputs[1].name] > 0):.0f} %"
 
 
 def _rows(graph: Graph) -> list[tuple[Node, tuple[int, int, int]]]:

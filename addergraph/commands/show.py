@@ -15,8 +15,8 @@ from .source import open_source
 
 def summary(file: str) -> None:
     """Prints the table of the network's layers."""
-    graph = open_source(file).graph
-    print(summary_text(graph, driver.findings(graph)))
+    source = open_source(file)
+    print(summary_text(source.graph, driver.findings(source.graph), source.weights))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import addergraph as ag
 from addergraph import Model, cli, layers, ops, zoo
 from addergraph.commands import show
 from addergraph.ir import Array
+from addergraph.summary import summary_text
 from addergraph.trace import Tensor
 
 ROOT = Path(__file__).parent.parent.parent
@@ -197,12 +198,20 @@ def test_train_refuses_before_it_works(
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_summary_of_a_network_by_name(shell: Shell, name: str) -> None:
     out = shell.ok("summary", name)
-    assert out == zoo.build(name).summary_text() + "\n"
+    model = zoo.build(name)
+    if "adder" in name:
+        assert "%" not in model.summary_text()  # no weights yet, and looking draws none
+        kept = np.mean(model.weights["adder1.f"] > 0)
+        assert f"{100 * kept:.0f} %" in out
+    assert model.weights
+    assert out == model.summary_text() + "\n"
 
 
 def test_summary_of_files(shell: Shell, model: Model) -> None:
     assert shell.ok("summary", "m.safetensors") == model.summary_text() + "\n"
-    assert shell.ok("summary", "net.ag") == model.summary_text() + "\n"
+    bare = shell.ok("summary", "net.ag")  # no numbers, so no share of taps above zero
+    assert "%" not in bare
+    assert bare == summary_text(model.graph(training=False), ()) + "\n"
 
 
 def test_inspect_shows_the_graph_before_and_after(shell: Shell, model: Model) -> None:
