@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test fuzz lint bench
+.PHONY: demo test fuzz drill lint bench
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
@@ -13,6 +13,9 @@ test: $(VENV)/.addergraph-test
 
 fuzz: $(VENV)/.addergraph-test
 	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz
+
+drill: $(VENV)/.addergraph-test
+	$(PY) -m tests.drill -j 2
 
 lint: $(VENV)/.addergraph-dev
 	$(PY) -m ruff check .

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .codegen.jit import Built, Program
     from .codegen.lowered import Lowered
     from .codegen.native import NativeLibrary
+    from .codegen.profile import Profile
     from .codegen.target import Target
     from .model import Model
     from .passes.ranges import Finding
@@ -229,6 +230,22 @@ def measure_peak(form: str = "product", target: str = "host") -> float:
     return peak.measure_peak(form, target_named(target))
 
 
+def profile(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    seconds: float = 2.0,
+) -> Profile:
+    """What each kernel takes inside the network and alone; see `codegen/profile.py`."""
+    from .codegen import profile as codegen
+    from .codegen.target import target_named
+
+    bound = graph if batch is None else graph.bind(batch)
+    return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
+
+
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
     """Loads an exported shared library, which runs native code: only load what you trust."""
     from .codegen.native import load
@@ -238,5 +255,5 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 __all__ = [
     "build", "census", "compile", "export", "findings", "grad", "load_native", "lower",
-    "measure_peak", "memory_plan_text", "optimize", "train_step_graph",
+    "measure_peak", "memory_plan_text", "optimize", "profile", "train_step_graph",
 ]  # fmt: skip

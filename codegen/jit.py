@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -16,17 +14,18 @@ import numpy as np
 from addergraph.errors import CodegenError, DataError, TargetError
 from addergraph.interpreter import bind_inputs, run_reference
 from addergraph.ir import Array
-from addergraph.state import State, aligned_bytes, bind_weights
+from addergraph.state import State, bind_weights
 
 from . import cache, llvm
 from .lowered import Lowered, ProgramFacts, WeightEntry, pack_weights
 from .module import emit_program
 from .target import runnable
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .aot import Exported
 
-FORMAT = 1  # of cached facts and of the calling convention: bump when either changes
+FORMAT = 2  # of cached facts and of the calling convention: bump when either changes
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,12 @@ class Program:
     state    the parameters of a program with updates, changed by each call; None otherwise
     threads  how many threads a call uses
 
-    A program without updates may be called from many Python threads at once. Calls of a program
-    with updates take turns. Floating-point modes are the caller's: flush-to-zero changes bits.
+    A program without updates may be called from many Python threads at once: the first call takes
+    the program's worker threads, one that finds them busy runs on its caller's thread alone. Calls
+    of a program with updates take turns. Worker threads are started by the first call that needs
+    them and end with the program, `close` or the process; idle ones sleep. A forked child starts
+    its own. Floating-point modes are the calling thread's, and a worker's those of the thread that
+    started it: flush-to-zero changes bits.
     """
 
     def __init__(
@@ -105,13 +108,16 @@ class Program:
         else:
             _require_layout(state, lowered)
             self.weights, self._weights = state.views, state.blob
-        self._loaded = llvm.LoadedObject(built.code, lowered.target)
-        pointers = [ctypes.c_void_p] * 3
-        integers = [ctypes.c_int64] * 3
-        self._run = ctypes.CFUNCTYPE(None, *pointers, *integers)(self._loaded.address("run"))
-        self._arenas: list[Array] = []
-        self._turn = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._workers = Workers(
+            llvm.LoadedObject(built.code, lowered.target),
+            threads,
+            self.arena_bytes,
+            shared=lowered.batched is None,
+        )
+
+    def close(self) -> None:
+        """Ends the worker threads, after the call that uses them. A later call starts new ones."""
+        self._workers.close()
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
         """New numbers for the parameters, without compiling again; copied.
@@ -157,52 +163,11 @@ class Program:
         io = (ctypes.c_void_p * (len(arrays) + len(outputs)))(
             *(a.ctypes.data for a in (*arrays, *outputs))
         )
-        samples = 1 if batch is None else batch
-        if self.built.lowered.batched is not None:
-            self._run_samples(io, samples)
-            return outputs
-        # Threads of one call share an arena and meet at barriers: two such calls must not
-        # compete for the same workers, and updates must not interleave.
-        with self._turn:
-            self._run_together(io)
+        # These weights are kept for the whole call: set_weights may come.
+        weights, samples = self._weights, 1 if batch is None else batch
+        in_turn = self.state is not None  # updates must not interleave
+        self._workers.run(io, weights.ctypes.data, samples, in_turn=in_turn)
         return outputs
-
-    def _run_samples(self, io: Any, samples: int) -> None:
-        """Each thread runs its share of the samples in an arena of its own."""
-        threads = max(1, min(self.threads, samples))
-        arenas = [self._take_arena() for _ in range(threads)]
-        weights = self._weights  # all threads take the same, and keep them: set_weights may come
-        self._on_threads(
-            [(io, weights, arena, samples, t, threads) for t, arena in enumerate(arenas)]
-        )
-        self._arenas.extend(arenas)
-
-    def _run_together(self, io: Any) -> None:
-        arena, weights = self._take_arena(), self._weights
-        self._on_threads([(io, weights, arena, 1, t, self.threads) for t in range(self.threads)])
-        self._arenas.append(arena)
-
-    def _on_threads(self, calls: list[tuple[Any, Array, Array, int, int, int]]) -> None:
-        waiting: list[Future[None]] = []
-        if self._pool is not None:
-            waiting = [self._pool.submit(self._enter, *call) for call in calls[1:]]
-        self._enter(*calls[0])
-        for future in waiting:
-            future.result()
-
-    def _enter(
-        self, io: Any, weights: Array, arena: Array, samples: int, thread: int, threads: int
-    ) -> None:
-        self._run(io, weights.ctypes.data, arena.ctypes.data, samples, thread, threads)
-
-    def _take_arena(self) -> Array:
-        try:
-            return self._arenas.pop()
-        except IndexError:
-            arena = aligned_bytes(self.arena_bytes)
-            # The barrier's third word: what a long wait calls. The GIL is not held in there.
-            arena[8:16].view(np.uint64)[0] = _sched_yield()
-            return arena
 
 
 def _require_layout(state: State, lowered: Lowered) -> None:
@@ -215,11 +180,3 @@ def _require_layout(state: State, lowered: Lowered) -> None:
                 f'the state for graph "{lowered.source.name}" does not fit: its parameter number '
                 f"{number} is {ours}, expected {theirs}; make it with State(graph.parameters)"
             )
-
-
-def _sched_yield() -> int:
-    """Address of the C library's sched_yield, or 0 (spin on) where there is none."""
-    try:
-        return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
-    except (OSError, AttributeError):
-        return 0

@@ -4,13 +4,14 @@
     @body(io, weights, arena, thread, threads)    every kernel in graph order, a barrier after each
     @run(io, weights, arena, n, thread, threads)
     @run_part(io, weights, arena, thread, threads)
+    @work, @lead, @dismiss                        `run` for threads that stay: see entry_threads.py
 
 `io` points at pointers: the graph's inputs, then its outputs. In a program whose batch is open, the
 body computes one sample; `run` gives each thread a share of n samples and each thread brings its
 own arena; `run_part` splits the inside of one sample and all threads share one arena. In a bound
 program both do the latter, and n is ignored. The caller brings the threads. The arena's first 64
 bytes are the barrier's: arrived count, generation, and a nullable `void relax(void)` that a long
-wait calls.
+wait calls (waiting.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from addergraph.ir import Node, Value
 from addergraph.plan import Placement, align
 
 from .builder import I32, I64, POINTER, Emitter
+from .entry_threads import THREAD_ENTRIES, emit_thread_entries
 from .kernels import Call, Kernel, Operand, kernel_for
 from .kernels.movement import CopyKernel, emit_zero_halo
 from .lowered import (
@@ -36,19 +38,9 @@ from .lowered import (
     planned_call,
 )
 from .target import Target
+from .waiting import emit_wait
 
 VOID = ir.VoidType()
-SPINS = 256  # polls of the barrier before `relax` is called: about ten microseconds
-
-
-class _Callee:
-    """A pointer seen as a `void ()` function, since opaque pointers do not know what they call."""
-
-    function_type = ir.FunctionType(ir.VoidType(), [])
-
-    def __init__(self, pointer: Any) -> None:
-        self.type = pointer.type
-        self.get_reference = pointer.get_reference
 
 
 class ModuleEmitter:
@@ -149,31 +141,10 @@ class ModuleEmitter:
             b.atomic_rmw("xchg", state, ir.Constant(I32, 0), "monotonic")
             b.atomic_rmw("add", generation, one, "release")
             b.ret_void()
-        self._emit_spin(e, generation, seen, e.at(state, 8))
+        relax = b.load(e.at(state, 8), typ=POINTER, align=8)
+        emit_wait(e, generation, seen, relax)
         b.ret_void()
         return function
-
-    def _emit_spin(self, e: Emitter, generation: Any, seen: Any, relax_slot: Any) -> None:
-        b = e.b
-        spin = e.function.append_basic_block("spin")
-        done = e.function.append_basic_block("passed")
-        entry = b.block
-        b.branch(spin)
-        b.position_at_end(spin)
-        polls = b.phi(I32)
-        polls.add_incoming(ir.Constant(I32, 0), entry)
-        if self.target.triple.startswith("x86_64"):
-            b.call(e.intrinsic("llvm.x86.sse2.pause", ir.VoidType(), []), [])
-        more = b.add(polls, ir.Constant(I32, 1))
-        relax = b.load(relax_slot, typ=POINTER, align=8)
-        tired = b.icmp_signed(">", more, ir.Constant(I32, SPINS))
-        callable_ = b.icmp_unsigned("!=", relax, ir.Constant(POINTER, None))
-        with b.if_then(b.and_(tired, callable_)):
-            b.call(_Callee(relax), [])
-        moved = b.icmp_signed("!=", b.load_atomic(generation, "acquire", 4, typ=I32), seen)
-        polls.add_incoming(more, b.block)
-        b.cbranch(moved, done, spin)
-        b.position_at_end(done)
 
 
 # -- whole programs ------------------------------------------------------------------------------
@@ -298,13 +269,14 @@ def emit_program(lowered: Lowered) -> tuple[Any, ProgramFacts]:
     graph, batched = lowered.main, lowered.batched
     made = ModuleEmitter(graph.name, lowered.target)
     run, run_part = made.unique("run"), made.unique("run_part")
+    threaded = [made.unique(name) for name in THREAD_ENTRIES]
     body, facts = emit_body(made, lowered)
     _emit_run_part(made, body, run_part)
     steps = None
     if batched is not None:
         ends = (*graph.inputs, *graph.outputs)
         steps = [v.type.nbytes if b else 0 for v, b in zip(ends, batched, strict=True)]
-    _emit_run(made, body, run, steps)
+    emit_thread_entries(made, threaded, _emit_run(made, body, run, steps))
     return made.module, facts
 
 
@@ -324,7 +296,7 @@ def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:
     e.b.ret_void()
 
 
-def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None) -> None:
+def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None) -> Any:
     """`steps`: bytes by which each io pointer advances per sample; None for a bound program."""
     types = [POINTER, POINTER, POINTER, I64, I64, I64]
     function = made.function(name, types, exported=True)
@@ -333,7 +305,7 @@ def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None
     if steps is None:
         e.b.call(body, [io, weights, arena, arena, e_thread, e_threads])
         e.b.ret_void()
-        return
+        return function
     local = e.b.alloca(POINTER, size=ir.Constant(I64, len(steps)))
     e.thread, e.threads = e_thread, e_threads
     low = e.div(e.mul(n, e_thread), e_threads)
@@ -345,6 +317,7 @@ def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None
         alone = [e.index(0), e.index(1)]
         e.b.call(body, [local, weights, arena, arena, *alone])
     e.b.ret_void()
+    return function
 
 
 def standalone(call: Call, kernel: Kernel | None = None) -> str:

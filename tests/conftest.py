@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _COMMON = settings(
     deadline=None,  # the machine may be busy
@@ -14,6 +14,10 @@ _COMMON = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.register_profile("test", _COMMON, derandomize=True)
+# A planted bug has to be found, not to be shown in its smallest form.
+settings.register_profile(
+    "drill", _COMMON, derandomize=True, phases=[Phase.explicit, Phase.generate]
+)
 settings.register_profile("fuzz", _COMMON, max_examples=1000, print_blob=True)
 settings.load_profile("fuzz" if os.environ.get("AG_FUZZ") else "test")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,19 @@ from ..interpreter import run_reference
 from ..ir import CONTRACTION, Array, Graph
 from ..training.loop import thread_count
 from ..types import TensorType, f32
+from .bench_layers import LayerBench, bench_layers
 from .source import open_source
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The options of the command."""
+    """The options of the command, for a network.
+
+    batch  None: 64 images a call, or one for a profile
+    """
 
     weights: str | None
-    batch: int
+    batch: int | None
     threads: int | None
     seconds: float
     target: str
@@ -40,16 +45,34 @@ class _Row:
     best: float
 
 
+def run(
+    file: str | None, layers: bool, profile: bool, only: str | None, peers: bool,
+    json: str | None, markdown: str | None, plot: str | None, **of_network: Any,
+) -> bool:  # fmt: skip
+    """The command; False where what it measured cannot be. DataError for options that do not go
+    together."""
+    options = Bench(**of_network)
+    if layers:
+        unused = (file, options.weights, options.batch, options.threads, profile or None)
+        if unused != (None,) * len(unused):
+            raise DataError(
+                "--layers times layers of its own, in batches of 1 and 16, on one thread: leave "
+                "out FILE, --weights, --batch, --threads and --profile"
+            )
+        chosen = LayerBench(
+            options.target, options.seconds, peers, only or "", json, markdown, plot
+        )
+        return bench_layers(chosen)
+    if (only, json, markdown, plot) != (None,) * 4:
+        raise DataError("--only, --json, --markdown and --plot go with --layers")
+    (bench_profile if profile else bench)(file or "small-adder", options)
+    return True
+
+
 def bench(file: str, options: Bench) -> None:
     """Prints what an image takes in NumPy and natively, beside the measured peak."""
-    source = open_source(file, options.weights)
-    if source.graph.updates:
-        raise DataError(f'graph "{source.graph.name}" updates parameters; bench its forward graph')
-    numbers, note = source.some_weights()
-    if note:
-        print(note)
-    graph = source.graph
-    images = options.batch if graph.is_open else 1
+    graph, numbers = _opened(file, options.weights)
+    images = (options.batch or 64) if graph.is_open else 1
     bound = graph.bind(images) if graph.is_open else graph
     rng = np.random.default_rng(0)
     arrays = [_drawn(rng, v.type) for v in bound.inputs]
@@ -72,6 +95,47 @@ def bench(file: str, options: Bench) -> None:
         f"multiply-add peak {peak:.1f} G terms/s a core"
     )
     _print_table(rows, images, _terms(bound) / images, peak)
+
+
+def bench_profile(file: str, options: Bench) -> None:
+    """Prints what each kernel takes inside the network, beside its time alone."""
+    graph, numbers = _opened(file, options.weights)
+    batch = options.batch if graph.is_open else None
+    if graph.is_open and not graph.per_sample:
+        batch = batch or 1
+    found = driver.profile(
+        graph, numbers, batch=batch, target=options.target, seconds=options.seconds
+    )
+    inside, alone = (sum(getattr(k, what) for k in found.kernels) for what in ("inside", "alone"))
+    nodes = max((len(k.node) for k in found.kernels), default=0)
+    symbols = max((len(k.symbol) for k in found.kernels), default=0)
+    images = f"batch {batch}" if batch else "one image"
+    print(f"{graph.name}, {images}, one thread; a kernel's best time, in the network and alone")
+    print(
+        f"{'node':<{nodes}}  {'kernel':<{symbols}}  {'us':>9} {'share':>7} {'alone us':>9} "
+        f"{'G terms/s':>10}"
+    )
+    for k in found.kernels:
+        rate = f"{k.terms / k.inside / 1e9:.2f}" if k.terms else ""
+        print(
+            f"{k.node:<{nodes}}  {k.symbol:<{symbols}}  {1e6 * k.inside:>9.2f} "
+            f"{100 * k.inside / inside:>5.1f} % {1e6 * k.alone:>9.2f} {rate:>10}".rstrip()
+        )
+    print(
+        f"sum {1e6 * inside:.2f} us in the network, {1e6 * alone:.2f} us alone "
+        f"({inside / alone:.2f} times); the fastest whole run took {1e6 * found.seconds:.2f} us"
+    )
+
+
+def _opened(file: str, weights: str | None) -> tuple[Graph, Mapping[str, Array]]:
+    """The network and its numbers, drawn where there are none."""
+    source = open_source(file, weights)
+    if source.graph.updates:
+        raise DataError(f'graph "{source.graph.name}" updates parameters; bench its forward graph')
+    numbers, note = source.some_weights()
+    if note:
+        print(note)
+    return source.graph, numbers
 
 
 def _drawn(rng: np.random.Generator, type: TensorType) -> Array:

@@ -43,6 +43,10 @@ LAYERS = {
     "strided": Layer((2, 8, 9, 4), (2, 2, 4, 16), stride=(2, 3)),
     "stride_beyond_kernel": Layer((2, 7, 8, 2), (2, 1, 2, 7), stride=(3, 5)),
     "dilated": Layer((1, 8, 9, 4), (3, 2, 4, 8), padding=(2, 0, 0, 3), dilation=(2, 3)),
+    # dX takes every tap of some rows and none of others where stride and dilation share a factor.
+    "strided_dilated": Layer(
+        (2, 9, 11, 3), (3, 2, 3, 4), stride=(2, 4), padding=(1, 2, 3, 0), dilation=(2, 6)
+    ),
     "grouped": Layer((1, 6, 7, 6), (3, 3, 2, 9), padding=(1, 1, 1, 1), groups=3),
     "grouped_blocks": Layer((2, 3, 3, 4), (2, 2, 2, 74), groups=2),
     "depthwise": Layer((1, 5, 4, 5), (3, 3, 1, 5), padding=(1, 1, 1, 1), groups=5),

@@ -88,6 +88,21 @@ def test_any_data_rounds_once_and_bits_depend_on_nothing_but_the_shape(
     assert ulps(results[0], op.reference(x)[0]) <= 1
 
 
+@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize(("shape", "axes"), LONG, ids=str)
+def test_sums_that_cancel_have_the_same_bits_for_any_threads(
+    shape: tuple[int, ...], axes: tuple[int, ...], target: str
+) -> None:
+    """Magnitudes beyond the 53 bits of the partial sums: there, their order shows in the result."""
+    rng = np.random.default_rng(6)
+    x = (rng.normal(0, 1, shape) * 10.0 ** rng.uniform(-9, 9, shape)).astype(np.float32)
+    x[(x.shape[0] + 1) // 2 :] = -np.sort(x[: x.shape[0] // 2], 0)[::-1]
+    op = ReduceSum(axes)
+    (first,) = run_call(op, [x], target=target)
+    for threads in (2, 3):
+        assert same_bits(run_call(op, [x], target=target, threads=threads)[0], first)
+
+
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 def test_nan_infinities_and_zeros(target: str, threads: int) -> None:
     x = np.array(
@@ -120,7 +135,7 @@ def test_statistics_survive_a_mean_far_above_the_spread(
     shape: tuple[int, ...], target: str, threads: int
 ) -> None:
     rng = np.random.default_rng(3)
-    for mean in (0.0, 1500.0):
+    for mean in (0.0, 1500.0, 1e5):  # from 4096 on, a mean rounded to f32 would show
         x = rng.normal(mean, 1, shape).astype(np.float32)
         op, halos = BatchNormStatistics(), {0: Halo(1, 0, 2, 0)} if len(shape) == 4 else None
         found = run_call(op, [x], target=target, threads=threads, halos=halos)

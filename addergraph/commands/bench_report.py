@@ -1,0 +1,282 @@
+"""What `bench --layers` found, as text, JSON, Markdown and a roofline plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .bench_timing import Layer, Timing
+
+LEFT = (0, 1, 10)  # columns of words: layer, kernel, best convolution
+FILTERS = {"half": "filters from N(0,1): half of the taps above zero", "all": "all taps above zero"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, batch and kind of filters.
+
+    terms     of the layer; executed: those that the kernel computes
+    nbytes    input, packed filter and output, each once
+    peak      G terms/s of a core, measured between the layer's runs: integer min and add, what the
+              kernels execute
+    peers     convolutions of the same shape
+    """
+
+    layer: Layer
+    batch: int
+    filters: str
+    kernel: str
+    timing: Timing
+    terms: int
+    executed: int
+    nbytes: int
+    peak: float
+    peers: Mapping[str, Timing]
+
+    @property
+    def rate(self) -> float:
+        """G terms/s of the layer."""
+        return self.terms / self.timing.best / 1e9
+
+    @property
+    def executed_rate(self) -> float:
+        return self.executed / self.timing.best / 1e9
+
+    @property
+    def share(self) -> float:
+        """Of the peak, counting executed terms only."""
+        return self.executed_rate / self.peak
+
+    @property
+    def peer(self) -> str:
+        """The fastest peer, by its best time."""
+        return min(self.peers, key=lambda name: self.peers[name].best)
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as the fastest peer, both at their best."""
+        return self.peers[self.peer].best / self.timing.best
+
+    @property
+    def median_ratio(self) -> float:
+        return min(t.median for t in self.peers.values()) / self.timing.median
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run.
+
+    product  the peak of multiply-adds, in G terms/s of a core
+    hold     the instruction set that the peers are held to
+    """
+
+    target: str
+    machine: str
+    product: float
+    peers: Sequence[str]
+    hold: str | None
+    rows: tuple[Row, ...]
+
+    @property
+    def plausible(self) -> bool:
+        return all(0 < row.share <= 1 for row in self.rows)
+
+    def text(self) -> str:
+        lines = [f"{self.machine}; {time.strftime('%Y-%m-%d')}", *self.facts()]
+        for title, cells, summary in self.tables():
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            lines += ["", title]
+            for cell in cells:
+                lines.append(
+                    "  ".join(
+                        c.ljust(w) if i in LEFT else c.rjust(w)
+                        for i, (c, w) in enumerate(zip(cell, widths, strict=True))
+                    ).rstrip()
+                )
+            lines += summary
+        if not self.plausible:
+            lines += ["", "FAILED: a share of the peak is not between 0 and 1; measure again"]
+        return "\n".join(lines) + "\n"
+
+    def facts(self) -> list[str]:
+        """What holds for all tables."""
+        names = ", ".join(self.peers) or "none"
+        peaks = [row.peak for row in self.rows]
+        held = f", held to {self.hold}; ONNX Runtime cannot be" if self.hold else ""
+        return [
+            f"{self.target}, one thread; peak {min(peaks):.1f} to {max(peaks):.1f} G terms/s "
+            f"(integer min, add), {self.product:.1f} (multiply-add); peers: {names}{held}.",
+            "A rate counts all terms of the layer, a share of the peak those executed; times are "
+            "the best, in slopes over several layers.",
+        ]
+
+    def tables(self) -> Iterator[tuple[str, list[list[str]], list[str]]]:
+        """Title, cells with their heads, and the lines under the table, of each batch and kind of
+        filters."""
+        for batch in sorted({row.batch for row in self.rows}):
+            for filters, what in FILTERS.items():
+                rows = [r for r in self.rows if (r.batch, r.filters) == (batch, filters)]
+                if rows:
+                    yield f"batch {batch}, {what}", self._cells(rows), self._summary(rows)
+
+    def _cells(self, rows: Sequence[Row]) -> list[list[str]]:
+        head = ["layer", "kernel", "us", "G terms/s", "executed", "of peak", "kB moved"]
+        if self.peers:
+            head += ["ratio", "median", "peer us", "best convolution"]
+        return [head, *(self._cell(row) for row in rows)]
+
+    def _cell(self, row: Row) -> list[str]:
+        cell = [
+            str(row.layer), row.kernel, f"{1e6 * row.timing.best:.1f}", f"{row.rate:.1f}",
+            f"{row.executed_rate:.1f}", f"{row.share:.2f}", f"{row.nbytes / 1e3:.0f}",
+        ]  # fmt: skip
+        if row.peers:
+            cell += [f"{row.ratio:.2f}", f"{row.median_ratio:.2f}"]
+            cell += [f"{1e6 * row.peers[row.peer].best:.1f}", row.peer]
+        return cell
+
+    def _summary(self, rows: Sequence[Row]) -> list[str]:
+        shares = [row.share for row in rows]
+        lines = [
+            f"of peak: {geometric_mean(shares):.3f} in the geometric mean, {min(shares):.3f} at "
+            "least"
+        ]
+        wide = [r.share for r in rows if min(r.layer.inputs, r.layer.outputs) >= 64]
+        if wide:
+            lines[0] += f", {min(wide):.3f} where inputs and outputs are 64 or more"
+        if self.peers:
+            ratios = [row.ratio for row in rows]
+            lines.append(
+                f"ratio to the best convolution: {geometric_mean(ratios):.3f} in the geometric "
+                f"mean, {min(ratios):.3f} at least"
+            )
+        return lines
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of positive numbers; of none: 1."""
+    if min(values, default=1.0) <= 0:  # a slope that the machine's noise turned around
+        return 0.0
+    return math.exp(sum(map(math.log, values)) / max(1, len(values)))
+
+
+def write_json(report: Report, file: str) -> None:
+    """Everything measured; seconds, bytes, G terms/s. DataError when the file cannot be written."""
+    rows = [
+        {
+            **asdict(row), "g_terms_per_second": row.rate, "share_of_peak": row.share,
+            "ratio": row.ratio if row.peers else None,
+            "median_ratio": row.median_ratio if row.peers else None,
+        }
+        for row in report.rows
+    ]  # fmt: skip
+    everything = {**asdict(report), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    _write(file, json.dumps(everything, indent=1) + "\n")
+
+
+def write_markdown(report: Report, file: str, command: str) -> None:
+    """The tables for documentation, in the place of the target's former ones or at the file's end.
+
+    DataError when the file cannot be read or written.
+    """
+    begin, end = (f"<!-- {what} of layers, {report.target} -->" for what in ("begin", "end"))
+    lines = [
+        begin, f"## Layers, {report.target}, {time.strftime('%Y-%m-%d')}", "",
+        f"Machine: {report.machine}.", "", " ".join(report.facts()), "", f"    {command}", "",
+    ]  # fmt: skip
+    for title, cells, summary in report.tables():
+        head, *rest = cells
+        rule = ["---" if i in LEFT else "---:" for i in range(len(head))]
+        lines += [f"### {title[0].upper()}{title[1:]}", ""]
+        lines += [f"| {' | '.join(cell)} |" for cell in (head, rule, *rest)]
+        lines += ["", *(f"* {line}" for line in summary), ""]
+    section = "\n".join([*lines, end])
+    try:
+        before = Path(file).read_text() if Path(file).exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'cannot read "{file}": {error}') from None
+    head_text, found, rest_text = before.partition(begin)
+    if found:
+        _, found, rest_text = rest_text.partition(end)
+    if found:
+        _write(file, head_text + section + rest_text)
+    else:
+        _write(file, before + ("\n" if before else "") + section + "\n")
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text)
+    except OSError as error:
+        raise DataError(f'cannot write "{file}": {error.strerror}') from None
+
+
+def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> None:
+    """The roofline: executed G terms/s over executed terms per byte moved, and for sparse kernels
+    the layer's own terms as well. DataError without matplotlib.
+
+    bandwidths  measured GB/s by the name of the memory
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise DataError("a plot needs matplotlib: pip install addergraph[plot]") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    _draw_roof(axes, report, bandwidths)
+    _draw_rows(axes, report)
+    axes.set(
+        xscale="log", yscale="log", xlabel="executed terms per byte moved", ylabel="G terms/s",
+        title=f"Adder layers of ResNet-20 and ResNet-18, {report.target}, one thread\n"
+        f"{report.machine}",
+    )  # fmt: skip
+    axes.grid(which="both", alpha=0.2)
+    axes.legend(loc="lower right", fontsize="small")
+    try:
+        figure.savefig(file, dpi=120)
+    except (OSError, ValueError) as error:
+        raise DataError(f'cannot write the plot "{file}": {error}') from None
+    finally:
+        pyplot.close(figure)
+
+
+def _draw_roof(axes: Any, report: Report, bandwidths: Mapping[str, float]) -> None:
+    peak = max(row.peak for row in report.rows)
+    densities = [row.executed / row.nbytes for row in report.rows]
+    low, high = min(densities) / 4, max(densities) * 2
+    for (where, bandwidth), style in zip(bandwidths.items(), ("-", "--", ":"), strict=False):
+        ends = [low, min(high, peak / bandwidth)]
+        if ends[0] < ends[1]:
+            label = f"{where}, {bandwidth:.0f} GB/s"
+            axes.plot(ends, [bandwidth * x for x in ends], "k", ls=style, lw=1, label=label)
+    label = f"peak, {peak:.0f} G terms/s"
+    axes.plot([low, high], [peak] * 2, "r", lw=1.2, label=label)
+
+
+def _draw_rows(axes: Any, report: Report) -> None:
+    for batch, marker in zip(sorted({r.batch for r in report.rows}), "os^v", strict=False):
+        for what, color in (("dense", "tab:blue"), ("sparse", "tab:orange")):
+            rows = [
+                r for r in report.rows
+                if r.batch == batch and (r.executed < r.terms) == (what == "sparse")
+            ]  # fmt: skip
+            if not rows:
+                continue
+            x = [r.executed / r.nbytes for r in rows]
+            label = f"{what}, batch {batch}"
+            axes.scatter(
+                x, [r.executed_rate for r in rows], marker=marker, c=color, s=26, label=label
+            )
+            if what == "sparse":
+                axes.scatter(
+                    x, [r.rate for r in rows], marker=marker, facecolors="none",
+                    edgecolors=color, s=26, label=f"{label}: terms of the layer",
+                )  # fmt: skip

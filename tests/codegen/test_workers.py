@@ -1,0 +1,338 @@
+"""Worker threads: the same bits, few microseconds, no thread left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from addergraph import driver
+from addergraph.codegen.entry_threads import SIGNAL_BYTES, SLOT_BYTES, SLOTS, control_bytes
+from addergraph.errors import CodegenError
+from addergraph.interpreter import run_reference
+from addergraph.ir import Array
+from addergraph.text import parse
+
+OPEN = parse(
+    """graph open(%x: f32[N,6]) params(%f: f32[6,5]) {
+      %y = adder_dense(%x, %f) : f32[N,5]
+      %z = relu(%y) : f32[N,5]
+      return %y, %z
+    }"""
+)
+BOUND = OPEN.bind(9)
+STEP = parse(
+    """graph step(%x: f32[8,4]) params(%w: f32[4,3], %count: f32[]) {
+      %y = dense(%x, %w) : f32[8,3]
+      %s = reduce_sum(%y) axes=(0) : f32[3]
+      %v = sub(%w, %s) : f32[4,3]
+      %one = full() value=1 : f32[]
+      %more = add(%count, %one) : f32[]
+      update %w <- %v
+      update %count <- %more
+      return %y
+    }"""
+)
+WEIGHTS = {"f": np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)}
+Program = Any
+
+
+def open_program(threads: int) -> Program:
+    return driver.compile(OPEN, weights=WEIGHTS, threads=threads)
+
+
+def bound_program(threads: int) -> Program:
+    return driver.compile(BOUND, weights=WEIGHTS, threads=threads)
+
+
+def step_program(threads: int) -> Program:
+    start = {"w": np.zeros((4, 3), np.float32), "count": np.zeros((), np.float32)}
+    return driver.compile(STEP, weights=start, threads=threads)
+
+
+def samples(count: int = 9) -> Array:
+    return np.random.default_rng(2).normal(size=(count, 6)).astype(np.float32)
+
+
+def workers() -> int:
+    return sum(t.name.startswith("addergraph-") for t in threading.enumerate())
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.002)
+    return condition()
+
+
+def bits(outputs: tuple[Array, ...]) -> bytes:
+    return b"".join(a.tobytes() for a in outputs)
+
+
+@pytest.fixture(autouse=True)
+def no_leak() -> Any:
+    """Every test ends with no more threads of this process than it began with."""
+    gc.collect()
+    before = len(os.listdir("/proc/self/task"))
+    yield
+    gc.collect()
+    assert eventually(lambda: len(os.listdir("/proc/self/task")) <= before)
+
+
+# -- bits ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [open_program, bound_program])
+def test_bits_do_not_depend_on_threads(make: Callable[[int], Program]) -> None:
+    expected = bits(make(1).run([samples()]))
+    for threads in (2, 3, 7):
+        program = make(threads)
+        assert all(bits(program.run([samples()])) == expected for _ in range(20))
+
+
+def test_training_has_the_same_bits_on_any_number_of_threads() -> None:
+    x = np.random.default_rng(3).normal(size=(8, 4)).astype(np.float32)
+    found = set()
+    for threads in (1, 2, 3, 7):
+        program = step_program(threads)
+        outputs = [program(x / 64).tobytes() for _ in range(10)]
+        found.add((*outputs, program.state.views["w"].tobytes()))
+    assert len(found) == 1
+
+
+def test_a_changing_batch_changes_who_takes_part() -> None:
+    """Threads without a share sit calls out and still join the next."""
+    program = open_program(4)
+    for count in (1, 4, 2, 9, 0, 3, 1, 2, 64, 3, 4, 2) * 10:
+        expected = run_reference(OPEN, [samples(count)], WEIGHTS)[0]
+        np.testing.assert_array_equal(program.run([samples(count)])[1] > 0, expected[1] > 0)
+        np.testing.assert_allclose(program.run([samples(count)])[0], expected[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [open_program, bound_program])
+def test_ten_thousand_calls_in_a_row(make: Callable[[int], Program]) -> None:
+    program, x = make(2), samples()
+    expected = bits(program.run([x]))
+    assert all(bits(program.run([x])) == expected for _ in range(10_000))
+
+
+def test_calls_between_pauses_find_workers_in_every_state() -> None:
+    """Polling, yielding, about to park and parked."""
+    program, x = bound_program(3), samples()
+    expected = bits(program.run([x]))
+    for turn in range(400):
+        time.sleep((turn % 40) * 5e-5)
+        assert bits(program.run([x])) == expected
+
+
+# -- callers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [open_program, bound_program])
+def test_many_python_threads_call_one_program(make: Callable[[int], Program]) -> None:
+    program = make(3)
+    inputs = [samples() + k for k in range(6)]
+    expected = [bits(program.run([x])) for x in inputs]
+
+    def work(k: int) -> bool:
+        return all(bits(program.run([inputs[k]])) == expected[k] for _ in range(200))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+def test_a_call_that_finds_the_workers_busy_runs_alone() -> None:
+    program, x = bound_program(2), samples()
+    expected = bits(program.run([x]))
+    with program._workers._turn:  # as a call on another thread holds it
+        assert bits(program.run([x])) == expected
+    assert program._workers._turn.acquire(blocking=False)
+    program._workers._turn.release()
+
+
+def test_updates_take_turns() -> None:
+    program, x = step_program(2), np.zeros((8, 4), np.float32)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: [program(x) for _ in range(100)], range(4)))
+    assert program.state.views["count"] == 400
+
+
+def test_errors_and_interrupts_between_calls_leave_the_workers_usable() -> None:
+    program, x = bound_program(2), samples()
+    expected = bits(program.run([x]))
+    for _ in range(5):
+        with pytest.raises(AssertionError):
+            assert not bits(program.run([x]))
+        with pytest.raises(KeyboardInterrupt):
+            program.run([x])
+            signal.raise_signal(signal.SIGINT)
+        assert bits(program.run([x])) == expected
+
+
+def test_interrupts_during_calls_arrive_after_them() -> None:
+    """A timer interrupts hundreds of calls anywhere; the program survives all of it."""
+    program, x = step_program(2), np.zeros((8, 4), np.float32)
+    caught = 0
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for turn in range(50):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-4 + 1e-5 * turn)
+                while True:
+                    program(x)
+            except KeyboardInterrupt:
+                caught += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    count = float(program.state.views["count"])
+    program(x)
+    assert caught == 50 and program.state.views["count"] == count + 1
+
+
+# -- lives of threads ----------------------------------------------------------------------------
+
+
+def test_threads_start_with_the_first_call_that_needs_them() -> None:
+    before = workers()
+    program = open_program(3)
+    program.run([samples(1)])
+    assert workers() == before
+    program.run([samples(2)])
+    assert workers() == before + 2
+
+
+def test_close_ends_the_threads_and_a_later_call_starts_new_ones() -> None:
+    before, program = workers(), bound_program(3)
+    program.close()
+    expected = bits(program.run([samples()]))
+    for _ in range(3):
+        program.close()
+        program.close()
+        assert workers() == before
+        assert bits(program.run([samples()])) == expected
+        assert workers() == before + 2
+
+
+def test_two_hundred_programs_leave_no_thread() -> None:
+    before = workers()
+    for turn in range(200):
+        program = bound_program(3)
+        program.run([samples()])
+        if turn % 4 == 0:
+            program.cycle = [program]  # collected by the garbage collector alone
+    del program
+    gc.collect()
+    assert eventually(lambda: workers() == before)
+
+
+def test_idle_workers_cost_nothing() -> None:
+    programs = [bound_program(7), open_program(3)]
+    for program in programs:
+        program.run([samples()])
+    time.sleep(0.1)
+    start = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - start < 0.02
+    assert len({bits(p.run([samples()])) for p in programs}) == 1
+
+
+def test_a_system_without_threads_to_give_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    original = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        original(thread)
+
+    program = bound_program(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(CodegenError, match="does not start 2 more threads"):
+            program.run([samples()])
+    started[0].join(20)
+    assert not started[0].is_alive()
+    assert bits(program.run([samples()])) == bits(bound_program(1).run([samples()]))
+
+
+@pytest.mark.parametrize("missing", ["sem_init", "sched_yield"])
+def test_a_c_library_without_semaphores_or_yield(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from addergraph.codegen import workers as module
+
+    original = module._libc
+    monkeypatch.setattr(module, "_libc", lambda name: 0 if name == missing else original(name))
+    program = bound_program(2)
+    expected = bits(bound_program(1).run([samples()]))
+    for pause in (0, 0.01, 0):
+        time.sleep(pause)
+        assert bits(program.run([samples()])) == expected
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [open_program, bound_program])
+def test_a_forked_child_starts_its_own_threads(make: Callable[[int], Program]) -> None:
+    program, x = make(2), samples()
+    expected = bits(program.run([x]))
+    with program._workers._turn:  # another thread's call, at the worst moment for a fork
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a child that hangs dies of it
+            os._exit(0 if bits(program.run([x])) == expected and _alive(program) else 1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    assert bits(program.run([x])) == expected
+
+
+def _alive(program: Program) -> bool:
+    tasks = len(os.listdir("/proc/self/task"))
+    program.close()
+    return tasks == 2
+
+
+EXITS = {
+    "plain": "",
+    "in a cycle": "program.cycle = [program]",
+    "in a thread": "import threading; threading.Thread(target=lambda: program.run([x])).start()",
+    "at exit": "import atexit; atexit.register(lambda: print(program.run([x])[0].shape))",
+    "by exception": "raise SystemExit(0)",
+}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_the_interpreter_ends_at_once(how: str) -> None:
+    script = (
+        "import numpy as np\nfrom addergraph import driver\nfrom addergraph.text import parse\n"
+        f"program = driver.compile(parse('''{BOUND}'''), threads=3,\n"
+        "    weights={'f': np.ones((6, 5), np.float32)})\n"
+        f"x = np.ones((9, 6), np.float32)\nprogram.run([x])\n{EXITS[how]}\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert made.returncode == 0 and not made.stderr
+    assert made.stdout == ("(9, 5)\n" if how == "at exit" else "")
+
+
+def test_no_two_threads_write_one_cache_line() -> None:
+    assert SLOTS % 64 == SLOT_BYTES % 64 == 0 and SIGNAL_BYTES >= 32
+    assert control_bytes(3) == SLOTS + 3 * SLOT_BYTES

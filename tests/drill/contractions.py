@@ -1,0 +1,260 @@
+"""Planted bugs in the contraction kernels: dense, sparse, and their gradients."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+KERNELS = "codegen/kernels"
+DENSE, FORWARD = f"{KERNELS}/contraction.py", f"{KERNELS}/_forward.py"
+SUMS, LISTS = f"{KERNELS}/_sums.py", f"{KERNELS}/_sparse_lists.py"
+BATCH, TILE = f"{KERNELS}/sparse_adder_batch.py", f"{KERNELS}/_sparse_tile.py"
+GRAD_FILTER = f"{KERNELS}/contraction_grad_filter.py"
+GRAD_INPUT = f"{KERNELS}/contraction_grad_input.py"
+
+
+def layers(*cases: str) -> tuple[str, ...]:
+    name = "test_layers_have_the_bits_of_the_reference_on_exact_data"
+    return tests_of("codegen/kernels/test_contraction.py", *(f"{name}[{c}]" for c in cases))
+
+
+def dense(*names: str) -> tuple[str, ...]:
+    return tests_of("codegen/kernels/test_contraction.py", *names)
+
+
+def sparse(*cases: str) -> tuple[str, ...]:
+    name = "test_exact_data_has_the_bits_of_the_reference"
+    return tests_of("codegen/kernels/test_sparse_adder.py", *(f"{name}[{c}]" for c in cases))
+
+
+def gradients(*cases: str) -> tuple[str, ...]:
+    name = "test_gradients_have_the_bits_of_the_reference_on_exact_data"
+    return tests_of("codegen/kernels/test_contraction_grad.py", *(f"{name}[{c}]" for c in cases))
+
+
+FORWARD_MUTANTS = (
+    Mutant(
+        "a tail of one column is dropped", DENSE,
+        "if width % columns:", "if width % columns > 1:",
+        layers("grouped-direct", "depthwise-direct"),
+    ),
+    Mutant(
+        "the bottom strip has a whole tile's rows", DENSE,
+        "self._emit_row(e, place, tail, inputs", "self._emit_row(e, place, rows, inputs",
+        (
+            *layers("same-direct", "depthwise-direct"),
+            *dense("test_dense_layers_have_the_bits_of_the_reference_on_exact_data"),
+        ),
+    ),
+    Mutant(
+        "the last vector of channels is stored unmasked", DENSE,
+        "count = min(lanes, active - v * lanes)", "count = lanes * (active > v * lanes)",
+        layers("same-direct", "tails-direct"),
+    ),
+    Mutant(
+        "strides of rows and columns are swapped", DENSE,
+        "(sh, sw), (xn, xh, xw) = g.stride, g.x", "(sw, sh), (xn, xh, xw) = g.stride, g.x",
+        layers("strided-product"),
+    ),
+    Mutant(
+        "dilation of rows is ignored", DENSE,
+        "e.mul(i, g.dilation[0] * g.x[1])", "e.mul(i, g.x[1])",
+        layers("dilated-direct"),
+    ),
+    Mutant(
+        "dilated column taps are taken for contiguous", DENSE,
+        "contiguous = g.dilation[1] == 1 and ", "contiguous = ",
+        layers("dilated-direct"),
+    ),
+    Mutant(
+        "every group reads the first group's channels", DENSE,
+        "e.mul(place.group, 4 * g.inputs)", "e.mul(place.group, 0)",
+        layers("grouped-direct"),
+    ),
+    Mutant(
+        "a last channel block of one channel is dropped", DENSE,
+        "if g.inputs % size:", "if g.inputs % size > 1:",
+        layers("tails-direct"),
+    ),
+    Mutant(
+        "the barrier behind packing is missing", DENSE,
+        "if not self.is_constant or self.g.form == MINIMUM:", "if self.g.form == MINIMUM:",
+        layers("tails-direct", "same-direct", "dilated-direct", "grouped_blocks-product"),
+    ),
+    Mutant(
+        "the packed order of the last channel block is that of a whole one", DENSE,
+        "e.mul(tap, count * step_bytes)", "e.mul(tap, size * step_bytes)",
+        layers("same-product", "tails-product"),
+    ),
+    Mutant(
+        "a filter packed by the kernel keeps values below zero", DENSE,
+        "e.store(e.b.select(e.b.fcmp_ordered(\">\", f, zero), f, zero), into)",
+        "e.store(f, into)",
+        layers("same-minimum", "tails-minimum"),
+    ),
+    Mutant(
+        "a filter packed beforehand keeps values below zero", f"{KERNELS}/_geometry.py",
+        "np.where(packed > 0, packed, np.float32(0))", "packed",
+        layers("same-minimum", "tails-minimum"),
+    ),
+    Mutant(
+        "the stride of rows is 1 in the extent that windows read", f"{KERNELS}/_geometry.py",
+        "(n - 1) * s + (k - 1) * d + 1", "(n - 1) + (k - 1) * d + 1",
+        layers("strided-minimum"),
+    ),
+    Mutant(
+        "integer minima are unsigned", "codegen/builder.py",
+        'self.call("smin"', 'self.call("umin"',
+        dense("test_one_special_pair"),
+    ),
+    Mutant(
+        "the sum of x is added", FORWARD,
+        "e.b.fsub(e.b.fadd(acc, acc), sum_x)", "e.b.fadd(e.b.fadd(acc, acc), sum_x)",
+        layers("same-minimum"),
+    ),
+    Mutant(
+        "the bias is added twice", FORWARD,
+        "return e.b.fadd(value, channels[k.operands[2]])",
+        "return e.b.fadd(e.b.fadd(value, channels[k.operands[2]]), channels[k.operands[2]])",
+        dense("test_a_bias_is_added_once"),
+    ),
+    Mutant(
+        "every group takes the first group's bias", FORWARD,
+        "base = e.mul(e.add(e.mul(self.place.group, k.g.outputs), self.channel), 4)",
+        "base = e.mul(self.channel, 4)",
+        dense("test_a_bias_is_added_once"),
+    ),
+    Mutant(
+        "the residual is read at the tile's first column", FORWARD,
+        "e.add(place.w, pixel[1])", "place.w",
+        dense("test_tails[residual-direct]", "test_tails[residual-product]"),
+    ),
+    Mutant(
+        "a filter that the tail reads is packed", FORWARD,
+        "self.call.constant - self.tail_reads - {self.operands[0]}", "self.call.constant",
+        dense("test_tails_of_square_matrices"),
+    ),
+    Mutant(
+        "operands of the tail are swapped", f"{KERNELS}/pointwise.py",
+        "args = [known[v] for v in node.inputs]", "args = [known[v] for v in node.inputs[::-1]]",
+        dense("test_tails[scalar-direct]", "test_tails[mask-direct]"),
+    ),
+    Mutant(
+        "the last row of the window sums is missing", SUMS,
+        "for i in range(g.kernel[0]):", "for i in range(g.kernel[0] - 1):",
+        layers("same-minimum"),
+    ),
+    Mutant(
+        "channel sums leave out a last block of one channel", SUMS,
+        "if g.inputs % SUM_LANES:", "if g.inputs % SUM_LANES > 1:",
+        layers("tails-minimum"),
+    ),
+    Mutant(
+        "the trees of the channel sums differ between kernels", SUMS,
+        "zip(values[:half], values[half:], strict=True)",
+        "zip(values[::2], values[1::2], strict=True)",
+        tests_of(
+            "codegen/kernels/test_sparse_adder.py",
+            "test_any_data_has_the_bits_of_the_dense_kernel[several]",
+            "test_any_data_has_the_bits_of_the_dense_kernel[deep]",
+        ),
+    ),
+)  # fmt: skip
+
+SPARSE_MUTANTS = (
+    Mutant(
+        "lists lose the steps that fill no loop body", LISTS,
+        "return ceil_div(max(map(len, kept)), UNROLL) * UNROLL",
+        "return max(map(len, kept)) // UNROLL * UNROLL",
+        sparse("same", "full"),
+    ),
+    Mutant(
+        "later channel blocks forget the earlier ones", LISTS,
+        "accumulators = e.choose(first, lambda: [zero] * len(places), start)",
+        "accumulators = [zero] * len(places)",
+        sparse("deep", "several"),
+    ),
+    Mutant(
+        "partial sums stand where sorted filters stood before", LISTS,
+        "members * tile.partial_bytes", "np.sort(members) * tile.partial_bytes",
+        sparse("deep", "full"),
+    ),
+    Mutant(
+        "row phases of a strided layer are swapped", TILE,
+        "j * self.stride[0] + phase", "j * self.stride[0] + (self.stride[0] - 1 - phase)",
+        sparse("strided_pairs", "row_phases"),
+    ),
+    Mutant(
+        "strided copies of a plane are one row short", f"{KERNELS}/_sparse_input.py",
+        "e.div(e.add(e.sub(rows, phase), step - 1), step)", "e.div(e.sub(rows, phase), step)",
+        sparse("strided_pairs", "row_phases"),
+    ),
+    Mutant(
+        "missing samples are read beyond the batch", BATCH,
+        "e.less(n, g.samples - rest)", "e.less(n, g.samples)",
+        sparse("short", "several"),
+    ),
+    Mutant(
+        "missing samples are stored", BATCH,
+        "e.minimum(lanes, e.sub(g.samples, place.n))", "lanes",
+        sparse("short", "several"),
+    ),
+)  # fmt: skip
+
+GRADIENT_MUTANTS = (
+    Mutant(
+        "only the last chunk of samples reaches dF", GRAD_FILTER,
+        "total = e.b.fadd(e.load(here, lanes=lanes, active=count), partial[number])",
+        "total = partial[number]",
+        tests_of(
+            "codegen/kernels/test_contraction_grad.py", "test_sums_over_several_chunks_of_samples"
+        ),
+    ),
+    Mutant(
+        "the filter's own part of dF is added", GRAD_FILTER,
+        "e.b.fsub(e.load(here, lanes=lanes, active=count), correction)",
+        "e.b.fadd(e.load(here, lanes=lanes, active=count), correction)",
+        gradients("same-adder2d_grad_filter"),
+    ),
+    Mutant(
+        "dilation of columns is ignored in dF", GRAD_FILTER,
+        "e.mul(at.j, s.dilation[1] * xw)", "e.mul(at.j, xw)",
+        gradients("dilated-conv2d_grad_filter"),
+    ),
+    Mutant(
+        "groups are taken for one run of channels in dF", GRAD_FILTER,
+        "contiguous = s.dilation[1] == 1 and s.groups == 1", "contiguous = s.dilation[1] == 1",
+        gradients("grouped-adder2d_grad_filter"),
+    ),
+    Mutant(
+        "padding is left out of the shift to the first output of dX", GRAD_INPUT,
+        "shift = (first + pad - taps[0] * dilation) // stride if taps else 0",
+        "shift = (first - taps[0] * dilation) // stride if taps else 0",
+        gradients("same-adder2d_grad_input"),
+    ),
+    Mutant(
+        "taps of a dilated and strided layer are skipped in dX", GRAD_INPUT,
+        "step = stride // math.gcd(stride, dilation)", "step = stride",
+        gradients("strided_dilated-adder2d_grad_input", "strided_dilated-conv2d_grad_input"),
+    ),
+    Mutant(
+        "the clip of dX turns NaN into 1", GRAD_INPUT,
+        'e.b.fcmp_ordered("<", one, difference)', 'e.b.fcmp_unordered("<", one, difference)',
+        tests_of(
+            "codegen/kernels/test_contraction_grad.py",
+            "test_the_clip_of_the_input_gradient_keeps_nan_and_signs",
+        ),
+    ),
+    Mutant(
+        "the gradient's halo is one short", "addergraph/ops/_window.py",
+        "(extent - 1 + before) // self.stride[axis] - out[axis] + 1",
+        "(extent - 1 + before) // self.stride[axis] - out[axis]",
+        gradients("same-adder2d_grad_input", "tails-conv2d_grad_input"),
+    ),
+    Mutant(
+        "the input's halo is one short", "addergraph/ops/_window.py",
+        "max(0, reach_h - height + 1)", "max(0, reach_h - height)",
+        layers("same-direct", "tails-product"),
+    ),
+)  # fmt: skip
+
+MUTANTS = (*FORWARD_MUTANTS, *SPARSE_MUTANTS, *GRADIENT_MUTANTS)

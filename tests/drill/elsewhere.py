@@ -1,0 +1,331 @@
+"""Planted bugs in the other kernels, the module, the passes and the graph itself."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+KERNELS = "codegen/kernels"
+
+
+def kernel(file: str, *names: str) -> tuple[str, ...]:
+    return tests_of(f"codegen/kernels/{file}", *names)
+
+
+KERNEL_MUTANTS = (
+    Mutant(
+        "the polynomial of exp is off in the last digits", f"{KERNELS}/math.py",
+        "0.04166646674275398", "0.04167646674275398",
+        kernel("test_math.py", "test_within_one_ulp_and_equal_bits_on_every_isa"),
+    ),
+    Mutant(
+        "exp rounds to zero where results are denormal", f"{KERNELS}/math.py",
+        "EXP_LEAST, EXP_MOST = -104.0, 89.0", "EXP_LEAST, EXP_MOST = -88.0, 89.0",
+        kernel("test_math.py"),
+    ),
+    Mutant(
+        "logarithms of denormals are off by ln 2", f"{KERNELS}/math.py",
+        "b.select(small, _like_bits(x, 23), _like_bits(x, 0))",
+        "b.select(small, _like_bits(x, 22), _like_bits(x, 0))",
+        kernel("test_math.py", "test_within_one_ulp_and_equal_bits_on_every_isa"),
+    ),
+    Mutant(
+        "softmax does not subtract the maximum", f"{KERNELS}/softmax.py",
+        "e.b.fsub(found, e.splat(m, e.lanes))", "found",
+        kernel("test_softmax.py", "test_special_rows", "test_softmax_within_its_bound"),
+    ),
+    Mutant(
+        "lanes past the end of a row count in softmax", f"{KERNELS}/softmax.py",
+        "e.splat(m, e.lanes))), 0.0)", "e.splat(m, e.lanes))), 1.0)",
+        kernel("test_softmax.py", "test_softmax_within_its_bound"),
+    ),
+    Mutant(
+        "the logarithm of a loss is not corrected", f"{KERNELS}/softmax.py",
+        "log = b.fadd(e.widen(emit_log(e, near)), rest)", "log = e.widen(emit_log(e, near))",
+        kernel("test_softmax.py", "test_small_losses_keep_their_digits"),
+    ),
+    Mutant(
+        "the variance is taken about a rounded mean", f"{KERNELS}/reduce.py",
+        "reads = [source, exact]", "reads = [source, narrowed]",
+        kernel("test_reduce.py", "test_statistics_survive_a_mean_far_above_the_spread"),
+    ),
+    Mutant(
+        "the barrier between mean and variance is missing", f"{KERNELS}/reduce.py",
+        "        e.barrier()\n        reads = [source, exact]\n",
+        "        reads = [source, exact]\n",
+        kernel(
+            "test_reduce.py",
+            "test_statistics_survive_a_mean_far_above_the_spread",
+            "test_statistics_do_not_depend_on_threads_or_halos",
+        ),
+    ),
+    Mutant(
+        "a maximum of negative zeros is one", f"{KERNELS}/reduce.py",
+        "return lambda e, total: [e.b.fadd(total, constant(total.type, 0.0))]",
+        "return lambda e, total: [total]",
+        kernel("test_reduce.py", "test_nan_infinities_and_zeros"),
+    ),
+    Mutant(
+        "argmax takes the last of equal elements", f"{KERNELS}/reduce.py",
+        'ahead = e.b.fcmp_unordered(">", value, most)',
+        'ahead = e.b.fcmp_unordered(">=", value, most)',
+        kernel("test_reduce.py", "test_argmax"),
+    ),
+    Mutant(
+        "lanes past the end of a row take part in a fold", f"{KERNELS}/_fold.py",
+        "e.b.select(here, term, self._start(lanes))", "term",
+        kernel("test_reduce.py", "test_nan_infinities_and_zeros"),
+    ),
+    Mutant(
+        "the rest of a long row overwrites its first chunk", f"{KERNELS}/_fold.py",
+        "first += part.chunks", "first += 0",
+        kernel("test_reduce.py", "test_chunks"),
+    ),
+    Mutant(
+        "chunks are folded in an order that depends on threads", f"{KERNELS}/_fold.py",
+        "partial = e.load(self._partial(k, chunk, column),",
+        "chunk = e.mod(e.add(chunk, e.threads), cut.chunks)\n"
+        "                partial = e.load(self._partial(k, chunk, column),",
+        kernel("test_reduce.py", "test_sums_that_cancel_have_the_same_bits_for_any_threads"),
+    ),
+    Mutant(
+        "the last of equal maxima takes the gradient", f"{KERNELS}/pool.py",
+        'ahead = e.b.fcmp_unordered(">", value, most)',
+        'ahead = e.b.fcmp_unordered(">=", value, most)',
+        kernel("test_pool.py", "test_the_first_maximum_counts_nan_and_signed_zeros"),
+    ),
+    Mutant(
+        "averages divide by the square of the window's height", f"{KERNELS}/pool.py",
+        "float(op.area)", "float(op.window[0] ** 2)",
+        kernel("test_pool.py", "test_any_geometry"),
+    ),
+    Mutant(
+        "windows reach one row beyond the image", f"{KERNELS}/pool.py",
+        "- before + size > extent:", "- before + size > extent + 1:",
+        kernel("test_pool.py", "test_any_geometry"),
+    ),
+    Mutant(
+        "the gradient of an average misses its last window", f"{KERNELS}/pool.py",
+        "e.add(e.div(ahead, stride), 1)", "e.div(ahead, stride)",
+        kernel("test_pool.py", "test_the_usual_pooling"),
+    ),
+    Mutant(
+        "concat forgets all but the last operand's size", f"{KERNELS}/movement.py",
+        "start[op.axis] += operand.shape[op.axis]", "start[op.axis] = operand.shape[op.axis]",
+        kernel("test_movement.py", "test_any_movement"),
+    ),
+    Mutant(
+        "padding before and after is swapped", f"{KERNELS}/movement.py",
+        "_from(e, into, op.before)", "_from(e, into, op.after)",
+        kernel("test_movement.py", "test_any_movement"),
+    ),
+    Mutant(
+        "permutations are inverted", f"{KERNELS}/movement.py",
+        "x.strides[axis] for axis in op.permutation",
+        "x.strides[op.permutation.index(axis)] for axis in range(len(op.permutation))",
+        kernel("test_movement.py", "test_any_movement"),
+    ),
+    Mutant(
+        "halos are filled with ones", f"{KERNELS}/movement.py",
+        "operand.type.dtype, strides), 0.0)", "operand.type.dtype, strides), 1.0)",
+        kernel("test_movement.py", "test_zeroing_a_halo_touches_the_ring_and_nothing_else"),
+    ),
+    Mutant(
+        "casts to u8 saturate as to i8", f"{KERNELS}/pointwise.py",
+        '"fptoui.sat" if to == u8 else "fptosi.sat"', '"fptosi.sat"',
+        kernel("test_pointwise.py", "test_cast_between_all_dtypes"),
+    ),
+    Mutant(
+        "select takes the other operand", f"{KERNELS}/pointwise.py",
+        "c.b.select(condition, x, y)", "c.b.select(condition, y, x)",
+        kernel("test_pointwise.py", "test_select_and_full"),
+    ),
+    Mutant(
+        "axes of size 1 are not broadcast", f"{KERNELS}/_nest.py",
+        "steps = (0 if n == 1 else s for", "steps = (s for",
+        kernel("test_pointwise.py", "test_broadcasting"),
+    ),
+    Mutant(
+        "the last vector of a row is stored unmasked", f"{KERNELS}/_nest.py",
+        "count, run - rest, rest)", "count, run - rest, self.lanes)",
+        kernel("test_pointwise.py", "test_fused_group"),
+    ),
+    Mutant(
+        "the last chunk of rows has a whole one's rows", f"{KERNELS}/_nest.py",
+        "e.minimum(chunk, e.sub(rows, first))", "chunk",
+        kernel("test_pointwise.py", "test_fused_group"),
+    ),
+)  # fmt: skip
+
+PROGRAM_MUTANTS = (
+    Mutant(
+        "threads leave a gap between their shares", "codegen/builder.py",
+        "high = self.div(self.mul(count, self.add(self.thread, 1)), self.threads)",
+        "high = self.add(low, self.div(count, self.threads))",
+        kernel("test_pointwise.py", "test_fused_group"),
+    ),
+    Mutant(
+        "shares of threads overlap by one item", "codegen/builder.py",
+        "        return low, high\n",
+        "        return low, self.minimum(count, self.add(high, 1))\n",
+        tests_of("codegen/test_builder.py", "test_shares_cover_every_item_once_and_evenly"),
+    ),
+    Mutant(
+        "steps that fill no loop body are dropped", "codegen/builder.py",
+        "return several(whole, count % unroll, after)", "return after",
+        kernel(
+            "test_contraction.py",
+            "test_layers_have_the_bits_of_the_reference_on_exact_data[tails-direct]",
+        ),
+    ),
+    Mutant(
+        "what is not batched advances from sample to sample", "codegen/module.py",
+        "v.type.nbytes if b else 0", "v.type.nbytes",
+        tests_of("codegen/test_jit.py", "test_results_do_not_depend_on_threads"),
+    ),
+    Mutant(
+        "threads do not wait between kernels", "codegen/module.py",
+        "self._call(function, [*pointers, workspace])\n        self._wait()\n",
+        "self._call(function, [*pointers, workspace])\n",
+        tests_of("codegen/test_module.py"),
+    ),
+    Mutant(
+        "halos are not zeroed", "codegen/module.py",
+        "if not operand.layout.dense and operand.layout.extent:", "if False:",
+        tests_of("test_random_graphs.py"),
+    ),
+    Mutant(
+        "equal calls on two parameters share one block of weights", "codegen/module.py",
+        "self._entry((v.name, call, operand), v", "self._entry((call, operand), v",
+        tests_of("codegen/test_module.py"),
+    ),
+    Mutant(
+        "cached objects are not verified", "codegen/cache.py",
+        "if _digest(key, rest) != digest:", "if len(digest) != 64:",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "a cached object may stand under another one's key", "codegen/cache.py",
+        "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
+        tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
+    ),
+)  # fmt: skip
+
+PLAN = "passes/plan_memory.py"
+PASS_MUTANTS = (
+    Mutant(
+        "buffers end one node early", PLAN,
+        "if b.start <= buffer.end and buffer.start <= b.end",
+        "if b.start < buffer.end and buffer.start < b.end",
+        tests_of("passes/test_plan_memory.py"),
+    ),
+    Mutant(
+        "an alias does not keep its buffer alive", PLAN,
+        "place.buffer.end = max(place.buffer.end, self.last[v])", "pass",
+        tests_of("passes/test_plan_memory.py"),
+    ),
+    Mutant(
+        "results overwrite operands of other shapes", PLAN,
+        "equal = place.layout == layout and operand.type == v.type",
+        "equal = place.layout.dense and layout.dense",
+        tests_of("passes/test_plan_memory.py"),
+    ),
+    Mutant(
+        "a parameter is updated while its reshapes are still read", PLAN,
+        "any(self.last[view] > time for view in views)", "self.last[parameter] > time",
+        tests_of("passes/test_plan_memory.py"),
+    ),
+    Mutant(
+        "workspaces are alive after their node", PLAN,
+        "planner.new_buffer(workspaces[node.name], time, time)",
+        "planner.new_buffer(workspaces[node.name], time + 1, time + 1)",
+        tests_of("passes/test_plan_memory.py"),
+    ),
+    Mutant(
+        "the last reader alone decides the halo", PLAN,
+        "wanted[v] = wanted.get(v, DENSE).union(halo)", "wanted[v] = halo",
+        tests_of("passes/test_plan_memory.py"),
+    ),
+    Mutant(
+        "common subexpressions ignore attributes", "passes/eliminate.py",
+        "return node.op, tuple(str(v) for v in values if isinstance(v, float)), node.inputs",
+        "return type(node.op), node.inputs",
+        tests_of("passes/test_eliminate.py", "test_attributes_and_order_of_operands_count"),
+    ),
+    Mutant(
+        "zeros of two signs are one", "passes/eliminate.py",
+        "str(v) for v in values if isinstance(v, float)", "v for v in values if v is None",
+        tests_of("passes/test_eliminate.py", "test_zeros_of_two_signs_differ"),
+    ),
+    Mutant(
+        "batch norm is folded without its epsilon", "passes/fold_batch_norm.py",
+        "sqrt(variance + node.op.epsilon)", "sqrt(variance)",
+        tests_of("passes/test_fold_batch_norm.py"),
+    ),
+    Mutant(
+        "constants of either zero are +0", "passes/ranges.py",
+        "return 0.0 if _gives_positive_zero(node, zeros) else None", "return 0.0",
+        tests_of("passes/test_ranges.py"),
+    ),
+    Mutant(
+        "a tail takes operands of any shape", "passes/fuse.py",
+        "return all(v in own or v.type.shape in allowed for v in node.inputs)", "return True",
+        tests_of("passes/test_fuse.py", "test_tail_reads_only_the_allowed_shapes"),
+    ),
+    Mutant(
+        "merging pointwise groups may close a cycle", "passes/fuse.py",
+        "if self._path_between(one, other) or self._path_between(other, one):", "if False:",
+        tests_of("passes/test_fuse.py", "test_merging_that_would_close_a_cycle_is_refused"),
+    ),
+    Mutant(
+        "a later reader's gradient replaces the earlier one's", "passes/autodiff.py",
+        "gradients[v] = gradients[v] + g if v in gradients else g", "gradients[v] = g",
+        tests_of("passes/test_autodiff.py"),
+    ),
+    Mutant(
+        "weight decay comes after momentum", "passes/train_step.py",
+        "        g = add(sgd.momentum * draft.tensor(draft.parameter(velocity)), g, "
+        'name="velocity.new")\n        draft.update(velocity, g.value)\n',
+        "        g = sub(g, sgd.weight_decay * weights)\n"
+        "        g = add(sgd.momentum * draft.tensor(draft.parameter(velocity)), g, "
+        'name="velocity.new")\n        draft.update(velocity, g.value)\n'
+        "        g = add(g, sgd.weight_decay * weights)\n",
+        tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
+    ),
+    Mutant(
+        "eta is scaled by the number of elements, not its root", "passes/train_step.py",
+        "math.sqrt(p.type.elements)", "p.type.elements",
+        tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
+    ),
+)  # fmt: skip
+
+GRAPH_MUTANTS = (
+    Mutant(
+        "the range of an adder leaves out its bias", "addergraph/ops/adder2d.py",
+        "return (plus_bias(Interval(hi=0.0), ranges),)", "return (Interval(hi=0.0),)",
+        tests_of("passes/test_ranges.py", "test_a_bias_leaves_the_relu_alone"),
+    ),
+    Mutant(
+        "ranges of sums are rounded inwards", "addergraph/intervals.py",
+        "lo * slack if lo < 0 else lo / slack, hi * slack if hi > 0 else hi / slack",
+        "lo / slack if lo < 0 else lo * slack, hi / slack if hi > 0 else hi * slack",
+        tests_of("addergraph/test_op_contract.py", "test_ranges_hold_every_result"),
+    ),
+    Mutant(
+        "dilation is not printed", "addergraph/text.py",
+        "for a, text in shown if text != a.default",
+        'for a, text in shown if text != a.default and a.name != "dilation"',
+        tests_of("addergraph/test_text.py", "test_attributes_of_every_op_print_and_parse"),
+    ),
+    Mutant(
+        "input_nonnegative is believed", "addergraph/check.py",
+        "        _check_ranges(graph, inputs)\n", "",
+        tests_of("addergraph/test_check.py"),
+    ),
+    Mutant(
+        "parameters are not aligned", "addergraph/state.py",
+        "end += align(p.type.nbytes)", "end += p.type.nbytes",
+        tests_of("addergraph/test_state.py"),
+    ),
+)  # fmt: skip
+
+MUTANTS = (*KERNEL_MUTANTS, *PROGRAM_MUTANTS, *PASS_MUTANTS, *GRAPH_MUTANTS)
