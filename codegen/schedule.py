@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from .target import Target
 
 
+LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
+
+
 @dataclass(frozen=True)
 class Tile:
     """A register tile: output pixels (rows x columns) times vectors of channels."""
@@ -42,19 +45,23 @@ def contraction_tile(
     step of the reduction loads `vectors` filter vectors and broadcasts one number per pixel, so the
     tile is chosen for few loads per term, then for few wasted pixels at the edges.
     """
+    tiles = contraction_tiles(target, height, width, channels, registers_per_pixel)
+    return min(tiles, key=lambda tile: _cost(tile, height, width))
+
+
+def contraction_tiles(
+    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0
+) -> list[Tile]:
+    """The tiles to choose from: the widest for each number of vectors that divides the channels."""
     blocks = max(1, ceil_div(channels, target.lanes))
-    best: tuple[float, Tile] | None = None
+    tiles = []
     for vectors in (1, 2, 3, 4):
         if blocks % vectors:
             continue
         free = target.registers - vectors - 2
         pixels = max(1, free // (vectors * (1 + registers_per_pixel)))
-        tile = _bounded(target, *_pixel_tile(height, width, pixels), vectors)
-        score = _cost(tile, height, width)
-        if best is None or score < best[0]:
-            best = score, tile
-    assert best is not None  # one vector always divides
-    return best[1]
+        tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
+    return tiles
 
 
 def _pixel_tile(height: int, width: int, pixels: int) -> tuple[int, int]:
@@ -80,7 +87,7 @@ def _cost(tile: Tile, height: int, width: int) -> float:
     waste = steps * tile.pixels / max(1, height * width)
     loads = (tile.vectors + tile.pixels) / tile.accumulators
     chain = max(1.0, 8.0 / tile.accumulators)  # latency times throughput of one add
-    return waste * max(chain, 0.5 + 0.5 * loads)
+    return waste * chain * (1 + LOAD_COST * loads)
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,10 @@ UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
 class ContractionKernel(ForwardContraction):
     """Dense: every term of every output. See the module's contract."""
 
-    def __init__(self, call: Call, body: Graph | None = None) -> None:
+    def __init__(self, call: Call, body: Graph | None = None, tile: Tile | None = None) -> None:
         super().__init__(call, body)
         g = self.g
-        self.tile: Tile = contraction_tile(self.target, g.height, g.width, g.outputs)
+        self.tile = tile or contraction_tile(self.target, g.height, g.width, g.outputs)
 
     # -- sizes -----------------------------------------------------------------------------------
 
