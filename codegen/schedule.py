@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from .target import Target
 
-
 LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
 
 
