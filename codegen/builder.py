@@ -353,6 +353,32 @@ class Emitter:
             return self.call("fma", a, b, c)
         return self.b.fadd(self.b.fmul(a, b), c)
 
+    def opaque(self, value: float) -> Register:
+        """An f32 scalar that LLVM cannot see through: it went through memory, atomically."""
+        slot = self.b.alloca(I32)
+        bits = ir.Constant(F32, value).bitcast(I32)
+        self.b.store_atomic(bits, slot, "monotonic", 4)
+        return self.b.bitcast(self.b.load_atomic(slot, "monotonic", 4, typ=I32), F32)
+
+    def clip_unit(self, value: Register) -> Register:
+        """clip(value, -1, 1). NaN stays NaN, unless `target.range`: then it is 1 or -1."""
+        one, minus_one = self.number(1.0, _lanes(value)), self.number(-1.0, _lanes(value))
+        if self.target.range:
+            return self._smaller_magnitude(value, one)
+        # The order of the comparisons decides what becomes of NaN.
+        high = self.b.select(self.b.fcmp_ordered("<", one, value), one, value)
+        return self.b.select(self.b.fcmp_ordered(">", minus_one, high), minus_one, high)
+
+    def _smaller_magnitude(self, a: Register, b: Register) -> Register:
+        """AVX-512: min(|a|, |b|) with the sign of a; the other one where one is NaN."""
+        minimum_of_magnitudes, current_rounding = ir.Constant(I32, 2), ir.Constant(I32, 4)
+        mask = ir.IntType(_lanes(a))
+        arguments = [a.type, a.type, I32, a.type, mask, I32]
+        bits = 32 * _lanes(a)
+        function = self.intrinsic(f"llvm.x86.avx512.mask.range.ps.{bits}", a.type, arguments)
+        every = ir.Constant(mask, -1)
+        return self.b.call(function, [a, b, minimum_of_magnitudes, a, every, current_rounding])
+
     def integer_min(self, a: Register, b: Register) -> Register:
         """min(a, b) of non-negative floats, by their bit patterns as signed integers."""
         lanes = a.type.count if isinstance(a.type, ir.VectorType) else 1

@@ -102,3 +102,22 @@ def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
         most = min(most, target.max_tile[0])
     strips = ceil_div(max(1, run), most)
     return FilterTile(ceil_div(max(1, run), strips), vectors)
+
+
+def input_gradient_tile(
+    target: Target, height: int, width: int, channels: int, resident: int
+) -> Tile:
+    """The tile for an input gradient of height x width pixels and `channels` channels.
+
+    As `contraction_tile`, but each accumulator comes with `resident` registers of operands that
+    stay, beside which two temporaries and a constant must fit.
+    """
+    blocks = max(1, ceil_div(channels, target.lanes))
+    tiles = []
+    for vectors in (1, 2, 3, 4):
+        if blocks % vectors:
+            continue
+        free = target.registers - vectors - 2 - resident
+        pixels = max(1, free // (vectors * (1 + resident)))
+        tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
+    return min(tiles, key=lambda tile: _cost(tile, height, width))
