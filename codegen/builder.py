@@ -23,6 +23,7 @@ F64 = ir.DoubleType()
 POINTER = ir.PointerType()
 Register = Any  # ir.Value holding a scalar or a vector
 Index = Any  # int or ir.Value of type i64
+LINE = 64  # bytes of a cache line
 wide = DType("f64", 8)  # sums in registers and workspaces; no tensor has it
 
 
@@ -312,6 +313,12 @@ class Emitter:
         align = ir.Constant(I32, dtype.itemsize)
         call = self.intrinsic(name, ir.VoidType(), arguments)
         self.b.call(call, [value, pointer, align, self.mask(lanes, active)])
+
+    def prefetch(self, pointer: Any) -> None:
+        """Asks for a cache line in L2, ahead of time. No access: any address will do."""
+        call = self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
+        read, second_level, data = (ir.Constant(I32, k) for k in (0, 2, 1))
+        self.b.call(call, [pointer, read, second_level, data])
 
     def mask(self, lanes: int, active: int) -> Any:
         """A constant i1 vector with the first `active` lanes set."""

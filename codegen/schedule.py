@@ -92,9 +92,12 @@ class FilterTile:
 
 
 def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
-    """The tile for `run` contiguous input elements times `channels` output channels."""
+    """The tile for `run` contiguous input elements times `channels` output channels.
+
+    Two vectors share a broadcast; more of them would leave few taps and read more of g per term.
+    """
     blocks = max(1, ceil_div(channels, target.lanes))
-    vectors = next(v for v in (4, 3, 2, 1) if blocks % v == 0)
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
     if target.max_tile is not None:
         vectors = vectors if vectors <= target.max_tile[1] else 1
     most = max(1, (target.registers - vectors - 2) // vectors)
@@ -104,20 +107,13 @@ def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
     return FilterTile(ceil_div(max(1, run), strips), vectors)
 
 
-def input_gradient_tile(
-    target: Target, height: int, width: int, channels: int, resident: int
-) -> Tile:
-    """The tile for an input gradient of height x width pixels and `channels` channels.
+def adder_input_gradient_tile(target: Target, height: int, width: int, channels: int) -> Tile:
+    """The tile for an adder layer's input gradient of height x width pixels and `channels` channels.
 
-    As `contraction_tile`, but each accumulator comes with `resident` registers of operands that
-    stay, beside which two temporaries and a constant must fit.
+    Every accumulator comes with a register of x. Where the clip is one instruction, multiply-adds
+    have room for the broadcast; then one vector is best, whose filters stay in L1, and eight
+    accumulators are enough for the latency.
     """
-    blocks = max(1, ceil_div(channels, target.lanes))
-    tiles = []
-    for vectors in (1, 2, 3, 4):
-        if blocks % vectors:
-            continue
-        free = target.registers - vectors - 2 - resident
-        pixels = max(1, free // (vectors * (1 + resident)))
-        tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
-    return min(tiles, key=lambda tile: _cost(tile, height, width))
+    if not target.range:
+        return contraction_tile(target, height, width, channels, 1)
+    return _bounded(target, *_pixel_tile(height, width, 8), 1)

@@ -12,7 +12,7 @@ input channels k:
 The filter is packed into the workspace by a first phase; lanes beyond the channels repeat the last
 one. g carries a halo of zeros, so a tap outside the output adds 0 times its term: NaN where that is
 NaN (conv: or infinite). FMA where the target has it; bits do not depend on tile or threads. Threads
-share the (group, n, block, tile row) grid of each class.
+share the (group, n, class, block, tile row) grid.
 
 The term of adder layers is a subtraction, a clip and a multiply-add. Multiplier pipes and adder
 pipes must share that evenly, so where the target has FMA every other subtraction is F * 1 - X (the
@@ -35,13 +35,15 @@ from addergraph.ops.adder_dense import AdderDenseGradInput
 from addergraph.ops.conv2d import Conv2dGradInput
 from addergraph.plan import align
 
-from ..builder import Emitter, Index, Register
-from ..schedule import Tile, ceil_div, input_gradient_tile
+from ..builder import LINE, Emitter, Index, Register
+from ..schedule import Tile, adder_input_gradient_tile, ceil_div, contraction_tile
 from . import Call, Kernel, Operand, kernel
 from ._layer import filter_row, layer_shape, pixel_strides
 from ._transpose import emit_transpose
 
-UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
+# Tile updates emitted in one straight line at most. Unrolled, LLVM runs out of registers in adder
+# kernels, whose terms are long enough to hide the loop.
+UNROLL_BUDGET, ADDER_UNROLL_BUDGET = 64, 8
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,8 @@ class InputGradientKernel(Kernel):
         self.dense = len(self.f.shape) == 2
         height = s.samples if self.dense else ceil_div(s.image[0], s.stride[0])
         width = ceil_div(s.image[1], s.stride[1])
-        self.tile: Tile = input_gradient_tile(
-            self.target, height, width, s.inputs, int(self.adder)
-        )
+        choose = adder_input_gradient_tile if self.adder else contraction_tile
+        self.tile: Tile = choose(self.target, height, width, s.inputs)
 
     @property
     def name(self) -> str:
@@ -145,9 +146,32 @@ class InputGradientKernel(Kernel):
         one = e.splat(e.opaque(1.0), self.target.lanes) if self.adder and self.target.fma else None
         x = inputs[1] if self.adder else None
         pointers = _Pointers(inputs[0], x, workspace, outputs[0], one)
-        for row in self.rows:
-            for column in self.columns:
-                self._emit_class(e, pointers, row, column)
+        s, samples = self.s, 1 if self.dense else self.s.samples
+        classes = [(r, c, self._strips(r)) for r in self.rows for c in self.columns]
+        strips = sum(count for _, _, count in classes)
+        low, high = e.share(s.groups * samples * strips * self.blocks)
+        with e.loop(low, high) as item:
+            # Samples outside classes and blocks: one sample stays in L2 while all of them pass.
+            group, n, number = e.split(item, (s.groups, samples, strips * self.blocks))
+            first = 0
+            for row, column, count in classes:
+                with self._within(e, number, first, count * self.blocks, strips * self.blocks):
+                    block, strip = e.split(e.sub(number, first), (self.blocks, count))
+                    q = e.mul(strip, self.tile.rows)
+                    place = _GradPlace(self, row, column, group, block, n, q)
+                    self._emit_item(e, pointers, place, strip)
+                first += count * self.blocks
+
+    def _strips(self, row: _Class) -> int:
+        """Tile rows of a class."""
+        return ceil_div(self.s.samples if self.dense else row.count, self.tile.rows)
+
+    @staticmethod
+    def _within(e: Emitter, number: Index, first: int, count: int, every: int) -> Any:
+        """The context for first <= number < first + count, of `every` numbers."""
+        if count == every:
+            return e.always()
+        return e.when(e.b.icmp_unsigned("<", e.sub(number, first), e.index(count)))
 
     def _emit_pack(self, e: Emitter, raw: Any, packed: Any) -> None:
         """[group][block][i][j][t][lane] from HWIO: transposed squares of lanes x lanes."""
@@ -181,27 +205,18 @@ class InputGradientKernel(Kernel):
             if self.loses_nan:
                 e.store(nan, e.at(into, 4 * s.outputs * self.width))
 
-    def _emit_class(self, e: Emitter, at: _Pointers, row: _Class, column: _Class) -> None:
-        """All pixels of one residue class of rows and columns."""
-        s, tile = self.s, self.tile
-        height = s.samples if self.dense else row.count
-        samples = 1 if self.dense else s.samples
-        strips = ceil_div(height, tile.rows)
-        low, high = e.share(s.groups * samples * self.blocks * strips)
-        with e.loop(low, high) as item:
-            # Samples outside blocks: one sample stays in L2 while all channels pass.
-            group, n, block, strip = e.split(item, (s.groups, samples, self.blocks, strips))
-            q = e.mul(strip, tile.rows)
-            place = _GradPlace(self, row, column, group, block, n, q)
-            tail = height % tile.rows
-            if not tail or height < tile.rows:
-                self._emit_strip(e, at, place, tail or tile.rows)
-            else:
-                with e.b.if_else(e.less(strip, height // tile.rows)) as (whole, bottom):
-                    with whole:
-                        self._emit_strip(e, at, place, tile.rows)
-                    with bottom:
-                        self._emit_strip(e, at, place, tail)
+    def _emit_item(self, e: Emitter, at: _Pointers, place: _GradPlace, strip: Index) -> None:
+        """One strip of one residue class: whole tiles, or the fewer rows at the bottom."""
+        rows, height = self.tile.rows, self.s.samples if self.dense else place.row.count
+        tail = height % rows
+        if not tail or height < rows:
+            self._emit_strip(e, at, place, tail or rows)
+            return
+        with e.b.if_else(e.less(strip, height // rows)) as (whole, bottom):
+            with whole:
+                self._emit_strip(e, at, place, rows)
+            with bottom:
+                self._emit_strip(e, at, place, tail)
 
     def _emit_strip(self, e: Emitter, at: _Pointers, place: _GradPlace, rows: int) -> None:
         columns, count = self.tile.columns, place.column.count
@@ -241,6 +256,8 @@ class InputGradientKernel(Kernel):
                 for v, count in enumerate(counts):
                     here = e.at(at.x, e.add(base, offset + 4 * v * lanes))
                     xs.append(e.b.fneg(e.load(here, lanes=lanes, active=count)))
+        if not self.dense:
+            self._emit_prefetch(e, at, place, w, pixels)
         sums = self._emit_reduction(e, at, place, w, pixels, xs, len(counts))
         if self.loses_nan and place.row.taps and place.column.taps and self.s.outputs:
             sums = [
@@ -253,6 +270,27 @@ class InputGradientKernel(Kernel):
             for v, count in enumerate(counts):
                 here = e.at(at.dx, e.add(base, offset + 4 * v * lanes))
                 e.store(sums[p * len(counts) + v], here, active=count)
+
+    def _emit_prefetch(
+        self, e: Emitter, at: _Pointers, place: _GradPlace, w: Index,
+        pixels: list[tuple[int, int]],
+    ) -> None:  # fmt: skip
+        """The tile's part of what the next sample will read and write."""
+        width = min(self.width, self.s.inputs)
+        wanted = [(at.dx, self.dx)]
+        if self.adder:
+            wanted.append((at.x, self.call.inputs[1]))
+        for pointer, operand in wanted:
+            base = e.at(pointer, e.add(place.input_offset(e, operand, w), operand.strides[0]))
+            for r, c in pixels:
+                for byte in range(0, 4 * width, LINE):
+                    e.prefetch(e.at(base, place.pixel_bytes(operand, r, c) + byte))
+        base = e.at(at.g, e.add(place.output_offset(e, self.g, w), self.g.strides[0]))
+        share = ceil_div(4 * self.s.outputs, LINE * self.blocks) * LINE  # of this block
+        base = e.at(base, e.mul(place.block, share))
+        for r, c in pixels:
+            for byte in range(0, share, LINE):
+                e.prefetch(e.at(base, place.output_bytes(self.g, r, c) + byte))
 
     def _emit_reduction(
         self, e: Emitter, at: _Pointers, place: _GradPlace, w: Index,
@@ -293,7 +331,8 @@ class InputGradientKernel(Kernel):
                             acc[a] = e.fma(g, term, acc[a])
                     return acc
 
-                most = max(1, UNROLL_BUDGET // (len(offsets) * vectors))
+                budget = ADDER_UNROLL_BUDGET if self.adder else UNROLL_BUDGET
+                most = max(1, budget // (len(offsets) * vectors))
                 return e.unrolled(s.outputs, min(most, max(1, s.outputs)), middle, update)
 
             return e.carry(0, column.taps, 1, outer, over_columns)
