@@ -368,7 +368,10 @@ class Emitter:
         return self.b.bitcast(self.b.load_atomic(slot, "monotonic", 4, typ=I32), F32)
 
     def clip_unit(self, value: Register) -> Register:
-        """clip(value, -1, 1). NaN stays NaN, unless `target.range`: then it is 1 or -1."""
+        """clip(value, -1, 1) of a full register.
+
+        NaN stays NaN, unless `target.range`: then it is 1 or -1.
+        """
         one, minus_one = self.number(1.0, _lanes(value)), self.number(-1.0, _lanes(value))
         if self.target.range:
             return self._smaller_magnitude(value, one)

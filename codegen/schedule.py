@@ -108,7 +108,7 @@ def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
 
 
 def adder_input_gradient_tile(target: Target, height: int, width: int, channels: int) -> Tile:
-    """The tile for an adder layer's input gradient of height x width pixels and `channels` channels.
+    """The tile for the input gradient of an adder layer, height x width pixels and `channels`.
 
     Every accumulator comes with a register of x. Where the clip is one instruction, multiply-adds
     have room for the broadcast; then one vector is best, whose filters stay in L1, and eight

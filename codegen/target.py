@@ -35,6 +35,13 @@ class Target:
     range: bool = False
     max_tile: tuple[int, int] | None = None
 
+    def subtracts_by_fma(self, number: int) -> bool:
+        """Whether subtraction `number` of a run before clips is best a * 1 - b.
+
+        Adder pipes also do min, max and vrangeps: what they have too much goes to the multipliers.
+        """
+        return self.fma and (not self.range or number % 2 == 0)
+
     @property
     def isa(self) -> str:
         """The last part of kernel names."""

@@ -285,6 +285,8 @@ class InputGradientKernel(Kernel):
             for r, c in pixels:
                 for byte in range(0, 4 * width, LINE):
                     e.prefetch(e.at(base, place.pixel_bytes(operand, r, c) + byte))
+        if place.row != self.rows[0] or place.column != self.columns[0]:
+            return  # all classes read the same g
         base = e.at(at.g, e.add(place.output_offset(e, self.g, w), self.g.strides[0]))
         share = ceil_div(4 * self.s.outputs, LINE * self.blocks) * LINE  # of this block
         base = e.at(base, e.mul(place.block, share))
@@ -344,9 +346,9 @@ class InputGradientKernel(Kernel):
         self, e: Emitter, f: Register, minus_x: Register, one: Register | None, number: int
     ) -> Register:
         """f - x; subtraction `number` decides by which pipes."""
-        if one is None or (self.target.range and number % 2):
-            return e.b.fadd(f, minus_x)
-        return e.fma(f, one, minus_x)
+        if one is not None and self.target.subtracts_by_fma(number):
+            return e.fma(f, one, minus_x)
+        return e.b.fadd(f, minus_x)
 
     def _emit_start(self, e: Emitter, filters: Any, place: _GradPlace, v: int) -> Register:
         """What sums of vector v start from: 0, or NaN where a tap of the class has one."""
