@@ -98,9 +98,12 @@ class FilterTile:
 
 
 def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
-    """The tile for `run` contiguous input elements times `channels` output channels."""
+    """The tile for `run` contiguous input elements times `channels` output channels.
+
+    Two vectors share a broadcast; more of them would leave few taps and read more of g per term.
+    """
     blocks = max(1, ceil_div(channels, target.lanes))
-    vectors = next(v for v in (4, 3, 2, 1) if blocks % v == 0)
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
     if target.max_tile is not None:
         vectors = vectors if vectors <= target.max_tile[1] else 1
     most = max(1, (target.registers - vectors - 2) // vectors)
@@ -108,3 +111,15 @@ def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
         most = min(most, target.max_tile[0])
     strips = ceil_div(max(1, run), most)
     return FilterTile(ceil_div(max(1, run), strips), vectors)
+
+
+def adder_input_gradient_tile(target: Target, height: int, width: int, channels: int) -> Tile:
+    """The tile for the input gradient of an adder layer, height x width pixels and `channels`.
+
+    Every accumulator comes with a register of x. Where the clip is one instruction, multiply-adds
+    have room for the broadcast; then one vector is best, whose filters stay in L1, and eight
+    accumulators are enough for the latency.
+    """
+    if not target.range:
+        return contraction_tile(target, height, width, channels, 1)
+    return _bounded(target, *_pixel_tile(height, width, 8), 1)
