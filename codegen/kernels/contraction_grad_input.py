@@ -39,7 +39,7 @@ from ..builder import LINE, Emitter, Index, Register
 from ..schedule import Tile, adder_input_gradient_tile, ceil_div, contraction_tile
 from . import Call, Kernel, Operand, kernel
 from ._layer import filter_row, layer_shape, pixel_strides
-from ._transpose import emit_transpose
+from ._transpose import transposed
 
 # Tile updates emitted in one straight line at most. Unrolled, LLVM runs out of registers in adder
 # kernels, whose terms are long enough to hide the loop.
@@ -192,7 +192,7 @@ class InputGradientKernel(Kernel):
 
             def square(t: Index, active: int, nan: Register) -> Register:
                 rows = [e.load(e.at(p, e.mul(t, 4)), lanes=lanes, active=active) for p in sources]
-                for u, made in enumerate(emit_transpose(e, rows)[:active]):
+                for u, made in enumerate(transposed(e, rows)[:active]):
                     e.store(made, e.at(into, e.mul(e.add(t, u), 4 * self.width)))
                     nan = e.b.select(e.b.fcmp_unordered("uno", made, made), made, nan)
                 return nan
