@@ -56,28 +56,36 @@ class ContractionKernel(ForwardContraction):
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:
         super().__init__(call, body)
+        self.tile: Tile = self.choose_tile()
+
+    def choose_tile(self) -> Tile:
         g = self.g
-        self.tile: Tile = contraction_tile(self.target, g.height, g.width, g.outputs)
+        return contraction_tile(self.target, g.height, g.width, g.outputs)
 
     # -- sizes -----------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        tile = f"{self.tile.pixels}x{self.tile.vectors * self.target.lanes}"
+        tile = f"{self.tile.pixels}x{self.width}"
         return f"{self.form_name}_{tile}{self.name_ending}"
 
     @property
     def width(self) -> int:
         """Channels of one block."""
-        return self.tile.vectors * self.target.lanes
+        return self.tile.vectors * self.lanes
 
     @property
     def blocks(self) -> int:
         return ceil_div(self.g.outputs, self.width)
 
     @property
+    def block_bytes(self) -> int:
+        """Packed filter of one block."""
+        return 4 * self.g.steps * self.width
+
+    @property
     def filter_bytes(self) -> int:
-        return 4 * self.g.groups * self.blocks * self.g.steps * self.width
+        return self.g.groups * self.blocks * self.block_bytes
 
     @property
     def packed_bytes(self) -> int:
@@ -166,15 +174,16 @@ class ContractionKernel(ForwardContraction):
         self, e: Emitter, place: Place, rows: int, columns: int, inputs: Sequence[Any], x: Any,
         f: Any, y: Any, sums: Any,
     ) -> None:  # fmt: skip
-        g, lanes = self.g, self.target.lanes
+        g, lanes = self.g, self.lanes
         pixels = [(r, c) for r in range(rows) for c in range(columns)]
         (sh, sw), (xn, xh, xw) = g.stride, g.x
         first = e.dot((place.n, place.h, place.w), (xn, sh * xh, sw * xw))
-        first = e.add(first, e.mul(place.group, 4 * g.inputs))
+        itemsize = self.call.inputs[self.operands[0]].type.dtype.itemsize
+        first = e.add(first, e.mul(place.group, itemsize * g.inputs))
         start = e.at(x, e.sub(first, g.pad[0] * xh + g.pad[1] * xw))
         offsets = [r * sh * xh + c * sw * xw for r, c in pixels]
         block = e.add(e.mul(place.group, self.blocks), place.block)
-        filters = e.at(f, e.mul(block, 4 * g.steps * self.width))
+        filters = e.at(f, e.mul(block, self.block_bytes))
         taps = self._row_taps(e, place.h, rows)
         accumulators = self._emit_reduction(e, start, offsets, filters, taps)
 

@@ -15,12 +15,14 @@ from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.adder_dense import AdderDense
 from addergraph.ops.conv2d import Conv2d
 from addergraph.ops.dense import Dense, Matmul
+from addergraph.types import u8
 
 from ..target import Target
 from . import ALL_KEPT, Call, Kernel, kernel
 from ._geometry import MINIMUM, Geometry
 from ._sparse_batch_tile import batch_tile
 from ._sparse_tile import sparse_tile
+from .adder_u8 import AdderU8Kernel
 from .contraction import ContractionKernel
 from .sparse_adder import SparseAdderKernel
 from .sparse_adder_batch import SparseBatchKernel
@@ -35,6 +37,9 @@ MOVE_COST = 14.0  # cycles for a vector of inputs or outputs that changes its la
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
 def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     """The kernel that the model expects to be the fastest."""
+    first = call.inputs[0].type if body is None else body.nodes[0].inputs[0].type
+    if first.dtype == u8:
+        return AdderU8Kernel(call, body)
     dense = ContractionKernel(call, body)
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
     if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
