@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from .target import Target
 
+MOST_BYTE_PIXELS = 16  # more only make the code longer
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -81,6 +83,18 @@ def _cost(tile: Tile, height: int, width: int) -> float:
     loads = (tile.vectors + tile.pixels) / tile.accumulators
     chain = max(1.0, 8.0 / tile.accumulators)  # latency times throughput of one add
     return waste * max(chain, 0.5 + 0.5 * loads)
+
+
+def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int) -> Tile:
+    """The tile for sums of distances of bytes, with `lanes` output channels in a vector.
+
+    A broadcast takes a load and no arithmetic port: serving two vectors, loads bind no longer. Any
+    tile of four accumulators or more is at the peak then, so edges cost little.
+    """
+    blocks = max(1, ceil_div(channels, lanes))
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
+    pixels = max(1, min(MOST_BYTE_PIXELS, (target.registers - vectors - 2) // vectors))
+    return _bounded(target, *_pixel_tile(height, width, pixels), vectors)
 
 
 @dataclass(frozen=True)

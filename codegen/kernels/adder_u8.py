@@ -20,7 +20,6 @@ depends on the order, the tile, the target or the threads. Adding the bias wraps
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ from addergraph.ir import Array
 from addergraph.types import u8
 
 from ..builder import I8, I32, I64, Emitter, Index, Register, constant, vector
-from ..schedule import Tile, ceil_div, contraction_tile
+from ..schedule import Tile, byte_tile, ceil_div
 from ..target import Target
 from ._layer import filter_row
 from .contraction import ContractionKernel
@@ -47,6 +46,8 @@ def psad_of(target: Target) -> str | None:
 
 class AdderU8Kernel(ContractionKernel):
     """Dense adder2d of u8 operands. See the module's contract."""
+
+    unroll_budget = 16  # a step has few instructions for each byte: longer loops overflow op caches
 
     # -- sizes -----------------------------------------------------------------------------------
 
@@ -64,8 +65,8 @@ class AdderU8Kernel(ContractionKernel):
         return self.target.lanes if self.step == 1 else 4 * self.target.lanes // self.step
 
     def choose_tile(self) -> Tile:
-        target = dataclasses.replace(self.target, lanes=self.lanes)
-        return contraction_tile(target, self.g.height, self.g.width, self.g.outputs)
+        g = self.g
+        return byte_tile(self.target, self.lanes, g.height, g.width, g.outputs)
 
     @property
     def runs(self) -> tuple[int, int]:

@@ -48,11 +48,11 @@ from ._geometry import MINIMUM, pack
 from ._layer import filter_row
 from ._sums import emit_window_sums
 
-UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
-
 
 class ContractionKernel(ForwardContraction):
     """Dense: every term of every output. See the module's contract."""
+
+    unroll_budget = 64  # tile updates emitted in one straight line at most
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:
         super().__init__(call, body)
@@ -300,7 +300,7 @@ class ContractionKernel(ForwardContraction):
 
     def _unroll(self, pixels: int, run: int) -> int:
         """Steps in one loop body: enough to hide the loop, few enough to stay in the code cache."""
-        most = max(1, UNROLL_BUDGET // (pixels * self.tile.vectors))
+        most = max(1, self.unroll_budget // (pixels * self.tile.vectors))
         return min(run, most) if run else 1
 
     def _term(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
