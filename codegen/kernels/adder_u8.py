@@ -1,4 +1,4 @@
-"""adder2d on bytes, by sums of absolute differences: u8 operands, i32 result, with a pointwise tail.
+"""adder2d of u8 operands, i32 result, by sums of absolute differences, with a pointwise tail.
 
     Y[n,h,w,t] = - sum_{i,j,k} |X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,k,t]|  (+ b[t])
 
@@ -12,7 +12,10 @@ are neither groups nor dilation, else the channels of one tap. In the last step 
 does not divide, the bytes of the run stand last, and zeros in both operands before them: these add
 nothing. No byte outside the run is read but earlier ones of the same run.
 
-    packed filter   u8[group][block][i][run][step][vectors * lanes][STEP]
+    packed filter   [group][block][i]: u8[run][step][vectors * lanes][STEP], and behind it
+                    i64[vectors * lanes], the sums of this kernel row (i32 where STEP is 1)
+
+A kernel row that is above or below the image for all of a tile is left out for its sums.
 
 Sums are exact. None exceeds i32: `Adder2d.infer` admits (2^31 - 1) // 255 terms at most. So nothing
 depends on the order, the tile, the target or the threads. Adding the bias wraps.
@@ -64,6 +67,15 @@ class AdderU8Kernel(ContractionKernel):
     def lanes(self) -> int:
         return self.target.lanes if self.step == 1 else 4 * self.target.lanes // self.step
 
+    @property
+    def sum_size(self) -> int:
+        """Bytes of the integers that sums are made in: psadbw's lanes are 64 bits wide."""
+        return 4 if self.step == 1 else 8
+
+    @property
+    def wide(self) -> Any:
+        return I32 if self.sum_size == 4 else I64
+
     def choose_tile(self) -> Tile:
         g = self.g
         return byte_tile(self.target, self.lanes, g.height, g.width, g.outputs)
@@ -82,15 +94,20 @@ class AdderU8Kernel(ContractionKernel):
         return ceil_div(self.runs[1], self.step) * self.step * self.width
 
     @property
+    def row_bytes(self) -> int:
+        """Packed filter of one kernel row of one block, with its sums."""
+        return self.runs[0] * self.run_bytes + self.sum_size * self.width
+
+    @property
     def block_bytes(self) -> int:
-        return self.g.kernel[0] * self.runs[0] * self.run_bytes
+        return self.g.kernel[0] * self.row_bytes
 
     @property
     def packs(self) -> dict[int, Callable[[Array], Array]]:
         return {self.operands[1]: self.pack} if self.is_constant else {}
 
     def pack(self, f: Array) -> Array:
-        """The packed filter of HWIO bytes."""
+        """The packed filter and row sums of HWIO bytes."""
         g, step, (runs, run) = self.g, self.step, self.runs
         rows, steps = g.kernel[0] * runs, ceil_div(run, step)
         f = f.reshape(rows, run, g.groups, g.outputs)
@@ -98,22 +115,32 @@ class AdderU8Kernel(ContractionKernel):
         whole = run - run % step
         padded[:, :whole, :, : g.outputs] = f[:, :whole]
         padded[:, steps * step - run % step :, :, : g.outputs] = f[:, whole:]
-        split = padded.reshape(rows, steps, step, g.groups, self.blocks, self.width)
-        return np.ascontiguousarray(split.transpose(3, 4, 0, 1, 5, 2)).reshape(-1)
+        parts = padded.reshape(g.kernel[0], runs, steps, step, g.groups, self.blocks, self.width)
+        sums = parts.sum((1, 2, 3), f"i{self.sum_size}").transpose(1, 2, 0, 3)
+        ordered = parts.transpose(4, 5, 0, 1, 2, 6, 3)
+        rows_first = (g.groups, self.blocks, g.kernel[0], -1)
+        if not sums.size:
+            return np.zeros(0, np.uint8)
+        return np.concatenate(
+            [ordered.reshape(rows_first), np.ascontiguousarray(sums).view(np.uint8)], axis=-1
+        ).reshape(-1)
 
     # -- emission --------------------------------------------------------------------------------
 
     def _emit_reduction(
-        self, e: Emitter, x: Any, offsets: list[int], filters: Any
+        self, e: Emitter, x: Any, offsets: list[int], filters: Any, taps: tuple[Index, Index]
     ) -> list[Register]:
         """Accumulators [pixel][vector], i32, over all steps."""
-        g, (runs, run) = self.g, self.runs
-        wide = I32 if self.step == 1 else I64
-        zero = constant(vector(wide, self.lanes), 0)
+        g, runs = self.g, self.runs[0]
+        first, last = e.minimum(taps[0], g.kernel[0]), taps[1]  # above the image, there may be more
+
+        def left_out(i: Index, sums: list[Register]) -> list[Register]:
+            at = e.at(filters, e.add(e.mul(i, self.row_bytes), runs * self.run_bytes))
+            return [self._add_sums(e, at, v, total) for v, total in enumerate(sums)]
 
         def over_rows(i: Index, outer: list[Register]) -> Sequence[Register]:
             x_row = e.at(x, e.mul(i, g.dilation[0] * g.x[1]))
-            f_row = e.at(filters, e.mul(i, runs * self.run_bytes))
+            f_row = e.at(filters, e.mul(i, self.row_bytes))
 
             def over_runs(j: Index, acc: list[Register]) -> Sequence[Register]:
                 x_run = e.at(x_row, e.mul(j, g.dilation[1] * g.x[2]))
@@ -121,8 +148,16 @@ class AdderU8Kernel(ContractionKernel):
 
             return e.carry(0, runs, 1, outer, over_runs)
 
-        sums = e.carry(0, g.kernel[0], 1, [zero] * (len(offsets) * self.tile.vectors), over_rows)
+        start = [constant(vector(self.wide, self.lanes), 0)] * self.tile.vectors
+        start = e.carry(0, first, 1, start, left_out)
+        start = e.carry(last, g.kernel[0], 1, start, left_out)
+        sums = e.carry(first, last, 1, start * len(offsets), over_rows)
         return [e.b.trunc(acc, vector(I32, self.lanes)) for acc in sums]
+
+    def _add_sums(self, e: Emitter, sums: Any, v: int, total: Register) -> Register:
+        """`total` plus vector `v` of the sums of a kernel row."""
+        at = e.at(sums, v * self.lanes * self.sum_size)
+        return e.b.add(total, e.b.load(at, typ=total.type, align=1))
 
     def _emit_run(
         self, e: Emitter, x: Any, offsets: list[int], filters: Any, acc: list[Register]
@@ -193,23 +228,47 @@ class AdderU8Kernel(ContractionKernel):
             block, v = e.split(one, (self.blocks, vectors))
             source = e.at(raw, e.add(e.mul(group, g.outputs), e.mul(one, lanes)))
             number = e.add(e.mul(group, self.blocks), block)
-            into = e.add(e.mul(number, self.block_bytes), e.mul(v, lanes * self.step))
+            into = e.at(packed, e.mul(number, self.block_bytes))
             for active, here in e.partial(one, g.outputs // lanes, g.outputs % lanes, lanes):
                 with here:
-                    self._emit_pack_vector(e, source, e.at(packed, into), active)
+                    self._emit_pack_channels(e, source, into, v, active)
 
-    def _emit_pack_vector(self, e: Emitter, source: Any, into: Any, active: int) -> None:
-        """One vector of channels, of which `active` exist: every step of every run."""
+    def _emit_pack_channels(
+        self, e: Emitter, source: Any, into: Any, v: Index, active: int
+    ) -> None:
+        """Vector `v` of a block's channels, of which `active` exist: every step of every run."""
         step, (runs, run) = self.step, self.runs
         whole, rest = divmod(run, step)
-        with e.loop(0, self.g.kernel[0] * runs) as row:
-            first, begin = e.mul(row, run), e.at(into, e.mul(row, self.run_bytes))
-            with e.loop(0, whole) as k:
-                word = self._packed_step(e, source, e.add(first, e.mul(k, step)), step, active)
-                e.store(word, e.at(begin, e.mul(k, step * self.width)), u8)
-            if rest:
-                word = self._packed_step(e, source, e.add(first, whole * step), rest, active)
-                e.store(word, e.at(begin, whole * step * self.width), u8)
+        nothing = constant(vector(I8, self.lanes * step), 0)
+
+        def pack_step(row: Index, target: Any, count: int, total: list[Register]) -> list[Register]:
+            word = self._packed_step(e, source, row, count, active)
+            e.store(word, target, u8)
+            taps = e.b.bitcast(word, nothing.type)
+            return [e.b.add(total[0], self._distances(e, nothing, taps))]
+
+        with e.loop(0, self.g.kernel[0]) as i:
+            begin = e.at(into, e.mul(i, self.row_bytes))
+
+            def over_runs(j: Index, total: list[Register]) -> list[Register]:
+                first = e.mul(e.add(e.mul(i, runs), j), run)
+                at = e.add(e.mul(j, self.run_bytes), e.mul(v, self.lanes * step))
+                target = e.at(begin, at)
+
+                def over_steps(k: Index, inner: list[Register]) -> list[Register]:
+                    here = e.at(target, e.mul(k, step * self.width))
+                    return pack_step(e.add(first, e.mul(k, step)), here, step, inner)
+
+                total = e.carry(0, whole, 1, total, over_steps)
+                if not rest:
+                    return total
+                last = e.at(target, whole * step * self.width)
+                return pack_step(e.add(first, whole * step), last, rest, total)
+
+            zero = constant(vector(self.wide, self.lanes), 0)
+            (total,) = e.carry(0, runs, 1, [zero], over_runs)
+            sums = e.add(runs * self.run_bytes, e.mul(v, self.lanes * self.sum_size))
+            e.store(total, e.at(begin, sums), u8)
 
     def _packed_step(
         self, e: Emitter, source: Any, first: Index, count: int, active: int

@@ -76,6 +76,17 @@ def test_groups_strides_and_dilation(inputs: int, groups: int) -> None:
     require_exact(layer.op("direct"), integers(layer, 4), inputs)
 
 
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_kernel_rows_beyond_the_image(height: int, dilation: int) -> None:
+    """Some windows lie in the padding as a whole."""
+    layer = Layer(
+        (2, height, 3, 9), (3, 2, 9, 17), padding=(7, 8, 1, 2), stride=(2 - dilation // 2, 1),
+        dilation=(dilation, 1),
+    )  # fmt: skip
+    require_exact(layer.op("direct"), integers(layer, 10), height)
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 255), (255, 0), (127, 128), (255, 255)])
 def test_ends_of_the_range(low: int, high: int) -> None:
     """Padding counts as 0: 255 from a filter of 255."""
@@ -102,7 +113,7 @@ def test_tails(tail: str) -> None:
         "integers": rng.integers(-(2**31), 2**31, (38,)).astype(np.int32),
         "bytes": rng.integers(0, 256, shape).astype(np.uint8),
     }[tail]
-    arrays.append(extra)
+    arrays = [*arrays, np.asarray(extra)]
     builder = Builder("body")
     types = [
         TensorType(next(d for d in DTYPES.values() if d.numpy == a.dtype), a.shape) for a in arrays
@@ -142,7 +153,7 @@ def test_a_network_of_bytes(target: str) -> None:
     """The tail joins the first layer, and its bytes get the halo that the second one reads."""
     graph, rng = ag.parse(NETWORK), np.random.default_rng(9)
     x = rng.integers(0, 256, (3, 7, 6, 5)).astype(np.uint8)
-    weights = {
+    weights: dict[str, Array] = {
         "f": rng.integers(0, 256, (3, 3, 5, 18)).astype(np.uint8),
         "b": rng.integers(0, 2000, 18).astype(np.int32),
         "s": rng.integers(0, 4000, 18).astype(np.float32),
