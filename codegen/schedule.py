@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from .target import Target
 
 LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
+MOST_BYTE_PIXELS = 16  # more only make the code longer
+ENOUGH = 8  # accumulators of sums of bytes that hide the latency of adding
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,20 @@ def _cost(tile: Tile, height: int, width: int) -> float:
     loads = (tile.vectors + tile.pixels) / tile.accumulators
     chain = max(1.0, 8.0 / tile.accumulators)  # latency times throughput of one add
     return waste * chain * (1 + LOAD_COST * loads)
+
+
+def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int) -> Tile:
+    """The tile for sums of distances of bytes, with `lanes` output channels in a vector.
+
+    A broadcast takes a load and no arithmetic port: serving two vectors, loads bind no longer. A
+    tile of ENOUGH accumulators is at the peak, so one row of pixels does where it has as many: at
+    the edges of the image it leaves out more kernel rows.
+    """
+    blocks = max(1, ceil_div(channels, lanes))
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
+    pixels = max(1, min(MOST_BYTE_PIXELS, (target.registers - vectors - 2) // vectors))
+    one_row = width * vectors >= ENOUGH
+    return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)
 
 
 @dataclass(frozen=True)
