@@ -80,7 +80,7 @@ def _tuned(
 ) -> Tuned:
     chosen = kernel_for(replace(call, choice="")).name
     model = next(choice for choice, kernel in options.items() if kernel.name == chosen)
-    return Tuned(name, min(seconds, key=lambda c: seconds[c]), seconds, model)
+    return Tuned(name, min(seconds, key=lambda c: (seconds[c], c)), seconds, model)
 
 
 def _measured(call: Call, options: Mapping[str, Kernel], budget: float) -> dict[str, float]:
