@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from .codegen.native import NativeLibrary
     from .codegen.profile import Profile
     from .codegen.target import Target
+    from .codegen.tune import Tuned
     from .model import Model
     from .passes.ranges import Finding
     from .training.optimizers import SGD
 
+TUNE_SECONDS = 10.0
 Observer = Callable[[str, Graph, Graph, float], None]
 
 
@@ -64,9 +66,11 @@ def lower(
     target: Target,
     observers: Sequence[Observer] = (),
     weights: Mapping[str, Array] | None = None,
+    choices: Mapping[str, str] | None = None,
 ) -> Lowered:
     """The graph ready for code generation: pipeline, hoisting, memory plan.
 
+    `choices`: kernels that were chosen by measuring, by node name (`tune`).
     `weights`, where known, let constant filters choose between dense and sparse kernels.
 
     Raises ShapeError when the batch is open and the graph is not a loop over samples.
@@ -92,8 +96,8 @@ def lower(
             main.name, main.inputs, graph.parameters, main.nodes, main.outputs, main.updates
         )
     kept = share_kept(main, weights or {})
-    plan = plan_memory(main, workspaces(main, target, kept))
-    return Lowered(graph, setup, main, plan, target, batched, kept)
+    plan = plan_memory(main, workspaces(main, target, kept, choices))
+    return Lowered(graph, setup, main, plan, target, batched, kept, choices or {})
 
 
 def _mixing(graph: Graph) -> str:
@@ -113,6 +117,7 @@ def compile(
     threads: int = 1,
     state: State | None = None,
     cache: bool = True,
+    tune: bool | float = False,
     observers: Sequence[Observer] = (),
 ) -> Program:
     """Native code for `graph` (or for a model's inference graph, with its weights).
@@ -122,13 +127,17 @@ def compile(
     target   "host", a name that `addergraph.codegen.target` lists, or an x86 CPU name
     threads  threads of each call; results have the same bits for any number
     state    parameters that a program with updates shares with others (they change in place)
+    tune     measure the kernels that could serve each contraction and keep the fastest: True, or
+             about how many seconds to spend; results keep their bits
 
     Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
     """
     from .codegen.jit import Program
 
     graph, weights = _source(graph, weights)
-    built = build(graph, weights, batch=batch, target=target, cache=cache, observers=observers)
+    built = build(
+        graph, weights, batch=batch, target=target, cache=cache, tune=tune, observers=observers
+    )
     graph = built.lowered.source
     if not graph.updates:
         return Program(built, _required(graph, weights), None, threads)
@@ -145,6 +154,7 @@ def build(
     batch: int | None = None,
     target: str = "host",
     cache: bool = True,
+    tune: bool | float = False,
     observers: Sequence[Observer] = (),
 ) -> Built:
     """The object file of a graph and its facts, for a machine that need not be this one.
@@ -156,8 +166,29 @@ def build(
 
     machine = target_named(target)
     bound = graph if batch is None else graph.bind(batch)
-    lowered = lower(bound, machine, observers, weights)
+    choices = None
+    if tune:
+        seconds = TUNE_SECONDS if tune is True else float(tune)
+        measured = tune_graph(bound, weights, target=target, seconds=seconds)
+        choices = {found.node: found.choice for found in measured}
+    lowered = lower(bound, machine, observers, weights, choices)
     return jit.build(lowered, use_cache=cache)
+
+
+def tune_graph(
+    graph: Graph,
+    weights: Mapping[str, Array] | None = None,
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    seconds: float = TUNE_SECONDS,
+) -> tuple[Tuned, ...]:
+    """What measuring finds for each contraction of `graph`; see `codegen/tune.py`."""
+    from .codegen.target import target_named
+    from .codegen.tune import tune
+
+    bound = graph if batch is None else graph.bind(batch)
+    return tune(lower(bound, target_named(target), weights=weights), seconds)
 
 
 def _source(
@@ -255,5 +286,5 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 __all__ = [
     "build", "census", "compile", "export", "findings", "grad", "load_native", "lower",
-    "measure_peak", "memory_plan_text", "optimize", "profile", "train_step_graph",
+    "measure_peak", "memory_plan_text", "optimize", "profile", "train_step_graph", "tune_graph",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ F64 = ir.DoubleType()
 POINTER = ir.PointerType()
 Register = Any  # ir.Value holding a scalar or a vector
 Index = Any  # int or ir.Value of type i64
+LINE = 64  # bytes of a cache line
 wide = DType("f64", 8)  # sums in registers and workspaces; no tensor has it
 
 
@@ -334,6 +335,12 @@ class Emitter:
         call = self.intrinsic(name, ir.VoidType(), arguments)
         self.b.call(call, [value, pointer, align, self.mask(lanes, active)])
 
+    def prefetch(self, pointer: Any) -> None:
+        """Asks for a cache line in L2, ahead of time. No access: any address will do."""
+        call = self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
+        read, second_level, data = (ir.Constant(I32, k) for k in (0, 2, 1))
+        self.b.call(call, [pointer, read, second_level, data])
+
     def mask(self, lanes: int, active: int) -> Any:
         """A constant i1 vector with the first `active` lanes set."""
         return ir.Constant(ir.VectorType(I1, lanes), [int(i < active) for i in range(lanes)])
@@ -373,6 +380,35 @@ class Emitter:
         if self.target.fma:
             return self.call("fma", a, b, c)
         return self.b.fadd(self.b.fmul(a, b), c)
+
+    def opaque(self, value: float) -> Register:
+        """An f32 scalar that LLVM cannot see through: it went through memory, atomically."""
+        slot = self.b.alloca(I32)
+        bits = ir.Constant(F32, value).bitcast(I32)
+        self.b.store_atomic(bits, slot, "monotonic", 4)
+        return self.b.bitcast(self.b.load_atomic(slot, "monotonic", 4, typ=I32), F32)
+
+    def clip_unit(self, value: Register) -> Register:
+        """clip(value, -1, 1) of a full register.
+
+        NaN stays NaN, unless `target.range`: then it is 1 or -1.
+        """
+        one, minus_one = self.number(1.0, _lanes(value)), self.number(-1.0, _lanes(value))
+        if self.target.range:
+            return self._smaller_magnitude(value, one)
+        # The order of the comparisons decides what becomes of NaN.
+        high = self.b.select(self.b.fcmp_ordered("<", one, value), one, value)
+        return self.b.select(self.b.fcmp_ordered(">", minus_one, high), minus_one, high)
+
+    def _smaller_magnitude(self, a: Register, b: Register) -> Register:
+        """AVX-512: min(|a|, |b|) with the sign of a; the other one where one is NaN."""
+        minimum_of_magnitudes, current_rounding = ir.Constant(I32, 2), ir.Constant(I32, 4)
+        mask = ir.IntType(_lanes(a))
+        arguments = [a.type, a.type, I32, a.type, mask, I32]
+        bits = 32 * _lanes(a)
+        function = self.intrinsic(f"llvm.x86.avx512.mask.range.ps.{bits}", a.type, arguments)
+        every = ir.Constant(mask, -1)
+        return self.b.call(function, [a, b, minimum_of_magnitudes, a, every, current_rounding])
 
     def integer_min(self, a: Register, b: Register) -> Register:
         """min(a, b) of non-negative floats, by their bit patterns as signed integers."""

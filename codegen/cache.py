@@ -7,6 +7,7 @@ empty switches the cache off.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -27,10 +28,19 @@ def folder() -> Path | None:
     return user_cache_path("addergraph") / "objects"
 
 
+@functools.cache
+def source_digest() -> str:
+    """SHA-256 over the code generator's own source: a changed kernel finds no old object."""
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(here.rglob("*.py")):
+        digest.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def key_of(*parts: str) -> str:
-    """SHA-256 over the parts, each with its length before it."""
+    """SHA-256 over the code generator and the parts, each with its length before it."""
     digest = hashlib.sha256()
-    for part in parts:
+    for part in (source_digest(), *parts):
         data = part.encode()
         digest.update(f"{len(data)}:".encode() + data)
     return digest.hexdigest()

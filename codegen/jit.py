@@ -44,7 +44,7 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
     plan, target = lowered.plan, lowered.target
     key = cache.key_of(
         str(lowered.main), repr(plan), repr(target), repr(lowered.batched),
-        repr(sorted(lowered.kept.items())),
+        repr(sorted(lowered.kept.items())), repr(sorted(lowered.choices.items())),
         f"{FORMAT} {__version__} {llvm.version()}",
     )  # fmt: skip
     found = cache.load(key) if use_cache else None

@@ -31,6 +31,7 @@ class Lowered:
     plan     where main's values live
     batched  which of main's inputs and outputs advance from sample to sample; None if bound
     kept     constant parameters: the share of elements above zero, see `share_kept`
+    choices  nodes whose kernel was chosen by measuring, see `tune.py`
     """
 
     source: Graph
@@ -40,6 +41,7 @@ class Lowered:
     target: Target
     batched: tuple[bool, ...] | None
     kept: Mapping[str, int] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,12 @@ def _sparse_filters(graph: Graph) -> Iterator[Value]:
             yield operands[1]
 
 
-def workspaces(graph: Graph, target: Target, kept: Mapping[str, int]) -> dict[str, int]:
+def workspaces(
+    graph: Graph,
+    target: Target,
+    kept: Mapping[str, int],
+    choices: Mapping[str, str] | None = None,
+) -> dict[str, int]:
     """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
 
     def dense(values: Sequence[Value]) -> tuple[Operand, ...]:
@@ -103,7 +110,8 @@ def workspaces(graph: Graph, target: Target, kept: Mapping[str, int]) -> dict[st
     sizes = {}
     for node in graph.nodes:
         fixed, share = _constants(graph, node, kept)
-        call = Call(node.op, dense(node.inputs), dense(node.outputs), target, fixed, share)
+        choice = (choices or {}).get(node.name, "")
+        call = Call(node.op, dense(node.inputs), dense(node.outputs), target, fixed, share, choice)
         sizes[node.name] = kernel_for(call).workspace
     return {name: size for name, size in sizes.items() if size}
 
@@ -121,7 +129,8 @@ def planned_call(lowered: Lowered, node: Node) -> Call:
     )
     outputs = tuple(Operand(v.type, plan.placements[v.name].layout) for v in node.outputs)
     fixed, share = _constants(lowered.main, node, lowered.kept)
-    return Call(node.op, inputs, outputs, lowered.target, fixed, share)
+    choice = lowered.choices.get(node.name, "")
+    return Call(node.op, inputs, outputs, lowered.target, fixed, share, choice)
 
 
 def _constants(

@@ -14,7 +14,7 @@ from .builder import I64, POINTER, Emitter, Index, Register
 from .module import ModuleEmitter
 from .target import Target
 
-FORMS = ("product", "minimum", "direct")
+FORMS = ("product", "minimum", "direct", "clip", "between")
 
 
 def peak_module(form: str, target: Target, accumulators: int) -> str:
@@ -29,7 +29,7 @@ def peak_module(form: str, target: Target, accumulators: int) -> str:
 
     def rounds(_: Index, acc: list[Register]) -> list[Register]:
         # Opaque to the optimizer: else it would take `x` op `f` out of the loop.
-        return [_opaque_term(e, form, x, f, a) for a in acc]
+        return [_opaque_term(e, form, x, f, a, number) for number, a in enumerate(acc)]
 
     zeros = [e.number(0.0, lanes)] * accumulators
     for k, total in enumerate(e.carry(0, n, 1, zeros, rounds)):
@@ -38,19 +38,32 @@ def peak_module(form: str, target: Target, accumulators: int) -> str:
     return str(made.module)
 
 
-def _opaque_term(e: Emitter, form: str, x: Register, f: Register, acc: Register) -> Register:
+def _opaque_term(
+    e: Emitter, form: str, x: Register, f: Register, acc: Register, number: int
+) -> Register:
     """One term that depends on its accumulator, so that nothing can be hoisted or shared."""
     if form == "product":
         return e.fma(x, f, acc)
     if form == "minimum":
         return e.b.fadd(acc, e.integer_min(acc, x))
+    if form == "clip":
+        if e.target.subtracts_by_fma(number):
+            difference = e.fma(acc, x, e.b.fneg(f))
+        else:
+            difference = e.b.fsub(acc, f)
+        return e.fma(x, e.clip_unit(difference), acc)
+    if form == "between":
+        least = e.integer_min(acc, f)
+        return e.fma(x, e.b.select(e.b.fcmp_ordered(">", least, x), least, x), acc)
     return e.b.fadd(acc, e.call("fabs", e.b.fsub(x, acc)))
 
 
 def measure_peak(form: str, target: Target, seconds: float = 0.3) -> float:
     """G terms/s of one core, the best of several loop widths.
 
-    form: "product" (multiply-add), "minimum" (integer min, float add), "direct" (sub, abs, add).
+    form: "product" (multiply-add), "minimum" (integer min, float add), "direct" (sub, abs, add),
+    and two of the input gradient of adder layers: "clip" (sub, clip to [-1, 1], multiply-add) and
+    "between" (clip to bounds in registers by integer min and float max, multiply-add).
     """
     return max(_measure(form, target, count, seconds / 4) for count in (8, 12, 16, 24))
 

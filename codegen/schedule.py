@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from .target import Target
 
+LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
+MOST_BYTE_PIXELS = 16  # more only make the code longer
+ENOUGH = 8  # accumulators of sums of bytes that hide the latency of adding
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -42,19 +46,23 @@ def contraction_tile(
     step of the reduction loads `vectors` filter vectors and broadcasts one number per pixel, so the
     tile is chosen for few loads per term, then for few wasted pixels at the edges.
     """
+    tiles = contraction_tiles(target, height, width, channels, registers_per_pixel)
+    return min(tiles, key=lambda tile: _cost(tile, height, width))
+
+
+def contraction_tiles(
+    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0
+) -> list[Tile]:
+    """The tiles to choose from: the widest for each number of vectors that divides the channels."""
     blocks = max(1, ceil_div(channels, target.lanes))
-    best: tuple[float, Tile] | None = None
+    tiles = []
     for vectors in (1, 2, 3, 4):
         if blocks % vectors:
             continue
         free = target.registers - vectors - 2
         pixels = max(1, free // (vectors * (1 + registers_per_pixel)))
-        tile = _bounded(target, *_pixel_tile(height, width, pixels), vectors)
-        score = _cost(tile, height, width)
-        if best is None or score < best[0]:
-            best = score, tile
-    assert best is not None  # one vector always divides
-    return best[1]
+        tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
+    return tiles
 
 
 def _pixel_tile(height: int, width: int, pixels: int) -> tuple[int, int]:
@@ -80,7 +88,21 @@ def _cost(tile: Tile, height: int, width: int) -> float:
     waste = steps * tile.pixels / max(1, height * width)
     loads = (tile.vectors + tile.pixels) / tile.accumulators
     chain = max(1.0, 8.0 / tile.accumulators)  # latency times throughput of one add
-    return waste * max(chain, 0.5 + 0.5 * loads)
+    return waste * chain * (1 + LOAD_COST * loads)
+
+
+def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int) -> Tile:
+    """The tile for sums of distances of bytes, with `lanes` output channels in a vector.
+
+    A broadcast takes a load and no arithmetic port: serving two vectors, loads bind no longer. A
+    tile of ENOUGH accumulators is at the peak, so one row of pixels does where it has as many: at
+    the edges of the image it leaves out more kernel rows.
+    """
+    blocks = max(1, ceil_div(channels, lanes))
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
+    pixels = max(1, min(MOST_BYTE_PIXELS, (target.registers - vectors - 2) // vectors))
+    one_row = width * vectors >= ENOUGH
+    return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)
 
 
 @dataclass(frozen=True)
@@ -92,9 +114,12 @@ class FilterTile:
 
 
 def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
-    """The tile for `run` contiguous input elements times `channels` output channels."""
+    """The tile for `run` contiguous input elements times `channels` output channels.
+
+    Two vectors share a broadcast; more of them would leave few taps and read more of g per term.
+    """
     blocks = max(1, ceil_div(channels, target.lanes))
-    vectors = next(v for v in (4, 3, 2, 1) if blocks % v == 0)
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
     if target.max_tile is not None:
         vectors = vectors if vectors <= target.max_tile[1] else 1
     most = max(1, (target.registers - vectors - 2) // vectors)
@@ -102,3 +127,15 @@ def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
         most = min(most, target.max_tile[0])
     strips = ceil_div(max(1, run), most)
     return FilterTile(ceil_div(max(1, run), strips), vectors)
+
+
+def adder_input_gradient_tile(target: Target, height: int, width: int, channels: int) -> Tile:
+    """The tile for the input gradient of an adder layer, height x width pixels and `channels`.
+
+    Every accumulator comes with a register of x. Where the clip is one instruction, multiply-adds
+    have room for the broadcast; then one vector is best, whose filters stay in L1, and eight
+    accumulators are enough for the latency.
+    """
+    if not target.range:
+        return contraction_tile(target, height, width, channels, 1)
+    return _bounded(target, *_pixel_tile(height, width, 8), 1)

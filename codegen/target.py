@@ -21,6 +21,7 @@ class Target:
     lanes     f32 elements of one vector register
     registers vector registers
     fma       whether multiply-add is one instruction (and one rounding)
+    range     whether clipping by magnitude is one instruction (vrangeps)
     max_tile  an upper bound on (pixels, vectors) of a register tile, None for no bound
     """
 
@@ -31,7 +32,15 @@ class Target:
     lanes: int
     registers: int
     fma: bool
+    range: bool = False
     max_tile: tuple[int, int] | None = None
+
+    def subtracts_by_fma(self, number: int) -> bool:
+        """Whether subtraction `number` of a run before clips is best a * 1 - b.
+
+        Adder pipes also do min, max and vrangeps: what they have too much goes to the multipliers.
+        """
+        return self.fma and (not self.range or number % 2 == 0)
 
     @property
     def isa(self) -> str:
@@ -43,13 +52,13 @@ _LINUX = "x86_64-unknown-linux-gnu"
 BASELINE = Target("x86-64", _LINUX, "x86-64", "", 4, 16, False)
 AVX2 = Target("x86-64-v3", _LINUX, "x86-64-v3", "", 8, 16, True)
 # LLVM prefers 256-bit vectors on some AVX-512 CPUs; the tiles are made for the full width.
-AVX512 = Target("x86-64-v4", _LINUX, "x86-64-v4", "-prefer-256-bit", 16, 32, True)
+AVX512 = Target("x86-64-v4", _LINUX, "x86-64-v4", "-prefer-256-bit", 16, 32, True, True)
 X86_LEVELS = (BASELINE, AVX2, AVX512)
 
 TARGETS: dict[str, Target] = {
     **{t.name: t for t in X86_LEVELS},
     # Odd sizes on purpose: every tail and edge of a kernel runs on small tensors. For tests.
-    "toy": Target("toy", _LINUX, "x86-64", "", 2, 16, False, (3, 2)),
+    "toy": Target("toy", _LINUX, "x86-64", "", 2, 16, False, max_tile=(3, 2)),
     # The portable lowering: plain vector IR on machines nobody has tuned for.
     "aarch64-linux-gnu": Target(
         "aarch64-linux-gnu", "aarch64-unknown-linux-gnu", "generic", "", 4, 32, True

@@ -104,8 +104,10 @@ class Workers:
         return crew
 
     def _send_home(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer()
+        # Not by calling the finalizer: late in an exit of the interpreter that does nothing.
+        waiting = self._finalizer and self._finalizer.detach()
+        if waiting:
+            waiting[1]()
 
     def _run_alone(self, io: Any, weights: int, samples: int) -> None:
         try:
@@ -138,7 +140,10 @@ class _Crew:
         keep = (self._control, loaded)
         self._members = [
             threading.Thread(
-                target=_work, args=(work, self.address, t, keep), daemon=True, name=f"addergraph-{t}"
+                target=_work,
+                args=(work, self.address, t, keep),
+                daemon=True,
+                name=f"addergraph-{t}",
             )
             for t in range(1, threads)
         ]

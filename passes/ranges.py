@@ -166,7 +166,9 @@ def _is_zero(node: Node) -> bool:
 def _licensed(node: Node, known: Ranges) -> Op:
     """The node's op, told that its input is not negative where it can use that and it is proven."""
     op = node.op
-    if not hasattr(op, "input_nonnegative") or not known[node.inputs[0].name].nonnegative:
+    if not hasattr(op, "input_nonnegative") or node.inputs[0].type.dtype != f32:
+        return op
+    if not known[node.inputs[0].name].nonnegative:
         return op
     licensed: Op = dataclasses.replace(op, input_nonnegative=True)  # type: ignore[type-var]
     return licensed

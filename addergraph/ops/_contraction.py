@@ -6,7 +6,7 @@ adder2d and conv2d differ in how one term is combined, |x - f| or x * f, and in 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,26 +17,30 @@ from ..attributes import padding as sides
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Halo, Op
-from ..types import TensorType, f32
-from ._elementwise import stored
-from ._window import Window, label, require_f32, require_image
+from ..types import DType, TensorType, f32
+from ._elementwise import held, stored
+from ._window import Window, label, require_f32, require_image, require_of
 
 
 @dataclass(frozen=True)
 class Windowed(Op):
-    """The attributes of a contraction over the windows of an NHWC tensor, with an HWIO filter."""
+    """The attributes of a contraction over the windows of an NHWC tensor, with an HWIO filter.
+
+    `results` has, for each dtype that both operands may have, that of the result and of the bias.
+    """
 
     kind: ClassVar[str] = CONTRACTION
+    results: ClassVar[Mapping[DType, DType]] = {f32: f32}
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
 
     def window(self, f: TensorType) -> Window:
-        """The geometry for a filter of type `f`; ShapeError unless that is f32, bound and HWIO."""
+        """The geometry for a filter of type `f`; ShapeError unless that is bound and HWIO."""
         if f.rank != 4:
             raise ShapeError(f"filter must be HWIO (rank 4), found {f}")
-        require_f32("filter", f)
+        require_of("filter", f, tuple(self.results))
         if f.is_open:
             raise ShapeError(f"filter {f} has an open batch; N may only lead an input")
         return self.window_of((int(f.shape[0]), int(f.shape[1])))
@@ -46,8 +50,11 @@ class Windowed(Op):
 
     def output(self, x: TensorType, f: TensorType, *bias: TensorType) -> TensorType:
         """Result type of the forward layer; ShapeError if the operands do not fit."""
-        require_image("input", x)
+        require_image("input", x, tuple(self.results))
         window = self.window(f)
+        if f.dtype != x.dtype:
+            raise ShapeError(f"filter must be {x.dtype}, as the input is, found {f} (x: {x})")
+        made_dtype = self.results[x.dtype]
         channels, taken, made = x.shape[3], int(f.shape[2]), int(f.shape[3])
         if self.groups < 1:
             raise ShapeError(f"groups={self.groups} must be at least 1")
@@ -61,9 +68,9 @@ class Windowed(Op):
             raise ShapeError(
                 f"input has {channels} channels but the filter expects {taken}{of} (x: {x}, f: {f})"
             )
-        require_bias(made, bias)
+        require_bias(made, bias, made_dtype)
         height, width = window.output_size(x.shape[1], x.shape[2])
-        return TensorType(f32, (x.shape[0], height, width, made))
+        return TensorType(made_dtype, (x.shape[0], height, width, made))
 
     def require_gradient(self, g: TensorType, x: TensorType, f: TensorType) -> None:
         """ShapeError unless `g` has the type of the forward layer's result."""
@@ -102,11 +109,12 @@ def windowed_attributes(
     )
 
 
-def require_bias(made: int, bias: Sequence[TensorType]) -> None:
+def require_bias(made: int, bias: Sequence[TensorType], dtype: DType = f32) -> None:
     """ShapeError unless every type is that of a bias of `made` output channels."""
+    expected = TensorType(dtype, (made,))
     for b in bias:
-        if b != TensorType(f32, (made,)):
-            raise ShapeError(f"bias must be f32[{made}], found {b}")
+        if b != expected:
+            raise ShapeError(f"bias must be {expected}, found {b}")
 
 
 def require_matrices(
@@ -141,9 +149,9 @@ def product_range(
     return plus_bias(y, ranges)
 
 
-def plus_bias(y: Interval, ranges: Sequence[Interval]) -> Interval:
-    """`y` plus the third operand, where there is one, rounded to f32."""
-    return stored(y + ranges[2], f32) if len(ranges) > 2 else y
+def plus_bias(y: Interval, ranges: Sequence[Interval], dtype: DType = f32) -> Interval:
+    """`y` plus the third operand, where there is one, as `dtype` holds it."""
+    return stored(y + held(ranges[2], dtype), dtype) if len(ranges) > 2 else y
 
 
 def grouped(groups: int, *arrays: Array) -> list[tuple[Array, ...]]:

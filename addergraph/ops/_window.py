@@ -14,7 +14,7 @@ import numpy as np
 from ..attributes import Padding, Pair
 from ..errors import ShapeError
 from ..ir import Array, Halo
-from ..types import Dim, TensorType, f32
+from ..types import Dim, DType, TensorType, f32
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,21 @@ def label(op: str, name: str | None) -> str:
     return f'{op} "{name}"' if name else op
 
 
-def require_image(what: str, type: TensorType) -> None:
-    """ShapeError unless `type` is f32 and NHWC."""
+def require_image(what: str, type: TensorType, dtypes: Sequence[DType] = (f32,)) -> None:
+    """ShapeError unless `type` is NHWC and of one of `dtypes`."""
     if type.rank != 4:
         raise ShapeError(f"{what} must be NHWC (rank 4), found {type}")
-    require_f32(what, type)
+    require_of(what, type, dtypes)
 
 
 def require_f32(what: str, type: TensorType) -> None:
-    if type.dtype != f32:
-        raise ShapeError(f"{what} must be f32, found {type}")
+    require_of(what, type, (f32,))
+
+
+def require_of(what: str, type: TensorType, dtypes: Sequence[DType]) -> None:
+    """ShapeError unless `type` is of one of `dtypes`."""
+    if type.dtype not in dtypes:
+        raise ShapeError(f"{what} must be {' or '.join(map(str, dtypes))}, found {type}")
 
 
 def require_operands(types: Sequence[TensorType], *names: str, optional: int = 0) -> None:

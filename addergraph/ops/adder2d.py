@@ -7,19 +7,29 @@ authors' release is in `passes/train_step.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..attributes import Pair
+from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import Array, Cost, Halo
 from ..trace import Tensor, apply
-from ..types import TensorType
-from ._contraction import Windowed, grouped, plus_bias, windowed_attributes
+from ..types import DType, TensorType, f32, i32, u8
+from ._contraction import (
+    Windowed,
+    grouped,
+    plus_bias,
+    reduction_length,
+    windowed_attributes,
+)
+from ._elementwise import held
 from ._window import require_operands
+
+U8_TERMS = (2**31 - 1) // 255  # a sum of so many distances of bytes fits i32
 
 
 @dataclass(frozen=True)
@@ -30,30 +40,51 @@ class Adder2d(Windowed):
     value: a padded tap contributes -|F|. `input_nonnegative` states that every x >= 0 is proven;
     it licenses the min form, |x - f| = x + |f| - 2 min(x, max(f, 0)), and `check` re-derives it.
 
-    Gradient (surrogate, eq. 5 and 6): dF = sum g (X - F), dX = sum_t g clip(F - X, -1, 1).
-    Raises ShapeError for wrong ranks or dtypes, channels that do not match, or an empty output.
+    Or integers: x u8, f u8, optional bias i32, result i32, exact (only adding the bias wraps).
+    There `input_nonnegative` says nothing and is refused, and a sum over more than 8,421,504 terms
+    is a ShapeError: 255 times as much could leave i32.
+
+    Gradient (surrogate, eq. 5 and 6): dF = sum g (X - F), dX = sum_t g clip(F - X, -1, 1). Of u8
+    operands: none, GraphError. Raises ShapeError for wrong ranks or dtypes, channels that do not
+    match, or an empty output.
     Source: Chen et al. 2020, eq. 2; zero padding as in the authors' release.
     """
 
     name: ClassVar[str] = "adder2d"
     surrogate: ClassVar[bool] = True
+    results: ClassVar[Mapping[DType, DType]] = {f32: f32, u8: i32}
     input_nonnegative: bool = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)
-        return (self.output(*types),)
+        y = self.output(*types)
+        if y.dtype == i32:
+            self._require_integers(types[1])
+        return (y,)
+
+    def _require_integers(self, f: TensorType) -> None:
+        """ShapeError unless the integer form may take a filter of type `f`."""
+        if self.input_nonnegative:
+            raise ShapeError("input_nonnegative=true is for f32 operands; bytes have one form")
+        terms = reduction_length(f)
+        if terms > U8_TERMS:
+            raise ShapeError(
+                f"each output sums {terms:,} distances of up to 255, at most {255 * terms:,}, "
+                f"which i32 cannot hold; {U8_TERMS:,} terms fit (f: {f})"
+            )
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         x, f, *bias = arrays
         window = self.window_of(f.shape[:2])
         out = window.output_size(x.shape[1], x.shape[2])
-        y = np.zeros((x.shape[0], *out, f.shape[3]))
-        x64, f64 = window.pad(x).astype("f8"), f.astype("f8")
+        sums, made = ("i8", np.int32) if x.dtype == np.uint8 else ("f8", np.float32)
+        y = np.zeros((x.shape[0], *out, f.shape[3]), sums)
+        x64, f64 = window.pad(x).astype(sums), f.astype(sums)
         for y_g, x_g, f_g in grouped(self.groups, y, x64, f64):
             for i, j, tap in window.taps(x_g, out):
                 for k in range(f.shape[2]):
                     y_g -= np.abs(tap[..., k, None] - f_g[i, j, k])
-        return ((y + bias[0] if bias else y).astype(np.float32),)
+        return ((y + bias[0] if bias else y).astype(made),)
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -62,6 +93,11 @@ class Adder2d(Windowed):
 
         g, (x, f, *bias) = gs[0], xs
         assert g is not None
+        if x.dtype != f32:
+            raise GraphError(
+                f"adder2d of {x.type} and {f.type} has no gradient: train in f32, "
+                "integers are for inference"
+            )
         same = (self.stride, self.padding, self.dilation, self.groups)
         dx = apply(Adder2dGradInput(*same), g, x, f)
         df = apply(Adder2dGradFilter(*same), g, x, f)
@@ -70,7 +106,14 @@ class Adder2d(Windowed):
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
-        return (plus_bias(Interval(hi=0.0), ranges),)
+        if types[0].dtype == f32:
+            return (plus_bias(Interval(hi=0.0), ranges),)
+        x, f = (held(r, u8) for r in ranges[:2])
+        if any(self.padding):
+            x = x.hull(Interval(0.0, 0.0))
+        terms = reduction_length(types[1])
+        least, most = max(0.0, x.lo - f.hi, f.lo - x.hi), max(x.hi - f.lo, f.hi - x.lo)
+        return (plus_bias(Interval(-terms * most, -terms * least + 0.0), ranges, i32),)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))

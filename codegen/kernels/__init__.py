@@ -50,6 +50,7 @@ class Call:
     `constant` holds the numbers of the operands that are constants of the program: a kernel may ask
     for them in an order of its own (`Kernel.packs`). `kept` has, per operand, how many eighths of
     its elements are above zero; empty where that is not known.
+    `choice` names one of several kernels that serve the call; empty leaves it to the cost model.
     """
 
     op: Op
@@ -58,6 +59,7 @@ class Call:
     target: Target
     constant: frozenset[int] = frozenset()
     kept: tuple[int, ...] = ()
+    choice: str = ""
 
 
 class Kernel(ABC):

@@ -39,6 +39,11 @@ class ForwardContraction(Kernel):
         self.g = geometry(self.node_op, x, f, call.outputs[0])
 
     @property
+    def lanes(self) -> int:
+        """Output channels in one vector."""
+        return self.target.lanes
+
+    @property
     def form_name(self) -> str:
         form = "" if self.g.form == PRODUCT else f"_{self.g.form}"
         return f"{self.node_op.name}{form}_f32"
@@ -100,7 +105,7 @@ class Tail:
 
         Number -1 is sum|f| of the minimum form; `sums` points at the tile's.
         """
-        e, k, lanes = self.e, self.k, self.k.target.lanes
+        e, k, lanes = self.e, self.k, self.k.lanes
         made: dict[int, Register] = {}
         if k.g.form == MINIMUM:
             made[-1] = e.load(e.at(sums, 4 * v * lanes), lanes=lanes)
@@ -118,13 +123,16 @@ class Tail:
 
     def result(self, acc: Register, channels: dict[int, Register], window: Any) -> Register:
         """The contraction's own result, bias included."""
-        e, k, lanes = self.e, self.k, self.k.target.lanes
+        e, k, lanes = self.e, self.k, self.k.lanes
         match k.g.form:
             case "direct":
                 value = e.b.fsub(e.number(0.0, lanes), acc)
             case "minimum":
                 sum_x = e.splat(e.load(window), lanes)
                 value = e.b.fsub(e.b.fsub(e.b.fadd(acc, acc), sum_x), channels[-1])
+            case "bytes":
+                value = e.b.neg(acc)
+                return e.b.add(value, channels[k.operands[2]]) if len(k.operands) > 2 else value
             case _:
                 value = acc
         return e.b.fadd(value, channels[k.operands[2]]) if len(k.operands) > 2 else value
@@ -146,7 +154,7 @@ class Tail:
                 continue
             operand = k.call.inputs[number]
             env[body_input] = self._same_shape(operand, self.inputs[number], pixel, v, count)
-        return emit_body(e, k.body, env, k.target.lanes)[0]
+        return emit_body(e, k.body, env, k.lanes)[0]
 
     def _same_shape(
         self, operand: Operand, pointer: Any, pixel: tuple[int, int], v: int, count: int
@@ -158,5 +166,5 @@ class Tail:
         n, h, w = image_strides(strides) if len(strides) == 4 else (0, strides[0], 0)
         at = e.dot((place.n, e.add(place.h, pixel[0]), e.add(place.w, pixel[1])), (n, h, w))
         channel = e.add(e.mul(place.group, k.g.outputs), self.channel)
-        at = e.add(at, e.add(e.mul(channel, size), v * k.target.lanes * size))
-        return e.load(e.at(pointer, at), operand.type.dtype, k.target.lanes, count)
+        at = e.add(at, e.add(e.mul(channel, size), v * k.lanes * size))
+        return e.load(e.at(pointer, at), operand.type.dtype, k.lanes, count)

@@ -14,11 +14,12 @@ from addergraph.ir import Array
 from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.adder_dense import AdderDense
 from addergraph.ops.conv2d import Conv2d
+from addergraph.types import u8
 
 from ..schedule import ceil_div
 from . import Operand
 
-DIRECT, MINIMUM, PRODUCT = "direct", "minimum", "product"
+DIRECT, MINIMUM, PRODUCT, BYTES = "direct", "minimum", "product", "bytes"
 CHANNEL_BLOCK = 8  # part of the result's definition, like the next: not of a target
 SUM_LANES = 8  # virtual lanes of the channel sums
 
@@ -69,6 +70,7 @@ def geometry(op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
         form = PRODUCT
         if isinstance(op, Adder2d):
             form = MINIMUM if op.input_nonnegative else DIRECT
+            form = BYTES if x.type.dtype == u8 else form
         n, h, w, _ = y.shape
         return Geometry(
             form, n, h, w, (i, j), op.stride, op.dilation, (op.padding[0], op.padding[2]),

@@ -44,40 +44,48 @@ from ..builder import Emitter, Index, Register
 from ..schedule import Tile, ceil_div, contraction_tile
 from . import Call
 from ._forward import ForwardContraction, Place, Tail
-from ._geometry import MINIMUM, pack
+from ._geometry import BYTES, MINIMUM, pack
 from ._layer import filter_row
 from ._sums import emit_window_sums
-
-UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
 
 
 class ContractionKernel(ForwardContraction):
     """Dense: every term of every output. See the module's contract."""
 
-    def __init__(self, call: Call, body: Graph | None = None) -> None:
+    unroll_budget = 64  # tile updates emitted in one straight line at most
+
+    def __init__(self, call: Call, body: Graph | None = None, tile: Tile | None = None) -> None:
         super().__init__(call, body)
+        self.tile: Tile = tile or self.choose_tile()
+
+    def choose_tile(self) -> Tile:
         g = self.g
-        self.tile: Tile = contraction_tile(self.target, g.height, g.width, g.outputs)
+        return contraction_tile(self.target, g.height, g.width, g.outputs)
 
     # -- sizes -----------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        tile = f"{self.tile.pixels}x{self.tile.vectors * self.target.lanes}"
+        tile = f"{self.tile.pixels}x{self.width}"
         return f"{self.form_name}_{tile}{self.name_ending}"
 
     @property
     def width(self) -> int:
         """Channels of one block."""
-        return self.tile.vectors * self.target.lanes
+        return self.tile.vectors * self.lanes
 
     @property
     def blocks(self) -> int:
         return ceil_div(self.g.outputs, self.width)
 
     @property
+    def block_bytes(self) -> int:
+        """Packed filter of one block."""
+        return 4 * self.g.steps * self.width
+
+    @property
     def filter_bytes(self) -> int:
-        return 4 * self.g.groups * self.blocks * self.g.steps * self.width
+        return self.g.groups * self.blocks * self.block_bytes
 
     @property
     def packed_bytes(self) -> int:
@@ -166,15 +174,16 @@ class ContractionKernel(ForwardContraction):
         self, e: Emitter, place: Place, rows: int, columns: int, inputs: Sequence[Any], x: Any,
         f: Any, y: Any, sums: Any,
     ) -> None:  # fmt: skip
-        g, lanes = self.g, self.target.lanes
+        g, lanes = self.g, self.lanes
         pixels = [(r, c) for r in range(rows) for c in range(columns)]
         (sh, sw), (xn, xh, xw) = g.stride, g.x
         first = e.dot((place.n, place.h, place.w), (xn, sh * xh, sw * xw))
-        first = e.add(first, e.mul(place.group, 4 * g.inputs))
+        itemsize = self.call.inputs[self.operands[0]].type.dtype.itemsize
+        first = e.add(first, e.mul(place.group, itemsize * g.inputs))
         start = e.at(x, e.sub(first, g.pad[0] * xh + g.pad[1] * xw))
         offsets = [r * sh * xh + c * sw * xw for r, c in pixels]
         block = e.add(e.mul(place.group, self.blocks), place.block)
-        filters = e.at(f, e.mul(block, 4 * g.steps * self.width))
+        filters = e.at(f, e.mul(block, self.block_bytes))
         taps = self._row_taps(e, place.h, rows)
         accumulators = self._emit_reduction(e, start, offsets, filters, taps)
 
@@ -219,12 +228,13 @@ class ContractionKernel(ForwardContraction):
     def _row_taps(self, e: Emitter, h: Index, rows: int) -> tuple[Index, Index]:
         """First and last + 1 of the kernel rows that some row of the tile reads inside the image.
 
-        In the minimum form a padded tap adds +0.0: leaving it out changes no bit. The other forms
-        keep all taps: |0 - f| counts, and 0 * f is NaN where f is not finite.
+        In the minimum form a padded tap adds +0.0: leaving it out changes no bit. In that of bytes
+        `adder_u8.py` adds the sums of such rows. The other forms keep all taps: |0 - f| counts, in
+        order, and 0 * f is NaN where f is not finite.
         """
         g = self.g
         count, (stride, step) = g.kernel[0], (g.stride[0], g.dilation[0])
-        if g.form != MINIMUM or count == 1:
+        if g.form not in (MINIMUM, BYTES) or count == 1:
             return 0, count
         top = e.sub(e.mul(h, stride), g.pad[0])
         above = e.maximum(e.sub(step - 1 - (rows - 1) * stride, top), 0)
@@ -291,7 +301,7 @@ class ContractionKernel(ForwardContraction):
 
     def _unroll(self, pixels: int, run: int) -> int:
         """Steps in one loop body: enough to hide the loop, few enough to stay in the code cache."""
-        most = max(1, UNROLL_BUDGET // (pixels * self.tile.vectors))
+        most = max(1, self.unroll_budget // (pixels * self.tile.vectors))
         return min(run, most) if run else 1
 
     def _term(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:

@@ -13,6 +13,7 @@ Threads share the tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from addergraph.ops.adder_dense import AdderDenseGradFilter
 from addergraph.ops.conv2d import Conv2dGradFilter
 from addergraph.plan import align
 
-from ..builder import Emitter, Index, Register
+from ..builder import LINE, Emitter, Index, Register
 from ..schedule import FilterTile, ceil_div, filter_tile
 from . import Call, Kernel, Operand, kernel
 from ._layer import filter_row, layer_shape, pixel_strides
@@ -59,6 +60,19 @@ class FilterGradientKernel(Kernel):
         return ceil_div(self.s.outputs, self.width)
 
     @property
+    def strips(self) -> int:
+        return ceil_div(self.run, self.tile.taps)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The grid of tiles."""
+        return (self.s.groups, self.s.kernel[0], self.segments, self.strips, self.blocks)
+
+    @property
+    def tiles(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
     def chunk(self) -> int:
         """Samples in one partial sum."""
         return max(1, CHUNK // max(1, self.s.output[0] * self.s.output[1]))
@@ -76,16 +90,16 @@ class FilterGradientKernel(Kernel):
         if self.adder:
             self._emit_sums(e, g, workspace)
             e.barrier()
-        s, strips = self.s, ceil_div(self.run, self.tile.taps)
-        low, high = e.share(s.groups * s.kernel[0] * self.segments * strips * self.blocks)
-        with e.loop(low, high) as item:
-            sizes = (s.groups, s.kernel[0], self.segments, strips, self.blocks)
-            at = _FilterPlace(*e.split(item, sizes))
+        s, sizes = self.s, self.sizes
+        low, high = e.share(self.tiles)
+        # Chunks outside tiles: the samples of one chunk stay in L2 while all tiles pass.
+        with e.loop(0, max(1, s.samples), self.chunk) as begin, e.loop(low, high) as item:
+            at = _FilterPlace(begin, item, *e.split(item, sizes))
             tail = self.run % self.tile.taps
-            if not tail or strips == 1:
+            if not tail or self.strips == 1:
                 self._emit_block(e, at, tail or self.tile.taps, (g, x, f, outputs[0], workspace))
             else:
-                with e.b.if_else(e.less(at.strip, strips - 1)) as (whole, rest):
+                with e.b.if_else(e.less(at.strip, self.strips - 1)) as (whole, rest):
                     with whole:
                         self._emit_block(e, at, self.tile.taps, (g, x, f, outputs[0], workspace))
                     with rest:
@@ -128,27 +142,26 @@ class FilterGradientKernel(Kernel):
                 for v, count in enumerate(counts)
             ]
 
-        zeros = [e.number(0.0, lanes)] * (taps * len(counts))
+        end = e.minimum(e.add(at.begin, self.chunk), s.samples)
+        partial = self._emit_sum(e, at, (at.begin, end), (g, x), channel, taps, counts)
+        is_first = e.less(at.begin, 1)
         for number, count, here in each(df, self.df):
-            e.store(zeros[number], here, active=count)
-        with e.loop(0, s.samples, self.chunk) as begin:
-            end = e.minimum(e.add(begin, self.chunk), s.samples)
-            partial = self._emit_sum(e, at, (begin, end), (g, x), channel, taps, counts)
-            for number, count, here in each(df, self.df):
-                total = e.b.fadd(e.load(here, lanes=lanes, active=count), partial[number])
-                e.store(total, here, active=count)
+            before = e.load(here, lanes=lanes, active=count)
+            before = e.b.select(is_first, e.number(0.0, lanes), before)
+            e.store(e.b.fadd(before, partial[number]), here, active=count)
         if not self.adder:
             return
-        filters = dict((n, p) for n, _, p in each(f, self.call.inputs[2]))
-        for number, count, here in each(df, self.df):
-            v = number % len(counts)
-            total_g = e.at(sums, e.add(e.mul(channel, 4), 4 * v * lanes))
-            correction = e.b.fmul(
-                e.load(filters[number], lanes=lanes, active=count),
-                e.load(total_g, lanes=lanes, active=count),
-            )
-            value = e.b.fsub(e.load(here, lanes=lanes, active=count), correction)
-            e.store(value, here, active=count)
+        with e.when(e.b.not_(e.less(end, s.samples))):
+            filters = dict((n, p) for n, _, p in each(f, self.call.inputs[2]))
+            for number, count, here in each(df, self.df):
+                v = number % len(counts)
+                total_g = e.at(sums, e.add(e.mul(channel, 4), 4 * v * lanes))
+                correction = e.b.fmul(
+                    e.load(filters[number], lanes=lanes, active=count),
+                    e.load(total_g, lanes=lanes, active=count),
+                )
+                value = e.b.fsub(e.load(here, lanes=lanes, active=count), correction)
+                e.store(value, here, active=count)
 
     def _emit_sum(
         self, e: Emitter, at: _FilterPlace, samples: tuple[Index, Index],
@@ -169,6 +182,7 @@ class FilterGradientKernel(Kernel):
             x1, g1 = e.at(x0, e.mul(n, xn)), e.at(g0, e.mul(n, gn))
 
             def over_rows(h: Index, middle: list[Register]) -> list[Register]:
+                self._emit_prefetch(e, at, e.sub(n, at.begin), h, pointers)
                 x2, g2 = e.at(x1, e.mul(h, s.stride[0] * xh)), e.at(g1, e.mul(h, gh))
 
                 def over_columns(w: Index, acc: list[Register]) -> list[Register]:
@@ -190,6 +204,19 @@ class FilterGradientKernel(Kernel):
 
         zeros = [e.number(0.0, lanes)] * (taps * len(counts))
         return e.carry(samples[0], samples[1], 1, zeros, over_samples)
+
+    def _emit_prefetch(
+        self, e: Emitter, at: _FilterPlace, n: Index, h: Index, pointers: tuple[Any, Any]
+    ) -> None:
+        """Row h of sample n of a chunk asks for its part of the next chunk."""
+        rows = self.chunk * self.s.output[0]
+        part = e.add(e.mul(at.item, rows), e.add(e.mul(n, self.s.output[0]), h))
+        for pointer, operand in zip(pointers, (self.g, self.x), strict=True):
+            chunk = self.chunk * operand.strides[0]
+            size = ceil_div(chunk, rows * self.tiles)
+            offset = e.add(e.mul(at.begin, operand.strides[0]), e.mul(part, size))
+            for byte in range(0, size, LINE):
+                e.prefetch(e.at(pointer, e.add(offset, chunk + byte)))
 
     def _emit_sums(self, e: Emitter, g: Any, sums: Any) -> None:
         """sum g over n, h, w for every output channel, by the same chunks."""
@@ -230,8 +257,13 @@ class FilterGradientKernel(Kernel):
 
 @dataclass(frozen=True)
 class _FilterPlace:
-    """A tile of dF: group, kernel row, column segment, strip of the run, channel block."""
+    """A tile of dF: group, kernel row, column segment, strip of the run, channel block.
 
+    It is number `item`; `begin` is the first sample of the chunk to sum.
+    """
+
+    begin: Index
+    item: Index
     group: Index
     i: Index
     j: Index

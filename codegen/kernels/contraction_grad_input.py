@@ -7,12 +7,20 @@ input channels k:
     dX[n,h,w,k] = sum_{i,j,t} g[n, ., ., t] * clip(F[i,j,k,t] - X[n,h,w,k], -1, 1)    adder layers
     dX[n,h,w,k] = sum_{i,j,t} g[n, ., ., t] * F[i,j,k,t]                              conv layers
 
-    packed filter   f32[group][block][i][j][t][vectors * lanes]   lanes over k, padded by 0
+    packed filter   f32[group][block][i][j][t][vectors * lanes]   lanes over k
 
-The filter is packed into the workspace by a first phase. g carries a halo of zeros, so a tap
-outside the output adds 0 times its term: NaN where that is NaN (conv: or infinite). NaN in F - X
-stays NaN. FMA where the target has it; bits do not depend on tile or threads. Threads share the
-(group, block, n, tile row) grid of each class.
+The filter is packed into the workspace by a first phase; lanes beyond the channels repeat the last
+one. g carries a halo of zeros, so a tap outside the output adds 0 times its term: NaN where that is
+NaN (conv: or infinite). FMA where the target has it; bits do not depend on tile or threads. Threads
+share the (group, n, class, block, tile row) grid.
+
+The term of adder layers is a subtraction, a clip and a multiply-add. Multiplier pipes and adder
+pipes must share that evenly, so where the target has FMA every other subtraction is F * 1 - X (the
+same bits), or every one where the clip is two instructions of the adder pipes (min, max). AVX-512
+clips by magnitude in one instruction, which loses NaN: there, row t = T of each packed tap is NaN
+for the channels k that have a NaN in that tap, else 0, and sums start from these rows; a NaN in X
+is put back at the end. So NaN in F or X gives NaN on every target; inf - inf is NaN too, but 1 or
+-1 on AVX-512.
 """
 
 from __future__ import annotations
@@ -27,12 +35,15 @@ from addergraph.ops.adder_dense import AdderDenseGradInput
 from addergraph.ops.conv2d import Conv2dGradInput
 from addergraph.plan import align
 
-from ..builder import Emitter, Index, Register
-from ..schedule import Tile, ceil_div, contraction_tile
+from ..builder import LINE, Emitter, Index, Register
+from ..schedule import Tile, adder_input_gradient_tile, ceil_div, contraction_tile
 from . import Call, Kernel, Operand, kernel
 from ._layer import filter_row, layer_shape, pixel_strides
+from ._transpose import transposed
 
-UNROLL_BUDGET = 64  # tile updates emitted in one straight line at most
+# Tile updates emitted in one straight line at most. Unrolled, LLVM runs out of registers in adder
+# kernels, whose terms are long enough to hide the loop.
+UNROLL_BUDGET, ADDER_UNROLL_BUDGET = 64, 8
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,8 @@ class InputGradientKernel(Kernel):
         self.dense = len(self.f.shape) == 2
         height = s.samples if self.dense else ceil_div(s.image[0], s.stride[0])
         width = ceil_div(s.image[1], s.stride[1])
-        self.tile: Tile = contraction_tile(self.target, height, width, s.inputs, int(self.adder))
+        choose = adder_input_gradient_tile if self.adder else contraction_tile
+        self.tile: Tile = choose(self.target, height, width, s.inputs)
 
     @property
     def name(self) -> str:
@@ -107,7 +119,17 @@ class InputGradientKernel(Kernel):
     @property
     def block_bytes(self) -> int:
         """Packed filter of one block of input channels."""
-        return 4 * self.s.kernel[0] * self.s.kernel[1] * self.s.outputs * self.width
+        return self.s.kernel[0] * self.s.kernel[1] * self.tap_bytes
+
+    @property
+    def loses_nan(self) -> bool:
+        """Whether the clip does, so that NaN needs a way of its own."""
+        return self.adder and self.target.range
+
+    @property
+    def tap_bytes(self) -> int:
+        """Packed filter of one tap in one block."""
+        return 4 * (self.s.outputs + self.loses_nan) * self.width
 
     @property
     def workspace(self) -> int:
@@ -120,49 +142,81 @@ class InputGradientKernel(Kernel):
             return
         self._emit_pack(e, inputs[-1], workspace)
         e.barrier()
-        pointers = _Pointers(inputs[0], inputs[1] if self.adder else None, workspace, outputs[0])
-        for row in self.rows:
-            for column in self.columns:
-                self._emit_class(e, pointers, row, column)
+        # LLVM must not know the factor of F * 1 - X, or it subtracts.
+        one = e.splat(e.opaque(1.0), self.target.lanes) if self.adder and self.target.fma else None
+        x = inputs[1] if self.adder else None
+        pointers = _Pointers(inputs[0], x, workspace, outputs[0], one)
+        s, samples = self.s, 1 if self.dense else self.s.samples
+        classes = [(r, c, self._strips(r)) for r in self.rows for c in self.columns]
+        strips = sum(count for _, _, count in classes)
+        low, high = e.share(s.groups * samples * strips * self.blocks)
+        with e.loop(low, high) as item:
+            # Samples outside classes and blocks: one sample stays in L2 while all of them pass.
+            group, n, number = e.split(item, (s.groups, samples, strips * self.blocks))
+            first = 0
+            for row, column, count in classes:
+                with self._within(e, number, first, count * self.blocks, strips * self.blocks):
+                    block, strip = e.split(e.sub(number, first), (self.blocks, count))
+                    q = e.mul(strip, self.tile.rows)
+                    place = _GradPlace(self, row, column, group, block, n, q)
+                    self._emit_item(e, pointers, place, strip)
+                first += count * self.blocks
+
+    def _strips(self, row: _Class) -> int:
+        """Tile rows of a class."""
+        return ceil_div(self.s.samples if self.dense else row.count, self.tile.rows)
+
+    @staticmethod
+    def _within(e: Emitter, number: Index, first: int, count: int, every: int) -> Any:
+        """The context for first <= number < first + count, of `every` numbers."""
+        if count == every:
+            return e.always()
+        return e.when(e.b.icmp_unsigned("<", e.sub(number, first), e.index(count)))
 
     def _emit_pack(self, e: Emitter, raw: Any, packed: Any) -> None:
-        """[group][block][i][j][t][lane] from HWIO: a transposition, one element at a time."""
-        s, width = self.s, self.width
+        """[group][block][i][j][t][lane] from HWIO: transposed squares of lanes x lanes."""
+        s, lanes, vectors = self.s, self.target.lanes, self.tile.vectors
         taps = s.kernel[0] * s.kernel[1]
-        low, high = e.share(s.groups * self.blocks * taps)
-        with e.loop(low, high) as item, e.loop(0, width) as lane:
-            group, block, tap = e.split(item, (s.groups, self.blocks, taps))
-            channel = e.add(e.mul(block, width), lane)
-            into = e.at(packed, e.add(e.mul(item, 4 * s.outputs * width), e.mul(lane, 4)))
-            exists = e.less(channel, s.inputs)
-            row = e.add(e.mul(tap, s.inputs), e.minimum(channel, max(0, s.inputs - 1)))
-            source = e.add(filter_row(e, self.f, row), e.mul(group, 4 * s.outputs))
-            source = e.at(raw, source)
-            with e.loop(0, s.outputs) as t:
-                value = e.load(e.at(source, e.mul(t, 4)))
-                value = e.b.select(exists, value, e.number(0.0, 1))
-                e.store(value, e.at(into, e.mul(t, 4 * width)))
-
-    def _emit_class(self, e: Emitter, at: _Pointers, row: _Class, column: _Class) -> None:
-        """All pixels of one residue class of rows and columns."""
-        s, tile = self.s, self.tile
-        height = s.samples if self.dense else row.count
-        samples = 1 if self.dense else s.samples
-        strips = ceil_div(height, tile.rows)
-        low, high = e.share(s.groups * self.blocks * samples * strips)
+        whole = s.outputs - s.outputs % lanes
+        low, high = e.share(s.groups * self.blocks * taps * vectors)
         with e.loop(low, high) as item:
-            group, block, n, strip = e.split(item, (s.groups, self.blocks, samples, strips))
-            q = e.mul(strip, tile.rows)
-            place = _GradPlace(self, row, column, group, block, n, q)
-            tail = height % tile.rows
-            if not tail or height < tile.rows:
-                self._emit_strip(e, at, place, tail or tile.rows)
-            else:
-                with e.b.if_else(e.less(strip, height // tile.rows)) as (whole, bottom):
-                    with whole:
-                        self._emit_strip(e, at, place, tile.rows)
-                    with bottom:
-                        self._emit_strip(e, at, place, tail)
+            group, block, tap, v = e.split(item, (s.groups, self.blocks, taps, vectors))
+            channel = e.add(e.mul(block, self.width), e.mul(v, lanes))
+            number = e.add(e.mul(e.add(e.mul(group, self.blocks), block), taps), tap)
+            into = e.at(packed, e.add(e.mul(number, self.tap_bytes), e.mul(v, 4 * lanes)))
+            sources = []
+            for lane in range(lanes):
+                k = e.minimum(e.add(channel, lane), s.inputs - 1)
+                row = filter_row(e, self.f, e.add(e.mul(tap, s.inputs), k))
+                sources.append(e.at(raw, e.add(row, e.mul(group, 4 * s.outputs))))
+
+            def square(t: Index, active: int, nan: Register) -> Register:
+                rows = [e.load(e.at(p, e.mul(t, 4)), lanes=lanes, active=active) for p in sources]
+                for u, made in enumerate(transposed(e, rows)[:active]):
+                    e.store(made, e.at(into, e.mul(e.add(t, u), 4 * self.width)))
+                    nan = e.b.select(e.b.fcmp_unordered("uno", made, made), made, nan)
+                return nan
+
+            nan = e.carry(
+                0, whole, lanes, [e.number(0.0, lanes)], lambda t, c: [square(t, lanes, c[0])]
+            )[0]
+            if whole < s.outputs:
+                nan = square(whole, s.outputs - whole, nan)
+            if self.loses_nan:
+                e.store(nan, e.at(into, 4 * s.outputs * self.width))
+
+    def _emit_item(self, e: Emitter, at: _Pointers, place: _GradPlace, strip: Index) -> None:
+        """One strip of one residue class: whole tiles, or the fewer rows at the bottom."""
+        rows, height = self.tile.rows, self.s.samples if self.dense else place.row.count
+        tail = height % rows
+        if not tail or height < rows:
+            self._emit_strip(e, at, place, tail or rows)
+            return
+        with e.b.if_else(e.less(strip, height // rows)) as (whole, bottom):
+            with whole:
+                self._emit_strip(e, at, place, rows)
+            with bottom:
+                self._emit_strip(e, at, place, tail)
 
     def _emit_strip(self, e: Emitter, at: _Pointers, place: _GradPlace, rows: int) -> None:
         columns, count = self.tile.columns, place.column.count
@@ -194,21 +248,51 @@ class InputGradientKernel(Kernel):
         counts = [min(lanes, active - v * lanes) for v in range(self.tile.vectors)]
         counts = [c for c in counts if c > 0]
         pixels = [(r, c) for r in range(size[0]) for c in range(size[1])]
-        xs: list[Register] = []
+        xs: list[Register] = []  # -X
         if self.adder:
             base = place.input_offset(e, self.call.inputs[1], w)
             for r, c in pixels:
                 offset = place.pixel_bytes(self.call.inputs[1], r, c)
                 for v, count in enumerate(counts):
                     here = e.at(at.x, e.add(base, offset + 4 * v * lanes))
-                    xs.append(e.load(here, lanes=lanes, active=count))
+                    xs.append(e.b.fneg(e.load(here, lanes=lanes, active=count)))
+        if not self.dense:
+            self._emit_prefetch(e, at, place, w, pixels)
         sums = self._emit_reduction(e, at, place, w, pixels, xs, len(counts))
+        if self.loses_nan and place.row.taps and place.column.taps and self.s.outputs:
+            sums = [
+                e.b.select(e.b.fcmp_unordered("uno", x, x), x, total)
+                for x, total in zip(xs, sums, strict=True)
+            ]
         base = place.input_offset(e, self.dx, w)
         for p, (r, c) in enumerate(pixels):
             offset = place.pixel_bytes(self.dx, r, c)
             for v, count in enumerate(counts):
                 here = e.at(at.dx, e.add(base, offset + 4 * v * lanes))
                 e.store(sums[p * len(counts) + v], here, active=count)
+
+    def _emit_prefetch(
+        self, e: Emitter, at: _Pointers, place: _GradPlace, w: Index,
+        pixels: list[tuple[int, int]],
+    ) -> None:  # fmt: skip
+        """The tile's part of what the next sample will read and write."""
+        width = min(self.width, self.s.inputs)
+        wanted = [(at.dx, self.dx)]
+        if self.adder:
+            wanted.append((at.x, self.call.inputs[1]))
+        for pointer, operand in wanted:
+            base = e.at(pointer, e.add(place.input_offset(e, operand, w), operand.strides[0]))
+            for r, c in pixels:
+                for byte in range(0, 4 * width, LINE):
+                    e.prefetch(e.at(base, place.pixel_bytes(operand, r, c) + byte))
+        if place.row != self.rows[0] or place.column != self.columns[0]:
+            return  # all classes read the same g
+        base = e.at(at.g, e.add(place.output_offset(e, self.g, w), self.g.strides[0]))
+        share = ceil_div(4 * self.s.outputs, LINE * self.blocks) * LINE  # of this block
+        base = e.at(base, e.mul(place.block, share))
+        for r, c in pixels:
+            for byte in range(0, share, LINE):
+                e.prefetch(e.at(base, place.output_bytes(self.g, r, c) + byte))
 
     def _emit_reduction(
         self, e: Emitter, at: _Pointers, place: _GradPlace, w: Index,
@@ -221,17 +305,16 @@ class InputGradientKernel(Kernel):
         offsets = [place.output_bytes(self.g, r, c) for r, c in pixels]
         number = e.add(e.mul(place.group, self.blocks), place.block)
         filters = e.at(at.f, e.mul(number, self.block_bytes))
-        tap_bytes = 4 * s.outputs * self.width
 
         def over_rows(i: Index, outer: list[Register]) -> list[Register]:
             g_row = e.at(start, e.mul(i, -row.shift_step * gh))
             tap_row = e.add(row.first_tap, e.mul(i, row.tap_step))
-            f_row = e.at(filters, e.mul(tap_row, s.kernel[1] * tap_bytes))
+            f_row = e.at(filters, e.mul(tap_row, s.kernel[1] * self.tap_bytes))
 
             def over_columns(j: Index, middle: list[Register]) -> list[Register]:
                 g_run = e.at(g_row, e.mul(j, -column.shift_step * gw))
                 tap_column = e.add(column.first_tap, e.mul(j, column.tap_step))
-                f_run = e.at(f_row, e.mul(tap_column, tap_bytes))
+                f_run = e.at(f_row, e.mul(tap_column, self.tap_bytes))
 
                 def update(t: Index, u: int, acc: list[Register]) -> list[Register]:
                     gs, fs = e.at(g_run, e.mul(t, 4)), e.at(f_run, e.mul(t, 4 * self.width))
@@ -243,26 +326,49 @@ class InputGradientKernel(Kernel):
                         g = e.splat(e.load(e.at(gs, offset + 4 * u)), lanes)
                         for v in range(vectors):
                             a = p * vectors + v
-                            term = self._clip(e, taps[v], xs[a]) if self.adder else taps[v]
+                            term = taps[v]
+                            if self.adder:
+                                term = self._emit_difference(e, term, xs[a], at.one, a + u)
+                                term = e.clip_unit(term)
                             acc[a] = e.fma(g, term, acc[a])
                     return acc
 
-                most = max(1, UNROLL_BUDGET // (len(offsets) * vectors))
+                budget = ADDER_UNROLL_BUDGET if self.adder else UNROLL_BUDGET
+                most = max(1, budget // (len(offsets) * vectors))
                 return e.unrolled(s.outputs, min(most, max(1, s.outputs)), middle, update)
 
             return e.carry(0, column.taps, 1, outer, over_columns)
 
-        zeros = [e.number(0.0, lanes)] * (len(pixels) * vectors)
-        return e.carry(0, row.taps, 1, zeros, over_rows)
+        starts = [self._emit_start(e, filters, place, v) for v in range(vectors)]
+        return e.carry(0, row.taps, 1, starts * len(pixels), over_rows)
 
-    @staticmethod
-    def _clip(e: Emitter, f: Register, x: Register) -> Register:
-        """clip(f - x, -1, 1); NaN stays NaN, which the order of the comparisons decides."""
-        difference = e.b.fsub(f, x)
-        lanes = difference.type.count
-        one, minus_one = e.number(1.0, lanes), e.number(-1.0, lanes)
-        high = e.b.select(e.b.fcmp_ordered("<", one, difference), one, difference)
-        return e.b.select(e.b.fcmp_ordered(">", minus_one, high), minus_one, high)
+    def _emit_difference(
+        self, e: Emitter, f: Register, minus_x: Register, one: Register | None, number: int
+    ) -> Register:
+        """f - x; subtraction `number` decides by which pipes."""
+        if one is not None and self.target.subtracts_by_fma(number):
+            return e.fma(f, one, minus_x)
+        return e.b.fadd(f, minus_x)
+
+    def _emit_start(self, e: Emitter, filters: Any, place: _GradPlace, v: int) -> Register:
+        """What sums of vector v start from: 0, or NaN where a tap of the class has one."""
+        s, lanes = self.s, self.target.lanes
+        zero = e.number(0.0, lanes)
+        if not self.loses_nan:
+            return zero
+        marks = e.at(filters, 4 * s.outputs * self.width + 4 * v * lanes)
+
+        def over_rows(i: Index, outer: list[Register]) -> list[Register]:
+            row = e.mul(e.add(place.row.first_tap, e.mul(i, place.row.tap_step)), s.kernel[1])
+
+            def over_columns(j: Index, nan: list[Register]) -> list[Register]:
+                column = e.add(place.column.first_tap, e.mul(j, place.column.tap_step))
+                here = e.at(marks, e.mul(e.add(row, column), self.tap_bytes))
+                return [e.b.fadd(nan[0], e.load(here, lanes=lanes))]
+
+            return e.carry(0, place.column.taps, 1, outer, over_columns)
+
+        return e.carry(0, place.row.taps, 1, [zero], over_rows)[0]
 
 
 @dataclass(frozen=True)
@@ -271,6 +377,7 @@ class _Pointers:
     x: Any
     f: Any  # the packed filter
     dx: Any
+    one: Register | None  # 1, for subtractions by multiply-add
 
 
 @dataclass(frozen=True)

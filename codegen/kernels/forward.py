@@ -15,12 +15,15 @@ from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.adder_dense import AdderDense
 from addergraph.ops.conv2d import Conv2d
 from addergraph.ops.dense import Dense, Matmul
+from addergraph.types import u8
 
+from ..schedule import contraction_tiles
 from ..target import Target
 from . import ALL_KEPT, Call, Kernel, kernel
 from ._geometry import MINIMUM, Geometry
 from ._sparse_batch_tile import batch_tile
 from ._sparse_tile import sparse_tile
+from .adder_u8 import AdderU8Kernel
 from .contraction import ContractionKernel
 from .sparse_adder import SparseAdderKernel
 from .sparse_adder_batch import SparseBatchKernel
@@ -34,7 +37,11 @@ MOVE_COST = 14.0  # cycles for a vector of inputs or outputs that changes its la
 
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
 def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
-    """The kernel that the model expects to be the fastest."""
+    """The kernel that `call.choice` names, or the one that the model expects to be the fastest."""
+    if call.choice:
+        return candidates(call, body)[call.choice]
+    if _of_bytes(call, body):
+        return AdderU8Kernel(call, body)
     dense = ContractionKernel(call, body)
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
     if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
@@ -46,6 +53,29 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     if over_pixels <= over_samples:
         return SparseAdderKernel(call, body)
     return SparseBatchKernel(call, body)
+
+
+def _of_bytes(call: Call, body: Graph | None) -> bool:
+    first = call.inputs[0].type if body is None else body.nodes[0].inputs[0].type
+    return first.dtype == u8
+
+
+def candidates(call: Call, body: Graph | None = None) -> dict[str, Kernel]:
+    """Every kernel that serves the call, by the name of its choice. All give the same bits."""
+    if _of_bytes(call, body):
+        return {"bytes": AdderU8Kernel(call, body)}
+    dense = ContractionKernel(call, body)
+    g, target = dense.g, call.target
+    found: dict[str, Kernel] = {}
+    for tile in contraction_tiles(target, g.height, g.width, g.outputs):
+        name = f"dense {tile.rows}x{tile.columns}x{tile.vectors}"
+        found[name] = ContractionKernel(call, body, tile)
+    if dense.is_constant and g.form == MINIMUM:
+        if sparse_tile(target, g) is not None:
+            found["sparse over pixels"] = SparseAdderKernel(call, body)
+        if batch_tile(target, g) is not None:
+            found["sparse over samples"] = SparseBatchKernel(call, body)
+    return found
 
 
 def _vector_terms(g: Geometry, target: Target) -> float:

@@ -36,7 +36,7 @@ from addergraph.ops.softmax import Softmax
 from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from addergraph.ops.transpose import Transpose
 from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import DTYPES, Dim, TensorType, bool_, f32, i32, tensor
+from addergraph.types import DTYPES, Dim, TensorType, bool_, f32, i32, tensor, u8
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ def f(*shape: Dim) -> TensorType:
 
 def i(*shape: Dim) -> TensorType:
     return tensor(i32, shape)
+
+
+def u(*shape: Dim) -> TensorType:
+    return tensor(u8, shape)
 
 
 def b(*shape: Dim) -> TensorType:
@@ -120,6 +124,8 @@ SAMPLES: dict[str, list[Sample]] = {
         (Adder2d(*SHAPED), (IMAGE, FILTER, f(3))),
         (Adder2d(groups=2), (GROUPED_IMAGE, GROUPED_FILTER)),
         (Adder2d(input_nonnegative=True), (f("N", 1, 2, 1), f(1, 2, 1, 1))),
+        (Adder2d(*SHAPED), (u("N", 4, 5, 9), u(2, 3, 9, 3))),
+        (Adder2d(groups=2), (u("N", 3, 3, 4), u(2, 2, 2, 2), i(2))),
     ),
     "adder2d_grad_filter": samples(
         (Adder2dGradFilter(*SHAPED), (GRADIENT, IMAGE, FILTER)),

@@ -277,3 +277,24 @@ def test_registers_of_sums_are_f64() -> None:
     x = np.array([1 / 3, 2 / 3])
     assert (run(body, x, np.zeros(2)) == x).all()
     assert str(vector(F32, 1)) == "float" and str(vector(F32, 4)) == "<4 x float>"
+
+
+@pytest.mark.parametrize("target", HERE)
+def test_clip_unit_keeps_signs_and_all_but_nan(target: str) -> None:
+    a = [-5, -1, -0.75, -0.0, 0.0, 0.75, 1, 5, -np.inf, np.inf, 1e-45, -1e-45, 2, -2, 0.5, -1]
+    x, lanes = np.array(a, np.float32), target_named(target).lanes
+
+    def body(e: Emitter, source: Any, into: Any, n: Any) -> None:
+        for start in range(0, 4 * len(a), 4 * lanes):
+            e.store(e.clip_unit(e.load(e.at(source, start), lanes=lanes)), e.at(into, start))
+
+    assert same_bits(run(body, x, np.zeros_like(x), target=target), np.clip(x, -1, 1))
+
+
+@pytest.mark.parametrize("target", HERE)
+def test_an_opaque_number_is_the_number(target: str) -> None:
+    def body(e: Emitter, source: Any, into: Any, n: Any) -> None:
+        e.store(e.opaque(-1.5), into)
+
+    one = np.zeros(1, np.float32)
+    assert run(body, one, one, target=target) == -1.5

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from addergraph.codegen.schedule import (
     FilterTile,
     Tile,
+    adder_input_gradient_tile,
+    byte_tile,
     ceil_div,
     contraction_tile,
     filter_tile,
@@ -31,6 +33,30 @@ def test_tiles_fit_the_registers_and_the_image(
     assert tile.rows <= max(1, height) and tile.columns <= max(1, width)
     blocks = max(1, ceil_div(channels, target.lanes))
     assert blocks % tile.vectors == 0  # no vector of a block is ever empty
+
+
+@given(targets, sizes, sizes, sizes)
+def test_adder_input_gradient_tiles_keep_x_in_registers(
+    target: Target, height: int, width: int, channels: int
+) -> None:
+    tile = adder_input_gradient_tile(target, height, width, channels)
+    assert 2 * tile.accumulators + tile.vectors + 2 <= target.registers or tile.pixels == 1
+    assert 1 <= tile.rows <= max(1, height) and 1 <= tile.columns <= max(1, width)
+    assert max(1, ceil_div(channels, target.lanes)) % tile.vectors == 0
+
+
+@given(targets, sizes, sizes, sizes)
+def test_byte_tiles_fit_the_registers_and_the_image(
+    target: Target, height: int, width: int, channels: int
+) -> None:
+    lanes = max(1, target.lanes // 2)
+    tile = byte_tile(target, lanes, height, width, channels)
+    assert min(tile.rows, tile.columns, tile.vectors) >= 1
+    assert tile.accumulators + tile.vectors + 2 <= target.registers
+    assert tile.rows <= max(1, height) and tile.columns <= max(1, width)
+    assert max(1, ceil_div(channels, lanes)) % tile.vectors == 0
+    if target.max_tile is not None:
+        assert tile.pixels <= target.max_tile[0] and tile.vectors <= target.max_tile[1]
 
 
 @given(targets, sizes, sizes)

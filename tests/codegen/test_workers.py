@@ -26,7 +26,7 @@ from addergraph.text import parse
 OPEN = parse(
     """graph open(%x: f32[N,6]) params(%f: f32[6,5]) {
       %y = adder_dense(%x, %f) : f32[N,5]
-      %z = relu(%y) : f32[N,5]
+      %z = exp(%y) : f32[N,5]
       return %y, %z
     }"""
 )
@@ -115,8 +115,8 @@ def test_a_changing_batch_changes_who_takes_part() -> None:
     program = open_program(4)
     for count in (1, 4, 2, 9, 0, 3, 1, 2, 64, 3, 4, 2) * 10:
         expected = run_reference(OPEN, [samples(count)], WEIGHTS)[0]
-        np.testing.assert_array_equal(program.run([samples(count)])[1] > 0, expected[1] > 0)
-        np.testing.assert_allclose(program.run([samples(count)])[0], expected[0], rtol=1e-5)
+        for one, other in zip(program.run([samples(count)]), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", [open_program, bound_program])

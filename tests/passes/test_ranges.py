@@ -51,6 +51,17 @@ def test_a_bare_input_gives_no_license() -> None:
     assert quiet(graph) == graph
 
 
+def test_bytes_get_no_license() -> None:
+    graph = parse(
+        """graph g(%x: f32[N,4,4,2]) params(%f: u8[3,3,2,2] init=zeros fixed) {
+           %r = relu(%x) : f32[N,4,4,2]
+           %q = cast(%r) dtype=u8 : u8[N,4,4,2]
+           %a = adder2d(%q, %f) : i32[N,2,2,2]
+           return %a }"""
+    )
+    assert quiet(graph) == graph
+
+
 def test_relu_behind_an_adder_is_zero_and_warned_about() -> None:
     graph = graph_of(
         """%adder1 = adder2d(%x, %f) : f32[N,2,2,2]

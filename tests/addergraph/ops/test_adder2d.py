@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph.errors import ShapeError
+import addergraph as ag
+from addergraph import ops
+from addergraph.errors import GraphError, ShapeError
 from addergraph.intervals import ANY, Interval
-from addergraph.ir import Cost, Halo
+from addergraph.ir import Builder, Cost, Halo
 from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
+from addergraph.ops.conv2d import Conv2d
+from addergraph.trace import Tensor, apply
 from addergraph.types import tensor
 from tests.addergraph.ops.naive import contraction, gradients, normal
 
@@ -109,10 +113,82 @@ def test_errors_say_what_was_found(op, shapes, message: str) -> None:
 
 def test_only_f32() -> None:
     x, f = tensor("i32", (1, 5, 5, 3)), tensor("f32", (3, 3, 3, 4))
-    with pytest.raises(ShapeError, match=r"input must be f32, found i32\[1,5,5,3\]"):
+    with pytest.raises(ShapeError, match=r"input must be f32 or u8, found i32\[1,5,5,3\]"):
         Adder2d().infer(x, f)
     with pytest.raises(ShapeError, match="filter must be f32"):
         Adder2d().infer(tensor("f32", (1, 5, 5, 3)), tensor("u8", (3, 3, 3, 4)))
+
+
+BYTES = [tensor("u8", (2, 4, 4, 3)), tensor("u8", (3, 3, 3, 5))]
+
+
+@pytest.mark.parametrize(
+    ("op", "x_shape", "f_shape"), [c for c in CASES if not c[0].input_nonnegative]
+)
+def test_bytes(op: Adder2d, x_shape, f_shape) -> None:
+    rng = np.random.default_rng(4)
+    x, f = (rng.integers(0, 256, s).astype(np.uint8) for s in (x_shape, f_shape))
+    bias = rng.integers(-(2**31), 2**31, f_shape[3]).astype(np.int32)
+    expected = contraction(op, x, f, lambda a, b: -abs(a - b))
+    (found,) = op.infer(tensor("u8", x_shape), tensor("u8", f_shape), tensor("i32", f_shape[3:]))
+    (y,) = op.reference(x, f)
+    assert y.dtype == np.int32
+    assert found == tensor("i32", y.shape)
+    np.testing.assert_array_equal(y, expected)
+    wrapped = expected.astype("i8") + bias
+    np.testing.assert_array_equal(op.reference(x, f, bias)[0], wrapped.astype("i4"))
+
+
+def test_bytes_do_not_mix_with_other_dtypes() -> None:
+    x, f = BYTES
+    for operands, message in [
+        ((x, tensor("f32", f.shape)), "filter must be u8, as the input is, found f32"),
+        ((tensor("f32", x.shape), f), "filter must be f32, as the input is, found u8"),
+        ((x, tensor("i8", f.shape)), "filter must be f32 or u8, found i8"),
+        ((x, f, tensor("f32", (5,))), r"bias must be i32\[5\], found f32\[5\]"),
+        ((x, f, tensor("u8", (5,))), r"bias must be i32\[5\], found u8\[5\]"),
+    ]:
+        with pytest.raises(ShapeError, match=message):
+            Adder2d().infer(*operands)
+    with pytest.raises(ShapeError, match="input_nonnegative=true is for f32 operands"):
+        Adder2d(input_nonnegative=True).infer(x, f)
+    with pytest.raises(ShapeError, match="input must be f32, found u8"):
+        Conv2d().infer(x, f)
+    with pytest.raises(ShapeError, match="must be f32, found u8"):
+        Adder2dGradInput().infer(tensor("i32", (2, 2, 2, 5)), x, f)
+
+
+def test_sums_of_bytes_fit_i32() -> None:
+    most = tensor("u8", (1, 1, 8_421_504, 1))
+    assert Adder2d().infer(tensor("u8", (1, 1, 1, 8_421_504)), most)[0].dtype.name == "i32"
+    with pytest.raises(ShapeError, match=r"8,421,505 distances .* at most 2,147,483,775"):
+        Adder2d().infer(tensor("u8", (1, 1, 1, 8_421_505)), tensor("u8", (1, 1, 8_421_505, 1)))
+
+
+def test_range_of_bytes() -> None:
+    op = Adder2d(padding=(1, 1, 1, 1))
+    assert op.interval((ANY, ANY), BYTES) == (Interval(-27 * 255, 0),)
+    assert op.interval((Interval(9, 10), Interval(3, 4)), BYTES) == (Interval(-27 * 7, 0),)
+    inside = Adder2d().interval((Interval(9, 10), Interval(3, 4)), BYTES)
+    assert inside == (Interval(-27 * 7, -27 * 5),)
+    bias = Interval(5, 6)
+    assert op.interval((ANY, ANY, bias), BYTES) == (Interval(5 - 27 * 255, 6),)
+    assert op.interval((ANY, ANY, ANY), BYTES) == (Interval(-(2**31), 2**31 - 1),)
+
+
+def test_bytes_have_no_gradient() -> None:
+    def net(x, f):
+        return ops.cast(ops.adder2d(ops.cast(x, "u8"), f), "f32")
+
+    graph = ag.trace(net, tensor("f32", (1, 4, 4, 3)), BYTES[1])
+    # No gradient enters integers ...
+    assert not ag.grad(graph, wrt=["x"]).nodes[-1].inputs
+    # ... and asking the op for one is an error.
+    builder = Builder("bytes")
+    xs = [Tensor(builder, builder.input(f"x{k}", t)) for k, t in enumerate(BYTES)]
+    y = apply(Adder2d(), *xs)
+    with pytest.raises(GraphError, match=r"adder2d of u8\[2,4,4,3\] .* no gradient: train in f32"):
+        Adder2d().grad(xs, [y], [y])
 
 
 def test_facts_for_passes() -> None:

@@ -172,3 +172,18 @@ def test_nan_in_the_upstream_gradient_reaches_the_result(name: str) -> None:
     for target in HERE:
         (found,) = run_call(op, arrays, target=target)
         assert same_bits(found, expected)
+
+
+@pytest.mark.parametrize("layer", ["pointwise", "strided"])
+def test_nan_in_input_or_filter_reaches_the_input_gradient(layer: str) -> None:
+    """Also where the clip instruction loses it. These layers have no taps outside the output."""
+    g, x, f = triple(LAYERS[layer], whole, 6)
+    f.flat[f.size // 3] = np.nan
+    f.flat[-1] = np.nan
+    x[0, -1, 0, 0] = x[0, 0, 0, -1] = np.nan
+    op = gradient("adder2d_grad_input", LAYERS[layer])
+    (expected,) = op.reference(g, x, f)
+    assert np.isnan(expected).any() and not np.isnan(expected).all()
+    for k, target in enumerate(HERE):
+        (found,) = run_call(op, [g, x, f], target=target, threads=1 + k % 3)
+        assert same_bits(found, expected)

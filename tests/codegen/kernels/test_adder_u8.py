@@ -1,0 +1,185 @@
+"""adder2d of u8 operands between guard pages: the bits of the reference on every target.
+
+The lengths of runs matter here: steps of 8 bytes, whole, with a rest behind, or a rest alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph.codegen.census import PRODUCTS, UNKNOWN, count_instructions
+from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel, psad_of
+from addergraph.codegen.llvm import compile_assembly, compile_object
+from addergraph.codegen.module import standalone
+from addergraph.codegen.target import TARGETS, target_named
+from addergraph.interpreter import interpret
+from addergraph.ir import Array, Builder, Op
+from addergraph.ops import cast, clip, relu
+from addergraph.ops.adder2d import Adder2d
+from addergraph.ops.fused import Fused
+from addergraph.trace import Tensor
+from addergraph.types import DTYPES, TensorType
+from tests.codegen.harness import HERE, make_call, run_call, same_bits, undefined_symbols
+from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer, ways
+
+ONE_ROW = (1, 3, 4)  # samples, height, width
+TARGET_NAMES = [*HERE, "aarch64-linux-gnu", "riscv64-linux-gnu"]
+
+
+def integers(layer: Layer, seed: int) -> list[Array]:
+    """x, f and bias; the whole range of bytes, and a bias that makes sums wrap."""
+    rng = np.random.default_rng(seed)
+    x, f = (rng.integers(0, 256, shape).astype(np.uint8) for shape in (layer.x, layer.f))
+    return [x, f, rng.integers(-(2**31), 2**31, layer.f[-1:]).astype(np.int32)]
+
+
+def require_exact(op: Op, arrays: list[Array], start: int) -> None:
+    (expected,) = op.reference(*arrays)
+    for way in ways(start):
+        # `ways` means the result by its number without a bias.
+        halos = {len(arrays) if k == 2 else k: halo for k, halo in way["halos"].items()}
+        (found,) = run_call(op, arrays, **{**way, "halos": halos})
+        assert same_bits(found, expected), f"{op}, {way}: {found} is not {expected}"
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name: str) -> None:
+    """Every second one with a bias."""
+    layer, start = LAYERS[name], list(LAYERS).index(name)
+    require_exact(layer.op("direct"), integers(layer, 1)[: 2 + start % 2], start)
+
+
+@pytest.mark.parametrize("channels", [*range(10), 15, 16, 17, 24])
+def test_runs_of_every_length(channels: int) -> None:
+    """Of 1x1 windows, and of rows of three taps in one run or in three."""
+    for k, (taps, dilation) in enumerate([(1, 1), (3, 1 + channels % 2)]):
+        f = (1, taps, channels, 5)
+        layer = Layer((*ONE_ROW, channels), f, padding=(0, 1, 2, 1), dilation=(1, dilation))
+        require_exact(layer.op("direct"), integers(layer, 2)[:2], channels + k)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 7, 8, 9, 15, 17, 33])
+def test_every_number_of_channels(outputs: int) -> None:
+    layer = Layer((*ONE_ROW, 9), (2, 2, 9, outputs), padding=(1, 0, 0, 1))
+    require_exact(layer.op("direct"), integers(layer, 3), outputs)
+
+
+@pytest.mark.parametrize("groups", [2, 5])
+@pytest.mark.parametrize("inputs", [1, 8, 11])
+def test_groups_strides_and_dilation(inputs: int, groups: int) -> None:
+    layer = Layer(
+        (2, 9, 11, inputs * groups), (3, 2, inputs, 3 * groups), (2, 3), (2, 1, 0, 3), (1, 2),
+        groups,
+    )  # fmt: skip
+    require_exact(layer.op("direct"), integers(layer, 4), inputs)
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_kernel_rows_beyond_the_image(height: int, dilation: int) -> None:
+    """Some windows lie in the padding as a whole."""
+    layer = Layer(
+        (2, height, 3, 9), (3, 2, 9, 17), padding=(7, 8, 1, 2), stride=(2 - dilation // 2, 1),
+        dilation=(dilation, 1),
+    )  # fmt: skip
+    require_exact(layer.op("direct"), integers(layer, 10), height)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (255, 0), (127, 128), (255, 255)])
+def test_ends_of_the_range(low: int, high: int) -> None:
+    """Padding counts as 0: 255 from a filter of 255."""
+    x = np.full((1, 5, 6, 20), low, np.uint8)
+    f = np.full((3, 3, 20, 17), high, np.uint8)
+    require_exact(Adder2d(padding=(1, 1, 1, 1)), [x, f], low)
+
+
+def test_sums_beyond_16_bits() -> None:
+    x, f = np.zeros((1, 1, 1, 40_003), np.uint8), np.full((1, 1, 40_003, 3), 255, np.uint8)
+    for target in HERE:
+        (y,) = run_call(Adder2d(), [x, f], target=target)
+        assert (y == -40_003 * 255).all()
+
+
+@pytest.mark.parametrize("tail", ["requantized", "integers", "bytes"])
+def test_tails(tail: str) -> None:
+    layer = Layer((2, 5, 4, 6), (3, 3, 3, 38), padding=(1, 1, 0, 2), groups=2)
+    op, rng = layer.op("direct"), np.random.default_rng(6)
+    arrays = integers(layer, 5)[:2]
+    shape = (2, 5, 4, 38)
+    extra = {
+        "requantized": rng.integers(1, 9, (38,)).astype(np.float32) / 64,
+        "integers": rng.integers(-(2**31), 2**31, (38,)).astype(np.int32),
+        "bytes": rng.integers(0, 256, shape).astype(np.uint8),
+    }[tail]
+    arrays = [*arrays, np.asarray(extra)]
+    builder = Builder("body")
+    types = [
+        TensorType(next(d for d in DTYPES.values() if d.numpy == a.dtype), a.shape) for a in arrays
+    ]
+    x, f, a = (Tensor(builder, builder.input(f"a{i}", t)) for i, t in enumerate(types))
+    y = Tensor(builder, builder.add(op, [x.value, f.value], "v0")[0])
+    made = {
+        "requantized": lambda: cast(clip(relu(cast(y, "f32") * a + 99.0), 0.0, 255.0), "u8"),
+        "integers": lambda: y + a,
+        "bytes": lambda: y + cast(a, "i32"),
+    }[tail]()
+    fused = Fused(builder.finish([made.value]))
+    (expected,) = fused.reference(*arrays)
+    for k, target in enumerate(HERE):
+        halos = {3: WIDE} if k % 2 else {}
+        (found,) = run_call(
+            fused, arrays, target=target, threads=THREADS[k], constant=(1,), halos=halos
+        )
+        assert same_bits(found, expected), target
+
+
+NETWORK = """
+graph net(%x: u8[N,7,6,5]) params(%f: u8[3,3,5,18] fixed, %b: i32[18] fixed, %s: f32[18] fixed,
+                                  %g: u8[1,1,18,4] fixed) {
+  %y = adder2d(%x, %f, %b) padding=(1,1,1,1) : i32[N,7,6,18]
+  %r = cast(%y) dtype=f32 : f32[N,7,6,18]
+  %a = add(%r, %s) : f32[N,7,6,18]
+  %q = cast(%a) dtype=u8 : u8[N,7,6,18]
+  %z = adder2d(%q, %g) padding=(0,1,1,0) stride=(2,2) : i32[N,4,4,4]
+  return %z
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3", "x86-64", "toy"])
+def test_a_network_of_bytes(target: str) -> None:
+    """The tail joins the first layer, and its bytes get the halo that the second one reads."""
+    graph, rng = ag.parse(NETWORK), np.random.default_rng(9)
+    x = rng.integers(0, 256, (3, 7, 6, 5)).astype(np.uint8)
+    weights: dict[str, Array] = {
+        "f": rng.integers(0, 256, (3, 3, 5, 18)).astype(np.uint8),
+        "b": rng.integers(0, 2000, 18).astype(np.int32),
+        "s": rng.integers(0, 4000, 18).astype(np.float32),
+        "g": rng.integers(0, 256, (1, 1, 18, 4)).astype(np.uint8),
+    }
+    program = ag.compile(graph, weights=weights, target=target)
+    expected = interpret(graph, x, weights=weights)
+    assert isinstance(expected, np.ndarray)
+    assert len(np.unique(expected)) > 20
+    assert same_bits(np.asarray(program(x)), expected)
+
+
+@pytest.mark.parametrize("target", TARGET_NAMES)
+def test_targets_without_the_instruction_call_nothing(target: str) -> None:
+    layer = LAYERS["tails"]
+    call = make_call(layer.op("direct"), integers(layer, 7)[:2], target=target)
+    text = standalone(call, AdderU8Kernel(call))
+    assert ("psad" in text) == (psad_of(target_named(target)) is not None)
+    assert not undefined_symbols(compile_object(text, call.target))
+
+
+def test_nothing_is_multiplied() -> None:
+    layer = Layer((1, 8, 8, 64), (3, 3, 64, 64), padding=(1, 1, 1, 1))
+    for target in ("x86-64", "x86-64-v3", "x86-64-v4"):
+        call = make_call(layer.op("direct"), integers(layer, 8)[:2], target=target, constant=(1,))
+        assembly = compile_assembly(standalone(call), TARGETS[target])
+        assert "psadbw" in assembly
+        for counts in count_instructions(assembly).values():
+            assert not {*PRODUCTS, UNKNOWN}.intersection(counts)

@@ -1,0 +1,73 @@
+"""Tuning: every candidate gives the same bits, winners are kept, and the cache remembers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import driver, layers, ops
+from addergraph.codegen import tune as tuning
+from addergraph.codegen.jit import Program, build
+from addergraph.codegen.kernels.forward import candidates
+from addergraph.codegen.lowered import planned_call
+from addergraph.codegen.target import target_named
+from addergraph.errors import UnsupportedError
+from addergraph.ir import Array, Graph
+from addergraph.state import initial_weights
+from addergraph.trace import Tensor
+
+
+def net(x: Tensor) -> Tensor:
+    one = ops.relu(layers.BatchNorm()(layers.Conv(24, kernel_size=3, padding=1)(x)))
+    return ops.relu(layers.BatchNorm()(layers.Adder(40, kernel_size=3, padding=1)(one)))
+
+
+def example() -> tuple[Graph, dict[str, Array], Array]:
+    graph = ag.trace(net, ag.tensor("f32", ("N", 9, 7, 3)))
+    x = np.random.default_rng(0).normal(size=(3, 9, 7, 3)).astype(np.float32)
+    return graph, initial_weights(graph), x
+
+
+def test_tuned_programs_keep_their_bits() -> None:
+    graph, weights, x = example()
+    plain = ag.compile(graph, weights=weights)(x)
+    for batch in (None, 3):
+        tuned = ag.compile(graph, weights=weights, batch=batch, tune=0.01)
+        assert tuned.built.lowered.choices.keys() == {"relu", "relu_1"}
+        assert np.array_equal(tuned(x), plain)
+
+
+def test_every_choice_gives_the_same_bits() -> None:
+    graph, weights, x = example()
+    target = target_named("host")
+    lowered = driver.lower(graph, target, weights=weights)
+    (node,) = [n for n in lowered.main.nodes if n.name == "relu_1"]
+    names = list(candidates(planned_call(lowered, node), node.op.body))  # type: ignore[attr-defined]
+    assert "sparse over pixels" in names
+    assert sum(name.startswith("dense") for name in names) >= 1
+    expected = ag.compile(graph, weights=weights)(x)
+    for name in names:
+        chosen = driver.lower(graph, target, (), weights, {"relu_1": name})
+        program = Program(build(chosen, use_cache=False), weights, None, 1)
+        assert np.array_equal(program(x), expected), name
+
+
+def test_measurements_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADDERGRAPH_CACHE", str(tmp_path))
+    graph, weights, _ = example()
+    first = driver.tune_graph(graph, weights, seconds=0.01)
+    monkeypatch.setattr(tuning, "_time", lambda *_: pytest.fail("measured again"))
+    assert driver.tune_graph(graph, weights, seconds=0.01) == first
+    for found in first:
+        assert found.loss >= 1
+        assert found.choice in found.seconds
+        assert found.model in found.seconds
+
+
+def test_a_machine_cannot_tune_for_another() -> None:
+    graph, weights, _ = example()
+    with pytest.raises(UnsupportedError, match="aarch64"):
+        driver.tune_graph(graph, weights, target="aarch64-linux-gnu")
