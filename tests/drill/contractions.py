@@ -67,7 +67,7 @@ FORWARD_MUTANTS = (
     ),
     Mutant(
         "every group reads the first group's channels", DENSE,
-        "e.mul(place.group, 4 * g.inputs)", "e.mul(place.group, 0)",
+        "e.mul(place.group, itemsize * g.inputs)", "e.mul(place.group, 0)",
         layers("grouped-direct"),
     ),
     Mutant(
@@ -203,8 +203,8 @@ SPARSE_MUTANTS = (
 GRADIENT_MUTANTS = (
     Mutant(
         "only the last chunk of samples reaches dF", GRAD_FILTER,
-        "total = e.b.fadd(e.load(here, lanes=lanes, active=count), partial[number])",
-        "total = partial[number]",
+        "e.store(e.b.fadd(before, partial[number]), here, active=count)",
+        "e.store(partial[number], here, active=count)",
         tests_of(
             "codegen/kernels/test_contraction_grad.py", "test_sums_over_several_chunks_of_samples"
         ),
@@ -237,8 +237,8 @@ GRADIENT_MUTANTS = (
         gradients("strided_dilated-adder2d_grad_input", "strided_dilated-conv2d_grad_input"),
     ),
     Mutant(
-        "the clip of dX turns NaN into 1", GRAD_INPUT,
-        'e.b.fcmp_ordered("<", one, difference)', 'e.b.fcmp_unordered("<", one, difference)',
+        "the clip of dX turns NaN into 1", "codegen/builder.py",
+        'self.b.fcmp_ordered("<", one, value)', 'self.b.fcmp_unordered("<", one, value)',
         tests_of(
             "codegen/kernels/test_contraction_grad.py",
             "test_the_clip_of_the_input_gradient_keeps_nan_and_signs",
