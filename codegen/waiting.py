@@ -1,7 +1,9 @@
 """How emitted code waits for another thread: it polls with `pause`, then lets others run.
 
-A wait for a counter polls it a bounded number of times, about a microsecond, and from then on the nullable `void relax(void)` (in Python: sched_yield) between polls: a thread that shares its
-core with the one it waits for must not keep it from working. A wait may give up after a number of polls; `entry_threads` then parks.
+A wait for a counter polls it a bounded number of times, about a microsecond, and from then on calls
+the nullable `void relax(void)` (in Python: sched_yield) between polls: a thread that shares its
+core with the one it waits for must not keep it from working. A wait may give up after a number of
+polls; `entry_threads` then parks.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Handing a call to a Python thread costs tens of microseconds, one to a thread that polls in emitted
 code less than one. `entry_threads` has the protocol; here is who starts and ends the threads.
 
-* They are daemon threads, started by the first call that needs them, and hold the code and their
-  control block, never the program: it can be collected while they wait, and then dismisses them.
+* They are daemon threads that `threading` does not list, started by the first call that needs them.
+  They hold the code and their control block, never the program: it can be collected while they
+  wait, and then dismisses them.
 * Idle ones block in `sem_wait` after about a millisecond, and cost nothing.
 * At exit of the interpreter all are dismissed and waited for. Afterwards, calls run on their
   caller's thread alone.
@@ -13,6 +14,7 @@ code less than one. `entry_threads` has the protocol; here is who starts and end
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import ctypes
 import functools
@@ -30,8 +32,22 @@ from addergraph.state import aligned_bytes
 from .entry_threads import ARENA, PARK, RELAX, SIGNAL, SLOT_BYTES, SLOTS, WAKE, control_bytes
 from .llvm import LoadedObject
 
-_POINTERS, _INTEGERS = [ctypes.c_void_p], [ctypes.c_int64]
 _SEM_INIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
+
+
+class _Code:
+    """The entry points of a loaded program, looked up once: a KeyboardInterrupt in a look-up would
+    leave llvmlite's lock held."""
+
+    def __init__(self, loaded: LoadedObject) -> None:
+        self._loaded = loaded
+
+        def entry(name: str, pointers: int, integers: int) -> Any:
+            arguments = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * integers
+            return ctypes.CFUNCTYPE(None, *arguments)(loaded.address(name))
+
+        self.run, self.lead = entry("run", 3, 3), entry("lead", 3, 2)
+        self.work, self.dismiss = entry("work", 1, 1), entry("dismiss", 1, 1)
 
 
 class Workers:
@@ -43,11 +59,8 @@ class Workers:
     def __init__(
         self, loaded: LoadedObject, threads: int, arena_bytes: int, *, shared: bool
     ) -> None:
-        self.threads, self._loaded, self._shared = threads, loaded, shared
+        self.threads, self._code, self._shared = threads, _Code(loaded), shared
         self._arena_bytes = arena_bytes
-        run = ctypes.CFUNCTYPE(None, *_POINTERS * 3, *_INTEGERS * 3)
-        lead = ctypes.CFUNCTYPE(None, *_POINTERS * 3, *_INTEGERS * 2)
-        self._run, self._lead = run(loaded.address("run")), lead(loaded.address("lead"))
         self._spare: list[tuple[Array, int]] = []  # arenas of calls that run alone
         self._finalizer: weakref.finalize[..., Workers] | None = None
         self.forget()
@@ -66,14 +79,11 @@ class Workers:
         A call that finds the workers busy with another waits if `in_turn`, else it runs alone.
         """
         threads = self.threads if self._shared else min(self.threads, samples)
-        if in_turn:
+        # `with` alone: an interrupt after an `acquire` of one's own would leave the lock held. Two
+        # calls that both find it free take turns.
+        if in_turn or (threads > 1 and not self._turn.locked()):
             with self._turn:
                 self._run_together(io, weights, samples, threads)
-        elif threads > 1 and self._turn.acquire(blocking=False):
-            try:
-                self._run_together(io, weights, samples, threads)
-            finally:
-                self._turn.release()
         else:
             self._run_alone(io, weights, samples)
 
@@ -81,7 +91,7 @@ class Workers:
         """Ends the threads, after the call that they are busy with, and waits for them."""
         with self._turn:
             crew, self._crew = self._crew, None
-        self._send_home()
+            self._send_home()
         if crew is not None:
             crew.join()
 
@@ -91,10 +101,10 @@ class Workers:
             return
         if self._crew is None:
             self._crew = self._started()
-        self._lead(self._crew.address, io, weights, samples, threads)
+        self._code.lead(self._crew.address, io, weights, samples, threads)
 
     def _started(self) -> _Crew:
-        crew = _Crew(self._loaded, self.threads, self._arena_bytes, self._shared)
+        crew = _Crew(self._code, self.threads, self._arena_bytes, self._shared)
         # Before any thread starts, so that an interrupt here leaves none behind. The threads know
         # nothing of this object: it may go while they wait.
         self._send_home()
@@ -105,28 +115,27 @@ class Workers:
 
     def _send_home(self) -> None:
         # Not by calling the finalizer: late in an exit of the interpreter that does nothing.
-        waiting = self._finalizer and self._finalizer.detach()
-        if waiting:
+        waiting = self._finalizer and self._finalizer.peek()
+        if self._finalizer is not None and waiting:
             waiting[1]()
+            self._finalizer.detach()
 
     def _run_alone(self, io: Any, weights: int, samples: int) -> None:
         try:
             arena = self._spare.pop()
         except IndexError:
             arena = _arena(self._arena_bytes)
-        self._run(io, weights, arena[1], samples, 0, 1)
+        self._code.run(io, weights, arena[1], samples, 0, 1)
         self._spare.append(arena)
 
 
 class _Crew:
     """Threads and their control block."""
 
-    def __init__(self, loaded: LoadedObject, threads: int, arena_bytes: int, shared: bool) -> None:
-        self.threads = threads
+    def __init__(self, code: _Code, threads: int, arena_bytes: int, shared: bool) -> None:
+        self.threads, self._code = threads, code
         self._control = aligned_bytes(control_bytes(threads))
         self.address = self._control.ctypes.data
-        self._dismiss = ctypes.CFUNCTYPE(None, *_POINTERS, *_INTEGERS)(loaded.address("dismiss"))
-        self._loaded = loaded
         self._store(RELAX, _libc("sched_yield"))
         if all([_semaphore(self._signal(t)) for t in range(threads)]):
             self._store(PARK, _libc("sem_wait"))
@@ -135,23 +144,16 @@ class _Crew:
         self._arenas = [arenas[t % len(arenas)] for t in range(threads)]
         for t, (_, arena) in enumerate(self._arenas):
             self._store(SLOTS + SLOT_BYTES * t + ARENA, arena)
-        work = ctypes.CFUNCTYPE(None, *_POINTERS, *_INTEGERS)(loaded.address("work"))
-        # The memory and the code that a thread runs on are arguments of it, to live as long.
-        keep = (self._control, loaded)
-        self._members = [
-            threading.Thread(
-                target=_work,
-                args=(work, self.address, t, keep),
-                daemon=True,
-                name=f"addergraph-{t}",
-            )
-            for t in range(1, threads)
-        ]
+        self._ends: list[_thread.LockType] = []  # each held by a thread until it ends
 
     def start(self) -> None:
+        # Not by `threading`: a KeyboardInterrupt inside Thread.start leaves its locks held.
         try:
-            for member in self._members:
-                member.start()
+            for thread in range(1, self.threads):
+                end = _thread.allocate_lock()
+                end.acquire()
+                _thread.start_new_thread(_work, (self._code, self._control, thread, end))
+                self._ends.append(end)
         except RuntimeError as error:
             self.dismiss()
             raise CodegenError(
@@ -161,13 +163,13 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Tells the threads to end. Safe anywhere, in a finalizer on one of them as well."""
-        self._dismiss(self.address, self.threads)
+        self._code.dismiss(self.address, self.threads)
 
     def join(self) -> None:
-        """Waits for the end of those that were started."""
-        for member in self._members:
-            if member.ident is not None:
-                member.join()
+        """Waits for the end of the threads."""
+        for end in self._ends:
+            end.acquire()
+            end.release()
 
     def _signal(self, thread: int) -> int:
         return self.address + SLOTS + SLOT_BYTES * thread + SIGNAL
@@ -176,9 +178,10 @@ class _Crew:
         self._control[at : at + 8].view(np.uint64)[0] = address
 
 
-def _work(work: Any, control: int, thread: int, keep: Any) -> None:
-    """What a thread of a crew does; `keep` lives as long."""
-    work(control, thread)
+def _work(code: _Code, control: Array, thread: int, end: _thread.LockType) -> None:
+    """What a thread of a crew does. Its arguments keep alive what it runs on."""
+    code.work(control.ctypes.data, thread)
+    end.release()
 
 
 def _arena(nbytes: int) -> tuple[Array, int]:

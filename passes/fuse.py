@@ -33,6 +33,14 @@ def fuse(graph: Graph) -> Graph:
     Scalar constants are copied into each body that reads them. What `hoist` can move never shares
     a body with what it cannot. A fused node bears its results' names.
     """
+    made = _fuse_once(graph)
+    # A merge may open the way for another that was looked at before it.
+    while len(made.nodes) < len(graph.nodes):
+        graph, made = made, _fuse_once(made)
+    return made
+
+
+def _fuse_once(graph: Graph) -> Graph:
     fusion = _Fusion(graph)
     _take_tails(fusion)
     _take_side_producers(fusion)
