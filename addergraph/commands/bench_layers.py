@@ -129,15 +129,19 @@ class _Subject:
         filters = [a for name, a in self.weights.items() if name.endswith(".f")]
         return Row(
             layer, batch, self.filters, kernel, self.slope.timing, terms,
-            executed_terms(kernel, terms, filters), packed + 4 * batch * images, peak, dict(peers),
+            executed_terms(kernel, layer, terms, filters), packed + 4 * batch * images, peak, dict(peers),
         )  # fmt: skip
 
 
-def executed_terms(kernel: str, terms: int, filters: Sequence[Array]) -> int:
+def executed_terms(kernel: str, layer: Layer, terms: int, filters: Sequence[Array]) -> int:
     """The terms that a kernel computes: of the sparse ones, those of taps above zero; of the dense
-    one, all. Idle lanes do not count."""
+    one, all but those of kernel rows in the padding, which it leaves out. Idle lanes do not count.
+    """
     if "_sparse_" not in kernel:
-        return terms
+        pad = layer.kernel // 2
+        first = [row * layer.stride - pad for row in range(layer.made)]
+        inside = sum(0 <= top + i < layer.size for top in first for i in range(layer.kernel))
+        return round(terms * inside / (layer.made * layer.kernel))
     above = sum(int(np.count_nonzero(f > 0)) for f in filters)
     return round(terms * above / sum(f.size for f in filters))
 

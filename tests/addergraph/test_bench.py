@@ -98,8 +98,11 @@ def test_slope_runs_every_program_in_turn() -> None:
 
 def test_executed_terms_are_those_of_taps_above_zero_in_sparse_kernels_only() -> None:
     filters = [np.array([1.0, -1.0, 0.0, 2.0]), np.array([3.0, 3.0, 3.0, -0.0])]
-    assert bl.executed_terms("adder2d_sparse_batch_f32", 800, filters) == 500
-    assert bl.executed_terms("adder2d_minimum_f32", 800, filters) == 800
+    point, image = Layer("net", 16, 8, 16, 1), Layer("net", 16, 8, 16, 3)
+    assert bl.executed_terms("adder2d_sparse_batch_f32", image, 800, filters) == 500
+    assert bl.executed_terms("adder2d_minimum_f32", point, 800, filters) == 800
+    # Of 8 x 3 kernel rows, the first and the last lie in the padding.
+    assert bl.executed_terms("adder2d_minimum_f32", image, 2400, filters) == 2200
 
 
 def test_figures_of_a_row() -> None:
@@ -143,7 +146,8 @@ def test_measured_rows(layer: Layer, batch: int) -> None:
         assert one.kernel.startswith("adder2d_")
         assert one.terms == layer.terms(batch)
         assert 0 < one.executed <= one.terms
-        assert filters == bl.HALF or one.executed == one.terms
+        inside = bl.executed_terms("dense", layer, one.terms, [])
+        assert filters == bl.HALF or one.executed == inside
         images = layer.inputs * layer.size**2 + layer.outputs * layer.made**2
         assert one.nbytes > 4 * batch * images
 
