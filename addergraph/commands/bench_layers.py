@@ -129,7 +129,8 @@ class _Subject:
         filters = [a for name, a in self.weights.items() if name.endswith(".f")]
         return Row(
             layer, batch, self.filters, kernel, self.slope.timing, terms,
-            executed_terms(kernel, layer, terms, filters), packed + 4 * batch * images, peak, dict(peers),
+            executed_terms(kernel, layer, terms, filters), packed + 4 * batch * images, peak,
+            dict(peers),
         )  # fmt: skip
 
 
