@@ -22,7 +22,7 @@ from typing import Any
 import llvmlite.ir as ir
 import numpy as np
 
-from addergraph.ir import Node, Value
+from addergraph.ir import Halo, Node, Value
 from addergraph.plan import Placement, align
 
 from .builder import I32, I64, POINTER, Emitter
@@ -214,7 +214,7 @@ class _Body:
             self._emit_copy(v, source, into)
 
     def _emit_zero_halo(self, operand: Operand, pointer: Any) -> None:
-        if not operand.layout.dense and operand.layout.extent:
+        if operand.layout.halo != Halo() and operand.layout.extent:
             self._call(self.made.zero_halo(operand), [pointer])
 
     def _call(self, function: Any, pointers: Sequence[Any]) -> None:

@@ -190,7 +190,7 @@ PROGRAM_MUTANTS = (
     ),
     Mutant(
         "halos are not zeroed", "codegen/module.py",
-        "if not operand.layout.dense and operand.layout.extent:", "if False:",
+        "if operand.layout.halo != Halo() and operand.layout.extent:", "if False:",
         tests_of("test_random_graphs.py"),
     ),
     Mutant(
