@@ -66,7 +66,7 @@ class Dataset:
             for start in range(0, len(x), _BLOCK):
                 block = x[start : start + _BLOCK].reshape(-1, channels) * np.float64(self.scale)
                 total += ((block - center) ** power).sum(axis=0)
-            return total / pixels
+            return np.asarray(total / pixels)
 
         mean = blocks_sum(1, np.zeros(channels))
         std = np.sqrt(blocks_sum(2, mean))
