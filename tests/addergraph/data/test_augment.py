@@ -68,16 +68,23 @@ def test_augment_refuses_settings_and_shapes() -> None:
 
 @pytest.mark.parametrize("shape", [(5, 4, 3, 3), (2, 3), (0, 4, 4, 3), (7, 3, 3)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_normalisation_is_the_formula_to_rounding(shape: tuple[int, ...], dtype: type) -> None:
-    x: Array = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
-    normalize = Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+@pytest.mark.parametrize("top", [255, 16])
+def test_normalisation_is_the_formula_to_rounding(
+    shape: tuple[int, ...], dtype: type, top: int
+) -> None:
+    x: Array = np.random.default_rng(0).integers(0, top + 1, shape).astype(dtype)
+    normalize = Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 1 / top)
     y = normalize.apply(x)
-    exact = (x / 255 - np.array(normalize.mean)) / np.array(normalize.std)
+    exact = (x / top - np.array(normalize.mean)) / np.array(normalize.std)
     assert y.dtype == np.float32 and y.flags.c_contiguous
     assert not y.size or y.ctypes.data % 64 == 0
     # a x, b and their sum each round once, and |a x|, |b| stay below 5.1.
     assert np.abs(y - exact).max(initial=0) <= 5.1 * 4 * 2.0**-24
     assert y.shape == shape
+
+
+def test_the_default_scale_is_that_of_bytes() -> None:
+    assert Normalize((0.0,), (1.0,)).apply(np.array([[255]], np.uint8)) == 1.0
 
 
 def test_normalize_refuses_settings_and_channels() -> None:
