@@ -1,0 +1,110 @@
+"""Images and labels in two parts, with the facts that a training needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError
+from ..ir import Array
+from .augment import Normalize
+
+_BLOCK = 64  # images that the statistics widen to f64 at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images [N,H,W,C] to train and to test on, and their classes i64[N], numbered from 0.
+
+    Images are u8, or f32 where the source was no bytes. `classes` are the names of the classes
+    where these are known. `scale x` is a pixel in units of full brightness. The test part may be
+    empty. DataError when the parts do not fit together or a label is out of range.
+    """
+
+    name: str
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    classes: tuple[str, ...] | None
+    scale: float = 1 / 255
+
+    def __post_init__(self) -> None:
+        self._require_part("train", self.x_train, self.y_train)
+        self._require_part("test", self.x_test, self.y_test)
+        if not len(self.x_train):
+            raise DataError(f'data set "{self.name}" has no images to train on')
+        if self.x_test.dtype != self.x_train.dtype or self.x_test.shape[1:] != self.shape:
+            raise DataError(
+                f'data set "{self.name}": images to train on are {self.x_train.dtype} '
+                f"{self.shape}, those to test on {self.x_test.dtype} {self.x_test.shape[1:]}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C) of one image."""
+        return tuple(self.x_train.shape[1:])
+
+    @property
+    def class_count(self) -> int:
+        """How many classes there are; without names, one more than the largest label."""
+        if self.classes is not None:
+            return len(self.classes)
+        return 1 + max(int(y.max()) for y in (self.y_train, self.y_test) if len(y))
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of `scale x` per channel, over all training images.
+
+        In f64 and in two passes; the deviation is that of the population (divided by the count).
+        """
+        x, channels = self.x_train, self.x_train.shape[-1]
+        rows = x.reshape(len(x), -1)  # sums of whole images, because sums of 3 numbers are slow
+
+        def mean_power(power: int, center: Array) -> Array:
+            total = np.zeros(rows.shape[1])
+            for start in range(0, len(rows), _BLOCK):
+                block = rows[start : start + _BLOCK].astype(np.float64)
+                block -= np.resize(center, total.shape)
+                total += (block**power).sum(axis=0)
+            sums = total.reshape(-1, channels).sum(axis=0)
+            return np.asarray(sums / (x.size // channels))
+
+        center = mean_power(1, np.zeros(channels))
+        mean, std = self.scale * center, self.scale * np.sqrt(mean_power(2, center))
+        return tuple(map(float, mean)), tuple(map(float, std))
+
+    def normalize(self) -> Normalize:
+        """Makes each channel of the training images of mean 0 and deviation 1."""
+        axes = (0, 1, 2)
+        flat = self.x_train.min(axis=axes) == self.x_train.max(axis=axes)
+        if flat.any():
+            raise DataError(
+                f'data set "{self.name}": channel {flat.argmax()} has the same value everywhere; '
+                "it cannot be scaled to a deviation of 1"
+            )
+        mean, std = self.statistics()
+        return Normalize(mean, std, self.scale)
+
+    def _require_part(self, part: str, x: Array, y: Array) -> None:
+        where = f'data set "{self.name}", {part} part'
+        if x.dtype not in (np.uint8, np.float32) or x.ndim != 4 or 0 in x.shape[1:]:
+            raise DataError(
+                f"{where}: expected images u8 or f32 [N,H,W,C], found {x.dtype} {x.shape}"
+            )
+        if y.dtype != np.int64 or y.shape != (len(x),):
+            raise DataError(
+                f"{where}: expected labels int64 ({len(x)},), found {y.dtype} {y.shape}"
+            )
+        require_labels(y, None if self.classes is None else len(self.classes), where)
+
+
+def require_labels(y: Array, classes: int | None, where: str) -> None:
+    """DataError that names the first label outside 0..classes-1 (below 0 where that is None)."""
+    wrong = (y < 0) if classes is None else (y < 0) | (y >= classes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        expected = "at least 0" if classes is None else f"0 to {classes - 1}"
+        raise DataError(
+            f"{where}: label {y[row]} of sample {row} is out of range; expected {expected}"
+        )
