@@ -21,6 +21,7 @@ import numpy as np
 
 from . import storage
 from .check import WORD
+from .descriptions import describe
 from .errors import (
     AdderGraphError,
     DataError,
@@ -31,7 +32,7 @@ from .errors import (
 )
 from .interpreter import run_reference
 from .ir import Array, Graph
-from .layers import Layer, describe
+from .layers import Layer
 from .ops.softmax import Softmax
 from .state import bind_weights, initial_weights
 from .trace import Tensor, trace
@@ -107,7 +108,7 @@ class Model:
             raise GraphError(
                 f"Model.add: expected a layer such as layers.Activation('relu'), found {layer!r}"
             )
-        describe(layer)
+        describe([layer])
         self.layers.append(layer)
         self._graphs.clear()
 
