@@ -374,14 +374,16 @@ class Model:
         print(self.summary_text())
 
     def summary_text(self) -> str:
-        """A table of the network: shapes, parameters and arithmetic of one sample, node by node,
-        and warnings about parts that are provably dead. Needs no data, only `input_shape`.
+        """Tables of the network: shapes, parameters and arithmetic of one sample, node by node;
+        memory, energy by kind of layer, and warnings about parts that are provably dead. Needs no
+        data, only `input_shape`.
         """
         from . import driver
         from .summary import summary_text
 
         graph = self.graph(training=False)
-        return summary_text(graph, driver.findings(graph), self._weights)
+        arena = driver.arena_bytes(graph, self._weights)
+        return summary_text(graph, driver.findings(graph), self._weights, arena)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one safetensors file, atomically; StorageError where it cannot."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import storage
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "addergraph.model", "1"
 _FIELDS = {"name": str, "seed": int, "loss_name": str, "input_shape": list}
+
+
+def require_writable_model(path: str | os.PathLike[str]) -> None:
+    """StorageError unless a model file could be written to `path`: long work asks first."""
+    if Path(path).suffix != ".safetensors":
+        raise StorageError(f'--output "{path}": the name of a model file ends in .safetensors')
+    storage.require_writable(path)
 
 
 def metadata_of(model: Model) -> dict[str, str]:
