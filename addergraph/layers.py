@@ -348,10 +348,10 @@ class Residual(Layer):
     def validate(self) -> None:
         for name in ("body", "shortcut"):
             given = getattr(self, name)
-            parts = tuple(given) if isinstance(given, Sequence) else (given,)
-            if not all(isinstance(part, Layer) for part in parts):
+            listed = isinstance(given, Sequence) and all(isinstance(g, Layer) for g in given)
+            if not listed:
                 raise GraphError(f"{self.where}: {name} must be a list of layers, found {given!r}")
-            self._store(name, parts)
+            self._store(name, tuple(given))
         if not self.body:
             raise GraphError(f"{self.where}: body has no layers, so there is nothing to add")
 

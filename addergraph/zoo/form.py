@@ -24,8 +24,8 @@ class Form:
 
     classes: int
     body: str
-    first: str
-    last: str
+    first: str = "conv"
+    last: str = "conv"
 
     def __post_init__(self) -> None:
         for name in ("body", "first", "last"):

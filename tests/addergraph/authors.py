@@ -87,7 +87,7 @@ def state(net: Topology, seed: int = 0, body: str = "adder") -> State:
 
 def l1(columns: Array, filters: Array) -> Array:
     """-sum_k |X[p,k] - F[t,k]|, filter by filter."""
-    return -np.stack([np.abs(columns - f).sum(1) for f in filters], axis=1)
+    return np.stack([-np.abs(columns - f).sum(1) for f in filters], axis=1)
 
 
 def product(columns: Array, filters: Array) -> Array:
@@ -120,7 +120,7 @@ class Network:
         x = self.windowed(x.mean(axis=(2, 3), keepdims=True), "fc.weight", 1, 0)
         if self.net.imagenet:
             x = x + self.weights["fc.bias"][:, None, None]
-        return self.norm(x, "bn2")[:, :, 0, 0]
+        return np.asarray(self.norm(x, "bn2")[:, :, 0, 0])
 
     def block(self, x: Array, block: Block) -> Array:
         y = x
@@ -133,7 +133,7 @@ class Network:
             stride = max(layer[3] for layer in block.layers)
             x = self.windowed(x, f"{block.prefix}.downsample.0.adder", stride, 0)
             x = self.norm(x, f"{block.prefix}.downsample.1")
-        return np.maximum(x + y, 0)
+        return np.asarray(np.maximum(x + y, 0))
 
     def windowed(self, x: Array, key: str, stride: int, padding: int) -> Array:
         f = self.weights[key].astype(np.float64)
@@ -143,7 +143,7 @@ class Network:
         columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)
         distance = self.adder if key.endswith(".adder") else product
         y = distance(columns, f.reshape(len(f), -1))
-        return y.reshape(n, h, w, -1).transpose(0, 3, 1, 2)
+        return np.asarray(y.reshape(n, h, w, -1).transpose(0, 3, 1, 2))
 
     def norm(self, x: Array, key: str) -> Array:
         if self.calibrating:

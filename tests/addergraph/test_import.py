@@ -163,7 +163,8 @@ def tensors(torch: Any, weights: State, prefix: str = "") -> dict[str, Any]:
 def cdist(columns: Array, filters: Array) -> Array:
     import torch
 
-    return -torch.cdist(torch.from_numpy(columns), torch.from_numpy(filters), p=1).numpy()
+    tensors = (torch.from_numpy(np.array(a)) for a in (columns, filters))
+    return np.asarray(-torch.cdist(*tensors, p=1).numpy())
 
 
 @pytest.mark.parametrize(
