@@ -92,7 +92,8 @@ def _distances(e: Emitter, x: Register, acc: Register) -> Register:
 
 
 def measure_peak(form: str, target: Target, seconds: float = 0.3, threads: int = 1) -> float:
-    """G terms/s of `threads` threads that run at once, the best of several loop widths.
+    """G terms/s of `threads` threads that run at once, each at its best; the best of several loop
+    widths.
 
     form: "product" (multiply-add), "minimum" (integer min, float add), "direct" (sub, abs, add),
     two of the input gradient of adder layers: "clip" (sub, clip to [-1, 1], multiply-add) and
@@ -110,21 +111,21 @@ def _measure(form: str, target: Target, accumulators: int, seconds: float, threa
         loaded.address("peak")
     )
     data = (ctypes.c_float * (2 * target.lanes))(*([1e-3] * 2 * target.lanes))
-    rounds, best = THREAD_ROUNDS if threads > 1 else ROUNDS, 0.0
+    rounds = THREAD_ROUNDS if threads > 1 else ROUNDS
+    work = rounds * accumulators * terms_of_vector(form, target) / 1e9
     together = threading.Barrier(threads)
 
-    def one(_: int) -> tuple[float, float]:
-        """When a thread starts and when it ends."""
+    def rate(_: int) -> float:
+        """Of one thread, while the others run too."""
         out = (ctypes.c_float * (accumulators * target.lanes))()
         together.wait()
         start = time.perf_counter()
         run(rounds, data, out)
-        return start, time.perf_counter()
+        return work / (time.perf_counter() - start)
 
-    work = rounds * accumulators * terms_of_vector(form, target) * threads
+    best = [0.0] * threads
     with ThreadPoolExecutor(threads) as pool:
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            starts, ends = zip(*pool.map(one, range(threads)), strict=True)
-            best = max(best, work / (max(ends) - min(starts)) / 1e9)
-    return best
+            best = [max(pair) for pair in zip(best, pool.map(rate, range(threads)), strict=True)]
+    return sum(best)
