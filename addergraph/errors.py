@@ -65,6 +65,10 @@ class RangeWarning(UserWarning):
     """A value is provably constant or dead, which is rarely what the author meant."""
 
 
+class DataWarning(UserWarning):
+    """A data file that can be read, but is not what was published under its name."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean "relu"?)`, or an empty string when nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

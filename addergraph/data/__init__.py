@@ -1,6 +1,10 @@
-"""Data sets as NumPy arrays: `digits.load()`, and `load_npz(path)` for your own."""
+"""Data sets as NumPy arrays, and batches of them for training: docs/data.md."""
 
 from . import digits
+from .augment import Augment, Normalize
+from .dataset import Dataset
+from .loader import Loader
 from .npz import load_npz
+from .sources import load
 
-__all__ = ["digits", "load_npz"]
+__all__ = ["Augment", "Dataset", "Loader", "Normalize", "digits", "load", "load_npz"]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ir import Array
+from .dataset import Dataset
 from .npz import read_npz
 
 CLASSES = 10
@@ -22,10 +23,22 @@ class Digits(NamedTuple):
     y_test: Array
 
 
-def load() -> Digits:
-    """The digits with their fixed, stratified split; no download."""
+def dataset() -> Dataset:
+    """The digits with their fixed, stratified split, as bytes 0..16; no download."""
     path = Path(__file__).with_name("digits.npz")
     images, labels, train, test = read_npz(path, "images", "labels", "train", "test")
-    x = (images.astype(np.float32) / np.float32(16))[..., None]
-    y = labels.astype(np.int64)
-    return Digits(x[train], y[train], x[test], y[test])
+    x, y = images[..., None], labels.astype(np.int64)
+    names = tuple(str(digit) for digit in range(CLASSES))
+    return Dataset("digits", x[train], y[train], x[test], y[test], names, scale=1 / 16)
+
+
+def load() -> Digits:
+    """The digits as f32 in 0..1."""
+    d = dataset()
+    sixteen = np.float32(16)
+    return Digits(
+        d.x_train.astype(np.float32) / sixteen,
+        d.y_train,
+        d.x_test.astype(np.float32) / sixteen,
+        d.y_test,
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import DataError, StorageError
 from ..ir import Array
+from .dataset import Dataset
 
 
 def read_npz(path: str | os.PathLike[str], *names: str) -> list[Array]:
@@ -20,12 +22,19 @@ def read_npz(path: str | os.PathLike[str], *names: str) -> list[Array]:
 
     StorageError when the file cannot be read, DataError when it lacks a name or holds objects.
     """
+    with _opened(path) as archive:
+        return [_member(path, archive, name) for name in names]
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
+    """The archive, open; what goes wrong in reading it becomes an error that names the file."""
     try:
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f'"{path}" holds one array; expected an .npz archive')
-            return [_member(path, archive, name) for name in names]
+            yield archive
     except OSError as error:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -61,3 +70,44 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[Array, Array]:
             "expected one label for each sample"
         )
     return x, y
+
+
+def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
+    """Images and their classes: `x_train`, `y_train`, and where present `x_test`, `y_test`.
+
+    An archive with `x` and `y` instead has images to train on only. Images are [N,H,W,C], or
+    [N,H,W] for one channel; bytes stay, other numbers become f32 with a `scale` of 1. Labels are
+    integers [N] or [N,1] from 0. StorageError for a file that cannot be read or is damaged,
+    DataError for missing names, other shapes and types, or labels below 0.
+    """
+    with _opened(path) as archive:
+        names = ("x", "y") if "x" in archive else ("x_train", "y_train")
+        tests = [name for name in ("x_test", "y_test") if name in archive and names[0] != "x"]
+        if len(tests) == 1:
+            raise DataError(f'"{path}" has {tests[0]} alone; expected both x_test and y_test')
+        arrays = [_member(path, archive, name) for name in (*names, *tests)]
+    x, y = _images(path, names[0], arrays[0]), _classes(path, names[1], arrays[1])
+    x_test, y_test = x[:0], y[:0]
+    if tests:
+        x_test, y_test = _images(path, "x_test", arrays[2]), _classes(path, "y_test", arrays[3])
+    scale = 1 / 255 if x.dtype == np.uint8 else 1.0
+    return Dataset(Path(path).name, x, y, x_test, y_test, None, scale)
+
+
+def _images(path: str | os.PathLike[str], name: str, x: Array) -> Array:
+    if x.dtype.kind not in "biuf" or x.ndim not in (3, 4):
+        raise DataError(
+            f'"{path}": {name} is {x.dtype} {x.shape}; expected numbers [N,H,W] or [N,H,W,C]'
+        )
+    images = x[..., None] if x.ndim == 3 else x
+    return images if x.dtype == np.uint8 else images.astype(np.float32)
+
+
+def _classes(path: str | os.PathLike[str], name: str, y: Array) -> Array:
+    labels = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f'"{path}": {name} is {y.dtype} {y.shape}; expected class numbers from 0, one a sample '
+            "(addergraph.data.load_npz reads other targets)"
+        )
+    return labels.astype(np.int64)
