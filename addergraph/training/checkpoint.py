@@ -141,7 +141,7 @@ class RunFolder:
             "network": self.identity.network,
             "data": self.identity.data,
             "settings": json.dumps(dict(self.identity.settings), sort_keys=True),
-            "position": json.dumps(asdict(checkpoint.position), sort_keys=True),
+            "position": json.dumps(asdict(checkpoint.position)),
         }
         storage.save(self.file, tensors, metadata)
 

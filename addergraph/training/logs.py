@@ -11,7 +11,6 @@ from .. import storage
 from ..errors import StorageError
 from .history import History
 
-
 LOG_NAMES = ("log.csv", "log.jsonl")
 
 

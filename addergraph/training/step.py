@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError, GraphError, RangeWarning, nearest
+from ..errors import GraphError, RangeWarning, nearest
 from ..interpreter import run_reference
 from ..ir import Array, Graph
 from ..state import State, initial_weights

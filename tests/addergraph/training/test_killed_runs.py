@@ -1,0 +1,15 @@
+"""`make drill-kill` in short: runs that are killed end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.drill_kill import drill
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_three_kills(tmp_path: Path) -> None:
+    assert drill(3, tmp_path, epochs=4, seed=2) >= 1
