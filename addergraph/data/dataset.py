@@ -10,7 +10,7 @@ from ..errors import DataError
 from ..ir import Array
 from .augment import Normalize
 
-_BLOCK = 1024  # images that the statistics widen to f64 at a time
+_BLOCK = 64  # images that the statistics widen to f64 at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,28 +59,31 @@ class Dataset:
         In f64 and in two passes; the deviation is that of the population (divided by the count).
         """
         x, channels = self.x_train, self.x_train.shape[-1]
-        pixels = x.size // channels
+        rows = x.reshape(len(x), -1)  # sums of whole images, because sums of 3 numbers are slow
 
-        def blocks_sum(power: int, center: Array) -> Array:
-            total = np.zeros(channels)
-            for start in range(0, len(x), _BLOCK):
-                block = x[start : start + _BLOCK].reshape(-1, channels) * np.float64(self.scale)
-                total += ((block - center) ** power).sum(axis=0)
-            return np.asarray(total / pixels)
+        def mean_power(power: int, center: Array) -> Array:
+            total = np.zeros(rows.shape[1])
+            for start in range(0, len(rows), _BLOCK):
+                block = rows[start : start + _BLOCK].astype(np.float64)
+                block -= np.resize(center, total.shape)
+                total += (block**power).sum(axis=0)
+            sums = total.reshape(-1, channels).sum(axis=0)
+            return np.asarray(sums / (x.size // channels))
 
-        mean = blocks_sum(1, np.zeros(channels))
-        std = np.sqrt(blocks_sum(2, mean))
+        center = mean_power(1, np.zeros(channels))
+        mean, std = self.scale * center, self.scale * np.sqrt(mean_power(2, center))
         return tuple(map(float, mean)), tuple(map(float, std))
 
     def normalize(self) -> Normalize:
         """Makes each channel of the training images of mean 0 and deviation 1."""
-        mean, std = self.statistics()
-        flat = [channel for channel, deviation in enumerate(std) if deviation <= 0]
-        if flat:
+        axes = (0, 1, 2)
+        flat = self.x_train.min(axis=axes) == self.x_train.max(axis=axes)
+        if flat.any():
             raise DataError(
-                f'data set "{self.name}": channel {flat[0]} has the same value everywhere; '
+                f'data set "{self.name}": channel {flat.argmax()} has the same value everywhere; '
                 "it cannot be scaled to a deviation of 1"
             )
+        mean, std = self.statistics()
         return Normalize(mean, std, self.scale)
 
     def _require_part(self, part: str, x: Array, y: Array) -> None:

@@ -61,7 +61,7 @@ def read_members(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as packed, tarfile.open(fileobj=packed, mode="r|") as archive:
             for member in archive:
                 name = str(PurePosixPath(member.name))
                 if name not in wanted:
@@ -70,6 +70,8 @@ def read_members(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
                 stream = archive.extractfile(member)
                 assert stream is not None  # so it is for plain files
                 found[name] = stream.read()
+            while packed.read(_BLOCK):
+                pass  # to the end, where the checksum of the packing is
     except _DAMAGED as error:
         raise StorageError(
             f'"{path}" is a damaged .tar.gz archive: {error}; get it again'

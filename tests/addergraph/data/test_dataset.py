@@ -1,0 +1,126 @@
+"""What a data set promises, and the front door with archives of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from addergraph.data import Dataset, digits, load
+from addergraph.errors import DataError, StorageError
+from tests.addergraph.data.published import images, labels
+
+X, Y = images(6, (4, 5, 3)), labels(6, 4)
+
+
+def _set(**changes: object) -> Dataset:
+    fields = {"x_train": X, "y_train": Y, "x_test": X[:2], "y_test": Y[:2], "classes": None}
+    return Dataset("mine", **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_digits_are_a_data_set_of_bytes() -> None:
+    d, old = load("digits"), digits.load()
+    assert (d.name, d.shape, d.class_count, d.scale) == ("digits", (8, 8, 1), 10, 1 / 16)
+    assert d.x_train.dtype == np.uint8 and d.classes == tuple("0123456789")
+    assert np.array_equal(d.x_train * np.float32(d.scale), old.x_train)
+    assert np.array_equal(d.x_test * np.float32(d.scale), old.x_test)
+    assert np.array_equal(d.y_train, old.y_train) and np.array_equal(d.y_test, old.y_test)
+
+
+def test_statistics_are_those_of_the_scaled_training_images() -> None:
+    x = images(2500, (2, 3, 3))  # more than one block
+    d = _set(x_train=x, y_train=labels(2500, 4), x_test=x[:0], y_test=Y[:0])
+    mean, std = d.statistics()
+    assert np.allclose(mean, (x / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
+    assert np.allclose(std, (x / 255).std(axis=(0, 1, 2)), rtol=1e-12)
+    y = d.normalize().apply(x)
+    assert np.abs(y.mean(axis=(0, 1, 2))).max() < 1e-5
+    assert np.abs(y.std(axis=(0, 1, 2)) - 1).max() < 1e-5
+
+
+def test_a_channel_of_one_value_cannot_be_normalised() -> None:
+    x = X.copy()
+    x[..., 1] = 9
+    with pytest.raises(DataError, match=r"channel 1 has the same value everywhere"):
+        _set(x_train=x).normalize()
+
+
+def test_class_count_without_names_is_that_of_both_parts() -> None:
+    assert _set(y_train=np.zeros(6, np.int64), y_test=np.array([1, 5])).class_count == 6
+    assert _set(x_test=X[:0], y_test=Y[:0]).class_count == int(Y.max()) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": X.astype(np.float64)}, r"train part: .*found float64 \(6, 4, 5, 3\)"),
+        ({"x_train": X[0]}, r"train part: .*\[N,H,W,C\], found uint8 \(4, 5, 3\)"),
+        ({"x_train": X[:5]}, r"expected labels int64 \(5,\), found int64 \(6,\)"),
+        ({"y_test": Y[:2].astype(np.int32)}, r"test part: .*found int32"),
+        ({"x_test": X[:2, :3]}, r"train on are uint8 \(4, 5, 3\), .*uint8 \(3, 5, 3\)"),
+        ({"x_test": X[:2].astype(np.float32)}, r"those to test on float32"),
+        ({"x_train": X[:0], "y_train": Y[:0]}, r"no images to train on"),
+        ({"y_train": np.array([0, 1, -2, 3, 4, 5])}, r"label -2 of sample 2 .*at least 0"),
+        ({"classes": ("a", "b"), "y_test": np.array([1, 2])}, r"label .* expected 0 to 1"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        _set(**changes)
+
+
+def test_own_archives_with_and_without_a_test_part(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    a = load(str(tmp_path / "a.npz"))
+    assert np.array_equal(a.x_train, X) and np.array_equal(a.y_train, Y) and a.scale == 1 / 255
+    assert a.x_test.shape == (0, 4, 5, 3) and a.name == "a.npz" and a.classes is None
+    grey = X[..., 0] / 255
+    y = Y[:, None].astype(np.uint8)
+    np.savez(tmp_path / "b.npz", x_train=grey, y_train=y, x_test=grey[:2], y_test=Y[:2])
+    b = load(f"npz:{tmp_path / 'b.npz'}")
+    assert b.shape == (4, 5, 1) and b.x_train.dtype == np.float32 and b.scale == 1.0
+    assert np.array_equal(b.x_test[..., 0], grey[:2].astype(np.float32))
+    assert np.array_equal(b.y_train, Y) and b.y_train.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_train": X}, r'no array "y_train"'),
+        ({"x_train": X, "y_train": Y, "x_test": X}, r"x_test alone"),
+        ({"x": X[:, 0, 0], "y": Y}, r"x is uint8 \(6, 3\); expected numbers \[N,H,W\]"),
+        ({"x": X.astype("U3"), "y": Y}, r"x is <U3"),
+        ({"x": X, "y": Y.astype(float)}, r"y is float64 \(6,\); expected class numbers"),
+        ({"x": X, "y": np.eye(6)}, r"y is float64 \(6, 6\)"),
+        ({"x": X, "y": Y[:3]}, r"expected labels int64 \(6,\)"),
+    ],
+)
+def test_own_archives_of_another_content(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=message):
+        load(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    assert len(load("npz:~/a.npz").x_train) == len(load("~/a.npz").x_train) == 6
+
+
+def test_specs_that_name_nothing() -> None:
+    for spec, message in [
+        ("", r'data "": expected digits, mnist:PATH, .*cifar100:PATH, npz:PATH, or the path of'),
+        ("cifar-10:/data", r'data "cifar-10:/data" \(did you mean "cifar10"\?\)'),
+        ("mnist", r'data "mnist": expected'),
+        ("cifar10:", r"expected digits"),
+        ("digits:x", r"expected digits"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            load(spec)
+    with pytest.raises(StorageError, match=r"cannot read .*nowhere\.npz"):
+        load("npz:/nowhere.npz")
+    with pytest.raises(DataError, match=r"cannot be verified"):
+        load("npz:/nowhere.npz", verify=True)
