@@ -95,7 +95,7 @@ def commands() -> None:
 
     An adder layer compares an input with its filters by the sum of absolute differences, where a
     convolution multiplies. Commands read a model file (.safetensors), the text of a graph (.ag), or
-    take the name of a built-in network: small-adder, all-adder, small-conv, deck.
+    take the name of a built-in network, such as small-adder, lenet5_bn or resnet20.
     """
 
 
@@ -110,7 +110,7 @@ def commands() -> None:
 )  # fmt: skip
 @click.option(
     "--model", "network", default="small-adder", show_default=True, metavar="NAME|FILE",
-    help="small-adder, all-adder, small-conv or deck; or a model file, to train on.",
+    help="A built-in network, as small-adder or resnet20; or a model file, to train on.",
 )  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True)
@@ -137,16 +137,39 @@ def train(**options: Any) -> None:
     train.train(train.Training(**options))
 
 
-@commands.command(epilog=_example("  addergraph summary small-adder"))
+@commands.command(epilog=_example("  addergraph summary resnet20"))
 @click.argument("file")
 def summary(file: str) -> None:
-    """Print a table of the layers: shapes, parameters, arithmetic.
+    """Print the layers: shapes, parameters, arithmetic, energy.
 
     FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
     """
     from .commands import show
 
     show.summary(file)
+
+
+@commands.command(
+    name="import",
+    epilog=_example(
+        "  addergraph import ResNet20-AdderNet.pth --network resnet20 -o resnet20.safetensors"
+    ),
+)
+@click.argument("file")
+@click.option(
+    "--network", required=True, metavar="NAME",
+    help="resnet20, resnet32, resnet18 or resnet50; resnet20-conv and so on for convolutions.",
+)  # fmt: skip
+@click.option("-o", "--output", required=True, metavar="FILE.safetensors")
+def import_(**options: Any) -> None:
+    """Turn a checkpoint of the authors' release into a model file.
+
+    FILE is a state dict with the names of github.com/huawei-noah/AdderNet: .safetensors, or, where
+    PyTorch is installed, .pth. All keys that are missing, unexpected or of a wrong shape are named.
+    """
+    from .commands import import_weights
+
+    import_weights.import_weights(**options)
 
 
 @commands.command(

@@ -6,11 +6,12 @@ The only module of this package that knows `passes` and `codegen`, and it import
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .attributes import FULL_PRECISION
-from .errors import DataError, GraphError, ShapeError
+from .errors import DataError, GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
 from .state import State, initial_weights
 
@@ -256,6 +257,21 @@ def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "h
     return render(lowered.plan, lowered.main)
 
 
+def arena_bytes(
+    graph: Graph, weights: Mapping[str, Array] | None = None, *, target: str = "host"
+) -> int:
+    """Bytes of working memory that the compiled graph needs, for one sample if its batch is open.
+
+    `weights`, where known, choose between dense and sparse kernels.
+    """
+    from .codegen.target import target_named
+
+    bound = graph.bind(1) if graph.is_open and not graph.per_sample else graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # `findings` has them
+        return lower(bound, target_named(target), weights=weights).plan.arena_bytes
+
+
 def census(graph: Graph | Model, *, batch: int | None = None, target: str = "host") -> Census:
     """The instructions that are emitted for `graph`, by kind; see `codegen/census.py`."""
     from .codegen.census import census as count
@@ -295,6 +311,7 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 __all__ = [
-    "build", "census", "compile", "export", "findings", "grad", "load_native", "lower",
-    "measure_peak", "memory_plan_text", "optimize", "profile", "train_step_graph", "tune_graph",
+    "arena_bytes", "build", "census", "compile", "export", "findings", "grad", "load_native",
+    "lower", "measure_peak", "memory_plan_text", "optimize", "profile", "train_step_graph",
+    "tune_graph",
 ]  # fmt: skip

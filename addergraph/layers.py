@@ -16,95 +16,25 @@ for K inputs of one output, where a layer multiplies (conv, dense); biases start
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
-from weakref import WeakKeyDictionary
 
 from . import ops
 from .attributes import Padding, Pair, flag, integer, padding, pair, real
-from .check import WORD
 from .errors import GraphError, ShapeError, UnknownNameError, nearest
-from .ir import Builder, Init
+from .ir import Init
+from .layer_base import Layer, scope_of
 from .trace import Tensor, new_parameter
 from .types import TensorType, f32
 
+__all__ = [
+    "ACTIVATIONS", "LAYERS", "Activation", "Adder", "AdderDense", "AvgPool", "BatchNorm", "Conv",
+    "Dense", "Flatten", "FullyConnected", "GlobalAvgPool", "Layer", "MaxPool", "Residual",
+    "adder_layer", "batch_norm_layer", "unknown_layer",
+]  # fmt: skip
+
 ZEROS, ONES, STANDARD_NORMAL = Init("zeros"), Init("ones"), Init("normal", (0.0, 1.0))
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """Base of every layer. `name` replaces the number that a trace would give."""
-
-    prefix: ClassVar[str] = ""
-
-    name: str | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        given = self.name is not None
-        if given and not (isinstance(self.name, str) and WORD.fullmatch(self.name)):
-            raise GraphError(
-                f"{type(self).__name__}: name={self.name!r} cannot stand in a graph; use letters, "
-                "digits, underscores and dots, not starting with a digit"
-            )
-        self.validate()
-
-    def validate(self) -> None:
-        """Refuses attributes that make no sense (ShapeError that names the layer), and puts the
-        others in one form: plain ints, pairs, four sides."""
-
-    def _store(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
-    def build(self, x: Tensor, name: str) -> Tensor:
-        """Appends this layer to the graph of `x`, as `name`."""
-        raise GraphError(f"{type(self).__name__} does not say how it is built")
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor):
-            raise GraphError(
-                f"{type(self).__name__} was called on {type(x).__name__}; layers take symbolic "
-                "tensors, inside ag.trace or Model. To run numbers use model.predict"
-            )
-        return self.build(x, _scope(x.builder).name_of(self))
-
-    @property
-    def where(self) -> str:
-        """How messages speak of this layer before it has a place in a graph."""
-        return f'{type(self).__name__} "{self.name}"' if self.name else type(self).__name__
-
-
-class _Scope:
-    """The layers that one trace has met, and the parameters that they made."""
-
-    def __init__(self) -> None:
-        self.names: dict[Layer, str] = {}
-        self.counts: dict[str, int] = {}
-        self.parameters: dict[str, Tensor] = {}
-
-    def name_of(self, layer: Layer) -> str:
-        if layer in self.names:
-            return self.names[layer]
-        taken = set(self.names.values())
-        if layer.name in taken:
-            raise GraphError(f'two layers are called "{layer.name}"; names must differ')
-        name = layer.name or self._numbered(layer.prefix, taken)
-        self.names[layer] = name
-        return name
-
-    def _numbered(self, prefix: str, taken: set[str]) -> str:
-        while True:
-            self.counts[prefix] = self.counts.get(prefix, 0) + 1
-            name = f"{prefix}{self.counts[prefix]}"
-            if name not in taken:
-                return name
-
-
-_scopes: WeakKeyDictionary[Builder, _Scope] = WeakKeyDictionary()
-
-
-def _scope(builder: Builder) -> _Scope:
-    return _scopes.setdefault(builder, _Scope())
 
 
 def _parameter(
@@ -117,7 +47,7 @@ def _parameter(
     eta: float | None = None,
 ) -> Tensor:
     """The parameter `name` of the graph of `x`; made on first use, shared afterwards."""
-    known = _scope(x.builder).parameters
+    known = scope_of(x.builder).parameters
     if name not in known:
         type = TensorType(f32, shape)
         known[name] = new_parameter(x, name, type, init, trainable=trainable, eta=eta)
@@ -397,6 +327,50 @@ class Activation(Layer):
 ACTIVATIONS = {"relu": ops.relu, "softmax": ops.softmax}
 
 
+# --- layers of layers ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Residual(Layer):
+    """Y = body(X) + shortcut(X), each a sequence of layers; no shortcut means X itself.
+
+    Both results must have one type (no broadcasting), else ShapeError. The parts are numbered and
+    named within this layer: `Residual([Adder(16, 3, padding=1), BatchNorm()], name="block0")` has
+    the parameters `block0.adder1.f`, `block0.bn1.gamma`. Source: He et al., arXiv:1512.03385,
+    eq. 1 and 2; their relu after the sum is a layer of its own.
+    """
+
+    prefix: ClassVar[str] = "block"
+    parts: ClassVar[tuple[str, ...]] = ("body", "shortcut")
+    body: Sequence[Layer]
+    shortcut: Sequence[Layer] = ()
+
+    def validate(self) -> None:
+        for name in ("body", "shortcut"):
+            given = getattr(self, name)
+            listed = isinstance(given, Sequence) and all(isinstance(g, Layer) for g in given)
+            if not listed:
+                raise GraphError(f"{self.where}: {name} must be a list of layers, found {given!r}")
+            self._store(name, tuple(given))
+        if not self.body:
+            raise GraphError(f"{self.where}: body has no layers, so there is nothing to add")
+
+    def build(self, x: Tensor, name: str) -> Tensor:
+        ends = []
+        with scope_of(x.builder).inside(name):
+            for branch in (self.body, self.shortcut):
+                y = x
+                for layer in branch:
+                    y = layer(y)
+                ends.append(y)
+        if ends[0].type != ends[1].type:
+            raise ShapeError(
+                f'residual "{name}": its body gives {ends[0].type} and its shortcut '
+                f"{ends[1].type}; give the shortcut the body's stride and channels"
+            )
+        return ops.add(ends[0], ends[1], name=f"{name}.add")
+
+
 def _validate_eta(where: str, eta: object) -> None:
     if eta is not None:
         real(where, "eta", eta, 0.0)
@@ -412,7 +386,7 @@ LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
     for layer in (
         Activation, Adder, AdderDense, AvgPool, BatchNorm, Conv, Dense, Flatten, GlobalAvgPool,
-        MaxPool,
+        MaxPool, Residual,
     )
 }  # fmt: skip
 
@@ -427,34 +401,8 @@ def adder_layer(*, adaptive_eta: float | None = 0.2, **attributes: Any) -> Adder
     return Adder(eta=adaptive_eta, **attributes)
 
 
-def describe(layer: Layer) -> dict[str, object]:
-    """A layer as plain JSON data: its kind and attributes. GraphError for a class of your own."""
-    kind = type(layer).__name__
-    if LAYERS.get(kind) is not type(layer):
-        raise GraphError(
-            f"{kind} is not a layer of this library, a model file could not describe it; "
-            f"known: {', '.join(LAYERS)}. For anything else pass a function: Model(net)"
-        )
-    attributes = {f.name: getattr(layer, f.name) for f in fields(layer)}
-    return {"kind": kind, **attributes}
-
-
-def from_description(description: Mapping[str, object]) -> Layer:
-    """The layer that `describe` described. GraphError for an unknown kind or attribute."""
-    kind = str(description.get("kind"))
-    if kind not in LAYERS:
-        _unknown(kind)
-    known = {f.name for f in fields(LAYERS[kind])}
-    given = {k: v for k, v in description.items() if k != "kind"}
-    if unknown := sorted(given.keys() - known):
-        raise GraphError(f"{kind}: unknown attribute {unknown[0]!r}{nearest(unknown[0], known)}")
-    try:
-        return LAYERS[kind](**given)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise GraphError(f"{kind}: {error}") from None
-
-
-def _unknown(name: str) -> NoReturn:
+def unknown_layer(name: str) -> NoReturn:
+    """UnknownNameError with the nearest name."""
     known = [*LAYERS, "adder_layer", "batch_norm_layer", "FullyConnected"]
     raise UnknownNameError(
         f'unknown layer "{name}"{nearest(name, known)}; known: {", ".join(LAYERS)}'
@@ -466,4 +414,4 @@ if not TYPE_CHECKING:  # a type checker shall still see misspelled names itself
     def __getattr__(name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        _unknown(name)
+        unknown_layer(name)

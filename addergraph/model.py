@@ -24,6 +24,7 @@ from . import storage
 from .attributes import FULL_PRECISION
 from .check import WORD
 from .data import Augment, Normalize
+from .descriptions import describe
 from .errors import (
     AdderGraphError,
     DataError,
@@ -34,7 +35,7 @@ from .errors import (
 )
 from .interpreter import run_reference
 from .ir import Array, Graph
-from .layers import Layer, describe
+from .layers import Layer
 from .ops.softmax import Softmax
 from .state import bind_weights, initial_weights
 from .trace import Tensor, trace
@@ -104,7 +105,7 @@ class Model:
             raise GraphError(
                 f"Model.add: expected a layer such as layers.Activation('relu'), found {layer!r}"
             )
-        describe(layer)
+        describe([layer])
         self.layers.append(layer)
         self._graphs.clear()
 
@@ -420,14 +421,16 @@ class Model:
         print(self.summary_text())
 
     def summary_text(self) -> str:
-        """A table of the network: shapes, parameters and arithmetic of one sample, node by node,
-        and warnings about parts that are provably dead. Needs no data, only `input_shape`.
+        """Tables of the network: shapes, parameters and arithmetic of one sample, node by node;
+        memory, energy by kind of layer, and warnings about parts that are provably dead. Needs no
+        data, only `input_shape`.
         """
         from . import driver
         from .summary import summary_text
 
         graph = self.graph(training=False)
-        return summary_text(graph, driver.findings(graph), self._weights)
+        arena = driver.arena_bytes(graph, self._weights)
+        return summary_text(graph, driver.findings(graph), self._weights, arena)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one safetensors file, atomically; StorageError where it cannot."""

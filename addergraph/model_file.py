@@ -7,9 +7,8 @@ Metadata (text, all covered by the file's checksum):
     graph    the inference graph, as text
     model    JSON: name, seed, loss_name, input_shape, layers
 
-`layers` describes each layer by kind and plain attributes, from the closed table in `layers.py`;
-{"repeat": i} is the layer object of position i again. It is null for a model that was made from a
-Python function: a file holds no code, so such a model loads with its inference graph alone.
+`layers` is as in `descriptions.py`. It is null for a model that was made from a Python function: a
+file holds no code, so such a model loads with its inference graph alone.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import storage
+from .descriptions import describe, restore
 from .errors import AdderGraphError, GraphError, StorageError
 from .ir import Graph
-from .layers import Layer, describe, from_description
 from .text import parse
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ FORMAT, VERSION = "addergraph.model", "1"
 _FIELDS = {"name": str, "seed": int, "loss_name": str, "input_shape": list}
 
 
+def require_writable_model(path: str | os.PathLike[str]) -> None:
+    """StorageError unless a model file could be written to `path`: long work asks first."""
+    if Path(path).suffix != ".safetensors":
+        raise StorageError(f'--output "{path}": the name of a model file ends in .safetensors')
+    storage.require_writable(path)
+
+
 def metadata_of(model: Model) -> dict[str, str]:
     """The metadata of a model file."""
     description = {
@@ -39,7 +46,7 @@ def metadata_of(model: Model) -> dict[str, str]:
         "seed": model.seed,
         "loss_name": model.loss_name,
         "input_shape": model.input_shape,
-        "layers": _describe(model.layers) or None,
+        "layers": describe(model.layers) or None,
     }
     return {
         "format": FORMAT,
@@ -72,14 +79,6 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
     return model
 
 
-def _describe(layers: list[Layer]) -> list[dict[str, object]]:
-    first = {layer: position for position, layer in reversed(list(enumerate(layers)))}
-    return [
-        describe(layer) if first[layer] == position else {"repeat": first[layer]}
-        for position, layer in enumerate(layers)
-    ]
-
-
 def _require_format(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT or not {"graph", "model", "version"} <= metadata.keys():
         raise StorageError(f'"{path}" is no model file: Model.save writes those')
@@ -104,22 +103,11 @@ def _read_description(text: str) -> dict[str, Any]:
     return found
 
 
-def _add_layers(model: Model, descriptions: list[Any], graph: Graph) -> None:
-    for description in descriptions:
-        if not isinstance(description, dict):
-            raise StorageError(f"expected the description of a layer, found {description!r}")
-        model.add(_layer(model, description))
+def _add_layers(model: Model, descriptions: object, graph: Graph) -> None:
+    for layer in restore(descriptions):
+        model.add(layer)
     if model.graph(training=False) != graph:
         raise GraphError(
             "the stored layers do not build the stored graph; "
             "use the version of AdderGraph that wrote the file"
         )
-
-
-def _layer(model: Model, description: Mapping[str, Any]) -> Layer:
-    if "repeat" not in description:
-        return from_description(description)
-    position = description["repeat"]
-    if not isinstance(position, int) or not 0 <= position < len(model.layers):
-        raise StorageError(f"layer {len(model.layers)} repeats {position!r}, which does not exist")
-    return model.layers[position]

@@ -14,9 +14,11 @@ from .source import open_source
 
 
 def summary(file: str) -> None:
-    """Prints the table of the network's layers."""
+    """Prints the tables of the network's layers, memory and arithmetic."""
     source = open_source(file)
-    print(summary_text(source.graph, driver.findings(source.graph), source.weights))
+    graph, weights = source.graph, source.weights
+    arena = driver.arena_bytes(graph, weights)
+    print(summary_text(graph, driver.findings(graph), weights, arena))
 
 
 @dataclass(frozen=True)

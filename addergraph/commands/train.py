@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import storage, zoo
+from .. import zoo
 from ..data import digits, load_npz
-from ..errors import DataError, StorageError
+from ..errors import DataError
 from ..ir import Array
 from ..model import Model
+from ..model_file import require_writable_model
 from ..training.schedules import cosine
 
 
@@ -43,7 +44,7 @@ class _Data:
 
 def train(options: Training) -> None:
     """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
-    _require_writable(options.output)
+    require_writable_model(options.output)
     data = _read(options.data, options.validation)
     model = _network(options, data)
     held_out = 0 if data.x_val is None else len(data.x_val)
@@ -71,13 +72,6 @@ def train(options: Training) -> None:
         print(f"validation: {numbers}")
     model.save(options.output)
     print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
-
-
-def _require_writable(output: str) -> None:
-    path = Path(output)
-    if path.suffix != ".safetensors":
-        raise StorageError(f'--output "{output}": the name of a model file ends in .safetensors')
-    storage.require_writable(path)
 
 
 def _read(data: str, validation: str | None) -> _Data:

@@ -1,5 +1,6 @@
-"""Networks by name: `zoo.build("small-adder")` is an untrained Model, `zoo.NETWORKS` lists them."""
+"""Networks by name: `zoo.build("resnet20")` is an untrained Model, `zoo.NETWORKS` lists them."""
 
-from .small import NETWORKS, Network, build
+from .form import Form
+from .networks import NETWORKS, Network, build
 
-__all__ = ["NETWORKS", "Network", "build"]
+__all__ = ["NETWORKS", "Form", "Network", "build"]

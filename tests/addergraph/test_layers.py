@@ -10,10 +10,20 @@ import numpy as np
 import pytest
 
 from addergraph import layers
+from addergraph.descriptions import describe, restore
 from addergraph.errors import AdderGraphError, GraphError, ShapeError
 from addergraph.interpreter import interpret, run_reference
 from addergraph.ir import Array, Graph
-from addergraph.layers import Activation, Adder, AdderDense, BatchNorm, Conv, Dense, Flatten
+from addergraph.layers import (
+    Activation,
+    Adder,
+    AdderDense,
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    Residual,
+)
 from addergraph.state import initial_weights
 from addergraph.trace import Tensor, trace
 from addergraph.types import Dim, tensor
@@ -302,11 +312,12 @@ def test_the_names_of_the_deck() -> None:
         layers.AvgPool(2, stride=1),
         layers.GlobalAvgPool(),
         Activation("softmax"),
+        Residual([Adder(4, 3, padding=1, name="conv1"), Residual([BatchNorm()])], [Conv(4, 1)]),
     ],
 )
 def test_a_layer_survives_its_description(layer: layers.Layer) -> None:
-    described = json.loads(json.dumps(layers.describe(layer)))
-    again = layers.from_description(described)
+    described = json.loads(json.dumps(describe([layer])))
+    (again,) = restore(described)
     assert type(again) is type(layer) and repr(again) == repr(layer)
 
 
@@ -334,7 +345,7 @@ def test_every_layer_is_in_the_table_of_descriptions() -> None:
 )
 def test_bad_descriptions_are_refused(description: dict[str, object], said: str) -> None:
     with pytest.raises(AdderGraphError, match=said):
-        layers.from_description(description)
+        restore([description])
 
 
 def test_a_layer_class_of_your_own_cannot_be_described() -> None:
@@ -342,4 +353,4 @@ def test_a_layer_class_of_your_own_cannot_be_described() -> None:
         pass
 
     with pytest.raises(GraphError, match=r"Mine is not a layer of this library.*Model\(net\)"):
-        layers.describe(Mine())
+        describe([Mine()])

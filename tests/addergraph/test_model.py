@@ -272,9 +272,9 @@ def test_summary_before_training(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert shown == model.summary_text() + "\n"
     rows = {line.split()[0]: line.split() for line in shown.splitlines() if line.strip()}
-    assert rows["adder1"][1:] == ["adder2d", "f32[N,8,8,4]", "36", f"{2 * 9 * 64 * 4:,}"]
-    assert rows["dense1"][1:4] == ["dense", "f32[N,10]", "650"]
-    assert rows["total"][1] == "702"
+    assert rows["adder1"][1:] == ["adder2d", "8x8x4", "36", "144", "B", f"{2 * 9 * 64 * 4:,}"]
+    assert rows["dense1"][1:4] == ["dense", "10", "650"]
+    assert rows["total"][1] == f"{4608 + 512 + 192 + 640 + 20:,}"  # additions, by kind
     assert "694 trainable and 8 fixed" in shown
 
 
