@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +224,7 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     """The kernel refuses files larger than RLIMIT_FSIZE; then there is space again."""
+    resource = pytest.importorskip("resource")
     whole(tmp_path, epochs=1)
     before = (tmp_path / NAME).read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
