@@ -76,11 +76,11 @@ def _open(
     for version in versions:
         if (path / version.archive).is_file():
             return _archive(source, versions, path / version.archive, verify)
+    found = "is a folder without them" if path.is_dir() else "does not exist"
     raise StorageError(
-        f'{source.name}: "{path}" is no archive, and no folder with '
-        f"{' or '.join(v.archive for v in versions)}, or with the files of one "
-        f"({'; or '.join(', '.join(v.files) for v in versions)}); get one of the archives from "
-        f"{source.page} and give its path"
+        f"{source.name}: expected {' or '.join(v.archive for v in versions)}, or a folder with one "
+        f"of them or with the files of one ({'; or '.join(', '.join(v.files) for v in versions)}); "
+        f'"{path}" {found}. Get one of the archives from {source.page} and give its path'
     )
 
 

@@ -80,6 +80,9 @@ def test_missing_files_are_named(tmp_path: Path, classes: int, version: str) -> 
         load(f"cifar{classes}:{tmp_path}")
     for expected in (str(tmp_path), ARCHIVES[classes, version], "cs.toronto.edu/~kriz/cifar.html"):
         assert expected in str(caught.value)
+    assert "is a folder without them" in str(caught.value)
+    with pytest.raises(StorageError, match=r'nowhere\.tar\.gz" does not exist\. Get one'):
+        load(f"cifar{classes}:{tmp_path}/nowhere.tar.gz")
     files = cifar_files(classes, version)
     last = list(files)[-1]
     del files[last]

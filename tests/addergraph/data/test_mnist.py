@@ -139,7 +139,7 @@ def test_verify_insists_on_the_published_sums(
     assert len(caught) == 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(data=st.data())
 def test_damage_anywhere_is_an_error_or_other_pixels(tmp_path: Path, data: st.DataObject) -> None:
     array = images(2, (3, 4))

@@ -201,7 +201,7 @@ def _read(data: bytes) -> dict[str, Any] | str:
 WHOLE = cifar_python(images(2, (2, 2, 3)), labels(2, 10), 10)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=4
@@ -218,7 +218,7 @@ def test_any_damage_is_an_error_of_ours_or_plain_data(
         _require_error_or_dict(broken)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(pickletools.opcodes), max_size=12), st.data())
 def test_any_instructions_are_an_error_of_ours_or_plain_data(
     opcodes: list[Any], data: st.DataObject
