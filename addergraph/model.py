@@ -16,14 +16,13 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import storage
 from .attributes import FULL_PRECISION
 from .check import WORD
-from .data import Augment, Normalize
 from .descriptions import describe
 from .errors import (
     AdderGraphError,
@@ -47,6 +46,9 @@ from .training.optimizers import SGD, Optimizer
 from .training.settings import Fit, Rate
 from .training.step import TrainStep, compile_silently, require_engine, thread_count
 from .types import Dim, TensorType, f32
+
+if TYPE_CHECKING:
+    from .data import Augment, Normalize
 
 CHUNK = 1024  # samples that are converted to f32 and predicted at a time
 DEFAULT_OPTIMIZER = SGD()

@@ -176,7 +176,7 @@ class RunFolder:
             if settings.get(name) != ours:
                 raise DataError(
                     f'"{self.file}" was made with {name}={settings.get(name)}, this run has '
-                    f"{name}={ours}; resume with the same settings (epochs may differ)"
+                    f"{name}={ours}; resume with the same settings, or choose another folder"
                 )
 
     def _position(self, metadata: Mapping[str, str]) -> Position:

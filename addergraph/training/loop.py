@@ -6,11 +6,10 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from ..data import Loader
 from ..errors import DataError
 from ..ir import Array
 from .checkpoint import (
@@ -29,6 +28,9 @@ from .progress import Progress
 from .settings import Fit, rate_at
 from .step import TrainStep
 
+if TYPE_CHECKING:
+    from ..data import Loader
+
 Validate = Callable[[], Mapping[str, float]]
 
 
@@ -43,6 +45,8 @@ def run_epochs(
     Raises DataError when a loss or a weight is no longer finite; the weights are then those of
     the end of the last good epoch, or of the checkpoint that the run went on from.
     """
+    from ..data import Loader
+
     loader = Loader(
         x,
         batch_size=settings.batch_size,

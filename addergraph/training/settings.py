@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data import Augment, Normalize
 from ..errors import DataError
 from .optimizers import Optimizer
 from .schedules import Schedule
+
+if TYPE_CHECKING:
+    from ..data import Augment, Normalize
 
 Rate = float | Schedule | Callable[[int], float]
 
