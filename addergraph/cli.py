@@ -68,6 +68,17 @@ threads = click.option(
 one_thread = click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of a call."
 )
+
+
+class _Threads(click.ParamType):  # type: ignore[type-arg]  # of new versions only
+    """A number of threads, or "all", which is 0."""
+
+    name = "threads"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        return 0 if value == "all" else click.IntRange(1).convert(value, param, ctx)
+
+
 batch = click.option(
     "--batch", type=click.IntRange(0), help="Bind the batch N.  [default: any number of samples]"
 )
@@ -308,6 +319,8 @@ def verify(file: str, **options: Any) -> int:
         "  addergraph bench m.safetensors --batch 1 --threads 1",
         "  addergraph bench m.safetensors --profile",
         "  addergraph bench --layers --plot roofline.png",
+        "  addergraph bench --layers --dtype u8 --threads all --only ResNet-20",
+        "  addergraph bench --layers --tune 60",
     )
 )
 @click.argument("file", required=False)
@@ -315,7 +328,10 @@ def verify(file: str, **options: Any) -> int:
 @click.option(
     "--batch", type=click.IntRange(1), help="Images of a call.  [default: 64; of a profile: 1]"
 )
-@threads
+@click.option(
+    "--threads", type=_Threads(), metavar="N|all",
+    help="Threads of a call.  [default: 1 and all; of --layers: 1]",
+)  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(0.0), default=2.0, show_default=True,
     help="How long to time each program.",
@@ -323,8 +339,16 @@ def verify(file: str, **options: Any) -> int:
 @target
 @click.option("--profile", is_flag=True, help="Time each kernel inside the network, and alone.")
 @click.option(
+    "--tune", type=click.FloatRange(0.0), metavar="SECONDS",
+    help="Search for the fastest kernels; compare with those that are chosen without.",
+)  # fmt: skip
+@click.option(
     "--layers", is_flag=True,
     help="Time the layers of ResNet-20 and ResNet-18, beside PyTorch and ONNX Runtime.",
+)  # fmt: skip
+@click.option(
+    "--dtype", type=click.Choice(["f32", "u8"]),
+    help="Operands of the layers; u8 beside int8 convolutions.  [default: f32]",
 )  # fmt: skip
 @click.option("--only", metavar="TEXT", help="The layers that hold this, as 'ResNet-20' or '64x8'.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Time convolutions, too.")

@@ -279,12 +279,12 @@ def census(graph: Graph | Model, *, batch: int | None = None, target: str = "hos
     return count(build(_source(graph, None)[0], batch=batch, target=target))
 
 
-def measure_peak(form: str = "product", target: str = "host") -> float:
-    """G terms/s that one core reaches in registers; see `codegen/peak.py`."""
+def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
+    """G terms/s that so many threads reach in registers; see `codegen/peak.py`."""
     from .codegen import peak
     from .codegen.target import target_named
 
-    return peak.measure_peak(form, target_named(target))
+    return peak.measure_peak(form, target_named(target), threads=threads)
 
 
 def profile(

@@ -11,6 +11,7 @@ from .ir import Halo
 from .types import TensorType
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+CONFLICTING = 512  # bytes: pixels a multiple of it apart meet in few sets of a 64-set L1 cache
 
 
 def align(nbytes: int) -> int:
@@ -22,25 +23,27 @@ def align(nbytes: int) -> int:
 class Layout:
     """Where the elements of one tensor stand in its buffer: row-major, NHWC rows inside a halo.
 
+    gap      unused elements after the channels of each pixel
     strides  elements between neighbours along each axis
     origin   elements before element (0, ..., 0): the halo above and to the left
-    extent   elements of the whole buffer, halo included
+    extent   elements of the whole buffer, halo and gaps included
     """
 
     shape: tuple[int, ...]
     halo: Halo = Halo()
+    gap: int = 0
 
     @property
     def padded(self) -> tuple[int, ...]:
-        """The shape with the halo around it."""
-        if self.halo == Halo():
+        """The shape with the halo around it and the gap behind the channels."""
+        if self.dense:
             return self.shape
         n, h, w, c = self.shape
         return (
             n,
             h + self.halo.top + self.halo.bottom,
             w + self.halo.left + self.halo.right,
-            c,
+            c + self.gap,
         )
 
     @property
@@ -60,10 +63,21 @@ class Layout:
 
     @property
     def dense(self) -> bool:
-        return self.halo == Halo()
+        return self.halo == Halo() and not self.gap
 
     def nbytes(self, type: TensorType) -> int:
         return self.extent * type.dtype.itemsize
+
+
+def layout_with_halo(type: TensorType, halo: Halo) -> Layout:
+    """The layout of a buffer that windows read.
+
+    Where its pixels would fall on few sets of the L1 cache, a cache line after each of them spreads
+    them: a window reads the same few channels of many pixels.
+    """
+    if halo == Halo() or type.sizes[-1] * type.dtype.itemsize % CONFLICTING:
+        return Layout(type.sizes, halo)
+    return Layout(type.sizes, halo, ALIGNMENT // type.dtype.itemsize)
 
 
 Space = Literal["input", "output", "weights", "arena"]

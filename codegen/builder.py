@@ -335,6 +335,11 @@ class Emitter:
         call = self.intrinsic(name, ir.VoidType(), arguments)
         self.b.call(call, [value, pointer, align, self.mask(lanes, active)])
 
+    def keep_order(self) -> None:
+        """Keeps LLVM from moving loads and stores across this point. It costs no instruction."""
+        type = ir.FunctionType(ir.VoidType(), [])
+        self.b.call(ir.InlineAsm(type, "", "~{memory}", side_effect=True), [])
+
     def prefetch(self, pointer: Any) -> None:
         """Asks for a cache line in L2, ahead of time. No access: any address will do."""
         call = self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])

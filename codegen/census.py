@@ -54,6 +54,7 @@ _TABLE: tuple[tuple[str, str], ...] = (
     (MOVE, r"V (p?shuf|p?unpck|p?insert|pinsr|p?extract|pextr|p?blend|palign|ps[lr]ldq)\w*"),
     (MOVE, r"v(perm|align|p?expand|p?compress|p?scatter)\w*"),
     (MOVE, r"kmovB | kunpck\w+ | push[lq]? | pop[lq]? | xchgB | cltq | cqto | cltd | bswap[lq]"),
+    (MOVE, r"prefetch\w+"),
     (CONTROL, r"j\w+ | callq? | retq? | pause | nop[lqw]? | vzeroupper | ud2 | [ml]fence"),
     (ADDRESS_MULTIPLY, r"i?mulB | mulx[lq] | i?divB"),
     (ADDRESS, r"leaB | (add|sub|adc|sbb|and|or|xor|andn|cmp|test|inc|dec|neg|not)B"),

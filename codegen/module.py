@@ -22,7 +22,7 @@ from typing import Any
 import llvmlite.ir as ir
 import numpy as np
 
-from addergraph.ir import Node, Value
+from addergraph.ir import Halo, Node, Value
 from addergraph.plan import Placement, align
 
 from .builder import I32, I64, POINTER, Emitter
@@ -150,8 +150,13 @@ class ModuleEmitter:
 # -- whole programs ------------------------------------------------------------------------------
 
 
-class _Body:
-    """Emits @body: the kernels of a graph in order."""
+class BodyEmitter:
+    """Emits @body: the kernels of a graph in order.
+
+    `emit_node` emits one node's kernel with the copies and zeros that its operands need; whoever
+    wants something around each of them overrides it. After `emit`: `entries` are the blocks of the
+    `weights_bytes` that the program's blob takes, `symbols` the function of each node by its name.
+    """
 
     def __init__(self, made: ModuleEmitter, lowered: Lowered) -> None:
         self.made, self.lowered = made, lowered
@@ -168,12 +173,12 @@ class _Body:
         self.e.thread, self.e.threads = function.args[-2:]
         for node in self.graph.nodes:
             if not self._is_alias(node):
-                self._emit_node(node)
+                self.emit_node(node)
         self._emit_copies()
         self.e.b.ret_void()
         return function
 
-    def _emit_node(self, node: Node) -> None:
+    def emit_node(self, node: Node) -> None:
         places = [operand_place(self.plan, node, i) for i in range(len(node.inputs))]
         for i, v in enumerate(node.inputs):
             if (node.name, i) in self.plan.staged:
@@ -214,7 +219,7 @@ class _Body:
             self._emit_copy(v, source, into)
 
     def _emit_zero_halo(self, operand: Operand, pointer: Any) -> None:
-        if not operand.layout.dense and operand.layout.extent:
+        if operand.layout.halo != Halo() and operand.layout.extent:
             self._call(self.made.zero_halo(operand), [pointer])
 
     def _call(self, function: Any, pointers: Sequence[Any]) -> None:
@@ -282,7 +287,7 @@ def emit_program(lowered: Lowered) -> tuple[Any, ProgramFacts]:
 
 def emit_body(made: ModuleEmitter, lowered: Lowered) -> tuple[Any, ProgramFacts]:
     """The function `body(io, weights, arena, barrier, thread, threads)`, for entries to call."""
-    emitter = _Body(made, lowered)
+    emitter = BodyEmitter(made, lowered)
     body = emitter.emit(made.unique("body"))
     weights = tuple(emitter.entries.values())
     return body, ProgramFacts(weights, emitter.weights_bytes, emitter.symbols)

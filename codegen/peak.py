@@ -7,14 +7,20 @@ shared machine, where absolute figures do not.
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from . import llvm
-from .builder import I64, POINTER, Emitter, Index, Register
+from .builder import F32, I8, I32, I64, POINTER, Emitter, Index, Register, constant, vector
+from .kernels.adder_u8 import psad_of
 from .module import ModuleEmitter
 from .target import Target
 
-FORMS = ("product", "minimum", "direct", "clip", "between")
+FORMS = ("product", "minimum", "direct", "clip", "between", "distances")
+ROUNDS = 200_000  # of one measurement
+THREAD_ROUNDS = 8 * ROUNDS  # with several threads: they do not start at the same instant
 
 
 def peak_module(form: str, target: Target, accumulators: int) -> str:
@@ -23,19 +29,33 @@ def peak_module(form: str, target: Target, accumulators: int) -> str:
     function = made.function("peak", [I64, POINTER, POINTER], exported=True)
     n, source, into = function.args
     e = Emitter(function, target, made.wait)
-    lanes = target.lanes
-    x = e.load(source, lanes=lanes)
-    f = e.load(e.at(source, 4 * lanes), lanes=lanes)
+    size, zero = 4 * target.lanes, _zero(form, target)
+    operand = zero.type if form == "distances" else vector(F32, target.lanes)
+    x, f = (e.b.load(e.at(source, k * size), typ=operand, align=4) for k in range(2))
 
     def rounds(_: Index, acc: list[Register]) -> list[Register]:
         # Opaque to the optimizer: else it would take `x` op `f` out of the loop.
         return [_opaque_term(e, form, x, f, a, number) for number, a in enumerate(acc)]
 
-    zeros = [e.number(0.0, lanes)] * accumulators
-    for k, total in enumerate(e.carry(0, n, 1, zeros, rounds)):
-        e.store(total, e.at(into, 4 * lanes * k))
+    for k, total in enumerate(e.carry(0, n, 1, [zero] * accumulators, rounds)):
+        e.store(total, e.at(into, size * k))
     e.b.ret_void()
     return str(made.module)
+
+
+def _zero(form: str, target: Target) -> Any:
+    """An accumulator's start: of psadbw its lanes are 64 bits wide."""
+    if form != "distances":
+        return constant(vector(F32, target.lanes), 0.0)
+    if psad_of(target) is None:
+        return constant(vector(I32, target.lanes), 0)
+    return constant(vector(I64, target.lanes // 2), 0)
+
+
+def terms_of_vector(form: str, target: Target) -> int:
+    """Terms that one vector operation on an accumulator takes: with psadbw one for each byte."""
+    bytewise = form == "distances" and psad_of(target) is not None
+    return 4 * target.lanes if bytewise else target.lanes
 
 
 def _opaque_term(
@@ -55,34 +75,57 @@ def _opaque_term(
     if form == "between":
         least = e.integer_min(acc, f)
         return e.fma(x, e.b.select(e.b.fcmp_ordered(">", least, x), least, x), acc)
+    if form == "distances":
+        return e.b.add(acc, _distances(e, x, acc))
     return e.b.fadd(acc, e.call("fabs", e.b.fsub(x, acc)))
 
 
-def measure_peak(form: str, target: Target, seconds: float = 0.3) -> float:
-    """G terms/s of one core, the best of several loop widths.
+def _distances(e: Emitter, x: Register, acc: Register) -> Register:
+    """What the kernels of `adder_u8.py` execute, between `x` and the accumulator's bytes."""
+    psad = psad_of(e.target)
+    if psad is None:
+        difference = e.b.sub(x, acc)
+        return e.call("smax", difference, e.b.neg(difference))
+    octets = vector(I8, 4 * e.target.lanes)
+    call = e.intrinsic(f"llvm.x86.{psad}", acc.type, [octets] * 2)
+    return e.b.call(call, [e.b.bitcast(x, octets), e.b.bitcast(acc, octets)])
+
+
+def measure_peak(form: str, target: Target, seconds: float = 0.3, threads: int = 1) -> float:
+    """G terms/s of `threads` threads that run at once, each at its best; the best of several loop
+    widths.
 
     form: "product" (multiply-add), "minimum" (integer min, float add), "direct" (sub, abs, add),
-    and two of the input gradient of adder layers: "clip" (sub, clip to [-1, 1], multiply-add) and
-    "between" (clip to bounds in registers by integer min and float max, multiply-add).
+    two of the input gradient of adder layers: "clip" (sub, clip to [-1, 1], multiply-add) and
+    "between" (clip to bounds in registers by integer min and float max, multiply-add), and
+    "distances" of bytes (psadbw and a 64-bit add; elsewhere on 32-bit lanes sub, neg, max, add).
     """
-    return max(_measure(form, target, count, seconds / 4) for count in (8, 12, 16, 24))
+    widths = [count for count in (8, 12, 16, 24) if count <= target.registers - 3]
+    return max(_measure(form, target, count, seconds / len(widths), threads) for count in widths)
 
 
-def _measure(form: str, target: Target, accumulators: int, seconds: float) -> float:
-    if accumulators > target.registers - 3:
-        return 0.0
+def _measure(form: str, target: Target, accumulators: int, seconds: float, threads: int) -> float:
     text = peak_module(form, target, accumulators)
     loaded = llvm.LoadedObject(llvm.compile_object(text, target), target)
     run = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(
         loaded.address("peak")
     )
     data = (ctypes.c_float * (2 * target.lanes))(*([1e-3] * 2 * target.lanes))
-    out = (ctypes.c_float * (accumulators * target.lanes))()
-    rounds, best = 200_000, 0.0
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    rounds = THREAD_ROUNDS if threads > 1 else ROUNDS
+    work = rounds * accumulators * terms_of_vector(form, target) / 1e9
+    together = threading.Barrier(threads)
+
+    def rate(_: int) -> float:
+        """Of one thread, while the others run too."""
+        out = (ctypes.c_float * (accumulators * target.lanes))()
+        together.wait()
         start = time.perf_counter()
         run(rounds, data, out)
-        elapsed = time.perf_counter() - start
-        best = max(best, rounds * accumulators * target.lanes / elapsed / 1e9)
-    return best
+        return work / (time.perf_counter() - start)
+
+    best = [0.0] * threads
+    with ThreadPoolExecutor(threads) as pool:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            best = [max(pair) for pair in zip(best, pool.map(rate, range(threads)), strict=True)]
+    return sum(best)

@@ -29,7 +29,7 @@ from . import llvm
 from .builder import I32, I64, POINTER, Emitter
 from .jit import main_weights
 from .lowered import Lowered, ProgramFacts, pack_weights
-from .module import VOID, ModuleEmitter, _Body
+from .module import VOID, BodyEmitter, ModuleEmitter
 from .target import runnable
 from .waiting import call_pointer
 
@@ -44,6 +44,7 @@ MOST_ROUNDS = 10_000
 class KernelTime:
     """Seconds of one node's kernel, the best of many runs.
 
+    result  the types of its results
     inside  in the network: its operands are where the kernels before it left them
     alone   repeated in place
     terms   of a contraction: |x - f| or multiply-adds; 0 for other kernels
@@ -51,6 +52,7 @@ class KernelTime:
 
     node: str
     symbol: str
+    result: str
     inside: float
     alone: float
     terms: int
@@ -77,7 +79,14 @@ def profile(lowered: Lowered, weights: Mapping[str, Array], seconds: float) -> P
     repeated, _ = program.best(REPEATED, seconds / 2)
     alone = (repeated - inside) / (REPEATED - 1)
     kernels = tuple(
-        KernelTime(node.name, program.symbols[node.name], float(a), float(b), _terms(node))
+        KernelTime(
+            node.name,
+            program.symbols[node.name],
+            ", ".join(str(v.type) for v in node.outputs),
+            float(a),
+            float(b),
+            _terms(node),
+        )
         for node, a, b in zip(program.nodes, inside, alone, strict=True)
     )
     return Profile(kernels, whole)
@@ -91,7 +100,7 @@ def _terms(node: Node) -> int:
     return (cost.additions + cost.multiplications) // 2
 
 
-class _TimedBody(_Body):
+class _TimedBody(BodyEmitter):
     """The body of a program with a stamp on both sides of each node's kernel."""
 
     def __init__(self, made: ModuleEmitter, lowered: Lowered) -> None:
@@ -99,14 +108,14 @@ class _TimedBody(_Body):
         self.table = align(max(64, lowered.plan.arena_bytes))
         self.nodes: list[Node] = []
 
-    def _emit_node(self, node: Node) -> None:
+    def emit_node(self, node: Node) -> None:
         e = self.e
         place = self.table + TIMES + 2 * TIMESPEC * len(self.nodes)
         self.nodes.append(node)
         repetitions = e.b.load(e.at(self.arena, self.table + REPETITIONS), typ=I64, align=8)
         self._stamp(place)
         with e.loop(0, repetitions):
-            super()._emit_node(node)
+            super().emit_node(node)
         self._stamp(place + TIMESPEC)
 
     def _stamp(self, place: int) -> None:

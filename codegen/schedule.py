@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from .target import Target
 
 LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
+FILTER_COST = 3  # loads: a filter vector comes from L2, a broadcast from L1
 MOST_BYTE_PIXELS = 16  # more only make the code longer
-ENOUGH = 8  # accumulators of sums of bytes that hide the latency of adding
+ENOUGH = 8  # accumulators that hide the latency of adding
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,21 @@ def _bounded(target: Target, rows: int, columns: int, vectors: int) -> Tile:
 
 
 def _cost(tile: Tile, height: int, width: int) -> float:
-    """Issue slots per useful (pixel, vector): loads beside arithmetic, idle lanes, short chains."""
-    steps = ceil_div(max(1, height), tile.rows) * ceil_div(max(1, width), tile.columns)
-    waste = steps * tile.pixels / max(1, height * width)
-    loads = (tile.vectors + tile.pixels) / tile.accumulators
-    chain = max(1.0, 8.0 / tile.accumulators)  # latency times throughput of one add
-    return waste * chain * (1 + LOAD_COST * loads)
+    """Issue slots for one image and one channel: arithmetic, loads, chains too short to hide."""
+    slots = 0.0
+    for rows, many in _parts(max(1, height), tile.rows):
+        for columns, times in _parts(max(1, width), tile.columns):
+            pixels = rows * columns
+            loads = FILTER_COST * tile.vectors + pixels
+            busy = max(pixels * tile.vectors, ENOUGH) + LOAD_COST * loads
+            slots += many * times * busy
+    return slots / tile.vectors
+
+
+def _parts(size: int, step: int) -> list[tuple[int, int]]:
+    """(length, how many) of the pieces of at most `step` that make up `size`."""
+    whole, rest = divmod(size, step)
+    return [(step, whole), *([(rest, 1)] if rest else [])]
 
 
 def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int) -> Tile:

@@ -1,9 +1,11 @@
 """Schedules by measuring: every kernel that serves a contraction is timed, the fastest is kept.
 
 The candidates are the dense kernel with each tile of `schedule.contraction_tiles` and the sparse
-kernels. Each distinct call is timed alone, on random numbers, on one thread; winners are stored in
-the cache, so that the same layer is not measured again on the same machine. All candidates give the
-same bits (products: on one target), so tuning changes nothing but speed."""
+kernels. Each distinct call is timed alone, on one thread, on random numbers, of which as many are
+above zero as in the call's weights; winners are stored in the cache, so that the same layer is not
+measured again on the same machine. All candidates give the same bits (products: on one target), so
+tuning changes nothing but speed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from addergraph.ops.fused import Fused
 from addergraph.state import aligned_bytes
 
 from . import cache, llvm
-from .kernels import Call, Kernel, Operand, kernel_for
+from .kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
 from .kernels.forward import candidates
 from .lowered import Lowered, planned_call
 from .module import standalone
@@ -105,8 +107,8 @@ def _time(call: Call, kernel: Kernel, budget: float) -> float:
     for number, operand in enumerate((*call.inputs, *call.outputs)):
         numbers = np.abs(rng.normal(size=operand.layout.padded)).astype("f4")
         if number in kernel.packs:
-            drawn = rng.normal(size=operand.shape).astype("f4")
-            buffers.append(_aligned(kernel.packs[number](drawn)))
+            kept = call.kept[number] / ALL_KEPT if call.kept else 1.0
+            buffers.append(_aligned(kernel.packs[number](_drawn(rng, operand.shape, kept))))
             pointers.append(buffers[-1].ctypes.data)
             continue
         buffers.append(_aligned(numbers.astype(operand.type.dtype.numpy)))
@@ -122,6 +124,12 @@ def _time(call: Call, kernel: Kernel, budget: float) -> float:
         run(*arguments)
         best, runs = min(best, time.perf_counter() - start), runs + 1
     return float(best)
+
+
+def _drawn(rng: np.random.Generator, shape: tuple[int, ...], kept: float) -> Array:
+    """Numbers of which so many are above zero: sparse kernels take their time by that."""
+    sign = np.where(rng.random(shape) < kept, 1.0, -1.0)
+    return np.asarray(sign * np.abs(rng.normal(size=shape)), np.float32)
 
 
 def _origin(operand: Operand) -> int:

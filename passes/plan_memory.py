@@ -15,7 +15,7 @@ from addergraph.errors import GraphError
 from addergraph.ir import POINTWISE, Builder, Graph, Halo, Node, Op, Parameter, Value
 from addergraph.ops.fused import Fused
 from addergraph.ops.reshape import Reshape
-from addergraph.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align
+from addergraph.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align, layout_with_halo
 from addergraph.state import parameter_offsets
 
 HEADER = ALIGNMENT  # the arena's first bytes are the barrier's
@@ -79,6 +79,17 @@ def normalize_outputs(graph: Graph) -> Graph:
         v = update.value
         builder.update(update.parameter, new[v] if v in produced else computed(v, "new"))
     return builder.finish(outputs)
+
+
+def read_in_step(node: Node) -> tuple[Value, ...]:
+    """The operands of which a node reads element e when it writes element e, and nothing else.
+
+    Of those, one with the result's type may share its buffer.
+    """
+    if isinstance(node.op, Fused):
+        in_step = [node.inputs[i] for i in node.op.tail_operands]
+        return tuple(v for v in in_step if node.inputs.count(v) == in_step.count(v))
+    return node.inputs if is_pointwise(node.op) else ()
 
 
 def is_pointwise(op: Op) -> bool:
@@ -165,7 +176,7 @@ class _Planner:
             return self._in_weights(parameter)
         if (alias := self._alias(node, v)) is not None:
             return alias
-        layout = Layout(v.type.sizes, halo)
+        layout = layout_with_halo(v.type, halo)
         buffer = self._dying_operand(time, node, v, layout, taken)
         if buffer is None:
             return _InArena(self.new_buffer(layout.nbytes(v.type), time, self.last[v]), layout)
@@ -213,9 +224,7 @@ class _Planner:
         self, time: int, node: Node, v: Value, layout: Layout, taken: set[_Buffer]
     ) -> _Buffer | None:
         """The buffer of an operand that `v` may be computed in place of."""
-        if not is_pointwise(node.op):
-            return None
-        for operand in node.inputs:
+        for operand in read_in_step(node):
             place = self.places[operand]
             if not isinstance(place, _InArena) or place.buffer in taken:
                 continue
@@ -229,7 +238,7 @@ class _Planner:
         for k, (v, halo) in enumerate(zip(node.inputs, _operand_halos(node), strict=True)):
             if halo == DENSE or self.places[v].layout.halo != DENSE:
                 continue
-            layout = Layout(v.type.sizes, halo)
+            layout = layout_with_halo(v.type, halo)
             buffer = self.new_buffer(layout.nbytes(v.type), time, time)
             self.staged[node.name, k] = _InArena(buffer, layout)
 

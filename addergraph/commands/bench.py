@@ -18,14 +18,20 @@ from ..ir import CONTRACTION, Array, Graph
 from ..training.step import thread_count
 from ..types import TensorType, f32
 from .bench_layers import LayerBench, bench_layers
+from .bench_report import text_table
+from .bench_tune import tune_layers, tune_network
 from .source import open_source
+
+SMALL = "small-adder"
+OF_LAYERS = ("dtype", "only", "json", "markdown", "plot")  # options of --layers
 
 
 @dataclass(frozen=True)
 class Bench:
     """The options of the command, for a network.
 
-    batch  None: 64 images a call, or one for a profile
+    batch    None: 64 images a call, or one for a profile
+    threads  None or 0: as many as there are processors
     """
 
     weights: str | None
@@ -45,28 +51,60 @@ class _Row:
     best: float
 
 
-def run(
-    file: str | None, layers: bool, profile: bool, only: str | None, peers: bool,
-    json: str | None, markdown: str | None, plot: str | None, **of_network: Any,
-) -> bool:  # fmt: skip
+def run(file: str | None, layers: bool, profile: bool, tune: float | None, **options: Any) -> bool:
     """The command; False where what it measured cannot be. DataError for options that do not go
     together."""
-    options = Bench(**of_network)
+    if profile and tune is not None:
+        raise DataError("--profile and --tune are two things: ask for one of them")
     if layers:
-        unused = (file, options.weights, options.batch, options.threads, profile or None)
-        if unused != (None,) * len(unused):
-            raise DataError(
-                "--layers times layers of its own, in batches of 1 and 16, on one thread: leave "
-                "out FILE, --weights, --batch, --threads and --profile"
-            )
-        chosen = LayerBench(
-            options.target, options.seconds, peers, only or "", json, markdown, plot
-        )
-        return bench_layers(chosen)
-    if (only, json, markdown, plot) != (None,) * 4:
-        raise DataError("--only, --json, --markdown and --plot go with --layers")
-    (bench_profile if profile else bench)(file or "small-adder", options)
+        if profile or file is not None:
+            raise DataError("--layers times layers of its own: leave out FILE and --profile")
+        return _run_layers(tune, **options)
+    given = [f"--{name}" for name in OF_LAYERS if options.pop(name) is not None]
+    if not options.pop("peers"):
+        given.append("--no-peers")
+    if given:
+        raise DataError(f"{', '.join(given)}: these go with --layers only")
+    of_network = Bench(**options)
+    if tune is not None:
+        _run_tune(file or SMALL, of_network, tune)
+    else:
+        (bench_profile if profile else bench)(file or SMALL, of_network)
     return True
+
+
+def _run_layers(
+    tune: float | None, weights: str | None, batch: int | None, dtype: str | None,
+    threads: int | None, only: str | None, **options: Any,
+) -> bool:  # fmt: skip
+    if (weights, batch) != (None, None):
+        raise DataError(
+            "--layers has weights of its own, in batches of 1 and 16: leave out --weights and "
+            "--batch"
+        )
+    chosen = LayerBench(
+        dtype=dtype or "f32", threads=1 if threads is None else thread_count(threads or None),
+        only=only or "", **options,
+    )  # fmt: skip
+    if tune is None:
+        return bench_layers(chosen)
+    if chosen.threads > 1 or chosen.plot is not None:
+        raise DataError("--tune searches on one thread, and draws nothing: leave out --plot")
+    tune_layers(chosen, tune)
+    return True
+
+
+def _run_tune(file: str, options: Bench, seconds: float) -> None:
+    if options.threads not in (None, 1):
+        raise DataError("--tune searches on one thread: leave out --threads")
+    graph, numbers = _opened(file, options.weights)
+    tune_network(graph, numbers, _batch_of(graph, options), options.target, seconds)
+
+
+def _batch_of(graph: Graph, options: Bench) -> int | None:
+    """Of a profile or a search: one where the batch cannot stay open."""
+    batch = options.batch if graph.is_open else None
+    return batch or 1 if graph.is_open and not graph.per_sample else batch
 
 
 def bench(file: str, options: Bench) -> None:
@@ -76,7 +114,7 @@ def bench(file: str, options: Bench) -> None:
     bound = graph.bind(images) if graph.is_open else graph
     rng = np.random.default_rng(0)
     arrays = [_drawn(rng, v.type) for v in bound.inputs]
-    most = thread_count(options.threads)
+    most = thread_count(options.threads or None)
     programs = [
         driver.compile(graph, weights=numbers, target=options.target, threads=threads)
         for threads in sorted({1, most})
@@ -100,27 +138,21 @@ def bench(file: str, options: Bench) -> None:
 def bench_profile(file: str, options: Bench) -> None:
     """Prints what each kernel takes inside the network, beside its time alone."""
     graph, numbers = _opened(file, options.weights)
-    batch = options.batch if graph.is_open else None
-    if graph.is_open and not graph.per_sample:
-        batch = batch or 1
+    batch = _batch_of(graph, options)
     found = driver.profile(
         graph, numbers, batch=batch, target=options.target, seconds=options.seconds
     )
     inside, alone = (sum(getattr(k, what) for k in found.kernels) for what in ("inside", "alone"))
-    nodes = max((len(k.node) for k in found.kernels), default=0)
-    symbols = max((len(k.symbol) for k in found.kernels), default=0)
     images = f"batch {batch}" if batch else "one image"
     print(f"{graph.name}, {images}, one thread; a kernel's best time, in the network and alone")
-    print(
-        f"{'node':<{nodes}}  {'kernel':<{symbols}}  {'us':>9} {'share':>7} {'alone us':>9} "
-        f"{'G terms/s':>10}"
-    )
+    cells = [["node", "result", "kernel", "us", "share", "alone us", "G terms/s"]]
     for k in found.kernels:
-        rate = f"{k.terms / k.inside / 1e9:.2f}" if k.terms else ""
-        print(
-            f"{k.node:<{nodes}}  {k.symbol:<{symbols}}  {1e6 * k.inside:>9.2f} "
-            f"{100 * k.inside / inside:>5.1f} % {1e6 * k.alone:>9.2f} {rate:>10}".rstrip()
-        )
+        share, rate = k.inside / inside, f"{k.terms / k.inside / 1e9:.2f}" if k.terms else ""
+        cells.append([
+            k.node, k.result, k.symbol, f"{1e6 * k.inside:.2f}", f"{100 * share:.1f} %",
+            f"{1e6 * k.alone:.2f}", rate,
+        ])  # fmt: skip
+    print("\n".join(text_table(cells, left=(0, 1, 2))))
     print(
         f"sum {1e6 * inside:.2f} us in the network, {1e6 * alone:.2f} us alone "
         f"({inside / alone:.2f} times); the fastest whole run took {1e6 * found.seconds:.2f} us"

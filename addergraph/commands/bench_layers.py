@@ -1,10 +1,10 @@
 """`addergraph bench --layers`: the layers of ResNet-20 and ResNet-18 against convolutions.
 
-A layer is adder2d, batch norm (folded) and relu, compiled into one kernel. Its time is the slope
-over programs of several such layers: a chain of 1 to 8 identical ones where the shape chains; else
-1 to 4 of them side by side on one input, whose results add up, in the same kernels. The slope holds
-neither the call nor the relu that proves the first input non-negative. Batch 1 runs a program whose
-batch is open, batch 16 one that is bound to it. Everything runs on one thread.
+A layer's time is the slope over programs of several (`bench_graphs.py`): a chain of 1 to 8
+identical ones where the shape chains; else 1 to 4 of them side by side on one input, whose results
+add up, in the same kernels. The slope holds neither the call nor, of f32, the relu that proves the
+first input non-negative. Batch 1 runs a program whose batch is open, batch 16 one that is bound to
+it. Everything runs on the same processors, as many as there are threads.
 """
 
 from __future__ import annotations
@@ -21,27 +21,32 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import driver, layers, ops
+from .. import driver, ops
 from ..errors import DataError
-from ..ir import Array, Graph
-from ..trace import Tensor, trace
+from ..ir import Array
+from ..trace import trace
 from ..types import tensor
+from .bench_graphs import BYTES, KINDS, arranged, input_of, layers_graph, weights_of
 from .bench_peers import HELD_TO, Peers
 from .bench_report import Report, Row, write_json, write_markdown, write_plot
-from .bench_timing import LAYERS, VISITS, Layer, Slope, Timing
+from .bench_timing import LAYERS, VISITS, Layer, Slope, Timing, pinned
 
 BATCHES = (1, 16)
-HALF, ALL = "half", "all"  # of the taps are above zero
+PEAKS = {"f32": "minimum", "u8": "distances"}  # what the kernels execute
 
 
 @dataclass(frozen=True)
 class LayerBench:
     """The options of `bench --layers`.
 
+    dtype    of the operands: f32 or u8
+    threads  of ours and of the peers
     only     leaves out the layers whose text (network and shape) does not hold it
     """
 
     target: str
+    dtype: str
+    threads: int
     seconds: float
     peers: bool
     only: str
@@ -53,18 +58,16 @@ class LayerBench:
     def command(self) -> str:
         """What reproduces the tables."""
         only = f' --only "{self.only}"' if self.only else ""
-        target = f"--target {self.target} --seconds {self.seconds:g}"
-        return f"taskset -c 1 addergraph bench --layers {target}{only}"
+        what = f"--dtype {self.dtype} --target {self.target} --threads {self.threads}"
+        return f"addergraph bench --layers {what} --seconds {self.seconds:g}{only}"
 
 
 def bench_layers(options: LayerBench) -> bool:
     """Prints the tables and writes the files asked for; False where a share of the peak is above
     1, which no measurement can be. DataError when `only` leaves no layer."""
-    chosen = [one for one in LAYERS if options.only in f"{one.network} {one}"]
-    if not chosen:
-        known = "; ".join(map(str, LAYERS))
-        raise DataError(f'no layer holds "{options.only}"; there are {known}')
-    report = measure(chosen, BATCHES, options)
+    chosen = chosen_layers(options.only)
+    with pinned(options.threads):
+        report = measure(chosen, BATCHES, options)
     print(report.text(), end="")
     if options.json is not None:
         write_json(report, options.json)
@@ -75,61 +78,75 @@ def bench_layers(options: LayerBench) -> bool:
     return report.plausible
 
 
+def chosen_layers(only: str) -> list[Layer]:
+    """Those that hold the text. DataError when there are none."""
+    chosen = [one for one in LAYERS if only in f"{one.network} {one}"]
+    if not chosen:
+        known = "; ".join(map(str, LAYERS))
+        raise DataError(f'no layer holds "{only}"; there are {known}')
+    return chosen
+
+
 def measure(chosen: Sequence[Layer], batches: Sequence[int], options: LayerBench) -> Report:
-    """The rows of the layers. For each layer both kinds of filters, the peers and the peak have
-    several turns, so that all of them meet the machine's slow and its fast spells."""
-    target, machine = _target(options.target), _target("host")
+    """The rows of the layers. For each layer all kinds, the peers and the peak have several turns,
+    so that all of them meet the machine's slow and its fast spells."""
+    target, machine = target_name(options.target), target_name("host")
     hold = None if target == machine else HELD_TO.get(target)
-    peak = functools.partial(driver.measure_peak, target=options.target)
+    peak = functools.partial(driver.measure_peak, target=options.target, threads=options.threads)
     product, rows = peak("product"), []
     with contextlib.ExitStack() as stack:
-        peers = stack.enter_context(Peers(hold)) if options.peers else None
+        peers = stack.enter_context(Peers(hold, options.threads)) if options.peers else None
         versions = peers.versions if peers else []
         for batch in batches:
             for layer in chosen:
-                _progress(f"batch {batch}, {layer}")
-                subjects = [_Subject(layer, batch, f, options.target) for f in (HALF, ALL)]
-                minimum, theirs = 0.0, {}
+                progress(f"batch {batch}, {layer}")
+                subjects = [_Subject(layer, batch, kind, options) for kind in KINDS[options.dtype]]
+                most, theirs = 0.0, {}
                 for _ in range(VISITS):
                     if peers and versions:
-                        theirs = peers.measure(layer, batch, options.seconds / VISITS)
+                        seconds = options.seconds / VISITS
+                        theirs = peers.measure(layer, batch, options.dtype, seconds)
                     for one in subjects:
                         one.slope.run(options.seconds / VISITS)
-                    minimum = max(minimum, peak("minimum"))
-                rows += [one.row(minimum, theirs) for one in subjects]
+                    most = max(most, peak(PEAKS[options.dtype]))
+                rows += [one.row(most, theirs) for one in subjects]
     product = max(product, peak("product"))
-    _progress("")
-    return Report(target, describe_machine(), product, versions, hold, tuple(rows))
+    progress("")
+    return Report(
+        target, options.dtype, options.threads, describe_machine(), product, versions, hold,
+        tuple(rows),
+    )  # fmt: skip
 
 
 class _Subject:
-    """A layer with one kind of filters, compiled and ready to be timed."""
+    """A layer of one kind, compiled and ready to be timed."""
 
-    def __init__(self, layer: Layer, batch: int, filters: str, target: str) -> None:
-        self.layer, self.batch, self.filters = layer, batch, filters
-        self.weights = _weights(layer, filters)
-        rng = np.random.default_rng(1)
-        x = np.abs(rng.standard_normal((batch, *_image(layer)), np.float32))
-        programs = {}
-        for count in layer.counts:
-            graph = layers_graph(layer, count)
+    def __init__(self, layer: Layer, batch: int, kind: str, options: LayerBench) -> None:
+        self.layer, self.batch, self.kind = layer, batch, kind
+        placed, x, programs = arranged(layer, kind), input_of(layer, batch, kind), {}
+        self.weights = weights_of(placed, kind)
+        for count in placed.counts:
+            graph = layers_graph(placed, count, kind)
             programs[count] = driver.compile(
                 graph, weights={p.name: self.weights[p.name] for p in graph.parameters},
-                batch=None if batch == 1 else batch, target=target, cache=False,
+                batch=None if batch == 1 else batch, target=options.target,
+                threads=options.threads, cache=False,
             )  # fmt: skip
-        self.slope = Slope({n: functools.partial(p.run, [x]) for n, p in programs.items()})
+        calls = {n: functools.partial(p.run, [x]) for n, p in programs.items()}
+        self.slope = Slope(calls, options.threads)
         self.facts = programs[max(programs)].built.facts
 
     def row(self, peak: float, peers: Mapping[str, Timing]) -> Row:
         layer, batch = self.layer, self.batch
         kernel = next(k for k in self.facts.kernels.values() if k.startswith("adder2d"))
         packed = max(entry.nbytes for entry in self.facts.weights if entry.node is not None)
-        images = layer.inputs * layer.size**2 + layer.outputs * layer.made**2
+        into, out = (1, 1 if self.kind == BYTES else 4) if self.kind in KINDS["u8"] else (4, 4)
+        image = into * layer.inputs * layer.size**2 + out * layer.outputs * layer.made**2
         terms = layer.terms(batch)
         filters = [a for name, a in self.weights.items() if name.endswith(".f")]
         return Row(
-            layer, batch, self.filters, kernel, self.slope.timing, terms,
-            executed_terms(kernel, layer, terms, filters), packed + 4 * batch * images, peak,
+            layer, batch, self.kind, kernel, self.slope.timing, terms,
+            executed_terms(kernel, layer, terms, filters), packed + batch * image, peak,
             dict(peers),
         )  # fmt: skip
 
@@ -147,61 +164,13 @@ def executed_terms(kernel: str, layer: Layer, terms: int, filters: Sequence[Arra
     return round(terms * above / sum(f.size for f in filters))
 
 
-def layers_graph(layer: Layer, count: int) -> Graph:
-    """`count` layers in a chain, or side by side: see the module's docstring."""
-    pairs = [
-        (
-            layers.Adder(
-                layer.outputs, kernel_size=layer.kernel, stride=layer.stride,
-                padding=layer.padding, name=f"adder{i}",
-            ),
-            layers.BatchNorm(name=f"bn{i}"),
-        )
-        for i in range(layer.filters)
-    ]  # fmt: skip
-
-    def net(x: Tensor) -> Tensor:
-        x = total = ops.relu(x)
-        for i in range(count):
-            adder, norm = pairs[i % layer.filters]
-            y = ops.relu(norm(adder(total if layer.chains else x)))
-            total = y if layer.chains or i == 0 else y + total
-        return total
-
-    return trace(net, tensor("f32", ("N", *_image(layer))), name="layers")
-
-
-def _image(layer: Layer) -> tuple[int, int, int]:
-    return layer.size, layer.size, layer.inputs
-
-
-def _weights(layer: Layer, filters: str) -> dict[str, Array]:
-    """Filters from N(0,1) or their absolute values; statistics that keep a chain's values near 1.
-
-    A layer returns 1 + (the mean distance of 1 to f) - (the mean distance of x to f), and so comes
-    back to 1 from both sides.
-    """
-    rng = np.random.default_rng(0)
-    shape = (layer.kernel, layer.kernel, layer.inputs, layer.outputs)
-    distance = 1.167 if filters == HALF else 0.536
-    channel = np.ones(layer.outputs, np.float32)
-    weights: dict[str, Array] = {}
-    for i in range(layer.filters):
-        f = rng.standard_normal(shape, np.float32)
-        weights[f"adder{i}.f"] = f if filters == HALF else np.abs(f)
-        weights[f"bn{i}.gamma"], weights[f"bn{i}.beta"] = channel, channel
-        weights[f"bn{i}.mean"] = -distance * layer.window * channel
-        weights[f"bn{i}.variance"] = np.float32(layer.window) ** 2 * channel
-    return weights
-
-
-def _target(name: str) -> str:
+def target_name(name: str) -> str:
     """The name of the target that `name` stands for."""
     graph = trace(ops.relu, tensor("f32", ("N", 1)))
     return driver.build(graph, target=name).lowered.target.name
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
     """What is being measured, on a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text:<60}\r", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Convolutions of PyTorch and ONNX Runtime on the shapes of `bench --layers`, one thread.
+"""Convolutions of PyTorch and ONNX Runtime on the shapes of `bench --layers`.
 
 They run in a process of their own, because what instructions oneDNN may use is read from the
 environment when it loads. The process takes turns with the one that asks: one line of JSON asks for
@@ -6,11 +6,12 @@ a layer, one line answers. As for the adder layers, a time is the slope over sev
 no peer pays for its call or for reordering its input: in a chain where the shape chains; elsewhere
 side by side on one input, where ONNX Runtime adds up the results in the convolutions, as the adder
 layers do, and PyTorch, which would do so in a pass of its own, leaves it. Filters are scaled so
-that no value of a chain becomes denormal.
+that no value of a chain becomes denormal. `bench_peers_int8.py` has the peers of u8 layers.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -24,7 +25,10 @@ import numpy as np
 
 from ..errors import AdderGraphError
 from ..ir import Array
+from .bench_peers_int8 import Programs, onnx_int8_programs, torch_int8_programs
 from .bench_timing import Layer, Slope, Timing
+
+Maker = Callable[[Layer, int], Programs]
 
 # oneDNN's name for what a target may use; ONNX Runtime cannot be held to anything.
 HELD_TO = {"x86-64": "SSE41", "x86-64-v3": "AVX2"}
@@ -33,16 +37,18 @@ HELD_TO = {"x86-64": "SSE41", "x86-64-v3": "AVX2"}
 class Peers:
     """The convolutions that are installed; a context manager that ends their process.
 
-    hold  the instruction set that oneDNN is held to, as ONEDNN_MAX_CPU_ISA takes it; None for all.
-          ONNX Runtime is left out where it is not None.
+    hold     the instruction set that oneDNN is held to, as ONEDNN_MAX_CPU_ISA takes it; None for
+             all. What cannot be held is left out where it is not None.
+    threads  of each call
     """
 
-    def __init__(self, hold: str | None) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    def __init__(self, hold: str | None, threads: int) -> None:
+        count = str(threads)
+        environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
         if hold is not None:
             environment["ONEDNN_MAX_CPU_ISA"] = hold
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, "torch only" if hold else "all"],
+            [sys.executable, "-m", __name__, "held" if hold else "free", count],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.versions: list[str] = self._answer()
@@ -54,13 +60,15 @@ class Peers:
         """The process ends with its input."""
         self._process.communicate()
 
-    def measure(self, layer: Layer, batch: int, seconds: float) -> dict[str, Timing]:
-        """Seconds of a convolution of the layer's shape, by peer and layout.
+    def measure(self, layer: Layer, batch: int, dtype: str, seconds: float) -> dict[str, Timing]:
+        """Seconds of a convolution of the layer's shape, by peer and layout or engine.
 
-        Asked again for the same layer and batch, it answers for all runs so far.
+        dtype  f32, or u8 with filters of s8
+
+        Asked again for the same layer, batch and dtype, it answers for all runs so far.
         """
         assert self._process.stdin is not None
-        asked = {"layer": asdict(layer), "batch": batch, "seconds": seconds}
+        asked = {"layer": asdict(layer), "batch": batch, "dtype": dtype, "seconds": seconds}
         print(json.dumps(asked), file=self._process.stdin, flush=True)
         return {name: Timing(**timing) for name, timing in self._answer().items()}
 
@@ -78,12 +86,11 @@ class Peers:
 # -- in the peers' process -------------------------------------------------------------------------
 
 
-def _torch_programs(layer: Layer, batch: int) -> dict[str, dict[int, Callable[[], object]]]:
+def _torch_programs(layer: Layer, batch: int) -> Programs:
     """Plain tensors in both layouts, and oneDNN's own with filters that are packed beforehand."""
     import torch
     from torch.utils import mkldnn
 
-    torch.set_num_threads(1)
     x, filters = (torch.from_numpy(a) for a in _numbers(layer, batch))
 
     def conv(f: Any) -> Any:
@@ -121,14 +128,14 @@ def _torch_programs(layer: Layer, batch: int) -> dict[str, dict[int, Callable[[]
     return made
 
 
-def _onnx_programs(layer: Layer, batch: int) -> dict[str, dict[int, Callable[[], object]]]:
+def _onnx_programs(layer: Layer, batch: int, threads: int) -> Programs:
     import onnxruntime
 
     x, filters = _numbers(layer, batch)
 
     def program(count: int) -> Callable[[], object]:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(
             _onnx_model(layer, batch, filters, count), options,
@@ -175,37 +182,42 @@ def _numbers(layer: Layer, batch: int) -> tuple[Array, Array]:
     return x, rng.standard_normal(shape, np.float32) / np.float32(layer.window**0.5)
 
 
-def _installed(which: str) -> dict[str, Any]:
-    """The version of each peer -> what makes its programs."""
-    made: dict[str, Any] = {}
+def _installed(held: bool, threads: int) -> dict[str, dict[str, Maker]]:
+    """The version of each peer -> what makes its programs, by dtype."""
+    made: dict[str, dict[str, Maker]] = {}
     if importlib.util.find_spec("torch"):
         import torch
 
-        made[f"torch {torch.__version__}"] = _torch_programs
-    wanted = which == "all"
-    if wanted and all(map(importlib.util.find_spec, ("onnxruntime", "onnx"))):
+        torch.set_num_threads(threads)
+        int8 = functools.partial(torch_int8_programs, held=held)
+        made[f"torch {torch.__version__}"] = {"f32": _torch_programs, "u8": int8}
+    if not held and all(map(importlib.util.find_spec, ("onnxruntime", "onnx"))):
         import onnxruntime
 
-        made[f"onnxruntime {onnxruntime.__version__}"] = _onnx_programs
+        made[f"onnxruntime {onnxruntime.__version__}"] = {
+            "f32": functools.partial(_onnx_programs, threads=threads),
+            "u8": functools.partial(onnx_int8_programs, threads=threads),
+        }
     return made
 
 
-def _serve(which: str) -> None:
-    peers = _installed(which)
+def _serve(held: bool, threads: int) -> None:
+    peers = _installed(held, threads)
     print(json.dumps(list(peers)), flush=True)
-    asked_before: tuple[Layer, int] | None = None
+    asked_before: tuple[Layer, int, str] | None = None
     slopes: dict[str, Slope] = {}
     for line in sys.stdin:
         asked: Mapping[str, Any] = json.loads(line)
-        layer, batch = Layer(**asked["layer"]), asked["batch"]
-        if (layer, batch) != asked_before:
-            asked_before, slopes = (layer, batch), {}
-            for make in peers.values():
-                slopes |= {name: Slope(p) for name, p in make(layer, batch).items()}
+        layer, batch, dtype = Layer(**asked["layer"]), asked["batch"], asked["dtype"]
+        if (layer, batch, dtype) != asked_before:
+            asked_before, slopes = (layer, batch, dtype), {}
+            for makers in peers.values():
+                programs = makers[dtype](layer, batch)
+                slopes |= {name: Slope(p, threads) for name, p in programs.items()}
         for one in slopes.values():
             one.run(asked["seconds"])
         print(json.dumps({name: asdict(s.timing) for name, s in slopes.items()}), flush=True)
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1] == "held", int(sys.argv[2]))

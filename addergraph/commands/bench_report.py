@@ -11,26 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..storage import atomic_write, read_bytes
+from .bench_graphs import KINDS
 from .bench_timing import Layer, Timing
 
 LEFT = (0, 1, 10)  # columns of words: layer, kernel, best convolution
-FILTERS = {"half": "filters from N(0,1): half of the taps above zero", "all": "all taps above zero"}
+PEAKS = {"f32": "integer min, add", "u8": "sums of distances of bytes"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer, batch and kind of filters.
+    """One layer, batch and kind (`bench_graphs.KINDS`).
 
     terms     of the layer; executed: those that the kernel computes
     nbytes    input, packed filter and output, each once
-    peak      G terms/s of a core, measured between the layer's runs: integer min and add, what the
+    peak      G terms/s of all threads in registers, measured between the layer's runs, of what the
               kernels execute
     peers     convolutions of the same shape
     """
 
     layer: Layer
     batch: int
-    filters: str
+    kind: str
     kernel: str
     timing: Timing
     terms: int
@@ -72,11 +74,15 @@ class Row:
 class Report:
     """One run.
 
-    product  the peak of multiply-adds, in G terms/s of a core
+    dtype    of the operands
+    threads  of each call
+    product  the peak of multiply-adds of f32, in G terms/s of all threads
     hold     the instruction set that the peers are held to
     """
 
     target: str
+    dtype: str
+    threads: int
     machine: str
     product: float
     peers: Sequence[str]
@@ -87,18 +93,16 @@ class Report:
     def plausible(self) -> bool:
         return all(0 < row.share <= 1 for row in self.rows)
 
+    @property
+    def setting(self) -> str:
+        """What tells one run's tables from another's."""
+        threads = "one thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.dtype}, {self.target}, {threads}"
+
     def text(self) -> str:
         lines = [f"{self.machine}; {time.strftime('%Y-%m-%d')}", *self.facts()]
         for title, cells, summary in self.tables():
-            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            lines += ["", title]
-            for cell in cells:
-                lines.append(
-                    "  ".join(
-                        c.ljust(w) if i in LEFT else c.rjust(w)
-                        for i, (c, w) in enumerate(zip(cell, widths, strict=True))
-                    ).rstrip()
-                )
+            lines += ["", title, *text_table(cells, LEFT)]
             lines += summary
         if not self.plausible:
             lines += ["", "FAILED: a share of the peak is not between 0 and 1; measure again"]
@@ -108,20 +112,20 @@ class Report:
         """What holds for all tables."""
         names = ", ".join(self.peers) or "none"
         peaks = [row.peak for row in self.rows]
-        held = f", held to {self.hold}; ONNX Runtime cannot be" if self.hold else ""
+        held = f", oneDNN held to {self.hold}; what cannot be is left out" if self.hold else ""
         return [
-            f"{self.target}, one thread; peak {min(peaks):.1f} to {max(peaks):.1f} G terms/s "
-            f"(integer min, add), {self.product:.1f} (multiply-add); peers: {names}{held}.",
+            f"{self.setting}; peak {min(peaks):.1f} to {max(peaks):.1f} G terms/s "
+            f"({PEAKS[self.dtype]}), {self.product:.1f} (multiply-add of f32); peers: "
+            f"{names}{held}.",
             "A rate counts all terms of the layer, a share of the peak those executed; times are "
             "the best, in slopes over several layers.",
         ]
 
     def tables(self) -> Iterator[tuple[str, list[list[str]], list[str]]]:
-        """Title, cells with their heads, and the lines under the table, of each batch and kind of
-        filters."""
+        """Title, cells with their heads, and the lines under the table, of each batch and kind."""
         for batch in sorted({row.batch for row in self.rows}):
-            for filters, what in FILTERS.items():
-                rows = [r for r in self.rows if (r.batch, r.filters) == (batch, filters)]
+            for kind, what in KINDS[self.dtype].items():
+                rows = [r for r in self.rows if (r.batch, r.kind) == (batch, kind)]
                 if rows:
                     yield f"batch {batch}, {what}", self._cells(rows), self._summary(rows)
 
@@ -167,7 +171,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def write_json(report: Report, file: str) -> None:
-    """Everything measured; seconds, bytes, G terms/s. DataError when the file cannot be written."""
+    """Everything measured; seconds, bytes, G terms/s. StorageError where it cannot be written."""
     rows = [
         {
             **asdict(row), "g_terms_per_second": row.rate, "share_of_peak": row.share,
@@ -177,44 +181,58 @@ def write_json(report: Report, file: str) -> None:
         for row in report.rows
     ]  # fmt: skip
     everything = {**asdict(report), "date": time.strftime("%Y-%m-%d"), "rows": rows}
-    _write(file, json.dumps(everything, indent=1) + "\n")
+    atomic_write(file, f"{json.dumps(everything, indent=1)}\n".encode())
 
 
 def write_markdown(report: Report, file: str, command: str) -> None:
-    """The tables for documentation, in the place of the target's former ones or at the file's end.
-
-    DataError when the file cannot be read or written.
-    """
-    begin, end = (f"<!-- {what} of layers, {report.target} -->" for what in ("begin", "end"))
+    """The tables for documentation; errors as of `replace_section`."""
     lines = [
-        begin, f"## Layers, {report.target}, {time.strftime('%Y-%m-%d')}", "",
+        f"## Layers of {report.setting}, {time.strftime('%Y-%m-%d')}", "",
         f"Machine: {report.machine}.", "", " ".join(report.facts()), "", f"    {command}", "",
     ]  # fmt: skip
     for title, cells, summary in report.tables():
-        head, *rest = cells
-        rule = ["---" if i in LEFT else "---:" for i in range(len(head))]
-        lines += [f"### {title[0].upper()}{title[1:]}", ""]
-        lines += [f"| {' | '.join(cell)} |" for cell in (head, rule, *rest)]
+        lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(cells, LEFT)]
         lines += ["", *(f"* {line}" for line in summary), ""]
-    section = "\n".join([*lines, end])
+    replace_section(file, f"layers of {report.setting}", lines)
+
+
+def markdown_table(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """The lines of a table whose first row is its head; `left` columns hold words."""
+    head, *rest = cells
+    rule = ["---" if i in left else "---:" for i in range(len(head))]
+    return [f"| {' | '.join(cell)} |" for cell in (head, rule, *rest)]
+
+
+def text_table(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """The same for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w)
+            for i, (c, w) in enumerate(zip(cell, widths, strict=True))
+        ).rstrip()
+        for cell in cells
+    ]
+
+
+def replace_section(file: str, name: str, lines: Sequence[str]) -> None:
+    """Puts `lines` in the place of the file's former section of that name, or at its end.
+
+    StorageError when the file cannot be read or written, DataError when it holds no text.
+    """
+    begin, end = (f"<!-- {what} of {name} -->" for what in ("begin", "end"))
+    section = "\n".join([begin, *lines, end])
     try:
-        before = Path(file).read_text() if Path(file).exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'cannot read "{file}": {error}') from None
-    head_text, found, rest_text = before.partition(begin)
+        before = read_bytes(file).decode() if Path(file).exists() else ""
+    except UnicodeDecodeError as error:
+        raise DataError(f'cannot read "{file}" as text: {error}') from None
+    head, found, rest = before.partition(begin)
     if found:
-        _, found, rest_text = rest_text.partition(end)
+        _, found, rest = rest.partition(end)
     if found:
-        _write(file, head_text + section + rest_text)
+        atomic_write(file, (head + section + rest).encode())
     else:
-        _write(file, before + ("\n" if before else "") + section + "\n")
-
-
-def _write(file: str, text: str) -> None:
-    try:
-        Path(file).write_text(text)
-    except OSError as error:
-        raise DataError(f'cannot write "{file}": {error.strerror}') from None
+        atomic_write(file, (before + ("\n" if before else "") + section + "\n").encode())
 
 
 def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> None:
@@ -235,7 +253,7 @@ def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> No
     _draw_rows(axes, report)
     axes.set(
         xscale="log", yscale="log", xlabel="executed terms per byte moved", ylabel="G terms/s",
-        title=f"Adder layers of ResNet-20 and ResNet-18, {report.target}, one thread\n"
+        title=f"Adder layers of ResNet-20 and ResNet-18, {report.setting}\n"
         f"{report.machine}",
     )  # fmt: skip
     axes.grid(which="both", alpha=0.2)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from ..errors import DataError
+
 ROUNDS = 3  # times that each program runs at least, each time it has a turn
+TURN = 0.005  # seconds of calls of one program, where others have threads that take time to sleep
 VISITS = 3  # turns that each layer and each of its peers has
 
 
@@ -17,6 +22,7 @@ class Layer:
     """A windowed layer as networks have them: square images, padding that keeps odd kernels' size.
 
     network  where the layer is from; size: height and width of the input image
+    beside   not to be chained, although the shape would
     """
 
     network: str
@@ -25,6 +31,7 @@ class Layer:
     outputs: int
     kernel: int
     stride: int = 1
+    beside: bool = False
 
     @property
     def padding(self) -> int:
@@ -37,8 +44,8 @@ class Layer:
 
     @property
     def chains(self) -> bool:
-        """Whether the layer's output has its input's shape."""
-        return self.inputs == self.outputs and self.stride == 1
+        """Whether programs chain the layer: its output has its input's shape."""
+        return self.inputs == self.outputs and self.stride == 1 and not self.beside
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -99,10 +106,11 @@ class Slope:
     """Seconds that one more layer takes: the least-squares line through (layers, time of a call).
 
     programs  number of layers -> a call that runs them
+    threads   of each call
     """
 
-    def __init__(self, programs: Mapping[int, Callable[[], object]]) -> None:
-        self._programs = programs
+    def __init__(self, programs: Mapping[int, Callable[[], object]], threads: int = 1) -> None:
+        self._programs, self._turn = programs, TURN if threads > 1 else 0.0
         self._times: dict[int, list[float]] = {count: [] for count in programs}
         for call in programs.values():
             call()
@@ -115,9 +123,7 @@ class Slope:
         while rounds < ROUNDS or time.perf_counter() < end:
             rounds += 1
             for count, call in self._programs.items():
-                start = time.perf_counter()
-                call()
-                self._times[count].append(time.perf_counter() - start)
+                self._times[count] += _calls(call, self._turn)
 
     @property
     def timing(self) -> Timing:
@@ -126,6 +132,39 @@ class Slope:
             line_slope({n: min(t) for n, t in self._times.items()}),
             line_slope({n: median(t) for n, t in self._times.items()}),
         )
+
+
+def _calls(call: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of each call, of one at least."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Keeps this thread, and all that it starts, on the last `threads` of its processors.
+
+    DataError where it has fewer; without effect where the system pins nothing.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    if threads > len(allowed):
+        raise DataError(
+            f"{threads} threads want as many processors, this process has {len(allowed)}: "
+            "ask for fewer --threads"
+        )
+    os.sched_setaffinity(0, sorted(allowed)[-threads:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def line_slope(points: Mapping[int, float]) -> float:

@@ -52,6 +52,14 @@ class Fused(Op):
             _check_contraction(body, self.contraction, tail)
 
     @property
+    def tail_operands(self) -> tuple[int, ...]:
+        """Operands that only the nodes behind the contraction read, element by element."""
+        if self.contraction is None:
+            return tuple(range(len(self.body.inputs)))
+        first = self.contraction.inputs
+        return tuple(i for i, v in enumerate(self.body.inputs) if v not in first)
+
+    @property
     def contraction(self) -> Node | None:
         """The contraction that opens the body; None for a pointwise body."""
         first = self.body.nodes[0]

@@ -61,6 +61,13 @@ class ForwardContraction(Kernel):
         return frozenset(i for i, v in enumerate(self.body.inputs) if v in read)
 
     @property
+    def in_place(self) -> bool:
+        """A residual may share the result's buffer: the tail reads an element, then writes it."""
+        result = self.call.outputs[0].type
+        own = self.operands[:2]
+        return any(self.call.inputs[i].type == result for i in self.tail_reads if i not in own)
+
+    @property
     def is_constant(self) -> bool:
         """Whether the filter is packed beforehand: not where it is wanted as it is, too."""
         return self.operands[1] in self.call.constant - self.tail_reads - {self.operands[0]}

@@ -27,8 +27,8 @@ two sums (f+ of NaN is 0); an infinity gives -Inf, or NaN where x and f are both
 -0.0 counts as 0. But where 2 sum min, sum x or sum|f| overflows, from 3.4e38 on, the result is an
 infinity of either sign or NaN, although the distances themselves may sum to a finite number.
 
-Threads share the (group, block, n, tile row) grid. The caller guarantees that outputs alias
-nothing.
+Threads share the grid of groups, blocks, samples and tile rows. The output aliases nothing but a
+residual, which the tail reads before it writes.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ from ._geometry import BYTES, MINIMUM, pack
 from ._layer import filter_row
 from ._sums import emit_window_sums
 
+L1_SHARE, L2_SHARE = 24 * 1024, 600 * 1024  # bytes of filters that stay there beside the images
+
 
 class ContractionKernel(ForwardContraction):
     """Dense: every term of every output. See the module's contract."""
 
-    unroll_budget = 64  # tile updates emitted in one straight line at most
+    unroll_budget = 64  # tile updates of one vector emitted in one straight line at most
 
     def __init__(self, call: Call, body: Graph | None = None, tile: Tile | None = None) -> None:
         super().__init__(call, body)
@@ -118,6 +120,21 @@ class ContractionKernel(ForwardContraction):
             return {}
         return {self.operands[1]: lambda f: pack(f, self.g, self.width)}
 
+    @property
+    def order(self) -> tuple[str, str, str]:
+        """The loops over samples, blocks of filters and strips of rows, outermost first.
+
+        What the innermost loops use again should stay in cache: a block's filters in L1 or all
+        filters in L2; else a block's filters or a sample, whichever is less to read again.
+        """
+        g = self.g
+        if self.block_bytes > L1_SHARE and self.blocks * self.block_bytes <= L2_SHARE:
+            return "n", "row", "block"
+        sample = 4 * g.inputs * math.prod(g.read)
+        if self.block_bytes > L1_SHARE and self.block_bytes > sample:
+            return "block", "n", "row"
+        return "n", "block", "row"
+
     # -- emission --------------------------------------------------------------------------------
 
     def emit(
@@ -138,8 +155,9 @@ class ContractionKernel(ForwardContraction):
         rows = ceil_div(g.height, tile.rows)
         low, high = e.share(g.groups * self.blocks * g.samples * rows)
         with e.loop(low, high) as item:
-            # Samples outside blocks: one sample stays in L2 while all filters pass.
-            group, n, block, row = e.split(item, (g.groups, g.samples, self.blocks, rows))
+            sizes = {"n": g.samples, "block": self.blocks, "row": rows}
+            group, *indices = e.split(item, (g.groups, *(sizes[k] for k in self.order)))
+            n, block, row = (indices[self.order.index(k)] for k in sizes)
             place = Place(group, block, n, e.mul(row, tile.rows))
             self._emit_strip(e, place, row, inputs, x, f, outputs[0], workspace)
 
@@ -291,6 +309,8 @@ class ContractionKernel(ForwardContraction):
                         for v in range(vectors):
                             a = p * vectors + v
                             acc[a] = self._term(e, one, taps[v], acc[a])
+                    if vectors > 1:
+                        e.keep_order()
                     return acc
 
                 return e.unrolled(run, self._unroll(len(offsets), run), middle, update)
@@ -300,8 +320,12 @@ class ContractionKernel(ForwardContraction):
         return e.carry(*taps, 1, accumulators, over_rows)
 
     def _unroll(self, pixels: int, run: int) -> int:
-        """Steps in one loop body: enough to hide the loop, few enough to stay in the code cache."""
-        most = max(1, self.unroll_budget // (pixels * self.tile.vectors))
+        """Steps in one loop body: enough to hide the loop, few enough that LLVM keeps their order.
+
+        With several vectors a step has broadcasts in registers. LLVM would load those of many steps
+        at once, and spill accumulators for it.
+        """
+        most = 2 if self.tile.vectors > 1 else max(1, self.unroll_budget // pixels)
         return min(run, most) if run else 1
 
     def _term(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:

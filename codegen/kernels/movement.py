@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from addergraph.ir import Op
+from addergraph.ir import Halo, Op
 from addergraph.ops.broadcast_to import BroadcastTo
 from addergraph.ops.concat import Concat
 from addergraph.ops.pad import Pad
@@ -56,7 +56,7 @@ def _stored(value: float, dtype: DType) -> float | int:
 
 def emit_zero_halo(e: Emitter, operand: Operand, pointer: Any) -> None:
     """Zeros around the tensor at `pointer`, whose element (0, 0, 0, 0) that is."""
-    if operand.layout.dense:
+    if operand.layout.halo == Halo():
         return
     (n, h, w, c), halo, strides = operand.shape, operand.layout.halo, operand.strides
     row, pixel = strides[1], strides[2]

@@ -16,6 +16,7 @@ import numpy as np
 
 from addergraph.errors import CodegenError
 from addergraph.ir import Builder, Graph, Op, Value
+from addergraph.ops._elementwise import INTEGER_BOUNDS
 from addergraph.ops.batch_norm import BatchNorm
 from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from addergraph.ops.cast import Cast
@@ -26,9 +27,9 @@ from addergraph.ops.greater import Greater
 from addergraph.ops.relu import Relu
 from addergraph.ops.select import Select
 from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import DType, bool_, f32, i8, i32, u8
+from addergraph.types import DType, bool_, f32, i8, i32
 
-from ..builder import F32, Emitter, Register, constant, element_type, type_suffix, vector
+from ..builder import F32, I32, Emitter, Register, constant, element_type, type_suffix, vector
 from . import Kernel, kernel
 from ._nest import access, emit_nest
 from .math import emit_exp, emit_log
@@ -141,6 +142,16 @@ def _batch_norm(
     return c.b.fadd(c.b.fmul(c.b.fsub(x, mean), scale), beta)
 
 
+def _saturated(c: _Context, x: Register, to: DType) -> Register:
+    """x in the range of bytes, NaN as 0. LLVM takes its own saturating conversion to bytes apart
+    into scalars."""
+    b, (low, high) = c.b, INTEGER_BOUNDS[to]
+    least, most, zero = (c.e.number(value, c.lanes) for value in (low, high, 0.0))
+    x = b.select(b.fcmp_ordered("ord", x, x), x, zero) if low else x
+    x = b.select(b.fcmp_ordered(">", x, least), x, least)
+    return b.select(b.fcmp_ordered("<", x, most), x, most)
+
+
 def _cast(c: _Context, x: Register) -> Register:
     b, (source,), to = c.b, c.dtypes, c.op.dtype
     if source == to:
@@ -152,9 +163,10 @@ def _cast(c: _Context, x: Register) -> Register:
     if to == f32:
         return (b.sitofp if source in (i32, i8) else b.uitofp)(x, made)
     if source == f32:  # truncates and saturates, NaN gives 0
-        way = "fptoui.sat" if to == u8 else "fptosi.sat"
-        name = f"llvm.{way}.{type_suffix(made)}.{type_suffix(x.type)}"
-        return b.call(c.e.intrinsic(name, made, [vector(F32, c.lanes)]), [x])
+        if to == i32:
+            name = f"llvm.fptosi.sat.{type_suffix(made)}.{type_suffix(x.type)}"
+            return b.call(c.e.intrinsic(name, made, [vector(F32, c.lanes)]), [x])
+        return b.trunc(b.fptosi(_saturated(c, x, to), vector(I32, c.lanes)), made)
     if source == bool_:
         return b.zext(x, made)
     if to != i32:

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from addergraph import cli, driver
+from addergraph.codegen import peak
+from addergraph.codegen.llvm import compile_assembly
+from addergraph.codegen.target import target_named
 from addergraph.commands import bench_layers as bl
 from addergraph.commands import bench_report as br
-from addergraph.commands.bench_timing import LAYERS, ROUNDS, Layer, Slope, Timing, line_slope
-from addergraph.errors import DataError
+from addergraph.commands.bench_graphs import (
+    ALL,
+    BYTES,
+    HALF,
+    KINDS,
+    SUMS,
+    arranged,
+    input_of,
+    layers_graph,
+    weights_of,
+)
+from addergraph.commands.bench_timing import (
+    LAYERS,
+    ROUNDS,
+    Layer,
+    Slope,
+    Timing,
+    line_slope,
+    pinned,
+)
+from addergraph.errors import DataError, StorageError
+from addergraph.interpreter import interpret
 from addergraph.ir import CONTRACTION
 from addergraph.zoo import build
 
@@ -32,7 +56,12 @@ def row(**changes: object) -> br.Row:
 
 def report(*rows: br.Row) -> br.Report:
     peers = ["fast 1", "slow 2"] if rows[0].peers else []
-    return br.Report("x86-64-v4", "a machine", 9.0, peers, None, rows)
+    return br.Report("x86-64-v4", "f32", 1, "a machine", 9.0, peers, None, rows)
+
+
+def options(**changes: object) -> bl.LayerBench:
+    made = bl.LayerBench("host", "f32", 1, 0.0, False, "", None, None, None)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -60,22 +89,47 @@ def test_terms_of_a_layer() -> None:
 @pytest.mark.parametrize(("layer", "parameters"), [(CHAIN, 5), (BESIDE, 15), (POINT, 15)])
 def test_graphs_compile_to_one_kernel_a_layer(layer: Layer, parameters: int) -> None:
     """A chain shares its parameters; the sum of layers side by side is done in their kernels."""
-    graph = bl.layers_graph(layer, 3)
+    graph = layers_graph(layer, 3, HALF)
     assert len(graph.parameters) == parameters
     assert graph.outputs[0].type.shape == ("N", layer.made, layer.made, layer.outputs)
-    kernels = list(driver.build(graph, bl._weights(layer, "half")).facts.kernels.values())
+    kernels = list(driver.build(graph, weights_of(layer, HALF)).facts.kernels.values())
     assert sorted(k.partition("_")[0] for k in kernels) == ["adder2d"] * 3 + ["relu"]
 
 
-@pytest.mark.parametrize("filters", ["half", "all"])
-def test_a_chain_keeps_its_values_alive(filters: str) -> None:
+@pytest.mark.parametrize("kind", [SUMS, BYTES])
+@pytest.mark.parametrize("layer", [CHAIN, BESIDE, POINT])
+def test_layers_of_bytes_are_one_kernel_each(layer: Layer, kind: str) -> None:
+    placed = arranged(layer, kind)
+    assert placed.chains == (layer is CHAIN and kind == BYTES)
+    graph = layers_graph(placed, 3, kind)
+    (y,) = graph.outputs
+    assert y.type.shape == ("N", layer.made, layer.made, layer.outputs)
+    assert y.type.dtype.name == {SUMS: "i32", BYTES: "u8"}[kind]
+    weights = weights_of(placed, kind)
+    kernels = list(driver.build(graph, weights).facts.kernels.values())
+    assert [k[:10] for k in kernels] == ["adder2d_u8"] * 3
+    found = driver.compile(graph, weights=weights)(input_of(layer, 2, kind))
+    assert isinstance(found, np.ndarray)
+    expected = interpret(graph, input_of(layer, 2, kind), weights=weights)
+    assert np.array_equal(found, np.asarray(expected))
+
+
+@pytest.mark.parametrize("kind", [HALF, ALL])
+def test_a_chain_keeps_its_values_alive(kind: str) -> None:
     """Batch norm keeps the values away from denormals and zeros, which could be faster."""
     layer = Layer("tiny", 32, 8, 32, 3)
-    program = driver.compile(bl.layers_graph(layer, 8), weights=bl._weights(layer, filters))
-    x = np.abs(np.random.default_rng(0).normal(size=(1, 8, 8, 32))).astype(np.float32)
-    y = program(x)
+    program = driver.compile(layers_graph(layer, 8, kind), weights=weights_of(layer, kind))
+    y = program(input_of(layer, 1, kind))
     assert isinstance(y, np.ndarray)
     assert 0.3 < y.min() <= y.max() < 3.0
+
+
+def test_a_chain_of_bytes_does_not_saturate() -> None:
+    layer = Layer("tiny", 32, 8, 32, 3)
+    program = driver.compile(layers_graph(layer, 8, BYTES), weights=weights_of(layer, BYTES))
+    y = program(input_of(layer, 1, BYTES))
+    assert isinstance(y, np.ndarray)
+    assert 50 < y.min() <= y.max() < 200
 
 
 # --- times ----------------------------------------------------------------------------------------
@@ -91,6 +145,43 @@ def test_slope_runs_every_program_in_turn() -> None:
     two = Slope({1: lambda: calls.append(1), 2: lambda: calls.append(2)})
     two.run(0.0)
     assert calls == [1, 2] * (1 + ROUNDS)
+
+
+def test_with_threads_a_program_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of the one before it need a while to fall asleep."""
+    now = iter(np.arange(0.0, 10.0, 0.001))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
+    calls: list[int] = []
+    Slope({1: lambda: calls.append(1), 2: lambda: calls.append(2)}, threads=2).run(0.0)
+    assert calls[:5] == [1, 2, 1, 1, 2]
+
+
+def test_pinned_to_as_many_processors_as_threads() -> None:
+    allowed = os.sched_getaffinity(0)
+    with pinned(1):
+        assert os.sched_getaffinity(0) == {max(allowed)}
+    assert os.sched_getaffinity(0) == allowed
+    with pytest.raises(DataError, match="ask for fewer"), pinned(len(allowed) + 1):
+        pass
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64", "toy"])
+@pytest.mark.parametrize("form", peak.FORMS)
+def test_peaks_are_measured_in_one_thread_and_in_several(form: str, target: str) -> None:
+    machine = target_named(target)
+    for threads in (1, 2):
+        assert peak._measure(form, machine, 8, 0.0, threads) == 0.0  # no time, no measurement
+    assert peak.measure_peak(form, machine, 1e-4) > 0
+    bytewise = form == "distances" and target != "toy"
+    assert peak.terms_of_vector(form, machine) == machine.lanes * (4 if bytewise else 1)
+
+
+def test_the_peak_of_bytes_runs_what_the_kernels_run() -> None:
+    for target in ("x86-64", "x86-64-v3", "x86-64-v4"):
+        machine = target_named(target)
+        assembly = compile_assembly(peak.peak_module("distances", machine, 8), machine)
+        assert assembly.count("psadbw") == 8
+        assert assembly.count("paddq") == 8
 
 
 # --- rows and tables ------------------------------------------------------------------------------
@@ -139,24 +230,35 @@ def test_without_peers_there_are_no_columns_of_them() -> None:
 
 @pytest.mark.parametrize(("layer", "batch"), [(CHAIN, 1), (BESIDE, 1), (POINT, 3)])
 def test_measured_rows(layer: Layer, batch: int) -> None:
-    for filters in (bl.HALF, bl.ALL):
-        subject = bl._Subject(layer, batch, filters, "host")
+    for filters in (HALF, ALL):
+        subject = bl._Subject(layer, batch, filters, options())
         subject.slope.run(0.0)
         one = subject.row(1.0, {})
         assert one.kernel.startswith("adder2d_")
         assert one.terms == layer.terms(batch)
         assert 0 < one.executed <= one.terms
         inside = bl.executed_terms("dense", layer, one.terms, [])
-        assert filters == bl.HALF or one.executed == inside
+        assert filters == HALF or one.executed == inside
         images = layer.inputs * layer.size**2 + layer.outputs * layer.made**2
         assert one.nbytes > 4 * batch * images
+
+
+@pytest.mark.parametrize(("kind", "size"), [(SUMS, 4), (BYTES, 1)])
+def test_measured_rows_of_bytes(kind: str, size: int) -> None:
+    subject = bl._Subject(CHAIN, 2, kind, options(dtype="u8"))
+    subject.slope.run(0.0)
+    one = subject.row(1.0, {})
+    assert one.kernel.startswith("adder2d_u8")
+    assert one.executed == bl.executed_terms("dense", CHAIN, one.terms, [])
+    packed = one.nbytes - 2 * (8 * 6 * 6 + size * 8 * 6 * 6)
+    assert packed >= CHAIN.window * CHAIN.outputs
 
 
 def test_command_writes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bl, "LAYERS", (CHAIN, BESIDE))
-    monkeypatch.setattr(driver, "measure_peak", lambda form, target: 1e6)
+    monkeypatch.setattr(driver, "measure_peak", lambda form, target, threads: 1e6)
     monkeypatch.setattr(Slope, "run", lambda self, seconds: None)
     monkeypatch.setattr(Slope, "timing", Timing(1e-6, 2e-6))
     file = tmp_path / "layers.json"
@@ -165,24 +267,33 @@ def test_command_writes_its_files(
         cli.main([*command, "--only", "8x6"])
     assert end.value.code == 0
     rows = json.loads(file.read_text())["rows"]
-    assert [(r["batch"], r["filters"]) for r in rows] == [
-        (b, f) for b in (1, 16) for f in br.FILTERS
+    assert [(r["batch"], r["kind"]) for r in rows] == [
+        (b, kind) for b in (1, 16) for kind in KINDS["f32"]
     ]
     assert all(r["share_of_peak"] == r["executed"] / 1e3 / 1e6 for r in rows)
     assert "batch 16, all taps above zero" in capsys.readouterr().out
 
 
-def test_markdown_replaces_the_tables_of_the_same_target_only(tmp_path: Path) -> None:
+def test_markdown_replaces_the_tables_of_the_same_setting_only(tmp_path: Path) -> None:
     file = tmp_path / "performance.md"
     file.write_text("# Performance\n")
-    other = dataclasses.replace(report(row()), target="x86-64-v3")
-    for one in (report(row()), other, report(row(terms=8000))):
+    changes: tuple[dict[str, object], ...] = (
+        {}, {"target": "x86-64-v3"}, {"threads": 2},
+        {"dtype": "u8", "rows": (row(kind="sums"),)}, {"rows": (row(terms=8000),)},
+    )  # fmt: skip
+    for change in changes:
+        one = dataclasses.replace(report(row()), **change)  # type: ignore[arg-type]
         br.write_markdown(one, str(file), "addergraph bench --layers")
     text = file.read_text()
     assert text.startswith("# Performance\n")
-    assert text.count("## Layers, x86-64-v4") == text.count("## Layers, x86-64-v3") == 1
-    assert "| 4.0 |" in text
-    assert text.index("x86-64-v4") < text.index("x86-64-v3")
+    assert [s for s in text.splitlines() if s.startswith("<!-- begin")] == [
+        f"<!-- begin of layers of {setting} -->"
+        for setting in (
+            "f32, x86-64-v4, one thread", "f32, x86-64-v3, one thread",
+            "f32, x86-64-v4, 2 threads", "u8, x86-64-v4, one thread",
+        )
+    ]  # fmt: skip
+    assert text.count("| 4.0 |") == 1
 
 
 def test_plot_is_written(tmp_path: Path) -> None:
@@ -194,7 +305,7 @@ def test_plot_is_written(tmp_path: Path) -> None:
 
 def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
     for write in (br.write_json, lambda r, f: br.write_markdown(r, f, "")):
-        with pytest.raises(DataError, match="cannot write"):
+        with pytest.raises(StorageError, match="cannot write"):
             write(report(row()), str(tmp_path / "no" / "file"))
 
 
@@ -204,6 +315,13 @@ def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
         (("--layers", "small-adder"), "leave out FILE"),
         (("--layers", "--only", "9x9"), 'no layer holds "9x9"'),
         (("--plot", "x.png"), "go with --layers"),
+        (("--dtype", "u8", "--no-peers"), "--dtype, --no-peers: these go with --layers"),
+        (("--layers", "--batch", "2"), "leave out --weights"),
+        (("--layers", "--threads", "1000", "--only", "64x8"), "ask for fewer --threads"),
+        (("--layers", "--tune", "1", "--dtype", "u8"), "nothing to choose"),
+        (("--layers", "--tune", "1", "--threads", "2"), "on one thread"),
+        (("--tune", "1", "--threads", "2"), "on one thread"),
+        (("--tune", "1", "--profile"), "ask for one of them"),
     ],
 )
 def test_bad_options(
@@ -242,3 +360,33 @@ def test_profile_prints_a_row_for_each_kernel(capsys: pytest.CaptureFixture[str]
     assert "adder2d_minimum" in out
     assert "softmax_f32" in out
     assert "us in the network" in out
+
+
+# --- search ---------------------------------------------------------------------------------------
+
+
+def test_search_of_a_network_prints_ratios(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["bench", "--tune", "0"])
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("small_adder, one image, ")
+    assert [line.split()[0] for line in lines[1:-1]] == ["layer", "act2", "act3", "act4"]
+    assert "times as long as the search's in the geometric mean" in lines[-1]
+
+
+def test_search_of_layers_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bl, "LAYERS", (CHAIN, BESIDE))
+    table, numbers = tmp_path / "performance.md", tmp_path / "search.json"
+    files = ["--json", str(numbers), "--markdown", str(table)]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["bench", "--layers", "--tune", "0", "--only", "8x6", *files])
+        assert end.value.code == 0
+    rows = json.loads(numbers.read_text())["rows"]
+    assert len(rows) == 4  # two batches, two kinds of filters
+    for one in rows:
+        assert one["ratio"] == one["seconds"][one["model"]] / one["seconds"][one["choice"]] >= 1
+    text = table.read_text()
+    assert text.count("## The model against a search") == 1
+    assert text.count("8x6x6 -> 8, 3x3; batch 16, all of the taps") >= 1

@@ -71,3 +71,11 @@ def test_a_machine_cannot_tune_for_another() -> None:
     graph, weights, _ = example()
     with pytest.raises(UnsupportedError, match="aarch64"):
         driver.tune_graph(graph, weights, target="aarch64-linux-gnu")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
+def test_numbers_are_drawn_with_the_share_of_the_weights(kept: float) -> None:
+    """A sparse kernel timed on fewer taps than the layer has would win by what it leaves out."""
+    drawn = tuning._drawn(np.random.default_rng(0), (10, 1000), kept)
+    assert drawn.dtype == np.float32
+    assert np.mean(drawn > 0) == pytest.approx(kept, abs=0.02)

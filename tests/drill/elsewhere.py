@@ -131,7 +131,12 @@ KERNEL_MUTANTS = (
     ),
     Mutant(
         "casts to u8 saturate as to i8", f"{KERNELS}/pointwise.py",
-        '"fptoui.sat" if to == u8 else "fptosi.sat"', '"fptosi.sat"',
+        "b, (low, high) = c.b, INTEGER_BOUNDS[to]", "b, (low, high) = c.b, (-128, 127)",
+        kernel("test_pointwise.py", "test_cast_between_all_dtypes"),
+    ),
+    Mutant(
+        "a cast of NaN to i8 is its least", f"{KERNELS}/pointwise.py",
+        "b.select(b.fcmp_ordered(\"ord\", x, x), x, zero) if low else x", "x",
         kernel("test_pointwise.py", "test_cast_between_all_dtypes"),
     ),
     Mutant(
@@ -190,7 +195,7 @@ PROGRAM_MUTANTS = (
     ),
     Mutant(
         "halos are not zeroed", "codegen/module.py",
-        "if not operand.layout.dense and operand.layout.extent:", "if False:",
+        "if operand.layout.halo != Halo() and operand.layout.extent:", "if False:",
         tests_of("test_random_graphs.py"),
     ),
     Mutant(

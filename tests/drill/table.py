@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import contractions, elsewhere
+from . import adder_u8, contractions, elsewhere
 from .mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
-MUTANTS: tuple[Mutant, ...] = (*contractions.MUTANTS, *elsewhere.MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (
+    *contractions.MUTANTS,
+    *adder_u8.MUTANTS,
+    *elsewhere.MUTANTS,
+)
 
 
 def mutated(mutant: Mutant, root: Path = ROOT) -> str:

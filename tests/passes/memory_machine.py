@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from addergraph.ir import Array, Graph, Halo, Node, Value
-from addergraph.passes.plan_memory import HEADER, is_pointwise
+from addergraph.passes.plan_memory import HEADER, read_in_step
 from addergraph.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align
 from addergraph.state import State
 from addergraph.types import TensorType
@@ -125,7 +125,7 @@ class Machine:
             for w in node.inputs:
                 other = self.plan.placements[w.name]
                 if overlap(place, v.type, other, w.type):
-                    assert is_pointwise(node.op) and v.type.dtype == w.type.dtype
+                    assert w in read_in_step(node) and v.type.dtype == w.type.dtype
                     assert v.type.elements == w.type.elements and start(place) == start(other)
                     assert place.layout == other.layout or (
                         place.layout.dense and other.layout.dense

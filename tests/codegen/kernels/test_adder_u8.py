@@ -79,10 +79,10 @@ def test_groups_strides_and_dilation(inputs: int, groups: int) -> None:
 @pytest.mark.parametrize("dilation", [1, 3])
 @pytest.mark.parametrize("height", [1, 2, 5])
 def test_kernel_rows_beyond_the_image(height: int, dilation: int) -> None:
-    """Some windows lie in the padding as a whole."""
+    """Some windows lie in the padding as a whole; dilated, a kernel row has several runs."""
     layer = Layer(
         (2, height, 3, 9), (3, 2, 9, 17), padding=(7, 8, 1, 2), stride=(2 - dilation // 2, 1),
-        dilation=(dilation, 1),
+        dilation=(dilation, dilation),
     )  # fmt: skip
     require_exact(layer.op("direct"), integers(layer, 10), height)
 

@@ -1,0 +1,116 @@
+"""Planted bugs in the kernel of adder2d on bytes, and in the rule that keeps its sums exact."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+U8 = "codegen/kernels/adder_u8.py"
+
+
+def u8(*names: str) -> tuple[str, ...]:
+    return tests_of("codegen/kernels/test_adder_u8.py", *names)
+
+
+MUTANTS = (
+    Mutant(
+        "sums of bytes wrap at 16 bits", U8,
+        "[e.b.trunc(acc, vector(I32, self.lanes)) for acc in sums]",
+        "[e.b.zext(e.b.trunc(acc, vector(ir.IntType(16), self.lanes)), vector(I32, self.lanes))"
+        " for acc in sums]",
+        u8("test_sums_beyond_16_bits"),
+    ),
+    Mutant(
+        "sums of bytes may exceed 32 bits", "addergraph/ops/adder2d.py",
+        "U8_TERMS = (2**31 - 1) // 255", "U8_TERMS = (2**32 - 1) // 255",
+        tests_of("addergraph/ops/test_adder2d.py"),
+    ),
+    Mutant(
+        "the bytes at the end of a run are dropped", U8,
+        "        if not rest:\n            return acc\n        words",
+        "        if rest < 8:\n            return acc\n        words",
+        u8("test_runs_of_every_length[9]", "test_runs_of_every_length[3]"),
+    ),
+    Mutant(
+        "a rest of one byte behind whole steps counts the byte before it too", U8,
+        "int(b % step >= step - rest) * 255", "int(b % step >= step - max(2, rest)) * 255",
+        u8("test_runs_of_every_length[9]", "test_runs_of_every_length[17]"),
+    ),
+    Mutant(
+        "a rest without whole steps misses its last odd byte", U8,
+        "for size in (4, 2, 1):", "for size in (4, 2):",
+        u8("test_runs_of_every_length[1]", "test_runs_of_every_length[3]"),
+    ),
+    Mutant(
+        "the pieces of a rest stand first", U8,
+        "word, at = ir.Constant(I64, 0), step - rest", "word, at = ir.Constant(I64, 0), 0",
+        u8("test_runs_of_every_length[1]", "test_runs_of_every_length[3]"),
+    ),
+    Mutant(
+        "a filter packed beforehand has its rest first", U8,
+        "padded[:, steps * step - run % step :, :, : g.outputs] = f[:, whole:]",
+        "padded[:, whole : whole + run % step, :, : g.outputs] = f[:, whole:]",
+        u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
+    ),
+    Mutant(
+        "a filter packed beforehand is padded with 1", U8,
+        "padded = np.zeros((rows, steps * step,", "padded = np.ones((rows, steps * step,",
+        u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
+    ),
+    Mutant(
+        "a filter packed by the kernel has its rest first", U8,
+        "shift = constant(made, 8 * (self.step - count + b))", "shift = constant(made, 8 * b)",
+        u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
+    ),
+    Mutant(
+        "the last step of a packed run misses a byte", U8,
+        "return pack_step(e.add(first, whole * step), last, rest, total)",
+        "return pack_step(e.add(first, whole * step), last, rest - 1, total)",
+        u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
+    ),
+    Mutant(
+        "a row's sums packed by the kernel are those of its last run", U8,
+        "total = e.carry(0, whole, 1, total, over_steps)",
+        "total = e.carry(0, whole, 1, [zero], over_steps)",
+        u8("test_kernel_rows_beyond_the_image"),
+    ),
+    Mutant(
+        "kernel rows above the image count as 0", U8,
+        "e.carry(0, first, 1, start, left_out)", "e.carry(first, first, 1, start, left_out)",
+        u8("test_kernel_rows_beyond_the_image"),
+    ),
+    Mutant(
+        "the first kernel row that is left out is counted again", U8,
+        "sums = e.carry(first, last, 1, start * len(offsets), over_rows)",
+        "sums = e.carry(e.maximum(e.sub(first, 1), 0), last, 1, start * len(offsets), over_rows)",
+        u8("test_kernel_rows_beyond_the_image"),
+    ),
+    Mutant(
+        "one kernel row too many is left out below the image", U8,
+        "first, last = e.minimum(taps[0], g.kernel[0]), taps[1]",
+        "first, last = e.minimum(taps[0], g.kernel[0]), e.sub(taps[1], 1)",
+        u8("test_layers", "test_kernel_rows_beyond_the_image"),
+    ),
+    Mutant(
+        "kernel rows beyond the image are read when there are more than the filter has", U8,
+        "e.minimum(taps[0], g.kernel[0])", "taps[0]",
+        u8("test_kernel_rows_beyond_the_image"),
+    ),
+    Mutant(
+        "dilated columns are taken for one run of bytes", U8,
+        "if g.groups == 1 and g.dilation[1] == 1:", "if g.groups == 1:",
+        u8("test_runs_of_every_length[3]", "test_layers[dilated]"),
+    ),
+    Mutant(
+        "distances without psadbw are signed", U8,
+        "e.b.sub(e.b.zext(x, made), e.b.zext(f, made))",
+        "e.b.sub(e.b.sext(x, made), e.b.sext(f, made))",
+        u8("test_ends_of_the_range"),
+    ),
+    Mutant(
+        "halos of bytes hold the middle of their range", "codegen/kernels/movement.py",
+        "Access(e.at(pointer, offset), operand.type.dtype, strides), 0.0)",
+        "Access(e.at(pointer, offset), operand.type.dtype, strides),"
+        " 128.0 * (operand.type.dtype.name == 'u8'))",
+        u8("test_a_network_of_bytes"),
+    ),
+)  # fmt: skip
