@@ -151,7 +151,7 @@ FORWARD_MUTANTS = (
     Mutant(
         "channel sums of several pixels are swapped", SUMS,
         "[0, 4, 1, 5, 2, 6, 3, 7]", "[0, 1, 4, 5, 2, 6, 3, 7]",
-        layers("wide-minimum"),
+        layers("wide_rows-minimum"),
     ),
     Mutant(
         "a vector of window sums of stride 2 takes the wrong neighbours", SUMS,
