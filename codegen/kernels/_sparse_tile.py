@@ -16,7 +16,7 @@ from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 
 TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
 STRIP_BYTES = 160 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
-MOST_VECTORS = 14
+MOST_VECTORS = 16
 
 
 @dataclass(frozen=True)
