@@ -13,7 +13,6 @@ from addergraph.ir import Array, Graph
 from addergraph.model import Model
 from addergraph.ops.relu import Relu
 from addergraph.state import State, initial_weights
-from addergraph.training.loop import compile_silently
 from addergraph.training.optimizers import SGD
 from addergraph.zoo import build
 
@@ -41,7 +40,7 @@ class SeenStep:
         graph = returning(step, ["loss", *self._gradients, *self._relus])
         self.state = State(graph.parameters)
         self.state.load(initial_weights(graph) | model.weights)
-        self._program = compile_silently(graph, state=self.state, threads=threads)
+        self._program = driver.compile(graph, state=self.state, threads=threads)
 
     @property
     def velocities(self) -> Arrays:
@@ -75,7 +74,8 @@ def resnet20(size: int, seed: int = 0) -> Model:
     for name, array in weights.items():
         field = name.rpartition(".")[2]
         if field in drawn:
-            weights[name] = rng.uniform(*drawn[field], array.shape).astype(np.float32)
+            low, high = drawn[field]
+            weights[name] = rng.uniform(low, high, array.shape).astype(np.float32)
     model.weights = weights
     return model
 
