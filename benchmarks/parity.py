@@ -45,10 +45,10 @@ class Comparison:
         gradients = deviations(seen.gradients, found.gradients)
         weights = deviations(self.native.state.views, self.expected.weights)
         self._print(seen.loss, found, gradients, weights)
-        self._require("loss", abs(seen.loss - found.loss) / found.loss, limit)
-        self._require("relus that disagree", found.flips / found.relus, FLIPS)
+        self.require("loss", abs(seen.loss - found.loss) / found.loss, limit)
+        self.require("relus that disagree", found.flips / found.relus, FLIPS)
         for name, deviation in weights.items():
-            self._require(name, deviation, limit)
+            self.require(name, deviation, limit)
         return {name: [gradients.get(name, np.nan), weights[name]] for name in weights}
 
     def _print(
@@ -68,7 +68,7 @@ class Comparison:
         if not same:
             self.problems.append("the step without outputs gives other bits")
 
-    def _require(self, what: str, found: float, limit: float) -> None:
+    def require(self, what: str, found: float, limit: float) -> None:
         if not found <= limit:
             self.problems.append(f"{what}: {found:.1e}, more than {limit:g}")
 
@@ -94,7 +94,7 @@ def main() -> int:
         rows.append(run.step(x, targets, LAST_STEP if number else ONE_STEP))
     for name, (gradient, _) in rows[0].items():
         if name in run.expected.velocities:
-            run._require(f"gradient of {name}", gradient, ONE_STEP)
+            run.require(f"gradient of {name}", gradient, ONE_STEP)
     print_table(rows[0], rows[-1], options.steps)
     for problem in run.problems:
         print(problem, file=sys.stderr)

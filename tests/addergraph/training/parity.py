@@ -69,13 +69,14 @@ def resnet20(size: int, seed: int = 0) -> Model:
     """For images of `size` x `size`, with batch norms that are no identities."""
     model = build("resnet20", (size, size, 3), 10, seed)
     rng = np.random.default_rng(seed)
-    drawn = {"gamma": (0.5, 1.5), "beta": (-0.5, 0.5), "mean": (-1.0, 1.0), "variance": (0.5, 1.5)}
+    ranges = {"gamma": (0.5, 1.5), "beta": (-0.5, 0.5), "mean": (-1.0, 1.0), "variance": (0.5, 1.5)}
     weights = dict(model.weights)
     for name, array in weights.items():
         field = name.rpartition(".")[2]
-        if field in drawn:
-            low, high = drawn[field]
-            weights[name] = rng.uniform(low, high, array.shape).astype(np.float32)
+        if field in ranges:
+            low, high = ranges[field]
+            drawn = rng.uniform(low, high, array.shape)
+            weights[name] = np.asarray(drawn, np.float32)
     model.weights = weights
     return model
 
