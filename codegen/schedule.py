@@ -12,6 +12,7 @@ from .target import Target
 
 LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
 FILTER_COST = 3  # loads: a filter vector comes from L2, a broadcast from L1
+FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
 MOST_BYTE_PIXELS = 16  # more only make the code longer
 ENOUGH = 8  # accumulators that hide the latency of adding
 
@@ -60,7 +61,7 @@ def contraction_tiles(
     for vectors in (1, 2, 3, 4):
         if blocks % vectors:
             continue
-        free = target.registers - vectors - 2
+        free = target.registers - vectors - (2 if target.registers > FEW_REGISTERS else 3)
         pixels = max(1, free // (vectors * (1 + registers_per_pixel)))
         tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
     return tiles

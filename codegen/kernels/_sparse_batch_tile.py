@@ -9,7 +9,7 @@ from addergraph.plan import align
 from ..schedule import ceil_div
 from ..target import Target
 from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
-from ._sparse_tile import MOST_VECTORS, spread
+from ._sparse_tile import most_vectors, spread
 
 STRIP_BYTES = 512 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
 LEAST_FILLED = 0.8  # of the lanes: with fewer samples, lanes over pixels waste less
@@ -95,7 +95,7 @@ def batch_tile(target: Target, g: Geometry) -> BatchTile | None:
         return None
     if g.samples < LEAST_FILLED * ceil_div(g.samples, target.lanes) * target.lanes:
         return None
-    columns = ceil_div(g.width, ceil_div(g.width, min(MOST_VECTORS, target.registers - 3)))
+    columns = ceil_div(g.width, ceil_div(g.width, most_vectors(target)))
     filters = max(1, min(target.registers // 2 // columns, g.outputs))
     best = BatchTile(g, target.lanes, columns, filters, 1)
     for rows in range(2, g.height + 1):

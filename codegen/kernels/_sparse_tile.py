@@ -16,7 +16,11 @@ from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 
 TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
 STRIP_BYTES = 160 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
-MOST_VECTORS = 16
+
+
+def most_vectors(target: Target) -> int:
+    """Accumulators of one list that leave LLVM the registers it wants: more would be spilled."""
+    return min(16, target.registers - 4)
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,13 @@ def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
     lanes = target.lanes
     pitch = ceil_div(g.width, lanes) * lanes if g.width >= lanes else _power_of_two(g.width)
     unit = math.lcm(pitch, lanes) // pitch  # rows that fill whole vectors
-    if unit * pitch // lanes > MOST_VECTORS + 2:
+    most = most_vectors(target)
+    if unit * pitch // lanes > most + 2:
         return None
     options = []
-    for rows in range(unit, unit * (MOST_VECTORS + 2) + 1, unit):
+    for rows in range(unit, unit * (most + 2) + 1, unit):
         vectors = rows * pitch // lanes
-        if vectors > max(MOST_VECTORS, unit * pitch // lanes):
+        if vectors > max(most, unit * pitch // lanes):
             break
         filters = max(1, min(target.registers // 2 // vectors, g.outputs))
         tile = SparseTile(g, lanes, vectors, filters, rows, pitch, rows)

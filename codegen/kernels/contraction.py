@@ -309,7 +309,7 @@ class ContractionKernel(ForwardContraction):
                         for v in range(vectors):
                             a = p * vectors + v
                             acc[a] = self._term(e, one, taps[v], acc[a])
-                    if vectors > 1:
+                    if vectors > 1 or not self.target.range:
                         e.keep_order()
                     return acc
 
