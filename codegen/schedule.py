@@ -61,10 +61,14 @@ def contraction_tiles(
     for vectors in (1, 2, 3, 4):
         if blocks % vectors:
             continue
-        free = target.registers - vectors - (2 if target.registers > FEW_REGISTERS else 3)
-        pixels = max(1, free // (vectors * (1 + registers_per_pixel)))
+        pixels = max(1, _free(target, vectors) // (vectors * (1 + registers_per_pixel)))
         tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
     return tiles
+
+
+def _free(target: Target, vectors: int) -> int:
+    """Registers for accumulators beside `vectors` of a filter, a broadcast and a temporary."""
+    return target.registers - vectors - (2 if target.registers > FEW_REGISTERS else 3)
 
 
 def _pixel_tile(height: int, width: int, pixels: int) -> tuple[int, int]:
@@ -133,7 +137,7 @@ def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
     vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
     if target.max_tile is not None:
         vectors = vectors if vectors <= target.max_tile[1] else 1
-    most = max(1, (target.registers - vectors - 2) // vectors)
+    most = max(1, _free(target, vectors) // vectors)
     if target.max_tile is not None:
         most = min(most, target.max_tile[0])
     strips = ceil_div(max(1, run), most)

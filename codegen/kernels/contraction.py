@@ -121,6 +121,11 @@ class ContractionKernel(ForwardContraction):
         return {self.operands[1]: lambda f: pack(f, self.g, self.width)}
 
     @property
+    def input_bytes(self) -> int:
+        """Bytes of one input number."""
+        return self.call.inputs[self.operands[0]].type.dtype.itemsize
+
+    @property
     def order(self) -> tuple[str, str, str]:
         """The loops over samples, blocks of filters and strips of rows, outermost first.
 
@@ -130,7 +135,7 @@ class ContractionKernel(ForwardContraction):
         g = self.g
         if self.block_bytes > L1_SHARE and self.blocks * self.block_bytes <= L2_SHARE:
             return "n", "row", "block"
-        sample = 4 * g.inputs * math.prod(g.read)
+        sample = self.input_bytes * g.inputs * math.prod(g.read)
         if self.block_bytes > L1_SHARE and self.block_bytes > sample:
             return "block", "n", "row"
         return "n", "block", "row"
@@ -196,8 +201,7 @@ class ContractionKernel(ForwardContraction):
         pixels = [(r, c) for r in range(rows) for c in range(columns)]
         (sh, sw), (xn, xh, xw) = g.stride, g.x
         first = e.dot((place.n, place.h, place.w), (xn, sh * xh, sw * xw))
-        itemsize = self.call.inputs[self.operands[0]].type.dtype.itemsize
-        first = e.add(first, e.mul(place.group, itemsize * g.inputs))
+        first = e.add(first, e.mul(place.group, self.input_bytes * g.inputs))
         start = e.at(x, e.sub(first, g.pad[0] * xh + g.pad[1] * xw))
         offsets = [r * sh * xh + c * sw * xw for r, c in pixels]
         block = e.add(e.mul(place.group, self.blocks), place.block)
