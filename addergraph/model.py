@@ -375,15 +375,16 @@ class Model:
 
     def summary_text(self) -> str:
         """Tables of the network: shapes, parameters and arithmetic of one sample, node by node;
-        memory, energy by kind of layer, and warnings about parts that are provably dead. Needs no
-        data, only `input_shape`.
+        memory, energy by kind of layer, and what `lints.lint` finds. Needs no data, only
+        `input_shape`.
         """
         from . import driver
+        from .lints import lint
         from .summary import summary_text
 
         graph = self.graph(training=False)
         arena = driver.arena_bytes(graph, self._weights)
-        return summary_text(graph, driver.findings(graph), self._weights, arena)
+        return summary_text(graph, lint(graph), self._weights, arena)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one safetensors file, atomically; StorageError where it cannot."""
