@@ -42,8 +42,8 @@ def activations(model: Model, x: object, *, threads: int | None = None) -> tuple
 
     In training form: batch norms use the statistics of this batch, as training sees them. The
     running statistics do not change. Where a layer has more than `KEPT` values, its distribution is
-    that of so many random ones; `dead` is over all of them. Raises DataError for samples that do not fit or results
-    that are not finite, UnsupportedError for a model that cannot train.
+    that of so many random ones; `dead` is over all of them. Raises DataError for samples that do
+    not fit or results that are not finite, UnsupportedError for a model that cannot train.
     """
     samples = as_samples(x, model.input_shape)
     require_trainable(samples)

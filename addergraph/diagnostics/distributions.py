@@ -22,7 +22,7 @@ from ..errors import DataError
 from ..ir import Array
 
 NORMAL, LAPLACE = "normal", "Laplace"
-BINS = 60
+BINS = 60  # at most; about 2 sqrt(n) for n values, so that bins are not all noise
 SHOWN = (
     0.001,
     0.999,
@@ -50,8 +50,8 @@ class Fit:
 class Shape:
     """The distribution of the values of one array.
 
-    density    f64[BINS]: share of the values in each bin, over the bin's width
-    edges      f64[BINS + 1], between the quantiles SHOWN of the values
+    density    f64[bins]: share of the values in each bin, over the bin's width
+    edges      f64[bins + 1], between the quantiles SHOWN of the values
     fits       normal and Laplace; none where the values are all the same
     """
 
@@ -90,7 +90,8 @@ def shape_of(values: Array, what: str = "values") -> Shape:
         low, high = x.min(), x.max()
     if low == high:
         low, high = low - 0.5, high + 0.5
-    counts, edges = np.histogram(x, BINS, (float(low), float(high)))
+    bins = min(BINS, max(10, round(2 * math.sqrt(x.size))))
+    counts, edges = np.histogram(x, bins, (float(low), float(high)))
     density = counts / (x.size * np.diff(edges))
     zeros = float(np.mean(x == 0))
     return Shape(x.size, float(x.mean()), float(x.std()), zeros, density, edges, _fits(x))

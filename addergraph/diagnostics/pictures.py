@@ -30,7 +30,7 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise UnsupportedError(
-            "a picture needs matplotlib: pip install 'addergraph[plot]' (or: pip install matplotlib)"
+            "a picture needs matplotlib: pip install 'addergraph[plot]', or pip install matplotlib"
         ) from None
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 

@@ -13,9 +13,9 @@ import numpy as np
 from ..errors import DataError
 from ..ir import Array
 from .activations import Activation
-from .distributions import LAPLACE, NORMAL, Shape
+from .distributions import LAPLACE, Shape
 from .gradients import GradientHistory
-from .pictures import BLACK, BLUE, CYCLE, ORANGE, PANEL, VERMILION, new_figure, panels
+from .pictures import BLACK, BLUE, CYCLE, ORANGE, VERMILION, new_figure, panels
 
 SMALL = 8  # points
 _PANELS = (  # of the training curves: the column, that of the validation, the axis
@@ -112,6 +112,7 @@ def plot_gradient_norms(history: GradientHistory) -> Any:
         axis.set_yscale("log")
         axis.legend(fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5))
     else:
+        axis.set_xlim(history.steps[0], history.steps[-1] + 1)
         _note(axis, "no layer has a gradient")
     return figure
 

@@ -66,8 +66,8 @@ def training_need(
     """The need of a run with these training steps (`TrainStep.graph`), one for each batch size,
     which share one state.
 
-    `arenas`: `Program.arena_bytes` of each, where they are compiled already; planned here otherwise,
-    which takes as long as compiling without its last part (seconds for ResNet-20).
+    `arenas`: `Program.arena_bytes` of each, where they are compiled already. Otherwise they are
+    planned here, which takes as long as compiling without its last part (seconds for ResNet-20).
     """
     from .. import driver
 
