@@ -167,7 +167,7 @@ def summary(file: str) -> None:
     help="Also what a training with such batches needs of memory, and whether that is there.",
 )  # fmt: skip
 def check(file: str, batch: int | None) -> int:
-    """Look for what is likely wrong with a network: each finding names the layer and the fix.
+    """Look for mistakes in a network, and say how to fix them.
 
     FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network. The exit
     status is 1 when there is a finding.
@@ -203,9 +203,10 @@ def check(file: str, batch: int | None) -> int:
 @threads
 @click.option("-o", "--output", metavar="FOLDER", help="Write pictures and diagnosis.json there.")
 def diagnose(**options: Any) -> None:
-    """Train a copy for some steps, and show gradients, filters and activations layer by layer.
+    """Show gradients, filters and activations, layer by layer.
 
-    MODEL is a model file (.safetensors), which stays as it is, or the name of a network.
+    MODEL is a model file (.safetensors) or the name of a network. A copy of it is trained for some
+    steps, during which gradients are recorded; filters and activations are those before.
     """
     from .commands import diagnose
 
@@ -216,7 +217,10 @@ def diagnose(**options: Any) -> None:
 @click.argument("logs", metavar="LOG...", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="FILE.png|svg|pdf")
 def plot(logs: tuple[str, ...], output: str) -> None:
-    """Draw the training curves of runs from their logs, .csv or .jsonl."""
+    """Draw training curves from logs.
+
+    Each LOG is a .csv or .jsonl file with a row for each epoch, as train writes it.
+    """
     from .commands import diagnose
 
     diagnose.plot(logs, output)

@@ -115,14 +115,14 @@ def _slow_inputs(graph: Graph) -> Iterator[Finding]:
             hint += ", which changes nothing where samples are never negative (as pixels in 0..1)"
         yield Finding(
             node.name,
-            f"{node.label} loses the fast kernel, which takes half the time: its input {x} may "
-            "be negative",
+            f"{node.label} loses the fast kernel, which takes half the time: its input "
+            f'"{x.name}" may be negative',
             hint,
         )
 
 
 def _origin(value: Value, producers: Mapping[Value, Node]) -> str:
-    return producers[value].label if value in producers else f"the input {value}"
+    return producers[value].label if value in producers else f'the input "{value.name}"'
 
 
 def _idle_etas(graph: Graph) -> Iterator[Finding]:
@@ -133,8 +133,8 @@ def _idle_etas(graph: Graph) -> Iterator[Finding]:
             continue
         yield Finding(
             parameter.name,
-            f"parameter {parameter} has eta={parameter.eta:g} but is no filter of an adder layer"
-            f"{_readers_of(graph, parameter)}: eta fixes the norm of its gradient, which only "
+            f'parameter "{parameter.name}" has eta={parameter.eta:g} but is no filter of an adder '
+            f"layer{_readers_of(graph, parameter)}: eta fixes the norm of its gradient, which only "
             "adder layers need",
             "leave eta out, or make the layer an adder",
         )

@@ -22,9 +22,7 @@ ROOT = Path(__file__).parent.parent
 class Example:
     """Runs examples/<name>.py in this process; what it printed."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, name: str, *arguments: object) -> str:

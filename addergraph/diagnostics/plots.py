@@ -41,12 +41,10 @@ def plot_curves(runs: Mapping[str, Mapping[str, Sequence[float] | Array]]) -> An
     figure.set_size_inches(5.2 * min(2, len(shown)), 3.6 * ((len(shown) + 1) // 2) + 0.4)
     for (training, validation, label), axis in zip(shown, axes, strict=True):
         for (run, columns), color in zip(runs.items(), _cycle(len(runs)), strict=True):
-            for name, style in ((training, "-"), (validation, "--")):
+            whats = (", training", ", validation") if validation else ("", "")
+            for name, what, style in zip((training, validation), whats, ("-", "--"), strict=True):
                 if name in columns:
-                    what = ", validation" if name.startswith("val_") else ""
-                    if validation and not what:
-                        what = ", training"
-                    _curve(axis, columns, name, f"{run}{what}", color=color, linestyle=style)
+                    _curve(axis, columns, name, run + what, color=color, linestyle=style)
         axis.set_ylabel(label, fontsize=9)
         axis.xaxis.get_major_locator().set_params(integer=True)
         if training == "loss":

@@ -14,7 +14,6 @@ from addergraph.trace import Tensor, new_parameter
 from addergraph.types import TensorType, f32
 
 
-
 def found(*parts: layers.Layer) -> list[Finding]:
     """The findings of these layers behind a relu, so that inputs are not negative."""
     model = Model(input_shape=(6, 6, 2))
@@ -84,12 +83,12 @@ def test_an_input_that_may_be_negative() -> None:
     norm = layers.BatchNorm()
     slow, *others = found(norm, layers.Adder(4, 3), layers.BatchNorm(), layers.Flatten())
     assert not others and slow.node == "adder1"
-    assert "its input %bn1 may be negative" in slow.message
+    assert 'its input "bn1" may be negative' in slow.message
     assert slow.hint == (
-        "put layers.Activation('relu') between batch_norm \"bn1\" and adder2d \"adder1\""
+        'put layers.Activation(\'relu\') between batch_norm "bn1" and adder2d "adder1"'
     )
     (first,) = lint(zoo.build("all-adder").graph(training=False))
-    assert "between the input %x and" in first.hint and "pixels in 0..1" in first.hint
+    assert 'between the input "x" and' in first.hint and "pixels in 0..1" in first.hint
 
 
 def with_eta(function: str) -> Graph:
@@ -106,7 +105,7 @@ def test_eta_without_an_adaptive_layer() -> None:
     assert lint(with_eta("adder2d")) == ()
     (finding,) = lint(with_eta("conv2d"))
     assert finding.node == "f"
-    assert "parameter %f has eta=0.2 but is no filter of an adder layer" in finding.message
+    assert 'parameter "f" has eta=0.2 but is no filter of an adder layer' in finding.message
     assert 'conv2d "conv2d" reads it' in finding.message
     assert "leave eta out" in finding.hint
 
