@@ -8,7 +8,7 @@ Both densities have a location m and a scale, set to their maximum-likelihood va
 With equally many parameters, the larger log-likelihood is the better fit. At these values the mean
 log-likelihood of a value is -log(s sqrt(2 pi e)), and -log(2 b e). An adder layer that minimises
 sums of absolute differences has Laplace-like filters where a convolution's are closer to normal:
-Chen et al., CVPR 2020 (arXiv:1912.13200), figure 3 and section 4.
+Chen et al., CVPR 2020 (arXiv:1912.13200), section 4.
 """
 
 from __future__ import annotations
