@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test fuzz drill lint bench
+.PHONY: demo test fuzz drill drill-kill lint bench
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
@@ -16,6 +16,9 @@ fuzz: $(VENV)/.addergraph-test
 
 drill: $(VENV)/.addergraph-test
 	$(PY) -m tests.drill -j 2
+
+drill-kill: $(VENV)/.addergraph-test
+	$(PY) -m tests.drill_kill
 
 lint: $(VENV)/.addergraph-dev
 	$(PY) -m ruff check .

@@ -10,10 +10,13 @@ import math
 import operator
 from collections.abc import Iterable
 
-from .errors import ShapeError
+from .errors import ShapeError, nearest
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
+
+FULL_PRECISION, SIGN = "full_precision", "sign"
+GRADIENTS = (FULL_PRECISION, SIGN)  # of adder layers
 
 
 def integer(where: str, name: str, value: object, least: int) -> int:
@@ -60,3 +63,13 @@ def real(where: str, name: str, value: object, low: float, high: float = math.in
     if not (math.isfinite(number) and low <= number <= high):
         most = f" and at most {high:g}" if math.isfinite(high) else ""
         raise ShapeError(f"{where}: {name}={value!r} must be a number of at least {low:g}{most}")
+
+
+def choice(where: str, name: str, value: object, known: Iterable[str]) -> None:
+    """One of the words in `known`."""
+    words = list(known)
+    if value not in words:
+        raise ShapeError(
+            f"{where}: unknown {name} {value!r}{nearest(str(value), words)}; "
+            f"known: {', '.join(words)}"
+        )

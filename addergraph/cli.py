@@ -110,34 +110,51 @@ def commands() -> None:
     """
 
 
-@commands.command(epilog=_example("  addergraph train --data digits --epochs 30 -o m.safetensors"))
+@commands.command(
+    epilog=_example(
+        "  addergraph train --data digits --epochs 30 -o m.safetensors",
+        "  addergraph train --model resnet20 --data cifar10:PATH --recipe cvpr2020 "
+        "--checkpoint run --resume",
+    )
+)
 @click.option(
-    "--data", default="digits", show_default=True, metavar="digits|FILE.npz",
-    help="The embedded digits, or an archive with images x [N,H,W,C] and labels y.",
+    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
+    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
 )  # fmt: skip
 @click.option(
-    "--validation", metavar="FILE.npz",
-    help="Held-out x and y.  [default for digits: their 360 test images]",
+    "--validation", metavar="NAME[:PATH]",
+    help="Held-out images: the training part of this.  [default: the test part of --data]",
 )  # fmt: skip
 @click.option(
     "--model", "network", default="small-adder", show_default=True, metavar="NAME|FILE",
     help="A built-in network, as small-adder or resnet20; or a model file, to train on.",
 )  # fmt: skip
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
-    "--learning-rate", type=float, default=0.1, show_default=True,
-    help="In the first epoch; it falls to 0 as a cosine.",
+    "--recipe", default="digits", show_default=True, metavar="NAME|FILE.toml",
+    help="cvpr2020, digits or quick; or a file as `addergraph recipe` prints it.",
 )  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), help="[default: the recipe's]")
+@click.option("--batch", type=click.IntRange(1), help="[default: the recipe's]")
+@click.option(
+    "--learning-rate", type=float, help="At the start of the schedule.  [default: the recipe's]"
+)
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True,
-    help="Of the weights at the start and of the order of the samples.",
+    help="Of the weights at the start, the order of the samples, and their augmentation.",
 )  # fmt: skip
 @threads
 @click.option(
     "--engine", type=click.Choice(["native", "reference"]), default="native", show_default=True,
     help="Compiled code, or the same training step in NumPy (slow).",
 )  # fmt: skip
+@click.option(
+    "--checkpoint", metavar="FOLDER", help="Checkpoints after each epoch, log.csv and log.jsonl."
+)
+@click.option(
+    "--checkpoint-steps", type=click.IntRange(0), default=0, metavar="STEPS",
+    help="Checkpoints within epochs, too, after so many steps.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 @click.option(
     "-o", "--output", default="model.safetensors", show_default=True, metavar="FILE.safetensors"
 )
@@ -146,6 +163,18 @@ def train(**options: Any) -> None:
     from .commands import train
 
     train.train(train.Training(**options))
+
+
+@commands.command(epilog=_example("  addergraph recipe cvpr2020 > my.toml"))
+@click.argument("name", required=False)
+def recipe(name: str | None) -> None:
+    """Print a recipe as a file that train reads back.
+
+    NAME is a built-in recipe or a file; without it they are listed.
+    """
+    from .commands import train
+
+    train.show_recipe(name)
 
 
 @commands.command(epilog=_example("  addergraph summary resnet20"))

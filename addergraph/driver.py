@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from .attributes import FULL_PRECISION
 from .errors import DataError, GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
 from .state import State, initial_weights
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .codegen.tune import Tuned
     from .lints import Finding
     from .model import Model
-    from .training.optimizers import SGD
+    from .training.optimizers import Optimizer
 
 TUNE_SECONDS = 10.0
 Observer = Callable[[str, Graph, Graph, float], None]
@@ -41,11 +42,20 @@ def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
     return differentiate(graph, wrt)
 
 
-def train_step_graph(graph: Graph, loss_name: str, optimizer: SGD) -> Graph:
+def train_step_graph(
+    graph: Graph,
+    loss_name: str,
+    optimizer: Optimizer,
+    *,
+    label_smoothing: float = 0.0,
+    gradient: str = FULL_PRECISION,
+) -> Graph:
     """One training step as one graph; see `passes/train_step.py`."""
     from .passes.train_step import train_step
 
-    return train_step(graph, loss_name, optimizer)
+    return train_step(
+        graph, loss_name, optimizer, label_smoothing=label_smoothing, gradient=gradient
+    )
 
 
 def findings(graph: Graph) -> tuple[Finding, ...]:

@@ -15,11 +15,13 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import storage
+from .attributes import FULL_PRECISION
 from .check import WORD
 from .descriptions import describe
 from .errors import (
@@ -38,18 +40,15 @@ from .state import bind_weights, initial_weights
 from .trace import Tensor, trace
 from .training.history import History
 from .training.labels import Targets, as_samples, as_targets, require_trainable
-from .training.loop import (
-    Fit,
-    Schedule,
-    TrainStep,
-    compile_silently,
-    require_engine,
-    run_epochs,
-    thread_count,
-)
+from .training.loop import run_epochs
 from .training.losses import loss_named, sample_losses, takes_classes
-from .training.optimizers import SGD
+from .training.optimizers import SGD, Optimizer
+from .training.settings import Fit, Rate
+from .training.step import TrainStep, compile_silently, require_engine, thread_count
 from .types import Dim, TensorType, f32
+
+if TYPE_CHECKING:
+    from .data import Augment, Normalize
 
 CHUNK = 1024  # samples that are converted to f32 and predicted at a time
 DEFAULT_OPTIMIZER = SGD()
@@ -231,10 +230,19 @@ class Model:
         *,
         epochs: int = 1,
         batch_size: int = 32,
-        learning_rate: Schedule = 0.1,
-        optimizer: SGD = DEFAULT_OPTIMIZER,
+        learning_rate: Rate = 0.1,
+        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        label_smoothing: float = 0.0,
+        gradient: str = FULL_PRECISION,
+        augment: Augment | None = None,
+        normalize: Normalize | None = None,
         shuffle: bool = True,
         seed: int = 0,
+        patience: int = 0,
+        keep_best: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_steps: int = 0,
+        resume: bool = False,
         engine: str = "native",
         threads: int | None = None,
         verbose: int = 1,
@@ -242,45 +250,86 @@ class Model:
         """Trains on `x` (one sample a row, u8 or real numbers) and `y`.
 
         `y` holds integer labels [N] or [N,1], one-hot rows [N,T], or for mean_squared_error any
-        values of the shape of the answers. `learning_rate` is a number or a function of the epoch
-        (from 0), as `training.cosine(0.1, epochs)`. `seed` shuffles. The last batch of an epoch may
-        be smaller. `engine="reference"` runs the same step in NumPy. `threads`: all processors
-        unless given. The optimizer starts afresh in every call.
+        values of the shape of the answers. The last batch of an epoch may be smaller.
+
+            learning_rate     a number, a `training.schedules` description, or a function of the
+                              epoch (from 0)
+            optimizer         `SGD` or `Adam`; starts afresh in every call
+            label_smoothing   see `passes/train_step.py`, as is
+            gradient          of adder layers: "full_precision" (with HardTanh) or "sign"
+            augment           random changes of each batch's images
+            normalize         of all images, also `x_val`; the network then expects such images
+            seed              of the order of the samples and of `augment`
+            patience          stop after so many epochs without a better one; 0 for never
+            keep_best         end with the weights of the best epoch: the largest val_accuracy, else
+                              the least val_loss, else the least loss
+            checkpoint        a folder for checkpoints at the end of every epoch and every
+                              `checkpoint_steps` steps, log.csv, log.jsonl, and best.safetensors
+            resume            go on from the checkpoint there, if there is one, bit for bit
+            engine            "reference" runs the same step in NumPy
+            threads           all processors unless given; results do not depend on it
 
         Emits RangeWarning for parts of the network that are provably dead. Raises DataError for
-        empty, non-finite or ill-shaped data, and when training diverges: the weights are then
-        those of the last finished epoch.
+        data or settings that do not fit, the checkpoint of another run, and when training diverges:
+        the weights are then those of the last finished epoch. ShapeError where batch statistics
+        would be of one value, StorageError when the folder cannot be used, MemoryLimitError where
+        there is too little memory.
         """
-        settings = Fit(epochs, batch_size, learning_rate, shuffle, seed, verbose)
+        settings = Fit(
+            epochs, batch_size, learning_rate, optimizer, label_smoothing, gradient, augment,
+            normalize, shuffle, seed, patience, keep_best,
+            None if checkpoint is None else Path(checkpoint), checkpoint_steps, resume, verbose,
+        )  # fmt: skip
         samples = as_samples(x, self._input_shape)
         require_trainable(samples)
         self.build(samples.shape[1:])
         targets = self._targets(y, samples, "y")
-        validate = self._validation(x_val, y_val, engine, threads)
+        validate = self._validation(x_val, y_val, normalize, engine, threads)
         self._warn()
-        batch = min(batch_size, len(samples))
-        step = self.train_step(batch, optimizer=optimizer, engine=engine, threads=threads)
+        step = self.train_step(
+            min(batch_size, len(samples)),
+            optimizer=optimizer,
+            label_smoothing=label_smoothing,
+            gradient=gradient,
+            engine=engine,
+            threads=threads,
+        )
         return run_epochs(step, samples, targets, settings, validate)
 
     def train_step(
         self,
         batch: int,
         *,
-        optimizer: SGD = DEFAULT_OPTIMIZER,
+        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        label_smoothing: float = 0.0,
+        gradient: str = FULL_PRECISION,
         engine: str = "native",
         threads: int | None = None,
     ) -> TrainStep:
         """One training step for loops of your own, compiled for `batch` samples (and for others
         when they come): `loss, prediction = step(x, y, learning_rate)` updates `weights`.
         """
-        return TrainStep(self, batch, optimizer, engine, threads)
+        return TrainStep(
+            self,
+            batch,
+            optimizer,
+            label_smoothing=label_smoothing,
+            gradient=gradient,
+            engine=engine,
+            threads=threads,
+        )
 
     def _targets(self, y: object, samples: Array, what: str) -> Targets:
         classes = takes_classes(self.loss_name)
         return as_targets(y, len(samples), self.output_shape, classes, what)
 
     def _validation(
-        self, x: object, y: object, engine: str, threads: int | None
+        self,
+        x: object,
+        y: object,
+        normalize: Normalize | None,
+        engine: str,
+        threads: int | None,
     ) -> Callable[[], Mapping[str, float]] | None:
         if x is None and y is None:
             return None
@@ -288,6 +337,7 @@ class Model:
             raise DataError("validation needs both x_val and y_val")
         samples = as_samples(x, self.input_shape, "x_val")
         require_trainable(samples, "x_val")
+        samples = samples if normalize is None else normalize.apply(samples)
         targets = self._targets(y, samples, "y_val")
 
         def validate() -> dict[str, float]:

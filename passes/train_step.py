@@ -18,53 +18,73 @@
         return %loss, %y
       }
 
-The layer-adaptive learning rate (Chen et al., eq. 12 and 13) scales the gradient of each parameter
-that has an `eta`, before weight decay and momentum, which is where the authors' release has it.
+The update rules are in `optimizers.py`. The learning rate is an input: a schedule changes it
+without compiling again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
-from addergraph.errors import GraphError
-from addergraph.ir import Graph, Init, Op, Parameter, Value
-from addergraph.ops.binary import add, maximum, mul, sub
+from addergraph.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
+from addergraph.errors import DataError, GraphError, ShapeError
+from addergraph.ir import Graph, Node, Op, Value
+from addergraph.ops.adder2d import Adder2d
+from addergraph.ops.adder_dense import AdderDense
+from addergraph.ops.batch_norm import BatchNormStatistics
+from addergraph.ops.binary import add
 from addergraph.ops.full import Full
-from addergraph.ops.reduce import reduce_mean, reduce_sum
+from addergraph.ops.reduce import reduce_mean
 from addergraph.ops.softmax import Softmax
 from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from addergraph.ops.unary import sqrt
-from addergraph.trace import Tensor
 from addergraph.training.losses import loss_named
-from addergraph.training.optimizers import SGD
+from addergraph.training.optimizers import Optimizer
 from addergraph.types import TensorType, f32
 
 from .autodiff import close, differentiate
-from .rewrite import Draft
+from .optimizers import append_updates
+from .rewrite import Draft, rebuild
 
-SMALLEST_NORM = 1e-12  # of a gradient that the adaptive learning rate divides by
 
-
-def train_step(graph: Graph, loss_name: str, optimizer: SGD) -> Graph:
+def train_step(
+    graph: Graph,
+    loss_name: str,
+    optimizer: Optimizer,
+    *,
+    label_smoothing: float = 0.0,
+    gradient: str = FULL_PRECISION,
+) -> Graph:
     """(inputs of `graph`, targets, learning_rate) -> (mean loss f32[], prediction), with updates.
 
     `graph` is bound and in training form, with one f32 output: the prediction. Targets have its
     type (one-hot rows for cat_cross_entropy). Under cat_cross_entropy a final softmax is left out
     of the loss, which takes its logits (the stable form); any other output is taken as logits. The
-    optimizer's state is in parameters <p>.velocity. Updates of `graph` are kept.
+    optimizer's state is in fixed parameters (`optimizers.py`). Updates of `graph` are kept.
+
+    label_smoothing  s in [0, 1): targets become (1 - s) targets + s / T over T classes (Szegedy et
+                     al. 2016, arXiv:1512.00567, section 7); for cat_cross_entropy
+    gradient         of adder layers: "full_precision" leaves them as the graph has them, "sign"
+                     makes all of them sign gradients
 
     Raises GraphError for an unknown loss, an open batch, several outputs, and trainable parameters
-    that the loss does not depend on; ShapeError where the prediction does not fit the loss.
+    that the loss does not depend on; ShapeError where the prediction does not fit the loss, or
+    batch statistics would be of one value; DataError for a smoothing out of range.
     """
     loss_op = loss_named(loss_name)
     _check_forward(graph)
+    _check_smoothing(label_smoothing, loss_op)
+    require_statistics(graph)
+    choice("train_step", "gradient", gradient, GRADIENTS)
+    graph = with_sign_gradients(graph) if gradient == SIGN else graph
     draft = Draft(dataclasses.replace(graph, name=f"{graph.name}_train"))
     draft.copy()
     (prediction,) = (draft.new[v] for v in graph.outputs)
     targets = draft.input("targets", prediction.type)
     rate = draft.tensor(draft.input("learning_rate", TensorType(f32, ())))
-    loss = _mean_loss(draft, loss_op, prediction, targets)
+    expected = _smoothed(draft, targets, label_smoothing)
+    loss = _mean_loss(draft, loss_op, prediction, expected)
 
     trainable = [p for p in graph.parameters if p.trainable]
     one = draft.add(Full(shape=(), value=1.0, dtype=f32), [], "one")[0]
@@ -77,8 +97,7 @@ def train_step(graph: Graph, loss_name: str, optimizer: SGD) -> Graph:
         )
     for u in graph.updates:
         draft.update(u.parameter, draft.new[u.value])
-    for p in trainable:
-        _descend(draft, optimizer, p, gradients[p], rate)
+    append_updates(draft, optimizer, {p: gradients[p] for p in trainable}, rate)
     return close(draft, gradients, [loss, prediction])
 
 
@@ -94,28 +113,57 @@ def _check_forward(graph: Graph) -> None:
         )
 
 
+def _check_smoothing(smoothing: float, loss: Op) -> None:
+    if not 0.0 <= smoothing < 1.0:
+        raise DataError(f"label_smoothing={smoothing!r} must be at least 0 and below 1")
+    if smoothing and not isinstance(loss, SoftmaxCrossEntropy):
+        raise DataError(
+            f"label_smoothing={smoothing} spreads the probabilities of classes; {loss.name} "
+            "has none: use cat_cross_entropy, or no smoothing"
+        )
+
+
+def require_statistics(graph: Graph) -> None:
+    """ShapeError, naming the layer, where a batch norm would see one value a channel.
+
+    That value is its own mean: the variance is 0, the result beta, and every gradient 0.
+    """
+    for node in graph.nodes:
+        if not isinstance(node.op, BatchNormStatistics):
+            continue
+        x = node.inputs[0].type
+        if math.prod(x.sizes[:-1]) == 1:
+            layer = node.name.removesuffix(".mean").removesuffix(".batch")
+            raise ShapeError(
+                f'batch_norm "{layer}" gets one value for each channel ({x}): in training its '
+                "result would not depend on it; use batches of at least 2 samples, also the last "
+                "one of an epoch (samples modulo batch size)"
+            )
+
+
+def with_sign_gradients(graph: Graph) -> Graph:
+    """The graph with the gradient of every adder layer set to `sign`."""
+
+    def signed(draft: Draft, node: Node) -> Sequence[Value] | None:
+        if not isinstance(node.op, Adder2d | AdderDense):
+            return None
+        op = dataclasses.replace(node.op, gradient=SIGN)
+        return draft.add(op, node.inputs, node.outputs)
+
+    return rebuild(graph, signed)
+
+
+def _smoothed(draft: Draft, targets: Value, smoothing: float) -> Value:
+    if not smoothing:
+        return targets
+    classes = targets.type.sizes[-1]
+    kept = (1.0 - smoothing) * draft.tensor(targets)
+    return add(kept, smoothing / classes, name="smoothed").value
+
+
 def _mean_loss(draft: Draft, op: Op, prediction: Value, targets: Value) -> Value:
     scores, last = prediction, draft.producer(prediction)
     if isinstance(op, SoftmaxCrossEntropy) and last is not None and isinstance(last.op, Softmax):
         scores = last.inputs[0]
     losses = draft.tensor(draft.add(op, [scores, targets], "losses")[0])
     return reduce_mean(losses, (0,), name="loss").value
-
-
-def _descend(draft: Draft, sgd: SGD, p: Parameter, g: Tensor, rate: Tensor) -> None:
-    """Appends the update rule of `SGD` for one parameter, and its velocity's."""
-    draft.scope = f"{p.name}."
-    weights = draft.tensor(p)
-    if p.eta is not None:
-        norm = sqrt(reduce_sum(g * g, tuple(range(p.type.rank))), name="grad_norm")
-        scale = p.eta * math.sqrt(p.type.elements) / maximum(norm, SMALLEST_NORM)
-        g = mul(g, scale, name="adapted")
-    if sgd.weight_decay:
-        g = add(g, sgd.weight_decay * weights, name="decayed")
-    if sgd.momentum:
-        velocity = Parameter(f"{p.name}.velocity", p.type, Init("zeros"), trainable=False)
-        g = add(sgd.momentum * draft.tensor(draft.parameter(velocity)), g, name="velocity.new")
-        draft.update(velocity, g.value)
-    step = mul(rate, g, name="step")
-    draft.update(p, sub(weights, step, name="new").value)
-    draft.scope = ""

@@ -382,7 +382,7 @@ def test_killing_saves_leaves_a_whole_file_each_time(tmp_path: Path) -> None:
         ("compile net.safetensors -o file/out", 'cannot write into the folder "file/out"'),
         ("inspect net.safetensors --plan --target i9", 'unknown target or CPU "i9"'),
         ("train --data nan.npz -o m.safetensors --epochs 1", "sample 1 holds nan"),
-        ("train --data none.npz -o m.safetensors", "at least one"),
+        ("train --data none.npz -o m.safetensors", "has no images to train on"),
         ("train --model small-addr -o m.safetensors", '(did you mean "small-adder"?)'),
         ("train -o file/m.safetensors", 'cannot write "file/m.safetensors"'),
         pytest.param(

@@ -80,7 +80,7 @@ def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # fewer images than were published
         out = example("cifar_resnet20", f"cifar10:{folder}", *options)
-    assert "epoch 2: loss" in out
+    assert "epoch 2/2  loss" in out and "memory " in out
     log = read_log(tmp_path / "run" / "log.csv")
     assert log["epoch"].tolist() == [1, 2]
     assert np.isfinite(log["loss"]).all() and np.isfinite(log["val_loss"]).all()

@@ -15,7 +15,7 @@ from .. import driver
 from ..errors import DataError
 from ..interpreter import run_reference
 from ..ir import CONTRACTION, Array, Graph
-from ..training.loop import thread_count
+from ..training.step import thread_count
 from ..types import TensorType, f32
 from .bench_layers import LayerBench, bench_layers
 from .bench_report import text_table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import driver, storage
-from ..data import Dataset, Normalize, load
+from ..data import Dataset, load
 from ..diagnostics import Diagnosis, pictures, plots, read_log
 from ..diagnostics.diagnosis import diagnose as examine
 from ..errors import StorageError, UnsupportedError
@@ -18,6 +18,7 @@ from ..lints import lint
 from ..model import DEFAULT_OPTIMIZER
 from ..summary import size_text
 from ..training.memory import available_memory, require_memory, training_need
+from ..training.recipe import Images
 from .source import Source, model_for, open_source
 
 NUMBERS = "diagnosis.json"
@@ -121,12 +122,8 @@ def _prepared(output: str) -> Path:
 
 def _images(data: Dataset, normalize: str) -> Array:
     """The images to train on, as the network shall see them."""
-    if normalize == "none":
-        return data.x_train
-    if normalize == "statistics":
-        return data.normalize().apply(data.x_train)
-    channels = data.shape[-1]
-    return Normalize((0.0,) * channels, (1.0,) * channels, data.scale).apply(data.x_train)
+    chosen = Images(normalize=normalize).normalization(data)
+    return data.x_train if chosen is None else chosen.apply(data.x_train)
 
 
 def _written(found: Diagnosis, folder: Path) -> list[Path]:

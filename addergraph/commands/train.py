@@ -1,117 +1,116 @@
-"""`addergraph train`."""
+"""`addergraph train` and `addergraph recipe`."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-
-from .. import zoo
-from ..data import digits, load_npz
-from ..errors import DataError
+from ..data import Dataset, Normalize, load
 from ..ir import Array
-from ..model import Model
 from ..model_file import require_writable_model
-from ..training.schedules import cosine
+from ..training.recipe import Recipe
+from ..training.recipes import BUILT_IN, find
+from .source import model_for
 
 
 @dataclass(frozen=True)
 class Training:
-    """The options of the command."""
+    """The options of the command; None keeps what the recipe says."""
 
     data: str
     validation: str | None
     network: str
-    epochs: int
-    batch: int
-    learning_rate: float
+    recipe: str
+    epochs: int | None
+    batch: int | None
+    learning_rate: float | None
     seed: int
     threads: int | None
     engine: str
+    checkpoint: str | None
+    checkpoint_steps: int
+    resume: bool
     output: str
 
-
-@dataclass(frozen=True)
-class _Data:
-    x: Array
-    y: Array
-    x_val: Array | None
-    y_val: Array | None
+    def chosen_recipe(self) -> Recipe:
+        """The recipe with what other options change of it."""
+        recipe = find(self.recipe)
+        if self.learning_rate is not None:
+            schedule = dataclasses.replace(recipe.schedule, base=self.learning_rate)
+            recipe = dataclasses.replace(recipe, schedule=schedule)
+        if self.batch is not None:
+            recipe = dataclasses.replace(recipe, batch=self.batch)
+        return recipe if self.epochs is None else dataclasses.replace(recipe, epochs=self.epochs)
 
 
 def train(options: Training) -> None:
     """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
     require_writable_model(options.output)
-    data = _read(options.data, options.validation)
-    model = _network(options, data)
-    held_out = 0 if data.x_val is None else len(data.x_val)
+    recipe = options.chosen_recipe()
+    data = load(options.data)
+    x_val, y_val = _held_out(data, options.validation)
+    model = model_for(options.network, data, options.seed)
+    normalize = recipe.data.normalization(data)
+    held_out = 0 if x_val is None else len(x_val)
     print(
-        f"{options.network} on {options.data}: {len(data.x)} samples of {data.x.shape[1:]}", end=""
+        f"{options.network} on {options.data}: {len(data.x_train)} samples of {data.shape}", end=""
     )
     print(f", {held_out} to validate" if held_out else "", flush=True)
+    print(_entering(normalize), flush=True)
     start = time.perf_counter()
     model.fit(
-        data.x,
-        data.y,
-        data.x_val,
-        data.y_val,
-        epochs=options.epochs,
-        batch_size=options.batch,
-        learning_rate=cosine(options.learning_rate, options.epochs),
+        data.x_train,
+        data.y_train,
+        x_val,
+        y_val,
+        **recipe.arguments(),
+        normalize=normalize,
         seed=options.seed,
         threads=options.threads,
         engine=options.engine,
+        checkpoint=options.checkpoint,
+        checkpoint_steps=options.checkpoint_steps,
+        resume=options.resume,
     )
     print(f"trained in {time.perf_counter() - start:.1f} s")
-    if data.x_val is not None:
-        found = model.evaluate(data.x_val, data.y_val, threads=options.threads)
+    if x_val is not None:
+        images = x_val if normalize is None else normalize.apply(x_val)
+        found = model.evaluate(images, y_val, threads=options.threads)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         print(f"validation: {numbers}")
     model.save(options.output)
     print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
 
 
-def _read(data: str, validation: str | None) -> _Data:
-    """The samples; those of the digits come with their own test images to validate on."""
-    x_val = y_val = None
+def show_recipe(name: str | None) -> None:
+    """Prints a recipe as a TOML file, or the list of built-in ones."""
+    if name is None:
+        for known, (description, _) in BUILT_IN.items():
+            print(f"{known:<10} {description}")
+        return
+    if name in BUILT_IN:
+        print(f"# {name}: {BUILT_IN[name][0]}")
+    print(find(name).text(), end="")
+
+
+def _held_out(data: Dataset, validation: str | None) -> tuple[Array | None, Array | None]:
+    """The images to validate on: those of another file, or the data set's own test part."""
     if validation is not None:
-        x_val, y_val = _images(*load_npz(validation))
-    if data == "digits":
-        d = digits.load()
-        if validation is None:
-            x_val, y_val = d.x_test, d.y_test
-        return _Data(d.x_train, d.y_train, x_val, y_val)
-    if Path(data).suffix != ".npz":
-        raise DataError(f'--data "{data}": expected digits, or an .npz file with arrays x and y')
-    return _Data(*_images(*load_npz(data)), x_val, y_val)
+        other = load(validation)
+        return other.x_train, other.y_train
+    return (data.x_test, data.y_test) if len(data.x_test) else (None, None)
 
 
-def _images(x: Array, y: Array) -> tuple[Array, Array]:
-    """Grey images without a channel axis get one."""
-    return (x[..., None] if x.ndim == 3 else x), y
-
-
-def _network(options: Training, data: _Data) -> Model:
-    """A new network of the data's shape, or the one in a model file, to train on."""
-    if Path(options.network).suffix == ".safetensors":
-        return Model.load(options.network)
-    if data.x.ndim != 4 or not len(data.x):
-        raise DataError(
-            f'--data "{options.data}": x has shape {data.x.shape}; the built-in networks take '
-            "images, [N,H,W] or [N,H,W,C], at least one"
-        )
-    return zoo.build(options.network, data.x.shape[1:], _classes(options, data.y), options.seed)
-
-
-def _classes(options: Training, y: Array) -> int:
-    if y.ndim == 2 and y.shape[1] > 1:
-        return int(y.shape[1])
-    if y.dtype.kind not in "iu" or not y.size or y.min() < 0:
-        raise DataError(
-            f'--data "{options.data}": y has dtype {y.dtype}; expected class numbers from 0, or '
-            "one-hot rows"
-        )
-    return int(np.max(y)) + 1
+def _entering(normalize: Normalize | None) -> str:
+    """What a pixel becomes, which whoever runs the network has to do as well."""
+    if normalize is None:
+        return "pixels enter as they are stored"
+    scale = f"pixel * {normalize.scale:g}"
+    if not any(normalize.mean) and set(normalize.std) == {1.0}:
+        return f"pixels enter as {scale}"
+    mean, std = (
+        ", ".join(f"{v:.4f}" for v in values) for values in (normalize.mean, normalize.std)
+    )
+    return f"pixels enter as ({scale} - mean) / std, mean {mean}, std {std}"

@@ -11,7 +11,7 @@ from ..ir import CONTRACTION, Array, Graph, Node
 from ..lints import Finding
 from ..ops.relu import Relu
 from ..training.labels import as_samples, require_trainable
-from ..training.loop import compile_silently, thread_count
+from ..training.step import compile_silently, thread_count
 from .distributions import Shape, shape_of
 
 if TYPE_CHECKING:

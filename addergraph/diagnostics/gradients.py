@@ -24,12 +24,12 @@ from ..errors import DataError, GraphError
 from ..ir import Array, Graph, Parameter, Value
 from ..lints import Finding
 from ..training.labels import as_samples, as_targets, require_trainable
-from ..training.loop import compile_silently
 from ..training.losses import takes_classes
+from ..training.step import compile_silently
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..training.loop import TrainStep
+    from ..training.step import TrainStep
 
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 VANISHED = 1e-6  # of the median root mean square of the other layers

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..attributes import Pair
+from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, Pair, choice
 from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import Array, Cost, Halo
@@ -44,9 +44,10 @@ class Adder2d(Windowed):
     There `input_nonnegative` says nothing and is refused, and a sum over more than 8,421,504 terms
     is a ShapeError: 255 times as much could leave i32.
 
-    Gradient (surrogate, eq. 5 and 6): dF = sum g (X - F), dX = sum_t g clip(F - X, -1, 1). Of u8
-    operands: none, GraphError. Raises ShapeError for wrong ranks or dtypes, channels that do not
-    match, or an empty output.
+    Gradient (surrogate, eq. 5 and 6): dF = sum g (X - F), dX = sum_t g clip(F - X, -1, 1); with
+    gradient=sign (section 3.2) dF = sum g sign(X - F), dX = sum_t g sign(F - X). Of u8 operands:
+    none, GraphError. Raises ShapeError for wrong ranks or dtypes, channels that do not match, an
+    empty output, or an unknown gradient.
     Source: Chen et al. 2020, eq. 2; zero padding as in the authors' release.
     """
 
@@ -54,9 +55,11 @@ class Adder2d(Windowed):
     surrogate: ClassVar[bool] = True
     results: ClassVar[Mapping[DType, DType]] = {f32: f32, u8: i32}
     input_nonnegative: bool = False
+    gradient: str = FULL_PRECISION
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)
+        choice("attributes", "gradient", self.gradient, GRADIENTS)
         y = self.output(*types)
         if y.dtype == i32:
             self._require_integers(types[1])
@@ -89,6 +92,7 @@ class Adder2d(Windowed):
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
+        from ._sign_gradient import SCALE, by_filter2d
         from .reduce import reduce_sum
 
         g, (x, f, *bias) = gs[0], xs
@@ -99,8 +103,12 @@ class Adder2d(Windowed):
                 "integers are for inference"
             )
         same = (self.stride, self.padding, self.dilation, self.groups)
-        dx = apply(Adder2dGradInput(*same), g, x, f)
-        df = apply(Adder2dGradFilter(*same), g, x, f)
+        if self.gradient == SIGN:
+            dx = apply(Adder2dGradInput(*same), g, SCALE * x, SCALE * f)
+            df = by_filter2d(self, g, x, f)
+        else:
+            dx = apply(Adder2dGradInput(*same), g, x, f)
+            df = apply(Adder2dGradFilter(*same), g, x, f)
         return (dx, df, *(reduce_sum(g, (0, 1, 2)) for _ in bias))
 
     def interval(

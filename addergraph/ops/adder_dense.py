@@ -8,12 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Cost, Op
 from ..trace import Tensor, apply
 from ..types import TensorType
-from ._contraction import plus_bias, require_bias, require_matrices
+from ._contraction import (
+    plus_bias,
+    require_bias,
+    require_matrices,
+)
 from ._window import require_operands
 
 
@@ -24,7 +29,8 @@ class AdderDense(Op):
     Operands: x f32[N,K], f f32[K,T], optional bias f32[T]; result f32[N,T]. `input_nonnegative`
     as for `adder2d`, of which this is the 1x1 case.
 
-    Gradient (surrogate): dF = sum_n g (X - F), dX = sum_t g clip(F - X, -1, 1).
+    Gradient (surrogate): dF = sum_n g (X - F), dX = sum_t g clip(F - X, -1, 1); with
+    gradient=sign, as for `adder2d`: dF = sum_n g sign(X - F), dX = sum_t g sign(F - X).
     Raises ShapeError for wrong ranks or dtypes, or sizes that do not match.
     Source: Chen et al. 2020 (arXiv:1912.13200), eq. 2, 5 and 6.
     """
@@ -33,9 +39,11 @@ class AdderDense(Op):
     kind: ClassVar[str] = CONTRACTION
     surrogate: ClassVar[bool] = True
     input_nonnegative: bool = False
+    gradient: str = FULL_PRECISION
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)
+        choice("attributes", "gradient", self.gradient, GRADIENTS)
         y = require_matrices(types[0], types[1])
         require_bias(int(y.shape[1]), types[2:])
         return (y,)
@@ -51,12 +59,17 @@ class AdderDense(Op):
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
+        from ._sign_gradient import SCALE, by_filter
         from .reduce import reduce_sum
 
         g, (x, f, *bias) = gs[0], xs
         assert g is not None
-        dx = apply(AdderDenseGradInput(), g, x, f)
-        df = apply(AdderDenseGradFilter(), g, x, f)
+        if self.gradient == SIGN:
+            dx = apply(AdderDenseGradInput(), g, SCALE * x, SCALE * f)
+            df = by_filter(g, x, f)
+        else:
+            dx = apply(AdderDenseGradInput(), g, x, f)
+            df = apply(AdderDenseGradFilter(), g, x, f)
         return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
 
     def interval(

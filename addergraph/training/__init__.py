@@ -1,7 +1,7 @@
-"""What `Model.fit` is made of: optimizers, schedules, losses, labels, the loop and its history."""
+"""What `Model.fit` is made of: optimizers, schedules, losses, labels, the loop, checkpoints."""
 
 from .history import History
-from .optimizers import SGD
-from .schedules import cosine
+from .optimizers import SGD, Adam
+from .schedules import Constant, Cosine, Polynomial, Step, cosine
 
-__all__ = ["SGD", "History", "cosine"]
+__all__ = ["SGD", "Adam", "Constant", "Cosine", "History", "Polynomial", "Step", "cosine"]

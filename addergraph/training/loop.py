@@ -1,227 +1,259 @@
-"""One training step as a callable, and the epochs that `Model.fit` makes of it."""
+"""The epochs that `Model.fit` makes of a training step."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from ..errors import DataError, GraphError, RangeWarning, nearest
-from ..interpreter import run_reference
-from ..ir import Array, Graph
-from ..state import State, initial_weights
-from .history import History
-from .labels import Targets, as_samples, as_targets, require_trainable
-from .losses import takes_classes
-from .optimizers import SGD
+from ..errors import DataError
+from ..ir import Array
+from .checkpoint import (
+    BEST,
+    Checkpoint,
+    Identity,
+    Position,
+    RunFolder,
+    digest_of_data,
+    digest_of_network,
+)
+from .history import History, score
+from .labels import Targets
+from .logs import Logs, log_row
+from .memory import require_memory, training_need
 from .progress import Progress
+from .settings import Fit, rate_at
+from .step import TrainStep
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..data import Loader
 
-ENGINES = ("native", "reference")
-Schedule = float | Callable[[int], float]
-
-
-def require_engine(engine: str) -> None:
-    """GraphError, with the nearest name, unless `engine` is "native" or "reference"."""
-    if engine not in ENGINES:
-        raise GraphError(
-            f'unknown engine "{engine}"{nearest(str(engine), ENGINES)}; known: {", ".join(ENGINES)}'
-        )
-
-
-def thread_count(threads: int | None) -> int:
-    """`threads`, or as many as this process may use processors; DataError below 1."""
-    if threads is not None:
-        return _at_least_one("threads", threads)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def compile_silently(graph: Graph, **options: Any) -> Any:
-    """`driver.compile` without range warnings: `fit` gave them, for the inference graph."""
-    from .. import driver
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RangeWarning)
-        return driver.compile(graph, **options)
-
-
-def _at_least_one(name: str, value: object) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise DataError(f"{name}={value!r} must be an integer of at least 1")
-    return int(value)
-
-
-class TrainStep:
-    """`loss, prediction = step(x, y, learning_rate)`: one update of the weights of a model.
-
-    Forward, loss, backward and the optimizer's update are one compiled program for each batch
-    size, made when that size is first seen; all of them work on one `State`, which also holds the
-    optimizer's. `model.weights` are views of it. With several steps of one model each keeps its
-    own optimizer state and goes on from the model's weights.
-    """
-
-    def __init__(
-        self, model: Model, batch: int, optimizer: SGD, engine: str, threads: int | None
-    ) -> None:
-        require_engine(engine)
-        _at_least_one("batch", batch)
-        self.model, self.optimizer, self.engine = model, optimizer, engine
-        self.threads = thread_count(threads)
-        graph = self.graph(batch)
-        self._state = State(graph.parameters)
-        self._state.load(initial_weights(graph) | model.weights)
-        self._weights = {name: self._state.views[name] for name in model.weights}
-        self._runs: dict[int, Callable[..., Any]] = {}
-        self._run_for(batch, graph)
-        model.attach(self._weights)
-
-    def __call__(self, x: object, y: object, learning_rate: float) -> tuple[float, Array]:
-        """The mean loss and the predictions, both before the update.
-
-        x and y as `Model.fit` takes them. Raises DataError for data or a learning rate that does
-        not fit.
-        """
-        samples = as_samples(x, self.model.input_shape)
-        require_trainable(samples)
-        classes = takes_classes(self.model.loss_name)
-        targets = as_targets(y, len(samples), self.model.output_shape, classes)
-        return self.run(samples, targets.rows(slice(None)), rate_at(learning_rate, 0))
-
-    def graph(self, batch: int) -> Graph:
-        """(x, targets, learning_rate) -> (loss, prediction), with updates, for `batch` samples."""
-        from .. import driver
-
-        forward = self.model.graph(training=True, batch=batch)
-        step: Graph = driver.train_step_graph(forward, self.model.loss_name, self.optimizer)
-        return step
-
-    def run(self, x: Array, targets: Array, learning_rate: float) -> tuple[float, Array]:
-        """As calling it, for data that is already checked and f32 targets."""
-        if self.model.weights is not self._weights:  # another step worked on the model since
-            for name, view in self._weights.items():
-                view[...] = self.model.weights[name]
-            self.model.attach(self._weights)
-        run = self._run_for(len(x), None)
-        rate = np.asarray(learning_rate, np.float32)
-        loss, prediction = run(np.ascontiguousarray(x, np.float32), targets, rate)
-        return float(loss), prediction
-
-    def _run_for(self, batch: int, graph: Graph | None) -> Callable[..., Any]:
-        if batch not in self._runs:
-            self._runs[batch] = self._build(graph or self.graph(batch))
-        return self._runs[batch]
-
-    def _build(self, graph: Graph) -> Callable[..., Any]:
-        if self.engine == "native":
-            return compile_silently(graph, state=self._state, threads=self.threads)  # type: ignore[no-any-return]
-
-        def interpret(*inputs: Array) -> Sequence[Array]:
-            outputs, updated = run_reference(graph, inputs, self._state.views)
-            for name, value in updated.items():
-                self._state.views[name][...] = value
-            return outputs
-
-        return interpret
-
-
-def rate_at(learning_rate: Schedule, epoch: int) -> float:
-    """The learning rate of an epoch; DataError unless it is a finite number of at least 0."""
-    rate = learning_rate(epoch) if callable(learning_rate) else learning_rate
-    if not (isinstance(rate, int | float | np.floating) and 0.0 <= rate < math.inf):
-        raise DataError(
-            f"the learning rate of epoch {epoch + 1} is {rate!r}; "
-            "expected a finite number of at least 0"
-        )
-    return float(rate)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The settings of one `Model.fit`."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: Schedule
-    shuffle: bool
-    seed: int
-    verbose: int
-
-    def __post_init__(self) -> None:
-        _at_least_one("epochs", self.epochs)
-        _at_least_one("batch_size", self.batch_size)
-        rate_at(self.learning_rate, 0)
+Validate = Callable[[], Mapping[str, float]]
 
 
 def run_epochs(
-    step: TrainStep,
-    x: Array,
-    targets: Targets,
-    settings: Fit,
-    validate: Callable[[], Mapping[str, float]] | None,
+    step: TrainStep, x: Array, targets: Targets, settings: Fit, validate: Validate | None
 ) -> History:
     """Trains; `validate` gives the `val_` numbers at the end of an epoch.
 
+    The model ends with the weights of the best epoch where `keep_best` asks for it, otherwise with
+    the running averages where the optimizer keeps them, otherwise with the last ones.
+
     Raises DataError when a loss or a weight is no longer finite; the weights are then those of
-    the end of the last good epoch.
+    the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
+    before the first step where the run needs more memory than there is.
     """
-    history, rng = History(), np.random.default_rng(settings.seed)
-    steps = -(-len(x) // settings.batch_size)
-    with Progress(settings.epochs, steps, settings.verbose) as progress:
-        for epoch in range(settings.epochs):
-            start = time.perf_counter()
-            order = rng.permutation(len(x)) if settings.shuffle else np.arange(len(x))
-            record = _run_epoch(step, x, targets, settings, epoch, order, progress)
-            record |= validate() if validate else {}
-            record["seconds"] = time.perf_counter() - start
-            history.append(record)
-            progress.epoch(epoch, record)
-    return history
+    from ..data import Loader
 
-
-def _run_epoch(
-    step: TrainStep,
-    x: Array,
-    targets: Targets,
-    settings: Fit,
-    epoch: int,
-    order: Array,
-    progress: Progress,
-) -> dict[str, float]:
-    rate = rate_at(settings.learning_rate, epoch)
-    before = {name: array.copy() for name, array in step.model.weights.items()}
-    total, correct = 0.0, 0
-    for start in range(0, len(order), settings.batch_size):
-        rows = order[start : start + settings.batch_size]
-        loss, prediction = step.run(x[rows], targets.rows(rows), rate)
-        if not math.isfinite(loss):
-            where = f"step {start // settings.batch_size + 1}: the loss is {loss}"
-            _give_up(step.model, before, epoch, where, rate)
-        total += loss * len(rows)
-        correct += targets.correct(rows, prediction) or 0
-        progress.step(epoch, loss)
-    for name, array in step.model.weights.items():
-        if not np.isfinite(array).all():
-            _give_up(step.model, before, epoch, f"{name} holds NaN or Inf after its end", rate)
-    accuracy = {} if targets.labels is None else {"accuracy": correct / len(order)}
-    return {"loss": total / len(order)} | accuracy
-
-
-def _give_up(
-    model: Model, before: Mapping[str, Array], epoch: int, where: str, rate: float
-) -> None:
-    model.weights = before
-    kept = f"those of the end of epoch {epoch}" if epoch else "those before training"
-    raise DataError(
-        f"training diverged in epoch {epoch + 1}, {where}; the weights are {kept}. "
-        f"Lower the learning rate (it was {rate:g}), or scale the data to about 0..1"
+    loader = Loader(
+        x,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        shuffle=settings.shuffle,
+        augment=settings.augment,
+        normalize=settings.normalize,
     )
+    _check_steps(step, {len(x) % settings.batch_size, min(settings.batch_size, len(x))}, settings)
+    with ExitStack() as stack:
+        folder = None
+        if settings.checkpoint is not None:
+            identity = _identity(step, x, targets, settings)
+            opened = RunFolder(settings.checkpoint, identity, resume=settings.resume)
+            folder = stack.enter_context(opened)
+        return _Run(step, loader, targets, settings, validate, folder).all_epochs()
+
+
+def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
+    """Refuses what cannot be trained, or not within the memory that there is; shows the need.
+
+    What the reference takes is NumPy's affair.
+    """
+    batches = sorted(sizes - {0})
+    graphs = [step.graph(batch) for batch in batches]
+    if step.engine != "native":
+        return
+    need = training_need(graphs, [step.arena_bytes(batch) for batch in batches])
+    if settings.verbose:
+        print(f"memory {need}", flush=True)
+    require_memory(need)
+
+
+def _identity(step: TrainStep, x: Array, targets: Targets, settings: Fit) -> Identity:
+    return Identity(
+        digest_of_network(step.model.graph(training=False)),
+        digest_of_data(targets.labels, targets.values, x),
+        {**settings.description(), "loss": step.model.loss_name, "engine": step.engine},
+    )
+
+
+class _Run:
+    """One `Model.fit` between its beginning, or its checkpoint, and its end."""
+
+    def __init__(
+        self,
+        step: TrainStep,
+        loader: Loader,
+        targets: Targets,
+        settings: Fit,
+        validate: Validate | None,
+        folder: RunFolder | None,
+    ) -> None:
+        self.step, self.loader, self.targets = step, loader, targets
+        self.settings, self.validate, self.folder = settings, validate, folder
+        self.best: dict[str, Array] | None = None
+        self.at = Position()
+        if folder is not None and (found := folder.load()) is not None:
+            self._go_on_from(found)
+        self.history = History(self.at.history)
+        self.good, self.good_is = step.state.blob.copy(), self._where()
+        self.before = np.empty_like(step.state.blob)  # the last step
+        self.logs: Logs | None = None
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        self.step.state.load(checkpoint.state)
+        self.at = checkpoint.position
+        self.best = None if checkpoint.best is None else dict(checkpoint.best)
+
+    def all_epochs(self) -> History:
+        settings, at = self.settings, self.at
+        if self.folder is not None:
+            self.logs = Logs(self.folder.path, [self._row(e) for e in range(at.epoch)])
+        with Progress(
+            settings.epochs, len(self.loader), len(self.targets), settings.verbose
+        ) as progress:
+            progress.start(at.epoch * len(self.loader) + at.step)
+            while at.epoch < settings.epochs and not self._is_stale():
+                self._epoch(progress)
+        self._finish()
+        return self.history
+
+    def _epoch(self, progress: Progress) -> None:
+        at, number = self.at, self.at.epoch
+        start = time.perf_counter() - at.seconds
+        with closing(self.loader.epoch(number, at.step)) as batches:
+            for x, index in batches:
+                at.loss, at.correct = self._one_step(x, index)
+                at.step += 1
+                progress.step(number, at.loss / self._samples_seen())
+                if self._is_due():
+                    at.seconds = time.perf_counter() - start
+                    self._save()
+        self._require_finite_weights(at.step)
+        record = self._record()
+        record["seconds"] = time.perf_counter() - start
+        self.history.append(record)
+        self._keep_best(record)
+        at.epoch, at.step, at.loss, at.correct, at.seconds = number + 1, 0, 0.0, 0, 0.0
+        self.good, self.good_is = self.step.state.blob.copy(), self._where()
+        if self.folder is not None:
+            self._save()
+        if self.logs is not None:
+            self.logs.append(self._row(number))
+        progress.epoch(number, record)
+
+    def _one_step(self, x: Array, index: Array) -> tuple[float, int]:
+        """The epoch's loss and hits, this batch included."""
+        at = self.at
+        rate = rate_at(self.settings.learning_rate, at.epoch, at.step / len(self.loader))
+        np.copyto(self.before, self.step.state.blob)
+        loss, prediction = self.step.run(x, self.targets.rows(index), rate)
+        if not math.isfinite(loss):
+            self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(x)}", rate)
+        hits = self.targets.correct(index, prediction) or 0
+        return at.loss + loss * len(index), at.correct + hits
+
+    def _record(self) -> dict[str, float]:
+        """The numbers of the epoch that has just ended, seconds aside."""
+        samples = len(self.targets)
+        record = {"loss": self.at.loss / samples}
+        if self.targets.labels is not None:
+            record["accuracy"] = self.at.correct / samples
+        if self.validate is not None:
+            with self.step.evaluating():
+                record |= self.validate()
+        return record
+
+    def _samples_seen(self) -> int:
+        return min(self.at.step * self.settings.batch_size, len(self.targets))
+
+    def _row(self, epoch: int) -> dict[str, float]:
+        rate = rate_at(self.settings.learning_rate, epoch)
+        return log_row(self.history, epoch, rate, len(self.targets))
+
+    # --- checkpoints, the best weights, the end ---------------------------------------------------
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is due after this step; the end of an epoch has its own."""
+        every, step = self.settings.checkpoint_steps, self.at.step
+        due = every > 0 and (self.at.epoch * len(self.loader) + step) % every == 0
+        return due and step < len(self.loader)
+
+    def _save(self) -> None:
+        assert self.folder is not None
+        self._require_finite_weights(self.at.step)
+        self.folder.save(Checkpoint(self.step.state.views, self.best, self.at))
+
+    def _keep_best(self, record: Mapping[str, float]) -> None:
+        at, found = self.at, score(record)
+        if at.best_epoch and found <= at.best_score:
+            return
+        at.best_epoch, at.best_score = at.epoch + 1, found
+        if not self.settings.keep_best:
+            return
+        self.best = {name: array.copy() for name, array in self.step.evaluated.items()}
+        if self.folder is not None:
+            with self.step.evaluating():
+                self.step.model.save(self.folder.path / BEST)
+
+    def _is_stale(self) -> bool:
+        """Whether the best epoch is `patience` epochs ago."""
+        patience = self.settings.patience
+        return 0 < patience <= self.at.epoch - self.at.best_epoch and not self.at.step
+
+    def _finish(self) -> None:
+        final = self.step.evaluated if self.best is None else self.best
+        for name, view in self.step.model.weights.items():
+            view[...] = final[name]
+
+    # --- divergence -------------------------------------------------------------------------------
+
+    def _where(self) -> str:
+        """How messages speak of the weights as they are now."""
+        at = self.at
+        if at.step:
+            return f"those of the checkpoint in epoch {at.epoch + 1}, step {at.step}"
+        return f"those of the end of epoch {at.epoch}" if at.epoch else "those before training"
+
+    def _culprit(self, x: Array) -> str:
+        """What was not finite first in the last step."""
+        after = self.step.state.blob.copy()
+        self.step.state.blob[...] = self.before
+        try:
+            for name, array in self.step.model.weights.items():
+                if not np.isfinite(array).all():
+                    return f'parameter "{name}" had become NaN or Inf in the step before'
+            for label, array in self.step.probe(x):
+                if not np.isfinite(array).all():
+                    return f"{label} is the first whose result is NaN or Inf"
+        finally:
+            self.step.state.blob[...] = after
+        return "every layer's result is finite, the loss itself overflows"
+
+    def _require_finite_weights(self, steps: int) -> None:
+        for name, array in self.step.state.views.items():
+            if not np.isfinite(array).all():
+                rate = rate_at(self.settings.learning_rate, self.at.epoch)
+                self._diverged(steps, f'parameter "{name}" holds NaN or Inf after it', rate)
+
+    def _diverged(self, number: int, what: str, rate: float) -> NoReturn:
+        self.step.state.blob[...] = self.good
+        kept = "" if self.folder is None else f'; "{self.folder.file}" is kept'
+        raise DataError(
+            f"training diverged in epoch {self.at.epoch + 1}, step {number}: {what}; the weights "
+            f"are {self.good_is}{kept}. Lower the learning rate (it was {rate:g}), or scale the "
+            "data to about 0..1"
+        )

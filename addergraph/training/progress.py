@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 
 class Progress:
-    """Shows `epochs` epochs of `steps` steps; a context manager. `verbose=0` shows nothing."""
+    """Shows `epochs` epochs of `steps` steps over `samples` samples; a context manager.
 
-    def __init__(self, epochs: int, steps: int, verbose: int) -> None:
-        self.epochs, self.steps, self.verbose = epochs, steps, verbose
+    Both forms tell images a second and the time that is left. `verbose=0` shows nothing.
+    """
+
+    def __init__(self, epochs: int, steps: int, samples: int, verbose: int) -> None:
+        self.epochs, self.steps, self.samples, self.verbose = epochs, steps, samples, verbose
         self._bar: Any = None
         self._task: Any = None
+        self._began, self._first, self._done = time.perf_counter(), 0, 0
 
     def __enter__(self) -> Self:
         if self.verbose and sys.stdout.isatty():
@@ -30,11 +35,19 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def start(self, done: int) -> None:
+        """`done` steps of the run were made before, by another process."""
+        self._began, self._first, self._done = time.perf_counter(), done, done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
     def step(self, epoch: int, loss: float) -> None:
-        """One more step of `epoch` (counted from 0) is done."""
+        """One more step of `epoch` (counted from 0) is done; `loss` is the epoch's mean so far."""
+        self._done += 1
         if self._bar is not None:
             label = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}"
-            self._bar.update(self._task, advance=1, description=label)
+            speed = f"{self._images_per_second():,.0f} images/s"
+            self._bar.update(self._task, completed=self._done, description=label, speed=speed)
 
     def epoch(self, epoch: int, record: Mapping[str, float]) -> None:
         """`epoch` is done, with these results."""
@@ -42,11 +55,28 @@ class Progress:
             return
         numbers = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k != "seconds")
         width = len(str(self.epochs))
-        line = f"epoch {epoch + 1:{width}}/{self.epochs}  {numbers}  ({record['seconds']:.2f} s)"
+        line = (
+            f"epoch {epoch + 1:{width}}/{self.epochs}  {numbers}  ({record['seconds']:.2f} s, "
+            f"{self._images_per_second():,.0f} images/s, {self._left()} left)"
+        )
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
         else:
             print(line, flush=True)
+
+    def _images_per_second(self) -> float:
+        """The mean since this process began, validation included."""
+        elapsed = time.perf_counter() - self._began
+        return (self._done - self._first) / self.steps * self.samples / max(elapsed, 1e-9)
+
+    def _left(self) -> str:
+        """The time that the remaining steps take at the mean speed so far, as 1:02:03."""
+        elapsed = time.perf_counter() - self._began
+        remaining = self.epochs * self.steps - self._done
+        seconds = round(elapsed * remaining / max(self._done - self._first, 1))
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
     def _start_bar(self) -> None:
         from rich import progress
@@ -55,8 +85,10 @@ class Progress:
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[speed]}"),
             progress.TimeRemainingColumn(),
             transient=True,
         )
-        self._task = self._bar.add_task("compiling", total=self.epochs * self.steps)
+        total = self.epochs * self.steps
+        self._task = self._bar.add_task("compiling", total=total, speed="")
         self._bar.start()

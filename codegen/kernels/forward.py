@@ -17,22 +17,24 @@ from addergraph.ops.conv2d import Conv2d
 from addergraph.ops.dense import Dense, Matmul
 from addergraph.types import u8
 
-from ..schedule import contraction_tiles
+from ..schedule import ceil_div, contraction_tiles
 from ..target import Target
 from . import ALL_KEPT, Call, Kernel, kernel
-from ._geometry import MINIMUM, Geometry
-from ._sparse_batch_tile import batch_tile
-from ._sparse_tile import sparse_tile
+from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
+from ._sparse_batch_tile import BatchTile, batch_tile
+from ._sparse_tile import SparseTile, sparse_tile
 from .adder_u8 import AdderU8Kernel
 from .contraction import ContractionKernel
 from .sparse_adder import SparseAdderKernel
 from .sparse_adder_batch import SparseBatchKernel
 
 DENSE_RATE = 1.9  # vector terms a cycle
-SUM_COST = 15.0  # cycles for the channel sums of a vector of inputs
+SUM_COST = 4.0  # cycles for the channel sums of a vector of inputs
 SPARSE_RATE = 1.6  # vector terms a cycle, apart from what each step of a list costs
-STEP_COST = 2.2  # one step, in vector terms
-MOVE_COST = 14.0  # cycles for a vector of inputs or outputs that changes its layout, sums included
+STEP_COST = 2.2  # one step of one list, in vector terms
+LIST_COST = 40.0  # cycles to begin and to end the lists of a group of filters
+# Cycles for a vector of inputs or outputs that changes its layout, sums included.
+PIXEL_MOVE, SAMPLE_MOVE = 9.0, 4.0
 
 
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
@@ -99,27 +101,32 @@ def _dense_cycles(g: Geometry, target: Target) -> float:
     return terms / DENSE_RATE + SUM_COST * _input_vectors(g, target)
 
 
-def _list_cycles(g: Geometry, target: Target, kept: float, vectors: int) -> float:
-    """Walking all lists, with tiles of `vectors` vectors."""
-    rate = SPARSE_RATE * vectors / (vectors + STEP_COST)
-    return kept * _vector_terms(g, target) / rate
+def _list_cycles(g: Geometry, kept: float, tile: SparseTile | BatchTile, tiles: int) -> float:
+    """Walking all lists for `tiles` tiles."""
+    vectors = tile.vectors if isinstance(tile, SparseTile) else tile.columns
+    steps = kept * math.prod(g.kernel) * min(g.inputs, CHANNEL_BLOCK)
+    lists = steps * tile.filters * (vectors + STEP_COST) / SPARSE_RATE + LIST_COST
+    groups = ceil_div(g.inputs, CHANNEL_BLOCK) * ceil_div(g.outputs, tile.filters)
+    return g.groups * groups * tiles * lists
 
 
 def _pixel_cycles(g: Geometry, target: Target, kept: float) -> float:
     tile = sparse_tile(target, g)
     if tile is None:
         return math.inf
-    waste = tile.pitch * tile.rows * -(-g.height // tile.rows) / (g.width * g.height)
     moved = _input_vectors(g, target) + _output_vectors(g, target)
-    return waste * _list_cycles(g, target, kept, tile.vectors) + MOVE_COST * moved
+    tiles = g.samples * ceil_div(g.height, tile.rows)
+    return _list_cycles(g, kept, tile, tiles) + PIXEL_MOVE * moved
 
 
 def _sample_cycles(g: Geometry, target: Target, kept: float) -> float:
     tile = batch_tile(target, g)
     if tile is None:
         return math.inf
-    waste = -(-g.samples // target.lanes) * target.lanes / g.samples
+    samples = ceil_div(g.samples, target.lanes)
+    waste = samples * target.lanes / g.samples
     # Rows that two strips read are transposed twice.
     again = max(1.0, tile.rows_read / (tile.strip_rows * g.stride[0]))
-    moved = again * _input_vectors(g, target) + _output_vectors(g, target)
-    return waste * (_list_cycles(g, target, kept, tile.columns) + MOVE_COST * moved)
+    moved = waste * (again * _input_vectors(g, target) + _output_vectors(g, target))
+    tiles = samples * g.height * ceil_div(g.width, tile.columns)
+    return _list_cycles(g, kept, tile, tiles) + SAMPLE_MOVE * moved

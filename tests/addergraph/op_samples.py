@@ -124,6 +124,8 @@ SAMPLES: dict[str, list[Sample]] = {
         (Adder2d(*SHAPED), (IMAGE, FILTER, f(3))),
         (Adder2d(groups=2), (GROUPED_IMAGE, GROUPED_FILTER)),
         (Adder2d(input_nonnegative=True), (f("N", 1, 2, 1), f(1, 2, 1, 1))),
+        (Adder2d(*SHAPED, gradient="sign"), (IMAGE, FILTER, f(3))),
+        (Adder2d(groups=2, gradient="sign"), (GROUPED_IMAGE, GROUPED_FILTER)),
         (Adder2d(*SHAPED), (u("N", 4, 5, 9), u(2, 3, 9, 3))),
         (Adder2d(groups=2), (u("N", 3, 3, 4), u(2, 2, 2, 2), i(2))),
     ),
@@ -138,6 +140,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "adder_dense": samples(
         (AdderDense(), (f("N", 4), f(4, 2))),
         (AdderDense(input_nonnegative=True), (f("N", 1), f(1, 3), f(3))),
+        (AdderDense(gradient="sign"), (f("N", 4), f(4, 2))),
     ),
     "adder_dense_grad_filter": samples((AdderDenseGradFilter(), (f("N", 2), f("N", 4), f(4, 2)))),
     "adder_dense_grad_input": samples((AdderDenseGradInput(), (f("N", 2), f("N", 4), f(4, 2)))),

@@ -21,8 +21,8 @@ from addergraph.trace import Tensor
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
-    "train", "summary", "check", "diagnose", "plot", "import", "inspect", "compile", "run",
-    "verify", "bench",
+    "train", "recipe", "summary", "check", "diagnose", "plot", "import", "inspect", "compile",
+    "run", "verify", "bench",
 )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_examples_of_the_help_parse(shell: Shell) -> None:
     for command in COMMANDS:
         out = shell.ok(command, "--help")
         for line in out[out.index("Example") :].splitlines()[1:]:
-            words = line.split("|")[0].split()[2:]
+            words = line.split("|")[0].split(">")[0].split()[2:]
             declared = cli.commands.commands[command]
             declared.make_context(command, words)
 
@@ -165,6 +165,31 @@ def test_train_on_images_of_ones_own_and_go_on(shell: Shell) -> None:
     assert "validation: loss" in out
 
 
+def test_train_stops_and_resumes(shell: Shell) -> None:
+    """The same recipe from a file, in one piece and in two; their models have the same bytes."""
+    Path("my.toml").write_text(shell.ok("recipe", "quick").replace("epochs = 5", "epochs = 2"))
+    given = ("--model", "small-conv", "--recipe", "my.toml", "--batch", 479, "--threads", 1)
+    shell.ok("train", *given, "-o", "whole.safetensors")
+    run = (*given, "--checkpoint", "run", "--checkpoint-steps", 1, "--resume")
+    shell.ok("train", *run, "-o", "one.safetensors")
+    again = shell.ok("train", *run, "-o", "two.safetensors")  # it was finished
+    assert "epoch" not in again.replace("epochs", "") and "validation: loss" in again
+    whole, *others = (Path(f"{name}.safetensors").read_bytes() for name in ("whole", "one", "two"))
+    assert others == [whole, whole]
+    assert len(Path("run/log.csv").read_text().splitlines()) == 3
+    said = shell.error("train", *given, "--checkpoint", "run")
+    assert "is there already: resume that run" in said
+    assert "made with learning_rate=" in shell.error("train", *run, "--learning-rate", 0.2)
+    assert "is of another network: small_conv" in shell.error("train", *run, "--model", "all-adder")
+
+
+def test_recipes_are_listed_and_printed(shell: Shell) -> None:
+    listed = shell.ok("recipe")
+    assert [line.split()[0] for line in listed.splitlines()] == ["cvpr2020", "digits", "quick"]
+    assert shell.ok("recipe", "digits").startswith("# digits: the embedded digits")
+    assert 'unknown recipe "digit" (did you mean "digits"?)' in shell.error("recipe", "digit")
+
+
 def test_train_warns_of_the_decks_dead_layer_in_one_line(shell: Shell) -> None:
     np.savez("mine.npz", x=np.eye(8)[None, ..., None].repeat(4, 0), y=np.arange(4))
     done = shell("train", "--data", "mine.npz", "--model", "deck", "--epochs", 1)
@@ -179,12 +204,17 @@ def test_train_warns_of_the_decks_dead_layer_in_one_line(shell: Shell) -> None:
         (("--output", "m.pt"), '--output "m.pt": the name of a model file ends in .safetensors'),
         (("--output", "no/m.safetensors"), 'cannot write "no/m.safetensors": there is no folder'),
         (("--model", "smal-adder"), 'unknown network "smal-adder" (did you mean "small-adder"?)'),
-        (("--data", "mnist"), '--data "mnist": expected digits, or an .npz file'),
+        (("--data", "mnist"), 'data "mnist": expected digits, mnist:PATH'),
         (("--data", "no.npz"), 'cannot read "no.npz": No such file'),
         (("--data", "x.npz"), '"x.npz" has no array "y": it holds x'),
-        (("--data", "flat.npz"), '--data "flat.npz": x has shape (4, 3); the built-in networks'),
-        (("--data", "real.npz"), '--data "real.npz": y has dtype float64; expected class numbers'),
-        (("--learning-rate", "-1"), "cosine(-1.0, 30): expected base >= 0"),
+        (("--data", "flat.npz"), '"flat.npz": x is float64 (4, 3); expected numbers [N,H,W]'),
+        (("--data", "real.npz"), '"real.npz": y'),
+        (("--learning-rate", "-1"), "Cosine: base=-1.0 must be a number above 0"),
+        (("--learning-rate", "0"), "Cosine: base=0.0 must be a number above 0"),
+        (("--learning-rate", "nan"), "Cosine: base=nan must be a number above 0"),
+        (("--recipe", "cvpr2021"), 'unknown recipe "cvpr2021" (did you mean "cvpr2020"?)'),
+        (("--recipe", "my.toml"), 'cannot read "my.toml"'),
+        (("--resume",), "resume and checkpoint_steps need checkpoint="),
     ],
 )
 def test_train_refuses_before_it_works(

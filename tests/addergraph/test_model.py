@@ -111,7 +111,7 @@ def test_without_shuffling_the_seed_does_not_matter() -> None:
 
 def test_the_loss_is_the_mean_over_samples_not_over_batches() -> None:
     model = small_model(input_shape=(8, 8, 1))
-    history = fit(model, X[:5], Y[:5], batch_size=3, learning_rate=0.0, shuffle=False).history
+    history = fit(model, X[:5], Y[:5], batch_size=3, learning_rate=1e-30, shuffle=False).history
     fresh = small_model(input_shape=(8, 8, 1))
     step = fresh.train_step(3, engine="reference")
     losses = [step(X[:3], Y[:3], 0.0)[0], step(X[3:5], Y[3:5], 0.0)[0]]
@@ -396,6 +396,11 @@ def test_channels_first_images_get_a_hint() -> None:
         ({"learning_rate": -1.0}, "learning rate of epoch 1 is -1.0"),
         ({"learning_rate": "fast"}, "learning rate of epoch 1 is 'fast'"),
         ({"learning_rate": lambda e: float("inf")}, "is inf"),
+        ({"learning_rate": float("nan")}, "learning rate of epoch 1 is nan"),
+        ({"learning_rate": 0.0}, "is 0 in all 1 epochs: nothing would be learned"),
+        ({"learning_rate": lambda e: 0.1 - e, "epochs": 3}, "learning rate of epoch 2 is -0.9"),
+        ({"patience": -1}, "patience=-1"),
+        ({"resume": True}, "need checkpoint="),
         ({"threads": 0}, "threads=0"),
     ],
 )
@@ -415,7 +420,7 @@ def test_schedules() -> None:
     rate = cosine(0.2, 4)
     assert rate(0) == 0.2 and rate(2) == pytest.approx(0.1)
     assert [rate(e) for e in range(4)] == sorted((rate(e) for e in range(4)), reverse=True)
-    with pytest.raises(DataError, match="epochs >= 1"):
+    with pytest.raises(DataError, match="epochs=0 must be a number of at least 1"):
         cosine(0.1, 0)
 
 

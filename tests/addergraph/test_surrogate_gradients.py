@@ -2,7 +2,8 @@
 
 They are not the derivatives of the L1 distance. They are the derivatives of two potentials,
 -1/2 (x - f)^2 for the filter (eq. 5) and -Huber(x - f) for the input (eq. 6 with HardTanh), which
-plain loops in float64 differentiate here by finite differences, beside the closed forms.
+plain loops in float64 differentiate here by finite differences, beside the closed forms. With
+gradient=sign the potential of both is -|x - f| itself.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import pytest
 from addergraph.interpreter import interpret
 from addergraph.ir import Array, Builder, registry
 from addergraph.ops.adder2d import Adder2d
+from addergraph.ops.adder_dense import AdderDense
 from addergraph.trace import Tensor, apply_all
-from addergraph.types import f32
+from addergraph.types import TensorType, f32
 from tests.addergraph.op_samples import SAMPLES, Sample, identify
 from tests.addergraph.ops import naive
 
@@ -61,6 +63,15 @@ def as_image(sample: Sample, g: Array, x: Array, f: Array) -> tuple[Any, Array, 
     return Adder2d(), g[:, None, None], x[:, None, None], f[None, None]
 
 
+def is_sign(sample: Sample) -> bool:
+    assert isinstance(sample.op, Adder2d | AdderDense)
+    return sample.op.gradient == "sign"
+
+
+def distance(x: float, f: float) -> float:
+    return -abs(x - f)
+
+
 def half_square(x: float, f: float) -> float:
     return -0.5 * (x - f) ** 2
 
@@ -85,9 +96,10 @@ def slope(potential: Callable[[Array], float], at: Array) -> Array:
 def test_closed_forms(sample: Sample) -> None:
     (x, f, *bias), g = operands_and_upstream(sample)
     op, g4, x4, f4 = as_image(sample, g, x, f)
-    dx, df = naive.gradients(
-        op, g4, x4, f4, by_x=lambda a, b: min(1.0, max(-1.0, b - a)), by_f=lambda a, b: a - b
-    )
+    by_x, by_f = lambda a, b: min(1.0, max(-1.0, b - a)), lambda a, b: a - b
+    if is_sign(sample):
+        by_x, by_f = lambda a, b: np.sign(b - a), lambda a, b: np.sign(a - b)
+    dx, df = naive.gradients(op, g4, x4, f4, by_x=by_x, by_f=by_f)
     found = built_gradients(sample)
     np.testing.assert_allclose(found[0], dx.reshape(x.shape), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found[1], df.reshape(f.shape), rtol=1e-6, atol=1e-6)
@@ -99,8 +111,24 @@ def test_closed_forms(sample: Sample) -> None:
 def test_finite_differences_of_the_potentials(sample: Sample) -> None:
     (x, f, *_), g = operands_and_upstream(sample)
     op, g4, x4, f4 = as_image(sample, g, *(a.astype("f8") for a in (x, f)))
-    by_x = slope(lambda v: float(np.vdot(g4, naive.contraction(op, v, f4, huber))), x4)
-    by_f = slope(lambda v: float(np.vdot(g4, naive.contraction(op, x4, v, half_square))), f4)
+    of_x, of_f = (distance, distance) if is_sign(sample) else (huber, half_square)
+    by_x = slope(lambda v: float(np.vdot(g4, naive.contraction(op, v, f4, of_x))), x4)
+    by_f = slope(lambda v: float(np.vdot(g4, naive.contraction(op, x4, v, of_f))), f4)
     found = built_gradients(sample)
     np.testing.assert_allclose(found[0], by_x.reshape(x.shape), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found[1], by_f.reshape(f.shape), rtol=1e-4, atol=1e-4)
+
+
+def test_equal_numbers_have_the_sign_zero_and_distances_of_any_size_their_own() -> None:
+    x = np.array([[0.5], [1e-9], [-3e18], [0.5]], np.float32)
+    f = np.array([[0.5, 0.0, 1.0, 2.0]], np.float32)
+    types = tuple(TensorType(f32, a.shape) for a in (x, f))
+    builder = Builder("gradients")
+    xs = [Tensor(builder, builder.input(n, t)) for n, t in zip("xf", types, strict=True)]
+    (y,) = apply_all(AdderDense(gradient="sign"), *xs)
+    g = Tensor(builder, builder.input("g", y.type))
+    made = [d.value for d in AdderDense(gradient="sign").grad(xs, (y,), (g,)) if d is not None]
+    dx, df = interpret(builder.finish(made), x, f, np.ones((4, 4)))
+    signs = np.sign(f.astype("f8") - x)
+    np.testing.assert_array_equal(dx, signs.sum(1, keepdims=True))
+    np.testing.assert_array_equal(df, -signs.sum(0, keepdims=True))

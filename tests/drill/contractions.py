@@ -145,8 +145,18 @@ FORWARD_MUTANTS = (
     ),
     Mutant(
         "channel sums leave out a last block of one channel", SUMS,
-        "if g.inputs % SUM_LANES:", "if g.inputs % SUM_LANES > 1:",
+        "if rest else total", "if rest > 1 else total",
         layers("tails-minimum"),
+    ),
+    Mutant(
+        "channel sums of several pixels are swapped", SUMS,
+        "[0, 4, 1, 5, 2, 6, 3, 7]", "[0, 1, 4, 5, 2, 6, 3, 7]",
+        layers("wide_rows-minimum"),
+    ),
+    Mutant(
+        "a vector of window sums of stride 2 takes the wrong neighbours", SUMS,
+        "range(lanes + 1, 2 * lanes, 2)", "range(lanes, 2 * lanes, 2)",
+        layers("wide_strided-minimum"),
     ),
     Mutant(
         "the trees of the channel sums differ between kernels", SUMS,

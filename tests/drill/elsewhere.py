@@ -287,17 +287,40 @@ PASS_MUTANTS = (
         tests_of("passes/test_autodiff.py"),
     ),
     Mutant(
-        "weight decay comes after momentum", "passes/train_step.py",
-        "        g = add(sgd.momentum * draft.tensor(draft.parameter(velocity)), g, "
-        'name="velocity.new")\n        draft.update(velocity, g.value)\n',
-        "        g = sub(g, sgd.weight_decay * weights)\n"
-        "        g = add(sgd.momentum * draft.tensor(draft.parameter(velocity)), g, "
-        'name="velocity.new")\n        draft.update(velocity, g.value)\n'
-        "        g = add(g, sgd.weight_decay * weights)\n",
+        "weight decay comes after momentum", "passes/optimizers.py",
+        "self.draft.update(velocity, new.value)",
+        "self.draft.update(velocity, sub(new, sgd.weight_decay * weights).value)",
         tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
     ),
     Mutant(
-        "eta is scaled by the number of elements, not its root", "passes/train_step.py",
+        "clipping counts parameters with an adaptive rate", "passes/optimizers.py",
+        "_square_sum(g) for p, g in gradients.items() if p.eta is None]",
+        "_square_sum(g) for p, g in gradients.items()]",
+        tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
+    ),
+    Mutant(
+        "nesterov looks along the gradient twice", "passes/optimizers.py",
+        "add(g, sgd.momentum * new, name=\"ahead\")", "add(new, sgd.momentum * g, name=\"ahead\")",
+        tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
+    ),
+    Mutant(
+        "adam divides by the uncorrected second moment", "passes/optimizers.py",
+        "div(second, self.corrections[1])", "second",
+        tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
+    ),
+    Mutant(
+        "a resumed epoch begins at its first batch", "addergraph/training/loop.py",
+        "self.loader.epoch(number, at.step)", "self.loader.epoch(number)",
+        tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
+    ),
+    Mutant(
+        "a checkpoint forgets the epoch's loss so far", "addergraph/training/loop.py",
+        "self.at = checkpoint.position",
+        "self.at = checkpoint.position\n        self.at.loss = 0.0",
+        tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
+    ),
+    Mutant(
+        "eta is scaled by the number of elements, not its root", "passes/optimizers.py",
         "math.sqrt(p.type.elements)", "p.type.elements",
         tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
     ),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from addergraph import driver, layers
 from addergraph.check import check
 from addergraph.errors import DataError, GraphError, ShapeError
 from addergraph.interpreter import run_reference
 from addergraph.ir import Array
 from addergraph.passes.train_step import train_step
+from addergraph.state import State
 from addergraph.text import parse
+from addergraph.trace import Tensor, trace
 from addergraph.training.optimizers import SGD
+from addergraph.types import TensorType, f32
 
 PLAIN = SGD(momentum=0.0, weight_decay=0.0)
 DENSE = """graph net(%x: f32[2,3]) params(%w: f32[3,4] init=normal(0,1)) {
@@ -149,6 +155,79 @@ def test_mean_squared_error_keeps_the_softmax() -> None:
     assert losses.inputs[0].name == "y"
 
 
+def test_label_smoothing_against_its_equation() -> None:
+    rng = np.random.default_rng(2)
+    x, w = rng.normal(size=(2, 3)), rng.normal(size=(3, 4))
+    step = train_step(parse(SOFTMAX), "cat_cross_entropy", PLAIN, label_smoothing=0.2)
+    check(step)
+    inputs = (x, np.eye(4)[[1, 2]], 1.0)
+    (loss, _), updates = run_reference(step, inputs, {"w": w.astype("f4")})
+
+    targets = 0.8 * np.eye(4)[[1, 2]] + 0.05
+    probabilities = np.exp(x @ w) / np.exp(x @ w).sum(1, keepdims=True)
+    assert loss == pytest.approx(-(targets * np.log(probabilities)).sum() / 2, rel=1e-5)
+    expected = x.T @ (probabilities - targets) / 2
+    np.testing.assert_allclose(w - updates["w"], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_sign_gradients_of_every_adder_layer(native: bool) -> None:
+    text = """graph net(%x: f32[2,3,3,2]) params(
+        %f: f32[2,2,2,3] init=zeros, %h: f32[12,2] init=zeros) {
+        %a = adder2d(%x, %f) : f32[2,2,2,3]
+        %b = flatten(%a) : f32[2,12]
+        %y = adder_dense(%b, %h) : f32[2,2]
+        return %y }"""
+    step = train_step(parse(text), "mean_squared_error", PLAIN, gradient="sign")
+    check(step)
+    assert "adder2d(%x, %f) gradient=sign" in str(step) and "grad_filter" not in str(step)
+    rng = np.random.default_rng(6)
+    x, targets = rng.normal(size=(2, 3, 3, 2)), rng.normal(size=(2, 2))
+    f, h = rng.normal(size=(2, 2, 2, 3)), rng.normal(size=(12, 2)) - 8
+    weights = {"f": f.astype("f4"), "h": h.astype("f4")}
+    if native:
+        state = State(step.parameters)
+        state.load(weights)
+        driver.compile(step, state=state)(x, targets, np.float32(1.0))
+        found = state.views
+    else:
+        _, found = run_reference(step, (x, targets, 1.0), weights)
+
+    windows = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(1, 2))
+    taps = windows.transpose(0, 1, 2, 4, 5, 3)[..., None]  # n h w i j k 1
+    a = -np.abs(taps - f).sum((3, 4, 5))
+    b = a.reshape(2, 12)
+    dy = 2 * (-np.abs(b[:, :, None] - h).sum(1) - targets) / 4
+    dh = (dy[:, None, :] * np.sign(b[:, :, None] - h)).sum(0)
+    da = (dy[:, None, :] * np.sign(h - b[:, :, None])).sum(2).reshape(a.shape)
+    df = (da[:, :, :, None, None, None, :] * np.sign(taps - f)).sum((0, 1, 2))
+    np.testing.assert_allclose(f - found["f"], df, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(h - found["h"], dh, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_statistics_of_one_value_are_refused() -> None:
+    def net(x: Tensor) -> Tensor:
+        return layers.BatchNorm(name="norm")(layers.Dense(3)(x))
+
+    one, two = (trace(net, TensorType(f32, (n, 2)), name="net", training=True) for n in (1, 2))
+    train_step(two, "mean_squared_error", SGD())
+    with pytest.raises(ShapeError, match=r'batch_norm "norm" gets one value.*at least 2 samples'):
+        train_step(one, "mean_squared_error", SGD())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"label_smoothing": 0.1}, DataError, "mean_squared_error has none"),
+        ({"label_smoothing": 1.0}, DataError, "label_smoothing=1.0 must be"),
+        ({"gradient": "signs"}, ShapeError, "unknown gradient 'signs' .did you mean \"sign\""),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        train_step(parse(DENSE), "mean_squared_error", SGD(), **options)
+
+
 @pytest.mark.parametrize(
     ("text", "loss", "error", "message"),
     [
@@ -174,6 +253,6 @@ def test_errors(text: str, loss: str, error: type[Exception], message: str) -> N
     "options",
     [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1.0}, {"weight_decay": float("nan")}],
 )
-def test_optimizers_refuse_wrong_options(options: dict[str, float]) -> None:
+def test_optimizers_refuse_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=next(iter(options))):
         SGD(**options)

@@ -12,7 +12,7 @@ from addergraph.errors import AdderGraphError, MemoryLimitError
 from addergraph.state import State
 from addergraph.training import memory
 from addergraph.training.memory import Available, Need, require_memory, training_need
-from tests.addergraph.models import small_model
+from tests.addergraph.models import fit, small_model
 
 GIB = 1 << 30
 
@@ -126,3 +126,26 @@ def test_the_need_is_that_of_the_compiled_step() -> None:
     assert need.state == State(graphs[0].parameters).blob.nbytes
     assert need.batches == 4 * (4 * 64 + 4 * 10 + 1)
     assert training_need(graphs, [640, 64]).arena == 704
+
+
+def test_a_run_shows_its_need(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(small_model(), engine="native", batch_size=40, epochs=1, verbose=1)  # 40 and 30 samples
+    line, epoch, *_ = capsys.readouterr().out.splitlines()
+    step = small_model(input_shape=(8, 8, 1)).train_step(40)
+    graphs = [step.graph(30), step.graph(40)]
+    assert line == f"memory {training_need(graphs)}"
+    assert training_need(graphs, [step.arena_bytes(30), step.arena_bytes(40)]).arena > 0
+    assert epoch.startswith("epoch 1/1")
+
+
+def test_a_run_that_does_not_fit_is_refused_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: Available(1000, "a test"))
+    model = small_model(input_shape=(8, 8, 1))
+    before = {name: array.copy() for name, array in model.weights.items()}
+    with pytest.raises(MemoryLimitError, match=r"available are 1000 B \(a test\)"):
+        fit(model, engine="native", checkpoint=tmp_path / "run")
+    assert all((model.weights[name] == array).all() for name, array in before.items())
+    assert not (tmp_path / "run").exists()
+    fit(model, engine="reference")  # not limited by an arena

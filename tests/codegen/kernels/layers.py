@@ -47,6 +47,9 @@ LAYERS = {
     "strided_dilated": Layer(
         (2, 9, 11, 3), (3, 2, 3, 4), stride=(2, 4), padding=(1, 2, 3, 0), dilation=(2, 6)
     ),
+    # Wide enough for vectors of pixels.
+    "wide_rows": Layer((1, 4, 21, 9), (3, 3, 9, 5), padding=(1, 1, 1, 1)),
+    "wide_strided": Layer((1, 5, 41, 3), (3, 2, 3, 7), stride=(2, 2), padding=(1, 0, 1, 1)),
     "grouped": Layer((1, 6, 7, 6), (3, 3, 2, 9), padding=(1, 1, 1, 1), groups=3),
     "grouped_blocks": Layer((2, 3, 3, 4), (2, 2, 2, 74), groups=2),
     "depthwise": Layer((1, 5, 4, 5), (3, 3, 1, 5), padding=(1, 1, 1, 1), groups=5),

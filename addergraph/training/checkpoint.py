@@ -1,0 +1,202 @@
+"""A run's folder: the checkpoint that it resumes from, and the lock that keeps others out.
+
+`checkpoint.safetensors` is a tensor file (`storage.py`: temporary file, fsync, rename, checksum):
+
+    state/<name>  every parameter of the training step: weights, the optimizer's state, averages
+    best/<name>   the network's weights after the best epoch, where those are kept
+    format, version          "addergraph.checkpoint", "1"
+    network, data, settings  what the run is of; another one does not resume from it
+    position                 JSON: where the run is, and its history
+
+The order of the data and its augmentation are pure functions of seed, epoch and step
+(`data/loader.py`), as the learning rate is of the position: there is no other state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from .. import storage
+from ..errors import DataError, StorageError
+from ..ir import Array, Graph
+from .logs import LOG_NAMES
+
+NAME, BEST = "checkpoint.safetensors", "best.safetensors"
+FORMAT, VERSION = "addergraph.checkpoint", "1"
+_STATE, _BEST = "state/", "best/"
+
+
+@dataclass
+class Position:
+    """How far a run is: after `epoch` epochs and `step` steps of the next one.
+
+    `loss` (summed over samples), `correct` and `seconds` are those of the unfinished epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    best_epoch: int = 0  # counted from 1; 0 for none
+    best_score: float = 0.0
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on."""
+
+    state: Mapping[str, Array]
+    best: Mapping[str, Array] | None
+    position: Position
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is of: the network, the data, and the settings that decide its bits."""
+
+    network: str
+    data: str
+    settings: Mapping[str, str]
+
+
+def digest_of_network(graph: Graph) -> str:
+    """The graph's name and the beginning of its text's SHA-256."""
+    return f"{graph.name} {hashlib.sha256(str(graph).encode()).hexdigest()[:16]}"
+
+
+def digest_of_data(*arrays: Array | None) -> str:
+    """The number of samples, and a digest over dtypes, shapes and bytes."""
+    digest, count = hashlib.blake2b(digest_size=8), 0
+    for array in arrays:
+        if array is not None:
+            count = len(array)
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return f"{count} samples {digest.hexdigest()}"
+
+
+class RunFolder:
+    """The folder of one run; a context manager that holds it for this process alone.
+
+    Makes the folder. Raises StorageError when it cannot be written or another run uses it, and
+    when it holds a checkpoint that `resume` does not ask for.
+    """
+
+    def __init__(self, path: Path, identity: Identity, *, resume: bool) -> None:
+        self.path, self.identity, self.resume = path, identity, resume
+        self.file = path / NAME
+        self._lock: Any = None
+
+    def __enter__(self) -> Self:
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f'cannot write "{self.path}": {error.strerror or error}') from None
+        storage.require_writable(self.file)
+        self._lock = FileLock(self.path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise StorageError(
+                f'another run is using "{self.path}"; wait for it, or choose another folder'
+            ) from None
+        if self.file.exists() and not self.resume:
+            self._lock.release()
+            raise StorageError(
+                f'"{self.file}" is there already: resume that run, choose another folder, or '
+                "delete the file"
+            )
+        for name in (NAME, BEST, *LOG_NAMES):  # of a process that was killed while it wrote
+            for left in self.path.glob(f".{name}.*.tmp"):
+                left.unlink(missing_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replaces the checkpoint; StorageError, and the old one stays, when that fails."""
+        tensors = {f"{_STATE}{name}": array for name, array in checkpoint.state.items()}
+        tensors |= {f"{_BEST}{name}": array for name, array in (checkpoint.best or {}).items()}
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "network": self.identity.network,
+            "data": self.identity.data,
+            "settings": json.dumps(dict(self.identity.settings), sort_keys=True),
+            "position": json.dumps(asdict(checkpoint.position)),
+        }
+        storage.save(self.file, tensors, metadata)
+
+    def load(self) -> Checkpoint | None:
+        """The checkpoint, None where there is none yet.
+
+        Raises StorageError for a damaged file or another format, and DataError, with what differs,
+        for the checkpoint of another run.
+        """
+        if not self.file.exists():
+            return None
+        tensors, metadata = storage.load(self.file)
+        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+            raise StorageError(
+                f'"{self.file}" has format {metadata.get("format")} version '
+                f"{metadata.get('version')}, expected {FORMAT} version {VERSION}"
+            )
+        self._require_same_run(metadata)
+        best = _under(_BEST, tensors)
+        return Checkpoint(_under(_STATE, tensors), best or None, self._position(metadata))
+
+    def _require_same_run(self, metadata: Mapping[str, str]) -> None:
+        for name, ours in (("network", self.identity.network), ("data", self.identity.data)):
+            found = metadata.get(name)
+            if found != ours:
+                raise DataError(
+                    f'"{self.file}" is of another {name}: {found}, this run has {ours}; '
+                    "resume with what it was made with, or choose another folder"
+                )
+        settings = self._json(metadata, "settings")
+        for name, ours in self.identity.settings.items():
+            if settings.get(name) != ours:
+                raise DataError(
+                    f'"{self.file}" was made with {name}={settings.get(name)}, this run has '
+                    f"{name}={ours}; resume with the same settings, or choose another folder"
+                )
+
+    def _position(self, metadata: Mapping[str, str]) -> Position:
+        found = self._json(metadata, "position")
+        expected = asdict(Position())
+        if found.keys() != expected.keys() or any(
+            not isinstance(found[name], type(value)) for name, value in expected.items()
+        ):
+            raise StorageError(f'"{self.file}" is damaged: its position is incomplete')
+        return Position(**found)
+
+    def _json(self, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+        try:
+            found = json.loads(metadata.get(name, ""))
+        except (ValueError, RecursionError) as error:
+            raise StorageError(f'"{self.file}" is damaged: {name} is not JSON ({error})') from None
+        if not isinstance(found, dict):
+            raise StorageError(f'"{self.file}" is damaged: {name} is no JSON object')
+        return found
+
+
+def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

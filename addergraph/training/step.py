@@ -1,0 +1,176 @@
+"""One training step as a callable."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import GraphError, RangeWarning, nearest
+from ..interpreter import run_reference
+from ..ir import Array, Graph
+from ..state import State, initial_weights
+from .labels import as_samples, as_targets, require_trainable
+from .losses import takes_classes
+from .optimizers import Optimizer, average_name
+from .settings import at_least_one, rate_at
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+ENGINES = ("native", "reference")
+
+
+def require_engine(engine: str) -> None:
+    """GraphError, with the nearest name, unless `engine` is "native" or "reference"."""
+    if engine not in ENGINES:
+        raise GraphError(
+            f'unknown engine "{engine}"{nearest(str(engine), ENGINES)}; known: {", ".join(ENGINES)}'
+        )
+
+
+def thread_count(threads: int | None) -> int:
+    """`threads`, or as many as this process may use processors; DataError below 1."""
+    if threads is not None:
+        return at_least_one("threads", threads)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def compile_silently(graph: Graph, **options: Any) -> Any:
+    """`driver.compile` without range warnings: `fit` gave them, for the inference graph."""
+    from .. import driver
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)
+        return driver.compile(graph, **options)
+
+
+class TrainStep:
+    """`loss, prediction = step(x, y, learning_rate)`: one update of the weights of a model.
+
+    Forward, loss, backward and the optimizer's update are one compiled program for each batch
+    size, made when that size is first seen; all of them work on one `State`, which also holds the
+    optimizer's. `model.weights` are views of it. With several steps of one model each keeps its
+    own optimizer state and goes on from the model's weights.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch: int,
+        optimizer: Optimizer,
+        *,
+        label_smoothing: float,
+        gradient: str,
+        engine: str,
+        threads: int | None,
+    ) -> None:
+        require_engine(engine)
+        at_least_one("batch", batch)
+        self.model, self.optimizer, self.engine = model, optimizer, engine
+        self.label_smoothing, self.gradient = label_smoothing, gradient
+        self.threads = thread_count(threads)
+        self._graphs: dict[int, Graph] = {}
+        self._runs: dict[int, Callable[..., Any]] = {}
+        graph = self.graph(batch)
+        self.state = State(graph.parameters)
+        self.state.load(initial_weights(graph) | model.weights)
+        self._weights = {name: self.state.views[name] for name in model.weights}
+        self._program(batch)
+        model.attach(self._weights)
+
+    def __call__(self, x: object, y: object, learning_rate: float) -> tuple[float, Array]:
+        """The mean loss and the predictions, both before the update.
+
+        x and y as `Model.fit` takes them. Raises DataError for data or a learning rate that does
+        not fit.
+        """
+        samples = as_samples(x, self.model.input_shape)
+        require_trainable(samples)
+        classes = takes_classes(self.model.loss_name)
+        targets = as_targets(y, len(samples), self.model.output_shape, classes)
+        return self.run(samples, targets.rows(slice(None)), rate_at(learning_rate, 0))
+
+    def graph(self, batch: int) -> Graph:
+        """(x, targets, learning_rate) -> (loss, prediction), with updates, for `batch` samples.
+
+        Raises ShapeError, naming the layer, where batch statistics would be of one value.
+        """
+        from .. import driver
+
+        if batch not in self._graphs:
+            self._graphs[batch] = driver.train_step_graph(
+                self.model.graph(training=True, batch=batch),
+                self.model.loss_name,
+                self.optimizer,
+                label_smoothing=self.label_smoothing,
+                gradient=self.gradient,
+            )
+        return self._graphs[batch]
+
+    def run(self, x: Array, targets: Array, learning_rate: float) -> tuple[float, Array]:
+        """As calling it, for data that is already checked and f32 targets."""
+        if self.model.weights is not self._weights:  # another step worked on the model since
+            for name, view in self._weights.items():
+                view[...] = self.model.weights[name]
+            self.model.attach(self._weights)
+        run = self._program(len(x))
+        rate = np.asarray(learning_rate, np.float32)
+        loss, prediction = run(np.ascontiguousarray(x, np.float32), targets, rate)
+        return float(loss), prediction
+
+    @property
+    def evaluated(self) -> dict[str, Array]:
+        """The weights that count: the running averages where the optimizer keeps them."""
+        views = self.state.views
+        return {name: views.get(average_name(name), view) for name, view in self._weights.items()}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The model has the weights of `evaluated` meanwhile."""
+        self.model.attach(self.evaluated)
+        try:
+            yield
+        finally:
+            self.model.attach(self._weights)
+
+    def arena_bytes(self, batch: int) -> int:
+        """Working memory of the compiled step for `batch` samples (not of the reference's)."""
+        program: Any = self._program(batch)
+        return int(program.arena_bytes)
+
+    def probe(self, x: Array) -> Iterator[tuple[str, Array]]:
+        """Every value of the training forward pass on `x`, in order: how to call it, numbers."""
+        graph = self.model.graph(training=True, batch=len(x))
+        outputs = tuple(v for node in graph.nodes for v in node.outputs)
+        whole = Graph(graph.name, graph.inputs, graph.parameters, graph.nodes, outputs)
+        weights = {p.name: self.state.views[p.name] for p in graph.parameters}
+        if self.engine == "native":
+            found = compile_silently(whole, weights=weights, threads=self.threads).run([x])
+        else:
+            found, _ = run_reference(whole, [x], weights)
+        labels = (node.label for node in graph.nodes for _ in node.outputs)
+        return zip(labels, found, strict=True)
+
+    def _program(self, batch: int) -> Callable[..., Any]:
+        if batch not in self._runs:
+            self._runs[batch] = self._build(self.graph(batch))
+        return self._runs[batch]
+
+    def _build(self, graph: Graph) -> Callable[..., Any]:
+        if self.engine == "native":
+            return compile_silently(graph, state=self.state, threads=self.threads)  # type: ignore[no-any-return]
+
+        def interpret(*inputs: Array) -> Sequence[Array]:
+            outputs, updated = run_reference(graph, inputs, self.state.views)
+            for name, value in updated.items():
+                self.state.views[name][...] = value
+            return outputs
+
+        return interpret

@@ -1,0 +1,16 @@
+"""`make drill-kill` in short: runs that are killed end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.drill_kill import drill
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_three_kills(tmp_path: Path) -> None:
+    report = drill(3, tmp_path, epochs=6, seed=2)
+    assert report.kills == 3 and report.runs >= 1

@@ -1,0 +1,139 @@
+"""`make drill-kill`: training runs that are killed at random moments end as if nothing happened.
+
+    python -m tests.drill_kill [KILLS]
+
+Each process goes on from the checkpoint that the one before it left, and gets SIGKILL after a
+random time: while it imports, compiles, trains, or writes. After every kill the checkpoint must
+load. A run that reaches its end must have written the model file of an uninterrupted run, bit for
+bit, and the same logs but for the times. When one run is done the next begins, until there were
+enough kills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from addergraph import storage
+
+ROOT = Path(__file__).parent.parent
+CHECKPOINT_STEPS = 7
+
+PROGRAM = f"""
+import sys
+folder, output, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+from addergraph.data import Augment
+from addergraph.training import SGD, Cosine
+from tests.addergraph.models import DATA, small_model
+model = small_model(input_shape=(8, 8, 1), seed=5)
+model.fit(
+    DATA.x_train[:700], DATA.y_train[:700], DATA.x_test, DATA.y_test,
+    epochs=epochs, batch_size=32, learning_rate=Cosine(0.05, epochs, warmup=1.5),
+    optimizer=SGD(average=0.9, clip_norm=5.0), augment=Augment(padding=1), keep_best=True,
+    checkpoint=folder, checkpoint_steps={CHECKPOINT_STEPS}, resume=True, threads=1, verbose=0,
+)
+model.save(output)
+"""
+
+
+class Run:
+    """One training, in one process or many, with a folder for its checkpoints."""
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        folder.mkdir()
+        self.folder, self.model = folder / "run", folder / "model.safetensors"
+        self.command = [sys.executable, "-c", PROGRAM]
+        self.command += [str(self.folder), str(self.model), str(epochs)]
+
+    def live(self, seconds: float | None) -> bool:
+        """Starts or resumes it, kills it after a time; whether it came to its end.
+
+        Raises AssertionError when the process fails, or leaves a checkpoint that does not load.
+        """
+        with subprocess.Popen(self.command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                _, said = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                _, said = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), said
+        if self.position() is None:
+            assert process.returncode != 0
+        return process.returncode == 0
+
+    def position(self) -> tuple[int, int] | None:
+        """Epochs and steps of the checkpoint, which must be whole; None where there is none."""
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        _, metadata = storage.load(path)
+        at = json.loads(metadata["position"])
+        return at["epoch"], at["step"]
+
+    def result(self) -> tuple[bytes, list[dict[str, float]]]:
+        """The model file, and the log without its times."""
+        rows = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+        for row in rows:
+            del row["seconds"], row["images_per_second"]
+        return self.model.read_bytes(), rows
+
+
+class Report(NamedTuple):
+    """Of one drill: processes killed, those that left a checkpoint, and runs that were finished."""
+
+    kills: int
+    resumable: int
+    runs: int
+
+
+def drill(kills: int, folder: Path, *, epochs: int, seed: int = 0) -> Report:
+    """Kills `kills` processes, and compares every run with one that nobody disturbed."""
+    rng, killed, resumable, runs = random.Random(seed), 0, 0, 0
+    whole = Run(folder / "whole", epochs)
+    assert whole.live(None)
+    again = Run(folder / "again", epochs)  # the code is compiled now, so that its time is typical
+    start = time.perf_counter()
+    assert again.live(None)
+    usual = time.perf_counter() - start
+    assert again.result() == whole.result()
+    while killed < kills:
+        runs += 1
+        run, before = Run(folder / f"run{runs}", epochs), (0, 0)
+        done = False
+        while not done and killed < kills:
+            done = run.live(rng.uniform(0.1, 0.7) * usual)
+            killed += not done
+            now = run.position() or (0, 0)
+            resumable += not done and now > (0, 0)
+            assert now >= before, "a kill took progress away"
+            before = now
+        assert done or run.live(None)
+        assert run.result() == whole.result(), f"run {runs} differs from the uninterrupted one"
+    return Report(killed, resumable, runs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.HelpFormatter)
+    parser.add_argument("kills", type=int, nargs="?", default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        report = drill(options.kills, Path(folder), epochs=120, seed=options.seed)
+        seconds = time.perf_counter() - start
+    print(
+        f"{report.kills} kills in {seconds:.0f} s, {report.resumable} of them after a checkpoint: "
+        f"every one loaded, and all {report.runs} runs ended bit-identical to the undisturbed one"
+    )
+
+
+if __name__ == "__main__":
+    main()
