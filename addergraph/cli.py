@@ -189,6 +189,72 @@ def summary(file: str) -> None:
     show.summary(file)
 
 
+@commands.command(epilog=_example("  addergraph check resnet20 --batch 128"))
+@click.argument("file")
+@click.option(
+    "--batch", type=click.IntRange(1),
+    help="Also what a training with such batches needs of memory, and whether that is there.",
+)  # fmt: skip
+def check(file: str, batch: int | None) -> int:
+    """Look for mistakes in a network, and say how to fix them.
+
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network. The exit
+    status is 1 when there is a finding.
+    """
+    from .commands import diagnose
+
+    return 0 if diagnose.check(file, batch) else FAILED
+
+
+@commands.command(
+    epilog=_example(
+        "  addergraph diagnose small-adder --data digits",
+        "  addergraph diagnose m.safetensors --data digits --learning-rate 0.01 -o pictures",
+    )
+)
+@click.argument("network", metavar="MODEL")
+@click.option(
+    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
+    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
+)  # fmt: skip
+@click.option(
+    "--normalize", type=click.Choice(["brightness", "statistics", "none"]), default="brightness",
+    show_default=True, help="Pixels as 0..1, of mean 0 and deviation 1, or as stored.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--every", type=click.IntRange(1), default=5, show_default=True,
+    help="Record the gradients once in so many steps.",
+)  # fmt: skip
+@click.option("--batch", type=click.IntRange(2), default=64, show_default=True)
+@click.option("--learning-rate", type=float, default=0.1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@threads
+@click.option("-o", "--output", metavar="FOLDER", help="Write pictures and diagnosis.json there.")
+def diagnose(**options: Any) -> None:
+    """Show gradients, filters and activations, layer by layer.
+
+    MODEL is a model file (.safetensors) or the name of a network. A copy of it is trained for some
+    steps, during which gradients are recorded; filters and activations are those before.
+    """
+    from .commands import diagnose
+
+    diagnose.diagnose(diagnose.Options(**options))
+
+
+@commands.command(epilog=_example("  addergraph plot adder/log.csv conv/log.jsonl -o curves.png"))
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="FILE.png|svg|pdf")
+def plot(logs: tuple[str, ...], output: str) -> None:
+    """Draw training curves from logs.
+
+    Each LOG is a .csv or .jsonl file with a row for each epoch, as train writes it.
+    """
+    from .commands import diagnose
+
+    diagnose.plot(logs, output)
+
+
 @commands.command(
     name="import",
     epilog=_example(

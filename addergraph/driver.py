@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .codegen.profile import Profile
     from .codegen.target import Target
     from .codegen.tune import Tuned
+    from .lints import Finding
     from .model import Model
-    from .passes.ranges import Finding
     from .training.optimizers import Optimizer
 
 TUNE_SECONDS = 10.0
@@ -59,7 +59,7 @@ def train_step_graph(
 
 
 def findings(graph: Graph) -> tuple[Finding, ...]:
-    """What the ranges pass proves and the author should know: dead layers, constants."""
+    """What the ranges pass proves: dead layers, constants. `lints.lint` has all findings."""
     from .passes.ranges import findings as find
 
     return find(graph)

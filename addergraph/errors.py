@@ -57,6 +57,10 @@ class DataError(AdderGraphError):
     """Training or inference data of the wrong shape, type or range."""
 
 
+class MemoryLimitError(AdderGraphError, MemoryError):
+    """Work that needs more memory than there is, refused before it starts."""
+
+
 class VerificationError(AdderGraphError):
     """Native and reference results differ by more than the stated bound."""
 

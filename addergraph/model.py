@@ -272,7 +272,8 @@ class Model:
         Emits RangeWarning for parts of the network that are provably dead. Raises DataError for
         data or settings that do not fit, the checkpoint of another run, and when training diverges:
         the weights are then those of the last finished epoch. ShapeError where batch statistics
-        would be of one value, StorageError when the folder cannot be used.
+        would be of one value, StorageError when the folder cannot be used, MemoryLimitError where
+        there is too little memory.
         """
         settings = Fit(
             epochs, batch_size, learning_rate, optimizer, label_smoothing, gradient, augment,
@@ -424,15 +425,16 @@ class Model:
 
     def summary_text(self) -> str:
         """Tables of the network: shapes, parameters and arithmetic of one sample, node by node;
-        memory, energy by kind of layer, and warnings about parts that are provably dead. Needs no
-        data, only `input_shape`.
+        memory, energy by kind of layer, and what `lints.lint` finds. Needs no data, only
+        `input_shape`.
         """
         from . import driver
+        from .lints import lint
         from .summary import summary_text
 
         graph = self.graph(training=False)
         arena = driver.arena_bytes(graph, self._weights)
-        return summary_text(graph, driver.findings(graph), self._weights, arena)
+        return summary_text(graph, lint(graph), self._weights, arena)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one safetensors file, atomically; StorageError where it cannot."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
     shares = {node: _share(node, weights) for node, _ in rows}
     names = ["layer", "op", "output", "parameters", "bytes", "additions", "products"]
     totals = [sum(row[i] for _, row in rows) for i in range(4)]
-    footers = ["total", "", "", f"{totals[0]:,}", _size(totals[1]), *_counts(totals[2:])]
+    footers = ["total", "", "", f"{totals[0]:,}", size_text(totals[1]), *_counts(totals[2:])]
     if any(shares.values()):
         names.append("f>0")
         footers.append("")
@@ -62,7 +62,7 @@ def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
             table.add_row(path)
         group = path
         cells = [f"  {name}" if path else name, node.op.name, _shape(node.outputs[0].type)]
-        cells += [f"{parameters:,}" if parameters else "", _size(size) if size else ""]
+        cells += [f"{parameters:,}" if parameters else "", size_text(size) if size else ""]
         table.add_row(*cells, *_counts(arithmetic), shares[node])
     return _rendered(table)
 
@@ -86,7 +86,7 @@ def _rows(graph: Graph) -> list[tuple[Node, tuple[int, int, int, int]]]:
 def _memory(graph: Graph, arena: int | None) -> list[str]:
     trainable = sum(p.type.elements for p in graph.parameters if p.trainable)
     fixed = sum(p.type.elements for p in graph.parameters if not p.trainable)
-    size = _size(_bytes(graph.parameters))
+    size = size_text(_bytes(graph.parameters))
     lines = [f"{trainable:,} trainable and {fixed:,} fixed parameters, {size}"]
     if arena is not None:
         lines.append(f"arena of the compiled network, batch 1: {arena:,} bytes")
@@ -115,7 +115,21 @@ def _arithmetic(graph: Graph) -> list[str]:
     return [*_rendered(table), "", *ratios, *SOURCE]
 
 
-def _table(names: Sequence[str], footers: Sequence[str] | None = None) -> Table:
+def table_lines(
+    names: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str]
+) -> list[str]:
+    """A table for the terminal, with the columns in `text` to the left and numbers to the right."""
+    table = _table(names, text=text)
+    for row in rows:
+        table.add_row(*row)
+    return _rendered(table)
+
+
+def _table(
+    names: Sequence[str],
+    footers: Sequence[str] | None = None,
+    text: Collection[str] = ("layer", "op", "output", "one sample"),
+) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -127,8 +141,8 @@ def _table(names: Sequence[str], footers: Sequence[str] | None = None) -> Table:
         show_footer=footers is not None,
     )
     for name, footer in zip(names, footers or [""] * len(names), strict=True):
-        numeric = name not in ("layer", "op", "output", "one sample")
-        table.add_column(name, footer=footer, justify="right" if numeric else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if name in text else "right"
+        table.add_column(name, footer=footer, justify=justify, no_wrap=True)
     return table
 
 
@@ -155,13 +169,13 @@ def _bytes(parameters: Iterable[Parameter]) -> int:
     return sum(p.type.elements * p.type.dtype.itemsize for p in parameters)
 
 
-def _size(count: int) -> str:
-    """`576 B`, `36.0 KiB`, `9.00 MiB`: three digits."""
+def size_text(count: int) -> str:
+    """`576 B`, `36.0 KiB`, `9.00 MiB`, `1.50 GiB`: three digits."""
     if count < 1024:
         return f"{count} B"
-    unit = "KiB" if count < 1 << 20 else "MiB"
-    value = count / (1 << 10 if unit == "KiB" else 1 << 20)
-    return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
+    power = min(3, (count.bit_length() - 1) // 10)
+    value = count / (1 << 10 * power)
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f} {' KMG'[power]}iB"
 
 
 def _share(node: Node, weights: Mapping[str, Array]) -> str:

@@ -24,13 +24,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from addergraph.errors import RangeWarning
 from addergraph.intervals import Interval, value_ranges
 from addergraph.ir import MOVEMENT, REDUCTION, Graph, Node, Op, Value
+from addergraph.lints import Finding
 from addergraph.ops.full import Full
 from addergraph.ops.pad import Pad
 from addergraph.ops.relu import Relu
@@ -40,18 +40,6 @@ from addergraph.types import f32
 from .rewrite import Draft, rebuild
 
 Ranges = Mapping[str, Interval]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A node whose result cannot vary: what is wrong with it and what to do about it."""
-
-    node: str
-    message: str
-    hint: str
-
-    def __str__(self) -> str:
-        return f"{self.message}; {self.hint}"
 
 
 def ranges(graph: Graph) -> Graph:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..diagnostics import pictures
 from ..errors import DataError
 from ..storage import atomic_write, read_bytes
 from .bench_graphs import KINDS
@@ -237,18 +238,12 @@ def replace_section(file: str, name: str, lines: Sequence[str]) -> None:
 
 def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> None:
     """The roofline: executed G terms/s over executed terms per byte moved, and for sparse kernels
-    the layer's own terms as well. DataError without matplotlib.
+    the layer's own terms as well. UnsupportedError without matplotlib.
 
     bandwidths  measured GB/s by the name of the memory
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise DataError("a plot needs matplotlib: pip install addergraph[plot]") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    figure = pictures.new_figure(9, 6)
+    axes = figure.subplots()
     _draw_roof(axes, report, bandwidths)
     _draw_rows(axes, report)
     axes.set(
@@ -258,12 +253,7 @@ def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> No
     )  # fmt: skip
     axes.grid(which="both", alpha=0.2)
     axes.legend(loc="lower right", fontsize="small")
-    try:
-        figure.savefig(file, dpi=120)
-    except (OSError, ValueError) as error:
-        raise DataError(f'cannot write the plot "{file}": {error}') from None
-    finally:
-        pyplot.close(figure)
+    pictures.save(figure, file)
 
 
 def _draw_roof(axes: Any, report: Report, bandwidths: Mapping[str, float]) -> None:

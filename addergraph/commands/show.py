@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .. import driver
 from ..errors import RangeWarning
 from ..ir import Graph
+from ..lints import lint
 from ..summary import summary_text
 from ..view import to_dot
 from .source import open_source
@@ -18,7 +19,7 @@ def summary(file: str) -> None:
     source = open_source(file)
     graph, weights = source.graph, source.weights
     arena = driver.arena_bytes(graph, weights)
-    print(summary_text(graph, driver.findings(graph), weights, arena))
+    print(summary_text(graph, lint(graph), weights, arena))
 
 
 @dataclass(frozen=True)

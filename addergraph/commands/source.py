@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import storage, zoo
+from ..data import Dataset
 from ..data.npz import read_npz
 from ..errors import DataError, ParseError, StorageError, nearest
 from ..ir import Array, Graph
@@ -64,6 +65,13 @@ def open_source(file: str, weights: str | None = None) -> Source:
         )
     graph = _parsed(file)
     return Source(file, graph, None if weights is None else _read_weights(graph, weights), None)
+
+
+def model_for(network: str, data: Dataset, seed: int = 0) -> Model:
+    """The model in a file, or a new network by name with the shape and the classes of `data`."""
+    if Path(network).suffix == ".safetensors":
+        return Model.load(network)
+    return zoo.build(network, data.shape, data.class_count, seed)
 
 
 def _refuse(weights: str | None, why: str) -> None:

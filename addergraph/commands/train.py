@@ -6,15 +6,13 @@ import dataclasses
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from .. import zoo
 from ..data import Dataset, Normalize, load
 from ..ir import Array
-from ..model import Model
 from ..model_file import require_writable_model
 from ..training.recipe import Recipe
 from ..training.recipes import BUILT_IN, find
+from .source import model_for
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def train(options: Training) -> None:
     recipe = options.chosen_recipe()
     data = load(options.data)
     x_val, y_val = _held_out(data, options.validation)
-    model = _network(options, data)
+    model = model_for(options.network, data, options.seed)
     normalize = recipe.data.normalization(data)
     held_out = 0 if x_val is None else len(x_val)
     print(
@@ -103,13 +101,6 @@ def _held_out(data: Dataset, validation: str | None) -> tuple[Array | None, Arra
         other = load(validation)
         return other.x_train, other.y_train
     return (data.x_test, data.y_test) if len(data.x_test) else (None, None)
-
-
-def _network(options: Training, data: Dataset) -> Model:
-    """A new network of the data's shape, or the one in a model file, to train on."""
-    if Path(options.network).suffix == ".safetensors":
-        return Model.load(options.network)
-    return zoo.build(options.network, data.shape, data.class_count, options.seed)
 
 
 def _entering(normalize: Normalize | None) -> str:

@@ -24,6 +24,7 @@ from .checkpoint import (
 from .history import History, score
 from .labels import Targets
 from .logs import Logs, log_row
+from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import Fit, rate_at
 from .step import TrainStep
@@ -43,7 +44,8 @@ def run_epochs(
     the running averages where the optimizer keeps them, otherwise with the last ones.
 
     Raises DataError when a loss or a weight is no longer finite; the weights are then those of
-    the end of the last good epoch, or of the checkpoint that the run went on from.
+    the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
+    before the first step where the run needs more memory than there is.
     """
     from ..data import Loader
 
@@ -55,8 +57,7 @@ def run_epochs(
         augment=settings.augment,
         normalize=settings.normalize,
     )
-    for size in {len(x) % settings.batch_size, min(settings.batch_size, len(x))} - {0}:
-        step.graph(size)  # refuses what cannot be trained before the first step
+    _check_steps(step, {len(x) % settings.batch_size, min(settings.batch_size, len(x))}, settings)
     with ExitStack() as stack:
         folder = None
         if settings.checkpoint is not None:
@@ -64,6 +65,21 @@ def run_epochs(
             opened = RunFolder(settings.checkpoint, identity, resume=settings.resume)
             folder = stack.enter_context(opened)
         return _Run(step, loader, targets, settings, validate, folder).all_epochs()
+
+
+def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
+    """Refuses what cannot be trained, or not within the memory that there is; shows the need.
+
+    What the reference takes is NumPy's affair.
+    """
+    batches = sorted(sizes - {0})
+    graphs = [step.graph(batch) for batch in batches]
+    if step.engine != "native":
+        return
+    need = training_need(graphs, [step.arena_bytes(batch) for batch in batches])
+    if settings.verbose:
+        print(f"memory {need}", flush=True)
+    require_memory(need)
 
 
 def _identity(step: TrainStep, x: Array, targets: Targets, settings: Fit) -> Identity:

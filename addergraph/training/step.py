@@ -140,6 +140,11 @@ class TrainStep:
         finally:
             self.model.attach(self._weights)
 
+    def arena_bytes(self, batch: int) -> int:
+        """Working memory of the compiled step for `batch` samples (not of the reference's)."""
+        program: Any = self._program(batch)
+        return int(program.arena_bytes)
+
     def probe(self, x: Array) -> Iterator[tuple[str, Array]]:
         """Every value of the training forward pass on `x`, in order: how to call it, numbers."""
         graph = self.model.graph(training=True, batch=len(x))

@@ -15,11 +15,15 @@ import addergraph as ag
 from addergraph import Model, cli, driver, layers, ops, zoo
 from addergraph.commands import show
 from addergraph.ir import Array
+from addergraph.lints import lint
 from addergraph.summary import summary_text
 from addergraph.trace import Tensor
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ("train", "recipe", "summary", "import", "inspect", "compile", "run", "verify", "bench")
+COMMANDS = (
+    "train", "recipe", "summary", "check", "diagnose", "plot", "import", "inspect", "compile",
+    "run", "verify", "bench",
+)  # fmt: skip
 
 
 class Done(NamedTuple):
@@ -92,7 +96,8 @@ def samples() -> Array:
 
 def test_help_lists_the_commands_in_the_order_of_work(shell: Shell) -> None:
     out = shell.ok("--help")
-    listed = [line.split()[0] for line in out[out.index("Commands:") :].splitlines()[1:10]]
+    shown = out[out.index("Commands:") :].splitlines()[1 : 1 + len(COMMANDS)]
+    listed = [line.split()[0] for line in shown]
     assert tuple(listed) == COMMANDS
     assert "..." not in out[out.index("Commands:") :]  # no description is cut off
     assert "Examples:" in out
@@ -242,7 +247,8 @@ def test_summary_of_files(shell: Shell, model: Model) -> None:
     bare = shell.ok("summary", "net.ag")  # no numbers, so no share of taps above zero
     assert "%" not in bare
     graph = model.graph(training=False)
-    assert bare == summary_text(graph, (), arena=driver.arena_bytes(graph)) + "\n"
+    assert bare == summary_text(graph, lint(graph), arena=driver.arena_bytes(graph)) + "\n"
+    assert 'warning: adder2d "adder1" reaches dense "dense1" without a batch norm' in bare
 
 
 def test_inspect_shows_the_graph_before_and_after(shell: Shell, model: Model) -> None:

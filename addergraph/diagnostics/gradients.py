@@ -1,0 +1,212 @@
+"""Gradients of a training, layer by layer and step by step.
+
+A probe differentiates the loss that a training step computes, so it sees the gradients that the
+step makes (the paper's own for adder layers), before clipping, adaptive rate and weight decay:
+
+    step = model.train_step(64)
+    probe, history = GradientProbe(step, 64), GradientHistory()
+    for number, (x, y) in enumerate(batches):
+        if number % 10 == 0:
+            history.record(number, probe(x, y))
+        step(x, y, 0.1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..data.loader import Loader
+from ..errors import DataError, GraphError
+from ..ir import Array, Graph, Parameter, Value
+from ..lints import Finding
+from ..training.labels import as_samples, as_targets, require_trainable
+from ..training.losses import takes_classes
+from ..training.step import compile_silently
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..training.step import TrainStep
+
+QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+VANISHED = 1e-6  # of the median root mean square of the other layers
+
+
+class GradientProbe:
+    """`gradients = probe(x, y)`: the gradient of the mean loss by every filter, f32, by name.
+
+    step   whose weights, loss and gradient rules are used; nothing of it changes
+    batch  how many samples a call takes
+
+    Filters are the trainable parameters of rank 2 or more. GraphError where there are none.
+    """
+
+    def __init__(self, step: TrainStep, batch: int) -> None:
+        from .. import driver
+
+        self.step, self.batch = step, batch
+        loss = _loss_graph(step.graph(batch))
+        self.filters = tuple(p for p in loss.parameters if p.trainable and p.type.rank >= 2)
+        if not self.filters:
+            raise GraphError(f'"{loss.name}" has no filters to differentiate with respect to')
+        gradients = driver.grad(loss, [p.name for p in self.filters])
+        self._program = compile_silently(
+            gradients, weights=step.model.weights, threads=step.threads
+        )
+
+    def __call__(self, x: object, y: object) -> dict[str, Array]:
+        """x and y as `Model.fit` takes them. DataError for data that does not fit."""
+        model = self.step.model
+        samples = as_samples(x, model.input_shape)
+        require_trainable(samples)
+        if len(samples) != self.batch:
+            raise DataError(f"the probe takes {self.batch} samples, found {len(samples)}")
+        classes = takes_classes(model.loss_name)
+        targets = as_targets(y, len(samples), model.output_shape, classes).rows(slice(None))
+        self._program.set_weights(model.weights)
+        found = self._program.run([np.ascontiguousarray(samples, np.float32), targets, 1.0])
+        return {p.name: g for p, g in zip(self.filters, found, strict=True)}
+
+
+@dataclass
+class GradientHistory:
+    """Statistics of the gradients at the recorded steps; by the name of the filter, one a record.
+
+    quantiles  f64[7], the QUANTILES of the values of the gradient
+    rms        root of the mean square: norm / sqrt(k) for k elements, so that layers compare
+    norm       L2
+    zeros      share of elements that are exactly 0
+    """
+
+    steps: list[int] = field(default_factory=list)
+    quantiles: dict[str, list[Array]] = field(default_factory=dict)
+    rms: dict[str, list[float]] = field(default_factory=dict)
+    norm: dict[str, list[float]] = field(default_factory=dict)
+    zeros: dict[str, list[float]] = field(default_factory=dict)
+
+    def record(self, step: int, gradients: Mapping[str, Array]) -> None:
+        """Adds the gradients of one step. DataError, naming the first, for NaN or Inf, and for
+        other filters than before."""
+        if self.steps and gradients.keys() != self.rms.keys():
+            raise DataError(
+                f"step {step} has gradients of {', '.join(gradients)}; those before had "
+                f"{', '.join(self.rms)}"
+            )
+        for name, array in gradients.items():
+            if not np.isfinite(array).all():
+                raise DataError(
+                    f'the gradient of "{name}" holds NaN or Inf at step {step}: training diverged; '
+                    "lower the learning rate"
+                )
+        self.steps.append(step)
+        for name, array in gradients.items():
+            values = np.asarray(array, np.float64).reshape(-1)
+            norm = float(np.linalg.norm(values))
+            self.quantiles.setdefault(name, []).append(np.quantile(values, QUANTILES))
+            self.norm.setdefault(name, []).append(norm)
+            self.rms.setdefault(name, []).append(norm / float(np.sqrt(values.size)))
+            self.zeros.setdefault(name, []).append(float(np.mean(values == 0)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The filters, in the order of the network."""
+        return tuple(self.rms)
+
+
+def record_gradients(
+    model: Model,
+    x: object,
+    y: object,
+    *,
+    steps: int = 100,
+    every: int = 5,
+    batch: int = 64,
+    learning_rate: float = 0.1,
+    seed: int = 0,
+    threads: int | None = None,
+) -> GradientHistory:
+    """Trains `model` for `steps` steps, with the default optimizer and a constant rate, and records
+    the gradients of every `every`-th batch, the first included, before its update.
+
+    Raises DataError for data that does not fit or is less than a batch, and when training diverges.
+    """
+    for name, value in (("steps", steps), ("every", every), ("batch", batch)):
+        if value < 1:
+            raise DataError(f"{name}={value} must be at least 1")
+    samples = as_samples(x, model.input_shape)
+    require_trainable(samples)
+    classes = takes_classes(model.loss_name)
+    labels = np.asarray(y)
+    as_targets(labels, len(samples), model.output_shape, classes)
+    batch = min(batch, len(samples))
+    step = model.train_step(batch, threads=threads)
+    probe, history = GradientProbe(step, batch), GradientHistory()
+    for number, (rows, index) in zip(range(steps), _batches(samples, batch, seed), strict=False):
+        if number % every == 0:
+            history.record(number, probe(rows, labels[index]))
+        loss, _ = step(rows, labels[index], learning_rate)
+        if not np.isfinite(loss):
+            raise DataError(
+                f"the loss is {loss} at step {number}: training diverged; lower the learning rate "
+                f"(it was {learning_rate:g})"
+            )
+    return history
+
+
+def _batches(x: Array, batch: int, seed: int) -> Iterable[tuple[Array, Array]]:
+    """Whole batches without end, in a new order each epoch."""
+    loader, epoch = Loader(x, batch_size=batch, seed=seed, prefetch=0), 0
+    while True:
+        for rows, index in loader.epoch(epoch):
+            if len(index) == batch:
+                yield rows, index
+        epoch += 1
+
+
+def vanished(history: GradientHistory) -> tuple[Finding, ...]:
+    """A finding for each filter whose gradient has vanished in the last record.
+
+    That is one whose root mean square is 0, or less than VANISHED times the median of those of the
+    other filters: at one learning rate it moves a million times slower. (The adaptive rate of an
+    adder layer amends a small gradient, but what is 1e-6 of the others is mostly rounding.)
+    """
+    if not history.steps:
+        return ()
+    last = {name: values[-1] for name, values in history.rms.items()}
+    found = []
+    for name, value in last.items():
+        others = [rms for other, rms in last.items() if other != name]
+        usual = float(np.median(others)) if others else 0.0
+        if value == 0 or value < VANISHED * usual:
+            found.append(_vanished(name, value, usual, history.steps[-1]))
+    return tuple(found)
+
+
+def _vanished(name: str, value: float, usual: float, step: int) -> Finding:
+    layer = name.rpartition(".")[0] or name
+    compared = f"{value:.1e}, that of the other layers {usual:.1e} in the median"
+    return Finding(
+        name,
+        f'the gradient of "{name}" has vanished at step {step}: its root mean square is '
+        f"{compared if value else '0'}",
+        f'look for a dead relu beside layer "{layer}", and put a batch norm between the two; let '
+        "the loss take logits, not a softmax that is saturated",
+    )
+
+
+def _loss_graph(step: Graph) -> Graph:
+    """(x, targets) -> loss: what a training step computes of them, without its updates."""
+    loss, producers = step.outputs[0], step.producers()
+    needed: set[Value] = set()
+    waiting = [loss]
+    while waiting:
+        v = waiting.pop()
+        if v not in needed:
+            needed.add(v)
+            waiting += producers[v].inputs if v in producers else ()
+    nodes = tuple(n for n in step.nodes if not needed.isdisjoint(n.outputs))
+    parameters: tuple[Parameter, ...] = tuple(p for p in step.parameters if p in needed)
+    return Graph(step.name, step.inputs[:2], parameters, nodes, (loss,))

@@ -1,0 +1,74 @@
+"""Pictures: colours that the colour-blind tell apart, panels, and files written atomically.
+
+Needs matplotlib, the extra `addergraph[plot]`. Colours: Okabe and Ito, "Color universal design",
+https://jfly.uni-koeln.de/color/ (2008).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..errors import StorageError, UnsupportedError
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+SUFFIXES = (".png", ".svg", ".pdf")
+DPI = 100
+PANEL = (3.4, 2.5)  # inches
+MOST_COLUMNS = 4
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of so many inches; UnsupportedError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UnsupportedError(
+            "a picture needs matplotlib: pip install 'addergraph[plot]', or pip install matplotlib"
+        ) from None
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def panels(count: int, title: str, x: str, y: str) -> tuple[Any, list[Any]]:
+    """A figure with a grid of `count` axes, and the axes; `x` and `y` label the outer ones."""
+    columns = min(MOST_COLUMNS, math.ceil(math.sqrt(count)))
+    rows = math.ceil(count / columns)
+    # Room for the title and a legend below.
+    figure = new_figure(PANEL[0] * max(2, columns), PANEL[1] * rows + 0.8)
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for unused in grid.flat[count:]:
+        unused.set_axis_off()
+    for number, axis in enumerate(grid.flat[:count]):
+        axis.tick_params(which="both", labelsize=8)
+        axis.locator_params(axis="x", nbins=5)
+        axis.grid(alpha=0.25, linewidth=0.6)
+        if number + columns >= count:
+            axis.set_xlabel(x, fontsize=9)
+        if number % columns == 0:
+            axis.set_ylabel(y, fontsize=9)
+    return figure, list(grid.flat[:count])
+
+
+def require_picture(path: str | os.PathLike[str]) -> None:
+    """Before long work: StorageError where `path` is no picture's name or cannot be written,
+    UnsupportedError without matplotlib."""
+    if Path(path).suffix not in SUFFIXES:
+        raise StorageError(f'"{path}": the name of a picture ends in {", ".join(SUFFIXES)}')
+    new_figure(1, 1)
+    storage.require_writable(path)
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Writes the figure as its name says; StorageError for another name, or where it cannot."""
+    if Path(path).suffix not in SUFFIXES:
+        raise StorageError(f'"{path}": the name of a picture ends in {", ".join(SUFFIXES)}')
+    content = io.BytesIO()
+    figure.savefig(content, format=Path(path).suffix[1:])
+    storage.atomic_write(path, content.getvalue())
