@@ -22,10 +22,10 @@ from addergraph.zoo import build
 EPOCHS, BATCH = 30, 64
 
 
-def train(seed: int, threads: int) -> tuple[float, float]:
+def train(seed: int, threads: int, network: str = "small-adder") -> tuple[float, float]:
     """(seconds, test accuracy) of one training."""
     data = digits.load()
-    model = build("small-adder", (8, 8, 1), 10, seed)
+    model = build(network, (8, 8, 1), 10, seed)
     start = time.perf_counter()
     model.fit(
         data.x_train, data.y_train, epochs=EPOCHS, batch_size=BATCH, verbose=0, seed=seed,
