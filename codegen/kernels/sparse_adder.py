@@ -18,32 +18,25 @@ the same bits and either may serve a layer. One work item is a strip of output r
             partial[t][pixel] += its list
     then the partial sums are transposed back, in blocks of lanes x lanes, and go through the tail.
 
-The packed lists are described in `_sparse_lists.py`.
-
-Each of REGIONS strips in flight has scratch memory of its own; threads beyond REGIONS get no work.
-"""
+The packed lists are described in `_sparse_lists.py`, strips in `_sparse_strips.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from addergraph.ir import Graph
 
 from ..builder import Emitter, Index, Register
-from ..schedule import ceil_div
 from . import Call
 from ._forward import Place, Tail
 from ._geometry import CHANNEL_BLOCK
 from ._sparse_input import Region, emit_copies, emit_plane_sums, emit_strip_windows
-from ._sparse_lists import SparseKernel
+from ._sparse_strips import Rows, StripKernel
 from ._sparse_tile import SparseTile, sparse_tile
 from ._transpose import transpose
 
-REGIONS = 8
 
-
-class SparseAdderKernel(SparseKernel):
+class SparseAdderKernel(StripKernel):
     """See the module's contract."""
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:
@@ -64,74 +57,30 @@ class SparseAdderKernel(SparseKernel):
         return f"{self.node_op.name}_sparse_f32_{tile}{self.name_ending}"
 
     @property
-    def regions(self) -> int:
-        return min(REGIONS, self.g.samples * self.tile.strips)
+    def samples_of_strip(self) -> int:
+        return 1
 
-    @property
-    def workspace(self) -> int:
-        return self.regions * self.tile.region_bytes
+    def region(self, e: Emitter, base: Any) -> Region:
+        return Region(e, self.tile, base)
 
     # -- emission --------------------------------------------------------------------------------
 
-    def emit(
-        self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
-    ) -> None:
-        if 0 in self.call.outputs[0].shape:
-            return
-        g, tile = self.g, self.tile
-        x, packed = (inputs[i] for i in self.operands[:2])
-        active = e.minimum(e.threads, self.regions)
-        count = g.samples * tile.strips
-        with e.when(e.less(e.thread, active)):
-            low = e.div(e.mul(count, e.thread), active)
-            high = e.div(e.mul(count, e.add(e.thread, 1)), active)
-            region = Region(e, tile, e.at(workspace, e.mul(e.thread, tile.region_bytes)))
-            with e.loop(low, high) as item, e.loop(0, g.groups) as group:
-                n, strip = e.split(item, (g.samples, tile.strips))
-                row = e.mul(strip, tile.strip_rows)
-                place = Place(group, 0, n, row)
-                self._emit_strip(e, place, x, packed, region)
-                self._emit_tail(e, place, inputs, packed, outputs[0], region)
-
-    def _emit_strip(self, e: Emitter, place: Place, x: Any, packed: Any, region: Region) -> None:
-        """Partial sums and window sums of a strip."""
-        g, tile = self.g, self.tile
+    def emit_strip(self, e: Emitter, place: Place, x: Any, packed: Any, region: Region) -> None:
+        tile = self.tile
         # A strip at the bottom may be shorter than its scratch memory.
         rows = e.minimum(tile.plane_rows, e.sub(tile.input_rows, e.mul(place.h, tile.stride[0])))
-        size = tile.channels
-        whole = g.inputs // size
-        with e.loop(0, whole) as number:
-            self._emit_channels(e, place, (x, packed), region, number, size, rows)
-        if g.inputs % size:
-            self._emit_channels(e, place, (x, packed), region, whole, g.inputs % size, rows)
-        emit_strip_windows(e, g, tile, region, place.h)
+        self.emit_channels(e, place, x, packed, region, (rows, tile.strip_rows))
+        emit_strip_windows(e, self.g, tile, region, place.h)
 
-    def _emit_channels(
-        self, e: Emitter, place: Place, pointers: tuple[Any, Any], region: Region,
-        number: Index, size: int, rows: Index,
-    ) -> None:  # fmt: skip
-        """Planes, copies, sums and lists of `size` channels: whole channel blocks, or the last."""
-        x, packed = pointers
-        self._emit_planes(e, place, x, region, number, size, rows)
-        first = e.mul(number, self.tile.channels // CHANNEL_BLOCK)
-        whole = size // CHANNEL_BLOCK
-        with e.loop(0, whole) as inside:
-            at = place.in_block(e.add(first, inside))
-            self._emit_block(e, at, packed, region, inside, CHANNEL_BLOCK, rows)
-        if size % CHANNEL_BLOCK:
-            at = place.in_block(e.add(first, whole))
-            self._emit_block(e, at, packed, region, whole, size % CHANNEL_BLOCK, rows)
-
-    def _emit_block(
+    def emit_block(
         self, e: Emitter, place: Place, packed: Any, region: Region, inside: Index, size: int,
-        rows: Index,
+        rows: Rows,
     ) -> None:  # fmt: skip
-        """Sums, copies and lists of one channel block, number `inside` of those transposed."""
         tile, block = self.tile, place.block
         planes = e.at(region.planes, e.mul(inside, CHANNEL_BLOCK * tile.plane_bytes))
-        emit_plane_sums(e, tile, planes, region, block, size, rows)
+        emit_plane_sums(e, tile, planes, region, block, size, rows[0])
         if tile.copied:
-            emit_copies(e, self.g, tile, planes, region, size, rows)
+            emit_copies(e, self.g, tile, planes, region, size, rows[0])
         source = region.copies if tile.copied else planes
         with e.loop(0, tile.strip_rows // tile.rows) as at:
             pixels = e.mul(at, 4 * tile.vectors * self.lanes)
@@ -140,9 +89,9 @@ class SparseAdderKernel(SparseKernel):
                 e, packed, place.group, block, here, partial, tile.vectors, 4 * self.lanes
             )
 
-    def _emit_planes(
+    def emit_input(
         self, e: Emitter, place: Place, x: Any, region: Region, number: Index, size: int,
-        rows: Index,
+        rows: Rows,
     ) -> None:  # fmt: skip
         """planes[k][row][column] of the strip, `lanes` pixels by `lanes` channels at a time."""
         g, tile, lanes = self.g, self.tile, self.lanes
@@ -152,7 +101,7 @@ class SparseAdderKernel(SparseKernel):
         start = e.at(x, e.sub(start, g.pad[1] * g.x[2]))
         step = tile.step[1] * g.x[2]
         full = tile.columns_read - tile.columns_read % lanes
-        with e.loop(0, rows) as row:
+        with e.loop(0, rows[0]) as row:
             source = e.at(start, e.mul(row, tile.step[0] * g.x[1]))
             into = e.at(region.planes, e.mul(row, 4 * tile.plane_pitch))
             for k in range(0, size, lanes):
@@ -173,33 +122,11 @@ class SparseAdderKernel(SparseKernel):
         width = min(self.lanes, tile.plane_pitch)
         transpose(e, source, step, into, tile.plane_bytes, pixels, channels, width)
 
-    def _emit_tail(
-        self, e: Emitter, place: Place, inputs: Sequence[Any], packed: Any, y: Any, region: Region
+    def emit_outputs(
+        self, e: Emitter, tail: Tail, planes: Any, sum_f: Any, y: Any, region: Region, active: int
     ) -> None:
-        """Partial sums back to NHWC, through the tail."""
-        g, tile, lanes = self.g, self.tile, self.lanes
-        blocks = ceil_div(g.outputs, lanes)
-        whole = g.outputs // lanes
-        sums = e.at(packed, self.sums_offset)
-        with e.loop(0, blocks) as block:
-            channel = e.mul(block, lanes)
-            of_group = e.add(e.mul(place.group, blocks), block)
-            sum_f = e.at(sums, e.mul(of_group, 4 * lanes))
-            planes = e.at(region.partial, e.mul(channel, tile.partial_bytes))
-            for active, here in e.partial(block, whole, g.outputs % lanes, lanes):
-                if not active:
-                    continue
-                with here:
-                    tail = Tail(self, e, inputs, place, channel)
-                    channels = tail.channels(0, active, sum_f)
-                    self._emit_tail_rows(e, tail, channels, planes, y, region, active)
-
-    def _emit_tail_rows(
-        self, e: Emitter, tail: Tail, channels: dict[int, Register], planes: Any, y: Any,
-        region: Region, active: int,
-    ) -> None:  # fmt: skip
-        """All pixels of the strip that exist, for one vector of output channels."""
         g, tile, lanes, place = self.g, self.tile, self.lanes, tail.place
+        channels = tail.channels(0, active, sum_f)
         rows = e.minimum(tile.strip_rows, e.sub(g.height, place.h))
         together = max(1, lanes // tile.pitch)  # rows in one vector
         with e.loop(0, rows, together) as row, e.loop(0, g.width, lanes) as w:

@@ -15,25 +15,21 @@ Order, packed lists, sums and tail are those of `sparse_adder.py`, and so are th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from addergraph.ir import Graph
 
 from ..builder import Emitter, Index
-from ..schedule import ceil_div
 from . import Call
 from ._forward import Place, Tail
 from ._geometry import CHANNEL_BLOCK
 from ._sparse_batch_tile import BatchTile, batch_tile
-from ._sparse_lists import SparseKernel
+from ._sparse_strips import Rows, StripKernel
 from ._sums import emit_tree
 from ._transpose import transpose
 
-REGIONS = 8
 
-
-class SparseBatchKernel(SparseKernel):
+class SparseBatchKernel(StripKernel):
     """See the module's contract."""
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:
@@ -52,74 +48,26 @@ class SparseBatchKernel(SparseKernel):
         return f"{self.node_op.name}_sparse_batch_f32_{tile}{self.name_ending}"
 
     @property
-    def sample_groups(self) -> int:
-        return ceil_div(self.g.samples, self.lanes)
+    def samples_of_strip(self) -> int:
+        return self.lanes
 
-    @property
-    def regions(self) -> int:
-        return min(REGIONS, self.sample_groups * self.tile.strips)
-
-    @property
-    def workspace(self) -> int:
-        return self.regions * self.tile.region_bytes
-
-    def emit(
-        self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
-    ) -> None:
-        if 0 in self.call.outputs[0].shape:
-            return
-        g, tile = self.g, self.tile
-        x, packed = (inputs[i] for i in self.operands[:2])
-        active = e.minimum(e.threads, self.regions)
-        count = self.sample_groups * tile.strips
-        with e.when(e.less(e.thread, active)):
-            low = e.div(e.mul(count, e.thread), active)
-            high = e.div(e.mul(count, e.add(e.thread, 1)), active)
-            region = _Region(e, tile, e.at(workspace, e.mul(e.thread, tile.region_bytes)))
-            with e.loop(low, high) as item, e.loop(0, g.groups) as group:
-                several, strip = e.split(item, (self.sample_groups, tile.strips))
-                first = e.mul(several, self.lanes)
-                place = Place(group, 0, first, e.mul(strip, tile.strip_rows))
-                self._emit_strip(e, place, x, packed, region)
-                self._emit_tail(e, place, inputs, packed, outputs[0], region)
+    def region(self, e: Emitter, base: Any) -> _Region:
+        return _Region(e, self.tile, base)
 
     # -- partial sums ----------------------------------------------------------------------------
 
-    def _emit_strip(self, e: Emitter, place: Place, x: Any, packed: Any, region: _Region) -> None:
-        g, tile = self.g, self.tile
-        outputs = e.minimum(tile.strip_rows, e.sub(g.height, place.h))
+    def emit_strip(self, e: Emitter, place: Place, x: Any, packed: Any, region: _Region) -> None:
+        g = self.g
+        outputs = e.minimum(self.tile.strip_rows, e.sub(g.height, place.h))
         reach = (g.kernel[0] - 1) * g.dilation[0] + 1
         rows = e.add(e.mul(e.sub(outputs, 1), g.stride[0]), reach)
-        size = tile.channels
-        whole = g.inputs // size
-        with e.loop(0, whole) as number:
-            self._emit_channels(e, place, (x, packed), region, number, size, (rows, outputs))
-        if g.inputs % size:
-            rest = g.inputs % size
-            self._emit_channels(e, place, (x, packed), region, whole, rest, (rows, outputs))
+        self.emit_channels(e, place, x, packed, region, (rows, outputs))
         self._emit_windows(e, region, outputs)
 
-    def _emit_channels(
-        self, e: Emitter, place: Place, pointers: tuple[Any, Any], region: _Region, number: Index,
-        size: int, rows: tuple[Index, Index],
-    ) -> None:  # fmt: skip
-        """Pixels, sums and lists of `size` channels: some whole channel blocks, or what is left."""
-        tile, (x, packed) = self.tile, pointers
-        self._emit_pixels(e, place, x, region, number, size, rows[0])
-        first = e.mul(number, tile.channels // CHANNEL_BLOCK)
-        whole = size // CHANNEL_BLOCK
-        with e.loop(0, whole) as inside:
-            at = place.in_block(e.add(first, inside))
-            self._emit_block(e, at, packed, region, inside, CHANNEL_BLOCK, rows)
-        if size % CHANNEL_BLOCK:
-            at = place.in_block(e.add(first, whole))
-            self._emit_block(e, at, packed, region, whole, size % CHANNEL_BLOCK, rows)
-
-    def _emit_block(
+    def emit_block(
         self, e: Emitter, place: Place, packed: Any, region: _Region, inside: Index, size: int,
-        rows: tuple[Index, Index],
+        rows: Rows,
     ) -> None:  # fmt: skip
-        """Sums and lists of one channel block, number `inside` of those transposed."""
         tile, block = self.tile, place.block
         pixels = e.at(region.pixels, e.mul(inside, CHANNEL_BLOCK * tile.channel_bytes))
         self._emit_sums(e, pixels, region, block, size, rows[0])
@@ -144,16 +92,16 @@ class SparseBatchKernel(SparseKernel):
 
     # -- input side ------------------------------------------------------------------------------
 
-    def _emit_pixels(
+    def emit_input(
         self, e: Emitter, place: Place, x: Any, region: _Region, number: Index, size: int,
-        rows: Index,
+        rows: Rows,
     ) -> None:  # fmt: skip
         """pixels[k][row][column][lane] of the strip."""
         g, tile, lanes = self.g, self.tile, self.lanes
         channel = e.add(e.mul(place.group, g.inputs), e.mul(number, tile.channels))
         top = e.sub(e.mul(place.h, g.stride[0]), g.pad[0])
         start = e.at(x, e.add(e.mul(top, g.x[1]), e.sub(e.mul(channel, 4), g.pad[1] * g.x[2])))
-        with e.loop(0, rows) as row, e.loop(0, tile.columns_read) as column:
+        with e.loop(0, rows[0]) as row, e.loop(0, tile.columns_read) as column:
             source = e.dot((row, column), g.x[1:])
             into = e.at(region.pixels, e.dot((row, column), (tile.row_bytes, 4 * lanes)))
             for k in range(0, size, lanes):
@@ -206,29 +154,15 @@ class SparseBatchKernel(SparseKernel):
 
     # -- output side -----------------------------------------------------------------------------
 
-    def _emit_tail(
-        self, e: Emitter, place: Place, inputs: Sequence[Any], packed: Any, y: Any, region: _Region
+    def emit_outputs(
+        self, e: Emitter, tail: Tail, planes: Any, sum_f: Any, y: Any, region: _Region, active: int
     ) -> None:
-        """Partial sums back to NHWC, through the tail."""
-        g, tile, lanes = self.g, self.tile, self.lanes
-        blocks = ceil_div(g.outputs, lanes)
+        g, tile, place = self.g, self.tile, tail.place
         outputs = e.minimum(tile.strip_rows, e.sub(g.height, place.h))
-        sums = e.at(packed, self.sums_offset)
-        with e.loop(0, blocks) as block:
-            channel = e.mul(block, lanes)
-            of_group = e.add(e.mul(place.group, blocks), block)
-            sum_f = e.at(sums, e.mul(of_group, 4 * lanes))
-            planes = e.at(region.partial, e.mul(channel, tile.partial_bytes))
-            rest = g.outputs % lanes
-            for active, here in e.partial(block, g.outputs // lanes, rest, lanes):
-                if active:
-                    with here, e.loop(0, outputs) as row, e.loop(0, g.width) as w:
-                        tail = Tail(self, e, inputs, place, channel)
-                        spot = Place(place.group, 0, place.n, e.add(place.h, row), w)
-                        at = e.dot((row, w), (tile.output_row_bytes, 4 * lanes))
-                        self._emit_samples(
-                            e, tail.moved(spot), planes, sum_f, y, region, at, active
-                        )
+        with e.loop(0, outputs) as row, e.loop(0, g.width) as w:
+            spot = Place(place.group, 0, place.n, e.add(place.h, row), w)
+            at = e.dot((row, w), (tile.output_row_bytes, 4 * self.lanes))
+            self._emit_samples(e, tail.moved(spot), planes, sum_f, y, region, at, active)
 
     def _emit_samples(
         self, e: Emitter, tail: Tail, planes: Any, sum_f: Any, y: Any, region: _Region, at: Index,

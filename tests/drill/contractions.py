@@ -67,7 +67,7 @@ FORWARD_MUTANTS = (
     ),
     Mutant(
         "every group reads the first group's channels", DENSE,
-        "e.mul(place.group, itemsize * g.inputs)", "e.mul(place.group, 0)",
+        "e.mul(place.group, self.input_bytes * g.inputs)", "e.mul(place.group, 0)",
         layers("grouped-direct"),
     ),
     Mutant(
