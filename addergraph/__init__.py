@@ -21,7 +21,7 @@ from .trace import trace
 
 if TYPE_CHECKING:
     from . import errors, layers, ops
-    from .driver import compile, grad, load_native
+    from .driver import compile, compile_layers, grad, load_native
     from .errors import AdderGraphError
     from .interpreter import interpret
     from .ir import Graph
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .text import parse
     from .types import tensor
     from .verification import verify
+    from .verification_layers import verify_layers
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "Model",
     "__version__",
     "compile",
+    "compile_layers",
     "errors",
     "grad",
     "interpret",
@@ -48,6 +50,7 @@ __all__ = [
     "tensor",
     "trace",
     "verify",
+    "verify_layers",
 ]
 
 _HOME = {
@@ -55,12 +58,14 @@ _HOME = {
     "Graph": ".ir",
     "Model": ".model",
     "compile": ".driver",
+    "compile_layers": ".driver",
     "grad": ".driver",
     "interpret": ".interpreter",
     "load_native": ".driver",
     "parse": ".text",
     "tensor": ".types",
     "verify": ".verification",
+    "verify_layers": ".verification_layers",
 }
 _SUBMODULES = ("errors", "layers", "ops")
 

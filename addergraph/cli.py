@@ -356,6 +356,7 @@ def run(**options: Any) -> None:
     epilog=_example(
         "  addergraph verify m.safetensors",
         "  addergraph verify m.safetensors --native build --samples 1000",
+        "  addergraph verify m.safetensors --layers --plot errors.png",
     )
 )
 @click.argument("file")
@@ -364,16 +365,22 @@ def run(**options: Any) -> None:
 @click.option(
     "--input", "inputs", metavar="X.npz", help="Samples to compare on.  [default: random ones]"
 )
-@click.option("--samples", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--samples", type=click.IntRange(1),
+    help="Random samples.  [default: 100 for the outputs, 16 for --layers]",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @batch
 @target
 @one_thread
+@click.option("--layers", is_flag=True, help="Also each layer, on the inputs that it has there.")
+@click.option("--plot", metavar="FILE.png", help="Draw the error of each layer.")
 def verify(file: str, **options: Any) -> int:
     """Compare native code with the NumPy reference.
 
     FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
-    The exit status is 1 when an output differs by more than rounding can explain.
+    The exit status is 1 when an output differs by more than rounding can explain, or with --layers
+    a layer, of which the first is named.
     """
     from .commands import native
 

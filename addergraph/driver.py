@@ -158,6 +158,44 @@ def compile(
     return Program(built, None, state, threads)
 
 
+def compile_layers(
+    graph: Graph | Model,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    target: str = "host",
+    threads: int = 1,
+) -> Program:
+    """The compiled network with the value of every node as an output, for `ag.verify_layers`.
+
+    `program.graph` is the graph after the passes: a fused node gives its last value only, and an
+    open batch is 1. What depends on parameters alone is among its parameters; NumPy computes these
+    numbers, as it does for `compile`. The kernels are those of `compile`; the memory plan is not,
+    since values that are outputs keep a place of their own.
+
+    Raises what `compile` raises, and GraphError for a graph with updates.
+    """
+    from .codegen import jit
+    from .codegen.lowered import Lowered, workspaces
+    from .codegen.target import target_named
+    from .passes.hoist import hoist
+    from .passes.plan_memory import plan_memory
+
+    graph, weights = _source(graph, weights)
+    if graph.updates:
+        raise GraphError(f'graph "{graph.name}" updates parameters; compile its forward graph')
+    numbers, machine = _required(graph, weights), target_named(target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # `compile` gives them
+        whole = lower(graph, machine, weights=numbers)
+    main = whole.main
+    values = tuple(v for node in main.nodes for v in node.outputs)
+    # Outputs are never hoisted, so that setup is empty and main what it was.
+    setup, layers = hoist(Graph(main.name, main.inputs, main.parameters, main.nodes, values))
+    plan = plan_memory(layers, workspaces(layers, machine, whole.kept))
+    lowered = Lowered(layers, setup, layers, plan, machine, None, whole.kept)
+    return jit.Program(jit.build(lowered), jit.main_weights(whole, numbers), None, threads)
+
+
 def build(
     graph: Graph,
     weights: Mapping[str, Array] | None = None,
@@ -311,7 +349,7 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 __all__ = [
-    "arena_bytes", "build", "census", "compile", "export", "findings", "grad", "load_native",
-    "lower", "measure_peak", "memory_plan_text", "optimize", "profile", "train_step_graph",
-    "tune_graph",
+    "arena_bytes", "build", "census", "compile", "compile_layers", "export", "findings", "grad",
+    "load_native", "lower", "measure_peak", "memory_plan_text", "optimize", "profile",
+    "train_step_graph", "tune_graph",
 ]  # fmt: skip

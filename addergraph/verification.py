@@ -10,6 +10,7 @@ where no draw changes them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -81,6 +82,13 @@ class OutputReport:
     def ok(self) -> bool:
         return self.error <= self.allowed
 
+    @property
+    def share(self) -> float:
+        """Of the bound that the error takes; inf for an error where none is allowed."""
+        if self.allowed:
+            return self.error / self.allowed
+        return math.inf if self.error else 0.0
+
     def __str__(self) -> str:
         head = f"{'ok  ' if self.ok else 'FAIL'} %{self.name}: "
         if not self.elements:
@@ -142,20 +150,15 @@ def verify(
     Raises DataError for programs with updates, whose calls change what they compute, and for a
     number of samples below 1.
     """
-    if graph.updates:
-        raise DataError(f'graph "{graph.name}" updates parameters; verify its forward graph')
-    if samples < 1:
-        raise DataError(f"samples={samples} must be at least 1")
+    require_verifiable(graph, samples)
     rng = np.random.default_rng(seed)
-    totals = [_Total(v.name) for v in graph.outputs]
-    calls = _draw(graph, samples, rng) if inputs is None else _split(graph, inputs)
+    totals = [Total(v.name) for v in graph.outputs]
+    calls = drawn_calls(graph, samples, rng) if inputs is None else given_calls(graph, inputs)
     done = 0
     for arrays, count in calls:
         native = program.run(arrays)
-        reference = _Reference(graph, arrays, program.weights)
-        draws = [reference.draw(rng) for _ in range(DRAWS)]
-        for k, total in enumerate(totals):
-            total.add(native[k], reference.outputs[k], [d[k] for d in draws], done)
+        reference = Reference(graph, arrays, program.weights)
+        reference.compare(totals, native, rng, done)
         done += count
     ranges = value_ranges(graph)
     return Report(
@@ -167,13 +170,24 @@ def verify(
     )
 
 
+def require_verifiable(graph: Graph, samples: int) -> None:
+    """DataError for a graph with updates and for a number of samples below 1."""
+    if graph.updates:
+        raise DataError(f'graph "{graph.name}" updates parameters; verify its forward graph')
+    if samples < 1:
+        raise DataError(f"samples={samples} must be at least 1")
+
+
 Call = tuple[list[Array], int]  # the inputs of one call, and how many samples they are
 
 
-def _draw(graph: Graph, samples: int, rng: np.random.Generator) -> list[Call]:
+def drawn_calls(
+    graph: Graph, samples: int, rng: np.random.Generator, per_call: int = PER_CALL
+) -> list[Call]:
+    """Random inputs, as `verify` says, in calls of at most `per_call` samples."""
     sizes = [1] * samples
     if graph.is_open:
-        sizes = [min(PER_CALL, samples - start) for start in range(0, samples, PER_CALL)]
+        sizes = [min(per_call, samples - start) for start in range(0, samples, per_call)]
     calls = []
     for count in sizes:
         drawn = []
@@ -185,24 +199,24 @@ def _draw(graph: Graph, samples: int, rng: np.random.Generator) -> list[Call]:
     return calls
 
 
-def _split(graph: Graph, inputs: Sequence[object]) -> list[Call]:
-    """Given inputs in calls of PER_CALL samples, where samples are independent."""
+def given_calls(graph: Graph, inputs: Sequence[object], per_call: int = PER_CALL) -> list[Call]:
+    """Given inputs in calls of at most `per_call` samples, where samples are independent."""
     batch, arrays = bind_inputs(graph, inputs)
     if batch is None or not graph.per_sample:
         return [(arrays, 1 if batch is None else batch)]
     return [
         (
             [
-                a[start : start + PER_CALL] if v.type.is_open else a
+                a[start : start + per_call] if v.type.is_open else a
                 for v, a in zip(graph.inputs, arrays, strict=True)
             ],
-            min(PER_CALL, batch - start),
+            min(per_call, batch - start),
         )
-        for start in range(0, batch, PER_CALL)
+        for start in range(0, batch, per_call)
     ]
 
 
-class _Total:
+class Total:
     """Collects one output over several calls."""
 
     def __init__(self, name: str) -> None:
@@ -266,7 +280,7 @@ def _worst(native: Array, reference: Array, errors: Array, first: int) -> Differ
 Visit = Callable[[object, Node, Sequence[Array], Sequence[Array]], Sequence[Array]]
 
 
-class _Reference:
+class Reference:
     """The reference on one set of inputs, the rounding bound of each result, and draws."""
 
     def __init__(self, graph: Graph, arrays: Sequence[Array], weights: Mapping[str, Array]) -> None:
@@ -276,6 +290,14 @@ class _Reference:
         self._start = [*arrays, *numbers.values()]
         self._bounds: dict[object, tuple[Bound, ...]] = {}
         self.outputs = _walk(self._graph, self._start, self._note, ())
+
+    def compare(
+        self, totals: Sequence[Total], native: Sequence[Array], rng: np.random.Generator, first: int
+    ) -> None:
+        """Adds the outputs of a call, whose samples count from `first`, to a total each."""
+        draws = [self.draw(rng) for _ in range(DRAWS)]
+        for k, total in enumerate(totals):
+            total.add(native[k], self.outputs[k], [d[k] for d in draws], first)
 
     def draw(self, rng: np.random.Generator) -> list[Array]:
         """The outputs when every result moves to a random corner of its bound."""

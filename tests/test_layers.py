@@ -188,12 +188,14 @@ def test_public_names_exist_and_are_not_shadowed_by_submodules() -> None:
     functions = (
         "trace",
         "compile",
+        "compile_layers",
         "grad",
         "interpret",
         "load_native",
         "parse",
         "tensor",
         "verify",
+        "verify_layers",
     )
     assert [name for name in functions if not callable(getattr(ag, name))] == []
 

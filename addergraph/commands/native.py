@@ -12,12 +12,17 @@ import numpy as np
 
 from .. import driver, storage
 from ..data.npz import read_npz
+from ..diagnostics import pictures, plots
 from ..errors import DataError, StorageError
 from ..interpreter import run_reference
 from ..ir import Array, Graph
 from ..verification import Runnable
 from ..verification import verify as compare
+from ..verification_layers import SAMPLES as LAYER_SAMPLES
+from ..verification_layers import verify_layers
 from .source import open_source
+
+SAMPLES = 100  # of the outputs, where the options do not say
 
 
 def compile_library(
@@ -99,16 +104,18 @@ def _write_npz(path: str, arrays: Mapping[str, Array]) -> None:
 
 @dataclass(frozen=True)
 class Verification:
-    """The options of `verify`."""
+    """The options of `verify`; `samples` of None are SAMPLES, by layers LAYER_SAMPLES."""
 
     weights: str | None
     folder: str | None
     inputs: str | None
-    samples: int
+    samples: int | None
     seed: int
     batch: int | None
     target: str
     threads: int
+    layers: bool
+    plot: str | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,11 @@ class _Exported:
 
 
 def verify(file: str, options: Verification) -> bool:
-    """Prints the report; whether every output is within its bound."""
+    """Prints the report, by layers if asked for; whether all is within its bound.
+
+    DataError for options that do not go together.
+    """
+    _require_fitting(options)
     source = open_source(file, options.weights)
     graph = source.graph if options.batch is None else source.graph.bind(options.batch)
     program: Runnable
@@ -137,6 +148,45 @@ def verify(file: str, options: Verification) -> bool:
     given = None
     if options.inputs is not None:
         given = read_npz(options.inputs, *(v.name for v in graph.inputs))
-    report = compare(graph, program, options.samples, options.seed, inputs=given)
+    samples = SAMPLES if options.samples is None else options.samples
+    report = compare(graph, program, samples, options.seed, inputs=given)
     print(report)
-    return report.ok
+    if not options.layers:
+        return report.ok
+    return _verify_layers(graph, program.weights, given, options, report.ok)
+
+
+def _require_fitting(options: Verification) -> None:
+    if options.plot is not None:
+        if not options.layers:
+            raise DataError("--plot draws the error of each layer: give --layers, too")
+        pictures.require_picture(options.plot)
+    if options.layers and options.folder is not None:
+        raise DataError(
+            "--layers compiles the network with every layer as an output, which an exported "
+            "library does not have: leave out --native"
+        )
+
+
+def _verify_layers(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    given: Sequence[object] | None,
+    options: Verification,
+    outputs_ok: bool,
+) -> bool:
+    program = driver.compile_layers(
+        graph, weights=weights, target=options.target, threads=options.threads
+    )
+    samples = LAYER_SAMPLES if options.samples is None else options.samples
+    report = verify_layers(graph, program, samples, options.seed, inputs=given)
+    print(report)
+    if report.ok and not outputs_ok:
+        print(
+            "every layer is right alone, but the outputs are not: what differs is made by the "
+            "passes (see inspect --passes) or by the memory plan (inspect --plan)"
+        )
+    if options.plot is not None:
+        pictures.save(plots.plot_layer_errors(report), options.plot)
+        print(f"wrote {options.plot}")
+    return report.ok and outputs_ok

@@ -12,12 +12,14 @@ import numpy as np
 
 from ..errors import DataError
 from ..ir import Array
+from ..verification_layers import LayerReport
 from .activations import Activation
 from .distributions import LAPLACE, Shape
 from .gradients import GradientHistory
-from .pictures import BLACK, BLUE, CYCLE, ORANGE, VERMILION, new_figure, panels
+from .pictures import BLACK, BLUE, CYCLE, ORANGE, SKY, VERMILION, new_figure, panels
 
 SMALL = 8  # points
+LEAST = 1e-37  # of the errors that a scale has room for: below are subnormals
 _PANELS = (  # of the training curves: the column, that of the validation, the axis
     ("loss", "val_loss", "mean loss of a sample"),
     ("accuracy", "val_accuracy", "accuracy (share of samples)"),
@@ -174,7 +176,68 @@ def plot_dead(found: Iterable[Activation]) -> Any:
     return figure
 
 
+def plot_layer_errors(report: LayerReport) -> Any:
+    """The largest error of each layer beside its bound, on one logarithmic scale.
+
+    Errors of 0 (and subnormal ones) stand on the left edge, those that are not finite on the right
+    one; those of a wrong layer are red. DataError without a layer.
+    """
+    if not report.rows:
+        raise DataError(f'graph "{report.graph}" has no layers to draw')
+    figure = new_figure(8, 0.24 * len(report.rows) + 1.8)
+    axis = figure.subplots()
+    places = np.arange(len(report.rows))
+    own = np.array([row.own.error for row in report.rows])
+    bounds = np.array([row.own.allowed for row in report.rows])
+    network = np.array([row.network.error for row in report.rows])
+    wrong = np.array([not row.ok for row in report.rows])
+    low, high = _decades(np.concatenate([own, bounds, network]))
+    axis.hlines(places, low, np.clip(bounds, low, high), color=SKY, linewidth=5, alpha=0.5,
+                label="bound of the layer")  # fmt: skip
+    for values, chosen, marker, color, label in (
+        (network, np.ones_like(wrong), "|", BLACK, "error in the network"),
+        (own, ~wrong, "o", BLUE, "error on its own inputs"),
+        (own, wrong, "X", VERMILION, "error beyond the bound"),
+    ):
+        if chosen.any():
+            shown = np.clip(values, low, high)
+            axis.plot(
+                shown[chosen],
+                places[chosen],
+                marker,
+                color=color,
+                label=label,
+                clip_on=False,
+                markersize=13 if marker == "|" else 6,
+            )
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    axis.set_yticks(places, [row.name for row in report.rows], fontsize=SMALL)
+    axis.margins(y=0.02)
+    axis.invert_yaxis()
+    axis.set_xlabel(
+        "largest absolute error (unit of the layer's results; left edge: 0)", fontsize=9
+    )
+    axis.set_title(f"Native against reference, layers of {report.graph}", fontsize=11)
+    axis.grid(alpha=0.25, axis="x", linewidth=0.6)
+    _shared_legend(figure)
+    return figure
+
+
 # --- parts ----------------------------------------------------------------------------------------
+
+
+def _decades(values: Array) -> tuple[float, float]:
+    """Ends of a logarithmic scale with room for all finite values above 0.
+
+    Bounds of results that are all zero are subnormal, and would take the whole width.
+    """
+    shown = values[np.isfinite(values) & (values > LEAST)]
+    if not shown.size:
+        return 1e-8, 1.0
+    return 10.0 ** (np.floor(np.log10(shown.min())) - 1), 10.0 ** (
+        np.ceil(np.log10(shown.max())) + 1
+    )
 
 
 def _cycle(count: int) -> list[str]:

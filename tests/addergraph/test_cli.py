@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import addergraph as ag
 from addergraph import Model, cli, driver, layers, ops, zoo
+from addergraph.codegen import jit, lowered
+from addergraph.codegen.jit import Program
 from addergraph.commands import show
-from addergraph.ir import Array
+from addergraph.ir import Array, Graph
 from addergraph.lints import lint
 from addergraph.summary import summary_text
 from addergraph.trace import Tensor
@@ -338,6 +341,56 @@ def test_verify_passes(shell: Shell, model: Model) -> None:
     assert "note" not in given
 
 
+def test_verify_by_layers(shell: Shell, model: Model) -> None:
+    pytest.importorskip("matplotlib")
+    out = shell.ok(
+        "verify", "net.ag", "--weights", "net.npz", "--layers", "--input", "x.npz",
+        "--plot", "errors.png",
+    )  # fmt: skip
+    assert 'verify "tiny": 7 samples, given inputs: passed' in out
+    assert 'layers of "tiny": 7 samples, given inputs: passed' in out
+    assert Path("errors.png").read_bytes().startswith(b"\x89PNG")
+    out = shell.ok("verify", "m.safetensors", "--layers")
+    assert 'verify "tiny": 100 samples' in out
+    assert 'layers of "tiny": 16 samples, random inputs of seed 0: passed' in out
+
+
+def test_verify_by_layers_names_the_first_one_and_ends_with_status_1(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = lowered.pack_weights
+
+    def wrong(facts: Any, graph: Any, numbers: Mapping[str, Array]) -> Array:
+        """Packs one weight of the last layer wrong, in every program."""
+        changed = {name: array.copy() for name, array in numbers.items()}
+        changed["dense1.f"][3, 1] += 1
+        return pack(facts, graph, changed)
+
+    monkeypatch.setattr(jit, "pack_weights", wrong)
+    done = shell("verify", "m.safetensors", "--layers")
+    assert done.status == 1
+    assert 'first differing layer: dense "dense1"' in done.out
+    assert "every layer is right alone" not in done.out
+
+
+def test_verify_by_layers_says_when_only_the_outputs_differ(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile = driver.compile
+
+    def wrong(graph: Graph, **options: Any) -> Program:
+        program = compile(graph, **options)
+        run = program.run
+        monkeypatch.setattr(program, "run", lambda inputs: tuple(y + 1 for y in run(inputs)))
+        return program
+
+    monkeypatch.setattr(driver, "compile", wrong)
+    done = shell("verify", "m.safetensors", "--layers")
+    assert done.status == 1
+    assert 'layers of "tiny": 16 samples, random inputs of seed 0: passed' in done.out
+    assert "every layer is right alone, but the outputs are not" in done.out
+
+
 @pytest.mark.needs("cc")
 def test_verify_fails_with_status_1_when_the_library_is_of_another_model(
     shell: Shell, model: Model
@@ -387,6 +440,9 @@ def test_bench_prints_a_row_for_each_way(shell: Shell, model: Model) -> None:
         (("run", "m.safetensors", "-i", "x.npz", "-o", "no/y.npz"), 'there is no folder "'),
         (("run", "--native", "no", "-i", "x.npz", "-o", "y.npz"), "no"),
         (("verify", "training.ag"), "updates parameters"),
+        (("verify", "net.ag", "--plot", "a.png"), "give --layers, too"),
+        (("verify", "net.ag", "--layers", "--plot", "a.gif"), "ends in .png, .svg, .pdf"),
+        (("verify", "net.ag", "--layers", "--native", "build"), "leave out --native"),
         (("bench", "training.ag"), "updates parameters"),
     ],
 )
