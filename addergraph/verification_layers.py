@@ -80,11 +80,17 @@ class LayerRow:
         """The row of the table, as HEADS says."""
         op = self.op if len(self.op) <= LONGEST_OP else self.op[: LONGEST_OP - 3] + "..."
         bound = f"{self.own.allowed:.3g}" if self.own.allowed else "exact"
-        own, network = (f"{r.share:.1%}" if r.allowed else "" for r in (self.own, self.network))
         return (
             f"{'' if self.ok else 'FAIL '}%{self.name}", op, self.type, f"{self.own.error:.3g}",
-            bound, own, f"{self.network.error:.3g}", network,
+            bound, _share(self.own), f"{self.network.error:.3g}", _share(self.network),
         )  # fmt: skip
+
+
+def _share(report: OutputReport) -> str:
+    """Per cent of the bound, or how many times the bound; nothing where there is none."""
+    if not report.allowed:
+        return ""
+    return f"{report.share:.1%}" if report.ok else f"{report.share:.3g} x"
 
 
 @dataclass(frozen=True)

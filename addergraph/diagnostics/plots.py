@@ -213,8 +213,7 @@ def plot_layer_errors(report: LayerReport) -> Any:
     axis.set_xscale("log")
     axis.set_xlim(low, high)
     axis.set_yticks(places, [row.name for row in report.rows], fontsize=SMALL)
-    axis.margins(y=0.02)
-    axis.invert_yaxis()
+    axis.set_ylim(len(places) - 0.4, -0.6)  # the first layer on top
     axis.set_xlabel(
         "largest absolute error (unit of the layer's results; left edge: 0)", fontsize=9
     )

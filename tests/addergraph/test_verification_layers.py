@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from addergraph.training.optimizers import SGD
 from addergraph.types import Shape
 from addergraph.verification_layers import LayerReport, verify_layers
 from tests.addergraph.models import residual
+from tests.passes.random_graphs import random_data, random_graph
 
 IMAGES = ag.tensor("f32", ("N", 6, 6, 2))
 Spoil = Callable[[dict[str, Array]], None]
@@ -135,6 +137,15 @@ def test_given_inputs_and_a_bound_batch() -> None:
     report = verify_layers(bound, ag.compile_layers(bound, weights=weights), inputs=[x])
     assert report.ok
     assert {row.type for row in report.rows} >= {"f32[4,6,6,4]", "f32[4,10]"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_graphs_pass(seed: int) -> None:
+    graph = random_graph(Random(seed))
+    weights = random_data(graph, seed)[1]
+    report = verify_layers(graph, ag.compile_layers(graph, weights=weights), 1)
+    assert report.rows
+    assert report.ok, str(report)
 
 
 def test_what_depends_on_parameters_alone_is_no_layer() -> None:
