@@ -149,11 +149,9 @@ def certify_bytes(data: bytes, file: str) -> Certificate:
     """As `certify`, of bytes in memory; `file` is their name."""
     decoder = f"capstone {capstone_version()}"
     members = read_archive(data, file) if is_archive(data) else [("", data)]
-    files = [
-        (member, elf.read_elf(content, f"{file}({member})" if member else file))
-        for member, content in members
-    ]
-    machines = {machine_of(read, member or file) for member, read in files}
+    labels = {member: f"{file}({member})" if member else file for member, _ in members}
+    files = [(member, elf.read_elf(content, labels[member])) for member, content in members]
+    machines = {machine_of(read, labels[member]) for member, read in files}
     if len(machines) > 1:
         names = ", ".join(sorted(m.name for m in machines))
         raise UnsupportedError(f'"{file}" has members for several machines ({names}); expected one')
@@ -162,8 +160,8 @@ def certify_bytes(data: bytes, file: str) -> Certificate:
     functions: list[Function] = []
     failures: list[Failure] = []
     for member, read in files:
-        pieces = disassemble(read, member or file)
-        machine = machine_of(read, member or file)
+        pieces = disassemble(read, labels[member])
+        machine = machine_of(read, labels[member])
         functions += [_function(member, read, piece, machine) for piece in pieces]
         failures += [f for piece in pieces for f in _refused(member, piece, machine)]
         failures += _missing(member, read, pieces, machine, undefined)

@@ -244,6 +244,18 @@ def test_members_for_several_machines_are_refused() -> None:
         certify_bytes(archive(members), "both.a")
 
 
+def test_errors_name_the_member_of_the_archive() -> None:
+    broken = Member("broken.o", compiled(CLEAN, "riscv")[:-1], ())
+    with pytest.raises(StorageError, match=r'"lib\.a\(broken\.o\)" is damaged'):
+        certify_bytes(archive([broken]), "lib.a")
+
+
+def test_a_thumb_file_without_mapping_symbols_is_refused() -> None:
+    data = compiled(CLEAN, "thumb").replace(b"$d", b"_d").replace(b"$t", b"_t")
+    with pytest.raises(UnsupportedError, match="no mapping symbols"):
+        certify_bytes(data, "stripped.o")
+
+
 def survives(data: bytes) -> None:
     """A certificate or an error of the project, nothing else."""
     try:
