@@ -1,6 +1,7 @@
 """The command line: options and help. What the commands do is in `commands/`, imported on use.
 
-Exit status: 0 done, 1 a verification failed, 2 an error (one message on stderr), 130 interrupted.
+Exit status: 0 done, 1 a verification failed or a certificate is refused, 2 an error (one message
+on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -323,6 +324,28 @@ def compile_(**options: Any) -> None:
     from .commands import native
 
     native.compile_library(**options)
+
+
+@commands.command(
+    epilog=_example(
+        "  addergraph certify build/libnet.a",
+        "  addergraph certify firmware/net.o --json net.certificate.json",
+    )
+)
+@click.argument("file")
+@click.option(
+    "--json", metavar="FILE.json", help="The certificate.  [default: certificate.json beside FILE]"
+)
+def certify(**options: Any) -> int:
+    """Check that compiled code multiplies nothing.
+
+    FILE is an object, a static archive or a shared library for x86-64, AArch64, Thumb or RISC-V.
+    Every instruction is decoded and must be known and no product. Needs capstone:
+    pip install 'addergraph[certify]'. The exit status is 1 when something is refused.
+    """
+    from .commands import certify as command
+
+    return 0 if command.certify(**options) else FAILED
 
 
 @commands.command(

@@ -18,6 +18,7 @@ from .state import State, initial_weights
 if TYPE_CHECKING:
     from .codegen.aot import Exported
     from .codegen.census import Census
+    from .codegen.certificate import Certificate
     from .codegen.jit import Built, Program
     from .codegen.lowered import Lowered
     from .codegen.native import NativeLibrary
@@ -315,6 +316,13 @@ def census(graph: Graph | Model, *, batch: int | None = None, target: str = "hos
     from .codegen.census import census as count
 
     return count(build(_source(graph, None)[0], batch=batch, target=target))
+
+
+def certify(path: str | os.PathLike[str]) -> Certificate:
+    """Whether compiled code multiplies, read off its bytes; see `codegen/certificate.py`."""
+    from .codegen import certificate
+
+    return certificate.certify(path)
 
 
 def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAGIC = b"!<arch>\n"
+from addergraph.errors import StorageError
+
+MAGIC, _THIN = b"!<arch>\n", b"!<thin>\n"
 _HEADER = 60
 _SHORT = 15  # the longest name that fits into a header beside its "/"
 
@@ -56,3 +58,49 @@ def _entry(name: str, data: bytes, mode: str = "644") -> bytes:
     owner = "0" if mode else ""
     header = f"{name:<16}{owner:<12}{owner:<6}{owner:<6}{mode:<8}{len(data):<10}`\n"
     return header.encode() + data + b"\n" * (len(data) % 2)
+
+
+def is_archive(data: bytes) -> bool:
+    """Whether bytes begin as an archive does, a thin one included."""
+    return data.startswith((MAGIC, _THIN))
+
+
+def read_archive(data: bytes, file: str) -> list[tuple[str, bytes]]:
+    """(name, bytes) of each member of a static archive, in order; `file` is its name in messages.
+
+    The symbol index and the table of long names are no members. StorageError where the bytes are
+    no archive, are damaged, or stand for files elsewhere (a thin archive).
+    """
+    if data.startswith(_THIN):
+        raise StorageError(f'"{file}" is a thin archive, which holds only names; make a whole one')
+    if not data.startswith(MAGIC):
+        raise StorageError(f'"{file}" is no static archive: it does not begin with {MAGIC!r}')
+    found, long_names, position = [], b"", len(MAGIC)
+    while position < len(data):
+        fields = data[position : position + _HEADER]
+        digits = fields[48:58].strip()
+        if len(fields) < _HEADER or fields[58:] != b"`\n" or not digits.isdigit():
+            raise StorageError(f'"{file}" is damaged: no header of a member at byte {position}')
+        start, size = position + _HEADER, int(digits)
+        content = data[start : start + size]
+        if len(content) < size:
+            raise StorageError(
+                f'"{file}" is truncated: the member at byte {position} has {size} bytes, '
+                f"{len(content)} are there"
+            )
+        name = fields[:16].rstrip()
+        if name == b"//":
+            long_names = content
+        elif name not in (b"/", b"/SYM64/"):
+            found.append((_member_name(name, long_names, file), content))
+        position = start + size + size % 2
+    return found
+
+
+def _member_name(field: bytes, long_names: bytes, file: str) -> str:
+    if field[:1] != b"/":
+        return field.removesuffix(b"/").decode(errors="replace")
+    end = long_names.find(b"/\n", int(field[1:])) if field[1:].isdigit() else -1
+    if end < 0:
+        raise StorageError(f'"{file}" is damaged: there is no long name {field!r}')
+    return long_names[int(field[1:]) : end].decode(errors="replace")

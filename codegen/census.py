@@ -3,14 +3,12 @@
 The counts are of LLVM's assembly text of the very module that becomes the object, x86-64 in AT&T
 syntax, function by function. They are static: an instruction in a loop counts once.
 
-Data is computed in vector registers, scalars included; integers in general registers are addresses
-and loop counters, so their arithmetic is listed apart. (Integer tensors may be computed there too.
-Whether a node multiplies integers is therefore asked of the op, not of the instructions.)
+Integers in general registers may be addresses or data: whether a node multiplies integers is
+therefore asked of the op, not of the instructions. What each instruction does: `instructions.py`.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,46 +20,9 @@ from addergraph.ops.fused import Fused
 from addergraph.types import f32
 
 from . import llvm
+from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table
 from .jit import Built
 from .module import emit_program
-
-ADD, LOGIC, SHIFT, MOVE = "add/sub", "min/max/logic", "shift", "move"
-MULTIPLY, FMA, DOT, DIVIDE = "multiply", "fma", "dot product", "divide/sqrt"
-CONVERT, CONTROL, UNKNOWN = "convert", "control", "unknown"
-ADDRESS, ADDRESS_MULTIPLY = "address", "address mul/div"
-KINDS = (
-    ADD, LOGIC, SHIFT, CONVERT, MULTIPLY, FMA, DOT, DIVIDE, MOVE, CONTROL, ADDRESS,
-    ADDRESS_MULTIPLY, UNKNOWN,
-)  # fmt: skip
-PRODUCTS = (MULTIPLY, FMA, DOT, DIVIDE)
-
-# Mnemonic patterns in order: the first that matches all of a mnemonic gives its kind. F stands for
-# the four float suffixes, B for integer sizes, V for the optional v of three-operand forms.
-_TABLE: tuple[tuple[str, str], ...] = (
-    (FMA, r"V fn?m(add|sub|addsub|subadd)(132|213|231)?F"),
-    (DOT, r"V dpp[sd] | vpdp\w+ | V pmadd\w+ | vdpbf16ps"),
-    (MULTIPLY, r"V mulF | V pmul\w+ | vgetmant\w+ | vscalef\w+"),
-    (DIVIDE, r"V (div|sqrt|rcp|rsqrt)(14|28)?F"),
-    (CONVERT, r"V cvt\w+ | V round\w+ | vrndscale\w+ | V pack[us]s\w+ | V pmov[sz]x\w+"),
-    (CONVERT, r"vpmov(us|s)?[wdq][bwd]"),
-    (ADD, r"V (add|sub|addsub|hadd|hsub)F | V ph?(add|sub)u?s?B | V psadbw | vdbpsadbw"),
-    (LOGIC, r"V (min|max)F | V cmp\w*F | V u?comi(ss|sd) | V (and|andn|or|xor)p[sd] | vrange\w+"),
-    (LOGIC, r"V p(min|max)[us]B | V pcmp\w+ | V p(and|andn|or|xor)[dq]? | vpternlog[dq]"),
-    (LOGIC, r"V pabsB | V psignB | V ptest | vptestn?mB | vtestp[sd] | vfpclass\w+"),
-    (LOGIC, r"k(and|andn|or|xor|xnor|not|ortest|test)B"),
-    (SHIFT, r"V ps(ll|rl|ra)v?[wdq] | vpro[lr]v?[dq] | kshift[lr]B"),
-    (MOVE, r"V movabs[lq]? | V mov\w* | V lddqu | V(p?broadcast|(p|mask)mov|pmaskmov|p?gather)\w+"),
-    (MOVE, r"V (p?shuf|p?unpck|p?insert|pinsr|p?extract|pextr|p?blend|palign|ps[lr]ldq)\w*"),
-    (MOVE, r"v(perm|align|p?expand|p?compress|p?scatter)\w*"),
-    (MOVE, r"kmovB | kunpck\w+ | push[lq]? | pop[lq]? | xchgB | cltq | cqto | cltd | bswap[lq]"),
-    (MOVE, r"prefetch\w+"),
-    (CONTROL, r"j\w+ | callq? | retq? | pause | nop[lqw]? | vzeroupper | ud2 | [ml]fence"),
-    (ADDRESS_MULTIPLY, r"i?mulB | mulx[lq] | i?divB"),
-    (ADDRESS, r"leaB | (add|sub|adc|sbb|and|or|xor|andn|cmp|test|inc|dec|neg|not)B"),
-    (ADDRESS, r"(sh[lr]d?|sa[lr]|ro[lr])B | (shlx|shrx|sarx|rorx)[lq] | cmov\w+ | set\w+"),
-    (ADDRESS, r"bt[src]?B? | bextr[lq] | bzhi[lq] | bls\w+ | (tz|lz|pop)cnt\w? | bs[fr]B | xaddB"),
-)  # fmt: skip
-_PREFIXES = frozenset({"lock", "rep", "notrack", "data16", "{vex}", "{evex}"})
 
 
 @dataclass(frozen=True)
@@ -154,56 +115,26 @@ def census(built: Built) -> Census:
     return Census(target.name, functions, integers)
 
 
-def count_instructions(assembly: str) -> dict[str, Counter[str]]:
-    """Function -> kind -> instructions, in assembly text of x86-64 (AT&T syntax)."""
-    known = frozenset(re.findall(r"^\s*\.type\s+([^\s,]+),@function", assembly, re.MULTILINE))
+def count_instructions(assembly: str, machine: Machine = X86_64) -> dict[str, Counter[str]]:
+    """Function -> kind -> instructions, in LLVM's assembly text (x86-64: AT&T syntax)."""
+    known = frozenset(re.findall(r"^\s*\.type\s+([^\s,]+),[@%]function", assembly, re.MULTILINE))
     found: dict[str, Counter[str]] = {}
     current: Counter[str] = Counter()
     for line in assembly.splitlines():
-        text = line.split("#", 1)[0].strip()
+        text = line.split(machine.comment, 1)[0].strip()
         label, colon, _ = text.partition(":")
         if colon and label in known:
             current = found.setdefault(label, Counter())
         if not text or text.startswith(".") or text.endswith(":"):
             continue
-        words = [word for word in text.split() if word not in _PREFIXES]
-        current[kind_of(words[0]) if words else CONTROL] += 1
+        current[machine.kind_of(text)] += 1
     return found
-
-
-@functools.cache
-def kind_of(mnemonic: str) -> str:
-    """The kind of an instruction."""
-    return next((kind for kind, p in _patterns() if p.fullmatch(mnemonic)), UNKNOWN)
 
 
 def table(functions: Sequence[FunctionCensus]) -> str:
     """The counts of `functions` as text, with a total; kinds that do not occur are left out."""
-    total = sum((Counter(f.counts) for f in functions), Counter[str]())
-    kinds = [kind for kind in KINDS if total[kind] or kind in PRODUCTS]
-    rows = [["function", *kinds, "nodes"]]
-    for f in functions:
-        counts = [str(f.counts.get(kind, 0)) for kind in kinds]
-        rows.append([f.symbol, *counts, " ".join(f.nodes)])
-    rows.append(["total", *(str(total[kind]) for kind in kinds), ""])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(kinds) + 1)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [c.rjust(w) for c, w in zip(row[1:-1], widths[1:], strict=True)]
-            + [row[-1]]
-        ).rstrip()
-        for row in rows
-    )
-
-
-@functools.cache
-def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    def compiled(pattern: str) -> re.Pattern[str]:
-        plain = pattern.replace("V", "v?").replace("F", "(ps|pd|ss|sd)").replace("B", "[bwlqd]")
-        return re.compile(plain.replace(" ", ""))
-
-    return tuple((kind, compiled(pattern)) for kind, pattern in _TABLE)
+    rows = [(f.symbol, f.counts, " ".join(f.nodes)) for f in functions]
+    return counts_table(rows, "nodes", PRODUCTS)
 
 
 def _function(symbol: str, nodes: Sequence[Node], counts: Counter[str]) -> FunctionCensus:

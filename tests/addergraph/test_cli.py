@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from addergraph.trace import Tensor
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     "train", "recipe", "summary", "check", "diagnose", "plot", "import", "inspect", "compile",
-    "run", "verify", "bench",
+    "certify", "run", "verify", "bench",
 )  # fmt: skip
 
 
@@ -489,3 +490,24 @@ def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatc
     done = shell("summary", "deck")
     assert done.status == 130
     assert done.err.strip() == "interrupted"
+
+
+# --- certify --------------------------------------------------------------------------------------
+
+
+def test_certify_writes_the_certificate_beside_the_file(shell: Shell, tmp_path: Path) -> None:
+    from tests.codegen.objects import CLEAN, PLANTED, compiled
+
+    file, beside = tmp_path / "net.o", tmp_path / "certificate.json"
+    file.write_bytes(compiled(CLEAN, "thumb"))
+    assert "multiplication-free: yes" in shell.ok("certify", file)
+    assert json.loads(beside.read_text())["multiplication_free"] is True
+    file.write_bytes(compiled(CLEAN + PLANTED, "thumb"))
+    done = shell("certify", file)
+    assert done.status == 1 and "second+0x2: muls r0, r1, r0: multiply" in done.out
+    assert json.loads(beside.read_text())["multiplication_free"] is False
+    other = tmp_path / "other.json"
+    assert shell("certify", file, "--json", other).status == 1
+    assert other.read_bytes() == beside.read_bytes()
+    file.write_bytes(b"not an object")
+    assert "is no ELF file" in shell.error("certify", file)

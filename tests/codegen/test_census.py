@@ -13,7 +13,8 @@ import pytest
 import addergraph as ag
 from addergraph import driver
 from addergraph.codegen.aot import export
-from addergraph.codegen.census import (
+from addergraph.codegen.census import Census, census, count_instructions
+from addergraph.codegen.instructions import (
     ADD,
     ADDRESS,
     ADDRESS_MULTIPLY,
@@ -27,10 +28,7 @@ from addergraph.codegen.census import (
     MULTIPLY,
     SHIFT,
     UNKNOWN,
-    Census,
-    census,
-    count_instructions,
-    kind_of,
+    X86_64,
 )
 from addergraph.codegen.target import TARGETS, X86_LEVELS
 from addergraph.errors import UnsupportedError
@@ -155,7 +153,7 @@ def test_integer_products_are_asked_of_the_op() -> None:
     ],
 )  # fmt: skip
 def test_kinds(kind: str, mnemonics: str) -> None:
-    found = {mnemonic: kind_of(mnemonic) for mnemonic in mnemonics.split()}
+    found = {mnemonic: X86_64.kind_of(mnemonic) for mnemonic in mnemonics.split()}
     assert found == dict.fromkeys(found, kind)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.census import PRODUCTS, UNKNOWN, count_instructions
+from addergraph.codegen.census import count_instructions
+from addergraph.codegen.instructions import PRODUCTS, UNKNOWN
 from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel, psad_of
 from addergraph.codegen.llvm import compile_assembly, compile_object
 from addergraph.codegen.module import standalone

@@ -1,0 +1,192 @@
+"""What an instruction does, by its mnemonic: one table for each machine.
+
+A table names the kinds of the instructions that the compiler is known to emit. What no pattern
+matches is of unknown kind, so a table is an allow-list: the kinds in REFUSED, unknown among them,
+are no part of a network without multiplications, and all others are.
+
+Mnemonics are spelled as LLVM and capstone print them, for x86-64 in AT&T syntax. There data is
+computed in vector registers, scalars included; integers in general registers are addresses and
+loop counters, so their arithmetic is listed apart. (Integer tensors may be computed there too.)
+The other machines use the same mnemonics for both.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ADD, LOGIC, SHIFT, MOVE = "add/sub", "min/max/logic", "shift", "move"
+MULTIPLY, FMA, DOT, DIVIDE = "multiply", "fma", "dot product", "divide/sqrt"
+CONVERT, CONTROL, UNKNOWN = "convert", "control", "unknown"
+ADDRESS, ADDRESS_MULTIPLY = "address", "address mul/div"
+KINDS = (
+    ADD, LOGIC, SHIFT, CONVERT, MULTIPLY, FMA, DOT, DIVIDE, MOVE, CONTROL, ADDRESS,
+    ADDRESS_MULTIPLY, UNKNOWN,
+)  # fmt: skip
+PRODUCTS = (MULTIPLY, FMA, DOT, DIVIDE)
+REFUSED = (*PRODUCTS, ADDRESS_MULTIPLY, UNKNOWN)
+
+# Patterns in order: the first that matches all of a mnemonic gives its kind; blanks do not count.
+_Table = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One instruction set.
+
+    comment   what starts a comment in LLVM's assembly text
+    indirect  pattern of calls and jumps whose destination is in a register or in memory
+    """
+
+    name: str
+    table: _Table
+    comment: str
+    indirect: str
+
+    def kind_of(self, mnemonic: str) -> str:
+        """The kind of an instruction; prefixes, as in `lock xaddq`, and operands do not count."""
+        words = [word for word in mnemonic.split() if word not in _PREFIXES]
+        return _kind(self, words[0]) if words else CONTROL  # a prefix on a line of its own
+
+
+# F stands for the four float suffixes, B for integer sizes, V for the optional v of three-operand
+# forms.
+_X86: _Table = (
+    (FMA, r"V fn?m(add|sub|addsub|subadd)(132|213|231)?F"),
+    (DOT, r"V dpp[sd] | vpdp\w+ | V pmadd\w+ | vdpbf16ps"),
+    (MULTIPLY, r"V mulF | V pmul\w+ | vgetmant\w+ | vscalef\w+"),
+    (DIVIDE, r"V (div|sqrt|rcp|rsqrt)(14|28)?F"),
+    (CONVERT, r"V cvt\w+ | V round\w+ | vrndscale\w+ | V pack[us]s\w+ | V pmov[sz]x\w+"),
+    (CONVERT, r"vpmov(us|s)?[wdq][bwd]"),
+    (ADD, r"V (add|sub|addsub|hadd|hsub)F | V ph?(add|sub)u?s?B | V psadbw | vdbpsadbw"),
+    (LOGIC, r"V (min|max)F | V cmp\w*F | V u?comi(ss|sd) | V (and|andn|or|xor)p[sd] | vrange\w+"),
+    (LOGIC, r"V p(min|max)[us]B | V pcmp\w+ | V p(and|andn|or|xor)[dq]? | vpternlog[dq]"),
+    (LOGIC, r"V pabsB | V psignB | V ptest | vptestn?mB | vtestp[sd] | vfpclass\w+"),
+    (LOGIC, r"k(and|andn|or|xor|xnor|not|ortest|test)B"),
+    (SHIFT, r"V ps(ll|rl|ra)v?[wdq] | vpro[lr]v?[dq] | kshift[lr]B"),
+    (MOVE, r"V movabs[lq]? | V mov\w* | V lddqu | V(p?broadcast|(p|mask)mov|pmaskmov|p?gather)\w+"),
+    (MOVE, r"V (p?shuf|p?unpck|p?insert|pinsr|p?extract|pextr|p?blend|palign|ps[lr]ldq)\w*"),
+    (MOVE, r"v(perm|align|p?expand|p?compress|p?scatter)\w*"),
+    (MOVE, r"kmovB | kunpck\w+ | push[lq]? | pop[lq]? | xchgB | cltq | cqto | cltd | bswap[lq]"),
+    (MOVE, r"prefetch\w+"),
+    (CONTROL, r"j\w+ | callq? | retq? | pause | nop[lqw]? | vzeroupper | ud2 | [ml]fence"),
+    (CONTROL, r"int3 | endbr64"),
+    (ADDRESS_MULTIPLY, r"i?mulB | mulx[lq] | i?divB"),
+    (ADDRESS, r"leaB | (add|sub|adc|sbb|and|or|xor|andn|cmp|test|inc|dec|neg|not)B"),
+    (ADDRESS, r"(sh[lr]d?|sa[lr]|ro[lr])B | (shlx|shrx|sarx|rorx)[lq] | cmov\w+ | set\w+"),
+    (ADDRESS, r"bt[src]?B? | bextr[lq] | bzhi[lq] | bls\w+ | (tz|lz|pop)cnt\w? | bs[fr]B | xaddB"),
+)  # fmt: skip
+_X86_LETTERS = {"V": "v?", "F": "(ps|pd|ss|sd)", "B": "[bwlqd]"}
+_PREFIXES = frozenset({"lock", "rep", "repz", "repne", "notrack", "data16", "{vex}", "{evex}"})
+
+_AARCH64: _Table = (
+    (FMA, r"f?n?m(add|sub) | [us]m(add|sub)l | f?ml[as] | [us]ml[as]l2? | fml[as]l2?"),
+    (FMA, r"fn?m(add|sub) | sqdml[as]l2? | sqrdml[as]h | fcmla"),
+    (DOT, r"[us]dot | [us]{2}dot | [us]mmla | usmmla | bf\w+"),
+    (MULTIPLY, r"mul | mneg | [us]mull2? | [us]mulh | [us]mnegl | f?n?mul | fmulx | pmull?2?"),
+    (MULTIPLY, r"fn?mul | sqr?dmulh | sqdmull2?"),
+    (DIVIDE, r"[us]div | fdiv | fsqrt | [uf]recp[exs] | [uf]rsqrt[es]"),
+    (CONVERT, r"[us]cvtf | fcvt\w* | frint\w+ | xtn2? | [us]qxtn2? | sqxtun2? | [us]xtl2?"),
+    (CONVERT, r"[us]xt[bhw]"),
+    (ADD, r"(add|sub|adc|sbc|neg|ngc)s? | addp | addv | cmp | cmn | ccm[pn] | f?abs | fneg"),
+    (ADD, r"fadd | fsub | faddp | fabd | [us]aba(l2?)? | [us]abd(l2?)? | [us](add|sub)[lw]2?"),
+    (ADD, r"[us]addlv | [us]addlp | [us]adalp | [us]q(add|sub) | [us]r?hadd | [us]hsub"),
+    (ADD, r"r?(add|sub)hn2? | sq(neg|abs) | suqadd | usqadd | adrp?"),
+    (LOGIC, r"(and|bic)s? | orr | orn | eor | eon | mvn | not | tst | bsl | bi[tf] | cmtst"),
+    (LOGIC, r"[us](min|max)[pv]? | f(min|max)(nm)?[pv]? | cm(eq|ge|gt|hi|hs|le|lt)"),
+    (LOGIC, r"fcm(eq|ge|gt|le|lt) | fac(ge|gt) | fc?cmpe? | cl[zs] | cnt | rbit"),
+    (LOGIC, r"csel | csinc | csinv | csneg | cset | csetm | cinc | cinv | cneg | fcsel"),
+    (SHIFT, r"lsl | lsr | asr | ror | [us]shl | [us]r?shl | [us]r?shr | [us]r?sra | shl"),
+    (SHIFT, r"r?shrn2? | shll2? | [us]shll2? | [us]qr?shl | [us]qr?shrn2? | sqr?shrun2?"),
+    (SHIFT, r"sqshlu | s[lr]i | extr | [us]?bf(m|x|i|iz|xil|c) | [us]bf(x|iz|m)"),
+    (MOVE, r"movi? | mov[zkn] | mvni | fmov | dup | ins | [us]mov | ext | tb[lx] | rev(16|32|64)?"),
+    (MOVE, r"zip[12] | uzp[12] | trn[12] | ld[1-4]r? | st[1-4] | ld[nt]?p(sw)? | st[nt]?p"),
+    (MOVE, r"ld[ut]?r(b|h|sb|sh|sw)? | st[ut]?r[bh]? | lda?x?r[bh]? | stl?r[bh]? | stl?xr[bh]?"),
+    (MOVE, r"lda?p?r[bh]? | ldaxr[bh]? | prfu?m"),
+    (ADD, r"ldadd(a|l|al)?[bh]? | stadd(l)?[bh]?"),
+    (CONTROL, r"b | b\.\w+ | bl | blr | br | ret | cbn?z | tbn?z | nop | hint | yield | bti | brk"),
+    (CONTROL, r"udf | dmb | dsb | isb | clrex | paciasp | autiasp"),
+)  # fmt: skip
+
+# ARM v6-M: the 16-bit instructions and bl.
+_THUMB: _Table = (
+    (MULTIPLY, r"muls? | [us]mull | [us]mmul\w* | smul\w+ | vmul\S*"),
+    (FMA, r"mla | mls | [us]mlal\w* | sml\w+ | vml[as]\S* | vfn?m[as]\S*"),
+    (DIVIDE, r"[us]div | vdiv\S* | vsqrt\S*"),
+    (ADD, r"adds? | adcs? | subs? | sbcs? | rsbs? | negs? | cmp | cmn | adr"),
+    (LOGIC, r"ands? | orrs? | eors? | bics? | mvns? | tst"),
+    (SHIFT, r"lsls? | lsrs? | asrs? | rors?"),
+    (CONVERT, r"[us]xt[bh]"),
+    (MOVE, r"movs? | ldr(b|h|sb|sh)? | str[bh]? | ldm(ia)? | stm(ia)? | push | pop"),
+    (MOVE, r"rev(16|sh)? | mrs | msr"),
+    (CONTROL, r"b(eq|ne|cs|hs|cc|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le|al)? | bl | blx | bx | nop"),
+    (CONTROL, r"yield | wf[ei] | sev | udf | bkpt | svc | dmb | dsb | isb | cps(id|ie)?"),
+)  # fmt: skip
+
+# RV32I and RV64I with A, F and D; C stands for the prefix of compressed forms.
+_RISCV: _Table = (
+    (MULTIPLY, r"C mul(h|hu|hsu|w)? | fmul\.[sd]"),
+    (FMA, r"fn?m(add|sub)\.[sd]"),
+    (DIVIDE, r"(div|rem)u?w? | fdiv\.[sd] | fsqrt\.[sd]"),
+    (ADD, r"C (add|sub|neg|addi)w? | C addi(16sp|4spn) | auipc | f(add|sub)\.[sd] | la | lla"),
+    (LOGIC, r"C (and|or|xor|not)i? | slti?u? | seqz | snez | sltz | sgtz | f(min|max)\.[sd]"),
+    (LOGIC, r"f(eq|lt|le|gt|ge)\.[sd] | fsgnj[nx]?\.[sd] | f(neg|abs)\.[sd] | fclass\.[sd]"),
+    (SHIFT, r"C s(ll|rl|ra)i?w?"),
+    (CONVERT, r"fcvt\.\S+ | sext\.[bhw] | zext\.[bhw]"),
+    (MOVE, r"C (li|lui|mv) | C l[bhw]u? | C ld | C s[bhwd] | C f[ls][wd] | C [ls][wd]sp"),
+    (MOVE, r"C f[ls][wd]sp | fmv\.\S+ | lr\.[wd]\S* | sc\.[wd]\S* | f?csr\w+ | fs?[fr]\w*rm"),
+    (MOVE, r"rd(cycle|time|instret)h?"),
+    (ADD, r"amoadd\.[wd]\S*"),
+    (LOGIC, r"amo(and|or|xor|minu?|maxu?|swap)\.[wd]\S*"),
+    (CONTROL, r"C (beq|bne|blt|bge|bltu|bgeu|bgt|ble|bgtu|bleu)z? | C j(al|r|alr)? | ret | call"),
+    (CONTROL, r"tail | C nop | C ebreak | ecall | unimp | C unimp | fence(\.i)? | pause"),
+)  # fmt: skip
+_RISCV_LETTERS = {"C": r"(c\.)?"}
+_LETTERS = {"x86-64": _X86_LETTERS, "riscv": _RISCV_LETTERS}
+
+X86_64 = Machine("x86-64", _X86, "#", r"(call|jmp)q? \*.*")
+AARCH64 = Machine("aarch64", _AARCH64, "//", r"(blr|br) .*")
+THUMB = Machine("thumb", _THUMB, "@", r"(blx|bx) r.*")
+RISCV = Machine("riscv", _RISCV, "#", r"(c\.)?(jalr|jr) (?!ra$).*|(c\.)?jalr .*")
+MACHINES = (X86_64, AARCH64, THUMB, RISCV)
+
+
+@functools.cache
+def _kind(machine: Machine, mnemonic: str) -> str:
+    return next((kind for kind, p in _patterns(machine) if p.fullmatch(mnemonic)), UNKNOWN)
+
+
+@functools.cache
+def _patterns(machine: Machine) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    def compiled(pattern: str) -> re.Pattern[str]:
+        for letter, meaning in _LETTERS.get(machine.name, {}).items():
+            pattern = pattern.replace(letter, meaning)
+        return re.compile(pattern.replace(" ", ""))
+
+    return tuple((kind, compiled(pattern)) for kind, pattern in machine.table)
+
+
+def counts_table(
+    rows: Sequence[tuple[str, Mapping[str, int], str]], last: str, always: Sequence[str] = ()
+) -> str:
+    """Instructions as text: rows of (function, kind -> count, text of the column `last`).
+
+    A total ends it. Kinds that do not occur are left out, but for those of `always`.
+    """
+    total = sum((Counter(counts) for _, counts, _ in rows), Counter[str]())
+    kinds = [kind for kind in KINDS if total[kind] or kind in always]
+    cells = [["function", *kinds, last]]
+    for name, counts, text in [*rows, ("total", total, "")]:
+        cells.append([name, *(str(counts.get(kind, 0)) for kind in kinds), text])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(kinds) + 1)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [c.rjust(w) for c, w in zip(row[1:-1], widths[1:], strict=True)]
+            + [row[-1]]
+        ).rstrip()
+        for row in cells
+    )
