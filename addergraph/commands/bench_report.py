@@ -243,6 +243,8 @@ def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> No
     bandwidths  measured GB/s by the name of the memory
     """
     figure = pictures.new_figure(9, 6)
+    from matplotlib import ticker
+
     axes = figure.subplots()
     _draw_roof(axes, report, bandwidths)
     _draw_rows(axes, report)
@@ -251,6 +253,10 @@ def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> No
         title=f"Adder layers of ResNet-20 and ResNet-18, {report.setting}\n"
         f"{report.machine}",
     )  # fmt: skip
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
     axes.grid(which="both", alpha=0.2)
     axes.legend(loc="lower right", fontsize="small")
     pictures.save(figure, file)
@@ -274,7 +280,7 @@ def _draw_rows(axes: Any, report: Report) -> None:
         for what, color in (("dense", "tab:blue"), ("sparse", "tab:orange")):
             rows = [
                 r for r in report.rows
-                if r.batch == batch and (r.executed < r.terms) == (what == "sparse")
+                if r.batch == batch and ("_sparse_" in r.kernel) == (what == "sparse")
             ]  # fmt: skip
             if not rows:
                 continue
