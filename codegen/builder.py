@@ -329,6 +329,11 @@ class Emitter:
         if active is None or active >= lanes:
             self.b.store(value, pointer, align=dtype.itemsize)
             return
+        if active == 1:
+            # LLVM 22 stores 4 bytes where it makes a scalar of a masked store of i32 cut to i8.
+            first = self.b.extract_element(value, ir.Constant(I32, 0))
+            self.b.store(first, pointer, align=dtype.itemsize)
+            return
         arguments = [value.type, POINTER, I32, ir.VectorType(I1, lanes)]
         name = f"llvm.masked.store.{type_suffix(value.type)}.p0"
         align = ir.Constant(I32, dtype.itemsize)
@@ -414,6 +419,20 @@ class Emitter:
         function = self.intrinsic(f"llvm.x86.avx512.mask.range.ps.{bits}", a.type, arguments)
         every = ir.Constant(mask, -1)
         return self.b.call(function, [a, b, minimum_of_magnitudes, a, every, current_rounding])
+
+    def shift_left(self, value: Register, places: Register) -> Register:
+        """value << (places & 31), each lane by its own.
+
+        x86 before AVX2 shifts all lanes alike; LLVM would multiply by powers of two there.
+        """
+        places, lanes = self.b.and_(places, constant(places.type, 31)), _lanes(value)
+        if lanes == 1 or not self.target.shifts_by_multiplying:
+            return self.b.shl(value, places)
+        for lane in range(lanes):
+            at = ir.Constant(I32, lane)
+            one = self.b.shl(*(self.b.extract_element(v, at) for v in (value, places)))
+            value = self.b.insert_element(value, one, at)
+        return value
 
     def integer_min(self, a: Register, b: Register) -> Register:
         """min(a, b) of non-negative floats, by their bit patterns as signed integers."""

@@ -43,6 +43,11 @@ class Target:
         return self.fma and (not self.range or number % 2 == 0)
 
     @property
+    def shifts_by_multiplying(self) -> bool:
+        """Whether lanes of a vector can be shifted by different counts only by a product."""
+        return self.triple.startswith("x86_64") and self.cpu == "x86-64"
+
+    @property
     def isa(self) -> str:
         """The last part of kernel names."""
         return self.name.replace("-", "_")
