@@ -21,7 +21,7 @@ from .trace import trace
 
 if TYPE_CHECKING:
     from . import errors, layers, ops
-    from .driver import compile, grad, load_native
+    from .driver import compile, grad, load_native, quantize
     from .errors import AdderGraphError
     from .interpreter import interpret
     from .ir import Graph
@@ -45,6 +45,7 @@ __all__ = [
     "load_native",
     "ops",
     "parse",
+    "quantize",
     "tensor",
     "trace",
     "verify",
@@ -59,6 +60,7 @@ _HOME = {
     "interpret": ".interpreter",
     "load_native": ".driver",
     "parse": ".text",
+    "quantize": ".driver",
     "tensor": ".types",
     "verify": ".verification",
 }

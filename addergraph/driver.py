@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .codegen.tune import Tuned
     from .model import Model
     from .passes.ranges import Finding
+    from .quantized import Quantized
     from .training.optimizers import SGD
 
 TUNE_SECONDS = 10.0
@@ -293,6 +294,49 @@ def profile(
     return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
 
 
+def quantize(
+    graph: Graph | Model,
+    calibration: object,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    bits: int = 8,
+    requantize: str = "shift",
+    terms: int | None = None,
+    quantile: float = 0.9997,
+    reestimate: bool = True,
+) -> Quantized:
+    """A trained network in integers alone, from the image to the logits (docs/quantization.md).
+
+    calibration  samples as the network takes them, a few hundred, without labels
+    weights      the numbers of the graph's parameters; a model brings its own
+    bits         of activations and filters, 2 to 8
+    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
+                 "multiply": an integer product each, for CPUs where that is faster
+    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
+    quantile     of an activation's values that its range has to hold; 1 for all of them
+    reestimate   move batch norms' statistics by what quantization changed
+
+    Raises DataError for options out of range and for calibration data that are of another shape,
+    empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
+    form.
+    """
+    from .passes.quantize import Options
+    from .passes.quantize import quantize as convert
+
+    options = Options(bits, requantize, terms, quantile, reestimate)
+    graph, weights = _source(graph, weights)
+    return convert(graph, _required(graph, weights), calibration, options, _run_once)
+
+
+def _run_once(
+    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    """The outputs of `graph`, natively; batches of any size run one compiled program."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # `findings` has them
+        return compile(graph, weights=weights).run(inputs)
+
+
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
     """Loads an exported shared library, which runs native code: only load what you trust."""
     from .codegen.native import load
@@ -302,6 +346,6 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 __all__ = [
     "arena_bytes", "build", "census", "compile", "export", "findings", "grad", "load_native",
-    "lower", "measure_peak", "memory_plan_text", "optimize", "profile", "train_step_graph",
-    "tune_graph",
+    "lower", "measure_peak", "memory_plan_text", "optimize", "profile", "quantize",
+    "train_step_graph", "tune_graph",
 ]  # fmt: skip
