@@ -148,6 +148,52 @@ def train(**options: Any) -> None:
     train.train(train.Training(**options))
 
 
+@commands.command(
+    epilog=_example(
+        "  addergraph quantize m.safetensors --data digits -o q.safetensors",
+        "  addergraph quantize m.safetensors --data images.npz --bits 6 -o q.safetensors",
+    )
+)
+@click.argument("file", metavar="MODEL")
+@weights
+@click.option(
+    "--data", required=True, metavar="digits|FILE.npz",
+    help="Samples to calibrate on: the digits' training images, or an archive with an array x.",
+)  # fmt: skip
+@click.option(
+    "--samples", type=click.IntRange(1), default=256, show_default=True,
+    help="How many of them, from the start.",
+)  # fmt: skip
+@click.option("--bits", type=click.IntRange(2, 8), default=8, show_default=True)
+@click.option(
+    "--requantize", type=click.Choice(["shift", "multiply"]), default="shift", show_default=True,
+    help="Factors as sums of powers of two, or an integer product each.",
+)  # fmt: skip
+@click.option(
+    "--terms", type=click.IntRange(1, 3),
+    help="Powers of two in a factor.  [default: the fewest that serve]",
+)  # fmt: skip
+@click.option(
+    "--quantile", type=click.FloatRange(0.5, 1.0, min_open=True), default=0.9997, show_default=True,
+    help="Of an activation's values that its range has to hold.",
+)  # fmt: skip
+@click.option(
+    "--reestimate/--no-reestimate", default=True, show_default=True,
+    help="Move batch norms' statistics by what quantization changed.",
+)  # fmt: skip
+@click.option("-o", "--output", required=True, metavar="FILE.safetensors")
+def quantize(**options: Any) -> None:
+    """Make a trained network of adder layers one of integers alone.
+
+    MODEL is a model (.safetensors), or the text of a graph (.ag) with its weights. The file that is
+    written can be given to compile, run, verify and inspect; run takes the bytes that stand for an
+    image. It answers with logits in i32.
+    """
+    from .commands import quantize
+
+    quantize.quantize(quantize.Quantization(**options))
+
+
 @commands.command(epilog=_example("  addergraph summary resnet20"))
 @click.argument("file")
 def summary(file: str) -> None:
@@ -220,6 +266,10 @@ def inspect(file: str, **options: Any) -> None:
 @weights
 @batch
 @target
+@click.option(
+    "--multiplication-free", is_flag=True,
+    help="Refuse a network that needs a product anywhere, and shift and add all addresses.",
+)  # fmt: skip
 def compile_(**options: Any) -> None:
     """Write a C library: object, archive, header, example program.
 

@@ -120,6 +120,7 @@ def compile(
     state: State | None = None,
     cache: bool = True,
     tune: bool | float = False,
+    multiplication_free: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Program:
     """Native code for `graph` (or for a model's inference graph, with its weights).
@@ -131,6 +132,8 @@ def compile(
     state    parameters that a program with updates shares with others (they change in place)
     tune     measure the kernels that could serve each contraction and keep the fastest: True, or
              about how many seconds to spend; results keep their bits
+    multiplication_free  strict mode: no product or quotient in the whole program, address
+             arithmetic included, or UnsupportedError that names each layer that needs one
 
     Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
     """
@@ -138,8 +141,9 @@ def compile(
 
     graph, weights = _source(graph, weights)
     built = build(
-        graph, weights, batch=batch, target=target, cache=cache, tune=tune, observers=observers
-    )
+        graph, weights, batch=batch, target=target, cache=cache, tune=tune,
+        multiplication_free=multiplication_free, observers=observers,
+    )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
         return Program(built, _required(graph, weights), None, threads)
@@ -157,16 +161,20 @@ def build(
     target: str = "host",
     cache: bool = True,
     tune: bool | float = False,
+    multiplication_free: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Built:
     """The object file of a graph and its facts, for a machine that need not be this one.
 
     `weights`, where known, choose between dense and sparse kernels; the object has none of them.
     """
-    from .codegen import jit
+    from .codegen import jit, strict
     from .codegen.target import target_named
 
     machine = target_named(target)
+    if multiplication_free:
+        strict.require_layers(graph)
+        machine = strict.without_multiplier(machine)
     bound = graph if batch is None else graph.bind(batch)
     choices = None
     if tune:
@@ -227,15 +235,18 @@ def export(
     batch: int | None = None,
     target: str = "host",
     name: str | None = None,
+    multiplication_free: bool = False,
 ) -> Exported:
     """A C library of `graph` for any target, also one that this machine cannot run.
+
+    `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
 
     See `codegen/aot.py`; `Program.export` does it for a program at hand.
     """
     from .codegen import aot
 
     graph, weights = _source(graph, weights)
-    built = build(graph, batch=batch, target=target)
+    built = build(graph, batch=batch, target=target, multiplication_free=multiplication_free)
     return aot.export(built, _required(graph, weights), folder, name=name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import storage
-from .errors import AdderGraphError, DataError, StorageError
+from .errors import AdderGraphError, DataError, GraphError, StorageError
 from .interpreter import bind_inputs
 from .ir import Array, Graph
 from .ops._elementwise import INTEGER_BOUNDS
@@ -18,6 +19,7 @@ from .state import bind_weights
 from .text import parse
 
 FORMAT, VERSION = "addergraph.quantized", "1"
+_ENTRIES = {"graph", "errors", "chosen", "version"}
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,24 @@ class Quantized:
     graph    integers from the image to the logits; its input and filters say what they stand for
     weights  u8 filters and i32 numbers of the requantizations, by name
     errors   how far the outputs were from the float network's on the calibration data, as a share
-             of their rms: by the number of powers of two in a factor, "multiply" for products
+             of their rms, by the kind of factors: "shift2" for two powers of two, "multiply"
+    chosen   the kind that this network has
+
+    Raises GraphError for a graph of another kind.
     """
 
     graph: Graph
     weights: Mapping[str, Array]
     errors: Mapping[str, float]
+    chosen: str
+
+    def __post_init__(self) -> None:
+        check_quantized(self.graph)
+
+    @property
+    def error(self) -> float:
+        """Of this network."""
+        return self.errors[self.chosen]
 
     def inputs(self, x: object) -> Array:
         """The integers that stand for samples `x`: what the integer graph takes.
@@ -41,8 +55,7 @@ class Quantized:
         """
         (value,) = self.graph.inputs
         known = value.type.quantization
-        if known is None:
-            raise DataError(f"input {value} does not say what its integers stand for")
+        assert known is not None  # check_quantized
         try:
             array = np.asarray(x, np.float32)
         except (TypeError, ValueError) as error:
@@ -62,12 +75,12 @@ class Quantized:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes graph and weights to a `.safetensors` file, atomically."""
-        errors = " ".join(f"{name}={error!r}" for name, error in self.errors.items())
         metadata = {
             "format": FORMAT,
             "version": VERSION,
             "graph": str(self.graph),
-            "errors": errors,
+            "errors": json.dumps(dict(self.errors), sort_keys=True),
+            "chosen": self.chosen,
         }
         storage.save(path, self.weights, metadata)
 
@@ -80,7 +93,7 @@ def is_quantized(metadata: Mapping[str, str]) -> bool:
 def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     """The network that `Quantized.save` wrote; StorageError that says what is wrong with a file."""
     tensors, metadata = storage.load(path)
-    if not is_quantized(metadata) or not {"graph", "errors", "version"} <= metadata.keys():
+    if not is_quantized(metadata) or not metadata.keys() >= _ENTRIES:
         raise StorageError(f'"{path}" is no quantized network: addergraph quantize writes those')
     if metadata["version"] != VERSION:
         raise StorageError(
@@ -90,12 +103,28 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     try:
         graph = parse(metadata["graph"])
         weights = bind_weights(f'"{path}"', graph.parameters, tensors)
-        errors = dict(_error(one) for one in metadata["errors"].split())
-    except (AdderGraphError, ValueError) as error:
+        check_quantized(graph)
+    except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
-    return Quantized(graph, weights, errors)
+    errors = _errors(metadata["errors"])
+    if metadata["chosen"] not in errors:
+        raise StorageError(f'"{path}" is damaged: its errors do not name "{metadata["chosen"]}"')
+    return Quantized(graph, weights, errors, metadata["chosen"])
 
 
-def _error(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
-    return name, float(number)
+def check_quantized(graph: Graph) -> None:
+    """GraphError unless the graph is one of integers: one input that says what it stands for."""
+    if len(graph.inputs) != 1 or graph.inputs[0].type.quantization is None or not graph.outputs:
+        raise GraphError(
+            f'graph "{graph.name}" is no quantized network: expected one input with a scale'
+        )
+
+
+def _errors(text: str) -> dict[str, float]:
+    """Kind -> number; what is neither is left out."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {name: float(e) for name, e in pairs if isinstance(e, int | float)}

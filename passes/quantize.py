@@ -16,6 +16,7 @@ statistics.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -98,9 +99,8 @@ def quantize(
     exact = made(None)
     tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
     errors = {name: e for one in (*tried, exact) for name, e in one.errors.items()}
-    good = WORSE * next(iter(exact.errors.values()))
-    chosen = next((q for q in tried if next(iter(q.errors.values())) <= good), tried[-1])
-    return Quantized(chosen.graph, chosen.weights, errors)
+    chosen = next((q for q in tried if q.error <= WORSE * exact.error), tried[-1])
+    return dataclasses.replace(chosen, errors=errors)
 
 
 def _converted(
@@ -124,8 +124,8 @@ def _converted(
         network.forget(node)
     made, arrays = network.finish()
     check(made)
-    off = network.output_error()
-    return Quantized(made, arrays, {MULTIPLY if terms is None else f"{SHIFT}{terms}": off})
+    kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
+    return Quantized(made, arrays, {kind: network.output_error()}, kind)
 
 
 def _hint(op: str) -> str:

@@ -25,7 +25,7 @@ MAX_TERMS = 8  # powers of two in one factor
 
 
 @dataclass(frozen=True)
-class _Requantize(Op, ABC):
+class Requantize(Op, ABC):
     """Attributes of both forms.
 
     lo, hi             ends of the result; a relu is lo = the result's zero point
@@ -93,7 +93,7 @@ class _Requantize(Op, ABC):
 
 
 @dataclass(frozen=True)
-class RequantizeShift(_Requantize):
+class RequantizeShift(Requantize):
     """Y[...,c] = clip((sum_j p_j[c] (X[...,c] + center[c]) + offset[c]) >> shift[c], lo, hi).
 
     p_j = sign(term_j) 2^(|term_j| - 1), and 0 where term_j is 0: each factor is a sum of signed
@@ -132,7 +132,7 @@ class RequantizeShift(_Requantize):
 
 
 @dataclass(frozen=True)
-class RequantizeMultiply(_Requantize):
+class RequantizeMultiply(Requantize):
     """Y[...,c] = clip((multiplier[c] (X[...,c] + center[c]) + offset[c]) >> shift[c], lo, hi).
 
     As `requantize_shift`, with one integer product in place of the powers of two. Operands: x
