@@ -105,6 +105,7 @@ class IntegerNetwork:
         self._forms: dict[Value, Form] = {}
         self._readers = Counter(v for n in graph.nodes for v in n.inputs) + Counter(graph.outputs)
         self._reserved = {v.name for v in graph.values()}
+        self._taken: set[str] = set()
         self._output_real: list[Array] = []
         self._read_image(samples)
 
@@ -182,6 +183,7 @@ class IntegerNetwork:
         """Appends a node under `name`."""
         types = op.infer(*(v.type for v in operands))
         (made,) = self.builder.add(op, operands, [Value(name, types[0])])
+        self._taken.add(name)
         return made
 
     def constant(
@@ -301,7 +303,8 @@ class IntegerNetwork:
         if len(form.parts) > 1:
             part, target = self._added(form, value.name, scale, OUTPUT_STEPS), 1.0
         op = RequantizeShift(-limit, limit, i32, scale)
-        made, array = self._requantize(part, target, 0, op, value.name)
+        name = value.name if value.name not in self._taken else self.fresh(f"{value.name}.output")
+        made, array = self._requantize(part, target, 0, op, name)
         return made, Quantization(scale).values(array)
 
 

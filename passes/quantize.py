@@ -87,6 +87,7 @@ def quantize(
     """
     graph = _logits(_require_network(graph))
     samples = _samples(graph, calibration)
+    _require_known(graph)
     found = calibrate(graph, weights, samples, options.quantile, execute)
 
     def made(terms: int | None) -> Quantized:
@@ -117,15 +118,18 @@ def _converted(
         graph, weights, samples, found, options.bits, terms, options.reestimate, execute
     )
     for node in graph.nodes:
-        rule = RULES.get(type(node.op))
-        if rule is None:
-            raise UnsupportedError(f"{node.label} has no integer form; {_hint(node.op.name)}")
-        rule(network, node)
+        RULES[type(node.op)](network, node)
         network.forget(node)
     made, arrays = network.finish()
     check(made)
     kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
     return Quantized(made, arrays, {kind: network.output_error()}, kind)
+
+
+def _require_known(graph: Graph) -> None:
+    for node in graph.nodes:
+        if type(node.op) not in RULES:
+            raise UnsupportedError(f"{node.label} has no integer form; {_hint(node.op.name)}")
 
 
 def _hint(op: str) -> str:
