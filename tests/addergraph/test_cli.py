@@ -19,7 +19,9 @@ from addergraph.summary import summary_text
 from addergraph.trace import Tensor
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ("train", "summary", "import", "inspect", "compile", "run", "verify", "bench")
+COMMANDS = (
+    "train", "quantize", "summary", "import", "inspect", "compile", "run", "verify", "bench",
+)  # fmt: skip
 
 
 class Done(NamedTuple):
@@ -92,7 +94,10 @@ def samples() -> Array:
 
 def test_help_lists_the_commands_in_the_order_of_work(shell: Shell) -> None:
     out = shell.ok("--help")
-    listed = [line.split()[0] for line in out[out.index("Commands:") :].splitlines()[1:9]]
+    listed = [
+        line.split()[0]
+        for line in out[out.index("Commands:") :].splitlines()[1 : 1 + len(COMMANDS)]
+    ]
     assert tuple(listed) == COMMANDS
     assert "..." not in out[out.index("Commands:") :]  # no description is cut off
     assert "Examples:" in out

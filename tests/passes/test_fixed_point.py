@@ -31,7 +31,8 @@ def operands(affine: Affine, lo: int, hi: int, terms: int | None) -> Operands:
 
 def results(x: Array, made: Operands, lo: int, hi: int, terms: int | None) -> Array:
     op = RequantizeMultiply(lo, hi) if terms is None else RequantizeShift(lo, hi)
-    return op.reference(x, made.center, made.offset, made.shift, *made.factors)[0]
+    (y,) = op.reference(x, made.center, made.offset, made.shift, *made.factors)
+    return np.asarray(y)
 
 
 def inputs(affine: Affine, seed: int) -> Array:
