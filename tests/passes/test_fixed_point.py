@@ -32,7 +32,7 @@ def operands(affine: Affine, lo: int, hi: int, terms: int | None) -> Operands:
 def results(x: Array, made: Operands, lo: int, hi: int, terms: int | None) -> Array:
     op = RequantizeMultiply(lo, hi) if terms is None else RequantizeShift(lo, hi)
     (y,) = op.reference(x, made.center, made.offset, made.shift, *made.factors)
-    return np.asarray(y)
+    return y
 
 
 def inputs(affine: Affine, seed: int) -> Array:
@@ -41,7 +41,7 @@ def inputs(affine: Affine, seed: int) -> Array:
     wanted = rng.uniform(-40, 300, (200, len(affine.factor)))
     near = (wanted - affine.constant) / affine.factor
     rows = np.concatenate([affine.least[None], affine.most[None], near])
-    return np.rint(np.clip(rows, affine.least, affine.most)).astype(np.int32)
+    return np.asarray(np.rint(np.clip(rows, affine.least, affine.most)), np.int32)
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3, None])
