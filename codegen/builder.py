@@ -64,24 +64,23 @@ class Emitter(Indices):
 
     # -- control ---------------------------------------------------------------------------------
 
-    def share(self, count: int) -> tuple[Index, Index]:
+    def share(self, count: Index) -> tuple[Index, Index]:
         """This thread's contiguous range of `count` items."""
         if isinstance(self.threads, int) and self.threads == 1:
             return 0, count
-        if not self.target.multiplier:
-            alone = self.b.icmp_signed("<=", self.index(self.threads), self.index(1))
-            low, high = self.choose(
-                alone, lambda: [self.index(0), self.index(count)], lambda: self._parts(count)
-            )
-            return low, high
-        low, high = self._parts(count)
+        if self.target.multiplier:
+            return self._part(count)
+        alone = self.b.icmp_signed("<=", self.index(self.threads), self.index(1))
+        low, high = self.choose(
+            alone, lambda: [self.index(0), self.index(count)], lambda: self._part(count)
+        )
         return low, high
 
-    def _parts(self, count: int) -> list[Index]:
+    def _part(self, count: Index) -> tuple[Index, Index]:
         """This thread's share of `count` items, where there may be several threads."""
         low = self.div(self.mul(count, self.thread), self.threads)
         high = self.div(self.mul(count, self.add(self.thread, 1)), self.threads)
-        return [low, high]
+        return low, high
 
     def barrier(self) -> None:
         """Waits until every thread has arrived; orders memory between phases of one kernel."""

@@ -112,7 +112,7 @@ class IntegerNetwork:
     def _read_image(self, samples: Array) -> None:
         (x,) = self.graph.inputs
         top = (1 << IMAGE_BITS) - 1
-        known = self._quantization(x, top, nonnegative=False)
+        known = self._quantization(x, top)
         value = self.builder.input(x.name, TensorType(u8, x.type.shape, known))
         self._forms[x] = Bytes(value, known, top, known.quantized(samples, 0, top).astype(np.uint8))
 
@@ -206,18 +206,18 @@ class IntegerNetwork:
         weights = {v.name: a for v, a in rest}
         return np.concatenate([self._execute(layer, weights, [x])[0] for x in chunks(samples)])
 
-    def requantized(
-        self, form: Sums, value: Value, name: str, *, nonnegative: bool = False
-    ) -> Bytes:
-        """Sums as bytes under `name`, on the range of the float `value`; `nonnegative`: a relu."""
+    def requantized(self, form: Sums, value: Value, name: str) -> Bytes:
+        """Sums as bytes under `name`, on the range of the float `value`.
+
+        Behind a relu that begins at 0.0, so that the least byte is its zero.
+        """
         top = (1 << self.bits) - 1
-        known = self._quantization(value, top, nonnegative)
-        lo = known.zero_point if nonnegative else 0
+        known = self._quantization(value, top)
         part, scale, zero = form.parts[0], known.scale, known.zero_point
         if len(form.parts) > 1:
             part, scale = self._added(form, name, scale, top), 1.0
-        made, array = self._requantize(part, scale, zero, RequantizeShift(
-            lo, top, u8, known.scale, zero), name)  # fmt: skip
+        op = RequantizeShift(0, top, u8, known.scale, zero)
+        made, array = self._requantize(part, scale, zero, op, name)
         return Bytes(made, known, top, array)
 
     def finish(self) -> tuple[Graph, dict[str, Array]]:
@@ -245,10 +245,10 @@ class IntegerNetwork:
 
     # -- requantization --------------------------------------------------------------------------
 
-    def _quantization(self, value: Value, top: int, nonnegative: bool) -> Quantization:
+    def _quantization(self, value: Value, top: int) -> Quantization:
         """That of bytes 0 .. top on the range of a float value; zero is one of them."""
         least, most = self.statistics.ranges[value.name]
-        least, most = (0.0 if nonnegative else min(least, 0.0)), max(most, 0.0)
+        least, most = min(least, 0.0), max(most, 0.0)
         scale = (most - least) / top if most > least else 1.0 / top  # all zero: any scale serves
         return Quantization(scale, round(-least / scale))
 

@@ -90,14 +90,13 @@ def batch_norm(network: IntegerNetwork, node: Node) -> None:
 
 
 def relu(network: IntegerNetwork, node: Node) -> None:
-    """The lower end of a requantization; bytes with a zero point of 0 are what they are."""
+    """The least byte of a requantization; bytes with a zero point of 0 are what they are."""
     form = network.form(node.inputs[0], node)
     if isinstance(form, Bytes) and not form.quantization.zero_point:
         network.set(node.outputs[0], form)
         return
     sums = network.sums(node.inputs[0], node)
-    made = network.requantized(sums, node.outputs[0], node.name, nonnegative=True)
-    network.set(node.outputs[0], made)
+    network.set(node.outputs[0], network.requantized(sums, node.outputs[0], node.name))
 
 
 def moved(network: IntegerNetwork, node: Node) -> None:
