@@ -69,7 +69,7 @@ MUTANTS = (
     Mutant(
         "batch norms' means do not move", RULES,
         "mean = mean + (here.mean - before.mean)", "mean = mean + 0 * here.mean",
-        tests_of("passes/test_quantize.py", "test_statistics_are_moved"),
+        tests_of("passes/test_quantize.py", "test_means_and_deviations_stay"),
     ),
     Mutant(
         "operands of different scales meet in an adder layer", "addergraph/quantization.py",

@@ -171,6 +171,19 @@ def test_statistics_are_moved() -> None:
     assert moved.error < kept.error
 
 
+def test_means_and_deviations_stay() -> None:
+    """On the calibration data, channel by channel, however few the bits."""
+    graph, x = traced(lambda v: bn(adder(6)(ops.relu(bn(adder(8)(v)))))), samples(64)
+    weights = settled(graph, x)
+    made = ag.quantize(graph, x, weights=weights, bits=2, requantize="multiply")
+    program = ag.compile(made.graph, weights=made.weights)
+    found = made.outputs(np.asarray(program(made.inputs(x)))).reshape(-1, 6)
+    expected = np.asarray(interpret(graph, x, weights=weights)).reshape(-1, 6)
+    spread = expected.std(0)
+    np.testing.assert_array_less(np.abs(found.mean(0) - expected.mean(0)), 0.01 * spread)
+    np.testing.assert_array_less(np.abs(found.std(0) - spread), 0.02 * spread)
+
+
 def test_a_softmax_at_the_end_is_left_out() -> None:
     def net(x: Tensor) -> Tensor:
         return ops.softmax(layers.AdderDense(5)(ops.flatten(x)))
