@@ -16,6 +16,7 @@ from addergraph.errors import GraphError, UnsupportedError
 from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Value
 from addergraph.ops.binary import Add
 from addergraph.ops.cast import Cast
+from addergraph.ops.full import Full
 from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.quantization import Quantization
 from addergraph.types import DType, TensorType, i32, u8
@@ -25,6 +26,7 @@ from .fixed_point import Affine, multiply_operands, shift_operands
 
 IMAGE_BITS = 8
 GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
+GUARD_HALF = 1 << (GUARD_BITS - 1)
 OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
 HEADROOM = 8  # how far beyond that outputs of other data may go
 
@@ -263,13 +265,17 @@ class IntegerNetwork:
             made = RequantizeMultiply(op.lo, op.hi, op.dtype, op.scale, op.zero_point)
         else:
             operands = shift_operands(affine, op.lo, op.hi, self.terms)
-        constants = [
-            self.constant(self.fresh(f"{name}.{key}"), array, i32)
-            for key, array in operands.arrays.items()
-        ]
+        constants = [self._operand(f"{name}.{key}", a) for key, a in operands.arrays.items()]
         value = self.node(made, [part.value, *constants], name)
         (array,) = made.reference(part.array, *operands.arrays.values())
         return value, array
+
+    def _operand(self, hint: str, numbers: Array) -> Value:
+        """Numbers of a requantization: 0, 1 and the guard's are the same in all layers, so code."""
+        same = set(numbers.tolist())
+        if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
+            return self.builder.add(Full(float(numbers[0]), (), i32), [], self.fresh("same"))[0]
+        return self.constant(self.fresh(hint), numbers, i32)
 
     def _added(self, form: Sums, name: str, scale: float, top: int) -> Part:
         """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up.
