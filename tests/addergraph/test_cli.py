@@ -233,7 +233,8 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
     assert "arena" in shell.ok("inspect", "net.ag", "--plan")
     passes = shell.ok("inspect", "small-adder", "--passes")
     assert [line.split()[2] for line in passes.splitlines() if line.startswith("# after")] == [
-        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "fuse",
+        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "forget_scales",
+        "fuse",
     ]  # fmt: skip
     census = shell.ok("inspect", "net.ag", "--census", "--target", "x86-64-v3")
     assert "instructions emitted for x86-64-v3" in census
