@@ -6,6 +6,7 @@
 * every operand is defined before its node (SSA order) and every output is defined;
 * the type of every value is what its op's shape rule gives;
 * each update gives one parameter of this graph a value of its own type, at most once;
+* integers that meet in an adder layer, a sum or a concatenation stand for the same numbers;
 * `input_nonnegative` is provable from the value ranges, also inside fused bodies;
 * a fused body is a well-formed graph of its own (its form and its types are the shape rule's).
 """
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from .errors import GraphError, ShapeError
 from .intervals import Interval, value_ranges
 from .ir import Graph, Node, Op, Update, Value
+from .quantization import value_quantizations
 from .types import TensorType
 
 NAME = re.compile(r"[\w.]+")  # of values
@@ -84,6 +86,7 @@ def _check(graph: Graph, inputs: Sequence[Interval] | None) -> None:
             check_node(node)
         _check_updates(graph)
         _check_ranges(graph, inputs)
+        _check_quantizations(graph)
     except GraphError as error:
         raise GraphError(f"{where}: {error}") from error.__cause__
 
@@ -171,6 +174,13 @@ def _check_ranges(graph: Graph, inputs: Sequence[Interval] | None) -> None:
                 _check(body, [ranges[v.name] for v in node.inputs])
             except GraphError as error:
                 raise GraphError(f"{node.label}: {error}") from error.__cause__
+
+
+def _check_quantizations(graph: Graph) -> None:
+    try:
+        value_quantizations(graph)
+    except ShapeError as error:
+        raise GraphError(str(error)) from None
 
 
 def _types(types: Iterable[TensorType]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .cli_options import Threads, batch, example, one_thread, target, threads, weights
 from .errors import AdderGraphError, RangeWarning
 
 FAILED, ERROR, INTERRUPTED = 1, 2, 130
@@ -52,39 +53,6 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any) 
         click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
 
 
-def _example(*lines: str) -> str:
-    """Examples for the end of a help text, kept as they are."""
-    return "\b\n" + "\n".join(("Example:" if len(lines) == 1 else "Examples:", *lines))
-
-
-weights = click.option(
-    "--weights", metavar="W.npz", help="Numbers for the parameters of a .ag file, by name."
-)
-target = click.option(
-    "--target", default="host", show_default=True, help="Machine to compile for, or a CPU's name."
-)
-threads = click.option(
-    "--threads", type=click.IntRange(1), help="Threads to use.  [default: all processors]"
-)
-one_thread = click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of a call."
-)
-
-
-class _Threads(click.ParamType):  # type: ignore[type-arg]  # of new versions only
-    """A number of threads, or "all", which is 0."""
-
-    name = "threads"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        return 0 if value == "all" else click.IntRange(1).convert(value, param, ctx)
-
-
-batch = click.option(
-    "--batch", type=click.IntRange(0), help="Bind the batch N.  [default: any number of samples]"
-)
-
-
 class _InOrder(click.Group):
     """Lists the commands in the order of their declaration, not of the alphabet."""
 
@@ -95,7 +63,7 @@ class _InOrder(click.Group):
 @click.group(
     cls=_InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_example(
+    epilog=example(
         "  addergraph train --data digits --model small-adder --output m.safetensors",
         "  addergraph compile m.safetensors --output build",
         "  addergraph verify m.safetensors",
@@ -112,7 +80,7 @@ def commands() -> None:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "  addergraph train --data digits --epochs 30 -o m.safetensors",
         "  addergraph train --model resnet20 --data cifar10:PATH --recipe cvpr2020 "
         "--checkpoint run --resume",
@@ -166,7 +134,7 @@ def train(**options: Any) -> None:
     train.train(train.Training(**options))
 
 
-@commands.command(epilog=_example("  addergraph recipe cvpr2020 > my.toml"))
+@commands.command(epilog=example("  addergraph recipe cvpr2020 > my.toml"))
 @click.argument("name", required=False)
 def recipe(name: str | None) -> None:
     """Print a recipe as a file that train reads back.
@@ -178,7 +146,53 @@ def recipe(name: str | None) -> None:
     train.show_recipe(name)
 
 
-@commands.command(epilog=_example("  addergraph summary resnet20"))
+@commands.command(
+    epilog=example(
+        "  addergraph quantize m.safetensors --data digits -o q.safetensors",
+        "  addergraph quantize m.safetensors --data images.npz --bits 6 -o q.safetensors",
+    )
+)
+@click.argument("file", metavar="MODEL")
+@weights
+@click.option(
+    "--data", required=True, metavar="digits|FILE.npz",
+    help="Samples to calibrate on: the digits' training images, or an archive with an array x.",
+)  # fmt: skip
+@click.option(
+    "--samples", type=click.IntRange(1), default=256, show_default=True,
+    help="How many of them, from the start.",
+)  # fmt: skip
+@click.option("--bits", type=click.IntRange(2, 8), default=8, show_default=True)
+@click.option(
+    "--requantize", type=click.Choice(["shift", "multiply"]), default="shift", show_default=True,
+    help="Factors as sums of powers of two, or an integer product each.",
+)  # fmt: skip
+@click.option(
+    "--terms", type=click.IntRange(1, 3),
+    help="Powers of two in a factor.  [default: the fewest that serve]",
+)  # fmt: skip
+@click.option(
+    "--quantile", type=click.FloatRange(0.5, 1.0, min_open=True), default=0.9997, show_default=True,
+    help="Of an activation's values that its range has to hold.",
+)  # fmt: skip
+@click.option(
+    "--reestimate/--no-reestimate", default=True, show_default=True,
+    help="Move batch norms' statistics by what quantization changed.",
+)  # fmt: skip
+@click.option("-o", "--output", required=True, metavar="FILE.safetensors")
+def quantize(**options: Any) -> None:
+    """Make a trained network of adder layers one of integers alone.
+
+    MODEL is a model (.safetensors), or the text of a graph (.ag) with its weights. The file that is
+    written can be given to compile, run, verify and inspect; run takes the bytes that stand for an
+    image. It answers with logits in i32.
+    """
+    from .commands import quantize
+
+    quantize.quantize(quantize.Quantization(**options))
+
+
+@commands.command(epilog=example("  addergraph summary resnet20"))
 @click.argument("file")
 def summary(file: str) -> None:
     """Print the layers: shapes, parameters, arithmetic, energy.
@@ -190,7 +204,7 @@ def summary(file: str) -> None:
     show.summary(file)
 
 
-@commands.command(epilog=_example("  addergraph check resnet20 --batch 128"))
+@commands.command(epilog=example("  addergraph check resnet20 --batch 128"))
 @click.argument("file")
 @click.option(
     "--batch", type=click.IntRange(1),
@@ -208,7 +222,7 @@ def check(file: str, batch: int | None) -> int:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "  addergraph diagnose small-adder --data digits",
         "  addergraph diagnose m.safetensors --data digits --learning-rate 0.01 -o pictures",
     )
@@ -243,7 +257,7 @@ def diagnose(**options: Any) -> None:
     diagnose.diagnose(diagnose.Options(**options))
 
 
-@commands.command(epilog=_example("  addergraph plot adder/log.csv conv/log.jsonl -o curves.png"))
+@commands.command(epilog=example("  addergraph plot adder/log.csv conv/log.jsonl -o curves.png"))
 @click.argument("logs", metavar="LOG...", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="FILE.png|svg|pdf")
 def plot(logs: tuple[str, ...], output: str) -> None:
@@ -258,7 +272,7 @@ def plot(logs: tuple[str, ...], output: str) -> None:
 
 @commands.command(
     name="import",
-    epilog=_example(
+    epilog=example(
         "  addergraph import ResNet20-AdderNet.pth --network resnet20 -o resnet20.safetensors"
     ),
 )
@@ -280,7 +294,7 @@ def import_(**options: Any) -> None:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "  addergraph inspect small-adder",
         "  addergraph inspect m.safetensors --plan --census",
         "  addergraph inspect m.safetensors --dot | dot -Tsvg > graph.svg",
@@ -305,7 +319,7 @@ def inspect(file: str, **options: Any) -> None:
 
 @commands.command(
     name="compile",
-    epilog=_example(
+    epilog=example(
         "  addergraph compile m.safetensors --output build",
         "  addergraph compile net.ag --weights net.npz -o build --target aarch64-linux-gnu",
     ),
@@ -316,6 +330,10 @@ def inspect(file: str, **options: Any) -> None:
 @weights
 @batch
 @target
+@click.option(
+    "--multiplication-free", is_flag=True,
+    help="Refuse a network that needs a product anywhere, and shift and add all addresses.",
+)  # fmt: skip
 def compile_(**options: Any) -> None:
     """Write a C library: object, archive, header, example program.
 
@@ -327,7 +345,7 @@ def compile_(**options: Any) -> None:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "  addergraph certify build/libnet.a",
         "  addergraph certify firmware/net.o --json net.certificate.json",
     )
@@ -349,7 +367,7 @@ def certify(**options: Any) -> int:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "  addergraph run m.safetensors --input x.npz --output y.npz",
         "  addergraph run --native build --input x.npz --output y.npz",
     )
@@ -376,7 +394,7 @@ def run(**options: Any) -> None:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "  addergraph verify m.safetensors",
         "  addergraph verify m.safetensors --native build --samples 1000",
         "  addergraph verify m.safetensors --layers --plot errors.png",
@@ -411,7 +429,7 @@ def verify(file: str, **options: Any) -> int:
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "  addergraph bench m.safetensors --batch 1 --threads 1",
         "  addergraph bench m.safetensors --profile",
         "  addergraph bench --layers --plot roofline.png",
@@ -425,7 +443,7 @@ def verify(file: str, **options: Any) -> int:
     "--batch", type=click.IntRange(1), help="Images of a call.  [default: 64; of a profile: 1]"
 )
 @click.option(
-    "--threads", type=_Threads(), metavar="N|all",
+    "--threads", type=Threads(), metavar="N|all",
     help="Threads of a call.  [default: 1 and all; of --layers: 1]",
 )  # fmt: skip
 @click.option(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .codegen.tune import Tuned
     from .lints import Finding
     from .model import Model
+    from .quantized import Quantized
     from .training.optimizers import Optimizer
 
 TUNE_SECONDS = 10.0
@@ -130,6 +131,7 @@ def compile(
     state: State | None = None,
     cache: bool = True,
     tune: bool | float = False,
+    multiplication_free: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Program:
     """Native code for `graph` (or for a model's inference graph, with its weights).
@@ -141,6 +143,8 @@ def compile(
     state    parameters that a program with updates shares with others (they change in place)
     tune     measure the kernels that could serve each contraction and keep the fastest: True, or
              about how many seconds to spend; results keep their bits
+    multiplication_free  strict mode: no product or quotient in the whole program, address
+             arithmetic included, or UnsupportedError that names each layer that needs one
 
     Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
     """
@@ -148,8 +152,9 @@ def compile(
 
     graph, weights = _source(graph, weights)
     built = build(
-        graph, weights, batch=batch, target=target, cache=cache, tune=tune, observers=observers
-    )
+        graph, weights, batch=batch, target=target, cache=cache, tune=tune,
+        multiplication_free=multiplication_free, observers=observers,
+    )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
         return Program(built, _required(graph, weights), None, threads)
@@ -205,16 +210,20 @@ def build(
     target: str = "host",
     cache: bool = True,
     tune: bool | float = False,
+    multiplication_free: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Built:
     """The object file of a graph and its facts, for a machine that need not be this one.
 
     `weights`, where known, choose between dense and sparse kernels; the object has none of them.
     """
-    from .codegen import jit
+    from .codegen import jit, strict
     from .codegen.target import target_named
 
     machine = target_named(target)
+    if multiplication_free:
+        strict.require_layers(graph)
+        machine = strict.without_multiplier(machine)
     bound = graph if batch is None else graph.bind(batch)
     choices = None
     if tune:
@@ -275,15 +284,18 @@ def export(
     batch: int | None = None,
     target: str = "host",
     name: str | None = None,
+    multiplication_free: bool = False,
 ) -> Exported:
     """A C library of `graph` for any target, also one that this machine cannot run.
+
+    `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
 
     See `codegen/aot.py`; `Program.export` does it for a program at hand.
     """
     from .codegen import aot
 
     graph, weights = _source(graph, weights)
-    built = build(graph, batch=batch, target=target)
+    built = build(graph, batch=batch, target=target, multiplication_free=multiplication_free)
     return aot.export(built, _required(graph, weights), folder, name=name)
 
 
@@ -349,6 +361,49 @@ def profile(
     return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
 
 
+def quantize(
+    graph: Graph | Model,
+    calibration: object,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    bits: int = 8,
+    requantize: str = "shift",
+    terms: int | None = None,
+    quantile: float = 0.9997,
+    reestimate: bool = True,
+) -> Quantized:
+    """A trained network in integers alone, from the image to the logits (docs/quantization.md).
+
+    calibration  samples as the network takes them, a few hundred, without labels
+    weights      the numbers of the graph's parameters; a model brings its own
+    bits         of activations and filters, 2 to 8
+    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
+                 "multiply": an integer product each, for CPUs where that is faster
+    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
+    quantile     of an activation's values that its range has to hold; 1 for all of them
+    reestimate   move batch norms' statistics by what quantization changed
+
+    Raises DataError for options out of range and for calibration data that are of another shape,
+    empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
+    form.
+    """
+    from .passes.quantize import Options
+    from .passes.quantize import quantize as convert
+
+    options = Options(bits, requantize, terms, quantile, reestimate)
+    graph, weights = _source(graph, weights)
+    return convert(graph, _required(graph, weights), calibration, options, _run_once)
+
+
+def _run_once(
+    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    """The outputs of `graph`, natively; batches of any size run one compiled program."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # `findings` has them
+        return compile(graph, weights=weights).run(inputs)
+
+
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
     """Loads an exported shared library, which runs native code: only load what you trust."""
     from .codegen.native import load
@@ -357,7 +412,8 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 __all__ = [
-    "arena_bytes", "build", "census", "compile", "compile_layers", "export", "findings", "grad",
-    "load_native", "lower", "measure_peak", "memory_plan_text", "optimize", "profile",
+    "arena_bytes", "build", "census", "certify", "compile", "compile_layers", "export", "findings",
+    "grad", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize", "profile",
+    "quantize",
     "train_step_graph", "tune_graph",
 ]  # fmt: skip

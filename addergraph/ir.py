@@ -21,6 +21,7 @@ import numpy as np
 from .attributes import integer
 from .errors import GraphError, ShapeError, nearest
 from .intervals import ANY, Interval
+from .quantization import Known, Quantization, common
 from .types import TensorType, bind_shape
 
 if TYPE_CHECKING:
@@ -161,6 +162,15 @@ class Op:
     ) -> tuple[Interval, ...]:
         """Range of each result from the ranges of the operands; unknown unless an op knows more."""
         return (ANY,) * len(self.result_names)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        """What the results' integers stand for, from what those of the operands do.
+
+        A movement keeps it; any other op makes it unknown unless it knows more. ShapeError for
+        operands that must agree and do not.
+        """
+        kept = common("operands", known) if self.kind == MOVEMENT else None
+        return (kept,) * len(self.result_names)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         """The zeros that this op reads around each operand."""

@@ -4,8 +4,9 @@ There is no code per op: attributes are the fields of the op's dataclass, and `_
 each type of field is written and read. Graphs are equal when their canonical texts are.
 
     graph = "graph" WORD "(" values ")" ["params" "(" parameters ")"] "{" nodes updates return "}"
-    value = "%"NAME ":" type                    parameter = value ["init" "=" init] ["eta" "="
-    type  = WORD "[" dims "]"                               number] ["fixed"]
+    value = "%"NAME ":" type ["scale" "=" number ["zero_point" "=" integer]]
+    type  = WORD "[" dims "]"
+    parameter = value ["init" "=" init] ["eta" "=" number] ["fixed"]
     node  = names "=" WORD "(" names ")" {WORD "=" attribute} ":" types ["{" graph "}"]
     update = "update" "%"NAME "<-" "%"NAME      return = "return" names
 
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from .check import WORD, check, check_node, check_value
 from .errors import AdderGraphError, GraphError, ParseError, nearest
 from .ir import Graph, Init, Node, Op, Parameter, Update, Value, op_named
+from .quantization import Quantization
 from .types import Dim, DType, TensorType, dtype_named
 
 MAX_CHARACTERS = 1 << 24
@@ -156,7 +158,7 @@ def print_graph(graph: Graph) -> str:
 
 
 def _header(graph: Graph) -> str:
-    inputs = [f"{v}: {v.type}" for v in graph.inputs]
+    inputs = [_print_declared(v) for v in graph.inputs]
     parameters = [_print_parameter(p) for p in graph.parameters]
     start, params = f"graph {graph.name}", " params" if parameters else ""
 
@@ -171,9 +173,18 @@ def _header(graph: Graph) -> str:
     return first + (row(parameters, True) if parameters else "") + " {"
 
 
+def _print_declared(value: Value) -> str:
+    """An input or a parameter, with what its integers stand for."""
+    declared, known = f"{value}: {value.type}", value.type.quantization
+    if known is None:
+        return declared
+    zero = f" zero_point={known.zero_point}" if known.zero_point else ""
+    return f"{declared} scale={_show_float(known.scale)}{zero}"
+
+
 def _print_parameter(parameter: Parameter) -> str:
     init, args = parameter.init, ",".join(map(_show_float, parameter.init.args))
-    parts = [f"{parameter}: {parameter.type} init={init.kind}" + (f"({args})" if args else "")]
+    parts = [f"{_print_declared(parameter)} init={init.kind}" + (f"({args})" if args else "")]
     if parameter.eta is not None:
         parts.append(f"eta={_show_float(parameter.eta)}")
     if not parameter.trainable:
@@ -440,13 +451,27 @@ class _Scope:
     def input(self) -> Value:
         token = self.parser.of_kind("name", "a value such as %x")
         self.parser.expect(":")
-        return self.define(Value(token.text[1:], self.parser.tensor_type()), token)
+        return self.define(Value(token.text[1:], self.declared_type()), token)
+
+    def declared_type(self) -> TensorType:
+        """A type, and what its integers stand for where that is stated."""
+        parser, token = self.parser, self.parser.peek
+        type = parser.tensor_type()
+        if not parser.accept("scale"):
+            return type
+        parser.expect("=")
+        scale, zero_point = parser.number(), 0
+        if parser.accept("zero_point"):
+            parser.expect("=")
+            zero_point = parser.integer()
+        known = parser.guarded(token, Quantization, scale, zero_point)
+        return parser.guarded(token, TensorType, type.dtype, type.shape, known)
 
     def parameter(self) -> Parameter:
         parser = self.parser
         token = parser.of_kind("name", "a parameter such as %f")
         parser.expect(":")
-        type, init, eta = parser.tensor_type(), Init(), None
+        type, init, eta = self.declared_type(), Init(), None
         if parser.accept("init"):
             parser.expect("=")
             init = self.init()

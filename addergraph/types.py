@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from .errors import ShapeError, nearest
+from .quantization import Quantization
 
 Dim = int | Literal["N"]
 Shape = tuple[Dim, ...]
@@ -53,10 +54,16 @@ def dtype_named(name: str) -> DType:
 
 @dataclass(frozen=True)
 class TensorType:
-    """`f32[N,8,8,16]`: a dtype and a shape. `N` may stand only as the leading dimension."""
+    """`f32[N,8,8,16]`: a dtype and a shape. `N` may stand only as the leading dimension.
+
+    `quantization` says what the integers of an input or a parameter stand for. Shape rules and
+    kernels do not read it, so types that differ in it alone are equal; those of computed values
+    follow by `quantization.value_quantizations`.
+    """
 
     dtype: DType
     shape: Shape
+    quantization: Quantization | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for axis, dim in enumerate(self.shape):
@@ -65,6 +72,10 @@ class TensorType:
                     raise ShapeError(f"N may only be the leading dimension, found in {self}")
             elif not isinstance(dim, int) or isinstance(dim, bool) or dim < 0:
                 raise ShapeError(f"dimension {dim!r} of axis {axis} is not a size (0 or more)")
+        if self.quantization is not None and self.dtype not in (u8, i8, i32):
+            raise ShapeError(
+                f"{self} has {self.quantization}: only integers (u8, i8, i32) stand for others"
+            )
 
     @property
     def rank(self) -> int:
@@ -92,7 +103,12 @@ class TensorType:
 
     def bind(self, batch: int) -> TensorType:
         """The same type with `N` replaced by `batch`."""
-        return TensorType(self.dtype, bind_shape(self.shape, batch))
+        return TensorType(self.dtype, bind_shape(self.shape, batch), self.quantization)
+
+    @property
+    def plain(self) -> TensorType:
+        """The same type without a quantization."""
+        return TensorType(self.dtype, self.shape)
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -103,11 +119,12 @@ def bind_shape(shape: Shape, batch: int) -> Shape:
     return tuple(batch if d == "N" else d for d in shape)
 
 
-def tensor(dtype: str | DType, shape: Shape | list[Dim]) -> TensorType:
+def tensor(
+    dtype: str | DType, shape: Shape | list[Dim], quantization: Quantization | None = None
+) -> TensorType:
     """`tensor("f32", ("N", 8, 8, 1))`: the public constructor."""
     return TensorType(
-        dtype_named(dtype) if isinstance(dtype, str) else dtype,
-        _shape(shape),
+        dtype_named(dtype) if isinstance(dtype, str) else dtype, _shape(shape), quantization
     )
 
 

@@ -34,12 +34,12 @@ from addergraph.plan import ALIGNMENT
 from addergraph.storage import atomic_write
 from addergraph.types import TensorType
 
-from . import header, llvm
+from . import header, llvm, strict
 from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
 from .jit import Built, Program, main_weights
-from .lowered import pack_weights
+from .lowered import computed_by, pack_weights
 from .target import Target, host, runnable
 
 FORMAT = 1  # of metadata.json
@@ -130,6 +130,8 @@ def _files(
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
     metadata = _canonical(_metadata(built, interface, packed, golden))
     data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
+    if not lowered.target.multiplier:
+        strict.require_instructions(text, lowered.target, computed_by(facts))
     code_object = llvm.compile_object(text, lowered.target)
     data_object = llvm.compile_object(data, lowered.target)
     members = [

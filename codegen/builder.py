@@ -16,13 +16,15 @@ import llvmlite.ir as ir
 
 from addergraph.types import DType, bool_, f32, i32
 
+from .indices import I64 as I64
+from .indices import Index as Index
+from .indices import Indices
 from .target import Target
 
-I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I1, I8, I32, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.FloatType()
 F64 = ir.DoubleType()
 POINTER = ir.PointerType()
 Register = Any  # ir.Value holding a scalar or a vector
-Index = Any  # int or ir.Value of type i64
 LINE = 64  # bytes of a cache line
 wide = DType("f64", 8)  # sums in registers and workspaces; no tensor has it
 
@@ -48,7 +50,7 @@ def constant(type: Any, value: float | int) -> Any:
     return ir.Constant(type, value)
 
 
-class Emitter:
+class Emitter(Indices):
     """Emits one function. `thread` and `threads` are its share in SPMD execution."""
 
     def __init__(self, function: Any, target: Target, barrier: Callable[[Emitter], None]) -> None:
@@ -60,83 +62,22 @@ class Emitter:
         self.threads: Index = 1
         self._barrier = barrier
 
-    # -- indices ---------------------------------------------------------------------------------
-
-    def index(self, value: Index) -> Any:
-        """An i64 register for an index."""
-        return ir.Constant(I64, value) if isinstance(value, int) else value
-
-    def add(self, a: Index, b: Index) -> Index:
-        if isinstance(a, int) and isinstance(b, int):
-            return a + b
-        if isinstance(a, int) and a == 0:
-            return b
-        if isinstance(b, int) and b == 0:
-            return a
-        return self.b.add(self.index(a), self.index(b), flags=("nsw",))
-
-    def sub(self, a: Index, b: Index) -> Index:
-        if isinstance(a, int) and isinstance(b, int):
-            return a - b
-        return a if isinstance(b, int) and b == 0 else self.b.sub(self.index(a), self.index(b))
-
-    def mul(self, a: Index, b: Index) -> Index:
-        if isinstance(a, int) and isinstance(b, int):
-            return a * b
-        for one, other in ((a, b), (b, a)):
-            if isinstance(one, int) and one in (0, 1):
-                return other if one else 0
-        return self.b.mul(self.index(a), self.index(b), flags=("nsw",))
-
-    def div(self, a: Index, b: Index) -> Index:
-        """Quotient of non-negative indices."""
-        if isinstance(a, int) and isinstance(b, int):
-            return a // b
-        return a if isinstance(b, int) and b == 1 else self.b.udiv(self.index(a), self.index(b))
-
-    def mod(self, a: Index, b: Index) -> Index:
-        """Remainder of non-negative indices."""
-        if isinstance(a, int) and isinstance(b, int):
-            return a % b
-        return 0 if isinstance(b, int) and b == 1 else self.b.urem(self.index(a), self.index(b))
-
-    def minimum(self, a: Index, b: Index) -> Index:
-        if isinstance(a, int) and isinstance(b, int):
-            return min(a, b)
-        a, b = self.index(a), self.index(b)
-        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
-
-    def maximum(self, a: Index, b: Index) -> Index:
-        if isinstance(a, int) and isinstance(b, int):
-            return max(a, b)
-        a, b = self.index(a), self.index(b)
-        return self.b.select(self.b.icmp_signed(">", a, b), a, b)
-
-    def less(self, a: Index, b: Index) -> Any:
-        """An i1: a < b, signed."""
-        return self.b.icmp_signed("<", self.index(a), self.index(b))
-
-    def dot(self, indices: Sequence[Index], strides: Sequence[int]) -> Index:
-        """sum of index * stride."""
-        total: Index = 0
-        for i, stride in zip(indices, strides, strict=True):
-            total = self.add(total, self.mul(i, stride))
-        return total
-
-    def split(self, item: Index, sizes: Sequence[int]) -> list[Index]:
-        """The multi-index of flat `item` in a row-major grid of `sizes`."""
-        parts: list[Index] = []
-        for size in reversed(sizes[1:]):
-            parts.append(self.mod(item, size))
-            item = self.div(item, size)
-        return [item, *reversed(parts)]
-
     # -- control ---------------------------------------------------------------------------------
 
-    def share(self, count: int) -> tuple[Index, Index]:
+    def share(self, count: Index) -> tuple[Index, Index]:
         """This thread's contiguous range of `count` items."""
         if isinstance(self.threads, int) and self.threads == 1:
             return 0, count
+        if self.target.multiplier:
+            return self._part(count)
+        alone = self.b.icmp_signed("<=", self.index(self.threads), self.index(1))
+        low, high = self.choose(
+            alone, lambda: [self.index(0), self.index(count)], lambda: self._part(count)
+        )
+        return low, high
+
+    def _part(self, count: Index) -> tuple[Index, Index]:
+        """This thread's share of `count` items, where there may be several threads."""
         low = self.div(self.mul(count, self.thread), self.threads)
         high = self.div(self.mul(count, self.add(self.thread, 1)), self.threads)
         return low, high
@@ -329,6 +270,11 @@ class Emitter:
         if active is None or active >= lanes:
             self.b.store(value, pointer, align=dtype.itemsize)
             return
+        if active == 1:
+            # LLVM 22 stores 4 bytes where it makes a scalar of a masked store of i32 cut to i8.
+            first = self.b.extract_element(value, ir.Constant(I32, 0))
+            self.b.store(first, pointer, align=dtype.itemsize)
+            return
         arguments = [value.type, POINTER, I32, ir.VectorType(I1, lanes)]
         name = f"llvm.masked.store.{type_suffix(value.type)}.p0"
         align = ir.Constant(I32, dtype.itemsize)
@@ -414,6 +360,20 @@ class Emitter:
         function = self.intrinsic(f"llvm.x86.avx512.mask.range.ps.{bits}", a.type, arguments)
         every = ir.Constant(mask, -1)
         return self.b.call(function, [a, b, minimum_of_magnitudes, a, every, current_rounding])
+
+    def shift_left(self, value: Register, places: Register) -> Register:
+        """value << (places & 31), each lane by its own.
+
+        x86 before AVX2 shifts all lanes alike; LLVM would multiply by powers of two there.
+        """
+        places, lanes = self.b.and_(places, constant(places.type, 31)), _lanes(value)
+        if lanes == 1 or not self.target.shifts_by_multiplying:
+            return self.b.shl(value, places)
+        for lane in range(lanes):
+            at = ir.Constant(I32, lane)
+            one = self.b.shl(*(self.b.extract_element(v, at) for v in (value, places)))
+            value = self.b.insert_element(value, one, at)
+        return value
 
     def integer_min(self, a: Register, b: Register) -> Register:
         """min(a, b) of non-negative floats, by their bit patterns as signed integers."""

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Node
@@ -21,8 +22,11 @@ from addergraph.types import f32
 
 from . import llvm
 from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table
-from .jit import Built
 from .module import emit_program
+from .target import Target
+
+if TYPE_CHECKING:
+    from .jit import Built
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,7 @@ def census(built: Built) -> Census:
     """Counts the instructions of a built graph. UnsupportedError if they are not x86-64."""
     lowered = built.lowered
     target = lowered.target
-    if not target.triple.startswith("x86_64"):
-        raise UnsupportedError(
-            f'the census reads x86-64 instructions, not those of "{target.name}"; '
-            "compile for an x86-64 target"
-        )
+    require_x86(target)
     module, facts = emit_program(lowered)
     counts = count_instructions(llvm.compile_assembly(str(module), target))
     computed: dict[str, list[Node]] = {symbol: [] for symbol in counts}
@@ -113,6 +113,15 @@ def census(built: Built) -> Census:
         node.label for node in lowered.main.nodes if any(map(_integer_product, _atoms([node])))
     )
     return Census(target.name, functions, integers)
+
+
+def require_x86(target: Target) -> None:
+    """UnsupportedError for a target whose instructions the census cannot read."""
+    if not target.triple.startswith("x86_64"):
+        raise UnsupportedError(
+            f'the census reads x86-64 instructions, not those of "{target.name}"; '
+            "compile for an x86-64 target"
+        )
 
 
 def count_instructions(assembly: str, machine: Machine = X86_64) -> dict[str, Counter[str]]:

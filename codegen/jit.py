@@ -16,8 +16,8 @@ from addergraph.interpreter import bind_inputs, run_reference
 from addergraph.ir import Array
 from addergraph.state import State, bind_weights
 
-from . import cache, llvm
-from .lowered import Lowered, ProgramFacts, WeightEntry, pack_weights
+from . import cache, llvm, strict
+from .lowered import Lowered, ProgramFacts, WeightEntry, computed_by, pack_weights
 from .module import emit_program
 from .target import runnable
 from .workers import Workers
@@ -55,6 +55,8 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
     if found is not None:
         return Built(lowered, _facts(found[0]), found[1])
     module, facts = emit_program(lowered)
+    if not target.multiplier:
+        strict.require_instructions(str(module), target, computed_by(facts))
     code = llvm.compile_object(str(module), target)
     if use_cache:
         cache.store(key, asdict(facts), code)

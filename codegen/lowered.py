@@ -68,6 +68,14 @@ class ProgramFacts:
     kernels: Mapping[str, str]
 
 
+def computed_by(facts: ProgramFacts) -> dict[str, list[str]]:
+    """Function -> the nodes that it computes."""
+    nodes: dict[str, list[str]] = {}
+    for name, symbol in facts.kernels.items():
+        nodes.setdefault(symbol, []).append(name)
+    return nodes
+
+
 def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
     """Eighths of the elements above zero, for each constant filter of a min-form adder.
 

@@ -313,9 +313,7 @@ def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None
         return function
     local = e.b.alloca(POINTER, size=ir.Constant(I64, len(steps)))
     e.thread, e.threads = e_thread, e_threads
-    low = e.div(e.mul(n, e_thread), e_threads)
-    high = e.div(e.mul(n, e.add(e_thread, 1)), e_threads)
-    with e.loop(low, high) as sample:
+    with e.loop(*e.share(n)) as sample:
         for slot, step in enumerate(steps):
             base = e.b.load(e.at(io, 8 * slot), typ=POINTER, align=8)
             e.b.store(e.at(base, e.mul(sample, step)), e.at(local, 8 * slot), align=8)

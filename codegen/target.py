@@ -7,7 +7,7 @@ every name is looked up here first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from addergraph.errors import TargetError, nearest
 
@@ -23,6 +23,7 @@ class Target:
     fma       whether multiply-add is one instruction (and one rounding)
     range     whether clipping by magnitude is one instruction (vrangeps)
     max_tile  an upper bound on (pixels, vectors) of a register tile, None for no bound
+    multiplier  whether code may multiply and divide indices; without, it shifts and adds
     """
 
     name: str
@@ -34,6 +35,7 @@ class Target:
     fma: bool
     range: bool = False
     max_tile: tuple[int, int] | None = None
+    multiplier: bool = True
 
     def subtracts_by_fma(self, number: int) -> bool:
         """Whether subtraction `number` of a run before clips is best a * 1 - b.
@@ -41,6 +43,11 @@ class Target:
         Adder pipes also do min, max and vrangeps: what they have too much goes to the multipliers.
         """
         return self.fma and (not self.range or number % 2 == 0)
+
+    @property
+    def shifts_by_multiplying(self) -> bool:
+        """Whether lanes of a vector can be shifted by different counts only by a product."""
+        return self.triple.startswith("x86_64") and self.cpu == "x86-64"
 
     @property
     def isa(self) -> str:
@@ -124,6 +131,7 @@ def host() -> Target:
 def runnable(target: Target) -> bool:
     """Whether this machine executes code made for `target`."""
     best = host()
+    target = replace(target, multiplier=True)  # instructions decide, not what code may use
     if target.triple != best.triple:
         return False
     if target not in X86_LEVELS:

@@ -340,7 +340,7 @@ def _body(fusion: _Fusion, members: list[Node], results: list[Value]) -> tuple[G
     """The body of a group under canonical names, and the operands of its fused node."""
     operands = fusion.operands(members)
     builder = Builder("body")
-    new = {v: builder.input(f"a{i}", v.type) for i, v in enumerate(operands)}
+    new = {v: builder.input(f"a{i}", v.type.plain) for i, v in enumerate(operands)}
     for node in members:
         for v in node.inputs:
             if v not in new:  # a scalar constant: a copy right before its first reader

@@ -21,6 +21,7 @@ from addergraph.types import f32
 from .canonicalize import canonicalize
 from .eliminate import eliminate
 from .fold_batch_norm import fold_batch_norm
+from .forget_scales import forget_scales
 from .fuse import fuse
 from .ranges import ranges
 
@@ -34,6 +35,7 @@ PIPELINE: tuple[Pass, ...] = (
     ranges,  # before eliminate: what it proves constant leaves dead nodes and parameters
     canonicalize,  # constants that ranges found move through reshapes and broadcasts
     eliminate,  # before fuse: a dead reader would keep a value from being fused
+    forget_scales,  # before fuse: bodies that differ in them alone become one kernel
     fuse,  # last: no pass but memory planning looks into fused bodies
 )
 

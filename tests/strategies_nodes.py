@@ -15,6 +15,7 @@ import numpy as np
 from addergraph.ir import Parameter
 from addergraph.types import DTYPES, Shape, f32, i32
 from tests.strategies import Drawing, Known, is_dull
+from tests.strategies_bytes import bytes_layer
 from tests.strategies_layers import (
     CHANNELS,
     FEATURES,
@@ -264,5 +265,5 @@ def concat(d: Drawing, x: Known, axis: int) -> None:
 _KINDS: tuple[Callable[[Drawing], None], ...] = (
     layer, layer, layer, layer, layer, layer, pointwise, pointwise, pointwise, pool, pool,
     reduction, reduction, movement, movement, movement, gradient, gradient, gradient, cast,
-    constant, integers, average_image,
+    constant, integers, average_image, bytes_layer, bytes_layer,
 )  # fmt: skip

@@ -26,8 +26,9 @@ SAMPLES = 100  # of the outputs, where the options do not say
 
 
 def compile_library(
-    file: str, weights: str | None, folder: str, target: str, name: str | None, batch: int | None
-) -> None:
+    file: str, weights: str | None, folder: str, target: str, name: str | None, batch: int | None,
+    multiplication_free: bool,
+) -> None:  # fmt: skip
     """Exports a C library and lists what was written."""
     source = open_source(file, weights)
     exported = driver.export(
@@ -37,6 +38,7 @@ def compile_library(
         batch=batch,
         target=target,
         name=name,
+        multiplication_free=multiplication_free,
     )
     described = [
         (exported.code, "code: kernels and entry points"),
@@ -52,6 +54,8 @@ def compile_library(
             print(f"{path.stat().st_size:>10,} bytes  {path}  {what}")
     if exported.shared is None:
         print("no shared library: there is no C compiler for this target on the PATH")
+    if multiplication_free:
+        print("multiplication-free: no instruction multiplies or divides, addresses included")
     facts = json.loads(exported.metadata.read_text())
     print(f"a call needs an arena of {facts['arena_bytes']:,} bytes")
 

@@ -1,4 +1,5 @@
-"""What the FILE of a command is: a model file, the text of a graph, or the name of a network."""
+"""What the FILE of a command is: a model or a quantized network in a file, the text of a graph, or
+the name of a network."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from ..data.npz import read_npz
 from ..errors import DataError, ParseError, StorageError, nearest
 from ..ir import Array, Graph
 from ..model import Model
+from ..quantized import is_quantized, load_quantized
 from ..state import bind_weights, initial_weights
 from ..text import parse
 
@@ -55,6 +57,10 @@ def open_source(file: str, weights: str | None = None) -> Source:
     suffix = Path(file).suffix
     if suffix == ".safetensors":
         _refuse(weights, f'the model file "{file}" holds its weights')
+        _, metadata = storage.load(file)
+        if is_quantized(metadata):
+            made = load_quantized(file)
+            return Source(file, made.graph, made.weights, None)
         model = Model.load(file)
         return Source(file, model.graph(training=False), model.weights, model)
     if suffix != ".ag":

@@ -29,6 +29,7 @@ from .mean_squared_error import mean_squared_error
 from .pad import pad
 from .reduce import reduce_max, reduce_mean, reduce_sum
 from .relu import relu
+from .requantize import requantize_multiply, requantize_shift
 from .reshape import flatten, reshape
 from .select import select
 from .slice import slice
@@ -73,6 +74,8 @@ __all__ = [
     "reduce_mean",
     "reduce_sum",
     "relu",
+    "requantize_multiply",
+    "requantize_shift",
     "reshape",
     "select",
     "slice",

@@ -17,9 +17,13 @@ from ..attributes import padding as sides
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Halo, Op
-from ..types import DType, TensorType, f32
+from ..quantization import Known, Quantization, common
+from ..types import DType, TensorType, f32, i32, u8
 from ._elementwise import held, stored
-from ._window import Window, label, require_f32, require_image, require_of
+from ._window import Window, label, require_image, require_of
+
+ONLY_F32: Mapping[DType, DType] = {f32: f32}
+U8_TERMS = (2**31 - 1) // 255  # a sum of so many distances of bytes fits i32
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Windowed(Op):
     """
 
     kind: ClassVar[str] = CONTRACTION
-    results: ClassVar[Mapping[DType, DType]] = {f32: f32}
+    results: ClassVar[Mapping[DType, DType]] = ONLY_F32
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
@@ -118,13 +122,22 @@ def require_bias(made: int, bias: Sequence[TensorType], dtype: DType = f32) -> N
 
 
 def require_matrices(
-    x: TensorType, f: TensorType, left: str = "input", right: str = "filter"
+    x: TensorType,
+    f: TensorType,
+    left: str = "input",
+    right: str = "filter",
+    results: Mapping[DType, DType] = ONLY_F32,
 ) -> TensorType:
-    """The f32[N,T] that f32[N,K] `x` and f32[K,T] `f` give; ShapeError if they do not fit."""
+    """The [N,T] that [N,K] `x` and [K,T] `f` of one dtype give; ShapeError if they do not fit.
+
+    `results` has, for each dtype that both may have, that of the result.
+    """
     for what, type in ((left, x), (right, f)):
         if type.rank != 2:
             raise ShapeError(f"{what} must have rank 2, found {type}; flatten it first")
-        require_f32(what, type)
+        require_of(what, type, tuple(results))
+    if f.dtype != x.dtype:
+        raise ShapeError(f"{right} must be {x.dtype}, as the {left} is, found {f} ({left}: {x})")
     if f.is_open:
         raise ShapeError(f"{right} {f} has an open batch; N may only lead the {left}")
     if x.shape[1] != f.shape[0]:
@@ -132,12 +145,48 @@ def require_matrices(
             f"{left} has {x.shape[1]} columns but the {right} has {f.shape[0]} rows "
             f"(found {x} and {f})"
         )
-    return TensorType(f32, (x.shape[0], f.shape[1]))
+    return TensorType(results[x.dtype], (x.shape[0], f.shape[1]))
 
 
 def reduction_length(f: TensorType) -> int:
     """How many terms one output sums: the filter's size without its output channels."""
     return math.prod(f.sizes[:-1])
+
+
+def require_byte_distances(input_nonnegative: bool, f: TensorType) -> None:
+    """ShapeError unless the integer form of an adder may take a filter of type `f`."""
+    if input_nonnegative:
+        raise ShapeError("input_nonnegative=true is for f32 operands; bytes have one form")
+    terms = reduction_length(f)
+    if terms > U8_TERMS:
+        raise ShapeError(
+            f"each output sums {terms:,} distances of up to 255, at most {255 * terms:,}, "
+            f"which i32 cannot hold; {U8_TERMS:,} terms fit (f: {f})"
+        )
+
+
+def byte_distance_range(
+    ranges: Sequence[Interval], types: Sequence[TensorType], *, padded: bool = False
+) -> Interval:
+    """The range of - sum |x - f| (+ b) of bytes; `padded` windows also read zeros."""
+    x, f = (held(r, u8) for r in ranges[:2])
+    x = x.hull(Interval(0.0, 0.0)) if padded else x
+    terms = reduction_length(types[1])
+    least, most = max(0.0, x.lo - f.hi, f.lo - x.hi), max(x.hi - f.lo, f.hi - x.lo)
+    return plus_bias(Interval(-terms * most, -terms * least + 0.0), ranges, i32)
+
+
+def distance_quantization(known: Known) -> Quantization | None:
+    """Of the sums that an adder makes: the scale of x and f, in which the zero point cancels.
+
+    ShapeError where x and f differ, or where the bias has another scale or a zero point.
+    """
+    of_operands = common("the input and the filter of an adder", known[:2])
+    if of_operands is None:
+        return None
+    made = Quantization(of_operands.scale)
+    common("the sums of an adder and its bias", [made, *known[2:]])
+    return made
 
 
 def product_range(

@@ -10,7 +10,7 @@ from ..attributes import Padding, Pair, pair
 from ..attributes import padding as sides
 from ..errors import ShapeError
 from ..ir import REDUCTION, Op
-from ..types import TensorType, f32
+from ..types import DType, TensorType, f32
 from ._window import Window, label, require_image
 
 
@@ -19,6 +19,7 @@ class Pooling(Op):
     """Attributes of an op that reduces each window of each channel to one number."""
 
     kind: ClassVar[str] = REDUCTION
+    dtypes: ClassVar[tuple[DType, ...]] = (f32,)
     window: Pair
     stride: Pair
     padding: Padding = (0, 0, 0, 0)
@@ -34,9 +35,9 @@ class Pooling(Op):
 
     def output(self, x: TensorType) -> TensorType:
         """Result type of the forward layer; ShapeError if the window does not fit."""
-        require_image("input", x)
+        require_image("input", x, self.dtypes)
         height, width = self.geometry.output_size(x.shape[1], x.shape[2])
-        return TensorType(f32, (x.shape[0], height, width, x.shape[3]))
+        return TensorType(x.dtype, (x.shape[0], height, width, x.shape[3]))
 
     def require_gradient(self, g: TensorType, x: TensorType) -> None:
         """ShapeError unless `g` has the type of the forward layer's result."""

@@ -17,19 +17,19 @@ from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, Pair, choice
 from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import Array, Cost, Halo
+from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
 from ..types import DType, TensorType, f32, i32, u8
 from ._contraction import (
     Windowed,
+    byte_distance_range,
+    distance_quantization,
     grouped,
     plus_bias,
-    reduction_length,
+    require_byte_distances,
     windowed_attributes,
 )
-from ._elementwise import held
 from ._window import require_operands
-
-U8_TERMS = (2**31 - 1) // 255  # a sum of so many distances of bytes fits i32
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,8 @@ class Adder2d(Windowed):
         choice("attributes", "gradient", self.gradient, GRADIENTS)
         y = self.output(*types)
         if y.dtype == i32:
-            self._require_integers(types[1])
+            require_byte_distances(self.input_nonnegative, types[1])
         return (y,)
-
-    def _require_integers(self, f: TensorType) -> None:
-        """ShapeError unless the integer form may take a filter of type `f`."""
-        if self.input_nonnegative:
-            raise ShapeError("input_nonnegative=true is for f32 operands; bytes have one form")
-        terms = reduction_length(f)
-        if terms > U8_TERMS:
-            raise ShapeError(
-                f"each output sums {terms:,} distances of up to 255, at most {255 * terms:,}, "
-                f"which i32 cannot hold; {U8_TERMS:,} terms fit (f: {f})"
-            )
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         x, f, *bias = arrays
@@ -116,12 +105,16 @@ class Adder2d(Windowed):
     ) -> tuple[Interval, ...]:
         if types[0].dtype == f32:
             return (plus_bias(Interval(hi=0.0), ranges),)
-        x, f = (held(r, u8) for r in ranges[:2])
-        if any(self.padding):
-            x = x.hull(Interval(0.0, 0.0))
-        terms = reduction_length(types[1])
-        least, most = max(0.0, x.lo - f.hi, f.lo - x.hi), max(x.hi - f.lo, f.hi - x.lo)
-        return (plus_bias(Interval(-terms * most, -terms * least + 0.0), ranges, i32),)
+        return (byte_distance_range(ranges, types, padded=any(self.padding)),)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        of_operands = known[0] or known[1]
+        if of_operands is not None and of_operands.zero_point and any(self.padding):
+            raise ShapeError(
+                f"padding={self.padding} is of bytes 0, which do not stand for 0.0 here "
+                f"({of_operands}); pad with the zero point by ops.pad before the layer"
+            )
+        return (distance_quantization(known),)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))

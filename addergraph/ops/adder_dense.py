@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
-from ..errors import ShapeError
+from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Cost, Op
+from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import TensorType
+from ..types import DType, TensorType, f32, i32, u8
 from ._contraction import (
+    byte_distance_range,
+    distance_quantization,
     plus_bias,
     require_bias,
+    require_byte_distances,
     require_matrices,
 )
 from ._window import require_operands
@@ -29,8 +33,10 @@ class AdderDense(Op):
     Operands: x f32[N,K], f f32[K,T], optional bias f32[T]; result f32[N,T]. `input_nonnegative`
     as for `adder2d`, of which this is the 1x1 case.
 
+    Or integers, as there: x u8, f u8, optional bias i32, result i32, exact.
+
     Gradient (surrogate): dF = sum_n g (X - F), dX = sum_t g clip(F - X, -1, 1); with
-    gradient=sign, as for `adder2d`: dF = sum_n g sign(X - F), dX = sum_t g sign(F - X).
+    gradient=sign, as for `adder2d`: dF = sum_n g sign(X - F), dX = sum_t g sign(F - X). None of u8.
     Raises ShapeError for wrong ranks or dtypes, or sizes that do not match.
     Source: Chen et al. 2020 (arXiv:1912.13200), eq. 2, 5 and 6.
     """
@@ -38,23 +44,27 @@ class AdderDense(Op):
     name: ClassVar[str] = "adder_dense"
     kind: ClassVar[str] = CONTRACTION
     surrogate: ClassVar[bool] = True
+    results: ClassVar[Mapping[DType, DType]] = {f32: f32, u8: i32}
     input_nonnegative: bool = False
     gradient: str = FULL_PRECISION
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)
         choice("attributes", "gradient", self.gradient, GRADIENTS)
-        y = require_matrices(types[0], types[1])
-        require_bias(int(y.shape[1]), types[2:])
+        y = require_matrices(types[0], types[1], results=self.results)
+        require_bias(int(y.shape[1]), types[2:], y.dtype)
+        if y.dtype == i32:
+            require_byte_distances(self.input_nonnegative, types[1])
         return (y,)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         x, f, *bias = arrays
-        y = np.zeros((x.shape[0], f.shape[1]))
-        x64, f64 = x.astype("f8"), f.astype("f8")
+        sums, made = ("i8", np.int32) if x.dtype == np.uint8 else ("f8", np.float32)
+        y = np.zeros((x.shape[0], f.shape[1]), sums)
+        x64, f64 = x.astype(sums), f.astype(sums)
         for k in range(f.shape[0]):
             y -= np.abs(x64[:, k, None] - f64[k])
-        return ((y + bias[0] if bias else y).astype(np.float32),)
+        return ((y + bias[0] if bias else y).astype(made),)
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -64,6 +74,11 @@ class AdderDense(Op):
 
         g, (x, f, *bias) = gs[0], xs
         assert g is not None
+        if x.dtype != f32:
+            raise GraphError(
+                f"adder_dense of {x.type} and {f.type} has no gradient: train in f32, "
+                "integers are for inference"
+            )
         if self.gradient == SIGN:
             dx = apply(AdderDenseGradInput(), g, SCALE * x, SCALE * f)
             df = by_filter(g, x, f)
@@ -75,7 +90,12 @@ class AdderDense(Op):
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
-        return (plus_bias(Interval(hi=0.0), ranges),)
+        if types[0].dtype == f32:
+            return (plus_bias(Interval(hi=0.0), ranges),)
+        return (byte_distance_range(ranges, types),)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        return (distance_quantization(known),)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(additions=2 * _terms(types[0], types[1]))

@@ -14,8 +14,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..errors import ShapeError
 from ..intervals import ANY, Interval
 from ..ir import POINTWISE, Array, Cost, Op
+from ..quantization import Known, Quantization, common
 from ..trace import Operand, Tensor, apply
 from ..types import DType, TensorType, broadcast_shapes, f32, i32
 from ._elementwise import held, require_dtype, require_same_dtype, stored, sum_to
@@ -74,6 +76,16 @@ class _Binary(Op, ABC):
 class _Additive(_Binary):
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(additions=self.infer(*types)[0].elements)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        """Of one scale, with zero points of 0: any other would be added up."""
+        made = common("integers that are added", known)
+        if made is not None and made.zero_point:
+            raise ShapeError(
+                f"integers with {made} are added: their zero points would be, too; "
+                "requantize them to a zero point of 0"
+            )
+        return (made,)
 
 
 @dataclass(frozen=True)

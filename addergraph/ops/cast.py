@@ -10,8 +10,9 @@ import numpy as np
 
 from ..intervals import Interval
 from ..ir import POINTWISE, Array, Op
+from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import DType, TensorType, bool_, dtype_named, f32
+from ..types import DType, TensorType, bool_, dtype_named, f32, i8, i32, u8
 from ._elementwise import INTEGER_BOUNDS, held, stored
 from ._window import require_operands
 
@@ -57,6 +58,10 @@ class Cast(Op):
             return (stored(x, self.dtype),)
         x = held(x, self.dtype).hull(Interval(0.0, 0.0))  # NaN, which no range speaks of, gives 0
         return (Interval(float(int(x.lo)), float(int(x.hi))),)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        """Between integers the numbers stay, where they fit."""
+        return (known[0] if self.dtype in (u8, i8, i32) else None,)
 
 
 def cast(x: Tensor, dtype: DType | str, *, name: str | None = None) -> Tensor:

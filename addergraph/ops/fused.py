@@ -9,6 +9,7 @@ from typing import ClassVar
 from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op, Value
+from ..quantization import Known, Quantization, value_quantizations
 from ..types import Shape, TensorType, broadcast_shapes
 
 
@@ -94,6 +95,10 @@ class Fused(Op):
             made = node.op.interval([known[v] for v in node.inputs], _types(node))
             known.update(zip(node.outputs, made, strict=True))
         return tuple(known[v] for v in self.body.outputs)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        inner = value_quantizations(self.body, known)
+        return tuple(inner[v.name] for v in self.body.outputs)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         wanted = {v: Halo() for v in self.body.inputs}

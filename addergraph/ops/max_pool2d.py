@@ -9,10 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from ..attributes import Pair
+from ..errors import GraphError
 from ..intervals import Interval
 from ..ir import Array, Cost
+from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import TensorType
+from ..types import DType, TensorType, f32, u8
+from ._elementwise import held
 from ._pooling import Pooling, pooling_attributes, require_data_in_every_window
 from ._window import require_operands
 
@@ -21,14 +24,15 @@ from ._window import require_operands
 class MaxPool2d(Pooling):
     """Y[n,h,w,k] = max_{i,j} X[n, s*h + i - p, s*w + j - p, k].
 
-    Operand: x f32[N,H,W,C]; result f32[N,OH,OW,C]. Padded positions are ignored. The result is
-    the first maximum in the order (i, j), which tells -0.0 from +0.0; a NaN counts as maximum, so
-    a window with a NaN gives NaN.
+    Operand: x f32[N,H,W,C] or u8; result [N,OH,OW,C] of its dtype. Padded positions are ignored.
+    Of f32 the result is the first maximum in the order (i, j), which tells -0.0 from +0.0; a NaN
+    counts as maximum, so a window with a NaN gives NaN. Of bytes there is no gradient, GraphError.
 
     Raises ShapeError for a wrong rank or dtype, an empty output, or a window wholly in padding.
     """
 
     name: ClassVar[str] = "max_pool2d"
+    dtypes: ClassVar[tuple[DType, ...]] = (f32, u8)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
@@ -45,12 +49,20 @@ class MaxPool2d(Pooling):
     ) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
+        if xs[0].dtype != f32:
+            raise GraphError(
+                f"max_pool2d of {xs[0].type} has no gradient: train in f32, integers are for "
+                "inference"
+            )
         return (apply(MaxPool2dGrad(self.window, self.stride, self.padding), g, xs[0]),)
 
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
-        return (ranges[0],)
+        return (held(ranges[0], types[0].dtype),)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        return (known[0],)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(additions=self.output(types[0]).elements * (self.area - 1))

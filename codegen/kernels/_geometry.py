@@ -80,6 +80,7 @@ def geometry(op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
     form = PRODUCT
     if isinstance(op, AdderDense):
         form = MINIMUM if op.input_nonnegative else DIRECT
+        form = BYTES if x.type.dtype == u8 else form
     rows, (inputs, made) = x.shape[0], f.shape
     return Geometry(
         form, 1, rows, 1, (1, 1), (1, 1), (1, 1), (0, 0), 1, inputs, made, rows,

@@ -25,6 +25,7 @@ from addergraph.ops.full import Full
 from addergraph.ops.fused import Fused
 from addergraph.ops.greater import Greater
 from addergraph.ops.relu import Relu
+from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.ops.select import Select
 from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
 from addergraph.types import DType, bool_, f32, i8, i32
@@ -174,6 +175,33 @@ def _cast(c: _Context, x: Register) -> Register:
     return (b.sext if source == i8 else b.zext)(x, made)
 
 
+def _requantize_shift(c: _Context, x: Register, *channels: Register) -> Register:
+    center, offset, shift, *terms = channels
+    b, zero = c.b, c.zero(i32)
+    t, total = b.add(x, center), offset
+    for term in terms:
+        size = c.e.call("smax", term, b.neg(term))
+        places = b.sub(size, constant(size.type, 1))
+        moved = c.e.shift_left(t, places)
+        signed = b.select(b.icmp_signed("<", term, zero), b.neg(moved), moved)
+        total = b.add(total, b.select(b.icmp_signed("==", term, zero), zero, signed))
+    return _requantized(c, total, shift)
+
+
+def _requantize_multiply(
+    c: _Context, x: Register, center: Register, offset: Register, shift: Register, by: Register
+) -> Register:
+    return _requantized(c, c.b.add(c.b.mul(c.b.add(x, center), by), offset), shift)
+
+
+def _requantized(c: _Context, total: Register, shift: Register) -> Register:
+    b, dtype = c.b, c.op.dtype
+    value = b.ashr(total, b.and_(shift, constant(shift.type, 31)))
+    value = c.e.call("smax", value, constant(value.type, c.op.lo))
+    value = c.e.call("smin", value, constant(value.type, c.op.hi))
+    return value if dtype == i32 else b.trunc(value, vector(element_type(dtype), c.lanes))
+
+
 _RULES: dict[type[Op], Rule] = {
     Relu: _relu,
     Neg: _neg,
@@ -193,6 +221,8 @@ _RULES: dict[type[Op], Rule] = {
     Select: lambda c, condition, x, y: c.b.select(condition, x, y),
     Full: _full,
     BatchNorm: _batch_norm,
+    RequantizeShift: _requantize_shift,
+    RequantizeMultiply: _requantize_multiply,
 }
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
 from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
+from addergraph.types import f32
 
-from ..builder import F64, I32, Emitter, Index, Register, constant, vector
+from ..builder import F64, I8, I32, Emitter, Index, Register, constant, vector
 from . import Kernel, Operand, kernel
 
 UNROLL = 9  # taps of a window without borders that are written out
@@ -75,6 +76,7 @@ class _Pooling(Kernel):
     ) -> None:
         """`body((n, h, w), byte offset of the channels, active)` for every vector of `y`."""
         n, h, w, channels = y.shape
+        size = y.type.dtype.itemsize
         if 0 in y.shape:
             return
         with e.loop(*e.share(n * h * w)) as item:
@@ -82,9 +84,9 @@ class _Pooling(Kernel):
             rest = channels % e.lanes
             if channels > rest:
                 with e.loop(0, channels - rest, e.lanes) as k:
-                    body(position, e.mul(k, 4), e.lanes)
+                    body(position, e.mul(k, size), e.lanes)
             if rest:
-                body(position, (channels - rest) * 4, rest)
+                body(position, (channels - rest) * size, rest)
 
     def taps(self, e: Emitter, h: Index, w: Index, x: Operand, y: Operand) -> tuple[Range, Range]:
         """The taps of output (h, w) that lie in the image."""
@@ -127,7 +129,20 @@ class _Pooling(Kernel):
 
 @kernel(MaxPool2d)
 class MaxPoolKernel(_Pooling):
-    """Threads over output pixels."""
+    """Threads over output pixels. Of bytes any maximum is the first."""
+
+    def maximum(
+        self, e: Emitter, window: Any, x: Operand, taps: tuple[Range, Range], active: int
+    ) -> Register:
+        if x.type.dtype == f32:
+            return self.first_maximum(e, window, x, taps, active)[0]
+
+        def body(i: Index, j: Index, most: list[Register]) -> list[Register]:
+            at = e.at(window, e.dot((i, j), x.strides[1:3]))
+            return [e.call("umax", most[0], e.load(at, x.type.dtype, e.lanes, active))]
+
+        (most,) = _over(e, *taps, [constant(vector(I8, e.lanes), 0)], body)
+        return most
 
     def emit(
         self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
@@ -138,8 +153,9 @@ class MaxPoolKernel(_Pooling):
             n, h, w = position
             at = e.add(e.mul(n, x.strides[0]), e.add(self.corner(e, h, w, x), k))
             taps = self.taps(e, h, w, x, y)
-            most, _ = self.first_maximum(e, e.at(inputs[0], at), x, taps, active)
-            e.store(most, e.at(outputs[0], e.add(e.dot(position, y.strides[:3]), k)), active=active)
+            most = self.maximum(e, e.at(inputs[0], at), x, taps, active)
+            into = e.at(outputs[0], e.add(e.dot(position, y.strides[:3]), k))
+            e.store(most, into, y.type.dtype, active)
 
         self.pixels(e, y, vector_of)
 

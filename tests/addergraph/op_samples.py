@@ -29,6 +29,7 @@ from addergraph.ops.mean_squared_error import MeanSquaredError
 from addergraph.ops.pad import Pad
 from addergraph.ops.reduce import ReduceMax, ReduceMean, ReduceSum
 from addergraph.ops.relu import Relu
+from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.ops.reshape import Flatten, Reshape
 from addergraph.ops.select import Select
 from addergraph.ops.slice import Slice
@@ -141,6 +142,8 @@ SAMPLES: dict[str, list[Sample]] = {
         (AdderDense(), (f("N", 4), f(4, 2))),
         (AdderDense(input_nonnegative=True), (f("N", 1), f(1, 3), f(3))),
         (AdderDense(gradient="sign"), (f("N", 4), f(4, 2))),
+        (AdderDense(), (u("N", 11), u(11, 3))),
+        (AdderDense(), (u("N", 2), u(2, 2), i(2))),
     ),
     "adder_dense_grad_filter": samples((AdderDenseGradFilter(), (f("N", 2), f("N", 4), f(4, 2)))),
     "adder_dense_grad_input": samples((AdderDenseGradInput(), (f("N", 2), f("N", 4), f(4, 2)))),
@@ -212,7 +215,11 @@ SAMPLES: dict[str, list[Sample]] = {
     "greater": samples((Greater(), (f("N", 3), f(3))), (Greater(), (i("N"), i()))),
     "log": samples((Log(), (f("N", 3),)), domain=(0.25, 4.0)),
     "matmul": samples((Matmul(), (f("N", 4), f(4, 2))), (Matmul(), (f(3, 1), f(1, 2)))),
-    "max_pool2d": samples((MaxPool2d((2, 2), (2, 2)), (IMAGE,)), (MaxPool2d(*POOLED), (IMAGE,))),
+    "max_pool2d": samples(
+        (MaxPool2d((2, 2), (2, 2)), (IMAGE,)),
+        (MaxPool2d(*POOLED), (IMAGE,)),
+        (MaxPool2d(*POOLED), (u("N", 4, 5, 2),)),
+    ),
     "max_pool2d_grad": samples(
         (MaxPool2dGrad((2, 2), (2, 2)), (f("N", 2, 2, 2), IMAGE)),
         (MaxPool2dGrad(*POOLED), (f("N", 5, 3, 2), IMAGE)),
@@ -246,6 +253,15 @@ SAMPLES: dict[str, list[Sample]] = {
         (ReduceSum(()), (f("N"),)),
     ),
     "relu": samples((Relu(), (f("N", 5),)), (Relu(), (f(),))),
+    "requantize_multiply": samples(
+        (RequantizeMultiply(0, 255), (i("N", 3), *[i(3)] * 4)),
+        (RequantizeMultiply(-9, 9, i32), (i("N", 2, 2), i(), i(2), i(), i())),
+    ),
+    "requantize_shift": samples(
+        (RequantizeShift(0, 255), (i("N", 3), *[i(3)] * 4)),
+        (RequantizeShift(3, 15, u8, 0.25, 3), (i("N", 2, 2), i(), i(2), i(), i(), i(2), i(2))),
+        (RequantizeShift(-(2**31), 2**31 - 1, i32), (i("N", 1), *[i(1)] * 5)),
+    ),
     "reshape": samples((Reshape(("N", 6)), (f("N", 2, 3),)), (Reshape((2, 1, 3)), (f(6),))),
     "select": samples(
         (Select(), (b("N", 3), f("N", 3), f("N", 3))),

@@ -25,8 +25,8 @@ from addergraph.trace import Tensor
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
-    "train", "recipe", "summary", "check", "diagnose", "plot", "import", "inspect", "compile",
-    "certify", "run", "verify", "bench",
+    "train", "recipe", "quantize", "summary", "check", "diagnose", "plot", "import", "inspect",
+    "compile", "certify", "run", "verify", "bench",
 )  # fmt: skip
 
 
@@ -268,7 +268,8 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
     assert "arena" in shell.ok("inspect", "net.ag", "--plan")
     passes = shell.ok("inspect", "small-adder", "--passes")
     assert [line.split()[2] for line in passes.splitlines() if line.startswith("# after")] == [
-        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "fuse",
+        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "forget_scales",
+        "fuse",
     ]  # fmt: skip
     census = shell.ok("inspect", "net.ag", "--census", "--target", "x86-64-v3")
     assert "instructions emitted for x86-64-v3" in census

@@ -20,7 +20,7 @@ MUTANTS = (
         u8("test_sums_beyond_16_bits"),
     ),
     Mutant(
-        "sums of bytes may exceed 32 bits", "addergraph/ops/adder2d.py",
+        "sums of bytes may exceed 32 bits", "addergraph/ops/_contraction.py",
         "U8_TERMS = (2**31 - 1) // 255", "U8_TERMS = (2**32 - 1) // 255",
         tests_of("addergraph/ops/test_adder2d.py"),
     ),

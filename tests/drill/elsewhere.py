@@ -170,8 +170,8 @@ PROGRAM_MUTANTS = (
     ),
     Mutant(
         "shares of threads overlap by one item", "codegen/builder.py",
-        "        return low, high\n",
-        "        return low, self.minimum(count, self.add(high, 1))\n",
+        "self.threads)\n        return low, high\n",
+        "self.threads)\n        return low, self.minimum(count, self.add(high, 1))\n",
         tests_of("codegen/test_builder.py", "test_shares_cover_every_item_once_and_evenly"),
     ),
     Mutant(

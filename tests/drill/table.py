@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import adder_u8, contractions, elsewhere
+from . import adder_u8, contractions, elsewhere, quantization
 from .mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -12,6 +12,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *contractions.MUTANTS,
     *adder_u8.MUTANTS,
     *elsewhere.MUTANTS,
+    *quantization.MUTANTS,
 )
 
 

@@ -54,7 +54,8 @@ NETWORK = parse(
 
 def test_the_order_is_explicit() -> None:
     assert [p.__name__ for p in PIPELINE] == [
-        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "fuse",
+        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate",
+        "forget_scales", "fuse",
     ]  # fmt: skip
 
 

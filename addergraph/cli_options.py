@@ -1,0 +1,40 @@
+"""Options and parameter types that several commands of `cli.py` take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+def example(*lines: str) -> str:
+    """Examples for the end of a help text, kept as they are."""
+    return "\b\n" + "\n".join(("Example:" if len(lines) == 1 else "Examples:", *lines))
+
+
+weights = click.option(
+    "--weights", metavar="W.npz", help="Numbers for the parameters of a .ag file, by name."
+)
+target = click.option(
+    "--target", default="host", show_default=True, help="Machine to compile for, or a CPU's name."
+)
+threads = click.option(
+    "--threads", type=click.IntRange(1), help="Threads to use.  [default: all processors]"
+)
+one_thread = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of a call."
+)
+
+
+class Threads(click.ParamType):  # type: ignore[type-arg]  # of new versions only
+    """A number of threads, or "all", which is 0."""
+
+    name = "threads"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        return 0 if value == "all" else click.IntRange(1).convert(value, param, ctx)
+
+
+batch = click.option(
+    "--batch", type=click.IntRange(0), help="Bind the batch N.  [default: any number of samples]"
+)

@@ -1,0 +1,72 @@
+"""`addergraph quantize`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import driver
+from ..data import digits
+from ..data.npz import read_npz
+from ..errors import DataError
+from ..ir import Array
+from ..model_file import require_writable_model
+from .source import open_source
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The options of the command."""
+
+    file: str
+    weights: str | None
+    data: str
+    samples: int
+    bits: int
+    requantize: str
+    terms: int | None
+    quantile: float
+    reestimate: bool
+    output: str
+
+
+def quantize(options: Quantization) -> None:
+    """Quantizes, reports the error on the calibration data, and writes the integer network."""
+    require_writable_model(options.output)
+    source = open_source(options.file, options.weights)
+    samples = _samples(options.data)[: options.samples]
+    made = driver.quantize(
+        source.graph,
+        samples,
+        weights=source.required_weights(),
+        bits=options.bits,
+        requantize=options.requantize,
+        terms=options.terms,
+        quantile=options.quantile,
+        reestimate=options.reestimate,
+    )
+    print(f"{options.bits} bits, calibrated on {len(samples)} samples")
+    for name, error in made.errors.items():
+        chosen = " (chosen)" if name == made.chosen and len(made.errors) > 1 else ""
+        print(f"  factors {_shown(name):<24} outputs off by {error:.2%} of their rms{chosen}")
+    made.save(options.output)
+    print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
+
+
+def _shown(name: str) -> str:
+    if name == "multiply":
+        return "by integer products"
+    count = name.removeprefix("shift")
+    return f"of {count} power{'' if count == '1' else 's'} of two"
+
+
+def _samples(data: str) -> Array:
+    if data == "digits":
+        return digits.load().x_train
+    if Path(data).suffix != ".npz":
+        raise DataError(f'--data "{data}": expected digits, or an .npz file with an array x')
+    (x,) = read_npz(data, "x")
+    return np.asarray(x[..., None] if x.ndim == 3 else x)

@@ -1,0 +1,321 @@
+"""The integer network under construction: forms of values, and how sums become bytes again.
+
+`docs/quantization.md` has the equations. The calibration samples run along: each form has its
+integers on them, so that batch norms are moved by what quantization really did before them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from addergraph.errors import GraphError, UnsupportedError
+from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Value
+from addergraph.ops.binary import Add
+from addergraph.ops.cast import Cast
+from addergraph.ops.full import Full
+from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.quantization import Quantization
+from addergraph.types import DType, TensorType, i32, u8
+
+from .calibrate import Execute, Statistics, chunks
+from .fixed_point import Affine, multiply_operands, shift_operands
+
+IMAGE_BITS = 8
+GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
+GUARD_HALF = 1 << (GUARD_BITS - 1)
+OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
+HEADROOM = 8  # how far beyond that outputs of other data may go
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A u8 value in [0, top]: value = quantization.scale (q - zero_point)."""
+
+    value: Value
+    quantization: Quantization
+    top: int
+    array: Array
+
+
+@dataclass(frozen=True)
+class Part:
+    """An i32 value q in [least, most]: factor q + constant, channel by channel (f64 [C])."""
+
+    value: Value
+    factor: Array
+    constant: Array
+    least: Array
+    most: Array
+    array: Array
+
+    def affine(self, scale: float, zero_point: int) -> Affine:
+        """How it becomes integers of another scale."""
+        constant = self.constant / scale + zero_point
+        return Affine(self.factor / scale, constant, self.least, self.most)
+
+    @property
+    def real(self) -> Array:
+        """The numbers that it stands for on the calibration samples, f64."""
+        return self.factor * self.array + self.constant
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The sum of its parts."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def real(self) -> Array:
+        total = self.parts[0].real
+        for part in self.parts[1:]:
+            total = total + part.real
+        return total
+
+
+Form = Bytes | Sums
+
+
+class IntegerNetwork:
+    """What the rules of `integer_rules.py` write to.
+
+    terms       powers of two in a factor; None for integer products
+    statistics  of the float network on `samples`
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Array],
+        samples: Array,
+        statistics: Statistics,
+        bits: int,
+        terms: int | None,
+        reestimate: bool,
+        execute: Execute,
+    ) -> None:
+        self.graph, self.source = graph, weights
+        self.statistics, self.bits, self.terms = statistics, bits, terms
+        self.reestimate = reestimate
+        self.builder = Builder(graph.name)
+        self.weights: dict[str, Array] = {}
+        self._execute = execute
+        self._forms: dict[Value, Form] = {}
+        self._readers = Counter(v for n in graph.nodes for v in n.inputs) + Counter(graph.outputs)
+        self._reserved = {v.name for v in graph.values()}
+        self._taken: set[str] = set()
+        self._output_real: list[Array] = []
+        self._read_image(samples)
+
+    def _read_image(self, samples: Array) -> None:
+        (x,) = self.graph.inputs
+        top = (1 << IMAGE_BITS) - 1
+        known = self._quantization(x, top)
+        value = self.builder.input(x.name, TensorType(u8, x.type.shape, known))
+        self._forms[x] = Bytes(value, known, top, known.quantized(samples, 0, top).astype(np.uint8))
+
+    # -- what rules ask for ----------------------------------------------------------------------
+
+    def parameter(self, node: Node, operand: int) -> Array:
+        """The numbers of an operand that has to be a parameter."""
+        value = node.inputs[operand]
+        if not isinstance(value, Parameter):
+            raise UnsupportedError(
+                f"{node.label} reads {value}, which is computed: quantize needs a parameter there"
+            )
+        if value.name not in self.source:
+            raise GraphError(f"{node.label}: the weights have no {value}")
+        return self.source[value.name]
+
+    def form(self, value: Value, user: Node) -> Form:
+        """The form of an operand; UnsupportedError for a parameter, which has none."""
+        if value not in self._forms:
+            raise UnsupportedError(f"{user.label} reads the parameter {value} as an activation")
+        return self._forms[value]
+
+    def bytes(self, value: Value, user: Node) -> Bytes:
+        """An operand as bytes."""
+        form = self.form(value, user)
+        if isinstance(form, Sums):
+            form = self.requantized(form, value, self.fresh(f"{value.name}.bytes"))
+            self._forms[value] = form
+        return form
+
+    def sums(self, value: Value, user: Node) -> Sums:
+        """An operand as sums; bytes become i32 without a change."""
+        form = self.form(value, user)
+        if isinstance(form, Sums):
+            return form
+        made = self.node(Cast(i32), [form.value], self.fresh(f"{value.name}.wide"))
+        channels = np.ones(int(form.value.type.shape[-1]))
+        scale, zero = form.quantization.scale, form.quantization.zero_point
+        part = Part(
+            made, scale * channels, -scale * zero * channels, 0 * channels, form.top * channels,
+            form.array.astype(np.int32),
+        )  # fmt: skip
+        return Sums((part,))
+
+    def set(self, value: Value, form: Form) -> None:
+        """From here on `form` is that of the float network's `value`."""
+        self._forms[value] = form
+
+    def forget(self, node: Node) -> None:
+        """Drops forms that no later node reads: their arrays are large."""
+        self._readers.subtract(node.inputs)
+        for v in node.inputs:
+            if self._readers[v] <= 0:
+                self._forms.pop(v, None)
+
+    # -- what rules write ------------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        """A name that no value of the float network has, or will have here."""
+        name, count = hint, 0
+        while name in self._reserved:
+            count += 1
+            name = f"{hint}_{count}"
+        self._reserved.add(name)
+        return name
+
+    def node(self, op: Op, operands: Sequence[Value], name: str) -> Value:
+        """Appends a node under `name`."""
+        types = op.infer(*(v.type for v in operands))
+        (made,) = self.builder.add(op, operands, [Value(name, types[0])])
+        self._taken.add(name)
+        return made
+
+    def constant(
+        self, name: str, array: Array, dtype: DType, quantization: Quantization | None = None
+    ) -> Parameter:
+        """A parameter of the integer network with its numbers."""
+        type = TensorType(dtype, array.shape, quantization)
+        self.weights[name] = array.astype(dtype.numpy)
+        made = self.builder.parameter(Parameter(name, type, Init(), trainable=False))
+        assert isinstance(made, Parameter)
+        return made
+
+    def run(self, op: Op, operands: Sequence[tuple[Value, Array]]) -> Array:
+        """The results of one op on the calibration samples; later operands are constants."""
+        builder = Builder("layer")
+        (x, samples), *rest = operands
+        values = [builder.input("x", x.type)]
+        values += [builder.parameter(Parameter(v.name, v.type)) for v, _ in rest]
+        layer = builder.finish(builder.add(op, values, "y"))
+        weights = {v.name: a for v, a in rest}
+        return np.concatenate([self._execute(layer, weights, [x])[0] for x in chunks(samples)])
+
+    def requantized(self, form: Sums, value: Value, name: str) -> Bytes:
+        """Sums as bytes under `name`, on the range of the float `value`.
+
+        Behind a relu that begins at 0.0, so that the least byte is its zero.
+        """
+        top = (1 << self.bits) - 1
+        known = self._quantization(value, top)
+        part, scale, zero = form.parts[0], known.scale, known.zero_point
+        if len(form.parts) > 1:
+            part, scale = self._added(form, name, scale, top), 1.0
+        op = RequantizeShift(0, top, u8, known.scale, zero)
+        made, array = self._requantize(part, scale, zero, op, name)
+        return Bytes(made, known, top, array)
+
+    def finish(self) -> tuple[Graph, dict[str, Array]]:
+        """The integer graph and its numbers; sums at its outputs become i32 of one scale."""
+        outputs = []
+        for v in self.graph.outputs:
+            form = self._forms.get(v)
+            if form is None:
+                raise UnsupportedError(f"output {v} is a parameter, which has no integer form")
+            if isinstance(form, Sums):
+                made, real = self._output(form, v)
+            else:
+                made, real = form.value, form.quantization.values(form.array)
+            outputs.append(made)
+            self._output_real.append(real)
+        return self.builder.finish(outputs), self.weights
+
+    def output_error(self) -> float:
+        """How far the outputs are from the float ones on the samples, as a share of their rms."""
+        off = total = 0.0
+        for real, expected in zip(self._output_real, self.statistics.outputs, strict=True):
+            off += float(np.square(real - expected).sum())
+            total += float(np.square(expected.astype("f8")).sum())
+        return float(np.sqrt(off / total)) if total else float(np.sqrt(off))
+
+    # -- requantization --------------------------------------------------------------------------
+
+    def _quantization(self, value: Value, top: int) -> Quantization:
+        """That of bytes 0 .. top on the range of a float value; zero is one of them."""
+        least, most = self.statistics.ranges[value.name]
+        least, most = min(least, 0.0), max(most, 0.0)
+        scale = (most - least) / top if most > least else 1.0 / top  # all zero: any scale serves
+        return Quantization(scale, round(-least / scale))
+
+    def _requantize(
+        self, part: Part, scale: float, zero_point: int, op: RequantizeShift, name: str
+    ) -> tuple[Value, Array]:
+        """A node that makes `part` integers of `scale`, and its results on the samples."""
+        made: Op = op
+        affine = part.affine(scale, zero_point)
+        if self.terms is None:
+            operands = multiply_operands(affine, op.lo, op.hi)
+            made = RequantizeMultiply(op.lo, op.hi, op.dtype, op.scale, op.zero_point)
+        else:
+            operands = shift_operands(affine, op.lo, op.hi, self.terms)
+        constants = [self._operand(f"{name}.{key}", a) for key, a in operands.arrays.items()]
+        value = self.node(made, [part.value, *constants], name)
+        (array,) = made.reference(part.array, *operands.arrays.values())
+        return value, array
+
+    def _operand(self, hint: str, numbers: Array) -> Value:
+        """Numbers of a requantization: 0, 1 and the guard's are the same in all layers, so code."""
+        same = set(numbers.tolist())
+        if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
+            return self.builder.add(Full(float(numbers[0]), (), i32), [], self.fresh("same"))[0]
+        return self.constant(self.fresh(hint), numbers, i32)
+
+    def _added(self, form: Sums, name: str, scale: float, top: int) -> Part:
+        """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up.
+
+        The result stands for multiples of `scale`.
+        """
+        fine = scale / (1 << GUARD_BITS)
+        limit = 4 * (top + 1) << GUARD_BITS
+        total: tuple[Value, Array] | None = None
+        for part in form.parts:
+            op = RequantizeShift(-limit, limit, i32, fine)
+            made, array = self._requantize(part, fine, 0, op, self.fresh(f"{name}.part"))
+            if total is not None:
+                made = self.node(Add(), [total[0], made], self.fresh(f"{name}.sum"))
+                array = total[1] + array
+            total = made, array
+        assert total is not None
+        ones = np.ones(int(total[0].type.shape[-1]))
+        most = float(limit * len(form.parts)) * ones
+        return Part(total[0], ones / (1 << GUARD_BITS), 0 * ones, -most, most, total[1])
+
+    def _output(self, form: Sums, value: Value) -> tuple[Value, Array]:
+        """Sums at an output: i32 of one scale for all channels."""
+        part, factors = form.parts[0], form.parts[0].factor
+        uniform = len(form.parts) == 1 and factors[0] > 0 and (factors == factors[0]).all()
+        largest = max(map(abs, self.statistics.ranges[value.name])) or 1.0
+        scale, limit = largest / OUTPUT_STEPS, OUTPUT_STEPS * HEADROOM
+        if uniform:  # exact: the sums themselves, moved by an integer
+            scale, limit = float(factors[0]), 1 << 24
+        target = scale
+        if len(form.parts) > 1:
+            part, target = self._added(form, value.name, scale, OUTPUT_STEPS), 1.0
+        op = RequantizeShift(-limit, limit, i32, scale)
+        name = value.name if value.name not in self._taken else self.fresh(f"{value.name}.output")
+        made, array = self._requantize(part, target, 0, op, name)
+        return made, Quantization(scale).values(array)
+
+
+def scaled(form: Sums, factor: Array, constant: Array) -> Sums:
+    """factor (the sums) + constant, channel by channel; no integer changes."""
+    parts = [replace(p, factor=p.factor * factor, constant=p.constant * factor) for p in form.parts]
+    parts[0] = replace(parts[0], constant=parts[0].constant + constant)
+    return Sums(tuple(parts))

@@ -1,0 +1,196 @@
+"""Post-training quantization: a trained network becomes a graph of integers alone.
+
+    quantize(graph, weights, calibration, options, execute) -> Quantized
+
+Bytes stand for activations, i32 for sums: `docs/quantization.md` has the equations. The graph is
+walked once, forward; each value of it gets a form in integers:
+
+    Bytes   a u8 value with its scale and zero point
+    Sums    i32 values, each with a factor and a constant for every channel: an adder layer's
+            sums, through any batch norm behind it, added up
+
+and becomes bytes again where a relu stands, or an op that needs them. Calibration data run through
+both networks on the way: the float one for the ranges of its values, the integer one for its
+statistics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from addergraph.check import check
+from addergraph.errors import DataError, GraphError, UnsupportedError, nearest
+from addergraph.ir import Array, Graph
+from addergraph.ops.softmax import Softmax
+from addergraph.quantized import Quantized
+from addergraph.types import f32
+
+from .calibrate import Execute, Statistics, calibrate
+from .integer_network import IntegerNetwork
+from .integer_rules import RULES
+
+SHIFT, MULTIPLY = "shift", "multiply"
+MOST_TERMS = 3
+WORSE = 1.05  # how much more error fewer powers of two may make
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to quantize.
+
+    bits        of activations and filters, 2 to 8; the image has 8
+    requantize  "shift": factors are sums of powers of two; "multiply": one integer product each
+    terms       powers of two in a factor, 1 to 3; None: the fewest that are about as good as
+                exact factors on the calibration data
+    quantile    of the values behind an activation that its range has to hold; 1 for all of them
+    reestimate  move batch norms' statistics by what quantization changed on the calibration data
+    """
+
+    bits: int = 8
+    requantize: str = SHIFT
+    terms: int | None = None
+    quantile: float = 0.9997
+    reestimate: bool = True
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.bits, int) and not isinstance(self.bits, bool)
+        if not whole or not 2 <= self.bits <= 8:
+            raise DataError(f"bits={self.bits!r} must be an integer from 2 to 8")
+        if self.requantize not in (SHIFT, MULTIPLY):
+            known = nearest(str(self.requantize), (SHIFT, MULTIPLY))
+            raise DataError(
+                f'requantize={self.requantize!r}{known} must be "{SHIFT}" or "{MULTIPLY}"'
+            )
+        if self.terms is not None and self.terms not in range(1, MOST_TERMS + 1):
+            raise DataError(f"terms={self.terms!r} must be 1, 2, 3 or None")
+        if not 0.5 < self.quantile <= 1:
+            raise DataError(f"quantile={self.quantile!r} must be above 0.5 and at most 1")
+
+
+def quantize(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    calibration: object,
+    options: Options,
+    execute: Execute,
+) -> Quantized:
+    """`graph` in integers, from the image to the logits; a last softmax is left out.
+
+    `calibration` holds samples as the graph takes them, a few hundred, without labels. `execute`
+    runs a graph on arrays. Raises DataError for calibration data that do not fit the graph, are
+    empty, not finite or all zero; UnsupportedError, naming the node, for an op that has no integer
+    form; GraphError for a graph that is no network.
+    """
+    graph = _logits(_require_network(graph))
+    samples = _samples(graph, calibration)
+    _require_known(graph)
+    found = calibrate(graph, weights, samples, options.quantile, execute)
+
+    def made(terms: int | None) -> Quantized:
+        return _converted(graph, weights, samples, found, options, terms, execute)
+
+    if options.requantize == MULTIPLY:
+        return made(None)
+    if options.terms is not None:
+        return made(options.terms)
+    exact = made(None)
+    tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
+    errors = {name: e for one in (*tried, exact) for name, e in one.errors.items()}
+    chosen = next((q for q in tried if q.error <= WORSE * exact.error), tried[-1])
+    return dataclasses.replace(chosen, errors=errors)
+
+
+def _converted(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    samples: Array,
+    found: Statistics,
+    options: Options,
+    terms: int | None,
+    execute: Execute,
+) -> Quantized:
+    """The integer network whose factors have so many powers of two; None for products."""
+    network = IntegerNetwork(
+        graph, weights, samples, found, options.bits, terms, options.reestimate, execute
+    )
+    for node in graph.nodes:
+        RULES[type(node.op)](network, node)
+        network.forget(node)
+    made, arrays = network.finish()
+    check(made)
+    kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
+    return Quantized(made, arrays, {kind: network.output_error()}, kind)
+
+
+def _require_known(graph: Graph) -> None:
+    for node in graph.nodes:
+        if type(node.op) not in RULES:
+            raise UnsupportedError(f"{node.label} has no integer form; {_hint(node.op.name)}")
+
+
+def _hint(op: str) -> str:
+    if op in ("conv2d", "dense", "matmul"):
+        return (
+            "it multiplies: build the network of adder layers alone "
+            '(zoo.build(name, first="adder", last="adder")), or keep it in f32'
+        )
+    known = ", ".join(sorted(op.name for op in RULES))
+    return f"quantize knows {known}"
+
+
+def _require_network(graph: Graph) -> Graph:
+    if graph.updates or len(graph.inputs) != 1 or not graph.outputs:
+        raise GraphError(
+            f'graph "{graph.name}" is no network: quantize takes one input, at least one output '
+            "and no updates, as model.graph(training=False) gives"
+        )
+    (x,) = graph.inputs
+    if x.type.dtype != f32 or not x.type.is_open:
+        raise GraphError(f"input {x} is {x.type}: quantize takes f32 samples with an open batch N")
+    return graph
+
+
+def _logits(graph: Graph) -> Graph:
+    """The graph without softmax before its outputs: the largest logit is where it was."""
+    producers = graph.producers()
+    outputs = []
+    for v in graph.outputs:
+        node = producers.get(v)
+        outputs.append(node.inputs[0] if node and isinstance(node.op, Softmax) else v)
+    read = set(outputs)
+    nodes = []
+    for node in reversed(graph.nodes):
+        if read.intersection(node.outputs):
+            read.update(node.inputs)
+            nodes.append(node)
+    parameters = tuple(p for p in graph.parameters if p in read)
+    return Graph(graph.name, graph.inputs, parameters, tuple(nodes[::-1]), tuple(outputs))
+
+
+def _samples(graph: Graph, calibration: object) -> Array:
+    """The calibration data as f32; DataError unless they are samples that say something."""
+    (x,) = graph.inputs
+    try:
+        samples = np.asarray(calibration)
+        samples = samples.astype(np.float32) if samples.dtype.kind in "fiub" else samples
+    except (TypeError, ValueError):
+        samples = np.asarray(None)
+    expected = ",".join(map(str, x.type.shape))
+    if samples.dtype != np.float32 or samples.shape[1:] != x.type.shape[1:] or not samples.ndim:
+        raise DataError(
+            f"calibration data have shape {list(samples.shape)} of {samples.dtype}, expected "
+            f"samples of real numbers [{expected}]"
+        )
+    if not len(samples):
+        raise DataError("calibration data are empty; give some hundred samples")
+    if not np.isfinite(samples).all():
+        raise DataError("calibration data hold NaN or infinities; remove those samples")
+    if not samples.any():
+        raise DataError(
+            "calibration data are all zero, which says nothing about ranges; give real samples"
+        )
+    return np.ascontiguousarray(samples)

@@ -1,0 +1,71 @@
+"""`addergraph quantize`, and what the other commands do with the file that it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from addergraph import Model, layers
+from tests.addergraph.test_cli import Shell, shell  # noqa: F401  (the fixture)
+
+
+@pytest.fixture
+def network(shell: Shell) -> Model:  # noqa: F811
+    """Adders alone in m.safetensors, and samples in x.npz."""
+    model = Model(input_shape=(5, 5, 2), name="tiny", seed=1)
+    for layer in (
+        layers.Adder(4, kernel_size=3), layers.BatchNorm(), layers.Activation("relu"),
+        layers.Flatten(), layers.AdderDense(3),
+    ):  # fmt: skip
+        model.add(layer)
+    model.build((5, 5, 2))
+    model.weights["bn1.mean"][...] = -20.0
+    model.weights["bn1.variance"][...] = 9.0
+    model.save("m.safetensors")
+    np.savez("x.npz", x=np.random.default_rng(0).normal(size=(40, 5, 5, 2)).astype(np.float32))
+    return model
+
+
+def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:  # noqa: F811
+    out = shell.ok(
+        "quantize", "m.safetensors", "--data", "x.npz", "--bits", 6, "-o", "q.safetensors"
+    )
+    assert "6 bits, calibrated on 40 samples" in out
+    assert "(chosen)" in out and "factors by integer products" in out
+    assert "wrote q.safetensors" in out
+    assert "requantize_shift" in shell.ok("inspect", "q.safetensors")
+    assert "passed" in shell.ok("verify", "q.safetensors", "--samples", 5)
+    out = shell.ok("compile", "q.safetensors", "-o", "build", "--multiplication-free")
+    assert "no instruction multiplies or divides, addresses included" in out
+    image = np.random.default_rng(1).integers(0, 256, (2, 5, 5, 2), np.uint8)
+    np.savez("bytes.npz", x=image)
+    shell.ok("run", "q.safetensors", "--input", "bytes.npz", "--output", "y.npz")
+    (answers,) = np.load("y.npz").values()
+    assert answers.dtype == np.int32 and answers.shape == (2, 3)
+
+
+def test_options(shell: Shell, network: Model) -> None:  # noqa: F811
+    base = ("quantize", "m.safetensors", "--data", "x.npz", "-o", "q.safetensors", "--samples", 8)
+    out = shell.ok(*base, "--requantize", "multiply", "--quantile", 1.0, "--no-reestimate")
+    assert "by integer products" in out and "power" not in out
+    assert "8 samples" in out
+    assert "of 1 power of two" in shell.ok(*base, "--terms", 1)
+    error = shell.error("compile", "m.safetensors", "-o", "build", "--multiplication-free")
+    assert 'batch_norm "bn1": ag.quantize' in error
+
+
+def test_errors(shell: Shell, network: Model) -> None:  # noqa: F811
+    error = shell.error("quantize", "m.safetensors", "--data", "x.csv", "-o", "q.safetensors")
+    assert error == '--data "x.csv": expected digits, or an .npz file with an array x'
+    error = shell.error("quantize", "m.safetensors", "--data", "digits", "-o", "q.safetensors")
+    assert "expected samples of real numbers [N,5,5,2]" in error
+    assert "ends in .safetensors" in shell.error(
+        "quantize", "m.safetensors", "--data", "x.npz", "-o", "q.npz"
+    )
+    assert 'conv2d "conv1" has no integer form' in shell.error(
+        "quantize", "small-adder", "--data", "digits", "-o", "q.safetensors"
+    )
+    assert shell("quantize", "m.safetensors", "--data", "x.npz", "--bits", 9, "-o", "q").status == 2
+    assert not Path("q.safetensors").exists()

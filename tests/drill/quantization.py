@@ -1,0 +1,101 @@
+"""Planted bugs in quantization: the integers, the kernels that use them, and strict mode."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+POINTWISE, FIXED = "codegen/kernels/pointwise.py", "passes/fixed_point.py"
+RULES, NETWORK = "passes/integer_rules.py", "passes/integer_network.py"
+INDICES, SHIFT_ADD = "codegen/indices.py", "codegen/shift_add.py"
+STEPS = tests_of("codegen/kernels/test_requantize.py", "test_every_sum", "test_every_term")
+NUMBERS = tests_of("passes/test_fixed_point.py")
+MEANING = tests_of(
+    "passes/test_quantize.py",
+    "test_integers_say_what_the_network_does", "test_filters_clamp_without_loss",
+    "test_statistics_are_moved",
+)  # fmt: skip
+STRICT = tests_of("codegen/test_strict.py")
+
+MUTANTS = (
+    Mutant(
+        "a power of two that is taken off is added", POINTWISE,
+        "b.select(b.icmp_signed(\"<\", term, zero), b.neg(moved), moved)", "moved", STEPS,
+    ),
+    Mutant(
+        "a term of 0 adds a power of two", POINTWISE,
+        "b.select(b.icmp_signed(\"==\", term, zero), zero, signed)", "signed", STEPS,
+    ),
+    Mutant(
+        "requantization rounds toward zero", POINTWISE,
+        "value = b.ashr(total, b.and_(shift, constant(shift.type, 31)))",
+        "value = b.sdiv(total, b.shl(constant(total.type, 1), b.and_(shift, "
+        "constant(shift.type, 30))))", STEPS,
+    ),
+    Mutant(
+        "a single byte at the end of a row is stored as four", "codegen/builder.py",
+        "if active == 1:", "if active == 0:",
+        tests_of("codegen/kernels/test_requantize.py", "test_channels_and_scalars"),
+    ),
+    Mutant(
+        "the largest byte is the largest signed one", "codegen/kernels/pool.py",
+        'e.call("umax"', 'e.call("smax"',
+        tests_of("codegen/kernels/test_requantize.py", "test_largest_byte"),
+    ),
+    Mutant(
+        "requantization does not round to nearest", FIXED,
+        "round(rest * 2.0**shift) + ((1 << shift) >> 1)", "round(rest * 2.0**shift)", NUMBERS,
+    ),
+    Mutant(
+        "steps of a requantization may leave i32", FIXED,
+        "LIMIT = 2**31 - 1", "LIMIT = 2**40", NUMBERS,
+    ),
+    Mutant(
+        "factors ignore their sign", FIXED,
+        "sign = -1 if factor < 0 else 1", "sign = 1", NUMBERS,
+    ),
+    Mutant(
+        "what clamping a filter takes off is forgotten", RULES,
+        "constant = -beyond", "constant = 0.0 * beyond", MEANING,
+    ),
+    Mutant(
+        "padding of bytes is always of byte 0", RULES,
+        "or not any(op.padding) or not zero", "or not any(op.padding) or zero", MEANING,
+    ),
+    Mutant(
+        "a mean forgets its area", RULES,
+        "-scale / area * ones, -scale * zero * ones", "-scale * ones, -scale * zero * ones",
+        MEANING,
+    ),
+    Mutant(
+        "batch norms' means do not move", RULES,
+        "mean = mean + (here.mean - before.mean)", "mean = mean + 0 * here.mean",
+        tests_of("passes/test_quantize.py", "test_means_and_deviations_stay"),
+    ),
+    Mutant(
+        "operands of different scales meet in an adder layer", "addergraph/quantization.py",
+        "if other != stated[0]:", "if other.zero_point != stated[0].zero_point:",
+        tests_of("addergraph/test_quantization.py", "test_what_does_not_agree_is_refused"),
+    ),
+    Mutant(
+        "strict code multiplies indices", INDICES,
+        "if not self.target.multiplier:\n            return shift_add.multiplied(",
+        "if self.target.multiplier is None:\n            return shift_add.multiplied(", STRICT,
+    ),
+    Mutant(
+        "a quotient has a bit too few", INDICES,
+        "(below - 1).bit_length()", "(below - 1).bit_length() - 1", STRICT,
+    ),
+    Mutant(
+        "digits of a constant are all positive", SHIFT_ADD,
+        "sign = 2 - (number & 3)", "sign = 1", STRICT,
+    ),
+    Mutant(
+        "LLVM sees the sums of shifts", SHIFT_ADD,
+        'return e.b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [value], False)',
+        "return value", STRICT,
+    ),
+    Mutant(
+        "strict mode reads no instruction of a program", "codegen/strict.py",
+        "        if wrong:", "        if wrong and nodes is None:", STRICT,
+    ),
+)  # fmt: skip

@@ -1,0 +1,302 @@
+"""Post-training quantization: meaning, bits, refusals, and the digits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import Model, driver, layers, ops, zoo
+from addergraph.data import digits
+from addergraph.errors import DataError, GraphError, UnsupportedError
+from addergraph.interpreter import interpret
+from addergraph.ir import Array, Graph, Init
+from addergraph.ops.adder2d import Adder2d
+from addergraph.ops.requantize import RequantizeShift
+from addergraph.passes.calibrate import Moments
+from addergraph.quantized import Quantized
+from addergraph.trace import Tensor, new_parameter
+from addergraph.training.schedules import cosine
+from addergraph.types import Shape, TensorType, f32, i32, u8
+from tests.codegen.harness import HERE
+
+IMAGE: Shape = ("N", 6, 6, 3)
+
+
+def traced(net: Callable[[Tensor], Tensor], image: Shape = IMAGE) -> Graph:
+    return ag.trace(net, TensorType(f32, image), name="net")
+
+
+def settled(graph: Graph, x: Array, seed: int = 0) -> dict[str, Array]:
+    """Weights whose batch norms have the statistics of `x`, as after training."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, Array] = {}
+    for p in graph.parameters:
+        positive = p.init.kind == "ones"
+        numbers = rng.uniform(0.5, 1.5, p.type.sizes) if positive else rng.normal(size=p.type.sizes)
+        weights[p.name] = numbers.astype(np.float32)
+    for number, node in enumerate(graph.nodes):
+        if node.op.name == "batch_norm":
+            before = Graph("part", graph.inputs, graph.parameters, graph.nodes[:number],
+                           (node.inputs[0],))  # fmt: skip
+            moments = Moments()
+            moments.add(np.asarray(interpret(before, x, weights=weights)))
+            weights[node.inputs[1].name] = moments.mean.astype(np.float32)
+            weights[node.inputs[2].name] = moments.variance.astype(np.float32)
+    return weights
+
+
+def bn(x: Tensor) -> Tensor:
+    return layers.BatchNorm()(x)
+
+
+def adder(channels: int, size: int = 3, stride: int = 1, groups: int = 1) -> layers.Adder:
+    return layers.Adder(channels, size, stride=stride, padding=size // 2, groups=groups)
+
+
+def residual(x: Tensor) -> Tensor:
+    """Strides, a shortcut with a layer and one without, pools, a sum behind no batch norm."""
+    x = ops.relu(bn(adder(8)(x)))
+    y = ops.relu(bn(adder(8)(x)))
+    x = ops.relu(bn(adder(8, groups=2)(y)) + x)
+    x = ops.relu(bn(adder(12, stride=2)(x)) + bn(adder(12, 1, stride=2)(x)))
+    x = ops.avg_pool2d(x, 3, stride=1, padding=1)
+    x = ops.global_avg_pool(x)
+    return bn(layers.AdderDense(5)(x))
+
+
+def signed(x: Tensor) -> Tensor:
+    """Adders on values of both signs, so that zero points are not 0."""
+    x = bn(adder(6)(x))
+    x = ops.max_pool2d(x, 2)
+    x = bn(adder(7)(x))
+    return layers.AdderDense(5, bias=True)(ops.flatten(x))
+
+
+def biased(x: Tensor) -> Tensor:
+    """A relu on bytes, biases, a network that ends in bytes."""
+    x = layers.Adder(4, 3, bias=True)(x)
+    shift = new_parameter(x, "shift", TensorType(f32, (4,)), Init("normal", (30.0, 1.0)))
+    x = ops.relu(ops.max_pool2d(bn(x + shift), 2))
+    return ops.relu(ops.flatten(x))
+
+
+NETWORKS = {"residual": residual, "signed": signed, "biased": biased}
+
+
+def samples(count: int, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).normal(size=(count, 6, 6, 3)).astype(np.float32)
+
+
+@functools.cache
+def network(name: str) -> tuple[Graph, Mapping[str, Array]]:
+    graph = traced(NETWORKS[name])
+    return graph, settled(graph, samples(32))
+
+
+@functools.cache
+def quantized(name: str, **options: object) -> tuple[Quantized, Graph, Mapping[str, Array]]:
+    (graph, weights), x = network(name), samples(64)
+    return ag.quantize(graph, x, weights=weights, **options), graph, weights  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_integers_say_what_the_network_does(name: str) -> None:
+    made, graph, weights = quantized(name, terms=3)
+    x = samples(24, seed=2)
+    expected = np.asarray(interpret(graph, x, weights=weights))
+    program = ag.compile(made.graph, weights=made.weights)
+    found = made.outputs(np.asarray(program(made.inputs(x))))
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.985
+    assert {v.type.dtype for v in made.graph.values()} <= {u8, i32}
+    assert made.error == made.errors["shift3"] < 0.2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("requantize", ["shift", "multiply"])
+def test_native_has_the_bits_of_the_reference(name: str, requantize: str) -> None:
+    made, _, _ = quantized(name, requantize=requantize)
+    x = made.inputs(samples(5, seed=3))
+    expected = np.asarray(interpret(made.graph, x, weights=made.weights))
+    targets = HERE if name != "residual" else HERE[requantize == "multiply" :: 2]
+    for number, target in enumerate(targets):
+        program = ag.compile(
+            made.graph, weights=made.weights, target=target, threads=1 + number % 2, cache=False
+        )
+        np.testing.assert_array_equal(program(x), expected, target)
+        program.close()
+
+
+def test_filters_clamp_without_loss() -> None:
+    """Numbers that bytes hold exactly, and filters beyond the activations' range: the same sums."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (9, 5, 5, 3)).astype(np.float32) / 16
+    x[0, 0, 0, 0], x[0, 0, 0, 1] = 255 / 16, 0
+    graph = traced(lambda v: ops.adder2d(v, new_parameter(
+        v, "f", TensorType(f32, (3, 3, 3, 4)), Init()), padding=1), ("N", 5, 5, 3))  # fmt: skip
+    f = (rng.integers(-300, 600, (3, 3, 3, 4)) / 16).astype(np.float32)
+    made = ag.quantize(graph, x, weights={"f": f})
+    (expected,) = Adder2d(padding=(1, 1, 1, 1)).reference(x, f)
+    y = np.asarray(interpret(made.graph, made.inputs(x), weights=made.weights))
+    np.testing.assert_allclose(made.outputs(y), expected, atol=1 / 32)  # the constant is rounded
+    (filters,) = [w for name, w in made.weights.items() if w.dtype == np.uint8]
+    assert filters.min() == 0 and filters.max() == 255
+
+
+@pytest.mark.parametrize("bits", [6, 2])
+def test_bits(bits: int) -> None:
+    made, _, _ = quantized("residual", bits=bits, terms=2)
+    made_by = [n.op for n in made.graph.nodes if isinstance(n.op, RequantizeShift)]
+    assert {op.hi for op in made_by if op.dtype == u8} == {2**bits - 1}
+    others = [w for w in made.weights.values() if w.dtype == np.uint8][1:]  # behind the image
+    assert max(w.max() for w in others) <= 2**bits - 1
+
+
+def test_terms_are_the_fewest_that_serve() -> None:
+    made, _, _ = quantized("residual")
+    assert set(made.errors) == {"shift1", "shift2", "shift3", "multiply"}
+    assert made.chosen == next(
+        (k for k in ("shift1", "shift2") if made.errors[k] <= 1.05 * made.errors["multiply"]),
+        "shift3",
+    )
+    assert made.errors["shift1"] > made.errors["shift3"]
+
+
+def test_statistics_are_moved() -> None:
+    kept, _, _ = quantized("residual", bits=4, terms=3, reestimate=False)
+    moved, _, _ = quantized("residual", bits=4, terms=3)
+    assert moved.error < kept.error
+
+
+def test_means_and_deviations_stay() -> None:
+    """On the calibration data, channel by channel, however few the bits."""
+    graph, x = traced(lambda v: bn(adder(6)(ops.relu(bn(adder(8)(v)))))), samples(64)
+    weights = settled(graph, x)
+    made = ag.quantize(graph, x, weights=weights, bits=2, requantize="multiply")
+    program = ag.compile(made.graph, weights=made.weights)
+    found = made.outputs(np.asarray(program(made.inputs(x)))).reshape(-1, 6)
+    expected = np.asarray(interpret(graph, x, weights=weights)).reshape(-1, 6)
+    spread = expected.std(0)
+    np.testing.assert_array_less(np.abs(found.mean(0) - expected.mean(0)), 0.01 * spread)
+    np.testing.assert_array_less(np.abs(found.std(0) - spread), 0.02 * spread)
+
+
+def test_a_softmax_at_the_end_is_left_out() -> None:
+    def net(x: Tensor) -> Tensor:
+        return ops.softmax(layers.AdderDense(5)(ops.flatten(x)))
+
+    graph, x = traced(net), samples(8)
+    made = ag.quantize(graph, x, weights=settled(graph, x))
+    names = [n.op.name for n in made.graph.nodes if n.op.name != "full"]
+    assert names == ["flatten", "adder_dense", "requantize_shift"]
+
+
+def test_a_dead_layer_is_no_error() -> None:
+    """relu of an adder without batch norm: all zero, on any scale."""
+    graph, x = traced(lambda v: adder(4)(ops.relu(adder(4)(v)))), samples(8)
+    made = ag.quantize(graph, x, weights=settled(graph, x))
+    expected = np.asarray(interpret(graph, x, weights=settled(graph, x)))
+    y = interpret(made.graph, made.inputs(x), weights=made.weights)
+    np.testing.assert_allclose(made.outputs(np.asarray(y)), expected, rtol=0.05)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((8, 6, 6, 3)), "all zero"),
+        (np.ones((0, 6, 6, 3)), "are empty"),
+        (np.ones((8, 6, 5, 3)), r"shape \[8, 6, 5, 3\] of float32, expected .* \[N,6,6,3\]"),
+        (np.ones(()), r"shape \[\]"),
+        (np.full((8, 6, 6, 3), np.nan), "hold NaN"),
+        ("images", "real numbers"),
+        (None, "real numbers"),
+        ([[1.0], [2.0, 3.0]], "real numbers"),
+    ],
+)
+def test_calibration_data(data: object, message: str) -> None:
+    graph = traced(signed)
+    with pytest.raises(DataError, match=message):
+        ag.quantize(graph, data, weights=settled(graph, samples(4)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 9}, "bits=9 must be an integer from 2 to 8"),
+        ({"bits": 1}, "bits=1"),
+        ({"bits": 6.0}, "bits=6.0"),
+        ({"bits": True}, "bits=True"),
+        ({"requantize": "shifts"}, r"'shifts' \(did you mean \"shift\"\?\)"),
+        ({"terms": 4}, "terms=4 must be 1, 2, 3 or None"),
+        ({"quantile": 0.3}, "quantile=0.3"),
+        ({"quantile": float("nan")}, "quantile=nan"),
+    ],
+)
+def test_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        quantized("signed", **options)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (lambda x: layers.Conv(4, 3, name="first")(x), 'conv2d "first" .* it multiplies'),
+        (lambda x: layers.Dense(4)(ops.flatten(x)), 'dense "dense1" .* it multiplies'),
+        (lambda x: ops.exp(x), r'exp "exp" has no integer form; quantize knows add, adder2d'),
+        (lambda x: x + ops.max_pool2d(x, 6), r"adds .* equal types"),
+        (lambda x: ops.adder2d(x, ops.abs(new_parameter(
+            x, "f", TensorType(f32, (1, 1, 3, 2)), Init()))), r'abs "abs"'),
+    ],
+)  # fmt: skip
+def test_ops_without_an_integer_form(net: Callable[[Tensor], Tensor], message: str) -> None:
+    graph, x = traced(net), samples(4)
+    with pytest.raises(UnsupportedError, match=message):
+        ag.quantize(graph, x, weights=settled(graph, x))
+
+
+def test_what_is_no_network() -> None:
+    with pytest.raises(GraphError, match="is no network"):
+        ag.quantize(ag.trace(lambda a, b: a + b, *[TensorType(f32, IMAGE)] * 2), samples(2))
+    with pytest.raises(GraphError, match=r"f32 samples with an open batch"):
+        ag.quantize(traced(signed).bind(2), samples(2), weights=settled(traced(signed), samples(2)))
+    with pytest.raises(DataError, match="pass their numbers"):
+        ag.quantize(traced(signed), samples(2))
+
+
+# --- the digits -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained() -> Model:
+    data = digits.load()
+    model = zoo.build("all-adder")
+    model.fit(data.x_train, data.y_train, epochs=8, batch_size=64, learning_rate=cosine(0.1, 8),
+              verbose=0)  # fmt: skip
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "points"),
+    [({}, 0.6), ({"requantize": "multiply"}, 0.3), ({"bits": 6}, 0.9), ({"bits": 4}, 2.0)],
+)
+def test_digits_keep_their_accuracy(
+    trained: Model, options: dict[str, object], points: float
+) -> None:
+    data = digits.load()
+    made = ag.quantize(trained, data.x_train[:128], **options)  # type: ignore[arg-type]
+    strict = "requantize" not in options
+    program = ag.compile(made.graph, weights=made.weights, multiplication_free=strict)
+    x = made.inputs(data.x_test)
+    found = float((np.asarray(program(x)).argmax(1) == data.y_test).mean())
+    expected = trained.evaluate(data.x_test, data.y_test)["accuracy"]
+    assert expected > 0.95
+    assert 100 * (expected - found) <= points
+    few = interpret(made.graph, x[:3], weights=made.weights)
+    np.testing.assert_array_equal(program(x[:3]), few)
+    assert driver.census(made.graph).multiplication_free == strict

@@ -1,0 +1,69 @@
+"""Layers of bytes for random graphs: distances, their requantization, sums of them, pools.
+
+Integers are exact whatever they are, so any numbers will do; these are such that results vary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from addergraph.types import Dim, Shape, i32, u8
+from tests.strategies import MOST_ELEMENTS, Drawing, Known
+from tests.strategies_layers import CHANNELS, FEATURES, SIDES, batch_axis
+
+ENDS = (-(2**31), 2**31 - 1)
+
+
+def bytes_layer(d: Drawing) -> None:
+    """An adder layer of bytes, bytes again, and what follows them."""
+    x = d.pick(lambda v: v.type.dtype == u8 and v.type.rank in (2, 4)) if d.chance(60) else None
+    x = x or d.leaf(_shape(d), dtype=u8, near=d.one_of((0.0, 20.0, 124.0)), source="input")
+    if 0 in x.sizes[1:] or (x.type.shape[0] == "N" and not d.open):
+        return
+    made = _distances(d, x)
+    made = requantized(d, made[0]) if made else []
+    if made and made[0].type.dtype == i32 and d.chance(50):
+        made = d.add("add", made[0], made[0])
+        made = requantized(d, made[0]) if made else []
+    if made and made[0].type.dtype == u8 and made[0].type.rank == 4 and d.chance(50):
+        window = d.one_of(((1, 1), (1, 2), (2, 1)))
+        if all(w <= s for w, s in zip(window, made[0].sizes[1:3], strict=True)):
+            d.add("max_pool2d", made[0], window=window, stride=d.one_of(((1, 1), (2, 2))))
+
+
+def _shape(d: Drawing) -> Shape:
+    batch: Dim = batch_axis(d)
+    if d.chance(40):
+        return (batch, d.one_of(FEATURES))
+    height, width = d.one_of(SIDES), d.one_of(SIDES)
+    most = MOST_ELEMENTS // max(1, d.batch * height * width)
+    return (batch, height, width, min(most, d.one_of(CHANNELS)))
+
+
+def _distances(d: Drawing, x: Known) -> list[Known]:
+    outputs, inputs = d.one_of(CHANNELS[:-1]), x.sizes[-1]
+    near = float(np.median(x.array)) if x.array.size else 0.0
+    bias = [d.leaf((outputs,), dtype=i32)] if d.chance(30) else []
+    if x.type.rank == 2:
+        f = d.leaf((inputs, outputs), dtype=u8, near=near)
+        return d.add("adder_dense", x, f, *bias)
+    sides = (min(3, x.sizes[1] + 2), min(3, x.sizes[2] + 2))
+    f = d.leaf(
+        (d.integer(1, sides[0]), d.integer(1, sides[1]), inputs, outputs), dtype=u8, near=near
+    )
+    return d.add("adder2d", x, f, *bias, padding=(1, 1, 1, 1), stride=d.one_of(((1, 1), (2, 1))))
+
+
+def requantized(d: Drawing, x: Known) -> list[Known]:
+    """By shifts or a product, to bytes or to i32; operands for each channel, or for all."""
+    channels: Shape = x.type.shape[-1:] if d.chance(80) else ()
+    middle = float(np.median(x.array)) if x.array.size else 0.0
+    center = d.leaf(channels, dtype=i32, near=-middle)
+    offset = d.leaf(channels, dtype=i32, near=float(d.one_of((0, 8, 100, 2**20))))
+    shift = d.leaf(channels, dtype=i32, choices=(0, 1, 2, 5), source="parameter")
+    ends = d.one_of(((0, 255), (0, 63), (3, 15), (-(2**12), 2**12), ENDS))
+    to = u8 if ends[0] >= 0 else i32
+    name = d.one_of(("requantize_shift", "requantize_shift", "requantize_multiply"))
+    count = d.integer(1, 3) if name == "requantize_shift" else 1
+    factors = [d.leaf(d.one_of((channels, ())), dtype=i32) for _ in range(count)]
+    return d.add(name, x, center, offset, shift, *factors, lo=ends[0], hi=ends[1], dtype=to)
