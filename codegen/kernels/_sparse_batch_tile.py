@@ -12,6 +12,7 @@ from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 from ._sparse_tile import most_vectors, spread
 
 STRIP_BYTES = 512 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
+LEAST_STRIPS = 4  # of a batch, where the rows suffice: threads share them
 LEAST_FILLED = 0.8  # of the lanes: with fewer samples, lanes over pixels waste less
 
 
@@ -98,9 +99,11 @@ def batch_tile(target: Target, g: Geometry) -> BatchTile | None:
     columns = ceil_div(g.width, ceil_div(g.width, most_vectors(target)))
     filters = max(1, min(target.registers // 2 // columns, g.outputs))
     best = BatchTile(g, target.lanes, columns, filters, 1)
-    for rows in range(2, g.height + 1):
+    groups = ceil_div(g.samples, target.lanes)
+    most = min(g.height, ceil_div(g.height * groups, LEAST_STRIPS))
+    for rows in range(2, most + 1):
         tile = replace(best, strip_rows=rows)
         if tile.region_bytes > STRIP_BYTES:
             break
         best = tile
-    return best
+    return replace(best, strip_rows=ceil_div(max(1, g.height), best.strips))
