@@ -3,8 +3,8 @@
 A layer's time is the slope over programs of several (`bench_graphs.py`): a chain of 1 to 8
 identical ones where the shape chains; else 1 to 4 of them side by side on one input, whose results
 add up, in the same kernels. The slope holds neither the call nor, of f32, the relu that proves the
-first input non-negative. Batch 1 runs a program whose batch is open, batch 16 one that is bound to
-it. Everything runs on the same processors, as many as there are threads.
+first input non-negative. Batch 1 on one thread runs a program whose batch is open, everything else
+one that is bound. Everything runs on the same processors, as many as there are threads.
 """
 
 from __future__ import annotations
@@ -125,12 +125,13 @@ class _Subject:
         self.layer, self.batch, self.kind = layer, batch, kind
         placed, x, programs = arranged(layer, kind), input_of(layer, batch, kind), {}
         self.weights = weights_of(placed, kind)
+        # An open batch shares samples among threads: of one sample, a bound one shares the inside.
+        bound = None if batch == options.threads == 1 else batch
         for count in placed.counts:
             graph = layers_graph(placed, count, kind)
             programs[count] = driver.compile(
                 graph, weights={p.name: self.weights[p.name] for p in graph.parameters},
-                batch=None if batch == 1 else batch, target=options.target,
-                threads=options.threads, cache=False,
+                batch=bound, target=options.target, threads=options.threads, cache=False,
             )  # fmt: skip
         calls = {n: functools.partial(p.run, [x]) for n, p in programs.items()}
         self.slope = Slope(calls, options.threads)
