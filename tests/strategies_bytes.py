@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.types import Dim, Shape, i32, u8
-from tests.strategies import MOST_ELEMENTS, Drawing, Known
+from tests.strategies import MOST_ELEMENTS, Drawing, Known, is_dull
 from tests.strategies_layers import CHANNELS, FEATURES, SIDES, batch_axis
 
 ENDS = (-(2**31), 2**31 - 1)
+BOUNDS = ((0, 255), (0, 63), (3, 15), (-(2**12), 2**12), ENDS)
 
 
 def bytes_layer(d: Drawing) -> None:
@@ -61,9 +63,12 @@ def requantized(d: Drawing, x: Known) -> list[Known]:
     center = d.leaf(channels, dtype=i32, near=-middle)
     offset = d.leaf(channels, dtype=i32, near=float(d.one_of((0, 8, 100, 2**20))))
     shift = d.leaf(channels, dtype=i32, choices=(0, 1, 2, 5), source="parameter")
-    ends = d.one_of(((0, 255), (0, 63), (3, 15), (-(2**12), 2**12), ENDS))
-    to = u8 if ends[0] >= 0 else i32
-    name = d.one_of(("requantize_shift", "requantize_shift", "requantize_multiply"))
-    count = d.integer(1, 3) if name == "requantize_shift" else 1
+    op = d.one_of((RequantizeShift, RequantizeShift, RequantizeMultiply))
+    count = d.integer(1, 3) if op is RequantizeShift else 1
     factors = [d.leaf(d.one_of((channels, ())), dtype=i32) for _ in range(count)]
-    return d.add(name, x, center, offset, shift, *factors, lo=ends[0], hi=ends[1], dtype=to)
+    operands = (x, center, offset, shift, *factors)
+    (free,) = op(*ENDS, i32).reference(*(v.array for v in operands))
+    # Ends that would clip nearly everything to one number tell nothing.
+    telling = [ends for ends in BOUNDS if not is_dull(np.clip(free, *ends))]
+    lo, hi = d.one_of(telling or [ENDS])
+    return d.add(op.name, *operands, lo=lo, hi=hi, dtype=u8 if lo >= 0 else i32)
