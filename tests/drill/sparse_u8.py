@@ -58,7 +58,7 @@ MUTANTS = (
         "a band's results reach into the next one", PLANES,
         "inside = e.minimum(e.sub(tile.band_rows, place.h), e.sub(tile.g.height, self.h))",
         "inside = e.sub(tile.g.height, self.h)",
-        sparse("test_layers[bands]", "test_a_residual_of_bytes[bands]"),
+        sparse("test_a_residual_of_bytes[bands]"),
     ),
     Mutant(
         "a residual's bytes are those of the next pixel", KERNEL,
