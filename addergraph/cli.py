@@ -461,8 +461,8 @@ def verify(file: str, **options: Any) -> int:
     help="Time the layers of ResNet-20 and ResNet-18, beside PyTorch and ONNX Runtime.",
 )  # fmt: skip
 @click.option(
-    "--dtype", type=click.Choice(["f32", "u8"]),
-    help="Operands of the layers; u8 beside int8 convolutions.  [default: f32]",
+    "--dtype", type=click.Choice(["f32", "u8", "u6"]),
+    help="Operands of the layers; u8, and u6 (6 bits), beside int8 convolutions.  [default: f32]",
 )  # fmt: skip
 @click.option("--only", metavar="TEXT", help="The layers that hold this, as 'ResNet-20' or '64x8'.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Time convolutions, too.")

@@ -18,7 +18,7 @@ from .kernels.adder_u8 import psad_of
 from .module import ModuleEmitter
 from .target import Target
 
-FORMS = ("product", "minimum", "direct", "clip", "between", "distances")
+FORMS = ("product", "minimum", "direct", "clip", "between", "distances", "minima")
 ROUNDS = 200_000  # of one measurement
 THREAD_ROUNDS = 8 * ROUNDS  # with several threads: they do not start at the same instant
 
@@ -30,14 +30,15 @@ def peak_module(form: str, target: Target, accumulators: int) -> str:
     n, source, into = function.args
     e = Emitter(function, target, made.wait)
     size, zero = 4 * target.lanes, _zero(form, target)
-    operand = zero.type if form == "distances" else vector(F32, target.lanes)
+    operand = vector(F32, target.lanes) if zero.type.element == F32 else zero.type
     x, f = (e.b.load(e.at(source, k * size), typ=operand, align=4) for k in range(2))
 
     def rounds(_: Index, acc: list[Register]) -> list[Register]:
         # Opaque to the optimizer: else it would take `x` op `f` out of the loop.
         return [_opaque_term(e, form, x, f, a, number) for number, a in enumerate(acc)]
 
-    for k, total in enumerate(e.carry(0, n, 1, [zero] * accumulators, rounds)):
+    start = f if form == "minima" else zero  # LLVM sees that minima with 0 stay 0
+    for k, total in enumerate(e.carry(0, n, 1, [start] * accumulators, rounds)):
         e.store(total, e.at(into, size * k))
     e.b.ret_void()
     return str(made.module)
@@ -45,6 +46,8 @@ def peak_module(form: str, target: Target, accumulators: int) -> str:
 
 def _zero(form: str, target: Target) -> Any:
     """An accumulator's start: of psadbw its lanes are 64 bits wide."""
+    if form == "minima":
+        return constant(vector(I8, 4 * target.lanes), 0)
     if form != "distances":
         return constant(vector(F32, target.lanes), 0.0)
     if psad_of(target) is None:
@@ -54,7 +57,7 @@ def _zero(form: str, target: Target) -> Any:
 
 def terms_of_vector(form: str, target: Target) -> int:
     """Terms that one vector operation on an accumulator takes: with psadbw one for each byte."""
-    bytewise = form == "distances" and psad_of(target) is not None
+    bytewise = form == "minima" or (form == "distances" and psad_of(target) is not None)
     return 4 * target.lanes if bytewise else target.lanes
 
 
@@ -75,6 +78,8 @@ def _opaque_term(
     if form == "between":
         least = e.integer_min(acc, f)
         return e.fma(x, e.b.select(e.b.fcmp_ordered(">", least, x), least, x), acc)
+    if form == "minima":
+        return e.b.add(acc, e.call("umin", x, acc))
     if form == "distances":
         return e.b.add(acc, _distances(e, x, acc))
     return e.b.fadd(acc, e.call("fabs", e.b.fsub(x, acc)))
@@ -98,7 +103,8 @@ def measure_peak(form: str, target: Target, seconds: float = 0.3, threads: int =
     form: "product" (multiply-add), "minimum" (integer min, float add), "direct" (sub, abs, add),
     two of the input gradient of adder layers: "clip" (sub, clip to [-1, 1], multiply-add) and
     "between" (clip to bounds in registers by integer min and float max, multiply-add), and
-    "distances" of bytes (psadbw and a 64-bit add; elsewhere on 32-bit lanes sub, neg, max, add).
+    "distances" of bytes (psadbw and a 64-bit add; elsewhere on 32-bit lanes sub, neg, max, add),
+    and "minima" of bytes (min and add of bytes, without widening their sums).
     """
     widths = [count for count in (8, 12, 16, 24) if count <= target.registers - 3]
     return max(_measure(form, target, count, seconds / len(widths), threads) for count in widths)

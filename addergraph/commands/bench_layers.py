@@ -26,20 +26,29 @@ from ..errors import DataError
 from ..ir import Array
 from ..trace import trace
 from ..types import tensor
-from .bench_graphs import BYTES, KINDS, arranged, input_of, layers_graph, weights_of
+from .bench_graphs import (
+    BYTES,
+    FEW_BYTES,
+    KINDS,
+    OF_BYTES,
+    arranged,
+    input_of,
+    layers_graph,
+    weights_of,
+)
 from .bench_peers import HELD_TO, Peers
 from .bench_report import Report, Row, write_json, write_markdown, write_plot
 from .bench_timing import LAYERS, VISITS, Layer, Slope, Timing, pinned
 
 BATCHES = (1, 16)
-PEAKS = {"f32": "minimum", "u8": "distances"}  # what the kernels execute
+OPERANDS = {"f32": "f32", "u8": "u8", "u6": "u8"}
 
 
 @dataclass(frozen=True)
 class LayerBench:
     """The options of `bench --layers`.
 
-    dtype    of the operands: f32 or u8
+    dtype    of the operands: f32, u8, or u6 for bytes of 6 bits
     threads  of ours and of the peers
     only     leaves out the layers whose text (network and shape) does not hold it
     """
@@ -101,15 +110,15 @@ def measure(chosen: Sequence[Layer], batches: Sequence[int], options: LayerBench
             for layer in chosen:
                 progress(f"batch {batch}, {layer}")
                 subjects = [_Subject(layer, batch, kind, options) for kind in KINDS[options.dtype]]
-                most, theirs = 0.0, {}
+                most, theirs = dict.fromkeys((one.form for one in subjects), 0.0), {}
                 for _ in range(VISITS):
                     if peers and versions:
                         seconds = options.seconds / VISITS
-                        theirs = peers.measure(layer, batch, options.dtype, seconds)
+                        theirs = peers.measure(layer, batch, OPERANDS[options.dtype], seconds)
                     for one in subjects:
                         one.slope.run(options.seconds / VISITS)
-                    most = max(most, peak(PEAKS[options.dtype]))
-                rows += [one.row(most, theirs) for one in subjects]
+                    most = {form: max(known, peak(form)) for form, known in most.items()}
+                rows += [one.row(most[one.form], theirs) for one in subjects]
     product = max(product, peak("product"))
     progress("")
     return Report(
@@ -137,11 +146,23 @@ class _Subject:
         self.slope = Slope(calls, options.threads)
         self.facts = programs[max(programs)].built.facts
 
+    @property
+    def kernel(self) -> str:
+        return next(k for k in self.facts.kernels.values() if k.startswith("adder2d"))
+
+    @property
+    def form(self) -> str:
+        """The peak of what the kernel executes; see `driver.measure_peak`."""
+        if self.kind not in OF_BYTES:
+            return "minimum"
+        return "minima" if "_sparse_" in self.kernel else "distances"
+
     def row(self, peak: float, peers: Mapping[str, Timing]) -> Row:
         layer, batch = self.layer, self.batch
-        kernel = next(k for k in self.facts.kernels.values() if k.startswith("adder2d"))
+        kernel = self.kernel
         packed = max(entry.nbytes for entry in self.facts.weights if entry.node is not None)
-        into, out = (1, 1 if self.kind == BYTES else 4) if self.kind in KINDS["u8"] else (4, 4)
+        into = 1 if self.kind in OF_BYTES else 4
+        out = 1 if self.kind in (BYTES, FEW_BYTES) else 4
         image = into * layer.inputs * layer.size**2 + out * layer.outputs * layer.made**2
         terms = layer.terms(batch)
         filters = [a for name, a in self.weights.items() if name.endswith(".f")]

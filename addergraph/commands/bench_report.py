@@ -17,7 +17,8 @@ from .bench_graphs import KINDS
 from .bench_timing import Layer, Timing
 
 LEFT = (0, 1, 10)  # columns of words: layer, kernel, best convolution
-PEAKS = {"f32": "integer min, add", "u8": "sums of distances of bytes"}
+BYTE_PEAKS = "sums of distances of bytes; of sparse kernels minima of bytes"
+PEAKS = {"f32": "integer min, add", "u8": BYTE_PEAKS, "u6": BYTE_PEAKS}
 
 
 @dataclass(frozen=True)

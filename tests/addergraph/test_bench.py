@@ -19,8 +19,10 @@ from addergraph.commands import bench_report as br
 from addergraph.commands.bench_graphs import (
     ALL,
     BYTES,
+    FEW_BYTES,
     HALF,
     KINDS,
+    OF_BYTES,
     SUMS,
     arranged,
     input_of,
@@ -96,18 +98,19 @@ def test_graphs_compile_to_one_kernel_a_layer(layer: Layer, parameters: int) -> 
     assert sorted(k.partition("_")[0] for k in kernels) == ["adder2d"] * 3 + ["relu"]
 
 
-@pytest.mark.parametrize("kind", [SUMS, BYTES])
+@pytest.mark.parametrize("kind", OF_BYTES)
 @pytest.mark.parametrize("layer", [CHAIN, BESIDE, POINT])
 def test_layers_of_bytes_are_one_kernel_each(layer: Layer, kind: str) -> None:
     placed = arranged(layer, kind)
-    assert placed.chains == (layer is CHAIN and kind == BYTES)
+    assert placed.chains == (layer is CHAIN and kind in (BYTES, FEW_BYTES))
     graph = layers_graph(placed, 3, kind)
     (y,) = graph.outputs
     assert y.type.shape == ("N", layer.made, layer.made, layer.outputs)
-    assert y.type.dtype.name == {SUMS: "i32", BYTES: "u8"}[kind]
+    assert y.type.dtype.name == ("u8" if kind in (BYTES, FEW_BYTES) else "i32")
     weights = weights_of(placed, kind)
     kernels = list(driver.build(graph, weights).facts.kernels.values())
-    assert [k[:10] for k in kernels] == ["adder2d_u8"] * 3
+    assert [k[:7] for k in kernels] == ["adder2d"] * 3
+    assert all("_u8_" in k for k in kernels)
     found = driver.compile(graph, weights=weights)(input_of(layer, 2, kind))
     assert isinstance(found, np.ndarray)
     expected = interpret(graph, input_of(layer, 2, kind), weights=weights)
@@ -124,12 +127,13 @@ def test_a_chain_keeps_its_values_alive(kind: str) -> None:
     assert 0.3 < y.min() <= y.max() < 3.0
 
 
-def test_a_chain_of_bytes_does_not_saturate() -> None:
+@pytest.mark.parametrize(("kind", "low", "high"), [(BYTES, 50, 200), (FEW_BYTES, 10, 63)])
+def test_a_chain_of_bytes_does_not_saturate(kind: str, low: int, high: int) -> None:
     layer = Layer("tiny", 32, 8, 32, 3)
-    program = driver.compile(layers_graph(layer, 8, BYTES), weights=weights_of(layer, BYTES))
-    y = program(input_of(layer, 1, BYTES))
+    program = driver.compile(layers_graph(layer, 8, kind), weights=weights_of(layer, kind))
+    y = program(input_of(layer, 1, kind))
     assert isinstance(y, np.ndarray)
-    assert 50 < y.min() <= y.max() < 200
+    assert low < y.min() <= y.max() < high
 
 
 # --- times ----------------------------------------------------------------------------------------
@@ -172,7 +176,7 @@ def test_peaks_are_measured_in_one_thread_and_in_several(form: str, target: str)
     for threads in (1, 2):
         assert peak._measure(form, machine, 8, 0.0, threads) == 0.0  # no time, no measurement
     assert peak.measure_peak(form, machine, 1e-4) > 0
-    bytewise = form == "distances" and target != "toy"
+    bytewise = form == "minima" or (form == "distances" and target != "toy")
     assert peak.terms_of_vector(form, machine) == machine.lanes * (4 if bytewise else 1)
 
 
@@ -182,6 +186,9 @@ def test_the_peak_of_bytes_runs_what_the_kernels_run() -> None:
         assembly = compile_assembly(peak.peak_module("distances", machine, 8), machine)
         assert assembly.count("psadbw") == 8
         assert assembly.count("paddq") == 8
+        assembly = compile_assembly(peak.peak_module("minima", machine, 8), machine)
+        assert assembly.count("pminub") == 8
+        assert assembly.count("paddb") == 8
 
 
 # --- rows and tables ------------------------------------------------------------------------------

@@ -104,7 +104,8 @@ def test_a_residual_of_bytes(name: str) -> None:
     layer = IMAGES[name]
     arrays = numbers(layer, 20)
     (y,) = layer.op("direct").reference(*arrays[:2])
-    arrays.append(np.random.default_rng(21).integers(0, 256, y.shape).astype(np.uint8))
+    drawn = np.random.default_rng(21).integers(0, 256, y.shape)
+    arrays.append(np.asarray(drawn, np.uint8))
     op = layer_of(layer, arrays, residual=True)
     (expected,) = op.reference(*arrays)
     for k, target in enumerate(served(op, arrays, len(name))):
