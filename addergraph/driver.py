@@ -221,7 +221,7 @@ def build(
     from .codegen.target import target_named
 
     machine = target_named(target)
-    if multiplication_free:
+    if multiplication_free or not machine.multiplier:
         strict.require_layers(graph)
         machine = strict.without_multiplier(machine)
     bound = graph if batch is None else graph.bind(batch)

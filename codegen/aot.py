@@ -34,7 +34,7 @@ from addergraph.plan import ALIGNMENT
 from addergraph.storage import atomic_write
 from addergraph.types import TensorType
 
-from . import header, llvm, strict
+from . import header, limits, llvm, strict
 from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
@@ -130,9 +130,11 @@ def _files(
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
     metadata = _canonical(_metadata(built, interface, packed, golden))
     data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
-    if not lowered.target.multiplier:
-        strict.require_instructions(text, lowered.target, computed_by(facts))
     code_object = llvm.compile_object(text, lowered.target)
+    if not lowered.target.multiplier:
+        nodes = computed_by(facts)
+        strict.require_instructions(text, lowered.target, nodes)
+        limits.require_no_calls(code_object, lowered.target, nodes, data_symbols(prefix))
     data_object = llvm.compile_object(data, lowered.target)
     members = [
         Member(f"{prefix}.o", code_object, api_symbols(prefix)),

@@ -16,7 +16,7 @@ from addergraph.interpreter import bind_inputs, run_reference
 from addergraph.ir import Array
 from addergraph.state import State, bind_weights
 
-from . import cache, llvm, strict
+from . import cache, limits, llvm, strict
 from .lowered import Lowered, ProgramFacts, WeightEntry, computed_by, pack_weights
 from .module import emit_program
 from .target import runnable
@@ -45,6 +45,7 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
     """The object of a lowered graph, from the cache if it is there."""
     from addergraph import __version__
 
+    limits.require_target(lowered)
     plan, target = lowered.plan, lowered.target
     key = cache.key_of(
         str(lowered.main), repr(plan), repr(target), repr(lowered.batched),
@@ -58,6 +59,8 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
     if not target.multiplier:
         strict.require_instructions(str(module), target, computed_by(facts))
     code = llvm.compile_object(str(module), target)
+    if not target.multiplier:
+        limits.require_no_calls(code, target, computed_by(facts))
     if use_cache:
         cache.store(key, asdict(facts), code)
     return Built(lowered, facts, code)

@@ -14,8 +14,7 @@ from addergraph.ir import Graph, Node
 from addergraph.ops.fused import Fused
 from addergraph.types import f32
 
-from . import llvm
-from .census import count_instructions, require_x86
+from .census import count_module
 from .instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN
 from .target import Target
 
@@ -54,9 +53,8 @@ def require_instructions(text: str, target: Target, nodes: Mapping[str, Iterable
     text   LLVM IR of the very module that becomes the object
     nodes  function -> the nodes that it computes, for the message
     """
-    require_x86(target)
     found = []
-    for symbol, counts in count_instructions(llvm.compile_assembly(text, target)).items():
+    for symbol, counts in count_module(text, target).items():
         wrong = [
             f"{counts[kind]} {kind}"
             for kind in (*PRODUCTS, ADDRESS_MULTIPLY, UNKNOWN)
