@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
+from addergraph.interpreter import run_reference
 from addergraph.ir import Array
 from addergraph.plan import ALIGNMENT
 from addergraph.storage import atomic_write
@@ -63,7 +64,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Golden:
-    """Inputs drawn from `seed`, and the bits that this target gives for them."""
+    """Inputs drawn from `seed`, and the bits that the target gives for them."""
 
     seed: int
     inputs: tuple[Array, ...]
@@ -83,8 +84,8 @@ def export(
 
     weights  the numbers of the source graph's parameters
     name     of the library, else the graph's; made a C identifier
-    seed     of the inputs that the self-test runs on; where this machine cannot run the target
-             there are none, and the self-test says so
+    seed     of the inputs that the self-test runs on; for a float network where this machine
+             cannot run the target there are none, and the self-test says so
     shared   whether to link a shared library: None if there is a C compiler, True or an error
 
     Raises UnsupportedError for a graph with updates or clashing names, DataError or ShapeError for
@@ -100,6 +101,11 @@ def export(
     interface = interface_of(lowered, name)
     where = _made_folder(folder)
     compiler = _compiler(lowered.target) if shared is not False else None
+    if shared and not lowered.target.hosted:
+        raise UnsupportedError(
+            f'"{lowered.target.name}" has no operating system that could load a shared library; '
+            "link the static one, and pass shared=None or False"
+        )
     if shared and compiler is None:
         raise ToolchainError(
             f'no C compiler for "{lowered.target.name}": looked for '
@@ -123,7 +129,7 @@ def _files(
 ) -> dict[str, bytes]:
     """Name -> content of everything but the shared library and metadata.json."""
     lowered, prefix = built.lowered, interface.prefix
-    golden = _golden(built, weights, interface, seed) if runnable(lowered.target) else None
+    golden = _golden(built, weights, interface, seed)
     text, facts = emit_library(lowered, interface, golden=golden is not None)
     numbers = main_weights(lowered, weights)
     packed = pack_weights(facts, lowered, numbers)
@@ -151,10 +157,18 @@ def _files(
     }
 
 
-def _golden(built: Built, weights: Mapping[str, Array], interface: Interface, seed: int) -> _Golden:
-    rng = np.random.default_rng(seed)
+def _golden(
+    built: Built, weights: Mapping[str, Array], interface: Interface, seed: int
+) -> _Golden | None:
+    """None where this machine cannot know the bits: for floats, it has to run the code itself."""
+    lowered, rng = built.lowered, np.random.default_rng(seed)
     inputs = tuple(_drawn(rng, a.type) for a in interface.inputs)
-    return _Golden(seed, inputs, Program(built, weights, None, 1).run(inputs))
+    if runnable(lowered.target):
+        return _Golden(seed, inputs, Program(built, weights, None, 1).run(inputs))
+    if limits.floats_of(lowered.main):
+        return None
+    outputs, _ = run_reference(lowered.main, inputs, main_weights(lowered, weights))
+    return _Golden(seed, inputs, tuple(outputs))
 
 
 def _drawn(rng: np.random.Generator, type: TensorType) -> Array:
@@ -187,6 +201,7 @@ def _metadata(
         "golden": None if golden is None else {"seed": golden.seed},
         "graph": interface.graph,
         "inputs": [_described(a) for a in interface.inputs],
+        "multiplication_free": not target.multiplier,
         "name": interface.prefix,
         "outputs": [_described(a) for a in interface.outputs],
         "target": {
@@ -260,7 +275,7 @@ def _compiler_name(target: Target) -> str:
 
 
 def _compiler(target: Target) -> str | None:
-    return shutil.which(_compiler_name(target))
+    return shutil.which(_compiler_name(target)) if target.hosted else None
 
 
 def _why_not_shared(target: Target, shared: bool | None, compiler: str | None) -> str | None:
@@ -268,6 +283,8 @@ def _why_not_shared(target: Target, shared: bool | None, compiler: str | None) -
         return None
     if shared is False:
         return "not asked for"
+    if not target.hosted:
+        return "the target has no operating system to load one"
     return f"there was no C compiler ({_compiler_name(target)}) to link it"
 
 

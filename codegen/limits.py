@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from addergraph.errors import UnsupportedError
-from addergraph.ir import Node, Value
+from addergraph.ir import Graph, Node, Value
 from addergraph.ops.fused import Fused
 from addergraph.types import f32
 
@@ -63,10 +63,7 @@ def _described(read: elf.Elf, use: elf.Relocation, nodes: Mapping[str, Iterable[
 
 def _require_integers(lowered: Lowered) -> None:
     target, graph = lowered.target, lowered.main
-    if target.floats:
-        return
-    found = [f"  input %{v.name}: {v.type}" for v in graph.inputs if v.type.dtype == f32]
-    found += [f"  {node.label}" for node in graph.nodes if any(map(_is_float, _values(node)))]
+    found = [] if target.floats else floats_of(graph)
     if found:
         more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         raise UnsupportedError(
@@ -74,6 +71,12 @@ def _require_integers(lowered: Lowered) -> None:
             "make it one of integers (ag.quantize, addergraph quantize):\n"
             + "\n".join(found[:_SHOWN] + more)
         )
+
+
+def floats_of(graph: Graph) -> list[str]:
+    """The inputs and nodes of a graph that are floats or compute with some."""
+    found = [f"  input %{v.name}: {v.type}" for v in graph.inputs if _is_float(v)]
+    return found + [f"  {node.label}" for node in graph.nodes if any(map(_is_float, _values(node)))]
 
 
 def _values(node: Node) -> list[Value]:
