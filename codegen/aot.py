@@ -136,11 +136,11 @@ def _files(
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
     metadata = _canonical(_metadata(built, interface, packed, golden))
     data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
-    code_object = llvm.compile_object(text, lowered.target)
-    if not lowered.target.multiplier:
-        nodes = computed_by(facts)
-        strict.require_instructions(text, lowered.target, nodes)
-        limits.require_no_calls(code_object, lowered.target, nodes, data_symbols(prefix))
+    if lowered.target.multiplier:
+        code_object = llvm.compile_object(text, lowered.target)
+    else:
+        nodes, provided = computed_by(facts), data_symbols(prefix)
+        code_object = strict.compile_object(text, lowered.target, nodes, provided)
     data_object = llvm.compile_object(data, lowered.target)
     members = [
         Member(f"{prefix}.o", code_object, api_symbols(prefix)),

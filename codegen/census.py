@@ -5,7 +5,8 @@ syntax), function by function. They are static: an instruction in a loop counts 
 
 Integers in general registers may be addresses or data: whether a node multiplies integers is
 therefore asked of the op, not of the instructions. Machines other than x86-64 have one instruction
-for both: there a product of indices counts as one of data. What each instruction does: `instructions.py`.
+for both: there a product of indices counts as one of data. What each instruction does: see
+`instructions.py`.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def census(built: Built) -> Census:
     lowered = built.lowered
     target = lowered.target
     module, facts = emit_program(lowered)
-    counts = count_module(str(module), target)
+    assembly = llvm.compile_assembly(str(module), target)
+    counts = count_instructions(assembly, machine_for(target.triple))
     computed: dict[str, list[Node]] = {symbol: [] for symbol in counts}
     for node in lowered.main.nodes:
         if node.name in facts.kernels:
@@ -112,11 +114,6 @@ def census(built: Built) -> Census:
         node.label for node in lowered.main.nodes if any(map(_integer_product, _atoms([node])))
     )
     return Census(target.name, functions, integers)
-
-
-def count_module(text: str, target: Target) -> dict[str, Counter[str]]:
-    """Function -> kind -> instructions, in what LLVM makes of IR text for `target`."""
-    return count_instructions(llvm.compile_assembly(text, target), machine_for(target.triple))
 
 
 def count_instructions(assembly: str, machine: Machine = X86_64) -> dict[str, Counter[str]]:

@@ -108,7 +108,7 @@ _AARCH64: _Table = (
     (MOVE, r"lda?p?r[bh]? | ldaxr[bh]? | prfu?m"),
     (ADD, r"ldadd(a|l|al)?[bh]? | stadd(l)?[bh]?"),
     (CONTROL, r"b | b\.\w+ | bl | blr | br | ret | cbn?z | tbn?z | nop | hint | yield | bti | brk"),
-    (CONTROL, r"udf | dmb | dsb | isb | clrex | paciasp | autiasp"),
+    (CONTROL, r"udf | svc | dmb | dsb | isb | clrex | paciasp | autiasp"),
 )  # fmt: skip
 
 # ARM v6-M: the 16-bit instructions and bl.

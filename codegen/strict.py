@@ -7,15 +7,16 @@ instructions that were emitted. Each layer that stands in the way is named, with
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph, Node
 from addergraph.ops.fused import Fused
 from addergraph.types import f32
 
-from .census import count_module
-from .instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN
+from . import limits, llvm
+from .census import count_instructions
+from .instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN, machine_for
 from .target import Target
 
 _HINTS = {
@@ -47,14 +48,31 @@ def require_layers(graph: Graph) -> None:
         )
 
 
-def require_instructions(text: str, target: Target, nodes: Mapping[str, Iterable[str]]) -> None:
-    """UnsupportedError unless a module's code has no product, quotient or unknown instruction.
+def compile_object(
+    text: str,
+    target: Target,
+    nodes: Mapping[str, Iterable[str]],
+    provided: Sequence[str] = (),
+) -> bytes:
+    """The object of a module whose code has no product, quotient or unknown instruction, no calls.
 
-    text   LLVM IR of the very module that becomes the object
-    nodes  function -> the nodes that it computes, for the message
+    text      LLVM IR
+    nodes     function -> the nodes that it computes, for messages
+    provided  symbols that another object of the library defines
+
+    Raises UnsupportedError, naming function and nodes.
     """
+    code, assembly = llvm.compile_both(text, target)
+    _require_instructions(assembly, target, nodes)
+    limits.require_no_calls(code, target, nodes, provided)
+    return code
+
+
+def _require_instructions(
+    assembly: str, target: Target, nodes: Mapping[str, Iterable[str]]
+) -> None:
     found = []
-    for symbol, counts in count_module(text, target).items():
+    for symbol, counts in count_instructions(assembly, machine_for(target.triple)).items():
         wrong = [
             f"{counts[kind]} {kind}"
             for kind in (*PRODUCTS, ADDRESS_MULTIPLY, UNKNOWN)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from addergraph.codegen import llvm, target
+from addergraph.codegen.instructions import machine_for
 from addergraph.codegen.target import (
     AVX2,
     AVX512,
@@ -110,4 +111,14 @@ def test_vectors_fit_the_registers() -> None:
         AVX512.name: 16,
     }
     for t in (*TARGETS.values(), *CPUS.values()):
-        assert t.lanes.bit_count() == 1 and t.registers >= 16
+        assert t.lanes.bit_count() == 1 and t.registers >= (16 if t.word == 64 else 8)
+
+
+@pytest.mark.parametrize("t", TARGETS.values(), ids=lambda t: t.name)
+def test_machines_have_a_table_and_the_width_of_their_pointers(t: Target) -> None:
+    machine = machine_for(t.triple)
+    assert machine.name in t.triple.replace("_", "-")
+    narrow = machine.name == "thumb" or "32" in t.triple
+    assert t.word == 8 * t.pointer_bytes == (32 if narrow else 64)
+    assert t.hosted == ("linux" in t.triple)
+    assert t.floats == t.atomics == t.multiplier, "a core has all of them or none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import adder_u8, contractions, elsewhere, quantization
+from . import adder_u8, contractions, elsewhere, machines, quantization
 from .mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +13,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *adder_u8.MUTANTS,
     *elsewhere.MUTANTS,
     *quantization.MUTANTS,
+    *machines.MUTANTS,
 )
 
 
