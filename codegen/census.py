@@ -24,7 +24,6 @@ from addergraph.types import f32
 from . import llvm
 from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table, machine_for
 from .module import emit_program
-from .target import Target
 
 if TYPE_CHECKING:
     from .jit import Built

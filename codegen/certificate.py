@@ -30,6 +30,7 @@ FORMAT = 1  # of certificate.json
 BYTES_LIMIT = 1 << 30
 _SHOWN = 20  # failures in the report; the file has all
 _RISCV_CALLS = (18, 19)  # R_RISCV_CALL, R_RISCV_CALL_PLT: at the auipc of an auipc, jalr pair
+_JUMP = r"jalr \w+, {0}, \S+|(jalr|jr) {0}"  # RISC-V, by a register
 _LINKERS = {"_GLOBAL_OFFSET_TABLE_"}  # defined by every linker, and data
 # Helpers of libgcc and compiler-rt that multiply or divide, whichever way they are reached.
 _HELPER = re.compile(r"__(aeabi_)?[a-z]*(mul|div|mod)[a-z]*\d?")
@@ -247,7 +248,7 @@ def _calls_of(
         text, offset = _text(i), i.offset - piece.offset
         if not _calls(file, inside, i, machine):
             addresses |= names
-            known_place = pair or (near and re.fullmatch(rf"jalr \w+, {near}, \S+", text))
+            known_place = pair or (near and re.fullmatch(_JUMP.format(near), text))
             if not known_place and re.fullmatch(machine.indirect, text):
                 indirect.append(Failure(member, piece.name, offset, text, ""))
         elif names:

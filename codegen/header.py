@@ -74,7 +74,8 @@ _SEVERAL_THREADS = Template("""\
  * with the same pointers and its own `thread`, from 0 to threads - 1; the results are those of
  * ${p}_run, bit for bit. The first $align bytes of the arena are their barrier: zeros before the
  * first call, and left as they are between calls. At byte 8 of it may stand the pointer of a
- * function void (*)(void), sched_yield for example, which a thread that waits for long then calls.""")
+ * function void (*)(void), sched_yield for example, which a thread that waits for long then calls.\
+""")
 _ONE_THREAD = Template("""\
  * Threads. This machine has no atomic instructions, so one thread alone computes a call:
  * ${p}_run_part takes thread 0 of 1.""")

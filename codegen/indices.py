@@ -1,8 +1,8 @@
 """Index arithmetic of emitted code: folded in Python where it can be, shifted where it must be.
 
-Indices are `int | ir.Value`, as wide as the target's pointers (`Indices.word`). On a target whose code may not multiply
-(`target.multiplier`), products and quotients become shifts, additions and comparisons
-(`shift_add.py`).
+Indices are `int | ir.Value`, as wide as the target's pointers (`Indices.word`). On a target whose
+code may not multiply (`target.multiplier`), products and quotients become shifts, additions and
+comparisons (`shift_add.py`).
 """
 
 from __future__ import annotations

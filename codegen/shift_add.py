@@ -74,4 +74,3 @@ def divided(e: Indices, n: Any, d: Any, bits: int) -> tuple[Any, Any]:
 
 def _hidden(e: Indices, value: Any) -> Any:
     return e.b.asm(ir.FunctionType(e.word, [e.word]), "", "=r,0", [value], False)
-

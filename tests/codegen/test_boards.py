@@ -67,9 +67,7 @@ def logits(network: Quantized, images: Array) -> Array:
 
 
 @pytest.fixture(scope="module")
-def libraries(
-    network: Quantized, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Exported]:
+def libraries(network: Quantized, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     return {t: exported(network, t, tmp_path_factory.mktemp(t)) for t in TARGETS}
 
 
@@ -108,7 +106,8 @@ def test_a_microbit_has_room_and_time(libraries: dict[str, Exported], images: Ar
 def test_that_core_cannot_multiply(tmp_path: Path) -> None:
     """Otherwise bit-equal logits would say nothing."""
     source = "int main(void) { int a = 6, b = 7; __asm__ volatile(%s); return a; }\n"
-    flags = "--target=riscv32-unknown-elf -march=rv32im -mabi=ilp32 -ffreestanding -O1".split()
+    machine = "--target=riscv32-unknown-elf", "-march=rv32im", "-mabi=ilp32"
+    flags = (*machine, "-ffreestanding", "-O1")
     for statement, status in (('"add %0, %0, %1"', 13), ('"mul %0, %0, %1"', -signal.SIGILL)):
         (tmp_path / "main.c").write_text(source % f'{statement} : "+r"(a) : "r"(b)')
         objects = []
@@ -141,9 +140,7 @@ def test_damaged_weights_and_wrong_bits_end_the_program(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_certificate_of_each_object_passes(
-    target: str, libraries: dict[str, Exported]
-) -> None:
+def test_the_certificate_of_each_object_passes(target: str, libraries: dict[str, Exported]) -> None:
     made = libraries[target]
     for path in (made.archive, made.code):
         found = certify(path)

@@ -31,7 +31,6 @@ from addergraph.codegen.instructions import (
     X86_64,
 )
 from addergraph.codegen.target import TARGETS, X86_LEVELS
-from addergraph.errors import UnsupportedError
 from addergraph.state import initial_weights
 from tests.codegen.libraries import MIXED, NET
 

@@ -19,7 +19,6 @@ import addergraph as ag
 from addergraph import driver, layers, ops, zoo
 from addergraph.codegen.builder import Emitter
 from addergraph.codegen.census import count_instructions
-from addergraph.codegen.indices import I64
 from addergraph.codegen.instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN
 from addergraph.codegen.llvm import LoadedObject, compile_assembly, compile_object
 from addergraph.codegen.module import emit_program
@@ -34,6 +33,24 @@ from addergraph.types import Shape, TensorType, f32, u8
 
 STRICT = without_multiplier(target_named("host"))
 NARROW = dataclasses.replace(STRICT, word=32)  # indices as wide as on 32-bit machines
+PRODUCT = """
+define i64 @f(i64 %a, i64 %b) nounwind {
+  %c = mul i64 %a, %b
+  ret i64 %c
+}
+"""
+COPIES = """
+declare void @memcpy(ptr, ptr, i32)
+@data = external global i8
+define void @f(ptr %a) nounwind {
+  call void @memcpy(ptr %a, ptr @data, i32 99)
+  ret void
+}
+define void @g(ptr %a) nounwind {
+  call void @memcpy(ptr %a, ptr %a, i32 7)
+  ret void
+}
+"""
 BARE = [t for t in TARGETS.values() if not t.multiplier]
 SIZES = (1, 2, 3, 5, 6, 7, 8, 9, 10, 12, 15, 16, 27, 48, 63, 64, 100, 255, 990, 3960, 65_535, 10**6)
 
@@ -190,9 +207,8 @@ def test_hidden_products_are_named() -> None:
     graph = ag.trace(lambda v: ops.cast(v, "i32") * 3, x, name="net")
     with pytest.raises(UnsupportedError, match=r'mul "mul": leave it out'):
         ag.compile(graph, multiplication_free=True)
-    text = "define i64 @f(i64 %a, i64 %b) {\n  %c = mul i64 %a, %b\n  ret i64 %c\n}\n"
     with pytest.raises(UnsupportedError, match=r"f \(y\): 1 address mul/div"):
-        compile_strict(text, STRICT, {"f": ["y"]})
+        compile_strict(PRODUCT, STRICT, {"f": ["y"]})
 
 
 def test_a_library_is_held_to_it_with_its_entries(tmp_path: Path) -> None:
@@ -212,9 +228,7 @@ def test_index_arithmetic_of_machines_without_a_multiplier(target: Target) -> No
         assert compile_strict(text, target, {})
         assert "i64" not in text or target.word == 64
     with pytest.raises(UnsupportedError, match=r"f \(y\): (1 multiply|__mul[sd]i3)"):
-        compile_strict(f"define i{target.word} @f(i{target.word} %a, i{target.word} %b) nounwind {{\n"
-                       f"  %c = mul i{target.word} %a, %b\n  ret i{target.word} %c\n}}\n",
-                       target, {"f": ["y"]})  # fmt: skip
+        compile_strict(PRODUCT.replace("i64", f"i{target.word}"), target, {"f": ["y"]})
 
 
 @pytest.mark.parametrize("target", BARE)
@@ -253,14 +267,9 @@ def test_what_32_bit_indices_do_not_reach_is_refused() -> None:
 
 
 def test_a_call_of_a_library_is_named_with_its_nodes() -> None:
-    text = (
-        "declare void @memcpy(ptr, ptr, i32)\n@data = external global i8\n"
-        "define void @f(ptr %a) nounwind {\n  call void @memcpy(ptr %a, ptr @data, i32 99)\n  ret void\n}\n"
-        "define void @g(ptr %a) nounwind {\n  call void @memcpy(ptr %a, ptr %a, i32 7)\n  ret void\n}\n"
-    )
     for name in ("riscv32i", "thumbv6m"):
         with pytest.raises(UnsupportedError) as error:
-            compile_strict(text, TARGETS[name], {"g": ["y", "z"]}, ["data"])
+            compile_strict(COPIES, TARGETS[name], {"g": ["y", "z"]}, ["data"])
         lines = str(error.value).splitlines()
         assert lines[1:] == ["  f (no node): memcpy", "  g (y, z): memcpy"]
 
