@@ -238,7 +238,7 @@ def _planned(
 
     machine = target_named(target)
     if multiplication_free or not machine.multiplier:
-        strict.require_layers(graph)
+        strict.require_layers(graph, machine)
         machine = strict.without_multiplier(machine)
     bound = graph if batch is None else graph.bind(batch)
     choices = None

@@ -37,13 +37,14 @@ def without_multiplier(target: Target) -> Target:
     return dataclasses.replace(target, multiplier=False)
 
 
-def require_layers(graph: Graph) -> None:
+def require_layers(graph: Graph, target: Target) -> None:
     """UnsupportedError that names every node of a graph as declared that multiplies or divides."""
+    why = "" if target.multiplier else f", as {target.name} needs it"
     bound = graph.bind(1) if graph.is_open else graph
     found = [f"  {n.label}: {_hint(n)}" for n in bound.nodes if _multiplies(n)]
     if found:
         raise UnsupportedError(
-            f'graph "{graph.name}" is not multiplication-free; what multiplies or divides, and '
+            f'graph "{graph.name}" is not multiplication-free{why}; what multiplies or divides, and '
             "what to use:\n" + "\n".join(found)
         )
 

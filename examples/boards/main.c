@@ -2,7 +2,7 @@
  * each took: int32_t[10], uint32_t. It needs no library, and no memory but what stands here.
  *
  *     addergraph compile q.safetensors -o build --name digits --target thumbv6m
- *     make LIBRARY=../../build microbit.elf
+ *     make -C examples/boards ../../build/microbit.elf
  *
  * For another network change the names of its tensors (build/<name>.h).
  */
