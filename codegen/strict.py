@@ -44,8 +44,8 @@ def require_layers(graph: Graph, target: Target) -> None:
     found = [f"  {n.label}: {_hint(n)}" for n in bound.nodes if _multiplies(n)]
     if found:
         raise UnsupportedError(
-            f'graph "{graph.name}" is not multiplication-free{why}; what multiplies or divides, and '
-            "what to use:\n" + "\n".join(found)
+            f'graph "{graph.name}" is not multiplication-free{why}; what multiplies or divides, '
+            "and what to use:\n" + "\n".join(found)
         )
 
 

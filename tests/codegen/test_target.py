@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
+import click
 import pytest
 
+from addergraph.cli import commands
 from addergraph.codegen import llvm, target
 from addergraph.codegen.instructions import machine_for
 from addergraph.codegen.target import (
@@ -112,6 +115,12 @@ def test_vectors_fit_the_registers() -> None:
     }
     for t in (*TARGETS.values(), *CPUS.values()):
         assert t.lanes.bit_count() == 1 and t.registers >= (16 if t.word == 64 else 8)
+
+
+def test_the_help_names_every_target() -> None:
+    (option,) = [p for p in commands.commands["compile"].params if p.name == "target"]
+    assert isinstance(option, click.Option)
+    assert set(TARGETS) - {"toy"} <= set(re.findall(r"[\w-]+", str(option.help)))
 
 
 @pytest.mark.parametrize("t", TARGETS.values(), ids=lambda t: t.name)
