@@ -296,6 +296,14 @@ class Emitter(Indices):
         type = ir.FunctionType(ir.VoidType(), [])
         self.b.call(ir.InlineAsm(type, "", "~{memory}", side_effect=True), [])
 
+    def keep_value(self, value: Register) -> Register:
+        """`value`, hidden from LLVM: sums are not regrouped across this point. It costs nothing."""
+        if not self.target.triple.startswith("x86_64"):
+            return value
+        type = ir.FunctionType(value.type, [value.type])
+        constraint = "=v,0" if self.target.registers > 16 else "=x,0"
+        return self.b.call(ir.InlineAsm(type, "", constraint), [value])
+
     def prefetch(self, pointer: Any) -> None:
         """Asks for a cache line in L2, ahead of time. No access: any address will do."""
         call = self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])

@@ -16,6 +16,7 @@ from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.fused import Fused
 from addergraph.plan import Layout, MemoryPlan, Placement
 from addergraph.state import aligned_bytes
+from addergraph.types import u8
 
 from .kernels import ALL_KEPT, Call, Operand, kernel_for
 from .target import Target
@@ -77,7 +78,7 @@ def computed_by(facts: ProgramFacts) -> dict[str, list[str]]:
 
 
 def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
-    """Eighths of the elements above zero, for each constant filter of a min-form adder.
+    """Eighths of the elements above zero, for each constant filter that a sparse kernel could use.
 
     The choice between dense and sparse kernels reads it; results do not depend on it. It is coarse,
     so that layers that differ in their numbers alone still share one kernel.
@@ -93,15 +94,17 @@ def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
 
 
 def _sparse_filters(graph: Graph) -> Iterator[Value]:
-    """The filters of adders in the min form, fused or not."""
+    """The filters of adders in the min form or of bytes, fused or not."""
     for node in graph.nodes:
         inner, operands = node, node.inputs
         if isinstance(node.op, Fused):
             inner = node.op.body.nodes[0]
             position = {v: i for i, v in enumerate(node.op.body.inputs)}
             operands = tuple(node.inputs[position[v]] for v in inner.inputs if v in position)
-        if isinstance(inner.op, Adder2d) and inner.op.input_nonnegative:
-            yield operands[1]
+        if isinstance(inner.op, Adder2d):
+            filter = operands[1]
+            if inner.op.input_nonnegative or filter.type.dtype == u8:
+                yield filter
 
 
 def workspaces(

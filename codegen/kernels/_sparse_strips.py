@@ -1,4 +1,4 @@
-"""What both sparse kernels do with strips: threads, scratch memory, and the loops over channels.
+"""What the sparse kernels do with strips: threads, scratch memory, and the loops over channels.
 
 A strip is some output rows of a sample, or of as many samples as a vector has lanes. REGIONS strips
 at most are worked on at once, each in scratch memory of its own; threads beyond that get no work.
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..builder import Emitter, Index
 from ..schedule import ceil_div
-from ._forward import Place, Tail
+from ._forward import ForwardContraction, Place, Tail
 from ._geometry import CHANNEL_BLOCK
 from ._sparse_lists import ListTile, SparseKernel
 
@@ -21,12 +21,16 @@ REGIONS = 8
 Rows = tuple[Index, Index]  # of a strip: input rows, output rows
 
 
-class StripTile(ListTile, Protocol):
-    """What the loops over strips need to know of a tile."""
+class Cut(Protocol):
+    """What sharing out strips needs to know of a tile."""
 
     @property
     def strips(self) -> int:
         """Strips of one sample."""
+
+
+class StripTile(ListTile, Cut, Protocol):
+    """What the loops over the f32 kernels' strips need to know of a tile."""
 
     @property
     def strip_rows(self) -> int:
@@ -41,16 +45,75 @@ class StripTile(ListTile, Protocol):
         """Scratch memory of a strip."""
 
 
-class StripKernel(SparseKernel):
-    """A sparse kernel that works strip by strip."""
+class StripKernel(ForwardContraction):
+    """A kernel that works strip by strip."""
+
+    @property
+    @abstractmethod
+    def tile(self) -> Cut: ...
+
+    @property
+    @abstractmethod
+    def samples_of_strip(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def rows_of_strip(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def region_bytes(self) -> int:
+        """Scratch memory of a strip."""
+
+    @abstractmethod
+    def emit_item(self, e: Emitter, place: Place, inputs: Sequence[Any], y: Any, base: Any) -> None:
+        """The results of one strip of one group, with scratch memory at `base`."""
+
+    @property
+    def sample_groups(self) -> int:
+        return ceil_div(self.g.samples, self.samples_of_strip)
+
+    @property
+    def regions(self) -> int:
+        return min(REGIONS, self.sample_groups * self.tile.strips)
+
+    @property
+    def workspace(self) -> int:
+        return self.regions * self.region_bytes
+
+    def emit(
+        self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
+    ) -> None:
+        if 0 in self.call.outputs[0].shape:
+            return
+        tile = self.tile
+        active = e.minimum(e.threads, self.regions)
+        count = self.sample_groups * tile.strips
+        with e.when(e.less(e.thread, active)):
+            low = e.div(e.mul(count, e.thread), active)
+            high = e.div(e.mul(count, e.add(e.thread, 1)), active)
+            base = e.at(workspace, e.mul(e.thread, self.region_bytes))
+            with e.loop(low, high) as item, e.loop(0, self.g.groups) as group:
+                several, strip = e.split(item, (self.sample_groups, tile.strips))
+                first = e.mul(several, self.samples_of_strip)
+                place = Place(group, 0, first, e.mul(strip, self.rows_of_strip))
+                self.emit_item(e, place, inputs, outputs[0], base)
+
+
+class FloatStripKernel(StripKernel, SparseKernel):
+    """What both f32 kernels do with a strip."""
 
     @property
     @abstractmethod
     def tile(self) -> StripTile: ...
 
     @property
-    @abstractmethod
-    def samples_of_strip(self) -> int: ...
+    def rows_of_strip(self) -> int:
+        return self.tile.strip_rows
+
+    @property
+    def region_bytes(self) -> int:
+        return self.tile.region_bytes
 
     @abstractmethod
     def region(self, e: Emitter, base: Any) -> Any:
@@ -79,37 +142,11 @@ class StripKernel(SparseKernel):
     ) -> None:
         """The strip's outputs, for one vector of channels of which `active` exist."""
 
-    @property
-    def sample_groups(self) -> int:
-        return ceil_div(self.g.samples, self.samples_of_strip)
-
-    @property
-    def regions(self) -> int:
-        return min(REGIONS, self.sample_groups * self.tile.strips)
-
-    @property
-    def workspace(self) -> int:
-        return self.regions * self.tile.region_bytes
-
-    def emit(
-        self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
-    ) -> None:
-        if 0 in self.call.outputs[0].shape:
-            return
-        tile = self.tile
+    def emit_item(self, e: Emitter, place: Place, inputs: Sequence[Any], y: Any, base: Any) -> None:
         x, packed = (inputs[i] for i in self.operands[:2])
-        active = e.minimum(e.threads, self.regions)
-        count = self.sample_groups * tile.strips
-        with e.when(e.less(e.thread, active)):
-            low = e.div(e.mul(count, e.thread), active)
-            high = e.div(e.mul(count, e.add(e.thread, 1)), active)
-            region = self.region(e, e.at(workspace, e.mul(e.thread, tile.region_bytes)))
-            with e.loop(low, high) as item, e.loop(0, self.g.groups) as group:
-                several, strip = e.split(item, (self.sample_groups, tile.strips))
-                first = e.mul(several, self.samples_of_strip)
-                place = Place(group, 0, first, e.mul(strip, tile.strip_rows))
-                self.emit_strip(e, place, x, packed, region)
-                self._emit_tail(e, place, inputs, packed, outputs[0], region)
+        region = self.region(e, base)
+        self.emit_strip(e, place, x, packed, region)
+        self._emit_tail(e, place, inputs, packed, y, region)
 
     def emit_channels(
         self, e: Emitter, place: Place, x: Any, packed: Any, region: Any, rows: Rows

@@ -1,4 +1,4 @@
-"""Transposition of squares of `lanes` x `lanes` elements, between memory and memory."""
+"""Transposition between memory and memory: squares of `lanes` x `lanes` f32, pixels of bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from ..builder import I32, I64, POINTER, Emitter, Index, Register
+from addergraph.types import u8
+
+from ..builder import I8, I32, I64, POINTER, Emitter, Index, Register, constant
 
 
 def transpose(
@@ -66,3 +68,66 @@ def shuffle(e: Emitter, a: Register, b: Register, pattern: Sequence[int]) -> Reg
     """The elements of a and b (numbered on after a's) that `pattern` lists."""
     chosen = ir.Constant(ir.VectorType(I32, len(pattern)), list(pattern))
     return e.b.shuffle_vector(a, b, chosen)
+
+
+PART = 16  # bytes: x86 interleaves those of equal parts of two vectors
+
+
+def transpose_bytes(
+    e: Emitter,
+    source: Any,
+    source_step: Index,
+    into: Any,
+    into_step: Index,
+    rows: int,
+    columns: int,
+    width: int | None = None,
+) -> None:
+    """into[c][r] = source[r][c], u8, for r < rows, at most a vector, and c < columns <= PART.
+
+    Each row of `into` is written whole, one vector of bytes (or the first `width`), zeros from
+    `rows` on. Nothing else is read or written.
+    """
+    lanes = 4 * e.lanes
+
+    def build(f: Emitter, arguments: Sequence[Any]) -> None:
+        start, step, target, target_step = arguments
+        nothing = constant(ir.VectorType(I8, PART), 0)
+
+        def pixel(r: int) -> Register:
+            if r >= rows:
+                return nothing
+            return f.load(f.at(start, f.mul(r, step)), u8, PART, active=columns)
+
+        parts = [[pixel(r) for r in range(q, lanes, PART)] for q in range(PART)]
+        planes = transposed_parts(f, [joined(f, pixels) for pixels in parts])
+        for c, plane in enumerate(planes[:columns]):
+            f.store(plane, f.at(target, f.mul(c, target_step)), u8, active=width)
+
+    name = f"transpose_bytes_{rows}x{columns}_to_{width or lanes}"
+    function = e.shared(name, [POINTER, I64, POINTER, I64], build)
+    e.b.call(function, [source, e.index(source_step), into, e.index(into_step)])
+
+
+def transposed_parts(e: Emitter, rows: Sequence[Register]) -> list[Register]:
+    """PART vectors of bytes, of which each part is transposed: result[k] part l [p] = rows[p] part
+    l [k]. Four rounds, each of which interleaves vector i with vector i + 8 part by part."""
+    lanes, half = rows[0].type.count, PART // 2
+    low = [part + i // 2 + lanes * (i % 2) for part in range(0, lanes, PART) for i in range(PART)]
+    high = [i + half for i in low]
+    current = list(rows)
+    for _ in range(PART.bit_length() - 1):
+        current = [
+            shuffle(e, current[i], current[i + half], pattern)
+            for i in range(half)
+            for pattern in (low, high)
+        ]
+    return current
+
+
+def joined(e: Emitter, pieces: Sequence[Register]) -> Register:
+    """One vector of equally long pieces, whose number is a power of two."""
+    while len(pieces) > 1:
+        both = range(2 * pieces[0].type.count)
+        pieces = [shuffle(e, a, b, both) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
+    return pieces[0]

@@ -20,13 +20,16 @@ from addergraph.types import u8
 from ..schedule import ceil_div, contraction_tiles
 from ..target import Target
 from . import ALL_KEPT, Call, Kernel, kernel
+from ._bytes_lists import ENTRY_BYTES, QUAD
+from ._bytes_tile import BytesTile
 from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 from ._sparse_batch_tile import BatchTile, batch_tile
 from ._sparse_tile import SparseTile, sparse_tile
-from .adder_u8 import AdderU8Kernel
+from .adder_u8 import AdderU8Kernel, psad_of
 from .contraction import ContractionKernel
 from .sparse_adder import SparseAdderKernel
 from .sparse_adder_batch import SparseBatchKernel
+from .sparse_adder_u8 import SparseU8Kernel, sparse_bytes_tile
 
 DENSE_RATE = 1.9  # vector terms a cycle
 SUM_COST = 4.0  # cycles for the channel sums of a vector of inputs
@@ -35,6 +38,12 @@ STEP_COST = 2.2  # one step of one list, in vector terms
 LIST_COST = 40.0  # cycles to begin and to end the lists of a group of filters
 # Cycles for a vector of inputs or outputs that changes its layout, sums included.
 PIXEL_MOVE, SAMPLE_MOVE = 9.0, 4.0
+# Of bytes: vectors of distances a cycle, of minima a cycle (with 64-byte vectors, loads bind), what
+# a list costs beside them, alone and per vector of its sums, an entry whose list comes from beyond
+# L2, and a vector that is transposed or copied.
+BYTES_DENSE_RATE, BYTES_SPARSE_RATE, BYTES_SPARSE_RATE_64 = 1.65, 1.6, 1.4
+BYTES_LIST_COST, BYTES_SUM_COST, BYTES_FAR_COST, BYTES_MOVE = 30.0, 8.0, 0.5, 1.5
+L2_BYTES = 1 << 20
 
 
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
@@ -43,7 +52,7 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     if call.choice:
         return candidates(call, body)[call.choice]
     if _of_bytes(call, body):
-        return AdderU8Kernel(call, body)
+        return _adder_of_bytes(call, body)
     dense = ContractionKernel(call, body)
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
     if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
@@ -57,6 +66,37 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     return SparseBatchKernel(call, body)
 
 
+def _adder_of_bytes(call: Call, body: Graph | None) -> Kernel:
+    dense = AdderU8Kernel(call, body)
+    tile = sparse_bytes_tile(dense)
+    if tile is None or not call.kept or psad_of(call.target) is None:
+        return dense
+    kept = call.kept[dense.operands[1]] / ALL_KEPT
+    if _sparse_bytes_cycles(tile, kept) < _dense_bytes_cycles(dense.g, tile.lanes):
+        return SparseU8Kernel(call, body)
+    return dense
+
+
+def _dense_bytes_cycles(g: Geometry, lanes: int) -> float:
+    channels = ceil_div(g.outputs, lanes // 8) * lanes // 8
+    pixels = g.groups * g.samples * g.height * g.width
+    return pixels * channels * g.steps / lanes / BYTES_DENSE_RATE
+
+
+def _sparse_bytes_cycles(tile: BytesTile, kept: float) -> float:
+    g = tile.g
+    lists = ceil_div(g.inputs, tile.block) * g.outputs
+    entries = kept * g.kernel[0] * g.kernel[1] * min(tile.block, g.inputs) + QUAD / 2
+    rate = BYTES_SPARSE_RATE_64 if tile.lanes == 64 else BYTES_SPARSE_RATE
+    far = BYTES_FAR_COST if g.groups * lists * entries * ENTRY_BYTES > L2_BYTES else 0.0
+    one = entries * (tile.vectors / rate + far)
+    walked = lists * (one + BYTES_LIST_COST + BYTES_SUM_COST * tile.vectors)
+    planes = g.inputs * (tile.plane_bytes + tile.copies * tile.copy_bytes) / tile.lanes
+    moved = BYTES_MOVE * (planes + g.outputs * tile.vectors)
+    strips = ceil_div(g.samples, tile.samples) * tile.strips
+    return g.groups * strips * (walked + moved)
+
+
 def _of_bytes(call: Call, body: Graph | None) -> bool:
     first = call.inputs[0].type if body is None else body.nodes[0].inputs[0].type
     return first.dtype == u8
@@ -65,7 +105,12 @@ def _of_bytes(call: Call, body: Graph | None) -> bool:
 def candidates(call: Call, body: Graph | None = None) -> dict[str, Kernel]:
     """Every kernel that serves the call, by the name of its choice. All give the same bits."""
     if _of_bytes(call, body):
-        return {"bytes": AdderU8Kernel(call, body)}
+        of_bytes = AdderU8Kernel(call, body)
+        sparse = sparse_bytes_tile(of_bytes) is not None
+        return {
+            "dense bytes": of_bytes,
+            **({"sparse bytes": SparseU8Kernel(call, body)} if sparse else {}),
+        }
     dense = ContractionKernel(call, body)
     g, target = dense.g, call.target
     found: dict[str, Kernel] = {}

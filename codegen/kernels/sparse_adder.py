@@ -31,12 +31,12 @@ from . import Call
 from ._forward import Place, Tail
 from ._geometry import CHANNEL_BLOCK
 from ._sparse_input import Region, emit_copies, emit_plane_sums, emit_strip_windows
-from ._sparse_strips import Rows, StripKernel
+from ._sparse_strips import FloatStripKernel, Rows
 from ._sparse_tile import SparseTile, sparse_tile
 from ._transpose import transpose
 
 
-class SparseAdderKernel(StripKernel):
+class SparseAdderKernel(FloatStripKernel):
     """See the module's contract."""
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:

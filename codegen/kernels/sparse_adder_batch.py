@@ -24,12 +24,12 @@ from . import Call
 from ._forward import Place, Tail
 from ._geometry import CHANNEL_BLOCK
 from ._sparse_batch_tile import BatchTile, batch_tile
-from ._sparse_strips import Rows, StripKernel
+from ._sparse_strips import FloatStripKernel, Rows
 from ._sums import emit_tree
 from ._transpose import transpose
 
 
-class SparseBatchKernel(StripKernel):
+class SparseBatchKernel(FloatStripKernel):
     """See the module's contract."""
 
     def __init__(self, call: Call, body: Graph | None = None) -> None:

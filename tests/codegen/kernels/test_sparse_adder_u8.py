@@ -1,0 +1,160 @@
+"""The sparse adder of bytes between guard pages: the bits of the reference, whatever is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from addergraph.codegen.census import count_instructions
+from addergraph.codegen.instructions import PRODUCTS, UNKNOWN
+from addergraph.codegen.kernels import ALL_KEPT, Call, Kernel
+from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward import candidates, forward_contraction
+from addergraph.codegen.kernels.sparse_adder_u8 import SparseU8Kernel
+from addergraph.codegen.llvm import compile_assembly
+from addergraph.codegen.module import standalone
+from addergraph.codegen.target import TARGETS
+from addergraph.ir import Array, Builder
+from addergraph.ops import cast, requantize_shift
+from addergraph.ops.fused import Fused
+from addergraph.trace import Tensor
+from addergraph.types import DTYPES, TensorType
+from tests.codegen.harness import HERE, make_call, run_call, same_bits
+from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer
+
+TARGETS_HERE = [name for name in HERE if name != "toy"]  # its vectors are too short
+PADDED = (1, 1, 1, 1)
+IMAGES = {
+    **{
+        name: LAYERS[name]
+        for name in ("same", "tails", "grouped", "depthwise", "kernel_beyond_input")
+    },
+    "bands": Layer((1, 22, 30, 20), (3, 3, 20, 18), padding=PADDED),  # bands of 11 rows, 6 a strip
+    "samples_side_by_side": Layer((7, 8, 7, 17), (3, 3, 17, 5), padding=PADDED),
+    "a_row_of_vectors": Layer((1, 5, 130, 3), (3, 3, 3, 4), padding=PADDED),
+    "dilated": Layer((2, 9, 25, 5), (2, 3, 5, 7), (1, 2), (2, 1, 3, 0), (3, 2)),
+    "row_phases": Layer((2, 23, 10, 3), (5, 3, 3, 4), (3, 1), (2, 1, 0, 2), (2, 1)),
+    "strided_pairs": Layer((3, 13, 19, 10), (3, 3, 10, 18), (2, 2), PADDED),
+    "small_blocks": Layer((1, 12, 9, 21), (7, 5, 21, 3), padding=(3, 3, 2, 2)),
+}
+KEPT = (0.5, 0.1, 1.0)
+
+
+def numbers(layer: Layer, seed: int, kept: float = 0.5, most: int = 255) -> list[Array]:
+    """x, f, and what makes bytes of the sums: center, offset, shift, two terms."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, layer.x).astype(np.uint8)
+    f = rng.integers(1, most + 1, layer.f).astype(np.uint8)
+    f[rng.random(layer.f) >= kept] = 0
+    (y,) = layer.op("direct").reference(x, f)
+    center = -np.round(y.mean((0, 1, 2))).astype(np.int32)
+    spread = max(1.0, float((y + center).std()))
+    shift = np.full(layer.f[-1:], max(0, round(np.log2(spread))) + 1, np.int32)
+    offset = (128 << shift).astype(np.int32)
+    terms = (rng.choice([7, -7, 8], layer.f[-1:]), rng.choice([0, 5, -4], layer.f[-1:]))
+    return [x, f, center, offset, shift, *(t.astype(np.int32) for t in terms)]
+
+
+def layer_of(layer: Layer, arrays: list[Array], residual: bool = False) -> Fused:
+    """The layer with its requantization, and with a residual of bytes behind it."""
+    builder = Builder("body")
+    types = [TensorType(next(d for d in DTYPES.values() if d.numpy == a.dtype), a.shape)
+             for a in arrays]  # fmt: skip
+    x, f, *rest = (Tensor(builder, builder.input(f"a{i}", t)) for i, t in enumerate(types))
+    y = Tensor(builder, builder.add(layer.op("direct"), [x.value, f.value], "v0")[0])
+    if residual:
+        *rest, other = rest
+        y = y + cast(other, "i32")
+    return Fused(builder.finish([requantize_shift(y, *rest, lo=3, hi=250).value]))
+
+
+def sparse(call: Call) -> Kernel:
+    assert isinstance(call.op, Fused)
+    return SparseU8Kernel(call, call.op.body)
+
+
+def served(op: Fused, arrays: list[Array], start: int) -> list[str]:
+    """Two of the targets that this kernel serves, taking turns: a row may be too long for one."""
+    known = []
+    for target in TARGETS_HERE:
+        call = make_call(op, arrays, target=target, constant=(1,))
+        if "sparse bytes" in candidates(call, op.body):
+            known.append(target)
+    assert known
+    return [known[(start + k) % len(known)] for k in range(min(2, len(known)))]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_layers(name: str) -> None:
+    layer, start = IMAGES[name], list(IMAGES).index(name)
+    arrays = numbers(layer, start, KEPT[start % 3])
+    op = layer_of(layer, arrays)
+    (expected,) = op.reference(*arrays)
+    assert len(np.unique(expected)) > 2
+    for k, target in enumerate(served(op, arrays, start)):
+        (found,) = run_call(
+            op, arrays, target=target, threads=THREADS[(k + start) % 4], constant=(1,),
+            halos={0: WIDE} if k % 2 else {}, family=sparse,
+        )  # fmt: skip
+        assert same_bits(found, expected), (target, found, expected)
+
+
+@pytest.mark.parametrize("name", ["same", "bands", "samples_side_by_side", "a_row_of_vectors"])
+def test_a_residual_of_bytes(name: str) -> None:
+    layer = IMAGES[name]
+    arrays = numbers(layer, 20)
+    (y,) = layer.op("direct").reference(*arrays[:2])
+    arrays.append(np.random.default_rng(21).integers(0, 256, y.shape).astype(np.uint8))
+    op = layer_of(layer, arrays, residual=True)
+    (expected,) = op.reference(*arrays)
+    for k, target in enumerate(served(op, arrays, len(name))):
+        (found,) = run_call(
+            op, arrays, target=target, threads=THREADS[k], constant=(1,),
+            in_place=None if k else len(arrays) - 1, family=sparse,
+        )  # fmt: skip
+        assert same_bits(found, expected), target
+
+
+@pytest.mark.parametrize("most", [1, 63, 128, 255])
+def test_bytes_of_every_size_can_be_packed(most: int) -> None:
+    """Large bytes stand alone, small ones in quads; the largest sums leave 16 bits on the way."""
+    layer = Layer((1, 4, 9, 40), (3, 3, 40, 6), padding=PADDED)
+    arrays = numbers(layer, most, 1.0, most)
+    arrays[1][..., 0] = most
+    arrays[1][..., 1] = 0
+    op = layer_of(layer, arrays)
+    (expected,) = op.reference(*arrays)
+    for target in served(op, arrays, most):
+        (found,) = run_call(op, arrays, target=target, constant=(1,), family=sparse)
+        assert same_bits(found, expected), target
+
+
+def test_nothing_is_multiplied() -> None:
+    layer = Layer((1, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
+    arrays = numbers(layer, 8)
+    for target in ("x86-64-v3", "x86-64-v4"):
+        call = make_call(layer_of(layer, arrays), arrays, target=target, constant=(1,))
+        assembly = compile_assembly(standalone(call, sparse(call)), TARGETS[target])
+        assert "pminub" in assembly
+        (body,) = (c for name, c in count_instructions(assembly).items() if "sparse" in name)
+        assert not {*PRODUCTS, UNKNOWN}.intersection(body)
+
+
+def chosen(layer: Layer, kept: int, target: str) -> type[Kernel]:
+    arrays = numbers(layer, 9)
+    call = make_call(layer_of(layer, arrays), arrays, target=target, constant=(1,))
+    shares = (ALL_KEPT, kept, *[ALL_KEPT] * 5)
+    known = Call(call.op, call.inputs, call.outputs, call.target, call.constant, shares)
+    assert isinstance(call.op, Fused)
+    assert set(candidates(known, call.op.body)) == {"dense bytes", "sparse bytes"}
+    return type(forward_contraction(known, call.op.body))
+
+
+def test_the_choice_follows_the_share_of_taps_kept() -> None:
+    wide = Layer((1, 32, 32, 16), (3, 3, 16, 16), padding=PADDED)
+    assert chosen(wide, 4, "x86-64-v3") is SparseU8Kernel
+    assert chosen(wide, 8, "x86-64-v3") is AdderU8Kernel
+    small = Layer((1, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
+    assert chosen(small, 4, "x86-64-v4") is AdderU8Kernel  # one vector of pixels
+    batch = Layer((8, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
+    assert chosen(batch, 4, "x86-64-v4") is SparseU8Kernel
