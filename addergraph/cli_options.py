@@ -16,7 +16,11 @@ weights = click.option(
     "--weights", metavar="W.npz", help="Numbers for the parameters of a .ag file, by name."
 )
 target = click.option(
-    "--target", default="host", show_default=True, help="Machine to compile for, or a CPU's name."
+    "--target",
+    default="host",
+    show_default=True,
+    help="Machine to compile for: x86-64, x86-64-v3, x86-64-v4 or the name of an x86 CPU, "
+    "aarch64-linux-gnu, riscv64-linux-gnu; without a multiplier riscv32i, riscv64i, thumbv6m.",
 )
 threads = click.option(
     "--threads", type=click.IntRange(1), help="Threads to use.  [default: all processors]"

@@ -217,12 +217,28 @@ def build(
 
     `weights`, where known, choose between dense and sparse kernels; the object has none of them.
     """
-    from .codegen import jit, strict
+    from .codegen import jit
+
+    lowered = _planned(graph, weights, batch, target, tune, multiplication_free, observers)
+    return jit.build(lowered, use_cache=cache)
+
+
+def _planned(
+    graph: Graph,
+    weights: Mapping[str, Array] | None,
+    batch: int | None,
+    target: str,
+    tune: bool | float,
+    multiplication_free: bool,
+    observers: Sequence[Observer],
+) -> Lowered:
+    """The graph ready for code generation, after the questions that strict code is asked."""
+    from .codegen import limits, strict
     from .codegen.target import target_named
 
     machine = target_named(target)
-    if multiplication_free:
-        strict.require_layers(graph)
+    if multiplication_free or not machine.multiplier:
+        strict.require_layers(graph, machine)
         machine = strict.without_multiplier(machine)
     bound = graph if batch is None else graph.bind(batch)
     choices = None
@@ -231,7 +247,8 @@ def build(
         measured = tune_graph(bound, weights, target=target, seconds=seconds)
         choices = {found.node: found.choice for found in measured}
     lowered = lower(bound, machine, observers, weights, choices)
-    return jit.build(lowered, use_cache=cache)
+    limits.require_target(lowered)
+    return lowered
 
 
 def tune_graph(
@@ -295,8 +312,8 @@ def export(
     from .codegen import aot
 
     graph, weights = _source(graph, weights)
-    built = build(graph, batch=batch, target=target, multiplication_free=multiplication_free)
-    return aot.export(built, _required(graph, weights), folder, name=name)
+    lowered = _planned(graph, None, batch, target, False, multiplication_free, ())
+    return aot.export(lowered, _required(graph, weights), folder, name=name)
 
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:

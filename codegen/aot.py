@@ -29,17 +29,18 @@ from typing import Any
 import numpy as np
 
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
+from addergraph.interpreter import run_reference
 from addergraph.ir import Array
 from addergraph.plan import ALIGNMENT
 from addergraph.storage import atomic_write
 from addergraph.types import TensorType
 
-from . import header, llvm, strict
+from . import header, limits, llvm, strict
 from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
-from .jit import Built, Program, main_weights
-from .lowered import computed_by, pack_weights
+from .jit import Built, Program, build, main_weights
+from .lowered import Lowered, computed_by, pack_weights
 from .target import Target, host, runnable
 
 FORMAT = 1  # of metadata.json
@@ -63,7 +64,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Golden:
-    """Inputs drawn from `seed`, and the bits that this target gives for them."""
+    """Inputs drawn from `seed`, and the bits that the target gives for them."""
 
     seed: int
     inputs: tuple[Array, ...]
@@ -71,7 +72,7 @@ class _Golden:
 
 
 def export(
-    built: Built,
+    compiled: Built | Lowered,
     weights: Mapping[str, Array],
     folder: str | os.PathLike[str],
     *,
@@ -79,19 +80,20 @@ def export(
     seed: int = 0,
     shared: bool | None = None,
 ) -> Exported:
-    """Writes `built` with its weights as a C library into `folder`, which is made if need be.
+    """Writes a graph with its weights as a C library into `folder`, which is made if need be.
 
+    compiled the program of this machine, where there is one; else what one is made from
     weights  the numbers of the source graph's parameters
     name     of the library, else the graph's; made a C identifier
-    seed     of the inputs that the self-test runs on; where this machine cannot run the target
-             there are none, and the self-test says so
+    seed     of the inputs that the self-test runs on; for a float network where this machine
+             cannot run the target there are none, and the self-test says so
     shared   whether to link a shared library: None if there is a C compiler, True or an error
 
     Raises UnsupportedError for a graph with updates or clashing names, DataError or ShapeError for
     weights that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
     StorageError when the folder cannot be written.
     """
-    lowered = built.lowered
+    lowered = _lowered_of(compiled)
     if lowered.main.updates:
         raise UnsupportedError(
             f'graph "{lowered.source.name}" updates its parameters, which an exported library '
@@ -99,13 +101,9 @@ def export(
         )
     interface = interface_of(lowered, name)
     where = _made_folder(folder)
-    compiler = _compiler(lowered.target) if shared is not False else None
-    if shared and compiler is None:
-        raise ToolchainError(
-            f'no C compiler for "{lowered.target.name}": looked for '
-            f"{_compiler_name(lowered.target)} on the PATH; install one or pass shared=False"
-        )
-    files = _files(built, weights, interface, seed)
+    compiler = _compiler(lowered.target, shared)
+    golden = _golden(compiled, weights, interface, seed)
+    files = _files(lowered, weights, interface, golden)
     library = f"lib{interface.prefix}.so"
     if compiler is not None:
         files[library] = _linked(compiler, interface.prefix, files)
@@ -119,20 +117,21 @@ def export(
 
 
 def _files(
-    built: Built, weights: Mapping[str, Array], interface: Interface, seed: int
+    lowered: Lowered, weights: Mapping[str, Array], interface: Interface, golden: _Golden | None
 ) -> dict[str, bytes]:
     """Name -> content of everything but the shared library and metadata.json."""
-    lowered, prefix = built.lowered, interface.prefix
-    golden = _golden(built, weights, interface, seed) if runnable(lowered.target) else None
+    prefix = interface.prefix
     text, facts = emit_library(lowered, interface, golden=golden is not None)
     numbers = main_weights(lowered, weights)
     packed = pack_weights(facts, lowered, numbers)
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
-    metadata = _canonical(_metadata(built, interface, packed, golden))
+    metadata = _canonical(_metadata(lowered.target, interface, packed, golden))
     data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
-    if not lowered.target.multiplier:
-        strict.require_instructions(text, lowered.target, computed_by(facts))
-    code_object = llvm.compile_object(text, lowered.target)
+    if lowered.target.multiplier:
+        code_object = llvm.compile_object(text, lowered.target)
+    else:
+        nodes, provided = computed_by(facts), data_symbols(prefix)
+        code_object = strict.compile_object(text, lowered.target, nodes, provided)
     data_object = llvm.compile_object(data, lowered.target)
     members = [
         Member(f"{prefix}.o", code_object, api_symbols(prefix)),
@@ -149,10 +148,23 @@ def _files(
     }
 
 
-def _golden(built: Built, weights: Mapping[str, Array], interface: Interface, seed: int) -> _Golden:
-    rng = np.random.default_rng(seed)
+def _golden(
+    compiled: Built | Lowered, weights: Mapping[str, Array], interface: Interface, seed: int
+) -> _Golden | None:
+    """None where this machine cannot know the bits: for floats, it has to run the code itself."""
+    lowered, rng = _lowered_of(compiled), np.random.default_rng(seed)
     inputs = tuple(_drawn(rng, a.type) for a in interface.inputs)
-    return _Golden(seed, inputs, Program(built, weights, None, 1).run(inputs))
+    if runnable(lowered.target):
+        built = compiled if isinstance(compiled, Built) else build(lowered)
+        return _Golden(seed, inputs, Program(built, weights, None, 1).run(inputs))
+    if limits.floats_of(lowered.main):
+        return None
+    outputs, _ = run_reference(lowered.main, inputs, main_weights(lowered, weights))
+    return _Golden(seed, inputs, tuple(outputs))
+
+
+def _lowered_of(compiled: Built | Lowered) -> Lowered:
+    return compiled.lowered if isinstance(compiled, Built) else compiled
 
 
 def _drawn(rng: np.random.Generator, type: TensorType) -> Array:
@@ -171,12 +183,11 @@ def _drawn(rng: np.random.Generator, type: TensorType) -> Array:
 
 
 def _metadata(
-    built: Built, interface: Interface, packed: Array, golden: _Golden | None
+    target: Target, interface: Interface, packed: Array, golden: _Golden | None
 ) -> dict[str, Any]:
     """What the library says of itself."""
     from addergraph import __version__
 
-    target = built.lowered.target
     return {
         "abi_version": ABI_VERSION,
         "arena_align": ALIGNMENT,
@@ -185,6 +196,7 @@ def _metadata(
         "golden": None if golden is None else {"seed": golden.seed},
         "graph": interface.graph,
         "inputs": [_described(a) for a in interface.inputs],
+        "multiplication_free": not target.multiplier,
         "name": interface.prefix,
         "outputs": [_described(a) for a in interface.outputs],
         "target": {
@@ -257,8 +269,22 @@ def _compiler_name(target: Target) -> str:
     return "cc" if native else f"{target.triple.replace('-unknown', '')}-gcc"
 
 
-def _compiler(target: Target) -> str | None:
-    return shutil.which(_compiler_name(target))
+def _compiler(target: Target, shared: bool | None) -> str | None:
+    """The C compiler that links the shared library, None for no library."""
+    if shared and not target.hosted:
+        raise UnsupportedError(
+            f'"{target.name}" has no operating system that could load a shared library; '
+            "link the static one, and pass shared=None or False"
+        )
+    if shared is False or not target.hosted:
+        return None
+    found = shutil.which(_compiler_name(target))
+    if shared and found is None:
+        raise ToolchainError(
+            f'no C compiler for "{target.name}": looked for '
+            f"{_compiler_name(target)} on the PATH; install one or pass shared=False"
+        )
+    return found
 
 
 def _why_not_shared(target: Target, shared: bool | None, compiler: str | None) -> str | None:
@@ -266,6 +292,8 @@ def _why_not_shared(target: Target, shared: bool | None, compiler: str | None) -
         return None
     if shared is False:
         return "not asked for"
+    if not target.hosted:
+        return "the target has no operating system to load one"
     return f"there was no C compiler ({_compiler_name(target)}) to link it"
 
 

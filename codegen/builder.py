@@ -62,6 +62,11 @@ class Emitter(Indices):
         self.threads: Index = 1
         self._barrier = barrier
 
+    def shared_by(self, thread: Any, threads: Any) -> None:
+        """Sets this function's share to what its arguments say, where there may be threads."""
+        if self.target.atomics:
+            self.thread, self.threads = thread, threads
+
     # -- control ---------------------------------------------------------------------------------
 
     def share(self, count: Index) -> tuple[Index, Index]:
@@ -101,7 +106,7 @@ class Emitter(Indices):
         else:
             self.b.cbranch(self.less(start, stop), head, done)
         self.b.position_at_end(head)
-        i = self.b.phi(I64)
+        i = self.b.phi(self.word)
         i.add_incoming(self.index(start), before)
         yield i
         following = self.b.add(i, self.index(step), flags=("nsw",))
@@ -131,7 +136,7 @@ class Emitter(Indices):
         else:
             self.b.cbranch(self.less(start, stop), head, done)
         self.b.position_at_end(head)
-        i = self.b.phi(I64)
+        i = self.b.phi(self.word)
         i.add_incoming(self.index(start), before)
         carried = [self.b.phi(v.type) for v in values]
         for phi, v in zip(carried, values, strict=True):
@@ -244,6 +249,11 @@ class Emitter(Indices):
         if isinstance(byte_offset, int) and byte_offset == 0:
             return pointer
         return self.b.gep(pointer, [self.index(byte_offset)], source_etype=I8)
+
+    def load_pointer(self, base: Any, byte_offset: Index) -> Any:
+        """The pointer that stands `byte_offset` behind `base`."""
+        at = self.at(base, byte_offset)
+        return self.b.load(at, typ=POINTER, align=self.target.pointer_bytes)
 
     def load(
         self, pointer: Any, dtype: DType = f32, lanes: int = 1, active: int | None = None

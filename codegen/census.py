@@ -1,10 +1,12 @@
 """Counts the instructions that were emitted, by kind: the evidence for "no multiplications".
 
-The counts are of LLVM's assembly text of the very module that becomes the object, x86-64 in AT&T
-syntax, function by function. They are static: an instruction in a loop counts once.
+The counts are of LLVM's assembly text of the very module that becomes the object (x86-64 in AT&T
+syntax), function by function. They are static: an instruction in a loop counts once.
 
 Integers in general registers may be addresses or data: whether a node multiplies integers is
-therefore asked of the op, not of the instructions. What each instruction does: `instructions.py`.
+therefore asked of the op, not of the instructions. Machines other than x86-64 have one instruction
+for both: there a product of indices counts as one of data. What each instruction does: see
+`instructions.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addergraph.errors import UnsupportedError
 from addergraph.ir import Node
 from addergraph.ops.fused import Fused
 from addergraph.types import f32
 
 from . import llvm
-from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table
+from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table, machine_for
 from .module import emit_program
-from .target import Target
 
 if TYPE_CHECKING:
     from .jit import Built
@@ -94,12 +94,12 @@ class Census:
 
 
 def census(built: Built) -> Census:
-    """Counts the instructions of a built graph. UnsupportedError if they are not x86-64."""
+    """Counts the instructions of a built graph."""
     lowered = built.lowered
     target = lowered.target
-    require_x86(target)
     module, facts = emit_program(lowered)
-    counts = count_instructions(llvm.compile_assembly(str(module), target))
+    assembly = llvm.compile_assembly(str(module), target)
+    counts = count_instructions(assembly, machine_for(target.triple))
     computed: dict[str, list[Node]] = {symbol: [] for symbol in counts}
     for node in lowered.main.nodes:
         if node.name in facts.kernels:
@@ -113,15 +113,6 @@ def census(built: Built) -> Census:
         node.label for node in lowered.main.nodes if any(map(_integer_product, _atoms([node])))
     )
     return Census(target.name, functions, integers)
-
-
-def require_x86(target: Target) -> None:
-    """UnsupportedError for a target whose instructions the census cannot read."""
-    if not target.triple.startswith("x86_64"):
-        raise UnsupportedError(
-            f'the census reads x86-64 instructions, not those of "{target.name}"; '
-            "compile for an x86-64 target"
-        )
 
 
 def count_instructions(assembly: str, machine: Machine = X86_64) -> dict[str, Counter[str]]:

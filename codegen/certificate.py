@@ -30,6 +30,7 @@ FORMAT = 1  # of certificate.json
 BYTES_LIMIT = 1 << 30
 _SHOWN = 20  # failures in the report; the file has all
 _RISCV_CALLS = (18, 19)  # R_RISCV_CALL, R_RISCV_CALL_PLT: at the auipc of an auipc, jalr pair
+_JUMP = r"jalr \w+, {0}, \S+|(jalr|jr) {0}"  # RISC-V, by a register
 _LINKERS = {"_GLOBAL_OFFSET_TABLE_"}  # defined by every linker, and data
 # Helpers of libgcc and compiler-rt that multiply or divide, whichever way they are reached.
 _HELPER = re.compile(r"__(aeabi_)?[a-z]*(mul|div|mod)[a-z]*\d?")
@@ -240,19 +241,21 @@ def _calls_of(
     for r in file.relocations:
         if r.section == piece.section and 0 <= r.offset - piece.offset < piece.size:
             at.setdefault(r.offset, []).append(r)
-    found, indirect, addresses, pair = [], [], set(known), False
+    found, indirect, addresses, pair, near = [], [], set(known), False, ""
     for i in piece.instructions:
         inside = [r for o in range(i.offset, i.offset + i.size) for r in at.pop(o, ())]
         names = {r.symbol.name for r in inside} & absent
         text, offset = _text(i), i.offset - piece.offset
         if not _calls(file, inside, i, machine):
             addresses |= names
-            if not pair and re.fullmatch(machine.indirect, text):
+            known_place = pair or (near and re.fullmatch(_JUMP.format(near), text))
+            if not known_place and re.fullmatch(machine.indirect, text):
                 indirect.append(Failure(member, piece.name, offset, text, ""))
         elif names:
             reason = f'calls "{min(names)}", which is not in this file'
             found.append(Failure(member, piece.name, offset, text, reason))
         pair = _is_pair(file, inside)
+        near = _near_register(file, inside, i)
     addresses |= {r.symbol.name for left in at.values() for r in left} & absent
     if not addresses:
         return found
@@ -271,6 +274,15 @@ def _calls(
     if _is_pair(file, inside):
         return True
     return bool(inside) and i.mnemonic is not None and machine.kind_of(i.mnemonic) == CONTROL
+
+
+def _near_register(file: elf.Elf, inside: Sequence[elf.Relocation], i: Instruction) -> str:
+    """The register of a RISC-V auipc without relocation, "" for all else.
+
+    A jalr that follows it and adds to it goes to a distance that the assembler knew: into the file.
+    """
+    alone = file.machine == elf.RISCV and i.mnemonic == "auipc" and not inside
+    return i.operands.partition(",")[0] if alone else ""
 
 
 def _is_pair(file: elf.Elf, inside: Sequence[elf.Relocation]) -> bool:

@@ -26,7 +26,7 @@ from addergraph.ir import Array
 from addergraph.plan import ALIGNMENT, align
 from addergraph.types import i32, u8
 
-from .builder import I8, I32, I64, POINTER, Emitter, Index
+from .builder import I8, I32, POINTER, Emitter, Index
 from .interface import (
     BAD_THREAD,
     DAMAGED_WEIGHTS,
@@ -119,7 +119,11 @@ class _Entries:
         self._check_pointers(e, pointers, arena)
         _require(e, e.b.icmp_signed(">=", thread, _code(0)), BAD_THREAD)
         _require(e, e.b.icmp_signed("<", thread, threads), BAD_THREAD)
-        self._call(e, pointers, arena, e.b.sext(thread, I64), e.b.sext(threads, I64))
+        if self.made.target.atomics:
+            self._call(e, pointers, arena, _widened(e, thread), _widened(e, threads))
+        else:
+            _require(e, e.b.icmp_signed("==", threads, _code(1)), BAD_THREAD)
+            self._call(e, pointers, arena, e.index(0), e.index(1))
         e.b.ret(_code(OK))
 
     def selftest(self, name: str, golden: bool) -> None:
@@ -175,15 +179,15 @@ class _Entries:
         null = ir.Constant(POINTER, None)
         for pointer in (*pointers, arena):
             _require(e, e.b.icmp_unsigned("!=", pointer, null), NULL_POINTER)
-        low = e.b.and_(e.b.ptrtoint(arena, I64), e.index(ALIGNMENT - 1))
+        low = e.b.and_(e.b.ptrtoint(arena, e.word), e.index(ALIGNMENT - 1))
         _require(e, e.b.icmp_signed("==", low, e.index(0)), MISALIGNED_ARENA)
 
     def _call(
         self, e: Emitter, pointers: Sequence[Any], arena: Any, thread: Any, threads: Any
     ) -> None:
-        io = e.b.alloca(POINTER, size=ir.Constant(I64, max(1, len(pointers))))
+        io, size = e.b.alloca(POINTER, size=e.index(max(1, len(pointers)))), e.target.pointer_bytes
         for slot, pointer in enumerate(pointers):
-            e.b.store(pointer, e.at(io, 8 * slot), align=8)
+            e.b.store(pointer, e.at(io, slot * size), align=size)
         # The optimizer shall not see which weights these are: kernels then become the very
         # instructions that run in process and that the census counts.
         identity = ir.FunctionType(POINTER, [POINTER])
@@ -207,6 +211,11 @@ class _Entries:
         zero = ir.Constant(I8, 0)
         (difference,) = e.carry(0, nbytes, 1, [zero], step)
         return e.b.icmp_signed("==", difference, zero)
+
+
+def _widened(e: Emitter, number: Any) -> Any:
+    """An i32 as an index."""
+    return number if e.word == I32 else e.b.sext(number, e.word)
 
 
 def _code(value: int) -> Any:

@@ -22,11 +22,7 @@ $tensors
  * different arenas may run at once. ${p}_run needs nothing in the arena and may overwrite all of it
  * but the first $align bytes. The last $scratch bytes serve ${p}_selftest alone.
  *
- * Threads. ${p}_run_part splits one call over threads that the caller brings. Each of them calls it
- * with the same pointers and its own `thread`, from 0 to threads - 1; the results are those of
- * ${p}_run, bit for bit. The first $align bytes of the arena are their barrier: zeros before the
- * first call, and left as they are between calls. At byte 8 of it may stand the pointer of a
- * function void (*)(void), sched_yield for example, which a thread that waits for long then calls.
+$threads
  *
  * Numbers. NaN and infinities are values, not errors. An adder layer passes NaN on, and gives
  * -infinity (or NaN) for an infinite input; comparisons with NaN are false. The bits of the outputs
@@ -72,6 +68,17 @@ const char *${p}_metadata_json(void);
 
 #endif
 """)
+
+_SEVERAL_THREADS = Template("""\
+ * Threads. ${p}_run_part splits one call over threads that the caller brings. Each of them calls it
+ * with the same pointers and its own `thread`, from 0 to threads - 1; the results are those of
+ * ${p}_run, bit for bit. The first $align bytes of the arena are their barrier: zeros before the
+ * first call, and left as they are between calls. At byte 8 of it may stand the pointer of a
+ * function void (*)(void), sched_yield for example, which a thread that waits for long then calls.\
+""")
+_ONE_THREAD = Template("""\
+ * Threads. This machine has no atomic instructions, so one thread alone computes a call:
+ * ${p}_run_part takes thread 0 of 1.""")
 
 _MAIN = Template("""\
 /* Runs the compiled graph "$graph".
@@ -251,6 +258,7 @@ def header(interface: Interface, *, golden: bool) -> str:
         f"    {macro}_{name} = {code}{'' if code == last else ','} /* {meaning} */"
         for code, (name, meaning) in CODES.items()
     ]
+    threads = _SEVERAL_THREADS if interface.threaded else _ONE_THREAD
     return _HEADER.substitute(
         p=prefix,
         M=macro,
@@ -268,6 +276,7 @@ def header(interface: Interface, *, golden: bool) -> str:
         run=", ".join([*parameters, "void *arena"]),
         run_part=", ".join([*parameters, "void *arena", "int32_t thread", "int32_t threads"]),
         selftest=selftest,
+        threads=threads.substitute(p=prefix, align=ALIGNMENT),
     )
 
 

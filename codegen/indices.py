@@ -1,8 +1,8 @@
 """Index arithmetic of emitted code: folded in Python where it can be, shifted where it must be.
 
-Indices are `int | ir.Value` of type i64. On a target whose code may not multiply
-(`target.multiplier`), products and quotients become shifts, additions and comparisons
-(`shift_add.py`).
+Indices are `int | ir.Value`, as wide as the target's pointers (`Indices.word`). On a target whose
+code may not multiply (`target.multiplier`), products and quotients become shifts, additions and
+comparisons (`shift_add.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import shift_add
 from .target import Target
 
 I64 = ir.IntType(64)
-Index = Any  # int or ir.Value of type i64
+Index = Any  # int or ir.Value of type Indices.word
 
 
 class Indices(ABC):
@@ -33,9 +33,14 @@ class Indices(ABC):
     ) -> list[Any]:
         """A loop that carries `values`; see `Emitter`."""
 
+    @property
+    def word(self) -> Any:
+        """The type of an index in a register: i64 or i32."""
+        return ir.IntType(self.target.word)
+
     def index(self, value: Index) -> Any:
-        """An i64 register for an index."""
-        return ir.Constant(I64, value) if isinstance(value, int) else value
+        """A register for an index."""
+        return ir.Constant(self.word, value) if isinstance(value, int) else value
 
     def add(self, a: Index, b: Index) -> Index:
         if isinstance(a, int) and isinstance(b, int):
@@ -71,8 +76,8 @@ class Indices(ABC):
         """Remainder of non-negative indices."""
         return self.quotient(a, b)[1]
 
-    def quotient(self, a: Index, b: Index, below: int = 1 << 63) -> tuple[Index, Index]:
-        """Quotient and remainder of a non-negative index under `below` and a positive one."""
+    def quotient(self, a: Index, b: Index, below: int | None = None) -> tuple[Index, Index]:
+        """Quotient and remainder of a non-negative index, under `below`, and a positive one."""
         if isinstance(b, int):
             if isinstance(a, int):
                 return divmod(a, b)
@@ -81,7 +86,8 @@ class Indices(ABC):
         wide = self.index(a), self.index(b)
         if self.target.multiplier or (isinstance(b, int) and not b & (b - 1)):
             return self.b.udiv(*wide), self.b.urem(*wide)
-        return shift_add.divided(self, *wide, max(1, (below - 1).bit_length()))
+        bits = self.target.word if below is None else max(1, (below - 1).bit_length())
+        return shift_add.divided(self, *wide, bits)
 
     def minimum(self, a: Index, b: Index) -> Index:
         if isinstance(a, int) and isinstance(b, int):

@@ -85,7 +85,7 @@ _PREFIXES = frozenset({"lock", "rep", "repz", "repne", "notrack", "data16", "{ve
 _AARCH64: _Table = (
     (FMA, r"f?n?m(add|sub) | [us]m(add|sub)l | f?ml[as] | [us]ml[as]l2? | fml[as]l2?"),
     (FMA, r"fn?m(add|sub) | sqdml[as]l2? | sqrdml[as]h | fcmla"),
-    (DOT, r"[us]dot | [us]{2}dot | [us]mmla | usmmla | bf\w+"),
+    (DOT, r"[us]dot | [us]{2}dot | [us]mmla | usmmla | bf(dot|mmla|mlal[bt]?)"),
     (MULTIPLY, r"mul | mneg | [us]mull2? | [us]mulh | [us]mnegl | f?n?mul | fmulx | pmull?2?"),
     (MULTIPLY, r"fn?mul | sqr?dmulh | sqdmull2?"),
     (DIVIDE, r"[us]div | fdiv | fsqrt | [uf]recp[exs] | [uf]rsqrt[es]"),
@@ -108,7 +108,7 @@ _AARCH64: _Table = (
     (MOVE, r"lda?p?r[bh]? | ldaxr[bh]? | prfu?m"),
     (ADD, r"ldadd(a|l|al)?[bh]? | stadd(l)?[bh]?"),
     (CONTROL, r"b | b\.\w+ | bl | blr | br | ret | cbn?z | tbn?z | nop | hint | yield | bti | brk"),
-    (CONTROL, r"udf | dmb | dsb | isb | clrex | paciasp | autiasp"),
+    (CONTROL, r"udf | svc | dmb | dsb | isb | clrex | paciasp | autiasp"),
 )  # fmt: skip
 
 # ARM v6-M: the 16-bit instructions and bl.
@@ -152,6 +152,14 @@ AARCH64 = Machine("aarch64", _AARCH64, "//", r"(blr|br) .*")
 THUMB = Machine("thumb", _THUMB, "@", r"(blx|bx) r.*")
 RISCV = Machine("riscv", _RISCV, "#", r"(c\.)?(jalr|jr) (?!ra$).*|(c\.)?jalr .*")
 MACHINES = (X86_64, AARCH64, THUMB, RISCV)
+_ARCHITECTURES = {
+    "x86_64": X86_64, "aarch64": AARCH64, "thumbv6m": THUMB, "riscv32": RISCV, "riscv64": RISCV
+}  # fmt: skip
+
+
+def machine_for(triple: str) -> Machine:
+    """The instruction set of a target's triple."""
+    return _ARCHITECTURES[triple.partition("-")[0]]
 
 
 @functools.cache

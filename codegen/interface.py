@@ -79,6 +79,7 @@ class Interface:
     prefix      of every symbol and file name; in capitals of every macro
     run_bytes   what a run needs of the arena; the golden test's outputs stand behind them
     batched     whether a call computes one sample of an open batch
+    threaded    whether several threads may share a call
     """
 
     prefix: str
@@ -87,6 +88,7 @@ class Interface:
     outputs: tuple[Argument, ...]
     run_bytes: int
     batched: bool
+    threaded: bool
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
@@ -131,7 +133,9 @@ def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
     count = len(main.inputs)
     run_bytes = align(max(ALIGNMENT, lowered.plan.arena_bytes))
     batched = lowered.batched is not None
-    interface = Interface(prefix, source.name, made[:count], made[count:], run_bytes, batched)
+    interface = Interface(
+        prefix, source.name, made[:count], made[count:], run_bytes, batched, lowered.target.atomics
+    )
     _require_distinct(interface)
     return interface
 

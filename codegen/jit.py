@@ -55,9 +55,10 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
     if found is not None:
         return Built(lowered, _facts(found[0]), found[1])
     module, facts = emit_program(lowered)
-    if not target.multiplier:
-        strict.require_instructions(str(module), target, computed_by(facts))
-    code = llvm.compile_object(str(module), target)
+    if target.multiplier:
+        code = llvm.compile_object(str(module), target)
+    else:
+        code = strict.compile_object(str(module), target, computed_by(facts))
     if use_cache:
         cache.store(key, asdict(facts), code)
     return Built(lowered, facts, code)

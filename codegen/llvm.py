@@ -78,6 +78,14 @@ def compile_assembly(ir_text: str, target: Target) -> str:
         return str(machine.emit_assembly(module))
 
 
+def compile_both(ir_text: str, target: Target) -> tuple[bytes, str]:
+    """`compile_object` and `compile_assembly` of one module, optimized once."""
+    with _lock:
+        module, machine = _optimized(ir_text, target)
+        same = module.clone()  # emission changes a module
+        return bytes(machine.emit_object(module)), str(machine.emit_assembly(same))
+
+
 class LoadedObject:
     """An object file mapped into this process; alive as long as this Python object."""
 

@@ -4,7 +4,8 @@
     @body(io, weights, arena, thread, threads)    every kernel in graph order, a barrier after each
     @run(io, weights, arena, n, thread, threads)
     @run_part(io, weights, arena, thread, threads)
-    @work, @lead, @dismiss                        `run` for threads that stay: see entry_threads.py
+    @work, @lead, @dismiss                        `run` for threads that stay: see entry_threads.py;
+                                                  not where the target has one thread only
 
 `io` points at pointers: the graph's inputs, then its outputs. In a program whose batch is open, the
 body computes one sample; `run` gives each thread a share of n samples and each thread brings its
@@ -25,7 +26,7 @@ import numpy as np
 from addergraph.ir import Halo, Node, Value
 from addergraph.plan import Placement, align
 
-from .builder import I32, I64, POINTER, Emitter
+from .builder import I32, POINTER, Emitter
 from .entry_threads import THREAD_ENTRIES, emit_thread_entries
 from .kernels import Call, Kernel, Operand, kernel_for
 from .kernels.movement import CopyKernel, emit_zero_halo
@@ -55,6 +56,11 @@ class ModuleEmitter:
         self._zeroing: dict[Operand, Any] = {}
         self._names: set[str] = set()
         self._barrier: Any = None
+
+    @property
+    def word(self) -> Any:
+        """The type of indices."""
+        return ir.IntType(self.target.word)
 
     def function(
         self, name: str, arguments: Sequence[Any], *, exported: bool = False, result: Any = VOID
@@ -87,7 +93,7 @@ class ModuleEmitter:
 
     def _emit_kernel(self, kernel: Kernel) -> Any:
         ins, outs = len(kernel.call.inputs), len(kernel.call.outputs)
-        types = [POINTER] * (ins + outs + 2) + [I64, I64]
+        types = [POINTER] * (ins + outs + 2) + [self.word, self.word]
         function = self.function(self.unique(kernel.name), types)
         if not kernel.in_place:
             for argument in function.args[: ins + outs]:
@@ -103,7 +109,7 @@ class ModuleEmitter:
         if operand not in self._zeroing:
             shape = "x".join(map(str, operand.layout.padded))
             function = self.function(
-                self.unique(f"zero_halo_{shape}"), [POINTER, POINTER, I64, I64]
+                self.unique(f"zero_halo_{shape}"), [POINTER, POINTER, self.word, self.word]
             )
             e = self._emitter(function)
             emit_zero_halo(e, operand, function.args[0])
@@ -114,24 +120,26 @@ class ModuleEmitter:
     def _emitter(self, function: Any) -> Emitter:
         """An emitter for a function whose last arguments are barrier, thread, threads."""
         e = Emitter(function, self.target, self.wait)
-        e.thread, e.threads = function.args[-2:]
+        e.shared_by(*function.args[-2:])
         return e
 
     # -- the barrier -----------------------------------------------------------------------------
 
     def wait(self, e: Emitter) -> None:
         """Emits a wait for all threads, in a function made by `_emitter`."""
+        if not self.target.atomics:
+            return  # one thread
         if self._barrier is None:
             self._barrier = self._emit_barrier()
         e.b.call(self._barrier, [e.function.args[-3], e.function.args[-1]])
 
     def _emit_barrier(self) -> Any:
         """A generation barrier: the last to arrive resets the count and advances the generation."""
-        function = self.function(self.unique("barrier"), [POINTER, I64])
+        function = self.function(self.unique("barrier"), [POINTER, self.word])
         state, threads = function.args
         e = Emitter(function, self.target, self.wait)
         b, one = e.b, ir.Constant(I32, 1)
-        with b.if_then(b.icmp_signed("<=", threads, ir.Constant(I64, 1))):
+        with b.if_then(b.icmp_signed("<=", threads, e.index(1))):
             b.ret_void()
         generation = e.at(state, 4)
         seen = b.load_atomic(generation, "acquire", 4, typ=I32)
@@ -141,7 +149,7 @@ class ModuleEmitter:
             b.atomic_rmw("xchg", state, ir.Constant(I32, 0), "monotonic")
             b.atomic_rmw("add", generation, one, "release")
             b.ret_void()
-        relax = b.load(e.at(state, 8), typ=POINTER, align=8)
+        relax = e.load_pointer(state, 8)
         emit_wait(e, generation, seen, relax)
         b.ret_void()
         return function
@@ -167,10 +175,11 @@ class BodyEmitter:
         self.symbols: dict[str, str] = {}
 
     def emit(self, name: str) -> Any:
-        function = self.made.function(name, [POINTER, POINTER, POINTER, POINTER, I64, I64])
+        word = self.made.word
+        function = self.made.function(name, [*[POINTER] * 4, word, word])
         self.io, self.weights, self.arena, _, _, _ = function.args
         self.e = Emitter(function, self.made.target, self.made.wait)
-        self.e.thread, self.e.threads = function.args[-2:]
+        self.e.shared_by(*function.args[-2:])
         for node in self.graph.nodes:
             if not self._is_alias(node):
                 self.emit_node(node)
@@ -247,8 +256,7 @@ class BodyEmitter:
                 return self.e.at(self.weights, place.offset + origin)
             return self.e.at(self.weights, self._entry((v.name,), v, v.type.nbytes).offset + origin)
         slot = place.index + (len(self.graph.inputs) if place.space == "output" else 0)
-        pointer = self.e.b.load(self.e.at(self.io, 8 * slot), typ=POINTER, align=8)
-        return self.e.at(pointer, origin)
+        return self.e.at(self.e.load_pointer(self.io, slot * self.e.target.pointer_bytes), origin)
 
     def _packed(self, v: Value, node: str, operand: int, call: Call, kernel: Kernel) -> Any:
         zeros = np.zeros(v.type.sizes, v.type.dtype.numpy)
@@ -274,14 +282,16 @@ def emit_program(lowered: Lowered) -> tuple[Any, ProgramFacts]:
     graph, batched = lowered.main, lowered.batched
     made = ModuleEmitter(graph.name, lowered.target)
     run, run_part = made.unique("run"), made.unique("run_part")
-    threaded = [made.unique(name) for name in THREAD_ENTRIES]
+    threaded = [made.unique(name) for name in THREAD_ENTRIES] if lowered.target.atomics else []
     body, facts = emit_body(made, lowered)
     _emit_run_part(made, body, run_part)
     steps = None
     if batched is not None:
         ends = (*graph.inputs, *graph.outputs)
         steps = [v.type.nbytes if b else 0 for v, b in zip(ends, batched, strict=True)]
-    emit_thread_entries(made, threaded, _emit_run(made, body, run, steps))
+    whole = _emit_run(made, body, run, steps)
+    if threaded:
+        emit_thread_entries(made, threaded, whole)
     return made.module, facts
 
 
@@ -294,7 +304,8 @@ def emit_body(made: ModuleEmitter, lowered: Lowered) -> tuple[Any, ProgramFacts]
 
 
 def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:
-    function = made.function(name, [POINTER, POINTER, POINTER, I64, I64], exported=True)
+    types = [*[POINTER] * 3, made.word, made.word]
+    function = made.function(name, types, exported=True)
     io, weights, arena, thread, threads = function.args
     e = Emitter(function, made.target, made.wait)
     e.b.call(body, [io, weights, arena, arena, thread, threads])
@@ -303,7 +314,7 @@ def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:
 
 def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None) -> Any:
     """`steps`: bytes by which each io pointer advances per sample; None for a bound program."""
-    types = [POINTER, POINTER, POINTER, I64, I64, I64]
+    types = [*[POINTER] * 3, *[made.word] * 3]
     function = made.function(name, types, exported=True)
     io, weights, arena, n, e_thread, e_threads = function.args
     e = Emitter(function, made.target, made.wait)
@@ -311,12 +322,13 @@ def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None
         e.b.call(body, [io, weights, arena, arena, e_thread, e_threads])
         e.b.ret_void()
         return function
-    local = e.b.alloca(POINTER, size=ir.Constant(I64, len(steps)))
-    e.thread, e.threads = e_thread, e_threads
+    local = e.b.alloca(POINTER, size=e.index(len(steps)))
+    e.shared_by(e_thread, e_threads)
+    size = made.target.pointer_bytes
     with e.loop(*e.share(n)) as sample:
         for slot, step in enumerate(steps):
-            base = e.b.load(e.at(io, 8 * slot), typ=POINTER, align=8)
-            e.b.store(e.at(base, e.mul(sample, step)), e.at(local, 8 * slot), align=8)
+            at = e.at(e.load_pointer(io, slot * size), e.mul(sample, step))
+            e.b.store(at, e.at(local, slot * size), align=size)
         alone = [e.index(0), e.index(1)]
         e.b.call(body, [local, weights, arena, arena, *alone])
     e.b.ret_void()

@@ -1,7 +1,7 @@
 """Products and quotients of indices without a multiplier: for strict programs.
 
     n c          shifts and additions, by the digits -1, 0, 1 of the constant c
-    n m          64 steps of shift and add
+    n m          a step of shift and add for each bit of a word
     n / d, n % d  one step of shift, compare and subtract for each bit of the quotient
 
 LLVM would recognize sums of shifts and make a product of them again. An empty assembly statement
@@ -16,9 +16,6 @@ import llvmlite.ir as ir
 
 if TYPE_CHECKING:
     from .indices import Indices
-
-I64 = ir.IntType(64)
-WORD = 64
 
 
 def signed_digits(number: int) -> list[tuple[int, int]]:
@@ -35,8 +32,8 @@ def signed_digits(number: int) -> list[tuple[int, int]]:
 
 
 def multiplied_by_constant(e: Indices, a: Any, number: int) -> Any:
-    """a * number of an i64 and a constant that is not 0."""
-    terms = [(e.b.shl(a, _word(place)), sign) for place, sign in signed_digits(number)[::-1]]
+    """a * number of an index and a constant that is not 0, modulo the word."""
+    terms = [(e.b.shl(a, e.index(place)), sign) for place, sign in signed_digits(number)[::-1]]
     if len(terms) > 1:
         terms = [(_hidden(e, term), sign) for term, sign in terms]
     total, sign = terms[0]
@@ -47,36 +44,33 @@ def multiplied_by_constant(e: Indices, a: Any, number: int) -> Any:
 
 
 def multiplied(e: Indices, a: Any, b: Any) -> Any:
-    """a * b of two i64, modulo 2^64."""
+    """a * b of two indices, modulo the word."""
 
     def step(_: Any, carried: list[Any]) -> list[Any]:
         a, b, total = carried
-        odd = e.b.icmp_signed("!=", e.b.and_(b, _word(1)), _word(0))
-        total = e.b.add(total, e.b.select(odd, a, _word(0)))
-        return [e.b.shl(a, _word(1)), e.b.lshr(b, _word(1)), total]
+        odd = e.b.icmp_signed("!=", e.b.and_(b, e.index(1)), e.index(0))
+        total = e.b.add(total, e.b.select(odd, a, e.index(0)))
+        return [e.b.shl(a, e.index(1)), e.b.lshr(b, e.index(1)), total]
 
-    return e.carry(0, WORD, 1, [a, b, _word(0)], step)[2]
+    return e.carry(0, e.target.word, 1, [a, b, e.index(0)], step)[2]
 
 
-def divided(e: Indices, n: Any, d: Any, bits: int = WORD) -> tuple[Any, Any]:
-    """Quotient and remainder of a non-negative i64 below 2^bits and a positive one."""
+def divided(e: Indices, n: Any, d: Any, bits: int) -> tuple[Any, Any]:
+    """Quotient and remainder of a non-negative index below 2^bits and a positive one."""
+    width = e.target.word
 
     def step(_: Any, carried: list[Any]) -> list[Any]:
         rest, n, quotient = carried
-        rest = e.b.or_(e.b.shl(rest, _word(1)), e.b.lshr(n, _word(WORD - 1)))
+        rest = e.b.or_(e.b.shl(rest, e.index(1)), e.b.lshr(n, e.index(width - 1)))
         fits = e.b.icmp_unsigned(">=", rest, d)
-        rest = e.b.sub(rest, e.b.select(fits, d, _word(0)))
-        quotient = e.b.or_(e.b.shl(quotient, _word(1)), e.b.zext(fits, I64))
-        return [rest, e.b.shl(n, _word(1)), quotient]
+        rest = e.b.sub(rest, e.b.select(fits, d, e.index(0)))
+        quotient = e.b.or_(e.b.shl(quotient, e.index(1)), e.b.zext(fits, e.word))
+        return [rest, e.b.shl(n, e.index(1)), quotient]
 
-    first = e.b.shl(n, _word(WORD - bits)) if bits < WORD else n
-    rest, _, quotient = e.carry(0, bits, 1, [_word(0), first, _word(0)], step)
+    first = e.b.shl(n, e.index(width - bits)) if bits < width else n
+    rest, _, quotient = e.carry(0, bits, 1, [e.index(0), first, e.index(0)], step)
     return quotient, rest
 
 
 def _hidden(e: Indices, value: Any) -> Any:
-    return e.b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [value], False)
-
-
-def _word(value: int) -> Any:
-    return ir.Constant(I64, value)
+    return e.b.asm(ir.FunctionType(e.word, [e.word]), "", "=r,0", [value], False)

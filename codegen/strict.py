@@ -7,16 +7,16 @@ instructions that were emitted. Each layer that stands in the way is named, with
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph, Node
 from addergraph.ops.fused import Fused
 from addergraph.types import f32
 
-from . import llvm
-from .census import count_instructions, require_x86
-from .instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN
+from . import limits, llvm
+from .census import count_instructions
+from .instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN, machine_for
 from .target import Target
 
 _HINTS = {
@@ -37,26 +37,43 @@ def without_multiplier(target: Target) -> Target:
     return dataclasses.replace(target, multiplier=False)
 
 
-def require_layers(graph: Graph) -> None:
+def require_layers(graph: Graph, target: Target) -> None:
     """UnsupportedError that names every node of a graph as declared that multiplies or divides."""
+    why = "" if target.multiplier else f", as {target.name} needs it"
     bound = graph.bind(1) if graph.is_open else graph
     found = [f"  {n.label}: {_hint(n)}" for n in bound.nodes if _multiplies(n)]
     if found:
         raise UnsupportedError(
-            f'graph "{graph.name}" is not multiplication-free; what multiplies or divides, and '
-            "what to use:\n" + "\n".join(found)
+            f'graph "{graph.name}" is not multiplication-free{why}; what multiplies or divides, '
+            "and what to use:\n" + "\n".join(found)
         )
 
 
-def require_instructions(text: str, target: Target, nodes: Mapping[str, Iterable[str]]) -> None:
-    """UnsupportedError unless a module's code has no product, quotient or unknown instruction.
+def compile_object(
+    text: str,
+    target: Target,
+    nodes: Mapping[str, Iterable[str]],
+    provided: Sequence[str] = (),
+) -> bytes:
+    """The object of a module whose code has no product, quotient or unknown instruction, no calls.
 
-    text   LLVM IR of the very module that becomes the object
-    nodes  function -> the nodes that it computes, for the message
+    text      LLVM IR
+    nodes     function -> the nodes that it computes, for messages
+    provided  symbols that another object of the library defines
+
+    Raises UnsupportedError, naming function and nodes.
     """
-    require_x86(target)
+    code, assembly = llvm.compile_both(text, target)
+    _require_instructions(assembly, target, nodes)
+    limits.require_no_calls(code, target, nodes, provided)
+    return code
+
+
+def _require_instructions(
+    assembly: str, target: Target, nodes: Mapping[str, Iterable[str]]
+) -> None:
     found = []
-    for symbol, counts in count_instructions(llvm.compile_assembly(text, target)).items():
+    for symbol, counts in count_instructions(assembly, machine_for(target.triple)).items():
         wrong = [
             f"{counts[kind]} {kind}"
             for kind in (*PRODUCTS, ADDRESS_MULTIPLY, UNKNOWN)

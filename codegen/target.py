@@ -23,7 +23,10 @@ class Target:
     fma       whether multiply-add is one instruction (and one rounding)
     range     whether clipping by magnitude is one instruction (vrangeps)
     max_tile  an upper bound on (pixels, vectors) of a register tile, None for no bound
-    multiplier  whether code may multiply and divide indices; without, it shifts and adds
+    multiplier  whether code may multiply and divide; without, it shifts and adds
+    word      bits of a pointer and of an index
+    floats    whether there are float instructions
+    atomics   whether there are atomic ones; without, programs have one thread
     """
 
     name: str
@@ -36,6 +39,18 @@ class Target:
     range: bool = False
     max_tile: tuple[int, int] | None = None
     multiplier: bool = True
+    word: int = 64
+    floats: bool = True
+    atomics: bool = True
+
+    @property
+    def pointer_bytes(self) -> int:
+        return self.word // 8
+
+    @property
+    def hosted(self) -> bool:
+        """Whether there is an operating system, which loads shared libraries."""
+        return "-linux-" in self.triple
 
     def subtracts_by_fma(self, number: int) -> bool:
         """Whether subtraction `number` of a run before clips is best a * 1 - b.
@@ -62,6 +77,14 @@ AVX2 = Target("x86-64-v3", _LINUX, "x86-64-v3", "", 8, 16, True)
 AVX512 = Target("x86-64-v4", _LINUX, "x86-64-v4", "-prefer-256-bit", 16, 32, True, True)
 X86_LEVELS = (BASELINE, AVX2, AVX512)
 
+
+def _bare(name: str, triple: str, cpu: str, registers: int, word: int) -> Target:
+    return Target(
+        name, triple, cpu, "", 1, registers, False, multiplier=False, word=word, floats=False,
+        atomics=False,
+    )  # fmt: skip
+
+
 TARGETS: dict[str, Target] = {
     **{t.name: t for t in X86_LEVELS},
     # Odd sizes on purpose: every tail and edge of a kernel runs on small tensors. For tests.
@@ -79,6 +102,11 @@ TARGETS: dict[str, Target] = {
         16,
         False,
     ),
+    # Cores without a multiplier, and without an operating system: scalars in general registers.
+    "riscv32i": _bare("riscv32i", "riscv32-unknown-none-elf", "generic-rv32", 16, 32),
+    "riscv64i": _bare("riscv64i", "riscv64-unknown-none-elf", "generic-rv64", 16, 64),
+    # Cortex-M0: `muls` takes 1 or 32 cycles, by the maker's choice, and nothing divides.
+    "thumbv6m": _bare("thumbv6m", "thumbv6m-none-eabi", "cortex-m0", 8, 32),
 }
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"
@@ -131,9 +159,9 @@ def host() -> Target:
 def runnable(target: Target) -> bool:
     """Whether this machine executes code made for `target`."""
     best = host()
-    target = replace(target, multiplier=True)  # instructions decide, not what code may use
     if target.triple != best.triple:
         return False
+    target = replace(target, multiplier=True)  # instructions decide, not what code may use
     if target not in X86_LEVELS:
         return True  # toy runs wherever the baseline does; portable triples matched above
     return X86_LEVELS.index(target) <= X86_LEVELS.index(best)

@@ -19,6 +19,11 @@ settings.register_profile(
     "drill", _COMMON, derandomize=True, phases=[Phase.explicit, Phase.generate]
 )
 settings.register_profile("fuzz", _COMMON, max_examples=1000, print_blob=True)
+# Debian's packages, where they are not called as the program is.
+_PACKAGES = {
+    "cc": "gcc", "ld.lld": "lld", "nm": "binutils", "qemu-aarch64": "qemu-user",
+    "qemu-riscv32": "qemu-user", "qemu-riscv64": "qemu-user",
+}  # fmt: skip
 settings.load_profile("fuzz" if os.environ.get("AG_FUZZ") else "test")
 
 
@@ -26,6 +31,9 @@ settings.load_profile("fuzz" if os.environ.get("AG_FUZZ") else "test")
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test marked `needs("cc")` where there is no cc, before its fixtures are made."""
     for mark in item.iter_markers("needs"):
-        for program in mark.args:
-            if shutil.which(program) is None:
-                pytest.skip(f"there is no {program} on the PATH")
+        missing = [program for program in mark.args if shutil.which(program) is None]
+        if missing:
+            packages = " ".join(dict.fromkeys(_PACKAGES.get(p, p) for p in missing))
+            pytest.skip(
+                f"not on the PATH: {', '.join(missing)}; on Debian: apt-get install {packages}"
+            )

@@ -52,11 +52,11 @@ def compile_library(
     for path, what in described:
         if path is not None:
             print(f"{path.stat().st_size:>10,} bytes  {path}  {what}")
-    if exported.shared is None:
-        print("no shared library: there is no C compiler for this target on the PATH")
-    if multiplication_free:
-        print("multiplication-free: no instruction multiplies or divides, addresses included")
     facts = json.loads(exported.metadata.read_text())
+    if exported.shared is None:
+        print(f"no shared library: {facts['no_shared_library']}")
+    if facts["multiplication_free"]:
+        print("multiplication-free: no instruction multiplies or divides, addresses included")
     print(f"a call needs an arena of {facts['arena_bytes']:,} bytes")
 
 

@@ -39,6 +39,12 @@ def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:  # noq
     assert "passed" in shell.ok("verify", "q.safetensors", "--samples", 5)
     out = shell.ok("compile", "q.safetensors", "-o", "build", "--multiplication-free")
     assert "no instruction multiplies or divides, addresses included" in out
+    out = shell.ok("compile", "q.safetensors", "-o", "board", "--target", "thumbv6m")
+    assert "no instruction multiplies or divides, addresses included" in out
+    assert "no shared library: the target has no operating system" in out
+    assert "thumb code" in shell.ok("certify", "board/libtiny.a")
+    error = shell.error("compile", "m.safetensors", "-o", "board", "--target", "riscv32i")
+    assert "is not multiplication-free, as riscv32i needs it" in error
     image = np.random.default_rng(1).integers(0, 256, (2, 5, 5, 2), np.uint8)
     np.savez("bytes.npz", x=image)
     shell.ok("run", "q.safetensors", "--input", "bytes.npz", "--output", "y.npz")

@@ -63,6 +63,20 @@ define i32 @caller(i32 %a) nounwind {
   ret i32 %r
 }
 """
+# A call inside the file, and data of another one.
+NEAR = """
+@weights = external hidden global i8
+define internal i32 @inside(ptr %a) noinline nounwind {
+  %s = load i32, ptr %a, align 4
+  ret i32 %s
+}
+define i32 @near(ptr %a) nounwind {
+  %x = call i32 @inside(ptr %a)
+  %y = call i32 @inside(ptr @weights)
+  %r = add i32 %x, %y
+  ret i32 %r
+}
+"""
 CALLED = """
 define i32 @elsewhere(i32 %a) nounwind {
   %s = add i32 %a, 5

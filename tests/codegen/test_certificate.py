@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from addergraph.state import initial_weights
 from tests.codegen import objects
 from tests.codegen.libraries import MIXED, NET
-from tests.codegen.objects import CALLED, CALLING, CLEAN, PLANTED, compiled
+from tests.codegen.objects import CALLED, CALLING, CLEAN, NEAR, PLANTED, compiled
 
 TABLES = {machine.name: machine for machine in MACHINES}
 
@@ -94,6 +95,32 @@ def test_calls_through_an_address_are_found(machine: str) -> None:
     assert failure.reason == "may call what is not in this file: elsewhere"
 
 
+def test_a_call_of_risc_v_in_two_parts_is_found() -> None:
+    """auipc with an address outside (R_RISCV_PCREL_HI20), then a jump to what its register has."""
+    data = compiled(CALLING, "riscv")
+    (call,) = [r for r in elf.read_elf(data, "x").relocations if r.symbol.name == "elsewhere"]
+    entry = data.index(struct.pack("<IB", call.offset, call.type)) + 4
+    made = certify_bytes(data[:entry] + b"\x17" + data[entry + 1 :], "x.o")
+    assert reasons(made) == ["caller+0xc: jalr ra: may call what is not in this file: elsewhere"]
+
+
+@pytest.mark.parametrize("machine", objects.MACHINES)
+def test_calls_inside_the_file_are_no_calls_of_the_data_outside(machine: str) -> None:
+    """RISC-V calls by two instructions; the second jumps to what the first has in a register."""
+    made = certify_bytes(compiled(NEAR, machine), "near.o")
+    assert made.multiplication_free, made.render()
+    assert "weights" in made.undefined
+
+
+@pytest.mark.parametrize("machine", objects.MACHINES)
+def test_code_in_sections_of_other_names_is_read(machine: str) -> None:
+    elsewhere = PLANTED.replace("nounwind {", 'nounwind section ".fast" {')
+    made = certify_bytes(compiled(CLEAN + elsewhere, machine, "+m" * (machine == "riscv")), "x.o")
+    (failure,) = made.failures
+    assert failure.function == "second"
+    assert {f.section for f in made.functions} == {".text", ".fast"}
+
+
 @pytest.mark.parametrize("machine", objects.MACHINES)
 @pytest.mark.parametrize("planted", ["", PLANTED])
 def test_llvm_and_capstone_count_the_same(machine: str, planted: str) -> None:
@@ -147,7 +174,8 @@ def test_every_instruction_of_exported_networks_is_known(
 REFUSALS = {
     "x86-64": "imull mulq mulxq idivl divq vpmulld pmaddubsw vpdpbusd vfmadd231ps fmulp fildl "
     "vpmadd52luq vmulps sqrtss gf2p8mulb pclmulqdq fyl2x aam",
-    "aarch64": "mul madd msub mneg umull smulh mla mls fmul fmla fmadd sdot usdot sqdmulh sdiv "
+    "aarch64": "bfmmla bfmlalb mul madd msub mneg umull smulh mla mls fmul fmla fmadd sdot usdot "
+    "sqdmulh sdiv "
     "fdiv fsqrt smlal2 pmull umaddl fnmul fnmsub sqrdmlah bfdot frobnicate smull2 frecpe smmla",
     "thumb": "muls mul umull mla smlabb udiv sdiv vmul.f32 smuad mls frobnicate",
     "riscv": "mul mulh mulhsu mulhu mulw div divu rem remu remuw c.mul fmul.s fmadd.d fnmsub.s "
@@ -155,7 +183,8 @@ REFUSALS = {
 }
 ALLOWED = {
     "x86-64": "leal vpsadbw vpminub vpabsd psubusb shlq cmpl jne movzbl sarl lock pcmpeqb",
-    "aarch64": "add subs uabd uabal sabal2 umin cmp b.eq lsl asr csel ldrb str ldp fabd uaddlv",
+    "aarch64": "bfi bfxil svc add subs uabd uabal sabal2 umin cmp b.eq lsl asr csel ldrb str ldp "
+    "fabd uaddlv",
     "thumb": "adds subs cmp lsls asrs ldrb strh push pop bne bl bx uxtb rsbs mvns",
     "riscv": "add sub slli srai sltu lbu sb beqz c.addi c.lw c.jr auipc lui mv ret j neg sh",
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import itertools
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,31 +19,61 @@ import addergraph as ag
 from addergraph import driver, layers, ops, zoo
 from addergraph.codegen.builder import Emitter
 from addergraph.codegen.census import count_instructions
-from addergraph.codegen.indices import I64
 from addergraph.codegen.instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN
 from addergraph.codegen.llvm import LoadedObject, compile_assembly, compile_object
+from addergraph.codegen.module import emit_program
 from addergraph.codegen.shift_add import signed_digits
-from addergraph.codegen.strict import require_instructions, without_multiplier
-from addergraph.codegen.target import X86_LEVELS, runnable, target_named
+from addergraph.codegen.strict import compile_object as compile_strict
+from addergraph.codegen.strict import without_multiplier
+from addergraph.codegen.target import BASELINE, TARGETS, X86_LEVELS, Target, runnable, target_named
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph
 from addergraph.trace import Tensor
-from addergraph.types import Shape, TensorType, u8
+from addergraph.types import Shape, TensorType, f32, u8
 
 STRICT = without_multiplier(target_named("host"))
+NARROW = dataclasses.replace(STRICT, word=32)  # indices as wide as on 32-bit machines
+PRODUCT = """
+define i64 @f(i64 %a, i64 %b) nounwind {
+  %c = mul i64 %a, %b
+  ret i64 %c
+}
+"""
+COPIES = """
+declare void @memcpy(ptr, ptr, i32)
+@data = external global i8
+define void @f(ptr %a) nounwind {
+  call void @memcpy(ptr %a, ptr @data, i32 99)
+  ret void
+}
+define void @g(ptr %a) nounwind {
+  call void @memcpy(ptr %a, ptr %a, i32 7)
+  ret void
+}
+"""
+BARE = [t for t in TARGETS.values() if not t.multiplier]
 SIZES = (1, 2, 3, 5, 6, 7, 8, 9, 10, 12, 15, 16, 27, 48, 63, 64, 100, 255, 990, 3960, 65_535, 10**6)
 
 
-def function_of(body: Callable[[Emitter, Any, Any], Any], name: str = "f") -> tuple[str, Any]:
-    """IR text and a callable of `body(e, a, b)`, i64 each, for code without products."""
-    module = ir.Module("test", context=ir.Context())
-    function = ir.Function(module, ir.FunctionType(I64, [I64, I64]), name)
-    e = Emitter(function, STRICT, lambda _: None)
+def module_of(body: Callable[[Emitter, Any, Any], Any], target: Target = STRICT) -> str:
+    """IR text of `f(a, b) = body(e, a, b)`, of indices."""
+    module, word = ir.Module("test", context=ir.Context()), ir.IntType(target.word)
+    function = ir.Function(module, ir.FunctionType(word, [word, word]), "f")
+    e = Emitter(function, target, lambda _: None)
     e.b.ret(e.index(body(e, *function.args)))
-    loaded = LoadedObject(compile_object(str(module), STRICT), STRICT)
-    made = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(loaded.address(name))
+    return str(module)
+
+
+def function_of(
+    body: Callable[[Emitter, Any, Any], Any], target: Target = STRICT
+) -> tuple[str, Any]:
+    """IR text and a callable of `body(e, a, b)`, for code without products."""
+    text = module_of(body, target)
+    loaded = LoadedObject(compile_object(text, STRICT), STRICT)
+    index = ctypes.c_int64 if target.word == 64 else ctypes.c_int32
+    made = ctypes.CFUNCTYPE(index, index, index)(loaded.address("f"))
     made.keep = loaded  # type: ignore[attr-defined]
-    return str(module), made
+    return text, made
 
 
 def assert_free(text: str) -> None:
@@ -78,23 +110,26 @@ def test_quotients_by_constants(size: int) -> None:
         assert_free(text)
 
 
-def test_products_and_quotients_of_two_numbers() -> None:
+@pytest.mark.parametrize(("target", "bits"), [(STRICT, (40, 22)), (NARROW, (15, 15))])
+def test_products_and_quotients_of_two_numbers(target: Target, bits: tuple[int, int]) -> None:
     rng = random.Random(0)
-    product_text, product = function_of(lambda e, a, b: e.mul(a, b))
-    quotient_text, quotient = function_of(lambda e, a, b: e.div(a, b))
-    _, rest = function_of(lambda e, a, b: e.mod(a, b))
+    product_text, product = function_of(lambda e, a, b: e.mul(a, b), target)
+    quotient_text, quotient = function_of(lambda e, a, b: e.div(a, b), target)
+    _, rest = function_of(lambda e, a, b: e.mod(a, b), target)
     for text in (product_text, quotient_text):
         assert_free(text)
     for _ in range(200):
-        a, b = rng.getrandbits(rng.randint(1, 40)), 1 + rng.getrandbits(rng.randint(1, 22))
+        a, b = (rng.getrandbits(rng.randint(1, most)) for most in bits)
+        b += 1
         assert (product(a, b), quotient(a, b), rest(a, b)) == (a * b, a // b, a % b)
 
 
+@pytest.mark.parametrize("target", [STRICT, NARROW])
 @pytest.mark.parametrize("sizes", [(7,), (3, 5), (4, 8, 2), (2, 1, 7, 3), (6, 10, 1)])
-def test_multi_indices(sizes: tuple[int, ...]) -> None:
+def test_multi_indices(sizes: tuple[int, ...], target: Target) -> None:
     """The steps of a quotient are as many as its bits: the largest item has the longest."""
     strides = [10 ** (2 * k) for k in range(len(sizes))]
-    text, function = function_of(lambda e, a, _: e.dot(e.split(a, sizes), strides))
+    text, function = function_of(lambda e, a, _: e.dot(e.split(a, sizes), strides), target)
     assert_free(text)
     for item in range(int(np.prod(sizes))):
         indices = np.unravel_index(item, sizes)
@@ -172,17 +207,83 @@ def test_hidden_products_are_named() -> None:
     graph = ag.trace(lambda v: ops.cast(v, "i32") * 3, x, name="net")
     with pytest.raises(UnsupportedError, match=r'mul "mul": leave it out'):
         ag.compile(graph, multiplication_free=True)
-    text = "define i64 @f(i64 %a, i64 %b) {\n  %c = mul i64 %a, %b\n  ret i64 %c\n}\n"
     with pytest.raises(UnsupportedError, match=r"f \(y\): 1 address mul/div"):
-        require_instructions(text, STRICT, {"f": ["y"]})
+        compile_strict(PRODUCT, STRICT, {"f": ["y"]})
 
 
 def test_a_library_is_held_to_it_with_its_entries(tmp_path: Path) -> None:
     graph = ag.trace(lambda v: ops.max_pool2d(v, 3), TensorType(u8, ("N", 9, 9, 5)), name="net")
     made = driver.export(graph, tmp_path, multiplication_free=True)
     assert made.code.is_file()
-    with pytest.raises(UnsupportedError, match='not those of "aarch64-linux-gnu"'):
-        driver.export(graph, tmp_path, multiplication_free=True, target="aarch64-linux-gnu")
+
+
+@pytest.mark.parametrize("target", BARE)
+def test_index_arithmetic_of_machines_without_a_multiplier(target: Target) -> None:
+    """Neither a product nor a call; and nothing is wider than a register."""
+    for body in (
+        lambda e, a, b: e.mul(a, b), lambda e, a, b: e.mod(a, b), lambda e, a, b: e.mul(a, 990),
+        lambda e, a, b: e.dot(e.split(a, (7, 12, 5)), (640, 1000, 3)),
+    ):  # fmt: skip
+        text = module_of(body, target)
+        assert compile_strict(text, target, {})
+        assert "i64" not in text or target.word == 64
+    with pytest.raises(UnsupportedError, match=r"f \(y\): (1 multiply|__mul[sd]i3)"):
+        compile_strict(PRODUCT.replace("i64", f"i{target.word}"), target, {"f": ["y"]})
+
+
+@pytest.mark.parametrize("target", BARE)
+def test_whole_programs_for_machines_without_a_multiplier(target: Target) -> None:
+    """They are strict without being asked; 32-bit machines have no index of 64 bits."""
+    graph = integers()
+    for batch in (None, 2):
+        built = driver.build(graph, batch=batch, target=target.name, cache=False)
+        text = str(emit_program(built.lowered)[0])
+        assert ("i64" in text) == (target.word == 64)
+        assert "atomic" not in text and "@barrier" not in text and "@work" not in text
+        slot = re.search(r"getelementptr i8, ptr %\S+, i\d+ (\d+)\n.*load ptr", text)
+        assert slot is not None and int(slot[1]) == target.pointer_bytes
+    multiplied = ag.trace(lambda v: ops.cast(v, "i32") * 3, TensorType(u8, ("N", 3)), name="net")
+    with pytest.raises(UnsupportedError, match=rf'as {target.name} needs it.*\n  mul "mul": leave'):
+        driver.build(multiplied, target=target.name)
+
+
+@pytest.mark.parametrize("target", BARE)
+def test_floats_are_refused_where_there_are_no_instructions_for_them(target: Target) -> None:
+    x = TensorType(f32, ("N", 4, 4, 2))
+    for net, named in (
+        (lambda v: layers.Adder(3, 3)(v), 'adder2d "adder1"'),
+        (lambda v: ops.cast(v, "u8"), 'cast "cast"'),
+    ):
+        with pytest.raises(UnsupportedError, match=f"{target.name} has no float inst") as error:
+            driver.build(ag.trace(net, x, name="net"), target=target.name)
+        assert "input %v: f32[1,4,4,2]" in str(error.value) and named in str(error.value)
+        assert "ag.quantize" in str(error.value)
+
+
+def test_what_32_bit_indices_do_not_reach_is_refused() -> None:
+    graph = ag.trace(lambda v: ops.pad(v, (0, 0), (1, 0)), TensorType(u8, (2**29, 4)), name="net")
+    with pytest.raises(UnsupportedError, match=r"%\S+ has \d{10,} bytes; indices of thumbv6m"):
+        driver.build(graph, target="thumbv6m")
+
+
+def test_a_call_of_a_library_is_named_with_its_nodes() -> None:
+    for name in ("riscv32i", "thumbv6m"):
+        with pytest.raises(UnsupportedError) as error:
+            compile_strict(COPIES, TARGETS[name], {"g": ["y", "z"]}, ["data"])
+        lines = str(error.value).splitlines()
+        assert lines[1:] == ["  f (no node): memcpy", "  g (y, z): memcpy"]
+
+
+def test_scalars_instead_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What small machines run, on this one: one lane, few registers, no multiplier."""
+    scalar = dataclasses.replace(BASELINE, name="scalar", lanes=1, registers=8, multiplier=False)
+    monkeypatch.setitem(TARGETS, "scalar", scalar)
+    graph, rng = integers(), np.random.default_rng(1)
+    for batch in (None, 5):
+        arrays = [rng.integers(0, 256, v.type.bind(5).sizes, np.uint8) for v in graph.inputs]
+        program = ag.compile(graph, batch=batch, target="scalar", threads=2, cache=False)
+        np.testing.assert_array_equal(program(*arrays), ag.interpret(graph, *arrays))
+        program.close()
 
 
 def test_an_adder_of_floats_may_be_free() -> None:

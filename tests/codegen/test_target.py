@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
+import click
 import pytest
 
+from addergraph.cli import commands
 from addergraph.codegen import llvm, target
+from addergraph.codegen.instructions import machine_for
 from addergraph.codegen.target import (
     AVX2,
     AVX512,
@@ -110,4 +114,20 @@ def test_vectors_fit_the_registers() -> None:
         AVX512.name: 16,
     }
     for t in (*TARGETS.values(), *CPUS.values()):
-        assert t.lanes.bit_count() == 1 and t.registers >= 16
+        assert t.lanes.bit_count() == 1 and t.registers >= (16 if t.word == 64 else 8)
+
+
+def test_the_help_names_every_target() -> None:
+    (option,) = [p for p in commands.commands["compile"].params if p.name == "target"]
+    assert isinstance(option, click.Option)
+    assert set(TARGETS) - {"toy"} <= set(re.findall(r"[\w-]+", str(option.help)))
+
+
+@pytest.mark.parametrize("t", TARGETS.values(), ids=lambda t: t.name)
+def test_machines_have_a_table_and_the_width_of_their_pointers(t: Target) -> None:
+    machine = machine_for(t.triple)
+    assert machine.name in t.triple.replace("_", "-")
+    narrow = machine.name == "thumb" or "32" in t.triple
+    assert t.word == 8 * t.pointer_bytes == (32 if narrow else 64)
+    assert t.hosted == ("linux" in t.triple)
+    assert t.floats == t.atomics == t.multiplier, "a core has all of them or none"

@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "LLVM sees the sums of shifts", SHIFT_ADD,
-        'return e.b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [value], False)',
+        'return e.b.asm(ir.FunctionType(e.word, [e.word]), "", "=r,0", [value], False)',
         "return value", STRICT,
     ),
     Mutant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import adder_u8, contractions, elsewhere, quantization, sparse_u8
+from . import adder_u8, contractions, elsewhere, machines, quantization, sparse_u8
 from .mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +14,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *sparse_u8.MUTANTS,
     *elsewhere.MUTANTS,
     *quantization.MUTANTS,
+    *machines.MUTANTS,
 )
 
 

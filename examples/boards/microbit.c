@@ -1,0 +1,82 @@
+/* BBC micro:bit (nRF51822: Cortex-M0, 256 KB of flash, 16 KB of RAM): vector table, start, and
+ * files of the host by semihosting, which QEMU and debuggers serve: images.bin and logits.bin.
+ *
+ * Semihosting: https://github.com/ARM-software/abi-aa/blob/main/semihosting/semihosting.rst
+ * Timer: nRF51 Series Reference Manual, chapter 18.
+ */
+#include "board.h"
+
+enum { SYS_OPEN = 0x01, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT = 0x18 };
+enum { READ_BINARY = 1, WRITE_BINARY = 5 };
+enum { EXIT_DONE = 0x20026, EXIT_FAILED = 0x20024 };
+
+#define TIMER0(offset) (*(volatile uint32_t *)(0x40008000u + (offset)))
+enum { START = 0x000, CAPTURE0 = 0x040, BITMODE = 0x508, PRESCALER = 0x510, CC0 = 0x540 };
+
+extern uint32_t stack_top[], bss_start[], bss_end[]; /* microbit.ld */
+static uint32_t input, output;
+
+static uint32_t host(uint32_t operation, uint32_t argument)
+{
+    register uint32_t r0 __asm__("r0") = operation;
+    register uint32_t r1 __asm__("r1") = argument;
+    __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+    return r0;
+}
+
+static uint32_t opened(const char *name, uint32_t length, uint32_t mode)
+{
+    uint32_t block[3] = {(uint32_t)name, mode, length};
+    uint32_t file = host(SYS_OPEN, (uint32_t)block);
+    if (file == UINT32_MAX)
+        board_exit(1);
+    return file;
+}
+
+int board_read(void *data, uint32_t bytes)
+{
+    uint32_t block[3] = {input, (uint32_t)data, bytes};
+    return host(SYS_READ, (uint32_t)block) == 0; /* bytes that are missing */
+}
+
+int board_write(const void *data, uint32_t bytes)
+{
+    uint32_t block[3] = {output, (uint32_t)data, bytes};
+    return host(SYS_WRITE, (uint32_t)block) == 0;
+}
+
+uint32_t board_ticks(void) /* of 62.5 ns */
+{
+    TIMER0(CAPTURE0) = 1;
+    return TIMER0(CC0);
+}
+
+_Noreturn void board_exit(int status)
+{
+    host(SYS_EXIT, status ? EXIT_FAILED : EXIT_DONE);
+    for (;;)
+        ;
+}
+
+void reset(void);
+
+void reset(void)
+{
+    for (volatile uint32_t *word = bss_start; word < bss_end; word++)
+        *word = 0;
+    TIMER0(BITMODE) = 3; /* 32 bits */
+    TIMER0(PRESCALER) = 0;
+    TIMER0(START) = 1;
+    input = opened("images.bin", 10, READ_BINARY);
+    output = opened("logits.bin", 10, WRITE_BINARY);
+    board_exit(main());
+}
+
+static void fault(void)
+{
+    board_exit(1);
+}
+
+__attribute__((section(".vectors"), used)) static void *const vectors[16] = {
+    stack_top, (void *)reset, (void *)fault, (void *)fault, /* NMI, hard fault */
+};

@@ -1,0 +1,102 @@
+"""The digits network as a program for small machines, and the emulators that run it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import addergraph as ag
+from addergraph import driver, zoo
+from addergraph.codegen.aot import Exported
+from addergraph.data import digits
+from addergraph.ir import Array
+from addergraph.quantized import Quantized
+from addergraph.training.schedules import cosine
+
+SOURCES = Path(__file__).parents[2] / "examples" / "boards"
+CLASSES = 10
+# Memory: the RAM of a micro:bit. Files of the host are read by semihosting; time is counted in
+# instructions of 1 ns.
+MICROBIT = (
+    "qemu-system-arm -M microbit -icount shift=0 -nographic -monitor none -serial none "
+    "-semihosting-config enable=on,target=native -kernel"
+)
+NO_MULTIPLIER = "m=false,a=false,f=false,d=false,c=false"
+
+
+@dataclass(frozen=True)
+class Board:
+    """A target, what its program is called, and the emulator with its options."""
+
+    target: str
+    program: str
+    emulator: str
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        return "make", "clang", "ld.lld", self.emulator.split()[0]
+
+
+BOARDS = (
+    Board("riscv32i", "riscv32", f"qemu-riscv32 -cpu rv32,{NO_MULTIPLIER}"),
+    Board("riscv64i", "riscv64", f"qemu-riscv64 -cpu rv64,{NO_MULTIPLIER}"),
+    Board("aarch64-linux-gnu", "aarch64", "qemu-aarch64"),
+    Board("thumbv6m", "microbit", MICROBIT),
+)
+
+
+def trained_digits() -> Quantized:
+    """The all-adder network of the digits in integers, its requantizations shifts."""
+    data = digits.load()
+    model = zoo.build("all-adder")
+    model.fit(data.x_train, data.y_train, epochs=8, batch_size=64, learning_rate=cosine(0.1, 8),
+              verbose=0)  # fmt: skip
+    return ag.quantize(model, data.x_train[:128])
+
+
+def exported(network: Quantized, target: str, folder: Path) -> Exported:
+    return driver.export(
+        network.graph, folder, weights=network.weights, target=target, name="digits",
+        multiplication_free=True,
+    )  # fmt: skip
+
+
+def linked(board: Board, folder: Path) -> Path:
+    """The program around the library in `folder`."""
+    made = folder / f"{board.program}.elf"
+    options = [f"LIBRARY={folder}", f"OUT={folder}", str(made)]
+    done = subprocess.run(["make", "-s", "-C", SOURCES, *options], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return made
+
+
+def emulate(
+    board: Board, program: Path, data: bytes = b"", timeout: float = 60.0
+) -> subprocess.CompletedProcess[bytes]:
+    command = [*board.emulator.split(), program.name]
+    if board.program != "microbit":
+        command[-1] = f"./{program.name}"
+    return subprocess.run(
+        command, cwd=program.parent, input=data, capture_output=True, timeout=timeout
+    )
+
+
+def run(board: Board, program: Path, images: Array) -> tuple[Array, Array]:
+    """Logits and ticks of each image. AssertionError where the program fails."""
+    images.tofile(program.parent / "images.bin")
+    done = emulate(board, program, images.tobytes())
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    written = program.parent / "logits.bin"
+    raw = written.read_bytes() if board.program == "microbit" else done.stdout
+    numbers = np.frombuffer(raw, np.int32).reshape(-1, CLASSES + 1)
+    return numbers[:, :CLASSES], numbers[:, CLASSES]
+
+
+def undefined(program: Path) -> Sequence[str]:
+    """What `nm -u` lists."""
+    done = subprocess.run(["nm", "-u", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()

@@ -1,0 +1,195 @@
+"""Small boards: the digits network, without a multiplier, on emulated machines, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import addergraph as ag
+from addergraph import driver
+from addergraph.codegen import elf
+from addergraph.codegen.aot import Exported, export
+from addergraph.codegen.certificate import certify, certify_bytes
+from addergraph.codegen.disassembly import disassemble
+from addergraph.data import digits
+from addergraph.errors import UnsupportedError
+from addergraph.ir import Array
+from addergraph.quantized import Quantized
+from tests.codegen.boards import (
+    BOARDS,
+    SOURCES,
+    Board,
+    emulate,
+    exported,
+    linked,
+    run,
+    trained_digits,
+    undefined,
+)
+
+FLASH, RAM = 256 << 10, 16 << 10  # bytes of a micro:bit
+TARGETS = ("x86-64", *(board.target for board in BOARDS))
+RUNS = [pytest.param(b, marks=pytest.mark.needs(*b.tools), id=b.program) for b in BOARDS]
+RISCV32, MICROBIT = BOARDS[0], BOARDS[-1]
+# An instruction that multiplies, for each machine, of the length of one that it can replace.
+PLANTS = {
+    "x86-64": bytes.fromhex("0fafc1"),  # imull %ecx, %eax
+    "aarch64-linux-gnu": (0x1B017C00).to_bytes(4, "little"),  # mul w0, w0, w1
+    "thumbv6m": (0x4348).to_bytes(2, "little"),  # muls r0, r1, r0
+    "riscv32i": (0x02B50533).to_bytes(4, "little"),  # mul a0, a0, a1
+    "riscv64i": (0x02B5053B).to_bytes(4, "little"),  # mulw a0, a0, a1
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> Quantized:
+    return trained_digits()
+
+
+@pytest.fixture(scope="module")
+def images(network: Quantized) -> Array:
+    found = network.inputs(digits.load().x_test)
+    assert len(found) == 360
+    return found
+
+
+@pytest.fixture(scope="module")
+def logits(network: Quantized, images: Array) -> Array:
+    """What NumPy says."""
+    made = ag.interpret(network.graph, images, weights=network.weights)
+    assert isinstance(made, type(images))
+    assert (made.argmax(1) == digits.load().y_test).mean() > 0.95
+    return made
+
+
+class Libraries(dict[str, Exported]):
+    """The exported network for each target, made when it is asked for."""
+
+    def __init__(self, network: Quantized, folders: pytest.TempPathFactory) -> None:
+        self.network, self.folders = network, folders
+
+    def __missing__(self, target: str) -> Exported:
+        self[target] = exported(self.network, target, self.folders.mktemp(target))
+        return self[target]
+
+
+@pytest.fixture(scope="module")
+def libraries(network: Quantized, tmp_path_factory: pytest.TempPathFactory) -> Libraries:
+    return Libraries(network, tmp_path_factory)
+
+
+# -- programs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("board", RUNS)
+def test_all_images_have_the_bits_of_numpy(
+    board: Board, libraries: Libraries, images: Array, logits: Array
+) -> None:
+    program = linked(board, libraries[board.target].code.parent)
+    found, _ = run(board, program, images)
+    assert found.shape == logits.shape and (found == logits).all()
+    made = certify(program)
+    assert made.multiplication_free and not made.undefined, made.render()
+    assert {"main", "board_read", "body"} <= {f.name for f in made.functions}
+    assert [s.name for s in elf.read_elf(program.read_bytes(), "x").symbols if s.undefined] == []
+
+
+@pytest.mark.needs(*MICROBIT.tools, "nm")
+def test_a_microbit_has_room_and_time(libraries: Libraries, images: Array) -> None:
+    exported = libraries[MICROBIT.target]
+    program = linked(MICROBIT, exported.code.parent)
+    assert undefined(program) == []
+    sections = elf.read_elf(program.read_bytes(), program.name).sections
+    flash = sum(s.size for s in sections if s.flags & 2 and not s.flags & 1)  # loaded, read-only
+    ram = sum(s.size for s in sections if s.flags & 1)
+    arena = json.loads(exported.metadata.read_text())["arena_bytes"]
+    assert 60_000 < flash < FLASH // 3
+    assert arena < ram < RAM // 4, "the rest is the stack's"
+    _, ticks = run(MICROBIT, program, images[:3])
+    assert (ticks > 30_000).all() and (ticks < 150_000).all(), "6 M instructions of 1/62.5 ticks"
+
+
+@pytest.mark.needs(*RISCV32.tools)
+def test_that_core_cannot_multiply(tmp_path: Path) -> None:
+    """Otherwise bit-equal logits would say nothing."""
+    source = "int main(void) { int a = 6, b = 7; __asm__ volatile(%s); return a; }\n"
+    machine = "--target=riscv32-unknown-elf", "-march=rv32im", "-mabi=ilp32"
+    flags = (*machine, "-ffreestanding", "-O1")
+    for statement, status in (('"add %0, %0, %1"', 13), ('"mul %0, %0, %1"', -signal.SIGILL)):
+        (tmp_path / "main.c").write_text(source % f'{statement} : "+r"(a) : "r"(b)')
+        objects = []
+        for path in (tmp_path / "main.c", SOURCES / "linux.c"):
+            objects.append(tmp_path / f"{path.stem}.o")
+            subprocess.run(["clang", *flags, "-c", "-o", objects[-1], path], check=True)
+        program = tmp_path / "try.elf"
+        subprocess.run(["ld.lld", "-o", program, *objects], check=True)
+        assert emulate(RISCV32, program).returncode == status
+        assert certify(program).multiplication_free == (status > 0)
+
+
+@pytest.mark.needs(*RISCV32.tools)
+def test_damaged_weights_and_wrong_bits_end_the_program(
+    libraries: Libraries, images: Array, tmp_path: Path, network: Quantized
+) -> None:
+    """The self-test has golden outputs, although this machine cannot run the code."""
+    data = bytearray(linked(RISCV32, libraries["riscv32i"].code.parent).read_bytes())
+    filters = next(v for n, v in network.weights.items() if n.startswith("adder4.f")).tobytes()
+    middle = bytes(network.weights["act4.center"].tobytes())
+    assert len(filters) > 30_000 and data.count(middle) == 1
+    data[data.index(middle)] ^= 1
+    program = tmp_path / "damaged.elf"
+    program.write_bytes(data)
+    program.chmod(0o755)
+    assert emulate(RISCV32, program, images[:1].tobytes()).returncode == 2
+
+
+# -- objects ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_certificate_of_each_object_passes(target: str, libraries: Libraries) -> None:
+    made = libraries[target]
+    for path in (made.archive, made.code):
+        found = certify(path)
+        assert found.multiplication_free, found.render()
+        assert sum(sum(f.counts.values()) for f in found.functions) > 1000
+    assert certify(made.archive).undefined == ()
+    data = [f"digits_data_{name}" for name in ("golden", "metadata", "weights")]
+    assert certify(made.code).undefined == tuple(data), "it calls nothing"
+    facts = json.loads(made.metadata.read_text())
+    assert facts["multiplication_free"] is True and facts["golden"] == {"seed": 0}
+
+
+@pytest.mark.parametrize("target", PLANTS)
+def test_a_planted_multiply_in_each_is_found(target: str, libraries: Libraries) -> None:
+    plant, path = PLANTS[target], libraries[target].code
+    data = path.read_bytes()
+    read = elf.read_elf(data, path.name)
+    pieces = [p for p in disassemble(read, path.name) if p.name.startswith("adder2d")]
+    assert len(pieces) >= 3
+    for piece in pieces:
+        places = [i for i in piece.instructions if i.size == len(plant)]
+        at = places[len(places) // 2].offset
+        start = data.index(read.sections[piece.section].data) + at
+        planted = data[:start] + plant + data[start + len(plant) :]
+        (failure,) = certify_bytes(planted, path.name).failures
+        assert (failure.function, failure.offset) == (piece.name, at - piece.offset)
+        assert "mul" in failure.instruction and failure.reason in ("multiply", "address mul/div")
+
+
+def test_a_bare_target_has_no_shared_library(network: Quantized, libraries: Libraries) -> None:
+    made = libraries["thumbv6m"]
+    assert made.shared is None
+    reason: Any = json.loads(made.metadata.read_text())["no_shared_library"]
+    assert "no operating system" in reason
+    header = made.header.read_text()
+    assert "one thread alone computes a call" in header
+    assert "splits one call over threads" in libraries["aarch64-linux-gnu"].header.read_text()
+    lowered = driver.build(network.graph, target="thumbv6m").lowered
+    with pytest.raises(UnsupportedError, match='"thumbv6m" has no operating system'):
+        export(lowered, network.weights, made.code.parent, shared=True)

@@ -1,0 +1,164 @@
+"""Planted bugs in what knows machines: the certificate's readers and tables, and small targets."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+ELF, DISASSEMBLY = "codegen/elf.py", "codegen/disassembly.py"
+CERTIFICATE, INSTRUCTIONS = "codegen/certificate.py", "codegen/instructions.py"
+LIMITS, INDICES, MODULE = "codegen/limits.py", "codegen/indices.py", "codegen/module.py"
+PLANTS = tests_of("codegen/test_certificate.py", "test_a_planted_multiply_is_named_with_its_place")
+SECTIONS = tests_of("codegen/test_certificate.py", "test_code_in_sections_of_other_names_is_read")
+CALLS = tests_of(
+    "codegen/test_certificate.py", "test_calls_must_stay_inside_the_archive",
+    "test_a_multiply_by_a_library_call_is_found_where_there_is_no_instruction",
+)  # fmt: skip
+FAR = tests_of(
+    "codegen/test_certificate.py", "test_calls_through_an_address_are_found",
+    "test_a_call_of_risc_v_in_two_parts_is_found",
+)  # fmt: skip
+NEAR = tests_of(
+    "codegen/test_certificate.py", "test_calls_inside_the_file_are_no_calls_of_the_data_outside"
+)
+UNDECODED = tests_of("codegen/test_certificate.py", "test_bytes_that_do_not_decode_are_refused")
+OUTSIDE = tests_of("codegen/test_certificate.py", "test_code_outside_of_functions_is_read")
+TABLES = tests_of("codegen/test_certificate.py", "test_what_the_tables_refuse_and_allow")
+WORDS = tests_of(
+    "codegen/test_strict.py", "test_index_arithmetic_of_machines_without_a_multiplier",
+    "test_whole_programs_for_machines_without_a_multiplier",
+)  # fmt: skip
+FLOATS = tests_of(
+    "codegen/test_strict.py",
+    "test_floats_are_refused_where_there_are_no_instructions_for_them",
+)
+LIBRARY = tests_of("codegen/test_strict.py", "test_a_call_of_a_library_is_named_with_its_nodes")
+REACH = tests_of("codegen/test_strict.py", "test_what_32_bit_indices_do_not_reach_is_refused")
+
+MUTANTS = (
+    Mutant(
+        "only the section .text is read",
+        DISASSEMBLY,
+        "if not section.executable or not section.data:",
+        'if section.name != ".text" or not section.data:',
+        SECTIONS,
+    ),
+    Mutant(
+        "code outside of functions is not read",
+        DISASSEMBLY,
+        "if any(section.data[position:start]):",
+        "if False:",
+        OUTSIDE,
+    ),
+    Mutant(
+        "bytes that do not decode are passed over",
+        DISASSEMBLY,
+        "if position < last:",
+        "if position > last:",
+        UNDECODED,
+    ),
+    Mutant(
+        "compressed instructions of RISC-V are not decoded",
+        DISASSEMBLY,
+        "file.flags & _RISCV_COMPRESSED",
+        "file.flags & 0",
+        PLANTS,
+    ),
+    Mutant(
+        "undefined symbols are none",
+        ELF,
+        'return self.section == 0 and self.name != ""',
+        "return False",
+        CALLS,
+    ),
+    Mutant(
+        "relocations without addends are not read",
+        ELF,
+        "if section.type in (_REL, _RELA) and",
+        "if section.type == _RELA and",
+        CALLS,
+    ),
+    Mutant(
+        "a multiply of RISC-V counts as an addition",
+        INSTRUCTIONS,
+        '(MULTIPLY, r"C mul(h|',
+        '(ADD, r"C mul(h|',
+        TABLES,
+    ),
+    Mutant(
+        "instructions that multiply and add are passed over on AArch64",
+        INSTRUCTIONS,
+        '(FMA, r"f?n?m(add|sub) |',
+        '(ADD, r"f?n?m(add|sub) |',
+        TABLES,
+    ),
+    Mutant(
+        "fields of bits are products on AArch64",
+        INSTRUCTIONS,
+        "bf(dot|mmla|mlal[bt]?)",
+        r"bf\w+",
+        TABLES,
+    ),
+    Mutant(
+        "unknown instructions are allowed",
+        INSTRUCTIONS,
+        "REFUSED = (*PRODUCTS, ADDRESS_MULTIPLY, UNKNOWN)",
+        "REFUSED = (*PRODUCTS, ADDRESS_MULTIPLY)",
+        TABLES,
+    ),
+    Mutant(
+        "calls through registers are not looked at",
+        CERTIFICATE,
+        "if not known_place and re.fullmatch",
+        "if known_place and re.fullmatch",
+        FAR,
+    ),
+    Mutant(
+        "a far call of RISC-V counts as one inside the file",
+        CERTIFICATE,
+        'i.mnemonic == "auipc" and not inside',
+        'i.mnemonic == "auipc"',
+        FAR,
+    ),
+    Mutant(
+        "a near call of RISC-V counts as one through an address",
+        CERTIFICATE,
+        'return i.operands.partition(",")[0] if alone else ""',
+        'return ""',
+        NEAR,
+    ),
+    Mutant(
+        "helpers of libraries are not looked for",
+        LIMITS,
+        "if r.symbol.undefined and",
+        "if not r.symbol.undefined and",
+        LIBRARY,
+    ),
+    Mutant(
+        "floats pass where there are no instructions for them",
+        LIMITS,
+        "found = [] if target.floats else",
+        "found = [] if not target.floats else",
+        FLOATS,
+    ),
+    Mutant(
+        "any size fits 32-bit indices",
+        LIMITS,
+        "most = 1 << (target.word - 1)",
+        "most = 1 << 63",
+        REACH,
+    ),
+    Mutant(
+        "indices have 64 bits on every machine",
+        INDICES,
+        "return ir.IntType(self.target.word)",
+        "return ir.IntType(64)",
+        WORDS,
+    ),
+    Mutant(
+        "pointers are 8 bytes apart on every machine",
+        MODULE,
+        "slot * self.e.target.pointer_bytes",
+        "slot * 8",
+        WORDS,
+    ),
+)
