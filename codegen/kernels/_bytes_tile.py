@@ -163,7 +163,9 @@ class BytesTile:
 def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
     """The tile for a layer, or None where this kernel does not serve it."""
     taps = g.kernel[0] * g.kernel[1]
-    if g.form != BYTES or g.stride[1] > 2 or taps == 1 or taps > MOST_SUMMED or target.lanes < 4:
+    if g.form != BYTES or g.stride[1] > 2 or taps == 1 or taps > MOST_SUMMED:
+        return None
+    if target.lanes < 4 or target.pointer_bytes != 8:  # lists hold 64-bit indices
         return None
     if not (g.samples and g.height and g.width and g.inputs and g.outputs):
         return None
