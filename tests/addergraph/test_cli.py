@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,54 +21,13 @@ from addergraph.ir import Array, Graph
 from addergraph.lints import lint
 from addergraph.summary import summary_text
 from addergraph.trace import Tensor
+from tests.addergraph.shell import Shell
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     "train", "recipe", "quantize", "summary", "check", "diagnose", "plot", "import", "inspect",
     "compile", "certify", "run", "verify", "bench",
 )  # fmt: skip
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-class Shell:
-    """Runs the command line in this process, in a folder of its own."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: object) -> Done:
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(a) for a in arguments])
-        out, err = self.capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return Done(end.value.code, out, err)
-
-    def ok(self, *arguments: object) -> str:
-        done = self(*arguments)
-        assert done.status == 0, done.err
-        return done.out
-
-    def error(self, *arguments: object) -> str:
-        """What stderr says of an error of our own: nothing but the message."""
-        done = self(*arguments)
-        assert done.status == 2, done
-        assert done.err.startswith("error: ")
-        assert "Traceback" not in done.err
-        return done.err.removeprefix("error: ").rstrip("\n")
-
-
-@pytest.fixture
-def shell(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    return Shell(capsys)
 
 
 def tiny() -> Model:
@@ -491,24 +449,3 @@ def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatc
     done = shell("summary", "deck")
     assert done.status == 130
     assert done.err.strip() == "interrupted"
-
-
-# --- certify --------------------------------------------------------------------------------------
-
-
-def test_certify_writes_the_certificate_beside_the_file(shell: Shell, tmp_path: Path) -> None:
-    from tests.codegen.objects import CLEAN, PLANTED, compiled
-
-    file, beside = tmp_path / "net.o", tmp_path / "certificate.json"
-    file.write_bytes(compiled(CLEAN, "thumb"))
-    assert "multiplication-free: yes" in shell.ok("certify", file)
-    assert json.loads(beside.read_text())["multiplication_free"] is True
-    file.write_bytes(compiled(CLEAN + PLANTED, "thumb"))
-    done = shell("certify", file)
-    assert done.status == 1 and "second+0x2: muls r0, r1, r0: multiply" in done.out
-    assert json.loads(beside.read_text())["multiplication_free"] is False
-    other = tmp_path / "other.json"
-    assert shell("certify", file, "--json", other).status == 1
-    assert other.read_bytes() == beside.read_bytes()
-    file.write_bytes(b"not an object")
-    assert "is no ELF file" in shell.error("certify", file)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from addergraph import Model, layers
-from tests.addergraph.test_cli import Shell, shell  # noqa: F401  (the fixture)
+from tests.addergraph.shell import Shell
 
 
 @pytest.fixture
-def network(shell: Shell) -> Model:  # noqa: F811
+def network(shell: Shell) -> Model:
     """Adders alone in m.safetensors, and samples in x.npz."""
     model = Model(input_shape=(5, 5, 2), name="tiny", seed=1)
     for layer in (
@@ -28,7 +28,7 @@ def network(shell: Shell) -> Model:  # noqa: F811
     return model
 
 
-def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:  # noqa: F811
+def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:
     out = shell.ok(
         "quantize", "m.safetensors", "--data", "x.npz", "--bits", 6, "-o", "q.safetensors"
     )
@@ -52,7 +52,7 @@ def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:  # noq
     assert answers.dtype == np.int32 and answers.shape == (2, 3)
 
 
-def test_options(shell: Shell, network: Model) -> None:  # noqa: F811
+def test_options(shell: Shell, network: Model) -> None:
     base = ("quantize", "m.safetensors", "--data", "x.npz", "-o", "q.safetensors", "--samples", 8)
     out = shell.ok(*base, "--requantize", "multiply", "--quantile", 1.0, "--no-reestimate")
     assert "by integer products" in out and "power" not in out
@@ -62,7 +62,7 @@ def test_options(shell: Shell, network: Model) -> None:  # noqa: F811
     assert 'batch_norm "bn1": ag.quantize' in error
 
 
-def test_errors(shell: Shell, network: Model) -> None:  # noqa: F811
+def test_errors(shell: Shell, network: Model) -> None:
     error = shell.error("quantize", "m.safetensors", "--data", "x.csv", "-o", "q.safetensors")
     assert error == '--data "x.csv": expected digits, or an .npz file with an array x'
     error = shell.error("quantize", "m.safetensors", "--data", "digits", "-o", "q.safetensors")

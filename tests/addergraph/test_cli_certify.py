@@ -1,0 +1,25 @@
+"""`addergraph certify`: what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.addergraph.shell import Shell
+from tests.codegen.objects import CLEAN, PLANTED, compiled
+
+
+def test_certify_writes_the_certificate_beside_the_file(shell: Shell, tmp_path: Path) -> None:
+    file, beside = tmp_path / "net.o", tmp_path / "certificate.json"
+    file.write_bytes(compiled(CLEAN, "thumb"))
+    assert "multiplication-free: yes" in shell.ok("certify", file)
+    assert json.loads(beside.read_text())["multiplication_free"] is True
+    file.write_bytes(compiled(CLEAN + PLANTED, "thumb"))
+    done = shell("certify", file)
+    assert done.status == 1 and "second+0x2: muls r0, r1, r0: multiply" in done.out
+    assert json.loads(beside.read_text())["multiplication_free"] is False
+    other = tmp_path / "other.json"
+    assert shell("certify", file, "--json", other).status == 1
+    assert other.read_bytes() == beside.read_bytes()
+    file.write_bytes(b"not an object")
+    assert "is no ELF file" in shell.error("certify", file)
