@@ -11,6 +11,7 @@ where no draw changes them.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,12 +102,33 @@ class OutputReport:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `verify` found. `mistrusted`: outputs that hardly vary; agreement says little there."""
+class Outcome(ABC):
+    """What was verified, on how many samples; `seed` is None for given inputs."""
 
     graph: str
     samples: int
     seed: int | None
+
+    @property
+    @abstractmethod
+    def ok(self) -> bool:
+        """Whether everything is within its bound."""
+
+    def raise_for_failure(self) -> None:
+        """VerificationError, with the whole report, unless it is `ok`."""
+        if not self.ok:
+            raise VerificationError(str(self))
+
+    def head(self, what: str) -> str:
+        source = "given inputs" if self.seed is None else f"random inputs of seed {self.seed}"
+        verdict = "passed" if self.ok else "FAILED"
+        return f'{what} "{self.graph}": {self.samples} samples, {source}: {verdict}'
+
+
+@dataclass(frozen=True)
+class Report(Outcome):
+    """What `verify` found. `mistrusted`: outputs that hardly vary; agreement says little there."""
+
     outputs: tuple[OutputReport, ...]
     mistrusted: tuple[str, ...]
 
@@ -114,18 +136,8 @@ class Report:
     def ok(self) -> bool:
         return all(o.ok for o in self.outputs)
 
-    def raise_for_failure(self) -> None:
-        """VerificationError when some output is beyond its bound."""
-        if not self.ok:
-            raise VerificationError(str(self))
-
     def __str__(self) -> str:
-        source = "given inputs" if self.seed is None else f"random inputs of seed {self.seed}"
-        lines = [
-            f'verify "{self.graph}": {self.samples} samples, {source}: '
-            f"{'passed' if self.ok else 'FAILED'}"
-        ]
-        lines += [f"  {o}" for o in self.outputs]
+        lines = [self.head("verify"), *(f"  {o}" for o in self.outputs)]
         lines += [
             f"  mistrusted: %{name} is nearly constant on these inputs; its check says little"
             for name in self.mistrusted

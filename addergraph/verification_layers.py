@@ -25,13 +25,14 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import DataError, VerificationError
+from .errors import DataError
 from .ir import Array, Graph, Node, Value
 from .ops.full import Full
 from .ops.fused import Fused
 from .state import bind_weights
 from .summary import table_lines
 from .verification import (
+    Outcome,
     OutputReport,
     Reference,
     Runnable,
@@ -94,15 +95,12 @@ def _share(report: OutputReport) -> str:
 
 
 @dataclass(frozen=True)
-class LayerReport:
+class LayerReport(Outcome):
     """What `verify_layers` found: a row for each result, in the order of computation.
 
     `mistrusted`: results that hardly vary on these inputs, whose agreement says little.
     """
 
-    graph: str
-    samples: int
-    seed: int | None
     rows: tuple[LayerRow, ...]
     mistrusted: tuple[str, ...]
 
@@ -115,18 +113,9 @@ class LayerReport:
         """The first layer that is beyond its bound on its own inputs."""
         return next((row for row in self.rows if not row.ok), None)
 
-    def raise_for_failure(self) -> None:
-        """VerificationError when some layer is beyond its bound."""
-        if not self.ok:
-            raise VerificationError(str(self))
-
     def __str__(self) -> str:
-        source = "given inputs" if self.seed is None else f"random inputs of seed {self.seed}"
-        lines = [
-            f'layers of "{self.graph}": {self.samples} samples, {source}: '
-            f"{'passed' if self.ok else 'FAILED'}",
-            *table_lines(HEADS, [row.cells() for row in self.rows], TEXT),
-        ]
+        rows = table_lines(HEADS, [row.cells() for row in self.rows], TEXT)
+        lines = [self.head("layers of"), *rows]
         if (first := self.first) is not None:
             lines.append(f'first differing layer: {first.op} "{first.node}"')
             lines.append(f"  {first.own}")

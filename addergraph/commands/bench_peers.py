@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import AdderGraphError
 from ..ir import Array
-from .bench_peers_int8 import Programs, onnx_int8_programs, torch_int8_programs
+from .bench_peers_int8 import Programs, onnx_int8_programs, onnx_session, torch_int8_programs
 from .bench_timing import Layer, Slope, Timing
 
 Maker = Callable[[Layer, int], Programs]
@@ -129,18 +129,10 @@ def _torch_programs(layer: Layer, batch: int) -> Programs:
 
 
 def _onnx_programs(layer: Layer, batch: int, threads: int) -> Programs:
-    import onnxruntime
-
     x, filters = _numbers(layer, batch)
 
     def program(count: int) -> Callable[[], object]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            _onnx_model(layer, batch, filters, count), options,
-            providers=["CPUExecutionProvider"],
-        )  # fmt: skip
+        session = onnx_session(_onnx_model(layer, batch, filters, count), threads)
         return lambda: session.run(None, {"x": x})
 
     return {"onnxruntime": {count: program(count) for count in layer.counts}}

@@ -71,13 +71,7 @@ def onnx_int8_programs(layer: Layer, batch: int, threads: int) -> Programs:
     image, filters = _numbers(layer, batch)
 
     def program(count: int) -> Callable[[], object]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            _onnx_model(layer, batch, filters, count), options,
-            providers=["CPUExecutionProvider"],
-        )  # fmt: skip
+        session = onnx_session(_onnx_model(layer, batch, filters, count), threads)
         binding = session.io_binding()
         binding.bind_cpu_input("x", image)
         shape = [batch, layer.made, layer.made, layer.outputs]
@@ -87,6 +81,16 @@ def onnx_int8_programs(layer: Layer, batch: int, threads: int) -> Programs:
         return lambda: session.run_with_iobinding(binding)
 
     return {"onnxruntime": {count: program(count) for count in layer.counts}}
+
+
+def onnx_session(model: bytes, threads: int) -> Any:
+    """A session on the CPU that keeps its warnings to itself."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _onnx_model(layer: Layer, batch: int, filters: Array, count: int) -> bytes:
