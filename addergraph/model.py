@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +27,18 @@ from .errors import (
     AdderGraphError,
     DataError,
     GraphError,
-    RangeWarning,
     ShapeError,
     UnsupportedError,
 )
 from .interpreter import run_reference
 from .ir import Array, Graph
 from .layers import Layer
-from .ops.softmax import Softmax
 from .state import bind_weights, initial_weights
 from .trace import Tensor, trace
+from .training.fit import fit, measure
 from .training.history import History
-from .training.labels import Targets, as_samples, as_targets, require_trainable
-from .training.loop import run_epochs
-from .training.losses import loss_named, sample_losses, takes_classes
+from .training.labels import as_samples, require_trainable, targets_for
+from .training.losses import loss_named
 from .training.optimizers import SGD, Optimizer
 from .training.settings import Fit, Rate
 from .training.step import TrainStep, compile_silently, require_engine, thread_count
@@ -247,33 +244,28 @@ class Model:
         threads: int | None = None,
         verbose: int = 1,
     ) -> History:
-        """Trains on `x` (one sample a row, u8 or real numbers) and `y`.
+        """Trains on `x` (a sample a row, u8 or real numbers) and `y`: integer labels [N] or [N,1],
+        one-hot rows [N,T], or for mean_squared_error any values of the shape of the answers.
 
-        `y` holds integer labels [N] or [N,1], one-hot rows [N,T], or for mean_squared_error any
-        values of the shape of the answers. The last batch of an epoch may be smaller.
+            learning_rate    a number, a description of `training.schedules`, or a function of the
+                             epoch (from 0)
+            label_smoothing  see `passes/train_step.py`, as is
+            gradient         of adder layers: "full_precision" (with HardTanh) or "sign"
+            augment          random changes of each batch's images
+            normalize        of all images, also `x_val`; the network then expects such images
+            seed             of the order of the samples and of `augment`
+            patience         stop after so many epochs without a better one; 0 for never
+            keep_best        end with the weights of the best epoch: by val_accuracy, val_loss, loss
+            checkpoint       folder for log.csv, log.jsonl, best.safetensors, and a checkpoint after
+                             every epoch and every `checkpoint_steps` steps
+            resume           go on from the checkpoint there, if there is one, bit for bit
+            engine           "reference" runs the same step in NumPy
+            threads          all processors unless given; results do not depend on it
 
-            learning_rate     a number, a `training.schedules` description, or a function of the
-                              epoch (from 0)
-            optimizer         `SGD` or `Adam`; starts afresh in every call
-            label_smoothing   see `passes/train_step.py`, as is
-            gradient          of adder layers: "full_precision" (with HardTanh) or "sign"
-            augment           random changes of each batch's images
-            normalize         of all images, also `x_val`; the network then expects such images
-            seed              of the order of the samples and of `augment`
-            patience          stop after so many epochs without a better one; 0 for never
-            keep_best         end with the weights of the best epoch: the largest val_accuracy, else
-                              the least val_loss, else the least loss
-            checkpoint        a folder for checkpoints at the end of every epoch and every
-                              `checkpoint_steps` steps, log.csv, log.jsonl, and best.safetensors
-            resume            go on from the checkpoint there, if there is one, bit for bit
-            engine            "reference" runs the same step in NumPy
-            threads           all processors unless given; results do not depend on it
-
-        Emits RangeWarning for parts of the network that are provably dead. Raises DataError for
-        data or settings that do not fit, the checkpoint of another run, and when training diverges:
-        the weights are then those of the last finished epoch. ShapeError where batch statistics
-        would be of one value, StorageError when the folder cannot be used, MemoryLimitError where
-        there is too little memory.
+        Warns of what is provably dead (RangeWarning). Raises DataError for data or settings that do
+        not fit and when training diverges (the weights are then those of the last good epoch),
+        StorageError for a folder that cannot be used, ShapeError for batch statistics of one value,
+        MemoryLimitError.
         """
         settings = Fit(
             epochs, batch_size, learning_rate, optimizer, label_smoothing, gradient, augment,
@@ -281,20 +273,7 @@ class Model:
             None if checkpoint is None else Path(checkpoint), checkpoint_steps, resume, verbose,
         )  # fmt: skip
         samples = as_samples(x, self._input_shape)
-        require_trainable(samples)
-        self.build(samples.shape[1:])
-        targets = self._targets(y, samples, "y")
-        validate = self._validation(x_val, y_val, normalize, engine, threads)
-        self._warn()
-        step = self.train_step(
-            min(batch_size, len(samples)),
-            optimizer=optimizer,
-            label_smoothing=label_smoothing,
-            gradient=gradient,
-            engine=engine,
-            threads=threads,
-        )
-        return run_epochs(step, samples, targets, settings, validate)
+        return fit(self, samples, y, (x_val, y_val), settings, engine, threads)
 
     def train_step(
         self,
@@ -319,39 +298,6 @@ class Model:
             threads=threads,
         )
 
-    def _targets(self, y: object, samples: Array, what: str) -> Targets:
-        classes = takes_classes(self.loss_name)
-        return as_targets(y, len(samples), self.output_shape, classes, what)
-
-    def _validation(
-        self,
-        x: object,
-        y: object,
-        normalize: Normalize | None,
-        engine: str,
-        threads: int | None,
-    ) -> Callable[[], Mapping[str, float]] | None:
-        if x is None and y is None:
-            return None
-        if x is None or y is None:
-            raise DataError("validation needs both x_val and y_val")
-        samples = as_samples(x, self.input_shape, "x_val")
-        require_trainable(samples, "x_val")
-        samples = samples if normalize is None else normalize.apply(samples)
-        targets = self._targets(y, samples, "y_val")
-
-        def validate() -> dict[str, float]:
-            found = self._measure(samples, targets, engine, threads)
-            return {f"val_{name}": value for name, value in found.items()}
-
-        return validate
-
-    def _warn(self) -> None:
-        from . import driver
-
-        for finding in driver.findings(self.graph(training=False)):
-            warnings.warn(str(finding), RangeWarning, stacklevel=3)
-
     # --- inference ------------------------------------------------------------------------------
 
     def evaluate(
@@ -363,7 +309,7 @@ class Model:
         """
         samples = as_samples(x, self.input_shape)
         require_trainable(samples)
-        return self._measure(samples, self._targets(y, samples, "y"), engine, threads)
+        return measure(self, samples, targets_for(self, y, len(samples)), engine, threads)
 
     def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Array:
         """The answers for samples `x`, f32[N,...]; no samples give no answers.
@@ -382,18 +328,6 @@ class Model:
             for start in range(0, len(samples), CHUNK)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _measure(
-        self, samples: Array, targets: Targets, engine: str, threads: int | None
-    ) -> dict[str, float]:
-        prediction = self.predict(samples, engine=engine, threads=threads)
-        last = self.graph(training=False).nodes[-1]
-        probabilities = isinstance(last.op, Softmax)
-        everything = slice(None)
-        losses = sample_losses(self.loss_name, prediction, targets.rows(everything), probabilities)
-        result = {"loss": float(np.mean(losses, dtype=np.float64))}
-        correct = targets.correct(everything, prediction)
-        return result if correct is None else result | {"accuracy": correct / len(samples)}
 
     def _run(self, graph: Graph, x: Array, engine: str, threads: int | None) -> Array:
         x = np.ascontiguousarray(x, np.float32)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from addergraph import zoo
 from addergraph.data import digits
-from addergraph.diagnostics import pictures, plots, record_gradients, vanished
+from addergraph.diagnostics import Recording, pictures, plots, record_gradients, vanished
 from addergraph.lints import lint
 
 
@@ -35,16 +35,10 @@ def main() -> None:
     pictures.require_picture(options.output / "healthy-values.png")
 
     data = digits.load()
+    settings = Recording(options.steps, options.every, learning_rate=0.05)
     for name, network in (("healthy", "small-adder"), ("dead", "deck")):
         model = zoo.build(network)
-        history = record_gradients(
-            model,
-            data.x_train,
-            data.y_train,
-            steps=options.steps,
-            every=options.every,
-            learning_rate=0.05,
-        )
+        history = record_gradients(model, data.x_train, data.y_train, settings)
         values = options.output / f"{name}-values.png"
         sizes = options.output / f"{name}-sizes.png"
         pictures.save(plots.plot_gradients(history), values)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import driver, storage
 from ..data import Dataset, load
-from ..diagnostics import Diagnosis, pictures, plots, read_log
+from ..diagnostics import Diagnosis, Recording, pictures, plots, read_log
 from ..diagnostics.diagnosis import diagnose as examine
 from ..errors import StorageError, UnsupportedError
 from ..ir import Array
@@ -75,17 +75,11 @@ def diagnose(options: Options) -> None:
     folder = None if options.output is None else _prepared(options.output)
     data = load(options.data)
     model = model_for(options.network, data, options.seed)
-    found = examine(
-        model,
-        _images(data, options.normalize),
-        data.y_train,
-        steps=options.steps,
-        every=options.every,
-        batch=options.batch,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        threads=options.threads,
-    )
+    settings = Recording(
+        options.steps, options.every, options.batch, options.learning_rate, options.seed,
+        options.threads,
+    )  # fmt: skip
+    found = examine(model, _images(data, options.normalize), data.y_train, settings)
     print(found.text())
     if folder is not None:
         for file in _written(found, folder):

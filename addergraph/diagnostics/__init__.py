@@ -6,10 +6,10 @@ The numbers are NumPy; `pictures` needs matplotlib, the extra `addergraph[plot]`
 from .activations import Activation, activations
 from .diagnosis import Diagnosis, diagnose
 from .distributions import Fit, Shape, shape_of
-from .gradients import GradientHistory, GradientProbe, record_gradients, vanished
+from .gradients import GradientHistory, GradientProbe, Recording, record_gradients, vanished
 from .logs import read_log
 
 __all__ = [
-    "Activation", "Diagnosis", "Fit", "GradientHistory", "GradientProbe", "Shape", "activations",
-    "diagnose", "read_log", "record_gradients", "shape_of", "vanished",
+    "Activation", "Diagnosis", "Fit", "GradientHistory", "GradientProbe", "Recording", "Shape",
+    "activations", "diagnose", "read_log", "record_gradients", "shape_of", "vanished",
 ]  # fmt: skip

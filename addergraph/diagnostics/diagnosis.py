@@ -12,7 +12,7 @@ from ..summary import table_lines
 from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus
 from .distributions import Shape, shape_of
-from .gradients import GradientHistory, record_gradients, vanished
+from .gradients import DEFAULT, GradientHistory, Recording, record_gradients, vanished
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -90,18 +90,7 @@ class Diagnosis:
         }
 
 
-def diagnose(
-    model: Model,
-    x: object,
-    y: object,
-    *,
-    steps: int = 100,
-    every: int = 5,
-    batch: int = 64,
-    learning_rate: float = 0.1,
-    seed: int = 0,
-    threads: int | None = None,
-) -> Diagnosis:
+def diagnose(model: Model, x: object, y: object, settings: Recording = DEFAULT) -> Diagnosis:
     """Measures `model` as it is, then trains it as `record_gradients` does; its weights are then
     what they were.
 
@@ -111,12 +100,9 @@ def diagnose(
     model.build(samples.shape[1:])
     before = {name: array.copy() for name, array in model.weights.items()}
     graph = model.graph(training=False)
-    found = activations(model, samples[:SAMPLES], threads=threads)
+    found = activations(model, samples[:SAMPLES], threads=settings.threads)
     try:
-        history = record_gradients(
-            model, samples, y, steps=steps, every=every, batch=batch, learning_rate=learning_rate,
-            seed=seed, threads=threads,
-        )  # fmt: skip
+        history = record_gradients(model, samples, y, settings)
     finally:
         model.weights = before
     kinds = {

@@ -23,8 +23,7 @@ from ..data.loader import Loader
 from ..errors import DataError, GraphError
 from ..ir import Array, Graph, Parameter, Value
 from ..lints import Finding
-from ..training.labels import as_samples, as_targets, require_trainable
-from ..training.losses import takes_classes
+from ..training.labels import as_samples, require_trainable, targets_for
 from ..training.step import compile_silently
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ class GradientProbe:
         require_trainable(samples)
         if len(samples) != self.batch:
             raise DataError(f"the probe takes {self.batch} samples, found {len(samples)}")
-        classes = takes_classes(model.loss_name)
-        targets = as_targets(y, len(samples), model.output_shape, classes).rows(slice(None))
+        targets = targets_for(model, y, len(samples)).rows(slice(None))
         self._program.set_weights(model.weights)
         found = self._program.run([np.ascontiguousarray(samples, np.float32), targets, 1.0])
         return {p.name: g for p, g in zip(self.filters, found, strict=True)}
@@ -116,42 +114,56 @@ class GradientHistory:
         return tuple(self.rms)
 
 
+@dataclass(frozen=True)
+class Recording:
+    """How `record_gradients` trains and what it records; DataError for counts below 1.
+
+    steps    of training, with the default optimizer and a constant `learning_rate`
+    every    the gradients of every so-many-th batch are recorded, the first included
+    batch    samples of a step, at most
+    seed     of the order of the samples
+    threads  all processors unless given
+    """
+
+    steps: int = 100
+    every: int = 5
+    batch: int = 64
+    learning_rate: float = 0.1
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("every", self.every), ("batch", self.batch)):
+            if value < 1:
+                raise DataError(f"{name}={value} must be at least 1")
+
+
+DEFAULT = Recording()
+
+
 def record_gradients(
-    model: Model,
-    x: object,
-    y: object,
-    *,
-    steps: int = 100,
-    every: int = 5,
-    batch: int = 64,
-    learning_rate: float = 0.1,
-    seed: int = 0,
-    threads: int | None = None,
+    model: Model, x: object, y: object, settings: Recording = DEFAULT
 ) -> GradientHistory:
-    """Trains `model` for `steps` steps, with the default optimizer and a constant rate, and records
-    the gradients of every `every`-th batch, the first included, before its update.
+    """Trains `model` and records its gradients, each before the update that it makes.
 
     Raises DataError for data that does not fit or is less than a batch, and when training diverges.
     """
-    for name, value in (("steps", steps), ("every", every), ("batch", batch)):
-        if value < 1:
-            raise DataError(f"{name}={value} must be at least 1")
     samples = as_samples(x, model.input_shape)
     require_trainable(samples)
-    classes = takes_classes(model.loss_name)
     labels = np.asarray(y)
-    as_targets(labels, len(samples), model.output_shape, classes)
-    batch = min(batch, len(samples))
-    step = model.train_step(batch, threads=threads)
+    targets_for(model, labels, len(samples))
+    batch, rate = min(settings.batch, len(samples)), settings.learning_rate
+    step = model.train_step(batch, threads=settings.threads)
     probe, history = GradientProbe(step, batch), GradientHistory()
-    for number, (rows, index) in zip(range(steps), _batches(samples, batch, seed), strict=False):
-        if number % every == 0:
+    batches = _batches(samples, batch, settings.seed)
+    for number, (rows, index) in zip(range(settings.steps), batches, strict=False):
+        if number % settings.every == 0:
             history.record(number, probe(rows, labels[index]))
-        loss, _ = step(rows, labels[index], learning_rate)
+        loss, _ = step(rows, labels[index], rate)
         if not np.isfinite(loss):
             raise DataError(
                 f"the loss is {loss} at step {number}: training diverged; lower the learning rate "
-                f"(it was {learning_rate:g})"
+                f"(it was {rate:g})"
             )
     return history
 

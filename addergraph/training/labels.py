@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
 from ..ir import Array
+from .losses import takes_classes
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 Index = Array | slice
 
@@ -128,6 +133,11 @@ def as_targets(
     one_hot = scores > 1 and bool(((values == 0) | (values == 1)).all())
     labelled = classes or (one_hot and bool((values.sum(axis=-1) == 1).all()))
     return Targets(values.argmax(axis=-1) if labelled else None, values, shape)
+
+
+def targets_for(model: Model, y: object, count: int, what: str = "y") -> Targets:
+    """`as_targets` for `count` answers of `model` and its loss."""
+    return as_targets(y, count, model.output_shape, takes_classes(model.loss_name), what)
 
 
 def require_finite_rows(values: Array, what: str) -> None:

@@ -14,8 +14,7 @@ from ..errors import GraphError, RangeWarning, nearest
 from ..interpreter import run_reference
 from ..ir import Array, Graph
 from ..state import State, initial_weights
-from .labels import as_samples, as_targets, require_trainable
-from .losses import takes_classes
+from .labels import as_samples, require_trainable, targets_for
 from .optimizers import Optimizer, average_name
 from .settings import at_least_one, rate_at
 
@@ -93,8 +92,7 @@ class TrainStep:
         """
         samples = as_samples(x, self.model.input_shape)
         require_trainable(samples)
-        classes = takes_classes(self.model.loss_name)
-        targets = as_targets(y, len(samples), self.model.output_shape, classes)
+        targets = targets_for(self.model, y, len(samples))
         return self.run(samples, targets.rows(slice(None)), rate_at(learning_rate, 0))
 
     def graph(self, batch: int) -> Graph:

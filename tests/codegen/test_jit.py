@@ -17,9 +17,10 @@ from addergraph.codegen import llvm
 from addergraph.codegen.target import TARGETS, runnable
 from addergraph.errors import AdderGraphError, CodegenError, DataError, ShapeError, TargetError
 from addergraph.interpreter import run_reference
-from addergraph.ir import Array, Graph
+from addergraph.ir import Array
 from addergraph.state import State
 from addergraph.text import parse
+from tests.codegen.states import step
 
 NETWORK = parse(
     """graph net(%x: f32[N,5,6,3], %shift: f32[7]) params(%f: f32[3,3,3,7], %g: f32[7,7]) {
@@ -31,16 +32,6 @@ NETWORK = parse(
       return %e, %c
     }"""
 )
-STEP = """graph step(%x: f32[{n},4]) params(%w: f32[4,3], %count: f32[]) {{
-      %y = dense(%x, %w) : f32[{n},3]
-      %s = reduce_sum(%y) axes=(0) : f32[3]
-      %v = sub(%w, %s) : f32[4,3]
-      %one = full() value=1 : f32[]
-      %more = add(%count, %one) : f32[]
-      update %w <- %v
-      update %count <- %more
-      return %y
-    }}"""
 
 
 def numbers(seed: int, *shape: int) -> Array:
@@ -248,10 +239,6 @@ def test_an_empty_batch_is_an_empty_answer() -> None:
 
 
 # -- states --------------------------------------------------------------------------------------
-
-
-def step(batch: int) -> Graph:
-    return parse(STEP.format(n=batch))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -22,6 +22,7 @@ from addergraph.errors import CodegenError
 from addergraph.interpreter import run_reference
 from addergraph.ir import Array
 from addergraph.text import parse
+from tests.codegen.states import step
 
 OPEN = parse(
     """graph open(%x: f32[N,6]) params(%f: f32[6,5]) {
@@ -31,18 +32,6 @@ OPEN = parse(
     }"""
 )
 BOUND = OPEN.bind(9)
-STEP = parse(
-    """graph step(%x: f32[8,4]) params(%w: f32[4,3], %count: f32[]) {
-      %y = dense(%x, %w) : f32[8,3]
-      %s = reduce_sum(%y) axes=(0) : f32[3]
-      %v = sub(%w, %s) : f32[4,3]
-      %one = full() value=1 : f32[]
-      %more = add(%count, %one) : f32[]
-      update %w <- %v
-      update %count <- %more
-      return %y
-    }"""
-)
 WEIGHTS = {"f": np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)}
 Program = Any
 
@@ -57,7 +46,7 @@ def bound_program(threads: int) -> Program:
 
 def step_program(threads: int) -> Program:
     start = {"w": np.zeros((4, 3), np.float32), "count": np.zeros((), np.float32)}
-    return driver.compile(STEP, weights=start, threads=threads)
+    return driver.compile(step(8), weights=start, threads=threads)
 
 
 def samples(count: int = 9) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from addergraph import Model, layers
 from addergraph.diagnostics import (
     GradientHistory,
     GradientProbe,
+    Recording,
     activations,
     diagnose,
     record_gradients,
@@ -189,12 +191,14 @@ def test_vanished_gradients_are_far_below_the_others() -> None:
 
 def test_recording_trains_and_samples() -> None:
     model, x, y = net(), X[:14], Y[:14, None]
-    history = record_gradients(model, x, y, steps=7, every=3, batch=12, threads=1)
+    settings = Recording(steps=7, every=3, batch=12, threads=1)
+    history = record_gradients(model, x, y, settings)
     assert history.steps == [0, 3, 6]  # of which each epoch of 14 samples has one
-    again = record_gradients(net(), x, y, steps=7, every=3, batch=12, threads=1)
+    again = record_gradients(net(), x, y, settings)
     assert again.rms == history.rms
     assert not np.array_equal(model.weights["conv1.f"], net().weights["conv1.f"])
-    assert record_gradients(net(), x[:12], y[:12], steps=2, every=1, threads=1).steps == [0, 1]
+    few = Recording(steps=2, every=1, threads=1)
+    assert record_gradients(net(), x[:12], y[:12], few).steps == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_recording_trains_and_samples() -> None:
 )
 def test_bad_settings(options: dict[str, float], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        record_gradients(net(), X, Y, **({"steps": 4, "batch": 8, "threads": 1} | options))  # type: ignore[arg-type]
+        record_gradients(net(), X, Y, replace(Recording(steps=4, batch=8, threads=1), **options))  # type: ignore[arg-type]
 
 
 # --- all of it ------------------------------------------------------------------------------------
@@ -216,7 +220,9 @@ def test_bad_settings(options: dict[str, float], message: str) -> None:
 def test_a_diagnosis_leaves_the_model_as_it_was() -> None:
     model = small_model(input_shape=(8, 8, 1))
     before = {name: array.copy() for name, array in model.weights.items()}
-    found = diagnose(model, DATA.x_train, DATA.y_train, steps=5, every=2, batch=32, threads=1)
+    found = diagnose(
+        model, DATA.x_train, DATA.y_train, Recording(steps=5, every=2, batch=32, threads=1)
+    )
     assert all(np.array_equal(model.weights[name], array) for name, array in before.items())
     assert found.gradients.steps == [0, 2, 4]
     assert dict(found.kinds)["adder1.f"] == "adder2d" and found.kinds["dense1.f"] == "dense"
@@ -238,7 +244,7 @@ def test_the_decks_network_is_found_dead_once() -> None:
         layers.Adder(4, 3), layers.Activation("relu"), layers.Flatten(), layers.Dense(10),
     ):  # fmt: skip
         model.add(layer)
-    found = diagnose(model, X, Y, steps=2, every=1, batch=16, threads=1)
+    found = diagnose(model, X, Y, Recording(steps=2, every=1, batch=16, threads=1))
     nodes = [finding.node for finding in found.findings]
     assert nodes == ["act1", "adder1", "adder1.f", "dense1.f"]
 

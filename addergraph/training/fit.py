@@ -1,0 +1,89 @@
+"""From the arguments of `Model.fit` to its first epoch: everything is checked before any work."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError, RangeWarning
+from ..ir import Array
+from ..ops.softmax import Softmax
+from .history import History
+from .labels import Targets, as_samples, require_trainable, targets_for
+from .loop import Validate, run_epochs
+from .losses import sample_losses
+from .settings import Fit
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+HeldOut = tuple[object, object]  # x and y; both None where there is no validation
+
+
+def fit(
+    model: Model,
+    samples: Array,
+    y: object,
+    held_out: HeldOut,
+    settings: Fit,
+    engine: str,
+    threads: int | None,
+) -> History:
+    """As `Model.fit`, which alone calls it: warnings point at the line that called that."""
+    require_trainable(samples)
+    model.build(samples.shape[1:])
+    targets = targets_for(model, y, len(samples))
+    validate = _validation(model, held_out, settings, engine, threads)
+    _warn(model)
+    step = model.train_step(
+        min(settings.batch_size, len(samples)),
+        optimizer=settings.optimizer,
+        label_smoothing=settings.label_smoothing,
+        gradient=settings.gradient,
+        engine=engine,
+        threads=threads,
+    )
+    return run_epochs(step, samples, targets, settings, validate)
+
+
+def measure(
+    model: Model, samples: Array, targets: Targets, engine: str, threads: int | None
+) -> dict[str, float]:
+    """The mean loss of checked data and, where the targets are classes, the accuracy."""
+    prediction = model.predict(samples, engine=engine, threads=threads)
+    probabilities = isinstance(model.graph(training=False).nodes[-1].op, Softmax)
+    everything = slice(None)
+    losses = sample_losses(model.loss_name, prediction, targets.rows(everything), probabilities)
+    result = {"loss": float(np.mean(losses, dtype=np.float64))}
+    correct = targets.correct(everything, prediction)
+    return result if correct is None else result | {"accuracy": correct / len(samples)}
+
+
+def _validation(
+    model: Model, held_out: HeldOut, settings: Fit, engine: str, threads: int | None
+) -> Validate | None:
+    x, y = held_out
+    if x is None and y is None:
+        return None
+    if x is None or y is None:
+        raise DataError("validation needs both x_val and y_val")
+    samples = as_samples(x, model.input_shape, "x_val")
+    require_trainable(samples, "x_val")
+    if settings.normalize is not None:
+        samples = settings.normalize.apply(samples)
+    targets = targets_for(model, y, len(samples), "y_val")
+
+    def validate() -> dict[str, float]:
+        found = measure(model, samples, targets, engine, threads)
+        return {f"val_{name}": value for name, value in found.items()}
+
+    return validate
+
+
+def _warn(model: Model) -> None:
+    from .. import driver
+
+    for finding in driver.findings(model.graph(training=False)):
+        warnings.warn(str(finding), RangeWarning, stacklevel=4)
