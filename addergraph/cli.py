@@ -14,10 +14,11 @@ from typing import Any
 import click
 
 from . import __version__
-from .cli_options import Threads, batch, example, one_thread, target, threads, weights
-from .errors import AdderGraphError, RangeWarning
+from .cli_options import FAILED, Threads, batch, ends, example, one_thread, target, weights
+from .cli_training import check, diagnose, import_, plot, recipe, train
+from .errors import AdderGraphError, DataWarning, RangeWarning
 
-FAILED, ERROR, INTERRUPTED = 1, 2, 130
+ERROR, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,8 +47,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """Warnings about the network in one line; others as Python shows them."""
-    if issubclass(category, RangeWarning):
+    """Warnings about the network and the data in one line; others as Python shows them."""
+    if issubclass(category, RangeWarning | DataWarning):
         click.echo(f"warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
@@ -79,71 +80,8 @@ def commands() -> None:
     """
 
 
-@commands.command(
-    epilog=example(
-        "  addergraph train --data digits --epochs 30 -o m.safetensors",
-        "  addergraph train --model resnet20 --data cifar10:PATH --recipe cvpr2020 "
-        "--checkpoint run --resume",
-    )
-)
-@click.option(
-    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
-    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
-)  # fmt: skip
-@click.option(
-    "--validation", metavar="NAME[:PATH]",
-    help="Held-out images: the training part of this.  [default: the test part of --data]",
-)  # fmt: skip
-@click.option(
-    "--model", "network", default="small-adder", show_default=True, metavar="NAME|FILE",
-    help="A built-in network, as small-adder or resnet20; or a model file, to train on.",
-)  # fmt: skip
-@click.option(
-    "--recipe", default="digits", show_default=True, metavar="NAME|FILE.toml",
-    help="cvpr2020, digits or quick; or a file as `addergraph recipe` prints it.",
-)  # fmt: skip
-@click.option("--epochs", type=click.IntRange(1), help="[default: the recipe's]")
-@click.option("--batch", type=click.IntRange(1), help="[default: the recipe's]")
-@click.option(
-    "--learning-rate", type=float, help="At the start of the schedule.  [default: the recipe's]"
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True,
-    help="Of the weights at the start, the order of the samples, and their augmentation.",
-)  # fmt: skip
-@threads
-@click.option(
-    "--engine", type=click.Choice(["native", "reference"]), default="native", show_default=True,
-    help="Compiled code, or the same training step in NumPy (slow).",
-)  # fmt: skip
-@click.option(
-    "--checkpoint", metavar="FOLDER", help="Checkpoints after each epoch, log.csv and log.jsonl."
-)
-@click.option(
-    "--checkpoint-steps", type=click.IntRange(0), default=0, metavar="STEPS",
-    help="Checkpoints within epochs, too, after so many steps.",
-)  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
-@click.option(
-    "-o", "--output", default="model.safetensors", show_default=True, metavar="FILE.safetensors"
-)
-def train(**options: Any) -> None:
-    """Train a network and write it to a model file."""
-    from .commands import train
-
-    train.train(train.Training(**options))
-
-
-@commands.command(epilog=example("  addergraph recipe cvpr2020 > my.toml"))
-@click.argument("name", required=False)
-def recipe(name: str | None) -> None:
-    """Print a recipe as a file that train reads back.
-
-    NAME is a built-in recipe or a file; without it they are listed.
-    """
-    from .commands import train
-
-    train.show_recipe(name)
+commands.add_command(train)
+commands.add_command(recipe)
 
 
 @commands.command(
@@ -192,105 +130,28 @@ def quantize(**options: Any) -> None:
     quantize.quantize(quantize.Quantization(**options))
 
 
-@commands.command(epilog=example("  addergraph summary resnet20"))
+@commands.command(
+    epilog=example(
+        "  addergraph summary resnet20",
+        "  addergraph summary resnet20 --first adder --last adder",
+    )
+)
 @click.argument("file")
-def summary(file: str) -> None:
+@ends
+def summary(**options: Any) -> None:
     """Print the layers: shapes, parameters, arithmetic, energy.
 
     FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
     """
     from .commands import show
 
-    show.summary(file)
+    show.summary(**options)
 
 
-@commands.command(epilog=example("  addergraph check resnet20 --batch 128"))
-@click.argument("file")
-@click.option(
-    "--batch", type=click.IntRange(1),
-    help="Also what a training with such batches needs of memory, and whether that is there.",
-)  # fmt: skip
-def check(file: str, batch: int | None) -> int:
-    """Look for mistakes in a network, and say how to fix them.
-
-    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network. The exit
-    status is 1 when there is a finding.
-    """
-    from .commands import diagnose
-
-    return 0 if diagnose.check(file, batch) else FAILED
-
-
-@commands.command(
-    epilog=example(
-        "  addergraph diagnose small-adder --data digits",
-        "  addergraph diagnose m.safetensors --data digits --learning-rate 0.01 -o pictures",
-    )
-)
-@click.argument("network", metavar="MODEL")
-@click.option(
-    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
-    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
-)  # fmt: skip
-@click.option(
-    "--normalize", type=click.Choice(["brightness", "statistics", "none"]), default="brightness",
-    show_default=True, help="Pixels as 0..1, of mean 0 and deviation 1, or as stored.",
-)  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), default=100, show_default=True)
-@click.option(
-    "--every", type=click.IntRange(1), default=5, show_default=True,
-    help="Record the gradients once in so many steps.",
-)  # fmt: skip
-@click.option("--batch", type=click.IntRange(2), default=64, show_default=True)
-@click.option("--learning-rate", type=float, default=0.1, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@threads
-@click.option("-o", "--output", metavar="FOLDER", help="Write pictures and diagnosis.json there.")
-def diagnose(**options: Any) -> None:
-    """Show gradients, filters and activations, layer by layer.
-
-    MODEL is a model file (.safetensors) or the name of a network. A copy of it is trained for some
-    steps, during which gradients are recorded; filters and activations are those before.
-    """
-    from .commands import diagnose
-
-    diagnose.diagnose(diagnose.Options(**options))
-
-
-@commands.command(epilog=example("  addergraph plot adder/log.csv conv/log.jsonl -o curves.png"))
-@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, metavar="FILE.png|svg|pdf")
-def plot(logs: tuple[str, ...], output: str) -> None:
-    """Draw training curves from logs.
-
-    Each LOG is a .csv or .jsonl file with a row for each epoch, as train writes it.
-    """
-    from .commands import diagnose
-
-    diagnose.plot(logs, output)
-
-
-@commands.command(
-    name="import",
-    epilog=example(
-        "  addergraph import ResNet20-AdderNet.pth --network resnet20 -o resnet20.safetensors"
-    ),
-)
-@click.argument("file")
-@click.option(
-    "--network", required=True, metavar="NAME",
-    help="resnet20, resnet32, resnet18 or resnet50; resnet20-conv and so on for convolutions.",
-)  # fmt: skip
-@click.option("-o", "--output", required=True, metavar="FILE.safetensors")
-def import_(**options: Any) -> None:
-    """Turn a checkpoint of the authors' release into a model file.
-
-    FILE is a state dict with the names of github.com/huawei-noah/AdderNet: .safetensors, or, where
-    PyTorch is installed, .pth. All keys that are missing, unexpected or of a wrong shape are named.
-    """
-    from .commands import import_weights
-
-    import_weights.import_weights(**options)
+commands.add_command(check)
+commands.add_command(diagnose)
+commands.add_command(plot)
+commands.add_command(import_)
 
 
 @commands.command(

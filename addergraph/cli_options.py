@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
+
+FAILED = 1  # the exit status of a command that found something
 
 
 def example(*lines: str) -> str:
@@ -42,3 +45,12 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # of new versions onl
 batch = click.option(
     "--batch", type=click.IntRange(0), help="Bind the batch N.  [default: any number of samples]"
 )
+
+
+def ends(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The kinds of a built-in network's first and last layer."""
+    kind = click.Choice(["adder", "conv"])
+    last = click.option("--last", type=kind, help="The same for its last layer.")(command)
+    return click.option(
+        "--first", type=kind, help="Kind of a built-in network's first layer.  [default: its own]"
+    )(last)

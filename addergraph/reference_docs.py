@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 
 from .ir import KINDS, Op, registry
-from .text import Attribute, attributes
+from .text_attributes import Attribute, attributes
 
 _HEAD = """\
 # Ops

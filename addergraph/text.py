@@ -1,7 +1,7 @@
 """The textual IR: `print_graph` writes the canonical text of a graph, `parse` reads it back.
 
-There is no code per op: attributes are the fields of the op's dataclass, and `_KINDS` says how
-each type of field is written and read. Graphs are equal when their canonical texts are.
+There is no code per op: `text_attributes.py` says how the fields of its dataclass are written and
+read. Graphs are equal when their canonical texts are.
 
     graph = "graph" WORD "(" values ")" ["params" "(" parameters ")"] "{" nodes updates return "}"
     value = "%"NAME ":" type ["scale" "=" number ["zero_point" "=" integer]]
@@ -16,19 +16,16 @@ nesting, builds ops from the closed table alone, and every failure is a ParseErr
 
 from __future__ import annotations
 
-import dataclasses
-import operator
 import re
 import textwrap
-import typing
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from .check import WORD, check, check_node, check_value
-from .errors import AdderGraphError, GraphError, ParseError, nearest
+from .check import check, check_node, check_value
+from .errors import AdderGraphError, ParseError, nearest
 from .ir import Graph, Init, Node, Op, Parameter, Update, Value, op_named
 from .quantization import Quantization
+from .text_attributes import attributes, show_float, shown_attributes
 from .types import Dim, DType, TensorType, dtype_named
 
 MAX_CHARACTERS = 1 << 24
@@ -38,111 +35,6 @@ _COLUMNS = 100  # a longer header is written with one value a line
 
 T = TypeVar("T")
 V = TypeVar("V", bound=Value)
-
-
-# --- attributes -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How one type of attribute is written and read."""
-
-    expected: str
-    show: Callable[[Any], str]
-    read: Callable[[_Parser], Any]
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """A field of an op's dataclass; `default` is None where the field has none."""
-
-    name: str
-    kind: Kind
-    default: str | None
-
-
-def _show_float(value: float) -> str:
-    return repr(float(value)).removesuffix(".0")
-
-
-def _show_bool(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _show_word(value: str) -> str:
-    if not WORD.fullmatch(value):
-        raise GraphError(f'the attribute value "{value}" is not one word, it cannot be printed')
-    return value
-
-
-def _show_dim(value: Dim) -> str:
-    return "N" if value == "N" else str(operator.index(value))
-
-
-def _tuple_of(item: Kind, length: int | None) -> Kind:
-    """Tuples of `item`, of `length` or (None) of any length."""
-    expected = f"({item.expected}, ...)" if length is None else f"{length} times {item.expected}"
-
-    def show(value: Iterable[Any]) -> str:
-        return f"({','.join(item.show(v) for v in value)})"
-
-    def read(parser: _Parser) -> tuple[Any, ...]:
-        start = parser.peek
-        values = tuple(parser.listed("(", lambda: item.read(parser), ")"))
-        if length is not None and len(values) != length:
-            parser.fail(f"expected {length} values, found {len(values)}", start)
-        return values
-
-    return Kind(expected, show, read)
-
-
-_KINDS: dict[object, Kind] = {
-    int: Kind("an integer", lambda v: str(operator.index(v)), lambda p: p.integer()),
-    float: Kind("a number", _show_float, lambda p: p.number()),
-    bool: Kind("true or false", _show_bool, lambda p: p.boolean()),
-    str: Kind("a word", _show_word, lambda p: p.word()),
-    Dim: Kind("a size or N", _show_dim, lambda p: p.dim()),
-    DType: Kind("a dtype", str, lambda p: p.dtype()),
-}
-
-
-Attributes = tuple[tuple[Attribute, ...], str | None]
-_ATTRIBUTES: dict[type[Op], Attributes] = {}
-
-
-def attributes(op: type[Op]) -> Attributes:
-    """The printed attributes of an op class, and the name of its Graph-valued field if it has one.
-
-    Raises GraphError when a field has a type that the text cannot hold.
-    """
-    if op not in _ATTRIBUTES:
-        _ATTRIBUTES[op] = _attributes(op)
-    return _ATTRIBUTES[op]
-
-
-def _attributes(op: type[Op]) -> Attributes:
-    hints = typing.get_type_hints(op)
-    found, body = [], None
-    for field in dataclasses.fields(op):  # type: ignore[arg-type]
-        hint = hints[field.name]
-        if hint is Graph:
-            body = field.name
-            continue
-        kind = _kind(op, field.name, hint)
-        missing = field.default is dataclasses.MISSING
-        found.append(Attribute(field.name, kind, None if missing else kind.show(field.default)))
-    return tuple(found), body
-
-
-def _kind(op: type[Op], name: str, hint: object) -> Kind:
-    if hint in _KINDS:
-        return _KINDS[hint]
-    items = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
-    length = None if items[-1:] == (...,) else len(items)
-    kinds = set(items) - {...}
-    if len(kinds) == 1 and (item := kinds.pop()) in _KINDS:
-        return _tuple_of(_KINDS[item], length)
-    raise GraphError(f'op "{op.name}": attribute {name} has type {hint}, which text cannot hold')
 
 
 # --- printing ---------------------------------------------------------------------------------
@@ -179,23 +71,17 @@ def _print_declared(value: Value) -> str:
     if known is None:
         return declared
     zero = f" zero_point={known.zero_point}" if known.zero_point else ""
-    return f"{declared} scale={_show_float(known.scale)}{zero}"
+    return f"{declared} scale={show_float(known.scale)}{zero}"
 
 
 def _print_parameter(parameter: Parameter) -> str:
-    init, args = parameter.init, ",".join(map(_show_float, parameter.init.args))
+    init, args = parameter.init, ",".join(map(show_float, parameter.init.args))
     parts = [f"{_print_declared(parameter)} init={init.kind}" + (f"({args})" if args else "")]
     if parameter.eta is not None:
-        parts.append(f"eta={_show_float(parameter.eta)}")
+        parts.append(f"eta={show_float(parameter.eta)}")
     if not parameter.trainable:
         parts.append("fixed")
     return " ".join(parts)
-
-
-def shown_attributes(op: Op) -> list[str]:
-    """`stride=(2,2)` for each attribute that is not at its default."""
-    shown = ((a, a.kind.show(getattr(op, a.name))) for a in attributes(type(op))[0])
-    return [f"{a.name}={text}" for a, text in shown if text != a.default]
 
 
 def _print_node(node: Node) -> str:
@@ -227,7 +113,7 @@ def parse(text: str) -> Graph:
         raise ParseError(f"expected the text of a graph, found {type(text).__name__}")
     if len(text) > MAX_CHARACTERS:
         raise ParseError(f"the text has {len(text)} characters, at most {MAX_CHARACTERS} are read")
-    parser = _Parser(text)
+    parser = Parser(text)
     graph = parser.graph(0)
     if parser.peek.kind != "end":
         parser.fail(f"expected the end of the text, found {parser.peek}")
@@ -267,7 +153,7 @@ def _tokens(text: str) -> Iterator[Token]:
         at += len(token.text)
 
 
-class _Parser:
+class Parser:
     """Recursive descent with one token of look-ahead; recursion is bounded by MAX_NESTING."""
 
     def __init__(self, text: str) -> None:
@@ -429,7 +315,7 @@ class _Parser:
 class _Scope:
     """The values of one graph that are defined so far."""
 
-    def __init__(self, parser: _Parser) -> None:
+    def __init__(self, parser: Parser) -> None:
         self.parser = parser
         self.values: dict[str, Value] = {}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import GraphError
 from .ir import Graph, Node, Parameter, Value
-from .text import shown_attributes
+from .text_attributes import shown_attributes
 
 
 def to_networkx(graph: Graph) -> Any:

@@ -14,9 +14,9 @@ from ..view import to_dot
 from .source import open_source
 
 
-def summary(file: str) -> None:
+def summary(file: str, first: str | None = None, last: str | None = None) -> None:
     """Prints the tables of the network's layers, memory and arithmetic."""
-    source = open_source(file)
+    source = open_source(file, first=first, last=last)
     graph, weights = source.graph, source.weights
     arena = driver.arena_bytes(graph, weights)
     print(summary_text(graph, lint(graph), weights, arena))

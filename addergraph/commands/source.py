@@ -44,16 +44,20 @@ class Source:
         return initial_weights(self.graph, seed), note
 
 
-def open_source(file: str, weights: str | None = None) -> Source:
-    """Reads FILE and, for the text of a graph, its weights from an `.npz` file.
+def open_source(
+    file: str, weights: str | None = None, first: str | None = None, last: str | None = None
+) -> Source:
+    """Reads FILE and, for the text of a graph, its weights from an `.npz` file; `first` and `last`
+    are options of networks that are called by name.
 
     Raises StorageError where a file cannot be read or is of no known kind, ParseError for text that
     is no graph, DataError or ShapeError for weights that do not fit.
     """
     if file in zoo.NETWORKS and not Path(file).exists():
         _refuse(weights, f'the network "{file}" starts with random weights')
-        model = zoo.build(file)
+        model = zoo.build(file, first=first, last=last)
         return Source(file, model.graph(training=False), model.weights, model)
+    _refuse_ends(file, first, last)
     suffix = Path(file).suffix
     if suffix == ".safetensors":
         _refuse(weights, f'the model file "{file}" holds its weights')
@@ -73,11 +77,26 @@ def open_source(file: str, weights: str | None = None) -> Source:
     return Source(file, graph, None if weights is None else _read_weights(graph, weights), None)
 
 
-def model_for(network: str, data: Dataset, seed: int = 0) -> Model:
+def model_for(
+    network: str,
+    data: Dataset,
+    seed: int = 0,
+    first: str | None = None,
+    last: str | None = None,
+) -> Model:
     """The model in a file, or a new network by name with the shape and the classes of `data`."""
     if Path(network).suffix == ".safetensors":
+        _refuse_ends(network, first, last)
         return Model.load(network)
-    return zoo.build(network, data.shape, data.class_count, seed)
+    return zoo.build(network, data.shape, data.class_count, seed, first=first, last=last)
+
+
+def _refuse_ends(file: str, first: str | None, last: str | None) -> None:
+    if (first, last) != (None, None):
+        raise DataError(
+            f'--first and --last go with the name of a built-in network; the layers of "{file}" '
+            "are what they are"
+        )
 
 
 def _refuse(weights: str | None, why: str) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..data import Dataset, Normalize, load
+from ..errors import StorageError
 from ..ir import Array
+from ..model import Model
 from ..model_file import require_writable_model
+from ..training.optimizers import OPTIMIZERS
 from ..training.recipe import Recipe
 from ..training.recipes import BUILT_IN, find
+from ..training.schedules import SCHEDULES
 from .source import model_for
 
 
@@ -22,6 +28,8 @@ class Training:
     data: str
     validation: str | None
     network: str
+    first: str | None
+    last: str | None
     recipe: str
     epochs: int | None
     batch: int | None
@@ -51,7 +59,7 @@ def train(options: Training) -> None:
     recipe = options.chosen_recipe()
     data = load(options.data)
     x_val, y_val = _held_out(data, options.validation)
-    model = model_for(options.network, data, options.seed)
+    model = model_for(options.network, data, options.seed, options.first, options.last)
     normalize = recipe.data.normalization(data)
     held_out = 0 if x_val is None else len(x_val)
     print(
@@ -80,8 +88,26 @@ def train(options: Training) -> None:
         found = model.evaluate(images, y_val, threads=options.threads)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         print(f"validation: {numbers}")
-    model.save(options.output)
+    _save(model, options.output)
     print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
+
+
+def _save(model: Model, output: str) -> None:
+    """Writes the model file; what was trained is not lost where its disk is full by now."""
+    try:
+        model.save(output)
+    except StorageError as error:
+        raise StorageError(f"{error}. {_rescued(model)}") from None
+
+
+def _rescued(model: Model) -> str:
+    """Where the model is instead."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="addergraph-")) / "model.safetensors"
+        model.save(path)
+    except (OSError, StorageError) as error:
+        return f"The trained model could not be kept elsewhere either: {error}"
+    return f'The trained model is in "{path}" instead'
 
 
 def show_recipe(name: str | None) -> None:
@@ -92,6 +118,7 @@ def show_recipe(name: str | None) -> None:
         return
     if name in BUILT_IN:
         print(f"# {name}: {BUILT_IN[name][0]}")
+        print(f"# optimizers: {', '.join(OPTIMIZERS)}; schedules: {', '.join(SCHEDULES)}")
     print(find(name).text(), end="")
 
 

@@ -102,6 +102,7 @@ def plot_gradient_norms(history: GradientHistory) -> Any:
         axis.plot(history.steps, drawn, style, color=colors[number], linewidth=1.6, label=name)
     axis.set_title("Size of each layer's gradient, first layer darkest", fontsize=11)
     axis.set(xlabel="training step", ylabel="root mean square (loss / unit of weight)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.25, which="both", linewidth=0.6)
     gone = [name for name in rms if name not in lasting]
     if gone:

@@ -117,6 +117,17 @@ class _Run:
         self.step.state.load(checkpoint.state)
         self.at = checkpoint.position
         self.best = None if checkpoint.best is None else dict(checkpoint.best)
+        if self.settings.verbose and self.folder is not None:
+            print(f'from "{self.folder.file}": {self._done()}', flush=True)
+
+    def _done(self) -> str:
+        at, epochs = self.at, self.settings.epochs
+        if at.epoch >= epochs or self._is_stale():
+            return f"the run is complete, {at.epoch} of {epochs} epochs"
+        where = f"epoch {at.epoch + 1} of {epochs}"
+        if not at.step:
+            return f"going on with {where}"
+        return f"going on in {where}, after step {at.step} of {len(self.loader)}"
 
     def all_epochs(self) -> History:
         settings, at = self.settings, self.at
@@ -251,7 +262,9 @@ class _Run:
 
     def _diverged(self, number: int, what: str, rate: float) -> NoReturn:
         self.step.state.blob[...] = self.good
-        kept = "" if self.folder is None else f'; "{self.folder.file}" is kept'
+        kept = ""
+        if self.folder is not None and self.folder.file.exists():
+            kept = f'; "{self.folder.file}" is kept'
         raise DataError(
             f"training diverged in epoch {self.at.epoch + 1}, step {number}: {what}; the weights "
             f"are {self.good_is}{kept}. Lower the learning rate (it was {rate:g}), or scale the "

@@ -50,14 +50,15 @@ class Progress:
             self._bar.update(self._task, completed=self._done, description=label, speed=speed)
 
     def epoch(self, epoch: int, record: Mapping[str, float]) -> None:
-        """`epoch` is done, with these results."""
+        """`epoch` is done, with these results; its speed is its own, as in the log."""
         if not self.verbose:
             return
         numbers = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k != "seconds")
         width = len(str(self.epochs))
+        seconds = record["seconds"]
         line = (
-            f"epoch {epoch + 1:{width}}/{self.epochs}  {numbers}  ({record['seconds']:.2f} s, "
-            f"{self._images_per_second():,.0f} images/s, {self._left()} left)"
+            f"epoch {epoch + 1:{width}}/{self.epochs}  {numbers}  ({seconds:.2f} s, "
+            f"{self.samples / seconds:,.0f} images/s, {self._left()} left)"
         )
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)

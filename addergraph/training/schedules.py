@@ -33,7 +33,7 @@ class Schedule(ABC):
     by_step: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        self._require("base", 0.0 < self.base < math.inf, "above 0: nothing else teaches")
+        self._require("base", 0.0 < self.base < math.inf, "above 0, such as 0.1")
         self._require("epochs", self.epochs >= 1, "of at least 1")
         self._require("warmup", 0.0 <= self.warmup < math.inf, "of at least 0")
 

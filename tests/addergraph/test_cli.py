@@ -98,97 +98,6 @@ def test_python_m_addergraph_is_the_command() -> None:
     assert done.stdout == f"addergraph, version {ag.__version__}\n"
 
 
-# --- train --------------------------------------------------------------------------------------
-
-
-def test_train_on_the_digits(shell: Shell) -> None:
-    out = shell.ok("train", "--model", "small-conv", "--epochs", 2, "-o", "m.safetensors")
-    assert "small-conv on digits: 1437 samples of (8, 8, 1), 360 to validate" in out
-    assert "epoch 2/2" in out
-    accuracy = float(out.split("validation: ")[1].split("accuracy ")[1].split()[0])
-    assert accuracy > 0.5
-    assert "wrote m.safetensors" in out
-    assert Model.load("m.safetensors").name == "small_conv"
-
-
-def test_train_on_images_of_ones_own_and_go_on(shell: Shell) -> None:
-    rng = np.random.default_rng(0)
-    np.savez("mine.npz", x=rng.random((12, 9, 9)), y=np.arange(12) % 3)
-    quick = ("--epochs", 1, "--batch", 6, "--threads", 1, "-o", "m.safetensors")
-    out = shell.ok("train", "--data", "mine.npz", "--model", "small-conv", *quick)
-    assert "12 samples of (9, 9, 1)\n" in out
-    assert "validation" not in out
-    assert Model.load("m.safetensors").output_shape == (3,)
-    out = shell.ok(
-        "train", "--data", "mine.npz", "--validation", "mine.npz", "--model", "m.safetensors",
-        "--engine", "reference", *quick,
-    )  # fmt: skip
-    assert "12 to validate" in out
-    assert "validation: loss" in out
-
-
-def test_train_stops_and_resumes(shell: Shell) -> None:
-    """The same recipe from a file, in one piece and in two; their models have the same bytes."""
-    Path("my.toml").write_text(shell.ok("recipe", "quick").replace("epochs = 5", "epochs = 2"))
-    given = ("--model", "small-conv", "--recipe", "my.toml", "--batch", 479, "--threads", 1)
-    shell.ok("train", *given, "-o", "whole.safetensors")
-    run = (*given, "--checkpoint", "run", "--checkpoint-steps", 1, "--resume")
-    shell.ok("train", *run, "-o", "one.safetensors")
-    again = shell.ok("train", *run, "-o", "two.safetensors")  # it was finished
-    assert "epoch" not in again.replace("epochs", "") and "validation: loss" in again
-    whole, *others = (Path(f"{name}.safetensors").read_bytes() for name in ("whole", "one", "two"))
-    assert others == [whole, whole]
-    assert len(Path("run/log.csv").read_text().splitlines()) == 3
-    said = shell.error("train", *given, "--checkpoint", "run")
-    assert "is there already: resume that run" in said
-    assert "made with learning_rate=" in shell.error("train", *run, "--learning-rate", 0.2)
-    assert "is of another network: small_conv" in shell.error("train", *run, "--model", "all-adder")
-
-
-def test_recipes_are_listed_and_printed(shell: Shell) -> None:
-    listed = shell.ok("recipe")
-    assert [line.split()[0] for line in listed.splitlines()] == ["cvpr2020", "digits", "quick"]
-    assert shell.ok("recipe", "digits").startswith("# digits: the embedded digits")
-    assert 'unknown recipe "digit" (did you mean "digits"?)' in shell.error("recipe", "digit")
-
-
-def test_train_warns_of_the_decks_dead_layer_in_one_line(shell: Shell) -> None:
-    np.savez("mine.npz", x=np.eye(8)[None, ..., None].repeat(4, 0), y=np.arange(4))
-    done = shell("train", "--data", "mine.npz", "--model", "deck", "--epochs", 1)
-    assert done.status == 0
-    (line,) = done.err.splitlines()
-    assert line.startswith('warning: relu "act1" is always 0')
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--output", "m.pt"), '--output "m.pt": the name of a model file ends in .safetensors'),
-        (("--output", "no/m.safetensors"), 'cannot write "no/m.safetensors": there is no folder'),
-        (("--model", "smal-adder"), 'unknown network "smal-adder" (did you mean "small-adder"?)'),
-        (("--data", "mnist"), 'data "mnist": expected digits, mnist:PATH'),
-        (("--data", "no.npz"), 'cannot read "no.npz": No such file'),
-        (("--data", "x.npz"), '"x.npz" has no array "y": it holds x'),
-        (("--data", "flat.npz"), '"flat.npz": x is float64 (4, 3); expected numbers [N,H,W]'),
-        (("--data", "real.npz"), '"real.npz": y'),
-        (("--learning-rate", "-1"), "Cosine: base=-1.0 must be a number above 0"),
-        (("--learning-rate", "0"), "Cosine: base=0.0 must be a number above 0"),
-        (("--learning-rate", "nan"), "Cosine: base=nan must be a number above 0"),
-        (("--recipe", "cvpr2021"), 'unknown recipe "cvpr2021" (did you mean "cvpr2020"?)'),
-        (("--recipe", "my.toml"), 'cannot read "my.toml"'),
-        (("--resume",), "resume and checkpoint_steps need checkpoint="),
-    ],
-)
-def test_train_refuses_before_it_works(
-    shell: Shell, arguments: tuple[str, ...], message: str
-) -> None:
-    np.savez("x.npz", x=np.zeros(3))
-    np.savez("flat.npz", x=np.zeros((4, 3)), y=np.zeros(4, int))
-    np.savez("real.npz", x=np.zeros((4, 8, 8)), y=np.zeros(4))
-    assert message in shell.error("train", *arguments)
-    assert not list(Path().glob("*.safetensors"))
-
-
 # --- summary and inspect --------------------------------------------------------------------------
 
 
@@ -211,6 +120,13 @@ def test_summary_of_files(shell: Shell, model: Model) -> None:
     graph = model.graph(training=False)
     assert bare == summary_text(graph, lint(graph), arena=driver.arena_bytes(graph)) + "\n"
     assert 'warning: adder2d "adder1" reaches dense "dense1" without a batch norm' in bare
+
+
+def test_summary_of_other_first_and_last_layers(shell: Shell) -> None:
+    out = shell.ok("summary", "small-adder", "--first", "adder", "--last", "adder")
+    model = zoo.build("small-adder", first="adder", last="adder")
+    assert out == shell.ok("summary", "all-adder").replace("all_adder", "small_adder")
+    assert model.weights and out == model.summary_text() + "\n"
 
 
 def test_inspect_shows_the_graph_before_and_after(shell: Shell, model: Model) -> None:
@@ -382,6 +298,7 @@ def test_bench_prints_a_row_for_each_way(shell: Shell, model: Model) -> None:
         (("summary", "no.safetensors"), 'cannot read "no.safetensors": No such file'),
         (("summary", "broken.safetensors"), '"broken.safetensors" is truncated'),
         (("summary", "small_ader"), '(did you mean "small-adder"?)'),
+        (("summary", "m.safetensors", "--last", "conv"), "go with the name of a built-in network"),
         (("summary", "binary.ag"), '"binary.ag" is not text'),
         (("inspect", "typo.ag"), '"typo.ag", line 1, column 1: expected "graph", found "grpah"'),
         (
@@ -433,7 +350,7 @@ def test_usage_errors_end_with_status_2(shell: Shell, arguments: tuple[str, ...]
 def test_an_unforeseen_error_keeps_its_traceback(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(file: str) -> None:
+    def fail(file: str, **options: object) -> None:
         raise ZeroDivisionError(file)
 
     monkeypatch.setattr(show, "summary", fail)
@@ -442,7 +359,7 @@ def test_an_unforeseen_error_keeps_its_traceback(
 
 
 def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(file: str) -> None:
+    def interrupt(file: str, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(show, "summary", interrupt)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from addergraph.check import check
 from addergraph.errors import AdderGraphError, GraphError, ParseError, ShapeError
 from addergraph.ir import Builder, Graph, Init, Op, Parameter, Value, op_named, registry
-from addergraph.text import MAX_NESTING, Attribute, _Parser, attributes, parse, shown_attributes
+from addergraph.text import MAX_NESTING, Parser, parse
+from addergraph.text_attributes import Attribute, attributes, shown_attributes
 from addergraph.types import DTYPES, Dim, tensor
 
 BLOCK = """\
@@ -153,7 +154,7 @@ def test_attributes_of_every_op_print_and_parse(op: type[Op]) -> None:
     made = 0
     for _ in range(40):
         given = {a.name: sample(a, rng) for a in known}
-        parser = _Parser(" ".join(f"{name}={text}" for name, text in given.items()))
+        parser = Parser(" ".join(f"{name}={text}" for name, text in given.items()))
         fields = parser.fields(op)
         assert parser.peek.kind == "end"
         assert {a.name: a.kind.show(fields[a.name]) for a in known} == {
@@ -165,7 +166,7 @@ def test_attributes_of_every_op_print_and_parse(op: type[Op]) -> None:
             built = op(**fields)
         except ShapeError:
             continue  # the op refuses these values; still, they were read
-        again = _Parser(" ".join(shown_attributes(built))).fields(op)
+        again = Parser(" ".join(shown_attributes(built))).fields(op)
         assert op(**again) == built
         made += 1
     assert made or body is not None or known

@@ -35,6 +35,7 @@ def test_resnet20_as_in_the_paper_from_files_to_a_model(
     assert "epoch 2/2" in out and "pixels enter as (pixel * 0.00392157 - mean) / std" in out
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(f"{row['images_per_second']:,.0f} images/s" in out for row in rows)
     assert rows[1]["learning_rate"] == pytest.approx(0.05)
     written = model.read_bytes()
     assert run(capsys, *given, "--epochs", "2").count("epoch ") == 0  # nothing was left to do

@@ -101,6 +101,12 @@ def test_a_loss_that_is_not_finite_names_the_layer(engine: str, tmp_path: Path) 
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == written[-1]
 
 
+def test_only_a_checkpoint_that_is_there_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="those before training. Lower"):
+        fit(small_model(), epochs=1, learning_rate=1e30, checkpoint=tmp_path)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_culprit_is_the_first_layer_that_overflows(engine: str) -> None:
     model = Model(input_shape=(2,))

@@ -99,7 +99,7 @@ def test_two_epochs_and_two_are_four(tmp_path: Path, optimizer: str, engine: str
     assert same_weights(*best) and same_weights(best[0], model)
 
 
-def test_going_on_within_an_epoch(tmp_path: Path) -> None:
+def test_going_on_within_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of the 5 steps of an epoch, one run is stopped before the second epoch's third."""
 
     def run(folder: str, rate: Callable[[int], float], **more: Any) -> Model:
@@ -113,7 +113,10 @@ def test_going_on_within_an_epoch(tmp_path: Path) -> None:
         run("parts", stop_at(4 + 5 + 1 + 2))  # settings, an epoch, its log row, two steps
     _, at = state(tmp_path / "parts")
     assert (at["epoch"], at["step"]) == (1, 1)  # the sixth step of the run; the seventh is lost
-    assert same_weights(run("parts", stop_at(1000), resume=True), expected)
+    capsys.readouterr()
+    assert same_weights(run("parts", stop_at(1000), resume=True, verbose=1), expected)
+    said = f'from "{tmp_path / "parts" / NAME}": going on in epoch 2 of 4, after step 1 of 5'
+    assert said in capsys.readouterr().out.splitlines()
     (tensors, at), (others, there) = (state(tmp_path / part) for part in ("parts", "whole"))
     assert all(np.array_equal(tensors[name], others[name]) for name in others)
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
@@ -127,10 +130,16 @@ def test_threads_and_the_length_of_the_run_may_change(tmp_path: Path) -> None:
     assert state(tmp_path)[1]["epoch"] == 2
 
 
-def test_a_finished_run_is_not_trained_on(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     expected, history = whole(tmp_path, epochs=2, optimizer=SGD(average=0.5))
     model = small_model(seed=3)
-    found = fit(model, **options(tmp_path, epochs=2, optimizer=SGD(average=0.5), resume=True))
+    again = options(tmp_path, epochs=2, optimizer=SGD(average=0.5), resume=True, verbose=1)
+    found = fit(model, **again)
+    assert capsys.readouterr().out.endswith(
+        f'"{tmp_path / NAME}": the run is complete, 2 of 2 epochs\n'
+    )
     assert found.history == history and same_weights(model, expected)
 
 

@@ -57,7 +57,7 @@ def test_schedules_see_steps_and_functions_see_epochs() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Cosine(0.0, 3), "Cosine: base=0.0 must be a number above 0: nothing else"),
+        (lambda: Cosine(0.0, 3), "Cosine: base=0.0 must be a number above 0, such as 0.1"),
         (lambda: Cosine(math.nan, 3), "base=nan"),
         (lambda: Constant(-1.0, 3), "Constant: base=-1.0"),
         (lambda: Constant(1.0, 0), "epochs=0"),

@@ -1,0 +1,159 @@
+"""`addergraph train` and `addergraph recipe`: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from addergraph import Model, storage
+from addergraph.errors import StorageError
+from addergraph.training import recipes
+from tests.addergraph.shell import Shell
+
+
+def test_train_on_the_digits(shell: Shell) -> None:
+    out = shell.ok("train", "--model", "small-conv", "--epochs", 2, "-o", "m.safetensors")
+    assert "small-conv on digits: 1437 samples of (8, 8, 1), 360 to validate" in out
+    assert "epoch 2/2" in out
+    accuracy = float(out.split("validation: ")[1].split("accuracy ")[1].split()[0])
+    assert accuracy > 0.5
+    assert "wrote m.safetensors" in out
+    assert Model.load("m.safetensors").name == "small_conv"
+
+
+def test_train_on_images_of_ones_own_and_go_on(shell: Shell) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("mine.npz", x=rng.random((12, 9, 9)), y=np.arange(12) % 3)
+    quick = ("--epochs", 1, "--batch", 6, "--threads", 1, "-o", "m.safetensors")
+    out = shell.ok("train", "--data", "mine.npz", "--model", "small-conv", *quick)
+    assert "12 samples of (9, 9, 1)\n" in out
+    assert "validation" not in out
+    assert Model.load("m.safetensors").output_shape == (3,)
+    out = shell.ok(
+        "train", "--data", "mine.npz", "--validation", "mine.npz", "--model", "m.safetensors",
+        "--engine", "reference", *quick,
+    )  # fmt: skip
+    assert "12 to validate" in out
+    assert "validation: loss" in out
+
+
+def test_train_stops_and_resumes(shell: Shell) -> None:
+    """The same recipe from a file, in one piece and in two; their models have the same bytes."""
+    Path("my.toml").write_text(shell.ok("recipe", "quick").replace("epochs = 5", "epochs = 2"))
+    given = ("--model", "small-conv", "--recipe", "my.toml", "--batch", 479, "--threads", 1)
+    shell.ok("train", *given, "-o", "whole.safetensors")
+    run = (*given, "--checkpoint", "run", "--checkpoint-steps", 1, "--resume")
+    shell.ok("train", *run, "-o", "one.safetensors")
+    again = shell.ok("train", *run, "-o", "two.safetensors")
+    assert 'from "run/checkpoint.safetensors": the run is complete, 2 of 2 epochs' in again
+    assert "epoch" not in again.replace("epochs", "") and "validation: loss" in again
+    whole, *others = (Path(f"{name}.safetensors").read_bytes() for name in ("whole", "one", "two"))
+    assert others == [whole, whole]
+    assert len(Path("run/log.csv").read_text().splitlines()) == 3
+    said = shell.error("train", *given, "--checkpoint", "run")
+    assert "is there already: resume that run" in said
+    assert "made with learning_rate=" in shell.error("train", *run, "--learning-rate", 0.2)
+    assert "is of another network: small_conv" in shell.error("train", *run, "--model", "all-adder")
+
+
+def test_recipes_are_listed_and_printed(shell: Shell) -> None:
+    listed = shell.ok("recipe")
+    assert [line.split()[0] for line in listed.splitlines()] == ["cvpr2020", "digits", "quick"]
+    assert shell.ok("recipe", "digits").startswith("# digits: the embedded digits")
+    assert 'unknown recipe "digit" (did you mean "digits"?)' in shell.error("recipe", "digit")
+
+
+def test_train_warns_of_the_decks_dead_layer_in_one_line(shell: Shell) -> None:
+    np.savez("mine.npz", x=np.eye(8)[None, ..., None].repeat(4, 0), y=np.arange(4))
+    done = shell("train", "--data", "mine.npz", "--model", "deck", "--epochs", 1)
+    assert done.status == 0
+    (line,) = done.err.splitlines()
+    assert line.startswith('warning: relu "act1" is always 0')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--output", "m.pt"), '--output "m.pt": the name of a model file ends in .safetensors'),
+        (("--output", "no/m.safetensors"), 'cannot write "no/m.safetensors": there is no folder'),
+        (("--model", "smal-adder"), 'unknown network "smal-adder" (did you mean "small-adder"?)'),
+        (("--data", "mnist"), 'data "mnist": expected digits, mnist:PATH'),
+        (("--data", "no.npz"), 'cannot read "no.npz": No such file'),
+        (("--data", "x.npz"), '"x.npz" has no array "y": it holds x'),
+        (("--data", "flat.npz"), '"flat.npz": x is float64 (4, 3); expected numbers [N,H,W]'),
+        (("--data", "real.npz"), '"real.npz": y'),
+        (("--learning-rate", "-1"), "Cosine: base=-1.0 must be a number above 0"),
+        (("--learning-rate", "0"), "Cosine: base=0.0 must be a number above 0"),
+        (("--learning-rate", "nan"), "Cosine: base=nan must be a number above 0"),
+        (("--recipe", "cvpr2021"), 'unknown recipe "cvpr2021" (did you mean "cvpr2020"?)'),
+        (("--recipe", "my.toml"), 'cannot read "my.toml"'),
+        (("--resume",), "resume and checkpoint_steps need checkpoint="),
+    ],
+)
+def test_train_refuses_before_it_works(
+    shell: Shell, arguments: tuple[str, ...], message: str
+) -> None:
+    np.savez("x.npz", x=np.zeros(3))
+    np.savez("flat.npz", x=np.zeros((4, 3)), y=np.zeros(4, int))
+    np.savez("real.npz", x=np.zeros((4, 8, 8)), y=np.zeros(4))
+    assert message in shell.error("train", *arguments)
+    assert not list(Path().glob("*.safetensors"))
+
+
+def test_train_with_other_first_and_last_layers(shell: Shell) -> None:
+    quick = ("--epochs", 1, "--batch", 479, "--threads", 1)
+    shell.ok("train", "--first", "adder", "--last", "adder", *quick, "-o", "m.safetensors")
+    graph = Model.load("m.safetensors").graph(training=False)
+    assert not {node.op.name for node in graph.nodes} & {"conv2d", "dense"}
+    message = shell.error("train", "--model", "m.safetensors", "--first", "conv", *quick)
+    assert message.startswith("--first and --last go with the name of a built-in network")
+
+
+def test_a_warning_of_the_data_is_one_line(shell: Shell) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 3073), np.uint8)
+    images[:, 0] %= 10
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        images.tofile(name)
+    done = shell(
+        "train", "--data", "cifar10:.", "--model", "small-conv", "--epochs", 1, "--threads", 1
+    )
+    assert done.status == 0
+    assert done.err == (
+        "warning: cifar10: 20 images to train on and 4 to test on; published are 50000 and 10000\n"
+    )
+
+
+def test_a_model_that_cannot_be_written_any_more_is_not_lost(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, write = tmp_path / "elsewhere", storage.save
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+
+    def full(path: str | Path, *content: object) -> None:
+        if not full_everywhere and elsewhere in Path(path).parents:
+            return write(path, *content)  # type: ignore[arg-type]
+        raise StorageError(f'cannot write "{path}": No space left on device')
+
+    monkeypatch.setattr(storage, "save", full)
+    quick = ("--model", "small-conv", "--epochs", 1, "--batch", 479, "--threads", 1)
+    full_everywhere = False
+    message = shell.error("train", *quick, "-o", "m.safetensors")
+    assert message.startswith('cannot write "m.safetensors": No space left on device. The trained')
+    (rescued,) = elsewhere.glob("*/model.safetensors")
+    assert str(rescued) in message and not Path("m.safetensors").exists()
+    assert Model.load(rescued).name == "small_conv"
+    full_everywhere = True
+    message = shell.error("train", *quick, "-o", "m.safetensors")
+    assert 'cannot write "m.safetensors"' in message and "could not be kept elsewhere" in message
+
+
+@pytest.mark.parametrize("name", recipes.BUILT_IN)
+def test_a_printed_recipe_is_read_back(shell: Shell, name: str) -> None:
+    printed = shell.ok("recipe", name)
+    assert printed.startswith(f"# {name}: ") and "# optimizers: sgd, adam; schedules: " in printed
+    Path("my.toml").write_text(printed)
+    assert recipes.find("my.toml") == recipes.find(name)
