@@ -14,19 +14,15 @@ from click.testing import CliRunner
 
 from addergraph import parse
 from addergraph.cli import commands
+from tests.documents import ROOT, blocks, python_blocks, shell_commands
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+BLOCKS, PYTHON, COMMANDS = (
+    blocks("README.md"),
+    python_blocks("README.md"),
+    shell_commands("README.md"),
+)
 GRAPHS = [code.strip() for language, code in BLOCKS if language == ""]
-COMMANDS = [
-    shlex.split(line, comments=True)
-    for language, code in BLOCKS
-    if language == "sh"
-    for line in code.splitlines()
-    if line
-]
 C_LINES = [line for language, code in BLOCKS if language == "c" for line in code.splitlines()]
 
 

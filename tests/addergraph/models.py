@@ -27,6 +27,19 @@ def small_model(**options: Any) -> Model:
     return model
 
 
+def adders_only() -> Model:
+    """For N(0, 1) images of 5x5x2; its batch norm has statistics as training would leave them."""
+    model = Model(input_shape=(5, 5, 2), name="tiny", seed=1)
+    for layer in (
+        layers.Adder(4, kernel_size=3), layers.BatchNorm(), layers.Activation("relu"),
+        layers.Flatten(), layers.AdderDense(3),
+    ):  # fmt: skip
+        model.add(layer)
+    model.weights["bn1.mean"][...] = -20.0
+    model.weights["bn1.variance"][...] = 9.0
+    return model
+
+
 def residual(x: Tensor) -> Tensor:
     x = layers.Conv(4, 3, padding=1)(x)
     y = layers.BatchNorm()(layers.Adder(4, 3, padding=1)(x))

@@ -7,22 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from addergraph import Model, layers
+from addergraph import Model
+from tests.addergraph.models import adders_only
 from tests.addergraph.shell import Shell
 
 
 @pytest.fixture
 def network(shell: Shell) -> Model:
     """Adders alone in m.safetensors, and samples in x.npz."""
-    model = Model(input_shape=(5, 5, 2), name="tiny", seed=1)
-    for layer in (
-        layers.Adder(4, kernel_size=3), layers.BatchNorm(), layers.Activation("relu"),
-        layers.Flatten(), layers.AdderDense(3),
-    ):  # fmt: skip
-        model.add(layer)
-    model.build((5, 5, 2))
-    model.weights["bn1.mean"][...] = -20.0
-    model.weights["bn1.variance"][...] = 9.0
+    model = adders_only()
     model.save("m.safetensors")
     np.savez("x.npz", x=np.random.default_rng(0).normal(size=(40, 5, 5, 2)).astype(np.float32))
     return model

@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -219,11 +218,3 @@ def test_the_table_of_the_documentation() -> None:
             *(f"{n:,}" for n in (*counts, sums.multiplications)),
             *(f"{e:,.2f}" for e in energies),
         ]
-
-
-def test_the_example_of_the_documentation() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
-    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    found: dict[str, Any] = {}
-    exec(compile(code, "networks.md", "exec"), found)
-    assert {"block0.adder1.f", "block0.bn1.gamma"} < found["model"].weights.keys()

@@ -1,0 +1,107 @@
+"""Every Python block of docs/ runs, and every command there has options that exist."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import Model
+from addergraph.cli import commands
+from tests.addergraph.data.published import cifar_files, write_folder
+from tests.addergraph.models import DATA, adders_only, small_model
+from tests.documents import ROOT, python_blocks, shell_commands
+
+Names = dict[str, Any]
+DOCUMENTS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+BLOCKS = [(file, i) for file in DOCUMENTS for i in range(len(python_blocks(file)))]
+COMMANDS = [words for file in DOCUMENTS for words in shell_commands(file)]
+# Of the paper's run, what would take hours, and what is as fast.
+FASTER = {
+    "epochs=400": "epochs=1",
+    "Cosine(0.1, 400)": "Cosine(0.1, 1)",
+    'zoo.build("resnet20")': 'zoo.build("small-conv", (32, 32, 3))',
+}
+
+
+def nothing() -> Names:
+    return {}
+
+
+def model_and_batches() -> Names:
+    rows = [slice(start, start + 64) for start in (0, 64)]
+    model = small_model(input_shape=(8, 8, 1))
+    return {"model": model, "batches": [(DATA.x_train[r], DATA.y_train[r]) for r in rows]}
+
+
+def model_and_pictures() -> Names:
+    from addergraph.diagnostics import pictures, plots
+
+    model = small_model(input_shape=(8, 8, 1))
+    model.build((8, 8, 1))
+    return {"ag": ag, "model": model, "pictures": pictures, "plots": plots}
+
+
+def integers() -> Names:
+    x = np.random.default_rng(0).normal(size=(40, 5, 5, 2)).astype(np.float32)
+    return {"ag": ag, "model": adders_only(), "x_calibration": x, "x": x[:3]}
+
+
+# What a block takes from the text around it, and what has to come of it.
+RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]] = {
+    ("docs/data.md", 0): (nothing, lambda made: np.shape(made["x"])[1:] == (32, 32, 3)),
+    ("docs/diagnostics.md", 0): (model_and_batches, lambda made: Path("gradients.png").exists()),
+    ("docs/diagnostics.md", 1): (model_and_pictures, lambda made: bool(made["report"].ok)),
+    ("docs/networks.md", 0): (
+        nothing,
+        lambda made: {"block0.adder1.f", "block0.bn1.gamma"} < made["model"].weights.keys(),
+    ),
+    ("docs/quantization.md", 0): (integers, lambda made: np.dtype("f4") == made["logits"].dtype),
+    ("docs/training.md", 0): (
+        nothing,
+        lambda made: isinstance(made["model"], Model) and Path("run", "log.csv").exists(),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::addergraph.errors.DataWarning")
+@pytest.mark.parametrize(("file", "number"), BLOCKS)
+def test_a_block_runs(
+    file: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if file == "docs/diagnostics.md":
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_folder(tmp_path / "data", cifar_files(10, "bin"))
+    code = python_blocks(file)[number]
+    if file == "docs/training.md":
+        for slow, fast in FASTER.items():
+            assert slow in code
+            code = code.replace(slow, fast)
+    given, holds = RUNS[file, number]
+    names = given()
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(code, file, "exec"), names)
+    assert holds(names)
+
+
+def test_no_run_is_of_a_block_that_is_gone() -> None:
+    assert RUNS.keys() == set(BLOCKS)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=shlex.join)
+def test_a_command_has_options_that_exist(words: list[str]) -> None:
+    if words[0] == "pip":
+        assert words[:2] == ["pip", "install"] and words[2].startswith("addergraph[")
+        return
+    assert words[0] == "addergraph"
+    arguments = words[2 : words.index(">") if ">" in words else None]
+    commands.commands[words[1]].make_context(words[1], arguments)
