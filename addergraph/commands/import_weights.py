@@ -94,10 +94,10 @@ def _read_torch(file: str) -> dict[str, Array]:
 def _loaded(file: str, data: bytes, torch: Any) -> object:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except _TORCH_ERRORS as error:
+    except _TORCH_ERRORS:  # its message advises to load the file without safety
         raise StorageError(
-            f'"{file}" is damaged or more than a state dict ({_first_line(error)}); write one with '
-            "torch.save(model.state_dict(), path)"
+            f'"{file}" is damaged, or holds more than tensors, which is not loaded: it might run '
+            "code. Write a state dict with torch.save(model.state_dict(), path)"
         ) from None
 
 
@@ -118,7 +118,3 @@ def _arrays(file: str, found: object, torch: Any) -> dict[str, Array]:
         real = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
         arrays[key] = real.numpy()
     return arrays
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -48,7 +48,7 @@ def plot_curves(runs: Mapping[str, Mapping[str, Sequence[float] | Array]]) -> An
                 if name in columns:
                     _curve(axis, columns, name, run + what, color=color, linestyle=style)
         axis.set_ylabel(label, fontsize=9)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if training == "loss":
             axis.set_yscale("log")
         if training in ("loss", "accuracy"):
@@ -247,8 +247,9 @@ def _cycle(count: int) -> list[str]:
 def _curve(axis: Any, columns: Mapping[str, Any], name: str, label: str, **style: Any) -> None:
     values = np.asarray(columns[name], np.float64)
     epochs = np.asarray(columns.get("epoch", np.arange(1, len(values) + 1)))
-    marker = "o" if len(values) == 1 else ""
-    axis.plot(epochs, values, marker=marker, linewidth=1.5, label=label, **style)
+    if len(values) == 1:  # a line of one point shows nothing: a disk, for validation a ring
+        style |= {"marker": "o", "fillstyle": "full" if style["linestyle"] == "-" else "none"}
+    axis.plot(epochs, values, linewidth=1.5, label=label, **style)
 
 
 def _histogram(axis: Any, shape: Shape, color: str, label: str) -> None:

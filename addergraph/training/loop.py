@@ -226,7 +226,12 @@ class _Run:
         return 0 < patience <= self.at.epoch - self.at.best_epoch and not self.at.step
 
     def _finish(self) -> None:
+        at, settings = self.at, self.settings
         final = self.step.evaluated if self.best is None else self.best
+        if settings.verbose and at.epoch < settings.epochs:
+            print(f"stopped: no epoch since {at.best_epoch} was better", flush=True)
+        if settings.verbose and self.best is not None:
+            print(f"the weights are those of epoch {at.best_epoch}, the best one", flush=True)
         for name, view in self.step.model.weights.items():
             view[...] = final[name]
 

@@ -144,7 +144,7 @@ def _shown(shape: Iterable[int]) -> str:
 def _refusal(
     where: str, model: Model, bad: list[str], missing: list[str], unexpected: list[str]
 ) -> str:
-    lines = [f'"{where}" has not the weights of {model.name}:']
+    lines = [f'"{where}" does not hold the weights of {model.name}:']
     for what, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
             lines += [f"  {len(keys)} {what}:", *(f"    {key}" for key in keys)]

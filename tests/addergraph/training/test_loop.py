@@ -45,13 +45,22 @@ def test_patience_ends_a_run_that_gets_no_better(validation: dict[str, Any]) -> 
     assert int(np.argmax(measured)) == len(measured) - 1 - 3
 
 
-def test_a_stopped_run_stays_stopped(tmp_path: Path) -> None:
+def test_a_stopped_run_stays_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given: dict[str, Any] = {"learning_rate": good_then_bad, "patience": 2, **VALIDATION}
+
     def run(resume: bool) -> int:
-        given: dict[str, Any] = {"learning_rate": good_then_bad, "patience": 2, **VALIDATION}
-        history = fit(small_model(), epochs=50, checkpoint=tmp_path, resume=resume, **given)
+        options = {"checkpoint": tmp_path, "keep_best": True, "resume": resume, "verbose": 1}
+        history = fit(small_model(), epochs=50, **options, **given)
         return len(history.history["loss"])
 
     assert run(False) == run(True) < 50
+    first, _, second = capsys.readouterr().out.partition(f'from "{tmp_path}')
+    best = run(True) - 2
+    last = (
+        f"no epoch since {best} was better\nthe weights are those of epoch {best}, the best one\n"
+    )
+    assert first.endswith(last) and second.endswith(last)
+    assert second.splitlines()[0].endswith(f"the run is complete, {best + 2} of 50 epochs")
 
 
 # --- averages -----------------------------------------------------------------------------------
