@@ -76,7 +76,8 @@ def commands() -> None:
 
     An adder layer compares an input with its filters by the sum of absolute differences, where a
     convolution multiplies. Commands read a model file (.safetensors), the text of a graph (.ag), or
-    take the name of a built-in network, such as small-adder, lenet5_bn or resnet20.
+    take the name of a built-in network, such as small-adder, lenet5_bn or resnet20: summary alone
+    lists them.
     """
 
 
@@ -136,16 +137,20 @@ def quantize(**options: Any) -> None:
         "  addergraph summary resnet20 --first adder --last adder",
     )
 )
-@click.argument("file")
+@click.argument("file", required=False)
 @ends
-def summary(**options: Any) -> None:
+def summary(file: str | None, **options: Any) -> None:
     """Print the layers: shapes, parameters, arithmetic, energy.
 
-    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+    FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network; without it
+    the built-in networks are listed.
     """
     from .commands import show
 
-    show.summary(**options)
+    if file is None:
+        show.networks()
+    else:
+        show.summary(file, **options)
 
 
 commands.add_command(check)

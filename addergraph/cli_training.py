@@ -13,7 +13,7 @@ from .cli_options import FAILED, ends, example, threads
     epilog=example(
         "  addergraph train --data digits --epochs 30 -o m.safetensors",
         "  addergraph train --model resnet20 --data cifar10:PATH --recipe cvpr2020 "
-        "--checkpoint run --resume",
+        "--epochs 400 --batch 256 --resume",
     )
 )
 @click.option(
@@ -48,8 +48,10 @@ from .cli_options import FAILED, ends, example, threads
     help="Compiled code, or the same training step in NumPy (slow).",
 )  # fmt: skip
 @click.option(
-    "--checkpoint", metavar="FOLDER", help="Checkpoints after each epoch, log.csv and log.jsonl."
-)
+    "--checkpoint", metavar="FOLDER",
+    help="Checkpoints after each epoch, log.csv and log.jsonl.  [default: none; with --resume or "
+    "--checkpoint-steps, OUTPUT with .run for .safetensors]",
+)  # fmt: skip
 @click.option(
     "--checkpoint-steps", type=click.IntRange(0), default=0, metavar="STEPS",
     help="Checkpoints within epochs, too, after so many steps.",

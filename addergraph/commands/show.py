@@ -5,13 +5,24 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-from .. import driver
+from .. import driver, zoo
 from ..errors import RangeWarning
 from ..ir import Graph
 from ..lints import lint
-from ..summary import summary_text
+from ..summary import summary_text, table_lines
 from ..view import to_dot
 from .source import open_source
+
+HEADS = ("network", "input", "classes", "what it is")
+
+
+def networks() -> None:
+    """Prints the built-in networks: input, classes, and what they are."""
+    rows = [
+        [name, "x".join(map(str, one.input_shape)), str(one.classes), one.description]
+        for name, one in zoo.NETWORKS.items()
+    ]
+    print("\n".join(table_lines(HEADS, rows, text=("network", "input", "what it is"))))
 
 
 def summary(file: str, first: str | None = None, last: str | None = None) -> None:

@@ -42,6 +42,13 @@ class Training:
     resume: bool
     output: str
 
+    @property
+    def folder(self) -> str | None:
+        """For checkpoints: beside the output where none is named and they are asked for."""
+        if self.checkpoint is None and (self.resume or self.checkpoint_steps):
+            return str(Path(self.output).with_suffix(".run"))
+        return self.checkpoint
+
     def chosen_recipe(self) -> Recipe:
         """The recipe with what other options change of it."""
         recipe = find(self.recipe)
@@ -67,6 +74,8 @@ def train(options: Training) -> None:
     )
     print(f", {held_out} to validate" if held_out else "", flush=True)
     print(_entering(normalize), flush=True)
+    if options.folder is not None:
+        print(f'checkpoints and logs in "{options.folder}"', flush=True)
     start = time.perf_counter()
     model.fit(
         data.x_train,
@@ -78,7 +87,7 @@ def train(options: Training) -> None:
         seed=options.seed,
         threads=options.threads,
         engine=options.engine,
-        checkpoint=options.checkpoint,
+        checkpoint=options.folder,
         checkpoint_steps=options.checkpoint_steps,
         resume=options.resume,
     )

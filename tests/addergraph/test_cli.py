@@ -113,6 +113,12 @@ def test_summary_of_a_network_by_name(shell: Shell, name: str) -> None:
     assert out == model.summary_text() + "\n"
 
 
+def test_summary_of_nothing_lists_the_networks(shell: Shell) -> None:
+    rows = [line.split() for line in shell.ok("summary").splitlines()[2:]]
+    assert [row[0] for row in rows] == list(zoo.NETWORKS)
+    assert rows[8][:6] == ["resnet20", "32x32x3", "10", "9", "residual", "blocks"]
+
+
 def test_summary_of_files(shell: Shell, model: Model) -> None:
     assert shell.ok("summary", "m.safetensors") == model.summary_text() + "\n"
     bare = shell.ok("summary", "net.ag")  # no numbers, so no share of taps above zero
@@ -339,7 +345,7 @@ def test_bad_input_is_one_error(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("summary",), ("sumary", "x"), ("train", "--epochs", "0"), ("inspect", "--no")]
+    "arguments", [("inspect",), ("sumary", "x"), ("train", "--epochs", "0"), ("inspect", "--no")]
 )
 def test_usage_errors_end_with_status_2(shell: Shell, arguments: tuple[str, ...]) -> None:
     done = shell(*arguments)

@@ -90,7 +90,6 @@ def test_train_warns_of_the_decks_dead_layer_in_one_line(shell: Shell) -> None:
         (("--learning-rate", "nan"), "Cosine: base=nan must be a number above 0"),
         (("--recipe", "cvpr2021"), 'unknown recipe "cvpr2021" (did you mean "cvpr2020"?)'),
         (("--recipe", "my.toml"), 'cannot read "my.toml"'),
-        (("--resume",), "resume and checkpoint_steps need checkpoint="),
     ],
 )
 def test_train_refuses_before_it_works(
@@ -110,6 +109,15 @@ def test_train_with_other_first_and_last_layers(shell: Shell) -> None:
     assert not {node.op.name for node in graph.nodes} & {"conv2d", "dense"}
     message = shell.error("train", "--model", "m.safetensors", "--first", "conv", *quick)
     assert message.startswith("--first and --last go with the name of a built-in network")
+
+
+@pytest.mark.parametrize("option", [("--resume",), ("--checkpoint-steps", 2)])
+def test_checkpoints_stand_beside_the_output(shell: Shell, option: tuple[object, ...]) -> None:
+    run = ("train", "--model", "small-conv", "--epochs", 1, "--batch", 479, "--threads", 1)
+    out = shell.ok(*run, *option, "-o", "mine.safetensors")
+    assert 'checkpoints and logs in "mine.run"\n' in out
+    assert Path("mine.run", "checkpoint.safetensors").exists()
+    assert "the run is complete" in shell.ok(*run, "--resume", "-o", "mine.safetensors")
 
 
 def test_a_warning_of_the_data_is_one_line(shell: Shell) -> None:
