@@ -31,6 +31,15 @@ def _integer(name: str, value: object, least: int) -> int:
     return int(value)
 
 
+def require_optimizer(value: object) -> None:
+    """DataError for anything but a description of an optimizer."""
+    if not isinstance(value, Optimizer):
+        raise DataError(
+            f"optimizer={value!r}: expected a description of one, such as training.SGD() or "
+            "training.Adam()"
+        )
+
+
 def rate_at(learning_rate: Rate, epoch: int, fraction: float = 0.0) -> float:
     """The learning rate after a fraction of an epoch (from 0); functions see whole epochs.
 
@@ -78,6 +87,8 @@ class Fit:
         _integer("seed", self.seed, 0)
         _integer("patience", self.patience, 0)
         _integer("checkpoint_steps", self.checkpoint_steps, 0)
+        require_optimizer(self.optimizer)
+        _require_preparation(self.augment, self.normalize)
         if self.checkpoint is None and (self.resume or self.checkpoint_steps):
             raise DataError("resume and checkpoint_steps need checkpoint=, the folder to use")
         if isinstance(self.learning_rate, Schedule):
@@ -103,6 +114,21 @@ class Fit:
                 )
             },
         }  # fmt: skip
+
+
+def _require_preparation(augment: object, normalize: object) -> None:
+    """DataError unless both are descriptions of what happens to images, or None."""
+    if augment is None and normalize is None:
+        return
+    from ..data import Augment, Normalize
+
+    for name, value, kind, example in (
+        ("augment", augment, Augment, "Augment(padding=4, flip=0.5)"),
+        ("normalize", normalize, Normalize, "data.normalize()"),
+    ):
+        if not (value is None or isinstance(value, kind)):
+            what = f"addergraph.data.{kind.__name__}"
+            raise DataError(f"{name}={value!r}: expected None or {what}, such as {example}")
 
 
 def _described(rate: Rate) -> str:

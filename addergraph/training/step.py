@@ -16,7 +16,7 @@ from ..ir import Array, Graph
 from ..state import State, initial_weights
 from .labels import as_samples, require_trainable, targets_for
 from .optimizers import Optimizer, average_name
-from .settings import at_least_one, rate_at
+from .settings import at_least_one, rate_at, require_optimizer
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -71,6 +71,7 @@ class TrainStep:
         threads: int | None,
     ) -> None:
         require_engine(engine)
+        require_optimizer(optimizer)
         at_least_one("batch", batch)
         self.model, self.optimizer, self.engine = model, optimizer, engine
         self.label_smoothing, self.gradient = label_smoothing, gradient

@@ -98,7 +98,7 @@ def build(
 
     The networks of the digits answer with probabilities (softmax), all others with logits. Raises
     GraphError, with the nearest name, for an unknown network or kind, ShapeError, naming the layer,
-    where images of `input_shape` are too small.
+    where images of `input_shape` do not fit.
     """
     if name not in NETWORKS:
         raise GraphError(
@@ -113,4 +113,5 @@ def build(
     model = Model(input_shape=shape, name=name.replace("-", "_"), seed=seed)
     for layer in network.layers(form):
         model.add(layer)
+    model.graph(training=False)  # refuses images that do not fit
     return model

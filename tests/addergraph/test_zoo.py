@@ -188,7 +188,7 @@ def test_bad_options_are_refused(
 
 def test_images_that_are_too_small_name_the_layer() -> None:
     with pytest.raises(ShapeError, match='adder2d "conv2"'):
-        zoo.build("lenet5_bn", (8, 8, 1)).graph(training=False)
+        zoo.build("lenet5_bn", (8, 8, 1))
 
 
 def test_filters_start_as_the_layers_say() -> None:
