@@ -339,7 +339,7 @@ GRAPH_MUTANTS = (
         tests_of("addergraph/test_op_contract.py", "test_ranges_hold_every_result"),
     ),
     Mutant(
-        "dilation is not printed", "addergraph/text.py",
+        "dilation is not printed", "addergraph/text_attributes.py",
         "for a, text in shown if text != a.default",
         'for a, text in shown if text != a.default and a.name != "dilation"',
         tests_of("addergraph/test_text.py", "test_attributes_of_every_op_print_and_parse"),
