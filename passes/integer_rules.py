@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,19 +11,22 @@ from addergraph.errors import UnsupportedError
 from addergraph.ir import Array, Node, Op, Parameter
 from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.adder_dense import AdderDense
+from addergraph.ops.argmax import Argmax
 from addergraph.ops.avg_pool2d import AvgPool2d
 from addergraph.ops.batch_norm import BatchNorm
 from addergraph.ops.binary import Add
+from addergraph.ops.conv2d import Conv2d
+from addergraph.ops.dense import Dense
 from addergraph.ops.global_avg_pool import GlobalAvgPool
 from addergraph.ops.max_pool2d import MaxPool2d
 from addergraph.ops.pad import Pad
 from addergraph.ops.relu import Relu
 from addergraph.ops.reshape import Flatten
 from addergraph.quantization import Quantization
-from addergraph.types import u8
+from addergraph.types import i8, u8
 
 from .calibrate import Moments
-from .integer_network import Bytes, IntegerNetwork, Part, Sums, scaled
+from .integer_network import Bytes, IntegerNetwork, Integers, Part, Sums, scaled
 
 Rule = Callable[[IntegerNetwork, Node], None]
 
@@ -62,15 +66,38 @@ def _distances(
     return Part(value, factor, constant, -farthest.astype("f8"), 0.0 * factor, array)
 
 
+def product(network: IntegerNetwork, node: Node) -> None:
+    """Products of bytes: the filter is symmetric, with one scale for each output channel.
+
+    sum x f = sx sf[t] (sum qx qf - zero_point sum qf): the last is a constant of the filter.
+    """
+    x, f = network.bytes(node.inputs[0], node), network.parameter(node, 1).astype("f8")
+    axes, end = tuple(range(f.ndim - 1)), (1 << (network.bits - 1)) - 1
+    largest = np.abs(f).max(axes)
+    scale = np.where(largest > 0, largest, 1.0) / end
+    integers = np.rint(f / scale)
+    name = network.fresh(f"{node.inputs[1].name}.bytes")
+    taps = network.constant(name, integers, i8)
+    x, op = _padded(network, x, node.op, node.name)
+    value = network.node(op, [x.value, taps], node.name)
+    array = network.run(op, [(x.value, x.array), (taps, network.weights[name])])
+    factor = x.quantization.scale * scale
+    constant = -factor * x.quantization.zero_point * integers.sum(axes)
+    if len(node.inputs) > 2:
+        constant = constant + network.parameter(node, 2)
+    least, most = (x.top * side(integers, 0.0).sum(axes) for side in (np.minimum, np.maximum))
+    network.set(node.outputs[0], Sums((Part(value, factor, constant, least, most, array),)))
+
+
 def _padded(network: IntegerNetwork, x: Bytes, op: Op, name: str) -> tuple[Bytes, Op]:
     zero = x.quantization.zero_point
-    if not isinstance(op, Adder2d) or not any(op.padding) or not zero:
+    if not isinstance(op, Adder2d | Conv2d) or not any(op.padding) or not zero:
         return x, op
     top, bottom, left, right = op.padding
     pad = Pad((0, top, left, 0), (0, bottom, right, 0), float(zero))
     value = network.node(pad, [x.value], network.fresh(f"{name}.padded"))
     (array,) = pad.reference(x.array)
-    plain = Adder2d(op.stride, (0, 0, 0, 0), op.dilation, op.groups)
+    plain = replace(op, padding=(0, 0, 0, 0))
     return Bytes(value, x.quantization, x.top, array), plain
 
 
@@ -155,12 +182,26 @@ def average(network: IntegerNetwork, node: Node) -> None:
     network.set(node.outputs[0], Sums((part,)))
 
 
+def argmax(network: IntegerNetwork, node: Node) -> None:
+    """The largest integer is where the largest number is: all have one scale."""
+    form = network.form(node.inputs[0], node)
+    if isinstance(form, Sums):
+        name = network.fresh(f"{node.inputs[0].name}.integers")
+        form = network.integers(form, node.inputs[0], name)
+    value = network.node(node.op, [form.value], node.name)
+    (array,) = node.op.reference(form.array)
+    network.set(node.outputs[0], Integers(value, Quantization(1.0), array))
+
+
 RULES: Mapping[type[Op], Rule] = {
     Adder2d: adder,
     AdderDense: adder,
     Add: add,
     AvgPool2d: average,
+    Argmax: argmax,
     BatchNorm: batch_norm,
+    Conv2d: product,
+    Dense: product,
     Flatten: moved,
     GlobalAvgPool: average,
     MaxPool2d: moved,

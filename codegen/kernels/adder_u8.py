@@ -13,7 +13,7 @@ does not divide, the bytes of the run stand last, and zeros in both operands bef
 nothing. No byte outside the run is read but earlier ones of the same run.
 
     packed filter   [group][block][i]: u8[run][step][vectors * lanes][STEP], and behind it
-                    i64[vectors * lanes], the sums of this kernel row (i32 where STEP is 1)
+                    i32[vectors * lanes], the sums of this kernel row
 
 A kernel row that is above or below the image for all of a tile is left out for its sums.
 
@@ -69,12 +69,13 @@ class AdderU8Kernel(ContractionKernel):
 
     @property
     def sum_size(self) -> int:
-        """Bytes of the integers that sums are made in: psadbw's lanes are 64 bits wide."""
-        return 4 if self.step == 1 else 8
+        """Bytes of the packed sum of one kernel row of one channel."""
+        return 4
 
     @property
     def wide(self) -> Any:
-        return I32 if self.sum_size == 4 else I64
+        """The integers that sums are made in: psadbw's lanes are 64 bits wide."""
+        return I64 if self.step == 8 else I32
 
     def choose_tile(self) -> Tile:
         g = self.g
@@ -111,19 +112,19 @@ class AdderU8Kernel(ContractionKernel):
         g, step, (runs, run) = self.g, self.step, self.runs
         rows, steps = g.kernel[0] * runs, ceil_div(run, step)
         f = f.reshape(rows, run, g.groups, g.outputs)
-        padded = np.zeros((rows, steps * step, g.groups, self.blocks * self.width), np.uint8)
+        padded = np.zeros((rows, steps * step, g.groups, self.blocks * self.width), f.dtype)
         whole = run - run % step
         padded[:, :whole, :, : g.outputs] = f[:, :whole]
         padded[:, steps * step - run % step :, :, : g.outputs] = f[:, whole:]
         parts = padded.reshape(g.kernel[0], runs, steps, step, g.groups, self.blocks, self.width)
-        sums = parts.sum((1, 2, 3), f"i{self.sum_size}").transpose(1, 2, 0, 3)
-        ordered = parts.transpose(4, 5, 0, 1, 2, 6, 3)
+        ordered = np.ascontiguousarray(parts.transpose(4, 5, 0, 1, 2, 6, 3)).view(np.uint8)
+        sums = np.ascontiguousarray(parts.sum((1, 2, 3), np.int32).transpose(1, 2, 0, 3))
+        if not self.sum_size or not sums.size:
+            return ordered.reshape(-1)
         rows_first = (g.groups, self.blocks, g.kernel[0], -1)
-        if not sums.size:
-            return np.zeros(0, np.uint8)
-        return np.concatenate(
-            [ordered.reshape(rows_first), np.ascontiguousarray(sums).view(np.uint8)], axis=-1
-        ).reshape(-1)
+        return np.concatenate([ordered.reshape(rows_first), sums.view(np.uint8)], axis=-1).reshape(
+            -1
+        )
 
     # -- emission --------------------------------------------------------------------------------
 
@@ -149,15 +150,18 @@ class AdderU8Kernel(ContractionKernel):
             return e.carry(0, runs, 1, outer, over_runs)
 
         start = [constant(vector(self.wide, self.lanes), 0)] * self.tile.vectors
-        start = e.carry(0, first, 1, start, left_out)
-        start = e.carry(last, g.kernel[0], 1, start, left_out)
+        if self.sum_size:
+            start = e.carry(0, first, 1, start, left_out)
+            start = e.carry(last, g.kernel[0], 1, start, left_out)
         sums = e.carry(first, last, 1, start * len(offsets), over_rows)
-        return [e.b.trunc(acc, vector(I32, self.lanes)) for acc in sums]
+        made = vector(I32, self.lanes)
+        return [e.b.trunc(acc, made) if acc.type != made else acc for acc in sums]
 
     def _add_sums(self, e: Emitter, sums: Any, v: int, total: Register) -> Register:
         """`total` plus vector `v` of the sums of a kernel row."""
         at = e.at(sums, v * self.lanes * self.sum_size)
-        return e.b.add(total, e.b.load(at, typ=total.type, align=1))
+        row = e.b.load(at, typ=vector(I32, self.lanes), align=1)
+        return e.b.add(total, row if row.type == total.type else e.b.zext(row, total.type))
 
     def _emit_run(
         self, e: Emitter, x: Any, offsets: list[int], filters: Any, acc: list[Register]
@@ -183,10 +187,10 @@ class AdderU8Kernel(ContractionKernel):
         """Adds the distances of one step; `words` are the pixels' vectors of bytes."""
         size, vectors = self.lanes * self.step, self.tile.vectors
         taps = [e.load(e.at(filters, size * v), u8, size) for v in range(vectors)]
-        sums = [self._distances(e, word, tap) for word in words for tap in taps]
+        sums = [self._terms(e, word, tap) for word in words for tap in taps]
         return [e.b.add(a, s) for a, s in zip(acc, sums, strict=True)]
 
-    def _distances(self, e: Emitter, x: Register, f: Register) -> Register:
+    def _terms(self, e: Emitter, x: Register, f: Register) -> Register:
         """One number per lane: the sum of |x - f| over its bytes."""
         psad = psad_of(self.target)
         if psad is not None:
@@ -207,11 +211,12 @@ class AdderU8Kernel(ContractionKernel):
             every = self._broadcast(e, e.at(x, run - step))
             kept = [int(b % step >= step - rest) * 255 for b in range(self.lanes * step)]
             return e.b.and_(every, ir.Constant(every.type, kept))
-        word, at = ir.Constant(I64, 0), step - rest
+        whole, at = ir.IntType(8 * step), step - rest
+        word = ir.Constant(whole, 0)
         for size in (4, 2, 1):
             if rest & size:
                 piece = e.b.load(x, typ=ir.IntType(8 * size), align=1)
-                word = e.b.or_(word, e.b.shl(e.b.zext(piece, I64), ir.Constant(I64, 8 * at)))
+                word = e.b.or_(word, e.b.shl(e.b.zext(piece, whole), ir.Constant(whole, 8 * at)))
                 x, at = e.at(x, size), at + size
         return self._in_all_lanes(e, word)
 
@@ -245,7 +250,7 @@ class AdderU8Kernel(ContractionKernel):
             word = self._packed_step(e, source, row, count, active)
             e.store(word, target, u8)
             taps = e.b.bitcast(word, nothing.type)
-            return [e.b.add(total[0], self._distances(e, nothing, taps))]
+            return [e.b.add(total[0], self._terms(e, nothing, taps))]
 
         with e.loop(0, self.g.kernel[0]) as i:
             begin = e.at(into, e.mul(i, self.row_bytes))
@@ -267,8 +272,11 @@ class AdderU8Kernel(ContractionKernel):
 
             zero = constant(vector(self.wide, self.lanes), 0)
             (total,) = e.carry(0, runs, 1, [zero], over_runs)
-            sums = e.add(runs * self.run_bytes, e.mul(v, self.lanes * self.sum_size))
-            e.store(total, e.at(begin, sums), u8)
+            if self.sum_size:
+                sums = e.add(runs * self.run_bytes, e.mul(v, self.lanes * self.sum_size))
+                made = vector(I32, self.lanes)
+                total = total if total.type == made else e.b.trunc(total, made)
+                e.store(total, e.at(begin, sums), u8)
 
     def _packed_step(
         self, e: Emitter, source: Any, first: Index, count: int, active: int

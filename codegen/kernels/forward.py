@@ -25,6 +25,7 @@ from ._sparse_batch_tile import BatchTile, batch_tile
 from ._sparse_tile import SparseTile, sparse_tile
 from .adder_u8 import AdderU8Kernel
 from .contraction import ContractionKernel
+from .product_u8 import ProductU8Kernel
 from .sparse_adder import SparseAdderKernel
 from .sparse_adder_batch import SparseBatchKernel
 
@@ -43,7 +44,7 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     if call.choice:
         return candidates(call, body)[call.choice]
     if _of_bytes(call, body):
-        return AdderU8Kernel(call, body)
+        return _byte_kernel(call, body)
     dense = ContractionKernel(call, body)
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
     if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
@@ -62,10 +63,16 @@ def _of_bytes(call: Call, body: Graph | None) -> bool:
     return first.dtype == u8
 
 
+def _byte_kernel(call: Call, body: Graph | None) -> Kernel:
+    op = call.op if body is None else body.nodes[0].op
+    adds = isinstance(op, Adder2d | AdderDense)
+    return AdderU8Kernel(call, body) if adds else ProductU8Kernel(call, body)
+
+
 def candidates(call: Call, body: Graph | None = None) -> dict[str, Kernel]:
     """Every kernel that serves the call, by the name of its choice. All give the same bits."""
     if _of_bytes(call, body):
-        return {"bytes": AdderU8Kernel(call, body)}
+        return {"bytes": _byte_kernel(call, body)}
     dense = ContractionKernel(call, body)
     g, target = dense.g, call.target
     found: dict[str, Kernel] = {}
