@@ -283,11 +283,15 @@ class IntegerNetwork:
         return value, array
 
     def _operand(self, hint: str, numbers: Array) -> Value:
-        """Numbers of a requantization: 0, 1 and the guard's are the same in all layers, so code."""
+        """Numbers of a requantization: one where the channels agree, as those of bytes do.
+
+        0, 1 and the guard's are the same in all layers: these are code.
+        """
         same = set(numbers.tolist())
         if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
             return self.builder.add(Full(float(numbers[0]), (), i32), [], self.fresh("same"))[0]
-        return self.constant(self.fresh(hint), numbers, i32)
+        one = numbers[0].reshape(()) if len(same) == 1 else numbers
+        return self.constant(self.fresh(hint), one, i32)
 
     def _added(self, form: Sums, name: str, scale: float, top: int) -> Part:
         """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up.

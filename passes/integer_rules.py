@@ -185,11 +185,10 @@ def average(network: IntegerNetwork, node: Node) -> None:
 def argmax(network: IntegerNetwork, node: Node) -> None:
     """The largest integer is where the largest number is: all have one scale."""
     form = network.form(node.inputs[0], node)
-    if isinstance(form, Sums):
-        name = network.fresh(f"{node.inputs[0].name}.integers")
-        form = network.integers(form, node.inputs[0], name)
-    value = network.node(node.op, [form.value], node.name)
-    (array,) = node.op.reference(form.array)
+    name = network.fresh(f"{node.inputs[0].name}.integers")
+    x = form if isinstance(form, Bytes) else network.integers(form, node.inputs[0], name)
+    value = network.node(node.op, [x.value], node.name)
+    (array,) = node.op.reference(x.array)
     network.set(node.outputs[0], Integers(value, Quantization(1.0), array))
 
 

@@ -156,7 +156,7 @@ def form_of(
     """The dtype of the result; ShapeError where the filter's is not that of the input's form."""
     expected, made = forms[x.dtype]
     if f.dtype != expected:
-        raise ShapeError(f"{right} must be {expected} beside {left} {x}, found {f}")
+        raise ShapeError(f"{right} must be {expected}, as the {left} is {x}, found {f}")
     return made
 
 

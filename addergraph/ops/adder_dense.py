@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
-from ..errors import GraphError, ShapeError
+from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Cost, Op
 from ..quantization import Known, Quantization

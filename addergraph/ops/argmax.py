@@ -24,7 +24,8 @@ class Argmax(Op):
     """Y = the index of the largest element along `axis`, as i32; the axis is left out.
 
     Of equal elements the first wins (-0.0 equals +0.0); the first NaN wins over everything. Operand
-    f32, i32 or u8. Not differentiable. Raises ShapeError where the operand has no such axis or it is empty.
+    f32, i32 or u8. Not differentiable. Raises ShapeError where the operand has no such axis or it
+    is empty.
     """
 
     name: ClassVar[str] = "argmax"

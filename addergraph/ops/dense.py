@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Cost, Op
 from ..quantization import Known, Quantization

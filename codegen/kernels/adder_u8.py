@@ -64,8 +64,25 @@ class AdderU8Kernel(ContractionKernel):
         return 1 if psad_of(self.target) is None else 8
 
     @property
-    def lanes(self) -> int:
+    def part_lanes(self) -> int:
+        """Channels of one accumulator."""
         return self.target.lanes if self.step == 1 else 4 * self.target.lanes // self.step
+
+    @property
+    def parts(self) -> int:
+        """Accumulators that make up one vector of i32 sums: two, where their number is even, so
+        that the tail works on whole registers."""
+        count = max(1, ceil_div(self.g.outputs, self.part_lanes))
+        return 2 if self.step == 8 and count % 2 == 0 else 1
+
+    @property
+    def lanes(self) -> int:
+        return self.part_lanes * self.parts
+
+    @property
+    def accumulators(self) -> int:
+        """Of one pixel."""
+        return self.tile.vectors * self.parts
 
     @property
     def sum_size(self) -> int:
@@ -79,7 +96,8 @@ class AdderU8Kernel(ContractionKernel):
 
     def choose_tile(self) -> Tile:
         g = self.g
-        return byte_tile(self.target, self.lanes, g.height, g.width, g.outputs)
+        tile = byte_tile(self.target, self.part_lanes, g.height, g.width, g.outputs)
+        return Tile(tile.rows, tile.columns, tile.vectors // self.parts)
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -131,7 +149,7 @@ class AdderU8Kernel(ContractionKernel):
     def _emit_reduction(
         self, e: Emitter, x: Any, offsets: list[int], filters: Any, taps: tuple[Index, Index]
     ) -> list[Register]:
-        """Accumulators [pixel][vector], i32, over all steps."""
+        """Sums [pixel][vector], i32, over all steps."""
         g, runs = self.g, self.runs[0]
         first, last = e.minimum(taps[0], g.kernel[0]), taps[1]  # above the image, there may be more
 
@@ -149,18 +167,27 @@ class AdderU8Kernel(ContractionKernel):
 
             return e.carry(0, runs, 1, outer, over_runs)
 
-        start = [constant(vector(self.wide, self.lanes), 0)] * self.tile.vectors
+        start = [constant(vector(self.wide, self.part_lanes), 0)] * self.accumulators
         if self.sum_size:
             start = e.carry(0, first, 1, start, left_out)
             start = e.carry(last, g.kernel[0], 1, start, left_out)
         sums = e.carry(first, last, 1, start * len(offsets), over_rows)
-        made = vector(I32, self.lanes)
-        return [e.b.trunc(acc, made) if acc.type != made else acc for acc in sums]
+        return [self._joined(e, sums[i : i + self.parts]) for i in range(0, len(sums), self.parts)]
+
+    def _joined(self, e: Emitter, parts: Sequence[Register]) -> Register:
+        """The low 32 bits of each lane of the accumulators of one vector."""
+        if self.wide == I32:
+            return parts[0]
+        if len(parts) == 1:
+            return e.b.trunc(parts[0], vector(I32, self.lanes))
+        halves = [e.b.bitcast(p, vector(I32, self.lanes)) for p in parts]
+        even = ir.Constant(ir.VectorType(I32, self.lanes), list(range(0, 2 * self.lanes, 2)))
+        return e.b.shuffle_vector(*halves, even)
 
     def _add_sums(self, e: Emitter, sums: Any, v: int, total: Register) -> Register:
-        """`total` plus vector `v` of the sums of a kernel row."""
-        at = e.at(sums, v * self.lanes * self.sum_size)
-        row = e.b.load(at, typ=vector(I32, self.lanes), align=1)
+        """`total` plus those of the sums of a kernel row that accumulator `v` takes."""
+        at = e.at(sums, v * self.part_lanes * self.sum_size)
+        row = e.b.load(at, typ=vector(I32, self.part_lanes), align=1)
         return e.b.add(total, row if row.type == total.type else e.b.zext(row, total.type))
 
     def _emit_run(
@@ -185,8 +212,8 @@ class AdderU8Kernel(ContractionKernel):
         self, e: Emitter, words: Any, filters: Any, acc: list[Register]
     ) -> list[Register]:
         """Adds the distances of one step; `words` are the pixels' vectors of bytes."""
-        size, vectors = self.lanes * self.step, self.tile.vectors
-        taps = [e.load(e.at(filters, size * v), u8, size) for v in range(vectors)]
+        size = self.part_lanes * self.step
+        taps = [e.load(e.at(filters, size * v), u8, size) for v in range(self.accumulators)]
         sums = [self._terms(e, word, tap) for word in words for tap in taps]
         return [e.b.add(a, s) for a, s in zip(acc, sums, strict=True)]
 
@@ -194,9 +221,9 @@ class AdderU8Kernel(ContractionKernel):
         """One number per lane: the sum of |x - f| over its bytes."""
         psad = psad_of(self.target)
         if psad is not None:
-            made = vector(I64, self.lanes)
+            made = vector(I64, self.part_lanes)
             return e.b.call(e.intrinsic(f"llvm.x86.{psad}", made, [x.type] * 2), [x, f])
-        made = vector(I32, self.lanes)
+        made = vector(I32, self.part_lanes)
         difference = e.b.sub(e.b.zext(x, made), e.b.zext(f, made))
         return e.call("smax", difference, e.b.neg(difference))
 
@@ -209,7 +236,7 @@ class AdderU8Kernel(ContractionKernel):
         step, rest = self.step, run % self.step
         if run > step:
             every = self._broadcast(e, e.at(x, run - step))
-            kept = [int(b % step >= step - rest) * 255 for b in range(self.lanes * step)]
+            kept = [int(b % step >= step - rest) * 255 for b in range(self.part_lanes * step)]
             return e.b.and_(every, ir.Constant(every.type, kept))
         whole, at = ir.IntType(8 * step), step - rest
         word = ir.Constant(whole, 0)
@@ -221,12 +248,13 @@ class AdderU8Kernel(ContractionKernel):
         return self._in_all_lanes(e, word)
 
     def _in_all_lanes(self, e: Emitter, word: Any) -> Register:
-        return e.b.bitcast(e.splat(word, self.lanes), vector(I8, self.lanes * self.step))
+        lanes = self.part_lanes
+        return e.b.bitcast(e.splat(word, lanes), vector(I8, lanes * self.step))
 
     # -- packing of a filter that is not constant -------------------------------------------------
 
     def _emit_pack(self, e: Emitter, raw: Any, packed: Any) -> None:
-        g, lanes, vectors = self.g, self.lanes, self.tile.vectors
+        g, lanes, vectors = self.g, self.part_lanes, self.accumulators
         low, high = e.share(g.groups * self.blocks * vectors)
         with e.loop(low, high) as item:
             group, one = e.split(item, (g.groups, self.blocks * vectors))
@@ -241,10 +269,11 @@ class AdderU8Kernel(ContractionKernel):
     def _emit_pack_channels(
         self, e: Emitter, source: Any, into: Any, v: Index, active: int
     ) -> None:
-        """Vector `v` of a block's channels, of which `active` exist: every step of every run."""
+        """The channels of accumulator `v`, of which `active` exist: every step of every run."""
         step, (runs, run) = self.step, self.runs
         whole, rest = divmod(run, step)
-        nothing = constant(vector(I8, self.lanes * step), 0)
+        lanes = self.part_lanes
+        nothing = constant(vector(I8, lanes * step), 0)
 
         def pack_step(row: Index, target: Any, count: int, total: list[Register]) -> list[Register]:
             word = self._packed_step(e, source, row, count, active)
@@ -257,7 +286,7 @@ class AdderU8Kernel(ContractionKernel):
 
             def over_runs(j: Index, total: list[Register]) -> list[Register]:
                 first = e.mul(e.add(e.mul(i, runs), j), run)
-                at = e.add(e.mul(j, self.run_bytes), e.mul(v, self.lanes * step))
+                at = e.add(e.mul(j, self.run_bytes), e.mul(v, lanes * step))
                 target = e.at(begin, at)
 
                 def over_steps(k: Index, inner: list[Register]) -> list[Register]:
@@ -270,11 +299,11 @@ class AdderU8Kernel(ContractionKernel):
                 last = e.at(target, whole * step * self.width)
                 return pack_step(e.add(first, whole * step), last, rest, total)
 
-            zero = constant(vector(self.wide, self.lanes), 0)
+            zero = constant(vector(self.wide, lanes), 0)
             (total,) = e.carry(0, runs, 1, [zero], over_runs)
             if self.sum_size:
-                sums = e.add(runs * self.run_bytes, e.mul(v, self.lanes * self.sum_size))
-                made = vector(I32, self.lanes)
+                sums = e.add(runs * self.run_bytes, e.mul(v, lanes * self.sum_size))
+                made = vector(I32, lanes)
                 total = total if total.type == made else e.b.trunc(total, made)
                 e.store(total, e.at(begin, sums), u8)
 
@@ -283,11 +312,11 @@ class AdderU8Kernel(ContractionKernel):
     ) -> Register:
         """Rows first .. first + count - 1 of the filter, each channel's bytes in its lane, last."""
         filter_operand = self.call.inputs[self.operands[1]]
-        made = vector(ir.IntType(8 * self.step), self.lanes)
+        made = vector(ir.IntType(8 * self.step), self.part_lanes)
         word = constant(made, 0)
         for b in range(count if active else 0):
             row = e.at(source, filter_row(e, filter_operand, e.add(first, b)))
-            byte = e.b.zext(e.load(row, u8, self.lanes, active), made)
+            byte = e.b.zext(e.load(row, u8, self.part_lanes, active), made)
             shift = constant(made, 8 * (self.step - count + b))
             word = e.b.or_(word, e.b.shl(byte, shift))
         return word

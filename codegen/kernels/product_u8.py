@@ -39,7 +39,7 @@ class ProductU8Kernel(AdderU8Kernel):
         return 1 if madd_of(self.target) is None else 4
 
     @property
-    def lanes(self) -> int:
+    def part_lanes(self) -> int:
         return self.target.lanes
 
     @property
