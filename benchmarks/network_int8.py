@@ -1,7 +1,7 @@
 """ResNet-20 in integers as a whole, held against convolutions in int8 and in f32.
 
     taskset -c 1 python benchmarks/network_int8.py                     # against ONNX Runtime
-    taskset -c 1 python benchmarks/network_int8.py --target x86-64-v3  # held to AVX2, against PyTorch
+    taskset -c 1 python benchmarks/network_int8.py --target x86-64-v3  # in AVX2, against PyTorch
 
 One image, one thread. Ours is the authors' form: adder layers between a convolution and a dense
 layer, filters from N(0,1), batch norms with the statistics of random images, quantized on these.
@@ -20,6 +20,7 @@ import argparse
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ class TorchInt8:
     def __init__(self) -> None:
         import torch
 
+        warnings.filterwarnings("ignore", message="torch.quantize_per")  # to be removed one day
         torch.backends.quantized.engine = "onednn"
         torch.set_num_threads(1)
         self.ops, self.rng = torch.ops.quantized, np.random.default_rng(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from addergraph.ops.max_pool2d import MaxPool2d
 from addergraph.ops.pad import Pad
 from addergraph.ops.relu import Relu
 from addergraph.ops.reshape import Flatten
+from addergraph.ops.sum_pool2d import SumPool2d
 from addergraph.quantization import Quantization
 from addergraph.types import i8, u8
 
@@ -29,6 +31,7 @@ from .calibrate import Moments
 from .integer_network import Bytes, IntegerNetwork, Integers, Part, Sums, scaled
 
 Rule = Callable[[IntegerNetwork, Node], None]
+Slides = TypeVar("Slides", bound=Op)
 
 
 def adder(network: IntegerNetwork, node: Node) -> None:
@@ -89,9 +92,10 @@ def product(network: IntegerNetwork, node: Node) -> None:
     network.set(node.outputs[0], Sums((Part(value, factor, constant, least, most, array),)))
 
 
-def _padded(network: IntegerNetwork, x: Bytes, op: Op, name: str) -> tuple[Bytes, Op]:
+def _padded(network: IntegerNetwork, x: Bytes, op: Slides, name: str) -> tuple[Bytes, Slides]:
+    """An operand and a layer without padding, where that is of another byte than 0."""
     zero = x.quantization.zero_point
-    if not isinstance(op, Adder2d | Conv2d) or not any(op.padding) or not zero:
+    if not isinstance(op, Adder2d | Conv2d | SumPool2d) or not any(op.padding) or not zero:
         return x, op
     top, bottom, left, right = op.padding
     pad = Pad((0, top, left, 0), (0, bottom, right, 0), float(zero))
@@ -158,28 +162,30 @@ def add(network: IntegerNetwork, node: Node) -> None:
 
 
 def average(network: IntegerNetwork, node: Node) -> None:
-    """A mean is a sum of distances to zeros: the division is part of the next requantization."""
+    """A mean is a sum: the division is part of the next requantization."""
     x = network.bytes(node.inputs[0], node)
-    _, height, width, channels = (0, *map(int, x.value.type.shape[1:]))
-    if isinstance(node.op, AvgPool2d):
-        pool = node.op
-        window, op = pool.window, Adder2d(pool.stride, pool.padding, (1, 1), channels)
-    else:
-        window, op = (height, width), Adder2d(groups=channels)
-    area, scale, zero = window[0] * window[1], x.quantization.scale, x.quantization.zero_point
-    ones = np.ones(channels)
-    zeros = np.zeros((*window, 1, channels), np.uint8)
-    taps = network.constant(
-        network.fresh(f"{node.name}.zeros"), zeros, u8, Quantization(scale, zero)
+    whole = isinstance(node.op, GlobalAvgPool)
+    name, op = network.fresh(f"{node.name}.sums") if whole else node.name, _sums(node.op, x)
+    x, op = _padded(network, x, op, name)
+    value = network.node(op, [x.value], name)
+    (array,) = op.reference(x.array)
+    if whole:
+        value = network.node(Flatten(), [value], node.name)
+        array = array.reshape(len(array), -1)
+    ones = np.ones(int(x.value.type.shape[3]))
+    scale, zero = x.quantization.scale, x.quantization.zero_point
+    part = Part(
+        value, scale / op.area * ones, -scale * zero * ones, 0 * ones, op.area * x.top * ones, array
     )
-    whole = isinstance(node.op, AvgPool2d)
-    name = node.name if whole else network.fresh(f"{node.name}.sums")
-    part = _distances(network, x, taps, op, name, -scale / area * ones, -scale * zero * ones)
-    if not whole:
-        value = network.node(Flatten(), [part.value], node.name)
-        array = part.array.reshape(len(part.array), -1)
-        part = Part(value, part.factor, part.constant, part.least, part.most, array)
     network.set(node.outputs[0], Sums((part,)))
+
+
+def _sums(op: Op, x: Bytes) -> SumPool2d:
+    """The sums behind a mean."""
+    if isinstance(op, AvgPool2d):
+        return SumPool2d(op.window, op.stride, op.padding)
+    _, height, width, _ = (0, *map(int, x.value.type.shape[1:]))
+    return SumPool2d((height, width), (1, 1))
 
 
 def argmax(network: IntegerNetwork, node: Node) -> None:

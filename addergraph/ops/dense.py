@@ -65,8 +65,8 @@ class Dense(_Product):
     Operands: x f32[N,K], f f32[K,T], optional bias f32[T]; result f32[N,T]. Or integers, as for
     `conv2d`: x u8, f i8, optional bias i32, result i32, exact.
 
-    Gradient: dX = g F^T, dF = X^T g, db = sum_n g; none of integers. Raises ShapeError for wrong ranks or dtypes, or
-    sizes that do not match.
+    Gradient: dX = g F^T, dF = X^T g, db = sum_n g; none of integers. Raises ShapeError for wrong
+    ranks or dtypes, sizes that do not match, or more terms than i32 holds.
     """
 
     name: ClassVar[str] = "dense"

@@ -251,8 +251,8 @@ class ContractionKernel(ForwardContraction):
         """First and last + 1 of the kernel rows that some row of the tile reads inside the image.
 
         In the minimum form a padded tap adds +0.0: leaving it out changes no bit, nor does it in
-        products of bytes. In distances of bytes `adder_u8.py` adds the sums of such rows. The other forms keep all taps: |0 - f| counts, in
-        order, and 0 * f is NaN where f is not finite.
+        products of bytes. In distances of bytes `adder_u8.py` adds the sums of such rows. The
+        other forms keep all taps: |0 - f| counts, in order, and 0 * f is NaN where f is not finite.
         """
         g = self.g
         count, (stride, step) = g.kernel[0], (g.stride[0], g.dilation[0])

@@ -4,14 +4,14 @@
 
 The loop nest, the runs and their rests are those of `adder_u8.py`, with another term: a step takes
 four bytes of a pixel, broadcast, and four of the filter for each channel. Even and odd bytes become
-16-bit numbers, whose products x86's pmaddwd adds in pairs, in 32 bits. (pmaddubsw, which takes bytes
-as they are, saturates its sums at 16 bits: they would not be exact.) Elsewhere a step is one byte.
+16-bit numbers, whose products x86's pmaddwd adds in pairs, in 32 bits. (pmaddubsw, which takes
+bytes as they are, saturates its sums at 16 bits: not exact.) Elsewhere a step is one byte.
 
     packed filter   i8[group][block][i][run][step][vectors * lanes][STEP]
 
 A padded tap adds 0, so kernel rows outside the image are left out, and no sums of them are needed.
-No sum exceeds i32: `Conv2d.infer` admits (2^31 - 1) // (255 * 128) terms at most. So nothing depends
-on the order, the tile, the target or the threads. Adding the bias wraps.
+No sum exceeds i32: `Conv2d.infer` admits (2^31 - 1) // (255 * 128) terms at most. So nothing
+depends on the order, the tile, the target or the threads. Adding the bias wraps.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from addergraph.ops.select import Select
 from addergraph.ops.slice import Slice
 from addergraph.ops.softmax import Softmax
 from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from addergraph.ops.sum_pool2d import SumPool2d
 from addergraph.ops.transpose import Transpose
 from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
 from addergraph.types import DTYPES, Dim, TensorType, bool_, f32, i8, i32, tensor, u8
@@ -288,6 +289,9 @@ SAMPLES: dict[str, list[Sample]] = {
     "sqrt": samples((Sqrt(), (f("N", 3),)), domain=(0.25, 4.0)),
     "sub": samples(
         (Sub(), (f("N", 3), f(3))), (Sub(), (f("N", 1), f(1, 2))), (Sub(), (i("N"), i()))
+    ),
+    "sum_pool2d": samples(
+        (SumPool2d((2, 2), (2, 2)), (u("N", 4, 5, 2),)), (SumPool2d(*POOLED), (u("N", 4, 5, 3),))
     ),
     "transpose": samples((Transpose((0, 2, 1)), (f("N", 2, 3),)), (Transpose((1, 0)), (i(2, 3),))),
 }

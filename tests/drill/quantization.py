@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "a mean forgets its area", RULES,
-        "-scale / area * ones, -scale * zero * ones", "-scale * ones, -scale * zero * ones",
+        "scale / op.area * ones, -scale * zero * ones", "scale * ones, -scale * zero * ones",
         MEANING,
     ),
     Mutant(

@@ -11,7 +11,6 @@ from addergraph.errors import GraphError, ShapeError
 from addergraph.intervals import ANY, Interval
 from addergraph.ir import Builder, Cost, Halo
 from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
-from addergraph.ops.conv2d import Conv2d
 from addergraph.trace import Tensor, apply
 from addergraph.types import tensor
 from tests.addergraph.ops.naive import contraction, gradients, normal

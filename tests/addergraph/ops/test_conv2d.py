@@ -180,8 +180,8 @@ def test_what_sums_of_bytes_stand_for() -> None:
 def test_bytes_have_no_gradient() -> None:
     def gradient(x: Tensor, f: Tensor) -> Tensor:
         y = conv2d(x, f)
-        (dx, _) = Conv2d().grad([x, f], [y], [y])
-        return dx
+        Conv2d().grad([x, f], [y], [y])
+        return y
 
     with pytest.raises(GraphError, match="conv2d of u8.* has no gradient: train in f32"):
         trace(gradient, *BYTES)

@@ -10,8 +10,8 @@ from addergraph.intervals import ANY, Interval
 from addergraph.ir import Cost
 from addergraph.ops.dense import Dense, Matmul
 from addergraph.types import tensor
-from tests.addergraph.ops.properties import run
 from tests.addergraph.ops.naive import normal
+from tests.addergraph.ops.properties import run
 
 
 @pytest.mark.parametrize(("n", "k", "t"), [(2, 5, 3), (0, 5, 3), (2, 0, 3), (2, 5, 0)])
