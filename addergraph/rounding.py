@@ -35,6 +35,7 @@ from .ops.max_pool2d import MaxPool2d, MaxPool2dGrad
 from .ops.mean_squared_error import MeanSquaredError
 from .ops.reduce import ReduceMax, ReduceMean, ReduceSum
 from .ops.softmax import Softmax
+from .ops.sum_pool2d import SumPool2d
 from .ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from .ops.unary import Exp, Log
 
@@ -247,5 +248,6 @@ RULES: dict[type[Op], Rule] = {
     ReduceMean: _total,
     ReduceSum: _total,
     Softmax: _softmax,
+    SumPool2d: _exact,
     SoftmaxCrossEntropy: _cross_entropy,
 }
