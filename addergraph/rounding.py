@@ -35,8 +35,8 @@ from .ops.max_pool2d import MaxPool2d, MaxPool2dGrad
 from .ops.mean_squared_error import MeanSquaredError
 from .ops.reduce import ReduceMax, ReduceMean, ReduceSum
 from .ops.softmax import Softmax
-from .ops.sum_pool2d import SumPool2d
 from .ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from .ops.sum_pool2d import SumPool2d
 from .ops.unary import Exp, Log
 
 U = 2.0**-24  # half the distance from 1 to the next f32
