@@ -36,6 +36,7 @@ from .ops.mean_squared_error import MeanSquaredError
 from .ops.reduce import ReduceMax, ReduceMean, ReduceSum
 from .ops.softmax import Softmax
 from .ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from .ops.sum_pool2d import SumPool2d
 from .ops.unary import Exp, Log
 
 U = 2.0**-24  # half the distance from 1 to the next f32
@@ -109,6 +110,8 @@ def _all_but_last(a: Array) -> tuple[int, ...]:
 
 
 def _product(op: Op, operands: Sequence[Array], results: Sequence[Array]) -> Any:
+    if operands[0].dtype != np.float32:
+        return [0.0]  # integers are exact
     magnitude = op.reference(*map(np.abs, operands))[0]
     return [_sum(_per_filter(operands[1]) + 2, magnitude)]
 
@@ -245,5 +248,6 @@ RULES: dict[type[Op], Rule] = {
     ReduceMean: _total,
     ReduceSum: _total,
     Softmax: _softmax,
+    SumPool2d: _exact,
     SoftmaxCrossEntropy: _cross_entropy,
 }

@@ -50,9 +50,8 @@ def compiled(batch: int | None, threads: int) -> Any:
     return ag.compile(graph, weights=weights, batch=batch, threads=threads, cache=False)
 
 
-def onnx_resnet20() -> Callable[[np.ndarray], object]:
-    """Convolutions with biases, as folding batch norms leaves them; one thread."""
-    import onnxruntime
+def onnx_resnet20() -> bytes:
+    """Convolutions with biases, as folding batch norms leaves them."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng, weights, nodes = np.random.default_rng(0), [], []
@@ -88,11 +87,16 @@ def onnx_resnet20() -> Callable[[np.ndarray], object]:
         [helper.make_tensor_value_info(x, TensorProto.FLOAT, [1, 10])], weights,
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def onnx_call(model: bytes) -> Callable[[np.ndarray], object]:
+    """A model of one input "x", on one thread."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"x": images})
 
 
@@ -102,7 +106,7 @@ def against_onnx() -> bool:
     start = time.perf_counter()
     ours = compiled(None, 1)
     seconds = time.perf_counter() - start
-    theirs = onnx_resnet20()
+    theirs = onnx_call(onnx_resnet20())
     mine, other = best([lambda: ours(x), lambda: theirs(planes)])
     print(
         f"ResNet-20, one image, one thread: ours {mine * 1e6:.0f} us, ONNX Runtime (conv) "

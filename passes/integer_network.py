@@ -77,7 +77,16 @@ class Sums:
         return total
 
 
-Form = Bytes | Sums
+@dataclass(frozen=True)
+class Integers:
+    """An i32 value of one scale, as outputs are; no layer reads it."""
+
+    value: Value
+    quantization: Quantization
+    array: Array
+
+
+Form = Bytes | Sums | Integers
 
 
 class IntegerNetwork:
@@ -131,11 +140,14 @@ class IntegerNetwork:
             raise GraphError(f"{node.label}: the weights have no {value}")
         return self.source[value.name]
 
-    def form(self, value: Value, user: Node) -> Form:
-        """The form of an operand; UnsupportedError for a parameter, which has none."""
-        if value not in self._forms:
+    def form(self, value: Value, user: Node) -> Bytes | Sums:
+        """The form of an operand; UnsupportedError for a parameter or an index, which have none."""
+        form = self._forms.get(value)
+        if form is None:
             raise UnsupportedError(f"{user.label} reads the parameter {value} as an activation")
-        return self._forms[value]
+        if isinstance(form, Integers):
+            raise UnsupportedError(f"{user.label} reads the indices {value}: let them be outputs")
+        return form
 
     def bytes(self, value: Value, user: Node) -> Bytes:
         """An operand as bytes."""
@@ -230,11 +242,11 @@ class IntegerNetwork:
             if form is None:
                 raise UnsupportedError(f"output {v} is a parameter, which has no integer form")
             if isinstance(form, Sums):
-                made, real = self._output(form, v)
-            else:
-                made, real = form.value, form.quantization.values(form.array)
-            outputs.append(made)
-            self._output_real.append(real)
+                taken = v.name in self._taken
+                name = self.fresh(f"{v.name}.output") if taken else v.name
+                form = self.integers(form, v, name)
+            outputs.append(form.value)
+            self._output_real.append(form.quantization.values(form.array))
         return self.builder.finish(outputs), self.weights
 
     def output_error(self) -> float:
@@ -271,11 +283,15 @@ class IntegerNetwork:
         return value, array
 
     def _operand(self, hint: str, numbers: Array) -> Value:
-        """Numbers of a requantization: 0, 1 and the guard's are the same in all layers, so code."""
+        """Numbers of a requantization: one where the channels agree, as those of bytes do.
+
+        0, 1 and the guard's are the same in all layers: these are code.
+        """
         same = set(numbers.tolist())
         if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
             return self.builder.add(Full(float(numbers[0]), (), i32), [], self.fresh("same"))[0]
-        return self.constant(self.fresh(hint), numbers, i32)
+        one = numbers[0].reshape(()) if len(same) == 1 else numbers
+        return self.constant(self.fresh(hint), one, i32)
 
     def _added(self, form: Sums, name: str, scale: float, top: int) -> Part:
         """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up.
@@ -297,8 +313,8 @@ class IntegerNetwork:
         most = float(limit * len(form.parts)) * ones
         return Part(total[0], ones / (1 << GUARD_BITS), 0 * ones, -most, most, total[1])
 
-    def _output(self, form: Sums, value: Value) -> tuple[Value, Array]:
-        """Sums at an output: i32 of one scale for all channels."""
+    def integers(self, form: Sums, value: Value, name: str) -> Integers:
+        """Sums as i32 of one scale for all channels, under `name`."""
         part, factors = form.parts[0], form.parts[0].factor
         uniform = len(form.parts) == 1 and factors[0] > 0 and (factors == factors[0]).all()
         largest = max(map(abs, self.statistics.ranges[value.name])) or 1.0
@@ -307,11 +323,10 @@ class IntegerNetwork:
             scale, limit = float(factors[0]), 1 << 24
         target = scale
         if len(form.parts) > 1:
-            part, target = self._added(form, value.name, scale, OUTPUT_STEPS), 1.0
+            part, target = self._added(form, name, scale, OUTPUT_STEPS), 1.0
         op = RequantizeShift(-limit, limit, i32, scale)
-        name = value.name if value.name not in self._taken else self.fresh(f"{value.name}.output")
         made, array = self._requantize(part, target, 0, op, name)
-        return made, Quantization(scale).values(array)
+        return Integers(made, Quantization(scale), array)
 
 
 def scaled(form: Sums, factor: Array, constant: Array) -> Sums:

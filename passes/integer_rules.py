@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,21 +12,26 @@ from addergraph.errors import UnsupportedError
 from addergraph.ir import Array, Node, Op, Parameter
 from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.adder_dense import AdderDense
+from addergraph.ops.argmax import Argmax
 from addergraph.ops.avg_pool2d import AvgPool2d
 from addergraph.ops.batch_norm import BatchNorm
 from addergraph.ops.binary import Add
+from addergraph.ops.conv2d import Conv2d
+from addergraph.ops.dense import Dense
 from addergraph.ops.global_avg_pool import GlobalAvgPool
 from addergraph.ops.max_pool2d import MaxPool2d
 from addergraph.ops.pad import Pad
 from addergraph.ops.relu import Relu
 from addergraph.ops.reshape import Flatten
+from addergraph.ops.sum_pool2d import SumPool2d
 from addergraph.quantization import Quantization
-from addergraph.types import u8
+from addergraph.types import i8, u8
 
 from .calibrate import Moments
-from .integer_network import Bytes, IntegerNetwork, Part, Sums, scaled
+from .integer_network import Bytes, IntegerNetwork, Integers, Part, Sums, scaled
 
 Rule = Callable[[IntegerNetwork, Node], None]
+Slides = TypeVar("Slides", bound=Op)
 
 
 def adder(network: IntegerNetwork, node: Node) -> None:
@@ -62,15 +69,39 @@ def _distances(
     return Part(value, factor, constant, -farthest.astype("f8"), 0.0 * factor, array)
 
 
-def _padded(network: IntegerNetwork, x: Bytes, op: Op, name: str) -> tuple[Bytes, Op]:
+def product(network: IntegerNetwork, node: Node) -> None:
+    """Products of bytes: the filter is symmetric, with one scale for each output channel.
+
+    sum x f = sx sf[t] (sum qx qf - zero_point sum qf): the last is a constant of the filter.
+    """
+    x, f = network.bytes(node.inputs[0], node), network.parameter(node, 1).astype("f8")
+    axes, end = tuple(range(f.ndim - 1)), (1 << (network.bits - 1)) - 1
+    largest = np.abs(f).max(axes)
+    scale = np.where(largest > 0, largest, 1.0) / end
+    integers = np.rint(f / scale)
+    name = network.fresh(f"{node.inputs[1].name}.bytes")
+    taps = network.constant(name, integers, i8)
+    x, op = _padded(network, x, node.op, node.name)
+    value = network.node(op, [x.value, taps], node.name)
+    array = network.run(op, [(x.value, x.array), (taps, network.weights[name])])
+    factor = x.quantization.scale * scale
+    constant = -factor * x.quantization.zero_point * integers.sum(axes)
+    if len(node.inputs) > 2:
+        constant = constant + network.parameter(node, 2)
+    least, most = (x.top * side(integers, 0.0).sum(axes) for side in (np.minimum, np.maximum))
+    network.set(node.outputs[0], Sums((Part(value, factor, constant, least, most, array),)))
+
+
+def _padded(network: IntegerNetwork, x: Bytes, op: Slides, name: str) -> tuple[Bytes, Slides]:
+    """An operand and a layer without padding, where that is of another byte than 0."""
     zero = x.quantization.zero_point
-    if not isinstance(op, Adder2d) or not any(op.padding) or not zero:
+    if not isinstance(op, Adder2d | Conv2d | SumPool2d) or not any(op.padding) or not zero:
         return x, op
     top, bottom, left, right = op.padding
     pad = Pad((0, top, left, 0), (0, bottom, right, 0), float(zero))
     value = network.node(pad, [x.value], network.fresh(f"{name}.padded"))
     (array,) = pad.reference(x.array)
-    plain = Adder2d(op.stride, (0, 0, 0, 0), op.dilation, op.groups)
+    plain = replace(op, padding=(0, 0, 0, 0))
     return Bytes(value, x.quantization, x.top, array), plain
 
 
@@ -131,28 +162,40 @@ def add(network: IntegerNetwork, node: Node) -> None:
 
 
 def average(network: IntegerNetwork, node: Node) -> None:
-    """A mean is a sum of distances to zeros: the division is part of the next requantization."""
+    """A mean is a sum: the division is part of the next requantization."""
     x = network.bytes(node.inputs[0], node)
-    _, height, width, channels = (0, *map(int, x.value.type.shape[1:]))
-    if isinstance(node.op, AvgPool2d):
-        pool = node.op
-        window, op = pool.window, Adder2d(pool.stride, pool.padding, (1, 1), channels)
-    else:
-        window, op = (height, width), Adder2d(groups=channels)
-    area, scale, zero = window[0] * window[1], x.quantization.scale, x.quantization.zero_point
-    ones = np.ones(channels)
-    zeros = np.zeros((*window, 1, channels), np.uint8)
-    taps = network.constant(
-        network.fresh(f"{node.name}.zeros"), zeros, u8, Quantization(scale, zero)
+    whole = isinstance(node.op, GlobalAvgPool)
+    name, op = network.fresh(f"{node.name}.sums") if whole else node.name, _sums(node.op, x)
+    x, op = _padded(network, x, op, name)
+    value = network.node(op, [x.value], name)
+    (array,) = op.reference(x.array)
+    if whole:
+        value = network.node(Flatten(), [value], node.name)
+        array = array.reshape(len(array), -1)
+    ones = np.ones(int(x.value.type.shape[3]))
+    scale, zero = x.quantization.scale, x.quantization.zero_point
+    part = Part(
+        value, scale / op.area * ones, -scale * zero * ones, 0 * ones, op.area * x.top * ones, array
     )
-    whole = isinstance(node.op, AvgPool2d)
-    name = node.name if whole else network.fresh(f"{node.name}.sums")
-    part = _distances(network, x, taps, op, name, -scale / area * ones, -scale * zero * ones)
-    if not whole:
-        value = network.node(Flatten(), [part.value], node.name)
-        array = part.array.reshape(len(part.array), -1)
-        part = Part(value, part.factor, part.constant, part.least, part.most, array)
     network.set(node.outputs[0], Sums((part,)))
+
+
+def _sums(op: Op, x: Bytes) -> SumPool2d:
+    """The sums behind a mean."""
+    if isinstance(op, AvgPool2d):
+        return SumPool2d(op.window, op.stride, op.padding)
+    _, height, width, _ = (0, *map(int, x.value.type.shape[1:]))
+    return SumPool2d((height, width), (1, 1))
+
+
+def argmax(network: IntegerNetwork, node: Node) -> None:
+    """The largest integer is where the largest number is: all have one scale."""
+    form = network.form(node.inputs[0], node)
+    name = network.fresh(f"{node.inputs[0].name}.integers")
+    x = form if isinstance(form, Bytes) else network.integers(form, node.inputs[0], name)
+    value = network.node(node.op, [x.value], node.name)
+    (array,) = node.op.reference(x.array)
+    network.set(node.outputs[0], Integers(value, Quantization(1.0), array))
 
 
 RULES: Mapping[type[Op], Rule] = {
@@ -160,7 +203,10 @@ RULES: Mapping[type[Op], Rule] = {
     AdderDense: adder,
     Add: add,
     AvgPool2d: average,
+    Argmax: argmax,
     BatchNorm: batch_norm,
+    Conv2d: product,
+    Dense: product,
     Flatten: moved,
     GlobalAvgPool: average,
     MaxPool2d: moved,

@@ -16,15 +16,15 @@ statistics.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from addergraph.check import check
 from addergraph.errors import DataError, GraphError, UnsupportedError, nearest
-from addergraph.ir import Array, Graph
+from addergraph.ir import Array, Graph, Value
+from addergraph.ops.argmax import Argmax
 from addergraph.ops.softmax import Softmax
 from addergraph.quantized import Quantized
 from addergraph.types import f32
@@ -101,7 +101,7 @@ def quantize(
     tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
     errors = {name: e for one in (*tried, exact) for name, e in one.errors.items()}
     chosen = next((q for q in tried if q.error <= WORSE * exact.error), tried[-1])
-    return dataclasses.replace(chosen, errors=errors)
+    return replace(chosen, errors=errors)
 
 
 def _converted(
@@ -133,13 +133,9 @@ def _require_known(graph: Graph) -> None:
 
 
 def _hint(op: str) -> str:
-    if op in ("conv2d", "dense", "matmul"):
-        return (
-            "it multiplies: build the network of adder layers alone "
-            '(zoo.build(name, first="adder", last="adder")), or keep it in f32'
-        )
     known = ", ".join(sorted(op.name for op in RULES))
-    return f"quantize knows {known}"
+    extra = "; a softmax before an output or an argmax is left out" if op == "softmax" else ""
+    return f"quantize knows {known}{extra}"
 
 
 def _require_network(graph: Graph) -> Graph:
@@ -155,18 +151,23 @@ def _require_network(graph: Graph) -> Graph:
 
 
 def _logits(graph: Graph) -> Graph:
-    """The graph without softmax before its outputs: the largest logit is where it was."""
+    """The graph without softmax before outputs and argmax: the largest logit is where it was."""
     producers = graph.producers()
-    outputs = []
-    for v in graph.outputs:
+
+    def logits(v: Value) -> Value:
         node = producers.get(v)
-        outputs.append(node.inputs[0] if node and isinstance(node.op, Softmax) else v)
+        return node.inputs[0] if node and isinstance(node.op, Softmax) else v
+
+    outputs = [logits(v) for v in graph.outputs]
     read = set(outputs)
     nodes = []
     for node in reversed(graph.nodes):
-        if read.intersection(node.outputs):
-            read.update(node.inputs)
-            nodes.append(node)
+        if not read.intersection(node.outputs):
+            continue
+        if isinstance(node.op, Argmax) and node.op.axis == node.inputs[0].type.rank - 1:
+            node = replace(node, inputs=(logits(node.inputs[0]),))
+        read.update(node.inputs)
+        nodes.append(node)
     parameters = tuple(p for p in graph.parameters if p in read)
     return Graph(graph.name, graph.inputs, parameters, tuple(nodes[::-1]), tuple(outputs))
 

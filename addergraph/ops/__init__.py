@@ -35,6 +35,7 @@ from .select import select
 from .slice import slice
 from .softmax import softmax
 from .softmax_cross_entropy import softmax_cross_entropy
+from .sum_pool2d import sum_pool2d
 from .transpose import transpose
 from .unary import abs, exp, log, neg, sqrt
 
@@ -83,6 +84,7 @@ __all__ = [
     "softmax_cross_entropy",
     "sqrt",
     "sub",
+    "sum_pool2d",
     "transpose",
 ]
 

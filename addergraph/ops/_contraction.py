@@ -14,27 +14,34 @@ import numpy as np
 
 from ..attributes import Padding, Pair, integer, pair
 from ..attributes import padding as sides
-from ..errors import ShapeError
+from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Halo, Op
 from ..quantization import Known, Quantization, common
-from ..types import DType, TensorType, f32, i32, u8
+from ..trace import Tensor
+from ..types import DType, TensorType, f32, i8, i32, u8
 from ._elementwise import held, stored
 from ._window import Window, label, require_image, require_of
 
-ONLY_F32: Mapping[DType, DType] = {f32: f32}
+Forms = Mapping[DType, tuple[DType, DType]]
+"""For each dtype of the input that a contraction knows: that of the filter, and of the result."""
+
+ONLY_F32: Forms = {f32: (f32, f32)}
+DISTANCES: Forms = {f32: (f32, f32), u8: (u8, i32)}
+PRODUCTS: Forms = {f32: (f32, f32), u8: (i8, i32)}
 U8_TERMS = (2**31 - 1) // 255  # a sum of so many distances of bytes fits i32
+I8_TERMS = (2**31 - 1) // (255 * 128)  # a sum of so many products u8 i8 fits i32
 
 
 @dataclass(frozen=True)
 class Windowed(Op):
     """The attributes of a contraction over the windows of an NHWC tensor, with an HWIO filter.
 
-    `results` has, for each dtype that both operands may have, that of the result and of the bias.
+    `forms` has the dtypes of the operands; a bias has that of the result.
     """
 
     kind: ClassVar[str] = CONTRACTION
-    results: ClassVar[Mapping[DType, DType]] = ONLY_F32
+    forms: ClassVar[Forms] = ONLY_F32
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
@@ -44,7 +51,7 @@ class Windowed(Op):
         """The geometry for a filter of type `f`; ShapeError unless that is bound and HWIO."""
         if f.rank != 4:
             raise ShapeError(f"filter must be HWIO (rank 4), found {f}")
-        require_of("filter", f, tuple(self.results))
+        require_of("filter", f, tuple(taken for taken, _ in self.forms.values()))
         if f.is_open:
             raise ShapeError(f"filter {f} has an open batch; N may only lead an input")
         return self.window_of((int(f.shape[0]), int(f.shape[1])))
@@ -54,11 +61,9 @@ class Windowed(Op):
 
     def output(self, x: TensorType, f: TensorType, *bias: TensorType) -> TensorType:
         """Result type of the forward layer; ShapeError if the operands do not fit."""
-        require_image("input", x, tuple(self.results))
+        require_image("input", x, tuple(self.forms))
         window = self.window(f)
-        if f.dtype != x.dtype:
-            raise ShapeError(f"filter must be {x.dtype}, as the input is, found {f} (x: {x})")
-        made_dtype = self.results[x.dtype]
+        made_dtype = form_of(self.forms, x, f)
         channels, taken, made = x.shape[3], int(f.shape[2]), int(f.shape[3])
         if self.groups < 1:
             raise ShapeError(f"groups={self.groups} must be at least 1")
@@ -126,18 +131,15 @@ def require_matrices(
     f: TensorType,
     left: str = "input",
     right: str = "filter",
-    results: Mapping[DType, DType] = ONLY_F32,
+    forms: Forms = ONLY_F32,
 ) -> TensorType:
-    """The [N,T] that [N,K] `x` and [K,T] `f` of one dtype give; ShapeError if they do not fit.
-
-    `results` has, for each dtype that both may have, that of the result.
-    """
-    for what, type in ((left, x), (right, f)):
+    """The [N,T] that [N,K] `x` and [K,T] `f` give; ShapeError if they do not fit."""
+    filters = tuple(taken for taken, _ in forms.values())
+    for what, type, allowed in ((left, x, tuple(forms)), (right, f, filters)):
         if type.rank != 2:
             raise ShapeError(f"{what} must have rank 2, found {type}; flatten it first")
-        require_of(what, type, tuple(results))
-    if f.dtype != x.dtype:
-        raise ShapeError(f"{right} must be {x.dtype}, as the {left} is, found {f} ({left}: {x})")
+        require_of(what, type, allowed)
+    made = form_of(forms, x, f, left, right)
     if f.is_open:
         raise ShapeError(f"{right} {f} has an open batch; N may only lead the {left}")
     if x.shape[1] != f.shape[0]:
@@ -145,7 +147,17 @@ def require_matrices(
             f"{left} has {x.shape[1]} columns but the {right} has {f.shape[0]} rows "
             f"(found {x} and {f})"
         )
-    return TensorType(results[x.dtype], (x.shape[0], f.shape[1]))
+    return TensorType(made, (x.shape[0], f.shape[1]))
+
+
+def form_of(
+    forms: Forms, x: TensorType, f: TensorType, left: str = "input", right: str = "filter"
+) -> DType:
+    """The dtype of the result; ShapeError where the filter's is not that of the input's form."""
+    expected, made = forms[x.dtype]
+    if f.dtype != expected:
+        raise ShapeError(f"{right} must be {expected}, as the {left} is {x}, found {f}")
+    return made
 
 
 def reduction_length(f: TensorType) -> int:
@@ -189,13 +201,62 @@ def distance_quantization(known: Known) -> Quantization | None:
     return made
 
 
+def require_byte_products(f: TensorType) -> None:
+    """ShapeError unless i32 holds every sum of products of bytes with a filter of type `f`."""
+    terms = reduction_length(f)
+    if terms > I8_TERMS:
+        raise ShapeError(
+            f"each output sums {terms:,} products of up to 255 * 128, at most "
+            f"{255 * 128 * terms:,}, which i32 cannot hold; {I8_TERMS:,} terms fit (f: {f})"
+        )
+
+
 def product_range(
     ranges: Sequence[Interval], types: Sequence[TensorType], *, padded: bool = False
 ) -> Interval:
     """The range of sum x * f (+ b); `padded` windows also read zeros."""
-    x = ranges[0].hull(Interval(0.0, 0.0)) if padded else ranges[0]
-    y = (x * ranges[1]).total(reduction_length(types[1]))
-    return plus_bias(y, ranges)
+    x, f = (held(r, t.dtype) for r, t in zip(ranges[:2], types[:2], strict=True))
+    x = x.hull(Interval(0.0, 0.0)) if padded else x
+    term, terms = x * f, reduction_length(types[1])
+    if types[0].dtype == u8:  # exact
+        return plus_bias(Interval(term.lo * terms + 0.0, term.hi * terms + 0.0), ranges, i32)
+    return plus_bias(term.total(terms), ranges)
+
+
+def product_quantization(known: Known) -> Quantization | None:
+    """Of sums of products: both scales multiplied. None where one is not known, or where a zero
+    point leaves constants of the filter in the sums."""
+    x, f = known[:2]
+    if x is None or f is None or x.zero_point or f.zero_point:
+        return None
+    made = Quantization(x.scale * f.scale)
+    common("the sums of products and their bias", [made, *known[2:]])
+    return made
+
+
+def product_result(x: Array, y: Array, bias: Sequence[Array]) -> Array:
+    """Exact sums of products in f64, plus a bias, as the result's dtype."""
+    if x.dtype == np.uint8:
+        sums = y.astype("i8")
+        return np.asarray((sums + bias[0] if bias else sums).astype(np.int32))
+    return np.asarray((y + bias[0] if bias else y).astype(np.float32))
+
+
+def require_trainable(op: str, x: Tensor) -> None:
+    """GraphError for the gradient of a contraction of integers."""
+    if x.dtype != f32:
+        raise GraphError(
+            f"{op} of {x.type} has no gradient: train in f32, integers are for inference"
+        )
+
+
+def require_zero_padding(padding: Padding, known: Quantization | None) -> None:
+    """ShapeError where a layer pads bytes whose 0 does not stand for 0.0."""
+    if known is not None and known.zero_point and any(padding):
+        raise ShapeError(
+            f"padding={padding} is of bytes 0, which do not stand for 0.0 here "
+            f"({known}); pad with the zero point by ops.pad before the layer"
+        )
 
 
 def plus_bias(y: Interval, ranges: Sequence[Interval], dtype: DType = f32) -> Interval:

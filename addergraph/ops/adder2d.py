@@ -7,26 +7,29 @@ authors' release is in `passes/train_step.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, Pair, choice
-from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import Array, Cost, Halo
 from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import DType, TensorType, f32, i32, u8
+from ..types import TensorType, f32, i32
 from ._contraction import (
+    DISTANCES,
+    Forms,
     Windowed,
     byte_distance_range,
     distance_quantization,
     grouped,
     plus_bias,
     require_byte_distances,
+    require_trainable,
+    require_zero_padding,
     windowed_attributes,
 )
 from ._window import require_operands
@@ -53,7 +56,7 @@ class Adder2d(Windowed):
 
     name: ClassVar[str] = "adder2d"
     surrogate: ClassVar[bool] = True
-    results: ClassVar[Mapping[DType, DType]] = {f32: f32, u8: i32}
+    forms: ClassVar[Forms] = DISTANCES
     input_nonnegative: bool = False
     gradient: str = FULL_PRECISION
 
@@ -86,11 +89,7 @@ class Adder2d(Windowed):
 
         g, (x, f, *bias) = gs[0], xs
         assert g is not None
-        if x.dtype != f32:
-            raise GraphError(
-                f"adder2d of {x.type} and {f.type} has no gradient: train in f32, "
-                "integers are for inference"
-            )
+        require_trainable(self.name, x)
         same = (self.stride, self.padding, self.dilation, self.groups)
         if self.gradient == SIGN:
             dx = apply(Adder2dGradInput(*same), g, SCALE * x, SCALE * f)
@@ -108,12 +107,7 @@ class Adder2d(Windowed):
         return (byte_distance_range(ranges, types, padded=any(self.padding)),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
-        of_operands = known[0] or known[1]
-        if of_operands is not None and of_operands.zero_point and any(self.padding):
-            raise ShapeError(
-                f"padding={self.padding} is of bytes 0, which do not stand for 0.0 here "
-                f"({of_operands}); pad with the zero point by ops.pad before the layer"
-            )
+        require_zero_padding(self.padding, known[0] or known[1])
         return (distance_quantization(known),)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
-from ..errors import GraphError, ShapeError
+from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Cost, Op
 from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import DType, TensorType, f32, i32, u8
+from ..types import TensorType, f32, i32
 from ._contraction import (
+    DISTANCES,
+    Forms,
     byte_distance_range,
     distance_quantization,
     plus_bias,
     require_bias,
     require_byte_distances,
     require_matrices,
+    require_trainable,
 )
 from ._window import require_operands
 
@@ -44,14 +47,14 @@ class AdderDense(Op):
     name: ClassVar[str] = "adder_dense"
     kind: ClassVar[str] = CONTRACTION
     surrogate: ClassVar[bool] = True
-    results: ClassVar[Mapping[DType, DType]] = {f32: f32, u8: i32}
+    forms: ClassVar[Forms] = DISTANCES
     input_nonnegative: bool = False
     gradient: str = FULL_PRECISION
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)
         choice("attributes", "gradient", self.gradient, GRADIENTS)
-        y = require_matrices(types[0], types[1], results=self.results)
+        y = require_matrices(types[0], types[1], forms=self.forms)
         require_bias(int(y.shape[1]), types[2:], y.dtype)
         if y.dtype == i32:
             require_byte_distances(self.input_nonnegative, types[1])
@@ -74,11 +77,7 @@ class AdderDense(Op):
 
         g, (x, f, *bias) = gs[0], xs
         assert g is not None
-        if x.dtype != f32:
-            raise GraphError(
-                f"adder_dense of {x.type} and {f.type} has no gradient: train in f32, "
-                "integers are for inference"
-            )
+        require_trainable(self.name, x)
         if self.gradient == SIGN:
             dx = apply(AdderDenseGradInput(), g, SCALE * x, SCALE * f)
             df = by_filter(g, x, f)

@@ -11,10 +11,11 @@ import numpy as np
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import REDUCTION, Array, Op
+from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import TensorType, i32
+from ..types import TensorType, f32, i32, u8
 from ._elementwise import INTEGER_BOUNDS
-from ._window import require_f32, require_operands
+from ._window import require_of, require_operands
 from .reduce import normal_axis
 
 
@@ -23,7 +24,8 @@ class Argmax(Op):
     """Y = the index of the largest element along `axis`, as i32; the axis is left out.
 
     Of equal elements the first wins (-0.0 equals +0.0); the first NaN wins over everything. Operand
-    f32. Not differentiable. Raises ShapeError where the operand has no such axis or it is empty.
+    f32, i32 or u8. Not differentiable. Raises ShapeError where the operand has no such axis or it
+    is empty.
     """
 
     name: ClassVar[str] = "argmax"
@@ -39,7 +41,7 @@ class Argmax(Op):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
         (x,) = types
-        require_f32("x", x)
+        require_of("x", x, (f32, i32, u8))
         if not 0 <= self.axis < x.rank:
             raise ShapeError(f"axis={self.axis} must be from 0 to {x.rank - 1} for {x}")
         if x.shape[self.axis] == 0:
@@ -55,6 +57,9 @@ class Argmax(Op):
         size = types[0].shape[self.axis]
         last = INTEGER_BOUNDS[i32][1] if size == "N" else size - 1
         return (Interval(0.0, float(last)),)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        return (Quantization(1.0),)  # an index stands for itself
 
 
 def argmax(x: Tensor, axis: int = -1, *, name: str | None = None) -> Tensor:

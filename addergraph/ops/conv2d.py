@@ -12,9 +12,22 @@ from ..attributes import Pair
 from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import Array, Cost, Halo
+from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import TensorType, f32
-from ._contraction import Windowed, grouped, product_range, windowed_attributes
+from ..types import TensorType, f32, i32
+from ._contraction import (
+    PRODUCTS,
+    Forms,
+    Windowed,
+    grouped,
+    product_quantization,
+    product_range,
+    product_result,
+    require_byte_products,
+    require_trainable,
+    require_zero_padding,
+    windowed_attributes,
+)
 from ._window import require_image, require_operands
 
 
@@ -26,26 +39,35 @@ class Conv2d(Windowed):
     f32[N,OH,OW,T] with OH = floor((H + top + bottom - d*(I-1) - 1) / s) + 1, OW likewise.
     Padding is zeros. With groups, output channel t sees only the input channels of its own group.
 
-    Raises ShapeError for wrong ranks or dtypes, channels that do not match, or an empty output.
+    Or integers: x u8, f i8, optional bias i32, result i32, exact (only adding the bias wraps). A
+    sum over more than 65,793 terms is a ShapeError: 255 * 128 times as much could leave i32.
+
+    Gradient: those of the f32 form; of integers none, GraphError. Raises ShapeError for wrong ranks
+    or dtypes, channels that do not match, or an empty output.
     Source: the cross-correlation of Dumoulin and Visin 2016 (arXiv:1603.07285).
     """
 
     name: ClassVar[str] = "conv2d"
+    forms: ClassVar[Forms] = PRODUCTS
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)
-        return (self.output(*types),)
+        y = self.output(*types)
+        if y.dtype == i32:
+            require_byte_products(types[1])
+        return (y,)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         x, f, *bias = arrays
         window = self.window_of(f.shape[:2])
         out = window.output_size(x.shape[1], x.shape[2])
+        # Sums of bytes are exact in f64, too: below 2^53.
         y = np.zeros((x.shape[0], *out, f.shape[3]))
         x64, f64 = window.pad(x).astype("f8"), f.astype("f8")
         for y_g, x_g, f_g in grouped(self.groups, y, x64, f64):
             for i, j, tap in window.taps(x_g, out):
                 y_g += np.einsum("nhwk,kt->nhwt", tap, f_g[i, j])
-        return ((y + bias[0] if bias else y).astype(np.float32),)
+        return (product_result(x, y, bias),)
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -54,6 +76,7 @@ class Conv2d(Windowed):
 
         g, (x, f, *bias) = gs[0], xs
         assert g is not None
+        require_trainable(self.name, x)
         same = (self.stride, self.padding, self.dilation, self.groups)
         input_size = (int(x.shape[1]), int(x.shape[2]))
         kernel_size = (int(f.shape[0]), int(f.shape[1]))
@@ -65,6 +88,10 @@ class Conv2d(Windowed):
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
         return (product_range(ranges, types, padded=max(self.padding) > 0),)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        require_zero_padding(self.padding, known[0])
+        return (product_quantization(known),)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))

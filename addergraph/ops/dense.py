@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Cost, Op
+from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
-from ..types import TensorType
-from ._contraction import product_range, require_bias, require_matrices
+from ..types import TensorType, i32
+from ._contraction import (
+    PRODUCTS,
+    product_quantization,
+    product_range,
+    product_result,
+    require_bias,
+    require_byte_products,
+    require_matrices,
+    require_trainable,
+)
 from ._window import require_operands
 
 
@@ -25,7 +33,7 @@ class _Product(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         x, f, *bias = arrays
         y = x.astype("f8") @ f.astype("f8") + 0.0  # a zero sum is +0.0
-        return ((y + bias[0] if bias else y).astype(np.float32),)
+        return (product_result(x, y, bias),)
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -35,6 +43,7 @@ class _Product(Op):
 
         g, (x, f, *bias) = gs[0], xs
         assert g is not None
+        require_trainable(self.name, x)
         dx = matmul(g, transpose(f, (1, 0)))
         df = matmul(transpose(x, (1, 0)), g)
         return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
@@ -53,19 +62,25 @@ class _Product(Op):
 class Dense(_Product):
     """Y[n,t] = sum_k X[n,k] F[k,t]  (+ b[t]).
 
-    Operands: x f32[N,K], f f32[K,T], optional bias f32[T]; result f32[N,T].
+    Operands: x f32[N,K], f f32[K,T], optional bias f32[T]; result f32[N,T]. Or integers, as for
+    `conv2d`: x u8, f i8, optional bias i32, result i32, exact.
 
-    Gradient: dX = g F^T, dF = X^T g, db = sum_n g. Raises ShapeError for wrong ranks or dtypes, or
-    sizes that do not match.
+    Gradient: dX = g F^T, dF = X^T g, db = sum_n g; none of integers. Raises ShapeError for wrong
+    ranks or dtypes, sizes that do not match, or more terms than i32 holds.
     """
 
     name: ClassVar[str] = "dense"
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)
-        y = require_matrices(types[0], types[1])
-        require_bias(int(y.shape[1]), types[2:])
+        y = require_matrices(types[0], types[1], forms=PRODUCTS)
+        require_bias(int(y.shape[1]), types[2:], y.dtype)
+        if y.dtype == i32:
+            require_byte_products(types[1])
         return (y,)
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        return (product_quantization(known),)
 
 
 @dataclass(frozen=True)

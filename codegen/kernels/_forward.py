@@ -14,7 +14,7 @@ from addergraph.ir import Graph
 
 from ..builder import Emitter, Index, Register
 from . import Call, Kernel, Operand
-from ._geometry import MINIMUM, PRODUCT, geometry, image_strides
+from ._geometry import BYTES, MINIMUM, PRODUCT, geometry, image_strides
 from .pointwise import emit_body
 
 
@@ -137,8 +137,8 @@ class Tail:
             case "minimum":
                 sum_x = e.splat(e.load(window), lanes)
                 value = e.b.fsub(e.b.fsub(e.b.fadd(acc, acc), sum_x), channels[-1])
-            case "bytes":
-                value = e.b.neg(acc)
+            case "bytes" | "byte_product":
+                value = e.b.neg(acc) if k.g.form == BYTES else acc
                 return e.b.add(value, channels[k.operands[2]]) if len(k.operands) > 2 else value
             case _:
                 value = acc

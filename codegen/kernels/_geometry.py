@@ -19,7 +19,8 @@ from addergraph.types import u8
 from ..schedule import ceil_div
 from . import Operand
 
-DIRECT, MINIMUM, PRODUCT, BYTES = "direct", "minimum", "product", "bytes"
+DIRECT, MINIMUM, PRODUCT = "direct", "minimum", "product"
+BYTES, BYTE_PRODUCT = "bytes", "byte_product"
 CHANNEL_BLOCK = 8  # part of the result's definition, like the next: not of a target
 SUM_LANES = 8  # virtual lanes of the channel sums
 
@@ -67,25 +68,25 @@ class Geometry:
 def geometry(op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
     if isinstance(op, Adder2d | Conv2d):
         i, j, inputs, made = f.shape
-        form = PRODUCT
-        if isinstance(op, Adder2d):
-            form = MINIMUM if op.input_nonnegative else DIRECT
-            form = BYTES if x.type.dtype == u8 else form
         n, h, w, _ = y.shape
         return Geometry(
-            form, n, h, w, (i, j), op.stride, op.dilation, (op.padding[0], op.padding[2]),
+            _form(op, x), n, h, w, (i, j), op.stride, op.dilation, (op.padding[0], op.padding[2]),
             op.groups, inputs, made // op.groups, x.shape[1], image_strides(x.strides),
             image_strides(y.strides),
         )  # fmt: skip
-    form = PRODUCT
-    if isinstance(op, AdderDense):
-        form = MINIMUM if op.input_nonnegative else DIRECT
-        form = BYTES if x.type.dtype == u8 else form
     rows, (inputs, made) = x.shape[0], f.shape
     return Geometry(
-        form, 1, rows, 1, (1, 1), (1, 1), (1, 1), (0, 0), 1, inputs, made, rows,
+        _form(op, x), 1, rows, 1, (1, 1), (1, 1), (1, 1), (0, 0), 1, inputs, made, rows,
         (0, x.strides[0], 0), (0, y.strides[0], 0),
     )  # fmt: skip
+
+
+def _form(op: Any, x: Operand) -> str:
+    if not isinstance(op, Adder2d | AdderDense):
+        return BYTE_PRODUCT if x.type.dtype == u8 else PRODUCT
+    if x.type.dtype == u8:
+        return BYTES
+    return MINIMUM if op.input_nonnegative else DIRECT
 
 
 def image_strides(strides: tuple[int, ...]) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ does not divide, the bytes of the run stand last, and zeros in both operands bef
 nothing. No byte outside the run is read but earlier ones of the same run.
 
     packed filter   [group][block][i]: u8[run][step][vectors * lanes][STEP], and behind it
-                    i64[vectors * lanes], the sums of this kernel row (i32 where STEP is 1)
+                    i32[vectors * lanes], the sums of this kernel row
 
 A kernel row that is above or below the image for all of a tile is left out for its sums.
 
@@ -64,21 +64,40 @@ class AdderU8Kernel(ContractionKernel):
         return 1 if psad_of(self.target) is None else 8
 
     @property
-    def lanes(self) -> int:
+    def part_lanes(self) -> int:
+        """Channels of one accumulator."""
         return self.target.lanes if self.step == 1 else 4 * self.target.lanes // self.step
 
     @property
+    def parts(self) -> int:
+        """Accumulators that make up one vector of i32 sums: two, where their number is even, so
+        that the tail works on whole registers."""
+        count = max(1, ceil_div(self.g.outputs, self.part_lanes))
+        return 2 if self.step == 8 and count % 2 == 0 else 1
+
+    @property
+    def lanes(self) -> int:
+        return self.part_lanes * self.parts
+
+    @property
+    def accumulators(self) -> int:
+        """Of one pixel."""
+        return self.tile.vectors * self.parts
+
+    @property
     def sum_size(self) -> int:
-        """Bytes of the integers that sums are made in: psadbw's lanes are 64 bits wide."""
-        return 4 if self.step == 1 else 8
+        """Bytes of the packed sum of one kernel row of one channel."""
+        return 4
 
     @property
     def wide(self) -> Any:
-        return I32 if self.sum_size == 4 else I64
+        """The integers that sums are made in: psadbw's lanes are 64 bits wide."""
+        return I64 if self.step == 8 else I32
 
     def choose_tile(self) -> Tile:
         g = self.g
-        return byte_tile(self.target, self.lanes, g.height, g.width, g.outputs)
+        tile = byte_tile(self.target, self.part_lanes, g.height, g.width, g.outputs)
+        return Tile(tile.rows, tile.columns, tile.vectors // self.parts)
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -111,26 +130,26 @@ class AdderU8Kernel(ContractionKernel):
         g, step, (runs, run) = self.g, self.step, self.runs
         rows, steps = g.kernel[0] * runs, ceil_div(run, step)
         f = f.reshape(rows, run, g.groups, g.outputs)
-        padded = np.zeros((rows, steps * step, g.groups, self.blocks * self.width), np.uint8)
+        padded = np.zeros((rows, steps * step, g.groups, self.blocks * self.width), f.dtype)
         whole = run - run % step
         padded[:, :whole, :, : g.outputs] = f[:, :whole]
         padded[:, steps * step - run % step :, :, : g.outputs] = f[:, whole:]
         parts = padded.reshape(g.kernel[0], runs, steps, step, g.groups, self.blocks, self.width)
-        sums = parts.sum((1, 2, 3), f"i{self.sum_size}").transpose(1, 2, 0, 3)
-        ordered = parts.transpose(4, 5, 0, 1, 2, 6, 3)
+        ordered = np.ascontiguousarray(parts.transpose(4, 5, 0, 1, 2, 6, 3)).view(np.uint8)
+        sums = np.ascontiguousarray(parts.sum((1, 2, 3), np.int32).transpose(1, 2, 0, 3))
+        if not self.sum_size or not sums.size:
+            return ordered.reshape(-1)
         rows_first = (g.groups, self.blocks, g.kernel[0], -1)
-        if not sums.size:
-            return np.zeros(0, np.uint8)
-        return np.concatenate(
-            [ordered.reshape(rows_first), np.ascontiguousarray(sums).view(np.uint8)], axis=-1
-        ).reshape(-1)
+        return np.concatenate([ordered.reshape(rows_first), sums.view(np.uint8)], axis=-1).reshape(
+            -1
+        )
 
     # -- emission --------------------------------------------------------------------------------
 
     def _emit_reduction(
         self, e: Emitter, x: Any, offsets: list[int], filters: Any, taps: tuple[Index, Index]
     ) -> list[Register]:
-        """Accumulators [pixel][vector], i32, over all steps."""
+        """Sums [pixel][vector], i32, over all steps."""
         g, runs = self.g, self.runs[0]
         first, last = e.minimum(taps[0], g.kernel[0]), taps[1]  # above the image, there may be more
 
@@ -148,16 +167,28 @@ class AdderU8Kernel(ContractionKernel):
 
             return e.carry(0, runs, 1, outer, over_runs)
 
-        start = [constant(vector(self.wide, self.lanes), 0)] * self.tile.vectors
-        start = e.carry(0, first, 1, start, left_out)
-        start = e.carry(last, g.kernel[0], 1, start, left_out)
+        start = [constant(vector(self.wide, self.part_lanes), 0)] * self.accumulators
+        if self.sum_size:
+            start = e.carry(0, first, 1, start, left_out)
+            start = e.carry(last, g.kernel[0], 1, start, left_out)
         sums = e.carry(first, last, 1, start * len(offsets), over_rows)
-        return [e.b.trunc(acc, vector(I32, self.lanes)) for acc in sums]
+        return [self._joined(e, sums[i : i + self.parts]) for i in range(0, len(sums), self.parts)]
+
+    def _joined(self, e: Emitter, parts: Sequence[Register]) -> Register:
+        """The low 32 bits of each lane of the accumulators of one vector."""
+        if self.wide == I32:
+            return parts[0]
+        if len(parts) == 1:
+            return e.b.trunc(parts[0], vector(I32, self.lanes))
+        halves = [e.b.bitcast(p, vector(I32, self.lanes)) for p in parts]
+        even = ir.Constant(ir.VectorType(I32, self.lanes), list(range(0, 2 * self.lanes, 2)))
+        return e.b.shuffle_vector(*halves, even)
 
     def _add_sums(self, e: Emitter, sums: Any, v: int, total: Register) -> Register:
-        """`total` plus vector `v` of the sums of a kernel row."""
-        at = e.at(sums, v * self.lanes * self.sum_size)
-        return e.b.add(total, e.b.load(at, typ=total.type, align=1))
+        """`total` plus those of the sums of a kernel row that accumulator `v` takes."""
+        at = e.at(sums, v * self.part_lanes * self.sum_size)
+        row = e.b.load(at, typ=vector(I32, self.part_lanes), align=1)
+        return e.b.add(total, row if row.type == total.type else e.b.zext(row, total.type))
 
     def _emit_run(
         self, e: Emitter, x: Any, offsets: list[int], filters: Any, acc: list[Register]
@@ -181,18 +212,18 @@ class AdderU8Kernel(ContractionKernel):
         self, e: Emitter, words: Any, filters: Any, acc: list[Register]
     ) -> list[Register]:
         """Adds the distances of one step; `words` are the pixels' vectors of bytes."""
-        size, vectors = self.lanes * self.step, self.tile.vectors
-        taps = [e.load(e.at(filters, size * v), u8, size) for v in range(vectors)]
-        sums = [self._distances(e, word, tap) for word in words for tap in taps]
+        size = self.part_lanes * self.step
+        taps = [e.load(e.at(filters, size * v), u8, size) for v in range(self.accumulators)]
+        sums = [self._terms(e, word, tap) for word in words for tap in taps]
         return [e.b.add(a, s) for a, s in zip(acc, sums, strict=True)]
 
-    def _distances(self, e: Emitter, x: Register, f: Register) -> Register:
+    def _terms(self, e: Emitter, x: Register, f: Register) -> Register:
         """One number per lane: the sum of |x - f| over its bytes."""
         psad = psad_of(self.target)
         if psad is not None:
-            made = vector(I64, self.lanes)
+            made = vector(I64, self.part_lanes)
             return e.b.call(e.intrinsic(f"llvm.x86.{psad}", made, [x.type] * 2), [x, f])
-        made = vector(I32, self.lanes)
+        made = vector(I32, self.part_lanes)
         difference = e.b.sub(e.b.zext(x, made), e.b.zext(f, made))
         return e.call("smax", difference, e.b.neg(difference))
 
@@ -205,23 +236,25 @@ class AdderU8Kernel(ContractionKernel):
         step, rest = self.step, run % self.step
         if run > step:
             every = self._broadcast(e, e.at(x, run - step))
-            kept = [int(b % step >= step - rest) * 255 for b in range(self.lanes * step)]
+            kept = [int(b % step >= step - rest) * 255 for b in range(self.part_lanes * step)]
             return e.b.and_(every, ir.Constant(every.type, kept))
-        word, at = ir.Constant(I64, 0), step - rest
+        whole, at = ir.IntType(8 * step), step - rest
+        word = ir.Constant(whole, 0)
         for size in (4, 2, 1):
             if rest & size:
                 piece = e.b.load(x, typ=ir.IntType(8 * size), align=1)
-                word = e.b.or_(word, e.b.shl(e.b.zext(piece, I64), ir.Constant(I64, 8 * at)))
+                word = e.b.or_(word, e.b.shl(e.b.zext(piece, whole), ir.Constant(whole, 8 * at)))
                 x, at = e.at(x, size), at + size
         return self._in_all_lanes(e, word)
 
     def _in_all_lanes(self, e: Emitter, word: Any) -> Register:
-        return e.b.bitcast(e.splat(word, self.lanes), vector(I8, self.lanes * self.step))
+        lanes = self.part_lanes
+        return e.b.bitcast(e.splat(word, lanes), vector(I8, lanes * self.step))
 
     # -- packing of a filter that is not constant -------------------------------------------------
 
     def _emit_pack(self, e: Emitter, raw: Any, packed: Any) -> None:
-        g, lanes, vectors = self.g, self.lanes, self.tile.vectors
+        g, lanes, vectors = self.g, self.part_lanes, self.accumulators
         low, high = e.share(g.groups * self.blocks * vectors)
         with e.loop(low, high) as item:
             group, one = e.split(item, (g.groups, self.blocks * vectors))
@@ -236,23 +269,24 @@ class AdderU8Kernel(ContractionKernel):
     def _emit_pack_channels(
         self, e: Emitter, source: Any, into: Any, v: Index, active: int
     ) -> None:
-        """Vector `v` of a block's channels, of which `active` exist: every step of every run."""
+        """The channels of accumulator `v`, of which `active` exist: every step of every run."""
         step, (runs, run) = self.step, self.runs
         whole, rest = divmod(run, step)
-        nothing = constant(vector(I8, self.lanes * step), 0)
+        lanes = self.part_lanes
+        nothing = constant(vector(I8, lanes * step), 0)
 
         def pack_step(row: Index, target: Any, count: int, total: list[Register]) -> list[Register]:
             word = self._packed_step(e, source, row, count, active)
             e.store(word, target, u8)
             taps = e.b.bitcast(word, nothing.type)
-            return [e.b.add(total[0], self._distances(e, nothing, taps))]
+            return [e.b.add(total[0], self._terms(e, nothing, taps))]
 
         with e.loop(0, self.g.kernel[0]) as i:
             begin = e.at(into, e.mul(i, self.row_bytes))
 
             def over_runs(j: Index, total: list[Register]) -> list[Register]:
                 first = e.mul(e.add(e.mul(i, runs), j), run)
-                at = e.add(e.mul(j, self.run_bytes), e.mul(v, self.lanes * step))
+                at = e.add(e.mul(j, self.run_bytes), e.mul(v, lanes * step))
                 target = e.at(begin, at)
 
                 def over_steps(k: Index, inner: list[Register]) -> list[Register]:
@@ -265,21 +299,24 @@ class AdderU8Kernel(ContractionKernel):
                 last = e.at(target, whole * step * self.width)
                 return pack_step(e.add(first, whole * step), last, rest, total)
 
-            zero = constant(vector(self.wide, self.lanes), 0)
+            zero = constant(vector(self.wide, lanes), 0)
             (total,) = e.carry(0, runs, 1, [zero], over_runs)
-            sums = e.add(runs * self.run_bytes, e.mul(v, self.lanes * self.sum_size))
-            e.store(total, e.at(begin, sums), u8)
+            if self.sum_size:
+                sums = e.add(runs * self.run_bytes, e.mul(v, lanes * self.sum_size))
+                made = vector(I32, lanes)
+                total = total if total.type == made else e.b.trunc(total, made)
+                e.store(total, e.at(begin, sums), u8)
 
     def _packed_step(
         self, e: Emitter, source: Any, first: Index, count: int, active: int
     ) -> Register:
         """Rows first .. first + count - 1 of the filter, each channel's bytes in its lane, last."""
         filter_operand = self.call.inputs[self.operands[1]]
-        made = vector(ir.IntType(8 * self.step), self.lanes)
+        made = vector(ir.IntType(8 * self.step), self.part_lanes)
         word = constant(made, 0)
         for b in range(count if active else 0):
             row = e.at(source, filter_row(e, filter_operand, e.add(first, b)))
-            byte = e.b.zext(e.load(row, u8, self.lanes, active), made)
+            byte = e.b.zext(e.load(row, u8, self.part_lanes, active), made)
             shift = constant(made, 8 * (self.step - count + b))
             word = e.b.or_(word, e.b.shl(byte, shift))
         return word

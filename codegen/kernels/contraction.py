@@ -44,7 +44,7 @@ from ..builder import Emitter, Index, Register
 from ..schedule import Tile, ceil_div, contraction_tile
 from . import Call
 from ._forward import ForwardContraction, Place, Tail
-from ._geometry import BYTES, MINIMUM, pack
+from ._geometry import BYTE_PRODUCT, BYTES, MINIMUM, pack
 from ._layer import filter_row
 from ._sums import emit_window_sums
 
@@ -250,13 +250,13 @@ class ContractionKernel(ForwardContraction):
     def _row_taps(self, e: Emitter, h: Index, rows: int) -> tuple[Index, Index]:
         """First and last + 1 of the kernel rows that some row of the tile reads inside the image.
 
-        In the minimum form a padded tap adds +0.0: leaving it out changes no bit. In that of bytes
-        `adder_u8.py` adds the sums of such rows. The other forms keep all taps: |0 - f| counts, in
-        order, and 0 * f is NaN where f is not finite.
+        In the minimum form a padded tap adds +0.0: leaving it out changes no bit, nor does it in
+        products of bytes. In distances of bytes `adder_u8.py` adds the sums of such rows. The
+        other forms keep all taps: |0 - f| counts, in order, and 0 * f is NaN where f is not finite.
         """
         g = self.g
         count, (stride, step) = g.kernel[0], (g.stride[0], g.dilation[0])
-        if g.form not in (MINIMUM, BYTES) or count == 1:
+        if g.form not in (MINIMUM, BYTES, BYTE_PRODUCT) or count == 1:
             return 0, count
         top = e.sub(e.mul(h, stride), g.pad[0])
         above = e.maximum(e.sub(step - 1 - (rows - 1) * stride, top), 0)

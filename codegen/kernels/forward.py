@@ -27,6 +27,7 @@ from ._sparse_batch_tile import BatchTile, batch_tile
 from ._sparse_tile import SparseTile, sparse_tile
 from .adder_u8 import AdderU8Kernel, psad_of
 from .contraction import ContractionKernel
+from .product_u8 import ProductU8Kernel
 from .sparse_adder import SparseAdderKernel
 from .sparse_adder_batch import SparseBatchKernel
 from .sparse_adder_u8 import SparseU8Kernel, sparse_bytes_tile
@@ -52,7 +53,7 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     if call.choice:
         return candidates(call, body)[call.choice]
     if _of_bytes(call, body):
-        return _adder_of_bytes(call, body)
+        return _chosen_of_bytes(call, body)
     dense = ContractionKernel(call, body)
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
     if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
@@ -66,8 +67,8 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     return SparseBatchKernel(call, body)
 
 
-def _adder_of_bytes(call: Call, body: Graph | None) -> Kernel:
-    dense = AdderU8Kernel(call, body)
+def _chosen_of_bytes(call: Call, body: Graph | None) -> Kernel:
+    dense = _byte_kernel(call, body)
     tile = sparse_bytes_tile(dense)
     if tile is None or not call.kept or psad_of(call.target) is None:
         return dense
@@ -102,10 +103,16 @@ def _of_bytes(call: Call, body: Graph | None) -> bool:
     return first.dtype == u8
 
 
+def _byte_kernel(call: Call, body: Graph | None) -> AdderU8Kernel:
+    op = call.op if body is None else body.nodes[0].op
+    adds = isinstance(op, Adder2d | AdderDense)
+    return AdderU8Kernel(call, body) if adds else ProductU8Kernel(call, body)
+
+
 def candidates(call: Call, body: Graph | None = None) -> dict[str, Kernel]:
     """Every kernel that serves the call, by the name of its choice. All give the same bits."""
     if _of_bytes(call, body):
-        of_bytes = AdderU8Kernel(call, body)
+        of_bytes = _byte_kernel(call, body)
         sparse = sparse_bytes_tile(of_bytes) is not None
         return {
             "dense bytes": of_bytes,

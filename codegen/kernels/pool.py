@@ -4,6 +4,7 @@
           dX           : every window adds its g where that maximum stands, windows in order (h, w)
     avg   Y[n,h,w,k]   = 1/(I J) sum of the window, padding counting as zeros
           dX[n,r,c,k]  = 1/(I J) sum of g over the windows that hold (r, c), in order
+    sum   Y[n,h,w,k]   = the sum of a window of bytes, as i32
 
 Padding is never read: the taps of a window are clamped to the image. Sums are f64, rounded once,
 but for the max gradient, which adds in f32 in place. Threads split results; in the max gradient,
@@ -17,7 +18,8 @@ from typing import Any
 
 from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
 from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
-from addergraph.types import f32
+from addergraph.ops.sum_pool2d import SumPool2d
+from addergraph.types import DType, f32, i32, u8
 
 from ..builder import F64, I8, I32, Emitter, Index, Register, constant, vector
 from . import Kernel, Operand, kernel
@@ -72,12 +74,15 @@ class _Pooling(Kernel):
     """What the four kernels share: the walk over pixels and channels."""
 
     def pixels(
-        self, e: Emitter, y: Operand, body: Callable[[Sequence[Index], Index, int], None]
+        self, e: Emitter, read: DType, body: Callable[[Sequence[Index], Index, int], None]
     ) -> None:
-        """`body((n, h, w), byte offset of the channels, active)` for every vector of `y`."""
-        n, h, w, channels = y.shape
-        size = y.type.dtype.itemsize
-        if 0 in y.shape:
+        """`body((n, h, w), byte offset of the channels, active)` for every vector of the result.
+
+        Offsets are those in an operand of dtype `read`.
+        """
+        n, h, w, channels = self.call.outputs[0].shape
+        size = read.itemsize
+        if 0 in self.call.outputs[0].shape:
             return
         with e.loop(*e.share(n * h * w)) as item:
             position = e.split(item, (n, h, w))
@@ -157,7 +162,7 @@ class MaxPoolKernel(_Pooling):
             into = e.at(outputs[0], e.add(e.dot(position, y.strides[:3]), k))
             e.store(most, into, y.type.dtype, active)
 
-        self.pixels(e, y, vector_of)
+        self.pixels(e, x.type.dtype, vector_of)
 
 
 @kernel(MaxPool2dGrad)
@@ -251,7 +256,33 @@ class AvgPoolKernel(_Averaging):
             mean = self.mean(e, rows, columns, e.at(inputs[0], at), x, active)
             e.store(mean, e.at(outputs[0], e.add(e.dot(position, y.strides[:3]), k)), active=active)
 
-        self.pixels(e, y, vector_of)
+        self.pixels(e, x.type.dtype, vector_of)
+
+
+@kernel(SumPool2d)
+class SumPoolKernel(_Pooling):
+    """Threads over output pixels. Exact, so the order is nobody's concern."""
+
+    def emit(
+        self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
+    ) -> None:
+        (x,), (y,) = self.call.inputs, self.call.outputs
+        wide = vector(I32, e.lanes)
+
+        def vector_of(position: Sequence[Index], k: Index, active: int) -> None:
+            n, h, w = position
+            at = e.add(e.mul(n, x.strides[0]), e.add(self.corner(e, h, w, x), k))
+            window = e.at(inputs[0], at)
+
+            def body(i: Index, j: Index, total: list[Register]) -> list[Register]:
+                here = e.at(window, e.dot((i, j), x.strides[1:3]))
+                return [e.b.add(total[0], e.b.zext(e.load(here, u8, e.lanes, active), wide))]
+
+            (total,) = _over(e, *self.taps(e, h, w, x, y), [constant(wide, 0)], body)
+            into = e.add(e.dot(position, y.strides[:3]), e.mul(k, i32.itemsize))
+            e.store(total, e.at(outputs[0], into), i32, active)
+
+        self.pixels(e, x.type.dtype, vector_of)
 
 
 @kernel(AvgPool2dGrad)
@@ -275,4 +306,4 @@ class AvgPoolGradKernel(_Averaging):
                 mean, e.at(outputs[0], e.add(e.dot(position, dx.strides[:3]), k)), active=active
             )
 
-        self.pixels(e, dx, vector_of)
+        self.pixels(e, f32, vector_of)

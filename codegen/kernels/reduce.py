@@ -19,7 +19,7 @@ from addergraph.ops.global_avg_pool import GlobalAvgPool
 from addergraph.ops.mean_squared_error import MeanSquaredError
 from addergraph.ops.reduce import ReduceMax, ReduceMean, ReduceSum
 from addergraph.plan import align
-from addergraph.types import f32
+from addergraph.types import f32, i32, u8
 
 from ..builder import I32, Emitter, Index, Register, constant, element_type, vector, wide
 from . import Kernel, Operand, kernel
@@ -191,7 +191,7 @@ class ArgmaxKernel(Kernel):
         others = [axis for axis in range(len(x.shape)) if axis != op.axis]
         steps = [[x.strides[axis] for axis in others], list(y.strides)]
         sizes, (read, write) = merge_axes(y.shape, steps)
-        lanes = e.lanes if read[-1] == write[-1] == f32.itemsize else 1
+        lanes = e.lanes if read[-1] == write[-1] == x.type.dtype.itemsize else 1
         full, rest = divmod(sizes[-1], lanes)
         blocks = full + bool(rest)
         with e.loop(*e.share(math.prod(sizes[:-1]) * blocks)) as item:
@@ -208,16 +208,25 @@ class ArgmaxKernel(Kernel):
     def _first_largest(self, e: Emitter, source: Any, lanes: int, active: int) -> Register:
         op, (x,) = self.call.op, self.call.inputs
         assert isinstance(op, Argmax)
-        step, indices = x.strides[op.axis], vector(I32, lanes)
+        step, dtype, indices = x.strides[op.axis], x.type.dtype, vector(I32, lanes)
 
         def body(i: Index, best: list[Register]) -> list[Register]:
             most, found = best
-            value = e.load(e.at(source, e.mul(i, step)), f32, lanes, active)
-            # Unordered or greater: `value` is larger or either is NaN; a NaN that leads stays.
-            ahead = e.b.fcmp_unordered(">", value, most)
-            wins = e.b.and_(ahead, e.b.fcmp_ordered("ord", most, most))
+            value = e.load(e.at(source, e.mul(i, step)), dtype, lanes, active)
+            wins = self._wins(e, value, most)
             here = e.splat(e.b.trunc(e.index(i), I32), lanes)
             return [e.b.select(wins, value, most), e.b.select(wins, here, found)]
 
-        first = [e.load(source, f32, lanes, active), constant(indices, 0)]
+        first = [e.load(source, dtype, lanes, active), constant(indices, 0)]
         return e.carry(1, x.shape[op.axis], 1, first, body)[1]
+
+    def _wins(self, e: Emitter, value: Register, most: Register) -> Register:
+        """Whether a later element takes the place of the largest one so far."""
+        dtype = self.call.inputs[0].type.dtype
+        if dtype == u8:
+            return e.b.icmp_unsigned(">", value, most)
+        if dtype == i32:
+            return e.b.icmp_signed(">", value, most)
+        # Unordered or greater: `value` is larger or either is NaN; a NaN that leads stays.
+        ahead = e.b.fcmp_unordered(">", value, most)
+        return e.b.and_(ahead, e.b.fcmp_ordered("ord", most, most))

@@ -35,9 +35,10 @@ from addergraph.ops.select import Select
 from addergraph.ops.slice import Slice
 from addergraph.ops.softmax import Softmax
 from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from addergraph.ops.sum_pool2d import SumPool2d
 from addergraph.ops.transpose import Transpose
 from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import DTYPES, Dim, TensorType, bool_, f32, i32, tensor, u8
+from addergraph.types import DTYPES, Dim, TensorType, bool_, f32, i8, i32, tensor, u8
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ def i(*shape: Dim) -> TensorType:
 
 def u(*shape: Dim) -> TensorType:
     return tensor(u8, shape)
+
+
+def s(*shape: Dim) -> TensorType:
+    return tensor(i8, shape)
 
 
 def b(*shape: Dim) -> TensorType:
@@ -148,7 +153,11 @@ SAMPLES: dict[str, list[Sample]] = {
     "adder_dense_grad_filter": samples((AdderDenseGradFilter(), (f("N", 2), f("N", 4), f(4, 2)))),
     "adder_dense_grad_input": samples((AdderDenseGradInput(), (f("N", 2), f("N", 4), f(4, 2)))),
     "argmax": samples(
-        (Argmax(1), (f("N", 5),)), (Argmax(0), (f(4, 2),)), (Argmax(1), (f("N", 3, 2),))
+        (Argmax(1), (f("N", 5),)),
+        (Argmax(0), (f(4, 2),)),
+        (Argmax(1), (f("N", 3, 2),)),
+        (Argmax(1), (i("N", 5),)),
+        (Argmax(1), (u("N", 3, 2),)),
     ),
     "avg_pool2d": samples((AvgPool2d((2, 2), (2, 2)), (IMAGE,)), (AvgPool2d(*POOLED), (IMAGE,))),
     "avg_pool2d_grad": samples(
@@ -184,6 +193,8 @@ SAMPLES: dict[str, list[Sample]] = {
         (Conv2d(), (f("N", 3, 3, 2), f(2, 2, 2, 2))),
         (Conv2d(*SHAPED), (IMAGE, FILTER, f(3))),
         (Conv2d(groups=2), (GROUPED_IMAGE, GROUPED_FILTER)),
+        (Conv2d(*SHAPED), (u("N", 4, 5, 9), s(2, 3, 9, 3))),
+        (Conv2d(groups=2), (u("N", 3, 3, 4), s(2, 2, 2, 2), i(2))),
     ),
     "conv2d_grad_filter": samples(
         (Conv2dGradFilter(*SHAPED, kernel_size=(2, 3)), (GRADIENT, IMAGE)),
@@ -193,7 +204,11 @@ SAMPLES: dict[str, list[Sample]] = {
         (Conv2dGradInput(*SHAPED, input_size=(4, 5)), (GRADIENT, FILTER)),
         (Conv2dGradInput(groups=2, input_size=(3, 3)), (GROUPED_GRADIENT, GROUPED_FILTER)),
     ),
-    "dense": samples((Dense(), (f("N", 4), f(4, 2))), (Dense(), (f("N", 1), f(1, 3), f(3)))),
+    "dense": samples(
+        (Dense(), (f("N", 4), f(4, 2))),
+        (Dense(), (f("N", 1), f(1, 3), f(3))),
+        (Dense(), (u("N", 5), s(5, 3), i(3))),
+    ),
     "div": samples((Div(), (f("N", 3), f(3))), (Div(), (f("N", 1), f(1, 2))), domain=(0.5, 2.0)),
     "exp": samples((Exp(), (f("N", 3),)), (Exp(), (f(),))),
     "flatten": samples(
@@ -274,6 +289,9 @@ SAMPLES: dict[str, list[Sample]] = {
     "sqrt": samples((Sqrt(), (f("N", 3),)), domain=(0.25, 4.0)),
     "sub": samples(
         (Sub(), (f("N", 3), f(3))), (Sub(), (f("N", 1), f(1, 2))), (Sub(), (i("N"), i()))
+    ),
+    "sum_pool2d": samples(
+        (SumPool2d((2, 2), (2, 2)), (u("N", 4, 5, 2),)), (SumPool2d(*POOLED), (u("N", 4, 5, 3),))
     ),
     "transpose": samples((Transpose((0, 2, 1)), (f("N", 2, 3),)), (Transpose((1, 0)), (i(2, 3),))),
 }

@@ -26,6 +26,15 @@ def test_ties_and_special_values() -> None:
     assert run(Argmax(1), x).tolist() == [1, 0, 1, 0, 0]
 
 
+def test_integers() -> None:
+    """Signed or not: 200 is above 100 as a byte."""
+    least = -(2**31)
+    assert run(Argmax(1), np.array([[least, 5, 5], [least] * 3, [-1, -2, 0]], "i4")).tolist() == [
+        1, 0, 2,
+    ]  # fmt: skip
+    assert run(Argmax(0), np.array([100, 200, 200], "u1")).item() == 1
+
+
 def test_scalar_and_empty_results() -> None:
     assert run(Argmax(0), [3.0, 5.0]).item() == 1
     assert run(Argmax(1), np.zeros((0, 3), "f4")).shape == (0,)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph.errors import ShapeError
+from addergraph.errors import GraphError, ShapeError
 from addergraph.intervals import ANY, Interval
 from addergraph.ir import Cost, Halo
-from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
+from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput, conv2d
+from addergraph.ops.dense import Dense
+from addergraph.quantization import Quantization
+from addergraph.trace import Tensor, trace
 from addergraph.types import tensor
 from tests.addergraph.ops.naive import contraction, gradients, normal
 
@@ -112,3 +115,73 @@ def test_ranges() -> None:
     assert y.lo == pytest.approx(28, rel=1e-5)
     assert y.lo < 28 < y.hi
     assert Conv2d(padding=(1, 0, 0, 0)).interval((one, one), operands)[0].lo == 0.0
+
+
+BYTES = tensor("u8", (2, 4, 4, 3)), tensor("i8", (3, 3, 3, 5))
+
+
+def test_bytes_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, BYTES[0].sizes).astype(np.uint8)
+    f = rng.integers(-128, 128, BYTES[1].sizes).astype(np.int8)
+    op = Conv2d(padding=(1, 0, 2, 1))
+    expected = contraction(op, x.astype("f8"), f.astype("f8"), lambda a, b: a * b)
+    (found,) = op.reference(x, f)
+    assert op.infer(*BYTES)[0] == tensor("i32", found.shape)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, expected)
+    bias = np.full(5, 2**31 - 1, np.int32)  # adding it wraps
+    wrapped = found.astype("i8") + bias
+    np.testing.assert_array_equal(op.reference(x, f, bias)[0], wrapped.astype("i4"))
+
+
+def test_bytes_do_not_mix_with_other_dtypes() -> None:
+    x, f = BYTES
+    for operands, message in [
+        ((x, tensor("f32", f.shape)), "filter must be i8, as the input is u8.*, found f32"),
+        ((tensor("f32", x.shape), f), "filter must be f32, as the input is f32.*, found i8"),
+        ((x, tensor("u8", f.shape)), "filter must be f32 or i8, found u8"),
+        ((x, f, tensor("f32", (5,))), r"bias must be i32\[5\], found f32"),
+    ]:
+        with pytest.raises(ShapeError, match=message):
+            Conv2d().infer(*operands)
+
+
+def test_sums_of_bytes_fit_i32() -> None:
+    x, f = tensor("u8", (1, 1, 1, 65_793)), tensor("i8", (1, 1, 65_793, 1))
+    assert 65_793 * 255 * 128 < 2**31 <= 65_794 * 255 * 128
+    assert Conv2d().infer(x, f) == (tensor("i32", (1, 1, 1, 1)),)
+    with pytest.raises(ShapeError, match=r"65,794 products .* 2,147,516,160, .*; 65,793 terms fit"):
+        Dense().infer(tensor("u8", (1, 65_794)), tensor("i8", (65_794, 1)))
+
+
+def test_range_of_bytes() -> None:
+    """Exact at both ends, whatever is known of the operands."""
+    (y,) = Conv2d().interval((ANY, ANY), BYTES)
+    assert (y.lo, y.hi) == (-27 * 255 * 128, 27 * 255 * 127)
+    (y,) = Conv2d(padding=(1, 1, 1, 1)).interval((Interval(5, 9), Interval(1, 2)), BYTES)
+    assert (y.lo, y.hi) == (0, 27 * 18)
+    (y,) = Conv2d().interval((ANY, ANY, Interval(2**31 - 1, 2**31 - 1)), (*BYTES, BYTES[0]))
+    assert (y.lo, y.hi) == (-(2**31), 2**31 - 1)
+
+
+def test_what_sums_of_bytes_stand_for() -> None:
+    x, f = Quantization(0.5), Quantization(0.25)
+    assert Conv2d().quantization([x, f]) == (Quantization(0.125),)
+    assert Conv2d().quantization([x, None]) == (None,)
+    shifted = Quantization(0.5, 3)
+    assert Dense().quantization([shifted, f]) == (None,)
+    with pytest.raises(ShapeError, match="bytes 0, which do not stand for 0.0"):
+        Conv2d(padding=(0, 1, 0, 0)).quantization([shifted, None])
+    with pytest.raises(ShapeError, match="sums of products and their bias need one scale"):
+        Conv2d().quantization([x, f, Quantization(0.5)])
+
+
+def test_bytes_have_no_gradient() -> None:
+    def gradient(x: Tensor, f: Tensor) -> Tensor:
+        y = conv2d(x, f)
+        Conv2d().grad([x, f], [y], [y])
+        return y
+
+    with pytest.raises(GraphError, match="conv2d of u8.* has no gradient: train in f32"):
+        trace(gradient, *BYTES)

@@ -11,6 +11,7 @@ from addergraph.ir import Cost
 from addergraph.ops.dense import Dense, Matmul
 from addergraph.types import tensor
 from tests.addergraph.ops.naive import normal
+from tests.addergraph.ops.properties import run
 
 
 @pytest.mark.parametrize(("n", "k", "t"), [(2, 5, 3), (0, 5, 3), (2, 0, 3), (2, 5, 0)])
@@ -45,9 +46,25 @@ def test_errors_say_what_was_found(op, shapes, message: str) -> None:
         op.infer(*(tensor("f32", s) for s in shapes))
 
 
-def test_only_f32() -> None:
-    with pytest.raises(ShapeError, match=r"filter must be f32, found i32\[5,3\]"):
-        Dense().infer(tensor("f32", (2, 5)), tensor("i32", (5, 3)))
+def test_bytes_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (4, 700)).astype(np.uint8)
+    f = rng.integers(-128, 128, (700, 3)).astype(np.int8)
+    bias = np.array([5, -(2**31), 2**31 - 1], np.int32)  # adding it wraps
+    found = run(Dense(), x, f, bias)
+    np.testing.assert_array_equal(found, (x.astype("i8") @ f.astype("i8") + bias).astype("i4"))
+
+
+def test_dtypes_do_not_mix() -> None:
+    x, f = tensor("u8", (2, 5)), tensor("i8", (5, 3))
+    for op, operands, message in [
+        (Dense(), (tensor("f32", (2, 5)), tensor("i32", (5, 3))), "f32 or i8, found i32"),
+        (Dense(), (x, tensor("f32", (5, 3))), "filter must be i8, as the input is u8.*, found f32"),
+        (Dense(), (x, f, tensor("f32", (3,))), r"bias must be i32\[3\], found f32"),
+        (Matmul(), (x, f), "left operand must be f32, found u8"),
+    ]:
+        with pytest.raises(ShapeError, match=message):
+            op.infer(*operands)
 
 
 def test_facts_for_passes() -> None:

@@ -11,6 +11,7 @@ from addergraph.errors import ShapeError
 from addergraph.ir import Array, Halo
 from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
 from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
+from addergraph.ops.sum_pool2d import SumPool2d
 from addergraph.types import tensor
 from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits, ulps
 
@@ -49,6 +50,8 @@ def test_any_geometry(
         return
     g = exact(rng, y.sizes)
     require_equal(AvgPool2d(*geometry), [x], *run, halos=halos)
+    integers = rng.integers(0, 256, shape).astype(np.uint8)
+    require_equal(SumPool2d(*geometry), [integers], *run, halos=halos)
     size = (shape[1], shape[2])
     require_equal(AvgPool2dGrad(*geometry, input_size=size), [g], *run, halos=halos)
     try:

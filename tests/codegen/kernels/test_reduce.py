@@ -185,6 +185,9 @@ def test_argmax(target: str, threads: int) -> None:
             if shape[axis]:
                 halos = {0: Halo(1, 2, 1, 0)} if len(shape) == 4 else None
                 require_equal(Argmax(axis), [x], target, threads, halos=halos)
+                for dtype, low, high in ((np.int32, -(2**31), 2**31), (np.uint8, 120, 136)):
+                    integers = rng.integers(low, high, shape).astype(dtype)
+                    require_equal(Argmax(axis), [integers], target, threads, halos=halos)
 
 
 def test_an_empty_maximum_is_refused() -> None:
