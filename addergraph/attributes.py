@@ -18,6 +18,7 @@ Padding = tuple[int, int, int, int]  # top, bottom, left, right
 FULL_PRECISION, SIGN = "full_precision", "sign"
 GRADIENTS = (FULL_PRECISION, SIGN)  # of adder layers
 BITS = (2, 8)  # of quantized activations and filters: the fewest, the most
+DEFAULT_BITS = 8
 
 
 def integer(where: str, name: str, value: object, least: int) -> int:

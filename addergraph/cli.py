@@ -84,6 +84,8 @@ def commands() -> None:
         "  addergraph train --data digits --epochs 30 -o m.safetensors",
         "  addergraph train --model resnet20 --data cifar10:PATH --recipe cvpr2020 "
         "--checkpoint run --resume",
+        "  addergraph train --model m.safetensors --quantize-bits 4 --recipe integers "
+        "-o m4.safetensors",
     )
 )
 @click.option(
@@ -110,6 +112,10 @@ def commands() -> None:
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True,
     help="Of the weights at the start, the order of the samples, and their augmentation.",
+)  # fmt: skip
+@click.option(
+    "--quantize-bits", type=click.IntRange(2, 8), metavar="BITS",
+    help="Train a model file on, rounding as integers of so many bits will.",
 )  # fmt: skip
 @threads
 @click.option(
@@ -162,7 +168,9 @@ def recipe(name: str | None) -> None:
     "--samples", type=click.IntRange(1), default=256, show_default=True,
     help="How many of them, from the start.",
 )  # fmt: skip
-@click.option("--bits", type=click.IntRange(2, 8), default=8, show_default=True)
+@click.option(
+    "--bits", type=click.IntRange(2, 8), help="[default: 8, or what the model was trained for]"
+)
 @click.option(
     "--requantize", type=click.Choice(["shift", "multiply"]), default="shift", show_default=True,
     help="Factors as sums of powers of two, or an integer product each.",

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .attributes import FULL_PRECISION
+from .attributes import DEFAULT_BITS, FULL_PRECISION
 from .errors import DataError, GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
 from .state import State, initial_weights
@@ -399,7 +399,7 @@ def quantize(
 
 
 def quantization_aware(
-    model: Model, calibration: object, *, bits: int = 8, quantile: float = 0.9997
+    model: Model, calibration: object, *, bits: int = DEFAULT_BITS, quantile: float = 0.9997
 ) -> Model:
     """A copy of a trained model that rounds where its integers will, to be trained on.
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from addergraph.attributes import BITS, is_bits
+from addergraph.attributes import BITS, DEFAULT_BITS, is_bits
 from addergraph.check import check
 from addergraph.errors import DataError, GraphError, UnsupportedError, nearest
 from addergraph.ir import Array, Graph, Value
-from addergraph.ops.fake_quantize import FakeQuantize
+from addergraph.ops.fake_quantize import FakeQuantize, trained_bits
 from addergraph.ops.softmax import Softmax
 from addergraph.quantization import Quantization
 from addergraph.quantized import Quantized
@@ -39,7 +39,6 @@ from .quantization_aware import as_trained, rounded_values, without_roundings
 
 SHIFT, MULTIPLY = "shift", "multiply"
 MOST_TERMS = 3
-DEFAULT_BITS = 8
 WORSE = 1.05  # how much more error fewer powers of two may make
 
 
@@ -96,7 +95,7 @@ def quantize(
     samples = _samples(graph, calibration)
     plain, stated, names = as_trained(graph)
     _require_known(plain)
-    _require_trained(plain, options.bits, stated)
+    _require_trained(graph, options.bits)
     found = calibrate(graph, weights, samples, options.quantile, execute)
     moments = {names.get(name, name): m for name, m in found.moments.items()}
     found = dataclasses.replace(found, stated=stated, moments=moments | found.moments)
@@ -165,17 +164,13 @@ def _converted(
     return Quantized(made, arrays, {kind: network.output_error()}, kind)
 
 
-def _require_trained(
-    graph: Graph, bits: int | None, stated: Mapping[str, FakeQuantize]
-) -> None:
+def _require_trained(graph: Graph, bits: int | None) -> None:
     """DataError unless `bits`, where given, are those that the network was trained for."""
-    image = graph.inputs[0].name
-    trained = sorted({op.bits for name, op in stated.items() if name != image})
-    if bits is not None and trained and trained != [bits]:
-        shown = ", ".join(map(str, trained))
+    trained = trained_bits(graph)
+    if bits is not None and trained and trained != (bits,):
         raise DataError(
-            f"bits={bits}, but this network was trained for {shown} bits: leave bits out, or "
-            f"train it by ag.quantization_aware(model, x, bits={bits})"
+            f"bits={bits}, but this network was trained for {', '.join(map(str, trained))} bits: "
+            f"leave bits out, or train it by ag.quantization_aware(model, x, bits={bits})"
         )
 
 

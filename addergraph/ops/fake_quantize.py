@@ -103,6 +103,12 @@ def fake_quantize(
     return apply(FakeQuantize(float(scale), zero_point, bits, saturate), x, name=name)
 
 
+def trained_bits(graph: Graph) -> tuple[int, ...]:
+    """The numbers of bits that values of `graph` are rounded to, ascending; the image aside."""
+    images = {v.name for v in graph.inputs}
+    return tuple(sorted({op.bits for name, op in stated(graph).items() if name not in images}))
+
+
 def stated(graph: Graph) -> dict[str, FakeQuantize]:
     """Name of each value that a `fake_quantize` of `graph` rounds -> the op; filters aside."""
     found: dict[str, FakeQuantize] = {}
