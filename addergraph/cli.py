@@ -102,7 +102,7 @@ def commands() -> None:
 )  # fmt: skip
 @click.option(
     "--recipe", default="digits", show_default=True, metavar="NAME|FILE.toml",
-    help="cvpr2020, digits or quick; or a file as `addergraph recipe` prints it.",
+    help="cvpr2020, digits, integers or quick; or a file as `addergraph recipe` prints it.",
 )  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="[default: the recipe's]")
 @click.option("--batch", type=click.IntRange(1), help="[default: the recipe's]")

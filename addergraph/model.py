@@ -206,9 +206,7 @@ class Model:
         return self._graphs[key]
 
     def rounded(self, rounding: Mapping[str, FakeQuantize]) -> Model:
-        """A copy with weights of its own whose values `rounding` names are rounded so, in training,
-        too; `ag.quantization_aware` finds the roundings.
-        """
+        """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
         made = copy.copy(self)
         made.layers, made._rounding, made._graphs, made._programs = [*self.layers], rounding, {}, {}
         if self._weights is not None:

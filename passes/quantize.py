@@ -63,9 +63,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.bits is not None and not is_bits(self.bits):
-            raise DataError(
-                f"bits={self.bits!r} must be an integer from {BITS[0]} to {BITS[1]}"
-            )
+            raise DataError(f"bits={self.bits!r} must be an integer from {BITS[0]} to {BITS[1]}")
         if self.requantize not in (SHIFT, MULTIPLY):
             known = nearest(str(self.requantize), (SHIFT, MULTIPLY))
             raise DataError(
@@ -97,8 +95,8 @@ def quantize(
     _require_known(plain)
     _require_trained(graph, options.bits)
     found = calibrate(graph, weights, samples, options.quantile, execute)
-    moments = {names.get(name, name): m for name, m in found.moments.items()}
-    found = dataclasses.replace(found, stated=stated, moments=moments | found.moments)
+    moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
+    found = dataclasses.replace(found, stated=stated, moments=moments)
 
     def made(terms: int | None) -> Quantized:
         return _converted(plain, weights, samples, found, options, terms, execute)

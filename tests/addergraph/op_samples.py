@@ -21,7 +21,6 @@ from addergraph.ops.concat import Concat
 from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
 from addergraph.ops.dense import Dense, Matmul
 from addergraph.ops.fake_quantize import FakeQuantize
-from addergraph.ops.fake_quantize import FakeQuantize
 from addergraph.ops.full import Full
 from addergraph.ops.fused import Fused
 from addergraph.ops.global_avg_pool import GlobalAvgPool

@@ -15,6 +15,13 @@ MEANING = tests_of(
     "test_statistics_are_moved",
 )  # fmt: skip
 STRICT = tests_of("codegen/test_strict.py")
+AWARE = "passes/quantization_aware.py"
+ROUNDING = tests_of("addergraph/ops/test_fake_quantize.py")
+TRAINING = tests_of(
+    "passes/test_quantization_aware.py",
+    "test_integers_are_what_training_saw", "test_layers_have_the_distances_of_bytes",
+    "test_gradients_are_the_papers_at_rounded_numbers", "test_both_forms_round_alike",
+)  # fmt: skip
 
 MUTANTS = (
     Mutant(
@@ -97,5 +104,27 @@ MUTANTS = (
     Mutant(
         "strict mode reads no instruction of a program", "codegen/strict.py",
         "        if wrong:", "        if wrong and nodes is None:", STRICT,
+    ),
+    Mutant(
+        "the gradient passes where an activation saturates", "addergraph/ops/fake_quantize.py",
+        "return (select(x < low, 0.0, select(x > high, 0.0, g)),)", "return (g,)", ROUNDING,
+    ),
+    Mutant(
+        "training rounds to half steps", POINTWISE, "ROUND = 1.5 * 2.0**52",
+        "ROUND = 1.5 * 2.0**51",
+        tests_of("codegen/kernels/test_pointwise.py", "test_rounding_to_a_grid"),
+    ),
+    Mutant(
+        "filters beyond the range saturate in training", AWARE,
+        "grid.bits, saturate=False)", "grid.bits)", TRAINING,
+    ),
+    Mutant(
+        "a relu of sums is not rounded in training", AWARE,
+        "if form is not None and not form.zero_point:", "if form is None or not form.zero_point:",
+        TRAINING,
+    ),
+    Mutant(
+        "scales of a trained network are calibrated anew", NETWORK,
+        "if value.name in self.statistics.stated:", "if value.name in ():", TRAINING,
     ),
 )  # fmt: skip

@@ -14,21 +14,22 @@ from addergraph import Model, layers, ops
 from addergraph.data import digits
 from addergraph.errors import DataError, GraphError, StorageError, UnsupportedError
 from addergraph.interpreter import interpret
-from addergraph.ir import Array, Graph
+from addergraph.ir import Array, Graph, Init
 from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.adder_dense import AdderDense
 from addergraph.ops.fake_quantize import FakeQuantize, stated
+from addergraph.ops.requantize import RequantizeShift
 from addergraph.passes.quantization_aware import quantization_aware, without_roundings
 from addergraph.passes.quantize import roundings
-from addergraph.trace import Tensor, trace
-from addergraph.types import TensorType, f32
+from addergraph.trace import Tensor, new_parameter, trace
+from addergraph.types import TensorType, f32, u8
 from tests.passes.test_quantize import NETWORKS, bn, network, samples, settled, traced
 
 DATA = digits.load()
 
 
 def execute(graph: Graph, weights: dict[str, Array], inputs: list[Array]) -> tuple[Array, ...]:
-    return ag.compile(graph, weights=weights).run(inputs)  # type: ignore[return-value]
+    return ag.compile(graph, weights=weights).run(inputs)
 
 
 @functools.cache
@@ -68,8 +69,7 @@ def test_filters_are_those_of_the_integer_network(name: str) -> None:
             assert by_name[f"{value}.bytes"].scale == op.scale  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("bits", [8, 3])
+@pytest.mark.parametrize(("name", "bits"), [("residual", 3), ("signed", 8), ("biased", 3)])
 def test_layers_have_the_distances_of_bytes(name: str, bits: int) -> None:
     """Each adder layer: scale times the integer distance, and what clamping took off."""
     graph, (_, weights) = aware(name, bits), network(name)
@@ -98,18 +98,25 @@ def test_layers_have_the_distances_of_bytes(name: str, bits: int) -> None:
     assert checked >= 1
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_integers_give_what_training_saw(name: str) -> None:
-    """The whole network, exact products: nothing but ties of the last bits is left."""
-    graph, (_, weights) = aware(name, 4), network(name)
+@pytest.mark.parametrize(("name", "bits"), [("residual", 3), ("signed", 8), ("biased", 4)])
+def test_integers_are_what_training_saw(name: str, bits: int) -> None:
+    """With exact products: a byte differs by one step at the most, where sums fall near a tie."""
+    graph, (plain, weights) = aware(name, bits), network(name)
     made = ag.quantize(graph, samples(64), weights=weights, requantize="multiply")
-    x = samples(24, seed=2)
-    found = made.outputs(np.asarray(interpret(made.graph, made.inputs(x), weights=made.weights)))
-    expected = np.asarray(interpret(graph, x, weights=weights))
-    off = np.sqrt(np.square(found - expected).mean() / np.square(expected).mean())
-    assert off < 0.03
-    plain, _ = network(name)
-    other = ag.quantize(plain, samples(64), weights=weights, requantize="multiply", bits=4)
+    x = samples(9, seed=2)
+    seen = values(graph, weights, x)
+    found = values(made.graph, made.weights, made.inputs(x))
+    compared = 0
+    for value, op in stated(graph).items():
+        integers = found.get(f"{value}.bytes", found.get(value))
+        if integers is None or integers.dtype != np.uint8:
+            continue  # the image, and means, which become bytes under the next layer's name
+        expected = op.known.quantized(seen[f"{value}.rounded"], 0, op.top)
+        off = np.abs(integers.astype("i8") - expected)
+        assert off.max() <= 1 and (off > 0).mean() < 0.05, value
+        compared += 1
+    assert compared >= 2
+    other = ag.quantize(plain, samples(64), weights=weights, requantize="multiply", bits=bits)
     assert made.error < 0.5 * other.error  # against the network without roundings
 
 
@@ -129,7 +136,7 @@ def test_both_forms_round_alike() -> None:
          if isinstance(n.op, FakeQuantize)] for g in forms
     )  # fmt: skip
     assert one == other
-    assert len(one) == 1 + 3 + 2  # the image, filters, a relu and a sum that is pooled
+    assert len(one) == 3 + 4  # filters; the image, a relu, a sum that is pooled, and its mean
     assert without_roundings(forms[1])[0] == training
     assert quantization_aware(forms[0], found) == forms[0]
 
@@ -178,11 +185,11 @@ def trained() -> Model:
     return model
 
 
-def tuned(model: Model, threads: int = 1, epochs: int = 4) -> Model:
+def tuned(model: Model, threads: int = 1, epochs: int = 4, images: int = 1437) -> Model:
     made = ag.quantization_aware(model, DATA.x_train[:128], bits=2)
     made.fit(
-        DATA.x_train, DATA.y_train, epochs=epochs, batch_size=64, learning_rate=0.02, verbose=0,
-        threads=threads,
+        DATA.x_train[:images], DATA.y_train[:images], epochs=epochs, batch_size=64,
+        learning_rate=0.02, verbose=0, threads=threads,
     )  # fmt: skip
     return made
 
@@ -200,19 +207,19 @@ def test_training_recovers_what_two_bits_lose(trained: Model) -> None:
         found[name] = float((y.argmax(1) == labels).mean())
     assert found["with"] > found["without"] + 0.02
     strict = ag.quantize(after, images[:128])
-    assert max(op.hi for n in strict.graph.nodes if (op := n.op).name == "requantize_shift"
-               and op.dtype.name == "u8") == 3  # type: ignore[attr-defined]  # fmt: skip
+    steps = [n.op for n in strict.graph.nodes if isinstance(n.op, RequantizeShift)]
+    assert {op.hi for op in steps if op.dtype == u8} == {3}
     ag.compile(strict.graph, weights=strict.weights, multiplication_free=True)
 
 
 def test_bits_do_not_depend_on_threads(trained: Model) -> None:
-    one, *others = (tuned(trained, threads, epochs=1) for threads in (1, 2, 3))
+    one, *others = (tuned(trained, threads, epochs=1, images=192) for threads in (1, 2, 3))
     for other in others:
         assert all(np.array_equal(one.weights[n], a) for n, a in other.weights.items())
 
 
 def test_files_keep_the_roundings(trained: Model, tmp_path: Path) -> None:
-    made = tuned(trained, epochs=1)
+    made = tuned(trained, epochs=1, images=128)
     made.save(tmp_path / "m.safetensors")
     again = Model.load(tmp_path / "m.safetensors")
     assert again.graph(training=False) == made.graph(training=False)
@@ -245,7 +252,7 @@ def test_a_file_that_rounds_elsewhere_is_refused(trained: Model, tmp_path: Path)
 # --- refusals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [1, 9, 4.0, True, None])
+@pytest.mark.parametrize("bits", [1, 9, 4.0, True])
 def test_bits_out_of_range(trained: Model, bits: object) -> None:
     with pytest.raises(DataError, match=f"bits={bits} must be an integer from 2 to 8"):
         ag.quantization_aware(trained, DATA.x_train[:8], bits=bits)  # type: ignore[arg-type]
@@ -268,10 +275,11 @@ def test_calibration_data(trained: Model, x: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (lambda x: layers.Conv(4, 3, name="first")(x),
-         'conv2d "first" cannot be trained for integers; quantization_aware knows adder2d,'),
-        (lambda x: layers.AdderDense(3)(ops.softmax(ops.flatten(x))), "is not the network's answer"),
-        (lambda x: ops.adder_dense(ops.flatten(x), ops.flatten(x)), "an activation and a parameter"),
+        (lambda x: layers.Conv(4, 1, name="first")(x),
+         'conv2d "first" cannot be trained for integers; quantization_aware knows add, adder2d,'),
+        (lambda x: layers.AdderDense(3)(ops.softmax(ops.flatten(x))), "not the network's answer"),
+        (lambda x: ops.adder_dense(ops.flatten(x), ops.abs(new_parameter(
+            x, "f", TensorType(f32, (3, 2)), Init()))), "an activation and a parameter"),
     ],
 )  # fmt: skip
 def test_ops_that_cannot_round(net: Callable[[Tensor], Tensor], message: str) -> None:

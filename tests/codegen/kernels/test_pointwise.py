@@ -16,7 +16,6 @@ from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from addergraph.ops.cast import Cast
 from addergraph.ops.clip import Clip
 from addergraph.ops.fake_quantize import FakeQuantize
-from addergraph.ops.fake_quantize import FakeQuantize
 from addergraph.ops.full import Full
 from addergraph.ops.fused import Fused
 from addergraph.ops.greater import Greater
