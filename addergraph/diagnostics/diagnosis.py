@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ir import CONTRACTION
 from ..lints import Finding, lint
+from ..ops.fake_quantize import unrounded
 from ..summary import table_lines
 from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus
@@ -119,8 +120,9 @@ def diagnose(
         )  # fmt: skip
     finally:
         model.weights = before
+    under = unrounded(graph)
     kinds = {
-        v.name: node.op.name
+        under.get(v, v).name: node.op.name
         for node in graph.nodes
         if node.op.kind == CONTRACTION
         for v in node.inputs[1:]

@@ -11,7 +11,7 @@ import numpy as np
 from ..attributes import BITS, is_bits
 from ..errors import ShapeError
 from ..intervals import Interval
-from ..ir import POINTWISE, Array, Graph, Op
+from ..ir import POINTWISE, Array, Graph, Op, Value
 from ..quantization import Quantization
 from ..trace import Tensor, apply
 from ..types import TensorType
@@ -101,6 +101,12 @@ def fake_quantize(
 ) -> Tensor:  # fmt: skip
     """x on the grid of integers of `bits`; see `FakeQuantize`."""
     return apply(FakeQuantize(float(scale), zero_point, bits, saturate), x, name=name)
+
+
+def unrounded(graph: Graph) -> dict[Value, Value]:
+    """Result of each `fake_quantize` of `graph` -> the value that it rounds."""
+    rounding = (node for node in graph.nodes if isinstance(node.op, FakeQuantize))
+    return {node.outputs[0]: node.inputs[0] for node in rounding}
 
 
 def trained_bits(graph: Graph) -> tuple[int, ...]:

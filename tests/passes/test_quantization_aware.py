@@ -12,9 +12,11 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, ops
 from addergraph.data import digits
+from addergraph.diagnostics.diagnosis import diagnose
 from addergraph.errors import DataError, GraphError, StorageError, UnsupportedError
 from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph, Init
+from addergraph.lints import lint
 from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.adder_dense import AdderDense
 from addergraph.ops.fake_quantize import FakeQuantize, stated
@@ -123,7 +125,7 @@ def test_integers_are_what_training_saw(name: str, bits: int) -> None:
 def test_both_forms_round_alike() -> None:
     def net(x: Tensor) -> Tensor:
         x = ops.relu(bn(layers.Adder(4, 3)(x)))
-        y = bn(layers.Adder(4, 3, padding=1)(x))
+        y = ops.relu(bn(layers.Adder(4, 3, padding=1)(x)))
         return bn(layers.AdderDense(5)(ops.flatten(ops.avg_pool2d(y + x, 2))))
 
     graph = traced(net)
@@ -136,7 +138,7 @@ def test_both_forms_round_alike() -> None:
          if isinstance(n.op, FakeQuantize)] for g in forms
     )  # fmt: skip
     assert one == other
-    assert len(one) == 3 + 4  # filters; the image, a relu, a sum that is pooled, and its mean
+    assert len(one) == 3 + 5  # filters; the image, two relus, a sum that is pooled, its mean
     assert without_roundings(forms[1])[0] == training
     assert quantization_aware(forms[0], found) == forms[0]
 
@@ -235,6 +237,14 @@ def test_files_keep_the_roundings(trained: Model, tmp_path: Path) -> None:
     whole.save(tmp_path / "f.safetensors")
     loaded = Model.load(tmp_path / "f.safetensors")
     np.testing.assert_array_equal(loaded.predict(images), whole.predict(images))
+
+
+def test_findings_are_those_of_the_network_without(trained: Model) -> None:
+    made = ag.quantization_aware(trained, DATA.x_train[:64], bits=8)
+    assert {*lint(made.graph(training=False))} <= {*lint(trained.graph(training=False))}
+    found = diagnose(made, DATA.x_train[:64], DATA.y_train[:64], steps=1, every=1, batch=32)
+    assert found.kinds["adder1.f"] == "adder2d"
+    assert "adder_dense1.f" in found.text()
 
 
 def test_a_file_that_rounds_elsewhere_is_refused(trained: Model, tmp_path: Path) -> None:
