@@ -21,7 +21,7 @@ from .trace import trace
 
 if TYPE_CHECKING:
     from . import errors, layers, ops
-    from .driver import compile, compile_layers, grad, load_native, quantize
+    from .driver import compile, compile_layers, grad, load_native, quantization_aware, quantize
     from .errors import AdderGraphError
     from .interpreter import interpret
     from .ir import Graph
@@ -47,6 +47,7 @@ __all__ = [
     "load_native",
     "ops",
     "parse",
+    "quantization_aware",
     "quantize",
     "tensor",
     "trace",
@@ -64,6 +65,7 @@ _HOME = {
     "interpret": ".interpreter",
     "load_native": ".driver",
     "parse": ".text",
+    "quantization_aware": ".driver",
     "quantize": ".driver",
     "tensor": ".types",
     "verify": ".verification",

@@ -17,6 +17,8 @@ Padding = tuple[int, int, int, int]  # top, bottom, left, right
 
 FULL_PRECISION, SIGN = "full_precision", "sign"
 GRADIENTS = (FULL_PRECISION, SIGN)  # of adder layers
+BITS = (2, 8)  # of quantized activations and filters: the fewest, the most
+DEFAULT_BITS = 8
 
 
 def integer(where: str, name: str, value: object, least: int) -> int:
@@ -50,6 +52,12 @@ def padding(where: str, value: object) -> Padding:
         )
     top, bottom, left, right = (integer(where, "padding", s, 0) for s in sides)
     return top, bottom, left, right
+
+
+def is_bits(value: object) -> bool:
+    """Whether `value` is a number of bits that activations can be quantized to."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and BITS[0] <= value <= BITS[1]  # type: ignore[operator]
 
 
 def flag(where: str, name: str, value: object) -> None:

@@ -101,7 +101,9 @@ commands.add_command(recipe)
     "--samples", type=click.IntRange(1), default=256, show_default=True,
     help="How many of them, from the start.",
 )  # fmt: skip
-@click.option("--bits", type=click.IntRange(2, 8), default=8, show_default=True)
+@click.option(
+    "--bits", type=click.IntRange(2, 8), help="[default: 8, or what the model was trained for]"
+)
 @click.option(
     "--requantize", type=click.Choice(["shift", "multiply"]), default="shift", show_default=True,
     help="Factors as sums of powers of two, or an integer product each.",

@@ -14,6 +14,8 @@ from .cli_options import FAILED, ends, example, threads
         "  addergraph train --data digits --epochs 30 -o m.safetensors",
         "  addergraph train --model resnet20 --data cifar10:PATH --recipe cvpr2020 "
         "--epochs 400 --batch 256 --resume",
+        "  addergraph train --model m.safetensors --quantize-bits 4 --recipe integers "
+        "-o m4.safetensors",
     )
 )
 @click.option(
@@ -31,7 +33,7 @@ from .cli_options import FAILED, ends, example, threads
 @ends
 @click.option(
     "--recipe", default="digits", show_default=True, metavar="NAME|FILE.toml",
-    help="cvpr2020, digits or quick; or a file as `addergraph recipe` prints it.",
+    help="cvpr2020, digits, integers or quick; or a file as `addergraph recipe` prints it.",
 )  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="[default: the recipe's]")
 @click.option("--batch", type=click.IntRange(1), help="[default: the recipe's]")
@@ -41,6 +43,10 @@ from .cli_options import FAILED, ends, example, threads
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True,
     help="Of the weights at the start, the order of the samples, and their augmentation.",
+)  # fmt: skip
+@click.option(
+    "--quantize-bits", type=click.IntRange(2, 8), metavar="BITS",
+    help="Train a model file on, rounding as integers of so many bits will.",
 )  # fmt: skip
 @threads
 @click.option(

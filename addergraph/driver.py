@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .attributes import FULL_PRECISION
+from .attributes import DEFAULT_BITS, FULL_PRECISION
 from .errors import DataError, GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
 from .state import State, initial_weights
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .codegen.tune import Tuned
     from .lints import Finding
     from .model import Model
+    from .ops.fake_quantize import FakeQuantize
     from .quantized import Quantized
     from .training.optimizers import Optimizer
 
@@ -383,7 +384,7 @@ def quantize(
     calibration: object,
     *,
     weights: Mapping[str, Array] | None = None,
-    bits: int = 8,
+    bits: int | None = None,
     requantize: str = "shift",
     terms: int | None = None,
     quantile: float = 0.9997,
@@ -393,11 +394,13 @@ def quantize(
 
     calibration  samples as the network takes them, a few hundred, without labels
     weights      the numbers of the graph's parameters; a model brings its own
-    bits         of activations and filters, 2 to 8
+    bits         of activations and filters, 2 to 8; by default 8, or what `quantization_aware`
+                 made the model for
     requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
                  "multiply": an integer product each, for CPUs where that is faster
     terms        powers of two in a factor, 1 to 3; by default the fewest that serve
-    quantile     of an activation's values that its range has to hold; 1 for all of them
+    quantile     of an activation's values that its range has to hold; 1 for all of them. The ranges
+                 of a model that `quantization_aware` made are those that it was trained with
     reestimate   move batch norms' statistics by what quantization changed
 
     Raises DataError for options out of range and for calibration data that are of another shape,
@@ -410,6 +413,38 @@ def quantize(
     options = Options(bits, requantize, terms, quantile, reestimate)
     graph, weights = _source(graph, weights)
     return convert(graph, _required(graph, weights), calibration, options, _run_once)
+
+
+def quantization_aware(
+    model: Model, calibration: object, *, bits: int = DEFAULT_BITS, quantile: float = 0.9997
+) -> Model:
+    """A copy of a trained model that rounds where its integers will, to be trained on.
+
+    `fit`, `evaluate` and `predict` then see the numbers that integers of so many bits stand for,
+    gradients pass straight through the rounding (docs/quantization.md, section 7), and `quantize`
+    makes integers of the same scales.
+
+    calibration  samples as the network takes them, a few hundred, without labels: they fix the
+                 scale of each activation
+    bits         of activations and filters, 2 to 8; the image has 8
+    quantile     of an activation's values that its range has to hold; 1 for all of them
+
+    Raises DataError and UnsupportedError as `quantize` does.
+    """
+    from .model import Model
+    from .passes.quantize import roundings
+
+    if not isinstance(model, Model):
+        raise GraphError(f"expected a model, found {type(model).__name__}")
+    graph = model.graph(training=False)
+    return model.rounded(roundings(graph, model.weights, calibration, bits, quantile, _run_once))
+
+
+def quantization_aware_graph(graph: Graph, rounded: Mapping[str, FakeQuantize]) -> Graph:
+    """`graph` with the roundings of `rounded`; see `passes/quantization_aware.py`."""
+    from .passes.quantization_aware import quantization_aware
+
+    return quantization_aware(graph, rounded)
 
 
 def _run_once(
@@ -431,6 +466,6 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 __all__ = [
     "arena_bytes", "build", "census", "certify", "compile", "compile_layers", "export", "findings",
     "grad", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize", "profile",
-    "quantize",
+    "quantization_aware", "quantization_aware_graph", "quantize",
     "train_step_graph", "tune_graph",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from .ops.adder_dense import AdderDense
 from .ops.avg_pool2d import AvgPool2d
 from .ops.batch_norm import BatchNorm, BatchNormStatistics
 from .ops.binary import Add, Mul
+from .ops.fake_quantize import unrounded
 from .ops.global_avg_pool import GlobalAvgPool
 from .ops.max_pool2d import MaxPool2d
 from .types import f32
@@ -126,7 +127,9 @@ def _origin(value: Value, producers: Mapping[Value, Node]) -> str:
 
 
 def _idle_etas(graph: Graph) -> Iterator[Finding]:
-    filters = {node.inputs[1] for node in graph.nodes if isinstance(node.op, ADDERS)}
+    under = unrounded(graph)
+    read = (node.inputs[1] for node in graph.nodes if isinstance(node.op, ADDERS))
+    filters = {under.get(v, v) for v in read}
     given = [p for p in graph.parameters if p.eta is not None and p.trainable]
     for parameter in given:
         if parameter in filters:

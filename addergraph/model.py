@@ -11,6 +11,7 @@ model.evaluate(x, y); model.predict(x); model.save("m.safetensors")
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,7 @@ from .types import Dim, TensorType, f32
 
 if TYPE_CHECKING:
     from .data import Augment, Normalize
+    from .ops.fake_quantize import FakeQuantize
 
 CHUNK = 1024  # samples that are converted to f32 and predicted at a time
 DEFAULT_OPTIMIZER = SGD()
@@ -86,6 +88,7 @@ class Model:
         self._net = net
         self._stored: Graph | None = None  # all that is known of a loaded function model
         self._input_shape: tuple[int, ...] | None = None
+        self._rounding: Mapping[str, FakeQuantize] = {}
         self._weights: dict[str, Array] | None = None
         self._programs: dict[object, Any] = {}
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
@@ -191,8 +194,21 @@ class Model:
         """
         key = (training, batch)
         if key not in self._graphs:
-            self._graphs[key] = self._trace(training, batch)
+            from . import driver
+
+            made = self._trace(training, batch)
+            if self._rounding:
+                made = driver.quantization_aware_graph(made, self._rounding)
+            self._graphs[key] = made
         return self._graphs[key]
+
+    def rounded(self, rounding: Mapping[str, FakeQuantize]) -> Model:
+        """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
+        made = copy.copy(self)
+        made.layers, made._rounding, made._graphs, made._programs = [*self.layers], rounding, {}, {}
+        if self._weights is not None:
+            made._weights = {name: array.copy() for name, array in self._weights.items()}
+        return made
 
     def _trace(self, training: bool, batch: int | None) -> Graph:
         if self._stored is not None:

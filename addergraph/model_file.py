@@ -23,6 +23,7 @@ from . import storage
 from .descriptions import describe, restore
 from .errors import AdderGraphError, GraphError, StorageError
 from .ir import Graph
+from .ops.fake_quantize import stated
 from .text import parse
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
         if description["layers"] is None:
             model.restore(graph)
         else:
-            _add_layers(model, description["layers"], graph)
+            model = _with_layers(model, description["layers"], graph)
         model.weights = tensors
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
@@ -103,11 +104,15 @@ def _read_description(text: str) -> dict[str, Any]:
     return found
 
 
-def _add_layers(model: Model, descriptions: object, graph: Graph) -> None:
+def _with_layers(model: Model, descriptions: object, graph: Graph) -> Model:
+    """The model of these layers; what it rounds is in the graph alone."""
     for layer in restore(descriptions):
         model.add(layer)
+    if rounding := stated(graph):
+        model = model.rounded(rounding)
     if model.graph(training=False) != graph:
         raise GraphError(
             "the stored layers do not build the stored graph; "
             "use the version of AdderGraph that wrote the file"
         )
+    return model

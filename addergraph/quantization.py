@@ -36,6 +36,13 @@ class Quantization:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ShapeError(f"scale={self.scale} must be positive and finite")
 
+    @classmethod
+    def of_range(cls, least: float, most: float, top: int) -> Quantization:
+        """That of the integers 0 .. top on a range, 0.0 always included and one of their values."""
+        least, most = min(least, 0.0), max(most, 0.0)
+        scale = (most - least) / top if most > least else 1.0 / top  # all zero: any scale serves
+        return cls(scale, round(-least / scale))
+
     def quantized(self, values: Array, low: int, high: int) -> Array:
         """The integers in [low, high] nearest to `values` (ties to even, NaN as 0.0), as i64."""
         wide = values.astype("f8")

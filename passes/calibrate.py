@@ -10,6 +10,7 @@ import numpy as np
 from addergraph.errors import DataError
 from addergraph.ir import Array, Graph, Value
 from addergraph.ops.batch_norm import BatchNorm
+from addergraph.ops.fake_quantize import FakeQuantize
 
 Execute = Callable[[Graph, Mapping[str, Array], Sequence[Array]], Sequence[Array]]
 """Runs a graph with these weights on these inputs: its outputs."""
@@ -47,11 +48,13 @@ class Statistics:
     ranges   value name -> the least and the largest element, or the quantiles of both ends
     moments  name of a value that a batch norm reads -> its channels' mean and variance
     outputs  the outputs themselves
+    stated   name of a value that the network was trained with as integers -> which ones
     """
 
     ranges: Mapping[str, tuple[float, float]]
     moments: Mapping[str, Moments]
     outputs: tuple[Array, ...]
+    stated: Mapping[str, FakeQuantize] = field(default_factory=dict)
 
 
 def calibrate(
@@ -61,7 +64,7 @@ def calibrate(
 
     DataError, naming the value, where one becomes NaN or infinite.
     """
-    computed = [v for node in graph.nodes for v in node.outputs]
+    computed = [v for node in graph.nodes for v in node.outputs if v.type.is_open]
     normalized = {n.inputs[0].name for n in graph.nodes if isinstance(n.op, BatchNorm)}
     probed = Graph(graph.name, graph.inputs, graph.parameters, graph.nodes, tuple(computed))
     ends: dict[str, list[tuple[float, float]]] = {v.name: [] for v in (*graph.inputs, *computed)}

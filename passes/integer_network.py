@@ -122,8 +122,7 @@ class IntegerNetwork:
 
     def _read_image(self, samples: Array) -> None:
         (x,) = self.graph.inputs
-        top = (1 << IMAGE_BITS) - 1
-        known = self._quantization(x, top)
+        known, top = self._quantization(x, IMAGE_BITS)
         value = self.builder.input(x.name, TensorType(u8, x.type.shape, known))
         self._forms[x] = Bytes(value, known, top, known.quantized(samples, 0, top).astype(np.uint8))
 
@@ -225,8 +224,7 @@ class IntegerNetwork:
 
         Behind a relu that begins at 0.0, so that the least byte is its zero.
         """
-        top = (1 << self.bits) - 1
-        known = self._quantization(value, top)
+        known, top = self._quantization(value, self.bits)
         part, scale, zero = form.parts[0], known.scale, known.zero_point
         if len(form.parts) > 1:
             part, scale = self._added(form, name, scale, top), 1.0
@@ -259,12 +257,14 @@ class IntegerNetwork:
 
     # -- requantization --------------------------------------------------------------------------
 
-    def _quantization(self, value: Value, top: int) -> Quantization:
-        """That of bytes 0 .. top on the range of a float value; zero is one of them."""
-        least, most = self.statistics.ranges[value.name]
-        least, most = min(least, 0.0), max(most, 0.0)
-        scale = (most - least) / top if most > least else 1.0 / top  # all zero: any scale serves
-        return Quantization(scale, round(-least / scale))
+    def _quantization(self, value: Value, bits: int) -> tuple[Quantization, int]:
+        """What bytes of a float value stand for, and the largest: as the graph was trained, else
+        on the value's range with so many bits."""
+        if value.name in self.statistics.stated:
+            op = self.statistics.stated[value.name]
+            return op.known, op.top
+        top = (1 << bits) - 1
+        return Quantization.of_range(*self.statistics.ranges[value.name], top), top
 
     def _requantize(
         self, part: Part, scale: float, zero_point: int, op: RequantizeShift, name: str

@@ -21,17 +21,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from addergraph.attributes import BITS, DEFAULT_BITS, is_bits
 from addergraph.check import check
 from addergraph.errors import DataError, GraphError, UnsupportedError, nearest
 from addergraph.ir import Array, Graph, Value
 from addergraph.ops.argmax import Argmax
+from addergraph.ops.fake_quantize import FakeQuantize, trained_bits
 from addergraph.ops.softmax import Softmax
+from addergraph.quantization import Quantization
 from addergraph.quantized import Quantized
 from addergraph.types import f32
 
 from .calibrate import Execute, Statistics, calibrate
-from .integer_network import IntegerNetwork
+from .integer_network import IMAGE_BITS, IntegerNetwork
 from .integer_rules import RULES
+from .quantization_aware import as_trained, rounded_values, without_roundings
 
 SHIFT, MULTIPLY = "shift", "multiply"
 MOST_TERMS = 3
@@ -42,7 +46,8 @@ WORSE = 1.05  # how much more error fewer powers of two may make
 class Options:
     """How to quantize.
 
-    bits        of activations and filters, 2 to 8; the image has 8
+    bits        of activations and filters, 2 to 8; the image has 8. None: 8, or what the network
+                was trained for
     requantize  "shift": factors are sums of powers of two; "multiply": one integer product each
     terms       powers of two in a factor, 1 to 3; None: the fewest that are about as good as
                 exact factors on the calibration data
@@ -50,16 +55,15 @@ class Options:
     reestimate  move batch norms' statistics by what quantization changed on the calibration data
     """
 
-    bits: int = 8
+    bits: int | None = None
     requantize: str = SHIFT
     terms: int | None = None
     quantile: float = 0.9997
     reestimate: bool = True
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.bits, int) and not isinstance(self.bits, bool)
-        if not whole or not 2 <= self.bits <= 8:
-            raise DataError(f"bits={self.bits!r} must be an integer from 2 to 8")
+        if self.bits is not None and not is_bits(self.bits):
+            raise DataError(f"bits={self.bits!r} must be an integer from {BITS[0]} to {BITS[1]}")
         if self.requantize not in (SHIFT, MULTIPLY):
             known = nearest(str(self.requantize), (SHIFT, MULTIPLY))
             raise DataError(
@@ -87,11 +91,15 @@ def quantize(
     """
     graph = _logits(_require_network(graph))
     samples = _samples(graph, calibration)
-    _require_known(graph)
+    plain, stated, names = as_trained(graph)
+    _require_known(plain)
+    _require_trained(graph, options.bits)
     found = calibrate(graph, weights, samples, options.quantile, execute)
+    moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
+    found = replace(found, stated=stated, moments=moments)
 
     def made(terms: int | None) -> Quantized:
-        return _converted(graph, weights, samples, found, options, terms, execute)
+        return _converted(plain, weights, samples, found, options, terms, execute)
 
     if options.requantize == MULTIPLY:
         return made(None)
@@ -102,6 +110,33 @@ def quantize(
     errors = {name: e for one in (*tried, exact) for name, e in one.errors.items()}
     chosen = next((q for q in tried if q.error <= WORSE * exact.error), tried[-1])
     return replace(chosen, errors=errors)
+
+
+def roundings(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    calibration: object,
+    bits: int,
+    quantile: float,
+    execute: Execute,
+) -> dict[str, FakeQuantize]:
+    """What `quantization_aware` takes for an inference graph: value name -> the integers that
+    `quantize` would give it, by its range on the calibration data. Raises what `quantize` does.
+    """
+    Options(bits, quantile=quantile)
+    graph, _ = without_roundings(_require_network(graph))
+    samples = _samples(graph, calibration)
+    rounded_values(graph, lambda value: FakeQuantize(1.0))  # refuses ops before the long work
+    ranges = calibrate(graph, weights, samples, quantile, execute).ranges
+    made: dict[str, FakeQuantize] = {}
+
+    def grid(value: Value) -> FakeQuantize:
+        used = IMAGE_BITS if value in graph.inputs else bits
+        known = Quantization.of_range(*ranges[value.name], (1 << used) - 1)
+        return made.setdefault(value.name, FakeQuantize(known.scale, known.zero_point, used))
+
+    rounded_values(graph, grid)
+    return made
 
 
 def _converted(
@@ -115,8 +150,9 @@ def _converted(
 ) -> Quantized:
     """The integer network whose factors have so many powers of two; None for products."""
     network = IntegerNetwork(
-        graph, weights, samples, found, options.bits, terms, options.reestimate, execute
-    )
+        graph, weights, samples, found, options.bits or DEFAULT_BITS, terms, options.reestimate,
+        execute,
+    )  # fmt: skip
     for node in graph.nodes:
         RULES[type(node.op)](network, node)
         network.forget(node)
@@ -124,6 +160,16 @@ def _converted(
     check(made)
     kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
     return Quantized(made, arrays, {kind: network.output_error()}, kind)
+
+
+def _require_trained(graph: Graph, bits: int | None) -> None:
+    """DataError unless `bits`, where given, are those that the network was trained for."""
+    trained = trained_bits(graph)
+    if bits is not None and trained and trained != (bits,):
+        raise DataError(
+            f"bits={bits}, but this network was trained for {', '.join(map(str, trained))} bits: "
+            f"leave bits out, or train it by ag.quantization_aware(model, x, bits={bits})"
+        )
 
 
 def _require_known(graph: Graph) -> None:

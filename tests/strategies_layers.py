@@ -200,16 +200,24 @@ def batch_norm(d: Drawing, x: Known) -> list[Known]:
 
 
 def simple(d: Drawing, x: Known) -> list[Known]:
-    """neg, abs, clip, select by a comparison, division by powers of two, a broadcast operand."""
+    """neg, abs, clip, rounding to a grid, select by a comparison, division by powers of two, a
+    broadcast operand."""
     middle = float(np.median(x.array)) if x.array.size else 0.0
     middle = math.floor(middle / 2.0**x.quantum) * 2.0**x.quantum
     same: dict[str, Any] = {"quantum": x.quantum, "bound": x.largest}
-    match d.one_of(("clip", "neg", "abs", "select", "div", "broadcast")):
+    match d.one_of(("clip", "neg", "abs", "grid", "select", "div", "broadcast")):
         case "clip":
             spread = 4 * 2.0**x.quantum
             lo = -math.inf if d.chance(20) else middle - spread
             hi = math.inf if d.chance(20) else middle + spread
             return d.add("clip", x, lo=lo, hi=hi, quantum=x.quantum, bound=x.largest + spread)
+        case "grid":
+            step, bits, saturate = 2.0 ** (x.quantum + 1), d.one_of((3, 4, 8)), d.chance(60)
+            zero_point = 0 if d.chance(30) else 2 ** (bits - 1)
+            return d.add(
+                "fake_quantize", x, scale=step, zero_point=zero_point, bits=bits, saturate=saturate,
+                quantum=x.quantum, bound=x.largest + step,
+            )  # fmt: skip
         case "select":
             other = operand(d, x.type.shape)
             bound = 2.0 * max(abs(middle), 1.0)

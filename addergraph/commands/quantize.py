@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import driver
+from ..attributes import DEFAULT_BITS
 from ..data import digits
 from ..data.npz import read_npz
 from ..errors import DataError
 from ..ir import Array
 from ..model_file import require_writable_model
+from ..ops.fake_quantize import trained_bits
 from .source import open_source
 
 
@@ -25,7 +27,7 @@ class Quantization:
     weights: str | None
     data: str
     samples: int
-    bits: int
+    bits: int | None
     requantize: str
     terms: int | None
     quantile: float
@@ -48,7 +50,8 @@ def quantize(options: Quantization) -> None:
         quantile=options.quantile,
         reestimate=options.reestimate,
     )
-    print(f"{options.bits} bits, calibrated on {len(samples)} samples")
+    bits = options.bits or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
+    print(f"{bits} bits, calibrated on {len(samples)} samples")
     for name, error in made.errors.items():
         chosen = " (chosen)" if name == made.chosen and len(made.errors) > 1 else ""
         print(f"  factors {_shown(name):<24} outputs off by {error:.2%} of their rms{chosen}")

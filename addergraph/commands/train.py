@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import driver
 from ..data import Dataset, Normalize, load
-from ..errors import StorageError
+from ..errors import DataError, StorageError
 from ..ir import Array
 from ..model import Model
 from ..model_file import require_writable_model
@@ -19,6 +20,8 @@ from ..training.recipe import Recipe
 from ..training.recipes import BUILT_IN, find
 from ..training.schedules import SCHEDULES
 from .source import model_for
+
+CALIBRATION = 256  # training images that fix the scales of activations
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Training:
     batch: int | None
     learning_rate: float | None
     seed: int
+    quantize_bits: int | None
     threads: int | None
     engine: str
     checkpoint: str | None
@@ -63,6 +67,7 @@ class Training:
 def train(options: Training) -> None:
     """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
     require_writable_model(options.output)
+    _require_trained(options)
     recipe = options.chosen_recipe()
     data = load(options.data)
     x_val, y_val = _held_out(data, options.validation)
@@ -76,6 +81,8 @@ def train(options: Training) -> None:
     print(_entering(normalize), flush=True)
     if options.folder is not None:
         print(f'checkpoints and logs in "{options.folder}"', flush=True)
+    if options.quantize_bits is not None:
+        model = _rounding(model, data, normalize, options.quantize_bits)
     start = time.perf_counter()
     model.fit(
         data.x_train,
@@ -129,6 +136,24 @@ def show_recipe(name: str | None) -> None:
         print(f"# {name}: {BUILT_IN[name][0]}")
         print(f"# optimizers: {', '.join(OPTIMIZERS)}; schedules: {', '.join(SCHEDULES)}")
     print(find(name).text(), end="")
+
+
+def _require_trained(options: Training) -> None:
+    """DataError where roundings are asked for and the network's weights are random."""
+    if options.quantize_bits is not None and Path(options.network).suffix != ".safetensors":
+        raise DataError(
+            f"--quantize-bits begins with a trained network, whose activations fix the scales; "
+            f'--model "{options.network}" is not: train it first and give the model file'
+        )
+
+
+def _rounding(model: Model, data: Dataset, normalize: Normalize | None, bits: int) -> Model:
+    """The model with the roundings of integers, calibrated on the first images as they enter."""
+    images = data.x_train[:CALIBRATION]
+    images = images if normalize is None else normalize.apply(images)
+    made = driver.quantization_aware(model, images, bits=bits)
+    print(f"rounds as integers of {bits} bits will, calibrated on {len(images)} samples")
+    return made
 
 
 def _held_out(data: Dataset, validation: str | None) -> tuple[Array | None, Array | None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ir import CONTRACTION
 from ..lints import Finding, lint
+from ..ops.fake_quantize import unrounded
 from ..summary import table_lines
 from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus
@@ -105,8 +106,9 @@ def diagnose(model: Model, x: object, y: object, settings: Recording = DEFAULT) 
         history = record_gradients(model, samples, y, settings)
     finally:
         model.weights = before
+    under = unrounded(graph)
     kinds = {
-        v.name: node.op.name
+        under.get(v, v).name: node.op.name
         for node in graph.nodes
         if node.op.kind == CONTRACTION
         for v in node.inputs[1:]

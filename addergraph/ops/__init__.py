@@ -20,6 +20,7 @@ from .clip import clip
 from .concat import concat
 from .conv2d import conv2d
 from .dense import dense, matmul
+from .fake_quantize import fake_quantize
 from .full import constant, full
 from .fused import Fused
 from .global_avg_pool import global_avg_pool
@@ -58,6 +59,7 @@ __all__ = [
     "dense",
     "div",
     "exp",
+    "fake_quantize",
     "flatten",
     "full",
     "global_avg_pool",

@@ -24,6 +24,10 @@ BUILT_IN: dict[str, tuple[str, Recipe]] = {
         "the embedded digits, in seconds",
         Recipe(epochs=30, batch=64, schedule=Cosine(0.1, 30)),
     ),
+    "integers": (
+        "a trained network on the digits, with the rounding of integers (train --quantize-bits)",
+        Recipe(epochs=20, batch=64, schedule=Cosine(0.05, 20)),
+    ),
     "quick": (
         "five epochs, to see whether a network learns at all",
         Recipe(

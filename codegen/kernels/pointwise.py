@@ -21,6 +21,7 @@ from addergraph.ops.batch_norm import BatchNorm
 from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from addergraph.ops.cast import Cast
 from addergraph.ops.clip import Clip
+from addergraph.ops.fake_quantize import FakeQuantize
 from addergraph.ops.full import Full
 from addergraph.ops.fused import Fused
 from addergraph.ops.greater import Greater
@@ -30,7 +31,7 @@ from addergraph.ops.select import Select
 from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
 from addergraph.types import DType, bool_, f32, i8, i32
 
-from ..builder import F32, I32, Emitter, Register, constant, element_type, type_suffix, vector
+from ..builder import F32, F64, I32, Emitter, Register, constant, element_type, type_suffix, vector
 from . import Kernel, kernel
 from ._nest import access, emit_nest
 from .math import emit_exp, emit_log
@@ -102,6 +103,22 @@ def _clip(c: _Context, x: Register) -> Register:
     lo, hi = c.number(c.op.lo), c.number(c.op.hi)
     above = c.b.select(c.b.fcmp_ordered(">", x, hi), hi, x)
     return c.b.select(c.b.fcmp_ordered("<", x, lo), lo, above)
+
+
+ROUND = 1.5 * 2.0**52  # (t + ROUND) - ROUND is t rounded to an integer, ties to even, for small t
+
+
+def _fake_quantize(c: _Context, x: Register) -> Register:
+    b, op = c.b, c.op
+    low, high, scale, whole = (
+        constant(vector(F64, c.lanes), value)
+        for value in (-op.zero_point, op.top - op.zero_point, op.scale, ROUND)
+    )
+    steps = b.fdiv(c.e.widen(x), scale)
+    below, above = b.fcmp_ordered("<", steps, low), b.fcmp_ordered(">", steps, high)
+    held = b.select(below, low, b.select(above, high, steps))
+    y = c.e.narrow(b.fmul(scale, b.fsub(b.fadd(held, whole), whole)))
+    return y if op.saturate else b.select(b.or_(below, above), x, y)
 
 
 def _arithmetic(name: str) -> Rule:
@@ -210,6 +227,7 @@ _RULES: dict[type[Op], Rule] = {
     Log: lambda c, x: emit_log(c.e, x),
     Sqrt: lambda c, x: c.e.call("sqrt", x),
     Clip: _clip,
+    FakeQuantize: _fake_quantize,
     Cast: _cast,
     Add: _arithmetic("add"),
     Sub: _arithmetic("sub"),

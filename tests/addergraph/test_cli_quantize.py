@@ -65,3 +65,22 @@ def test_errors(shell: Shell, network: Model) -> None:
     )
     assert shell("quantize", "m.safetensors", "--data", "x.npz", "--bits", 9, "-o", "q").status == 2
     assert not Path("q.safetensors").exists()
+
+
+def test_training_with_the_rounding(shell: Shell, network: Model) -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(40, 5, 5, 2)).astype(np.float32), rng.integers(0, 3, 40)
+    np.savez("data.npz", x_train=x, y_train=y)
+    base = ("train", "--data", "data.npz", "--epochs", 2, "--quantize-bits", 4, "--recipe")
+    out = shell.ok(*base, "integers", "--model", "m.safetensors", "-o", "aware.safetensors")
+    assert "rounds as integers of 4 bits will, calibrated on 40 samples" in out
+    assert "fake_quantize" in shell.ok("inspect", "aware.safetensors")
+    out = shell.ok("quantize", "aware.safetensors", "--data", "x.npz", "-o", "q.safetensors")
+    assert "4 bits, calibrated on 40 samples" in out
+    error = shell.error(
+        "quantize", "aware.safetensors", "--data", "x.npz", "--bits", 6, "-o", "q6.safetensors"
+    )
+    assert "bits=6, but this network was trained for 4 bits" in error
+    error = shell.error(*base, "quick", "--model", "small-adder", "-o", "no.safetensors")
+    assert "begins with a trained network" in error and '"small-adder" is not' in error
+    assert not Path("no.safetensors").exists()

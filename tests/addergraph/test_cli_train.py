@@ -61,7 +61,8 @@ def test_train_stops_and_resumes(shell: Shell) -> None:
 
 def test_recipes_are_listed_and_printed(shell: Shell) -> None:
     listed = shell.ok("recipe")
-    assert [line.split()[0] for line in listed.splitlines()] == ["cvpr2020", "digits", "quick"]
+    known = ["cvpr2020", "digits", "integers", "quick"]
+    assert [line.split()[0] for line in listed.splitlines()] == known
     assert shell.ok("recipe", "digits").startswith("# digits: the embedded digits")
     assert 'unknown recipe "digit" (did you mean "digits"?)' in shell.error("recipe", "digit")
 

@@ -17,6 +17,13 @@ MEANING = tests_of(
 PRODUCTS = tests_of("passes/test_quantize_products.py", "test_integers_say_what_the_network_does")
 PRODUCT_KERNEL = tests_of("codegen/kernels/test_product_u8.py", "test_ends_of_the_range")
 STRICT = tests_of("codegen/test_strict.py")
+AWARE = "passes/quantization_aware.py"
+ROUNDING = tests_of("addergraph/ops/test_fake_quantize.py")
+TRAINING = tests_of(
+    "passes/test_quantization_aware.py",
+    "test_integers_are_what_training_saw", "test_layers_have_the_distances_of_bytes",
+    "test_gradients_are_the_papers_at_rounded_numbers", "test_both_forms_round_alike",
+)  # fmt: skip
 
 MUTANTS = (
     Mutant(
@@ -127,5 +134,27 @@ MUTANTS = (
     Mutant(
         "strict mode reads no instruction of a program", "codegen/strict.py",
         "        if wrong:", "        if wrong and nodes is None:", STRICT,
+    ),
+    Mutant(
+        "the gradient passes where an activation saturates", "addergraph/ops/fake_quantize.py",
+        "return (select(x < low, 0.0, select(x > high, 0.0, g)),)", "return (g,)", ROUNDING,
+    ),
+    Mutant(
+        "training rounds to half steps", POINTWISE, "ROUND = 1.5 * 2.0**52",
+        "ROUND = 1.5 * 2.0**51",
+        tests_of("codegen/kernels/test_pointwise.py", "test_rounding_to_a_grid"),
+    ),
+    Mutant(
+        "filters beyond the range saturate in training", AWARE,
+        "grid.bits, saturate=False)", "grid.bits)", TRAINING,
+    ),
+    Mutant(
+        "a relu of sums is not rounded in training", AWARE,
+        "if form is not None and not form.zero_point:", "if form is None or not form.zero_point:",
+        TRAINING,
+    ),
+    Mutant(
+        "scales of a trained network are calibrated anew", NETWORK,
+        "if value.name in self.statistics.stated:", "if value.name in ():", TRAINING,
     ),
 )  # fmt: skip

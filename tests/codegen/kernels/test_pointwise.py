@@ -15,6 +15,7 @@ from addergraph.ops.batch_norm import BatchNorm
 from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from addergraph.ops.cast import Cast
 from addergraph.ops.clip import Clip
+from addergraph.ops.fake_quantize import FakeQuantize
 from addergraph.ops.full import Full
 from addergraph.ops.fused import Fused
 from addergraph.ops.greater import Greater
@@ -61,6 +62,19 @@ def test_binary_on_all_pairs(op: Op, target: str, threads: int) -> None:
     require_equal(op, [FLOATS[:, None], FLOATS], target, threads)
     if not isinstance(op, Div):
         require_equal(op, [INTEGERS, INTEGERS[:, None]], target, threads)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+@pytest.mark.parametrize("saturate", [True, False])
+def test_rounding_to_a_grid(saturate: bool, target: str, threads: int) -> None:
+    """Ties, the neighbours of ties, ends, signed zeros, NaN."""
+    rng = np.random.default_rng(6)
+    for scale, zero_point, bits in ((0.25, 0, 8), (0.1, 7, 4), (3e-40, 1, 2), (1e30, 128, 8)):
+        ties = (np.float64(scale) * (np.arange(-300, 301) * 0.5)).astype(np.float32)
+        near = [np.nextafter(ties, np.float32(end)) for end in (np.inf, -np.inf)]
+        spread = (rng.normal(size=400) * scale * 2**bits).astype(np.float32)
+        x = np.concatenate([FLOATS, ties, *near, spread])
+        require_equal(FakeQuantize(scale, zero_point, bits, saturate), [x], target, threads)
 
 
 @pytest.mark.parametrize(("target", "threads"), RUNS)
