@@ -1,4 +1,4 @@
-"""fuse: contractions take their pointwise tails; pointwise nodes and channel sums work in groups."""
+"""fuse: contractions take pointwise tails; pointwise nodes and channel sums work in groups."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def _fuse_once(graph: Graph) -> Graph:
 class Fusion:
     """The graph, and the groups found so far: `group_of` maps a node to its group's number.
 
-    `copies` has the nodes of other groups that a group computes again.
+    `copies` has the nodes of other groups that a group computes again, `dropped` the groups whose
+    values all readers compute again.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -68,6 +69,7 @@ class Fusion:
         self.members: dict[int, list[Node]] = {i: [n] for i, n in enumerate(graph.nodes)}
         self.group_of: dict[Node, int] = dict(self.position)
         self.copies: dict[int, set[Node]] = {}
+        self.dropped: set[int] = set()
 
     def join(self, group: int, other: int) -> None:
         """Moves the members of `other` into `group`."""
@@ -311,8 +313,9 @@ def _rebuild(fusion: Fusion) -> Graph:
     builder = Builder(graph.name)
     new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
     new |= {p: builder.parameter(p) for p in graph.parameters}
-    needed = fusion.kept.union(*(_reads(fusion.whole(g)) for g in fusion.members))
-    for group in _ordered(fusion, needed):
+    live = [g for g in fusion.members if _is_live(fusion, g)]
+    needed = fusion.kept.union(*(_reads(fusion.whole(g)) for g in live))
+    for group in _ordered(fusion, set(live)):
         members = fusion.whole(group)
         op, operands, results = members[0].op, list(members[0].inputs), list(members[0].outputs)
         if len(members) > 1:
@@ -333,13 +336,12 @@ def _reads(members: list[Node]) -> set[Value]:
     return {v for node in members for v in node.inputs} - inside
 
 
-def _ordered(fusion: Fusion, needed: set[Value]) -> Iterator[int]:
-    """The groups in a topological order that moves them as little as it can.
+def _ordered(fusion: Fusion, live: set[int]) -> Iterator[int]:
+    """The groups `live` in a topological order that moves them as little as it can.
 
     A group stands where its last member stood, or before the first group that reads it.
     """
     position, done, opened = fusion.position, set[int](), set[int]()
-    live = {g for g in fusion.members if _is_live(fusion, g, needed)}
     for root in sorted(live, key=lambda g: max(position[n] for n in fusion.members[g])):
         stack = [root]
         while stack:
@@ -357,15 +359,16 @@ def _ordered(fusion: Fusion, needed: set[Value]) -> Iterator[int]:
                 yield group
 
 
-def _is_live(fusion: Fusion, group: int, needed: set[Value]) -> bool:
+def _is_live(fusion: Fusion, group: int) -> bool:
     """False where each reader has its copy: of a scalar constant, or of what all compute again."""
-    values = [v for node in fusion.members[group] for v in node.outputs]
-    if not any(fusion.readers[v] for v in values):
-        return True
     node = fusion.members[group][0]
+    if group in fusion.dropped:
+        return False
     if not fusion.is_scalar_constant(node) or node.outputs[0] in fusion.kept:
-        return not needed.isdisjoint(values)
-    return any(fusion.is_alone(r) for r in fusion.readers[node.outputs[0]])
+        return True
+    readers = fusion.readers[node.outputs[0]]
+    alone = (r for r in readers if fusion.is_alone(r))
+    return not readers or any(fusion.group_of[r] not in fusion.dropped for r in alone)
 
 
 def _body(fusion: Fusion, members: list[Node], results: list[Value]) -> tuple[Graph, list[Value]]:

@@ -24,17 +24,21 @@ from addergraph.ops.fused import Fused
 if TYPE_CHECKING:
     from .fuse import Fusion
 
-CHEAP = frozenset(
-    "relu neg abs clip cast add sub mul maximum minimum greater select full".split()
-)  # an instruction or two: less than what a vector from memory takes
+# An instruction or two each: less than what a vector from memory takes.
+CHEAP = frozenset({
+    "relu", "neg", "abs", "clip", "cast", "add", "sub", "mul", "maximum", "minimum", "greater",
+    "select", "full",
+})  # fmt: skip
 MOST = 16  # nodes that are computed again for one value
 
 
 def recompute(fusion: Fusion, most_buffers: int) -> None:
-    """Fills `fusion.copies`, the nodes that each group computes beside its own."""
+    """Fills `fusion.copies`, the nodes that each group computes beside its own, and `dropped`."""
     values = [v for node in fusion.graph.nodes for v in node.outputs if _is_elementwise(node)]
     work = _Recomputation(fusion, most_buffers)
     while any([work.try_value(v) for v in values]):
+        pass
+    while work.drop_groups():
         pass
 
 
@@ -67,6 +71,23 @@ class _Recomputation:
             self.operands[group] = self._reads(group, set())
         return bool(able)
 
+    def drop_groups(self) -> bool:
+        """Whether groups were found whose values nobody reads any more."""
+        fusion = self.fusion
+        needed = fusion.kept.union(*self.operands.values())
+        found = []
+        for group in self.operands:
+            values = [v for node in fusion.members[group] for v in node.outputs]
+            inside = {*fusion.members[group]}
+            outside = [r for v in values for r in fusion.readers[v] if r not in inside]
+            constant = fusion.is_scalar_constant(fusion.members[group][0])
+            if outside and not constant and needed.isdisjoint(values):
+                found.append(group)
+        for group in found:
+            fusion.dropped.add(group)
+            del self.operands[group]
+        return bool(found)
+
     def _reads(self, group: int, more: set[Node]) -> list[Value]:
         fusion = self.fusion
         again = more | fusion.copies.get(group, set())
@@ -97,7 +118,8 @@ class _Recomputation:
         if not _is_elementwise(first) or first.outputs[0].type.shape != shape:
             return -1
         before, after = self.operands[group], self._reads(group, nodes)
-        if len(after) + len(fusion.results(members)) > self.most_buffers:
+        results = fusion.results(members)
+        if not results or len(after) + len(results) > self.most_buffers:
             return -1
 
         def total(values: list[Value]) -> int:

@@ -62,7 +62,11 @@ class Fused(Op):
     @property
     def sums(self) -> tuple[Node, ...]:
         """The channel sums of a body without a contraction."""
-        return tuple(n for n in self.body.nodes if is_channel_sum(n)) if self.contraction is None else ()
+        return (
+            tuple(n for n in self.body.nodes if is_channel_sum(n))
+            if self.contraction is None
+            else ()
+        )
 
     @property
     def tail_operands(self) -> tuple[int, ...]:
