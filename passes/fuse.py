@@ -228,7 +228,8 @@ class _PointwiseMerger:
         for one in around:
             if not fusion.is_alone(node):
                 return
-            if self._is_open(one) and one.outputs[0].type.shape == v.type.shape:
+            fits = self._is_open(one) and one.outputs[0].type.shape == v.type.shape
+            if fits and fusion.group_of[one] not in self._successors(fusion.group_of[node]):
                 self._merge(fusion.group_of[one], fusion.group_of[node])
 
     def _is_open(self, node: Node) -> bool:

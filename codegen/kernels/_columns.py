@@ -79,6 +79,8 @@ class ColumnSums:
     def emit(self, finish: Finish) -> None:
         """All sums; ends without a barrier."""
         e, c = self.e, self.columns
+        if not c.sizes[-1]:
+            return
         full, rest = divmod(c.sizes[-1], c.width)
         groups = full + bool(rest)
         with e.loop(*e.share(c.chunks * groups)) as item:
