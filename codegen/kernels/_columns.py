@@ -23,6 +23,7 @@ from ..target import Target
 from ._fold import CHUNK_ROWS
 from ._nest import Access, merge_axes
 
+AHEAD = 4096  # bytes: the next page, which hardware does not look into
 SHARE = 8  # one in so many of the vector registers' halves holds a sum
 
 Terms = Callable[[list[Register]], tuple[Sequence[Register], Sequence[Register]]]
@@ -170,6 +171,9 @@ class _Block:
         sources, targets = at[: len(made.reads)], at[len(made.reads) :]
         after: list[Register] = []
         for i, (v, count) in enumerate(self.vectors):
+            for a, p, known in zip(made.reads, sources, self.kept, strict=True):
+                if known is None:
+                    e.prefetch(e.at(p, v * a.strides[-1] + AHEAD))
             registers = [
                 self._load(a, p, (v, count)) if known is None else known[i]
                 for a, p, known in zip(made.reads, sources, self.kept, strict=True)
