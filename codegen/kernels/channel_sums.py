@@ -9,11 +9,11 @@ Batch statistics, of differences to an element of the channel:
 
     s = X[0,...,0,c], or 0 where that is not finite
     d = X - s,  D = sum d,  E = sum d^2        all in f64
-    mean = s + D / M,  variance = max(0, E - D^2 / M) / M
+    mean = s + D / M,  variance = (E - D^2 / M) / M
 
-The shift is one of the elements, so (s - mean)^2 <= M variance: what E - D^2 / M loses to
-cancellation stays below rounding to f32 however far the mean is from zero, and a constant channel
-has a variance of 0. Order, threads and bits: `_columns.py`. Pointwise results are those of
+One d is 0, so D^2 <= (M - 1) E, and E - D^2 / M is at least E / M: what cancels there stays below
+the rounding to f32 however far the mean is from zero, and no variance is below 0.
+Order, threads and bits: `_columns.py`. Pointwise results are those of
 `pointwise.py`, and may share the buffer of an equally laid out operand.
 """
 
@@ -110,12 +110,10 @@ class StatisticsKernel(Kernel):
 
         def finish(totals: list[Register], column: Index, active: int) -> None:
             d, squares = totals
-            many, zero = constant(d.type, float(count)), constant(d.type, 0.0)
+            many = constant(d.type, float(count))
             first = e.load(e.at(inputs[0], e.mul(column, 4)), x.type.dtype, e.lanes, active)
             mean = e.b.fadd(self._shift(e, first), e.b.fdiv(d, many))
             rest = e.b.fsub(squares, e.b.fdiv(e.b.fmul(d, d), many))
-            # Not a number stays what it is.
-            rest = e.b.select(e.b.fcmp_ordered("<", rest, zero), zero, rest)
             for pointer, value in zip(outputs, (mean, e.b.fdiv(rest, many)), strict=True):
                 e.store(e.narrow(value), e.at(pointer, e.mul(column, 4)), active=active)
 
