@@ -12,8 +12,9 @@ from addergraph.ops.fused import Fused
 from addergraph.ops.greater import Greater
 from addergraph.ops.reduce import ReduceSum
 from addergraph.ops.select import Select
+from addergraph.types import tensor
 from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits
-from tests.codegen.kernels.test_pointwise import body_of, tensor
+from tests.codegen.kernels.test_pointwise import body_of
 
 SHAPES = [
     (2, 3, 5, 7),
