@@ -1,4 +1,4 @@
-"""fuse: contractions take their pointwise tails, and pointwise nodes work in groups."""
+"""fuse: contractions take pointwise tails; pointwise nodes and channel sums work in groups."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 from addergraph.ir import CONTRACTION, POINTWISE, Builder, Graph, Node, Value
-from addergraph.ops.fused import Fused
+from addergraph.ops.fused import Fused, is_channel_sum
 from addergraph.types import Shape
 
 from .hoist import hoistable
+from .recompute import recompute
 
 # The contractions whose kernels take a tail (docs/design.md section 3); gradients do not.
 FORWARD = frozenset({"adder2d", "conv2d", "adder_dense", "dense", "matmul"})
@@ -29,6 +30,8 @@ def fuse(graph: Graph) -> Graph:
        reads join it.
     2. The remaining pointwise nodes of one shape merge, producers with consumers and siblings
        with siblings, while the graph stays acyclic and a group has at most MAX_BUFFERS buffers.
+    3. Sums over all axes but the last join the group that computes what they sum, or one that
+       reads it, too: one pass over memory gives both.
 
     Scalar constants are copied into each body that reads them. What `hoist` can move never shares
     a body with what it cannot. A fused node bears its results' names.
@@ -41,15 +44,20 @@ def fuse(graph: Graph) -> Graph:
 
 
 def _fuse_once(graph: Graph) -> Graph:
-    fusion = _Fusion(graph)
+    fusion = Fusion(graph)
     _take_tails(fusion)
     _take_side_producers(fusion)
     _PointwiseMerger(fusion).run()
+    recompute(fusion, MAX_BUFFERS)
     return _rebuild(fusion)
 
 
-class _Fusion:
-    """The graph, and the groups found so far: `group_of` maps a node to its group's number."""
+class Fusion:
+    """The graph, and the groups found so far: `group_of` maps a node to its group's number.
+
+    `copies` has the nodes of other groups that a group computes again, `dropped` the groups whose
+    values all readers compute again.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -60,6 +68,8 @@ class _Fusion:
         self.hoistable = hoistable(graph)
         self.members: dict[int, list[Node]] = {i: [n] for i, n in enumerate(graph.nodes)}
         self.group_of: dict[Node, int] = dict(self.position)
+        self.copies: dict[int, set[Node]] = {}
+        self.dropped: set[int] = set()
 
     def join(self, group: int, other: int) -> None:
         """Moves the members of `other` into `group`."""
@@ -67,8 +77,13 @@ class _Fusion:
         self.members[group].extend(moved)
         self.group_of.update(dict.fromkeys(moved, group))
 
+    def whole(self, group: int) -> list[Node]:
+        """The members of a group, and what it computes again."""
+        nodes = [*self.members[group], *self.copies.get(group, ())]
+        return sorted(nodes, key=lambda n: (n.op.kind != CONTRACTION, self.position[n]))
+
     def is_alone(self, node: Node) -> bool:
-        return len(self.members[self.group_of[node]]) == 1
+        return len(self.whole(self.group_of[node])) == 1
 
     def is_scalar_constant(self, node: Node) -> bool:
         return node.op.kind == POINTWISE and not node.inputs and node.outputs[0].type.shape == ()
@@ -115,7 +130,7 @@ class _Fusion:
         return node is not None and self.is_scalar_constant(node)
 
 
-def _take_tails(fusion: _Fusion) -> None:
+def _take_tails(fusion: Fusion) -> None:
     # In reverse, so that of two contractions that meet in an add, the later one takes it.
     for node in reversed(fusion.graph.nodes):
         if node.op.name in FORWARD:
@@ -123,7 +138,7 @@ def _take_tails(fusion: _Fusion) -> None:
                 fusion.join(fusion.group_of[node], fusion.group_of[taken])
 
 
-def _tail(fusion: _Fusion, contraction: Node) -> list[Node]:
+def _tail(fusion: Fusion, contraction: Node) -> list[Node]:
     """The longest tail of which only the last node's value is read outside.
 
     Walks what the contraction reaches in order; `open_values` counts the values of the walk,
@@ -160,7 +175,7 @@ def _tail(fusion: _Fusion, contraction: Node) -> list[Node]:
     return walked[1:complete]
 
 
-def _take_side_producers(fusion: _Fusion) -> None:
+def _take_side_producers(fusion: Fusion) -> None:
     for node in reversed(fusion.graph.nodes):
         value = node.outputs[0]
         groups = {fusion.group_of[r] for r in fusion.readers[value]}
@@ -177,7 +192,7 @@ def _take_side_producers(fusion: _Fusion) -> None:
 class _PointwiseMerger:
     """Merges pointwise groups; `below` has a bit for each node that a group's results reach."""
 
-    def __init__(self, fusion: _Fusion) -> None:
+    def __init__(self, fusion: Fusion) -> None:
         self.fusion = fusion
         self.bits = {g: self._bits(members) for g, members in fusion.members.items()}
         self.below: dict[int, int] = {}
@@ -201,6 +216,21 @@ class _PointwiseMerger:
                 continue
             for partner in self._partners(node):
                 self._merge(self.fusion.group_of[node], self.fusion.group_of[partner])
+        for node in self.fusion.graph.nodes:
+            if is_channel_sum(node):
+                self._take_sum(node)
+
+    def _take_sum(self, node: Node) -> None:
+        """Merges a channel sum into the group that computes what it sums, or reads it nearby."""
+        fusion, (v,) = self.fusion, node.inputs
+        around = [fusion.producer[v]] if v in fusion.producer else []
+        around += [r for r in fusion.readers[v] if r is not node and self._near(r, node)]
+        for one in around:
+            if not fusion.is_alone(node):
+                return
+            fits = self._is_open(one) and one.outputs[0].type.shape == v.type.shape
+            if fits and fusion.group_of[one] not in self._successors(fusion.group_of[node]):
+                self._merge(fusion.group_of[one], fusion.group_of[node])
 
     def _is_open(self, node: Node) -> bool:
         members = self.fusion.members[self.fusion.group_of[node]]
@@ -279,15 +309,19 @@ class _PointwiseMerger:
         return sum(1 << self.fusion.position[n] for n in members)
 
 
-def _rebuild(fusion: _Fusion) -> Graph:
+def _rebuild(fusion: Fusion) -> Graph:
     graph = fusion.graph
     builder = Builder(graph.name)
     new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
     new |= {p: builder.parameter(p) for p in graph.parameters}
-    for members in _ordered(fusion):
+    live = [g for g in fusion.members if _is_live(fusion, g)]
+    needed = fusion.kept.union(*(_reads(fusion.whole(g)) for g in live))
+    for group in _ordered(fusion, set(live)):
+        members = fusion.whole(group)
         op, operands, results = members[0].op, list(members[0].inputs), list(members[0].outputs)
         if len(members) > 1:
-            results = fusion.results(members)
+            own = sorted(fusion.members[group], key=fusion.position.__getitem__)
+            results = [v for node in own for v in node.outputs if v in needed]
             body, operands = _body(fusion, members, results)
             op = Fused(body)
         made = builder.add(op, [new[v] for v in operands], results)
@@ -297,18 +331,24 @@ def _rebuild(fusion: _Fusion) -> Graph:
     return builder.finish([new[v] for v in graph.outputs])
 
 
-def _ordered(fusion: _Fusion) -> Iterator[list[Node]]:
-    """The members of each group, in a topological order that moves groups as little as it can.
+def _reads(members: list[Node]) -> set[Value]:
+    """What `members` read of the values that others compute."""
+    inside = {v for node in members for v in node.outputs}
+    return {v for node in members for v in node.inputs} - inside
+
+
+def _ordered(fusion: Fusion, live: set[int]) -> Iterator[int]:
+    """The groups `live` in a topological order that moves them as little as it can.
 
     A group stands where its last member stood, or before the first group that reads it.
     """
     position, done, opened = fusion.position, set[int](), set[int]()
-    for root in sorted(fusion.members, key=lambda g: max(position[n] for n in fusion.members[g])):
-        stack = [root] if _is_live(fusion, root) else []
+    for root in sorted(live, key=lambda g: max(position[n] for n in fusion.members[g])):
+        stack = [root]
         while stack:
             group = stack[-1]
-            members = fusion.members[group]
-            missing = _operand_groups(fusion, members) - done - {group}
+            read = [fusion.producer.get(v) for v in _reads(fusion.whole(group))]
+            missing = {fusion.group_of[n] for n in read if n is not None} & live - done
             if missing:
                 assert group not in opened, "a merge closed a cycle"
                 opened.add(group)
@@ -317,26 +357,22 @@ def _ordered(fusion: _Fusion) -> Iterator[list[Node]]:
             stack.pop()
             if group not in done:
                 done.add(group)
-                yield sorted(members, key=lambda n: (n.op.kind == POINTWISE, position[n]))
+                yield group
 
 
-def _operand_groups(fusion: _Fusion, members: list[Node]) -> set[int]:
-    """The groups that compute what `members` read."""
-    read = {v for node in members for v in node.inputs if v in fusion.producer}
-    groups = {fusion.group_of[fusion.producer[v]] for v in read}
-    return {g for g in groups if _is_live(fusion, g)}
-
-
-def _is_live(fusion: _Fusion, group: int) -> bool:
-    """False for a scalar constant that only fused bodies read: each has its copy."""
+def _is_live(fusion: Fusion, group: int) -> bool:
+    """False where each reader has its copy: of a scalar constant, or of what all compute again."""
     node = fusion.members[group][0]
+    if group in fusion.dropped:
+        return False
     if not fusion.is_scalar_constant(node) or node.outputs[0] in fusion.kept:
         return True
     readers = fusion.readers[node.outputs[0]]
-    return not readers or any(fusion.is_alone(r) for r in readers)
+    alone = (r for r in readers if fusion.is_alone(r))
+    return not readers or any(fusion.group_of[r] not in fusion.dropped for r in alone)
 
 
-def _body(fusion: _Fusion, members: list[Node], results: list[Value]) -> tuple[Graph, list[Value]]:
+def _body(fusion: Fusion, members: list[Node], results: list[Value]) -> tuple[Graph, list[Value]]:
     """The body of a group under canonical names, and the operands of its fused node."""
     operands = fusion.operands(members)
     builder = Builder("body")

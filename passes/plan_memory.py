@@ -95,7 +95,7 @@ def read_in_step(node: Node) -> tuple[Value, ...]:
 def is_pointwise(op: Op) -> bool:
     """Whether element e of each result depends on element e of equally shaped operands alone."""
     if isinstance(op, Fused):
-        return op.contraction is None
+        return op.contraction is None and not op.sums
     return op.kind == POINTWISE
 
 

@@ -11,16 +11,19 @@ from ..intervals import Interval
 from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op, Value
 from ..quantization import Known, Quantization, value_quantizations
 from ..types import Shape, TensorType, broadcast_shapes
+from .reduce import ReduceSum
 
 
 @dataclass(frozen=True)
 class Fused(Op):
     """The results of `body`, a graph whose inputs are the operands; its nodes mean what they say.
 
-    A body has no parameters and no updates, and is one of two forms; GraphError otherwise.
+    A body has no parameters and no updates, and is one of three forms; GraphError otherwise.
 
     * Pointwise: pointwise nodes only, each of the body's one iteration shape, except `full` of
       shape (). Inputs broadcast to that shape. Any node may be an output.
+    * Sums: pointwise, and `reduce_sum` nodes over all axes but the last of values of the iteration
+      shape. Each is an output, and nothing in the body reads it.
     * Contraction: one contraction first, then pointwise nodes of its result's shape, or `full` of
       shape (). What they read of the inputs has that shape, or [T] (the last axis), or []. The one
       output is the last node.
@@ -41,24 +44,44 @@ class Fused(Op):
         if not body.nodes or not body.outputs:
             raise GraphError("a fused body needs at least one node and one output")
         tail = body.nodes if self.contraction is None else body.nodes[1:]
+        sums = self.sums
         for node in tail:
+            if node in sums:
+                continue
             if node.op.kind != POINTWISE or isinstance(node.op, Fused):
                 raise GraphError(
                     f"a fused body holds pointwise nodes behind at most one contraction, "
-                    f"which comes first; found {node.label}"
+                    f"which comes first, or pointwise nodes and their channel sums; "
+                    f"found {node.label}"
                 )
         if self.contraction is None:
-            _check_pointwise(body)
+            _check_pointwise(body, sums)
         else:
             _check_contraction(body, self.contraction, tail)
 
     @property
+    def sums(self) -> tuple[Node, ...]:
+        """The channel sums of a body without a contraction."""
+        return (
+            tuple(n for n in self.body.nodes if is_channel_sum(n))
+            if self.contraction is None
+            else ()
+        )
+
+    @property
     def tail_operands(self) -> tuple[int, ...]:
-        """Operands that only the nodes behind the contraction read, element by element."""
+        """Operands that only the nodes behind the contraction read, element by element.
+
+        Of a body with sums: those of the iteration shape.
+        """
+        inputs = self.body.inputs
+        if sums := self.sums:
+            shape = sums[0].inputs[0].type.shape
+            return tuple(i for i, v in enumerate(inputs) if v.type.shape == shape)
         if self.contraction is None:
-            return tuple(range(len(self.body.inputs)))
+            return tuple(range(len(inputs)))
         first = self.contraction.inputs
-        return tuple(i for i, v in enumerate(self.body.inputs) if v not in first)
+        return tuple(i for i, v in enumerate(inputs) if v not in first)
 
     @property
     def contraction(self) -> Node | None:
@@ -128,8 +151,27 @@ def _is_scalar_constant(node: Node) -> bool:
     return not node.inputs and node.outputs[0].type.shape == ()
 
 
-def _check_pointwise(body: Graph) -> None:
-    shapes = {n.outputs[0].type.shape for n in body.nodes if not _is_scalar_constant(n)}
+def is_channel_sum(node: Node) -> bool:
+    """Whether `node` sums several channels over all other axes."""
+    op = node.op
+    if not isinstance(op, ReduceSum) or op.keepdims:
+        return False
+    shape = node.inputs[0].type.shape
+    return len(shape) > 1 and shape[-1] != 1 and op.axes == tuple(range(len(shape) - 1))
+
+
+def _check_pointwise(body: Graph, sums: Sequence[Node]) -> None:
+    made = {v for n in sums for v in n.outputs}
+    for node in body.nodes:
+        if not made.isdisjoint(node.inputs):
+            raise GraphError(f"{node.label} in a fused body reads a channel sum of the body")
+    if not made.issubset(body.outputs):
+        raise GraphError("a channel sum in a fused body is not among the body's outputs")
+    shapes = {
+        (n.inputs[0] if n in sums else n.outputs[0]).type.shape
+        for n in body.nodes
+        if not _is_scalar_constant(n)
+    }
     if len(shapes) > 1:
         raise GraphError(
             "the nodes of a pointwise fused body have one shape, found "

@@ -6,14 +6,17 @@ from addergraph.ir import CONTRACTION
 from addergraph.ops.fused import Fused
 
 from . import Call, Kernel, kernel
+from .channel_sums import ChannelSumsKernel
 from .forward import forward_contraction
 from .pointwise import PointwiseKernel
 
 
 @kernel(Fused)
 def fused_kernel(call: Call) -> Kernel:
-    """A contraction with its tail, or one pass over a group of pointwise nodes."""
+    """A contraction with its tail, or one pass over a group of pointwise nodes and their sums."""
     assert isinstance(call.op, Fused)
     if call.op.body.nodes[0].op.kind == CONTRACTION:
         return forward_contraction(call, call.op.body)
+    if call.op.sums:
+        return ChannelSumsKernel(call)
     return PointwiseKernel(call)

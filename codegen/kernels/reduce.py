@@ -1,4 +1,4 @@
-"""Reductions over axes: sums, means, maxima, batch statistics, squared errors; and argmax.
+"""Reductions over axes: sums, means, maxima, squared errors; and argmax.
 
 Sums are taken in f64 and rounded to f32 once, so a result is within 0.5 ulp of the exact one but
 for what the f64 sum loses (count * 2^-53 of the sum of magnitudes). How axes are walked, in which
@@ -11,17 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import llvmlite.ir as ir
-
 from addergraph.ops.argmax import Argmax
-from addergraph.ops.batch_norm import BatchNormStatistics
 from addergraph.ops.global_avg_pool import GlobalAvgPool
 from addergraph.ops.mean_squared_error import MeanSquaredError
 from addergraph.ops.reduce import ReduceMax, ReduceMean, ReduceSum
-from addergraph.plan import align
 from addergraph.types import f32, i32, u8
 
-from ..builder import I32, Emitter, Index, Register, constant, element_type, vector, wide
+from ..builder import I32, Emitter, Index, Register, constant, vector, wide
 from . import Kernel, Operand, kernel
 from ._fold import Cut, Finish, Fold, Reduction
 from ._nest import Access, access, merge_axes
@@ -33,8 +29,8 @@ def _sum_of(term: Callable[[Emitter, list[Register]], Register]) -> Fold:
 
 
 def _squared_difference(e: Emitter, registers: list[Register]) -> Register:
-    """(a - b)^2 in f64; an operand that is f64 already stays as it is."""
-    a, b = (r if _element(r) == element_type(wide) else e.widen(r) for r in registers)
+    """(a - b)^2 in f64."""
+    a, b = (e.widen(r) for r in registers)
     d = e.b.fsub(a, b)
     return e.b.fmul(d, d)
 
@@ -56,10 +52,6 @@ def _mean(count: int) -> Finish:
 
 def _divided(e: Emitter, total: Register, count: int) -> Register:
     return e.b.fdiv(total, constant(total.type, float(count)))
-
-
-def _element(register: Register) -> Any:
-    return register.type.element if isinstance(register.type, ir.VectorType) else register.type
 
 
 # -- the kernels ---------------------------------------------------------------------------------
@@ -132,49 +124,6 @@ class ReduceKernel(Kernel):
         writes = [_spread(y, outputs[0], len(shape), self.axes)]
         cut = Cut(shape, self.axes)
         Reduction(e, cut, self.fold, reads, writes, self.finish, workspace).emit()
-
-
-@kernel(BatchNormStatistics)
-class StatisticsKernel(Kernel):
-    """Mean and variance of every channel, in two passes; the second reads the mean as f64."""
-
-    @property
-    def cut(self) -> Cut:
-        shape = self.call.inputs[0].shape
-        return Cut(shape, range(len(shape) - 1))
-
-    @property
-    def partials(self) -> int:
-        return align(self.cut.workspace(self.target.lanes, wide))
-
-    @property
-    def workspace(self) -> int:
-        channels = self.call.outputs[0].type.elements
-        return self.partials + channels * wide.itemsize if channels else 0
-
-    def emit(
-        self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
-    ) -> None:
-        (x,), (mean, variance), cut = self.call.inputs, self.call.outputs, self.cut
-        if 0 in x.shape:
-            return
-        rank, count = len(x.shape), math.prod(x.shape[:-1])
-        gone = range(rank - 1)
-        at = e.at(workspace, self.partials)
-        exact = Access(at, wide, (*[0] * (rank - 1), wide.itemsize))
-        source = access(x, inputs[0], x.shape)
-        narrowed, squares = (
-            _spread(o, p, rank, gone) for o, p in zip((mean, variance), outputs, strict=True)
-        )
-
-        def both(e: Emitter, total: Register) -> list[Register]:
-            average = _divided(e, total, count)
-            return [e.narrow(average), average]
-
-        Reduction(e, cut, SUM, [source], [narrowed, exact], both, workspace).emit()
-        e.barrier()
-        reads = [source, exact]
-        Reduction(e, cut, SQUARED_DIFFERENCE, reads, [squares], _mean(count), workspace).emit()
 
 
 @kernel(Argmax)

@@ -44,19 +44,36 @@ KERNEL_MUTANTS = (
         kernel("test_softmax.py", "test_small_losses_keep_their_digits"),
     ),
     Mutant(
-        "the variance is taken about a rounded mean", f"{KERNELS}/reduce.py",
-        "reads = [source, exact]", "reads = [source, narrowed]",
+        "the variance is taken about zero", f"{KERNELS}/channel_sums.py",
+        "return e.widen(e.b.select(finite, first, zero))", "return e.widen(zero)",
         kernel("test_reduce.py", "test_statistics_survive_a_mean_far_above_the_spread"),
     ),
     Mutant(
-        "the barrier between mean and variance is missing", f"{KERNELS}/reduce.py",
-        "        e.barrier()\n        reads = [source, exact]\n",
-        "        reads = [source, exact]\n",
-        kernel(
-            "test_reduce.py",
-            "test_statistics_survive_a_mean_far_above_the_spread",
-            "test_statistics_do_not_depend_on_threads_or_halos",
-        ),
+        "statistics are shifted by an infinity", f"{KERNELS}/channel_sums.py",
+        "e.b.select(finite, first, zero)", "first",
+        kernel("test_reduce.py", "test_statistics_of_numbers_that_are_not_finite"),
+    ),
+    Mutant(
+        "channel sums are added up before all chunks are there", f"{KERNELS}/_columns.py",
+        "        e.barrier()\n", "",
+        kernel("test_channel_sums.py"),
+    ),
+    Mutant(
+        "channel sums leave out the last chunk's rows", f"{KERNELS}/_columns.py",
+        "e.minimum(e.add(first, CHUNK_ROWS), c.rows) if c.chunks > 1 else c.rows",
+        "e.add(first, CHUNK_ROWS) if c.chunks > 1 else c.rows",
+        kernel("test_channel_sums.py", "test_sums_and_values"),
+    ),
+    Mutant(
+        "a chunk of channel sums begins its first line anew", f"{KERNELS}/_columns.py",
+        "low = e.maximum(0, e.sub(first, begin))", "low = 0",
+        kernel("test_channel_sums.py", "test_bits_are_those_of_sums_alone"),
+    ),
+    Mutant(
+        "values beside channel sums are stored unmasked", f"{KERNELS}/_columns.py",
+        "e.store(value, e.at(p, v * a.strides[-1]), a.dtype, count)",
+        "e.store(value, e.at(p, v * a.strides[-1]), a.dtype)",
+        kernel("test_channel_sums.py", "test_sums_and_values"),
     ),
     Mutant(
         "a maximum of negative zeros is one", f"{KERNELS}/reduce.py",
@@ -280,6 +297,30 @@ PASS_MUTANTS = (
         "merging pointwise groups may close a cycle", "passes/fuse.py",
         "if self._path_between(one, other) or self._path_between(other, one):", "if False:",
         tests_of("passes/test_fuse.py", "test_merging_that_would_close_a_cycle_is_refused"),
+    ),
+    Mutant(
+        "a sum joins a group that reads it", "passes/fuse.py",
+        "if fits and fusion.group_of[one] not in self._successors(fusion.group_of[node]):",
+        "if fits:",
+        tests_of("passes/test_fuse.py"),
+    ),
+    Mutant(
+        "values are computed again although others still write them", "passes/recompute.py",
+        "if len(able) < len(readers) or v in fusion.kept:", "if len(able) < len(readers):",
+        tests_of("passes/test_fuse.py"),
+    ),
+    Mutant(
+        "expensive values are computed again", "passes/recompute.py",
+        "if node.op.name not in CHEAP or len(found) > MOST:", "if len(found) > MOST:",
+        tests_of("passes/test_fuse.py", "test_expensive_values_are_read"),
+    ),
+    Mutant(
+        "a channel sum is computed in place of what it sums", "passes/plan_memory.py",
+        "return op.contraction is None and not op.sums", "return op.contraction is None",
+        tests_of(
+            "passes/test_plan_memory.py",
+            "test_channel_sums_overwrite_nothing_and_values_beside_them_may",
+        ),
     ),
     Mutant(
         "a later reader's gradient replaces the earlier one's", "passes/autodiff.py",

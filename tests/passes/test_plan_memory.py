@@ -121,6 +121,27 @@ def test_a_broadcast_operand_is_not_overwritten() -> None:
     assert offsets["c"] == offsets["d"]
 
 
+def test_channel_sums_overwrite_nothing_and_values_beside_them_may() -> None:
+    plan = plan_memory(
+        normalize_outputs(
+            fuse(
+                parse(
+                    """graph g(%x: f32[8,4]) params(%p: f32[4] init=zeros) {
+                    %t = transpose(%x) permutation=(0,1) : f32[8,4]
+                    %y = sub(%t, %p) : f32[8,4]
+                    %s = reduce_sum(%y) axes=(0) : f32[4]
+                    %u = softmax(%y) : f32[8,4]
+                    update %p <- %s
+                    return %u }"""
+                )
+            )
+        )
+    )
+    assert plan.copies == (("s", "p"),)
+    offsets = arena_offsets(plan)
+    assert offsets["t"] == offsets["y"]
+
+
 def test_reshapes_of_dense_buffers_are_aliases_and_keep_them_alive() -> None:
     plan = planned(
         """graph g(%x: f32[2,3,4]) params(%p: f32[4,6]) {

@@ -155,6 +155,26 @@ def test_statistics_do_not_depend_on_threads_or_halos(target: str) -> None:
         assert same_bits(variance, runs[0][1])
 
 
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+def test_statistics_of_numbers_that_are_not_finite(target: str, threads: int) -> None:
+    x = np.ones((5, 4), np.float32)
+    x[0, 0], x[3, 1], x[0, 2], x[4, 3] = np.inf, -np.inf, np.nan, np.nan
+    with np.errstate(invalid="ignore"):
+        require_equal(BatchNormStatistics(), [x], target, threads)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+def test_the_variance_where_the_shift_is_far_from_the_mean(target: str, threads: int) -> None:
+    rng = np.random.default_rng(7)
+    x = np.ones((1000, 1), np.float32) * rng.normal(0, 1, 70).astype(np.float32)
+    _, variance = run_call(BatchNormStatistics(), [x], target=target, threads=threads)
+    assert not variance.any()
+    x[0] = rng.normal(0, 1e6, 70)
+    found = run_call(BatchNormStatistics(), [x], target=target, threads=threads)
+    for one, other in zip(found, BatchNormStatistics().reference(x), strict=True):
+        assert ulps(one, other) <= 1
+
+
 def test_statistics_without_channels() -> None:
     found = run_call(BatchNormStatistics(), [np.zeros((3, 0), np.float32)])
     assert [a.shape for a in found] == [(0,), (0,)]
