@@ -10,11 +10,11 @@ from hypothesis import Phase, given, settings
 
 from addergraph.ir import registry
 from tests.codegen.harness import HERE
-from tests.differential import Tally, check_case
+from tests.differential import Run, Tally, check_case
 from tests.strategies import MADE_BY_PASSES, NOT_EXACT, Case, cases
 
 GRAPHS = 200
-RUNS = [(target, threads) for threads in (1, 2, 3) for target in HERE]
+RUNS = [Run(target, threads) for threads in (1, 2, 3) for target in HERE]
 
 
 @pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
