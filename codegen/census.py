@@ -26,7 +26,7 @@ from .module import emit_program
 from .target import Target
 
 if TYPE_CHECKING:
-    from .jit import Built
+    from .lowered import Lowered
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ class Census:
         return "\n".join(lines)
 
 
-def census(built: Built) -> Census:
-    """Counts the instructions of a built graph. UnsupportedError if they are not x86-64."""
-    lowered = built.lowered
+def census(lowered: Lowered) -> Census:
+    """Counts the instructions of a lowered graph. UnsupportedError if they are not x86-64."""
     target = lowered.target
     require_x86(target)
     module, facts = emit_program(lowered)
