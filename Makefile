@@ -9,7 +9,7 @@ demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
 
 test: $(VENV)/.addergraph-test
-	$(PY) -m pytest -q -n 2 --dist=loadfile
+	$(PY) -m pytest -q -n 2 --dist=worksteal
 
 fuzz: $(VENV)/.addergraph-test
 	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz

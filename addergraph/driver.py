@@ -344,8 +344,11 @@ def arena_bytes(
 def census(graph: Graph | Model, *, batch: int | None = None, target: str = "host") -> Census:
     """The instructions that are emitted for `graph`, by kind; see `codegen/census.py`."""
     from .codegen.census import census as count
+    from .codegen.target import target_named
 
-    return count(build(_source(graph, None)[0], batch=batch, target=target))
+    source, _ = _source(graph, None)
+    bound = source if batch is None else source.bind(batch)
+    return count(lower(bound, target_named(target)))
 
 
 def certify(path: str | os.PathLike[str]) -> Certificate:

@@ -60,9 +60,10 @@ def evaluate(
 def bind_inputs(graph: Graph, inputs: Sequence[object]) -> tuple[int | None, list[Array]]:
     """The batch N that `inputs` have (None where no input has it), and the inputs as arrays.
 
-    Takes anything that np.asarray does. The arrays are C-contiguous and of the graph's dtypes:
-    any real numbers become f32 (rounded), integers that fit become integers; floats never become
-    integers and nothing but bool becomes bool. An array that already fits is not copied.
+    Takes anything that np.asarray does. The arrays are C-contiguous, aligned to their elements (as
+    emitted code relies on) and of the graph's dtypes: any real numbers become f32 (rounded),
+    integers that fit become integers; floats never become integers and nothing but bool becomes
+    bool. An array that already fits is not copied.
 
     Raises DataError for a wrong number of inputs, or numbers of the wrong kind or range, and
     ShapeError for a shape that is not the input's or a batch that differs between inputs.
@@ -94,7 +95,10 @@ _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}  # NumPy kinds that each k
 
 
 def _as_array(where: str, dtype: DType, given: object) -> Array:
-    """`given` as a C-contiguous array of `dtype`; DataError where that would change its kind."""
+    """`given` as an array of `dtype`, C-contiguous and aligned.
+
+    DataError where that would change its kind.
+    """
     try:
         array = np.asarray(given)
     except ValueError as error:
@@ -112,7 +116,7 @@ def _as_array(where: str, dtype: DType, given: object) -> Array:
         if least < limits.min or most > limits.max:
             raise DataError(f"{where}: values from {least} to {most} do not fit in {dtype}")
     with np.errstate(over="ignore"):
-        return np.asarray(array, dtype=wanted, order="C")
+        return np.require(array, wanted, ("C", "ALIGNED"))
 
 
 def _batch_of(where: str, type: TensorType, array: Array) -> int | None:

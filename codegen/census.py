@@ -26,7 +26,7 @@ from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table, mach
 from .module import emit_program
 
 if TYPE_CHECKING:
-    from .jit import Built
+    from .lowered import Lowered
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ class Census:
         return "\n".join(lines)
 
 
-def census(built: Built) -> Census:
-    """Counts the instructions of a built graph."""
-    lowered = built.lowered
+def census(lowered: Lowered) -> Census:
+    """Counts the instructions of a lowered graph."""
     target = lowered.target
     module, facts = emit_program(lowered)
     assembly = llvm.compile_assembly(str(module), target)

@@ -180,10 +180,7 @@ class Program:
         Small networks run for less time than it takes to check their inputs: arrays of shapes that
         were seen before, and needed no conversion, are not checked again.
         """
-        key = tuple(
-            (a.shape, a.dtype) if type(a) is np.ndarray and a.flags.c_contiguous else None
-            for a in inputs
-        )
+        key = tuple((a.shape, a.dtype) if _is_plain(a) else None for a in inputs)  # type: ignore[attr-defined]
         if (known := self._seen.get(key)) is not None:
             return known[0], inputs, known[1]  # type: ignore[return-value]
         batch, arrays = bind_inputs(self.graph, inputs)
@@ -192,6 +189,11 @@ class Program:
         if all(a is b for a, b in zip(arrays, inputs, strict=True)) and len(self._seen) < MOST_SEEN:
             self._seen[key] = batch, results
         return batch, arrays, results
+
+
+def _is_plain(given: object) -> bool:
+    """Whether emitted code can read an array as it is, if shape and dtype are right."""
+    return type(given) is np.ndarray and (flags := given.flags).c_contiguous and flags.aligned
 
 
 def _require_layout(state: State, lowered: Lowered) -> None:

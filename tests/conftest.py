@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import secrets
 import shutil
 
 import pytest
@@ -25,6 +27,21 @@ _PACKAGES = {
     "qemu-riscv32": "qemu-user", "qemu-riscv64": "qemu-user",
 }  # fmt: skip
 settings.load_profile("fuzz" if os.environ.get("AG_FUZZ") else "test")
+
+
+@pytest.fixture
+def fuzz_seed(capsys: pytest.CaptureFixture[str]) -> int:
+    """Another number on every run, or AG_FUZZ_SEED."""
+    seed = int(os.environ.get("AG_FUZZ_SEED") or secrets.randbits(32))
+    with capsys.disabled():
+        print(f"\nfuzzing with AG_FUZZ_SEED={seed}")
+    return seed
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are no garbage: collections need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

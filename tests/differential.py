@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
 from addergraph import driver
+from addergraph.codegen.jit import Program
+from addergraph.codegen.strict import require_layers
+from addergraph.codegen.target import BASELINE
+from addergraph.errors import UnsupportedError
 from addergraph.interpreter import run_reference
 from addergraph.intervals import value_ranges
 from addergraph.ir import Array, Graph
@@ -19,6 +25,14 @@ from tests.strategies import Case, is_dull
 Results = dict[str, Array]
 
 
+class Run(NamedTuple):
+    """One way to run a program; strict: compiled without products."""
+
+    target: str
+    threads: int
+    strict: bool = False
+
+
 class Tally:
     """What a run has seen, so that a run of empty or dull cases does not count as a success."""
 
@@ -26,9 +40,9 @@ class Tally:
         self.cases = 0
         self.mistrusted: list[Case] = []
         self.ops: Counter[str] = Counter()
-        self.runs: Counter[tuple[str, int]] = Counter()
+        self.runs: Counter[Run] = Counter()
 
-    def add(self, case: Case, runs: Sequence[tuple[str, int]]) -> None:
+    def add(self, case: Case, runs: Iterable[Run]) -> None:
         self.cases += 1
         self.ops.update(node.op.name for node in case.graph.nodes)
         self.runs.update(runs)
@@ -41,11 +55,14 @@ class Tally:
         assert share <= 0.02, f"{share:.1%} of the cases are dull, for example {self.mistrusted[0]}"
 
 
-def check_case(case: Case, runs: Sequence[tuple[str, int]], tally: Tally) -> None:
-    """Text, every pass, and native code for each (target, threads) must keep the bits of `case`.
+def check_case(case: Case, runs: Sequence[Run], tally: Tally) -> None:
+    """Text, every pass, and native code of each run must keep the bits of `case`.
 
-    Otherwise fails with the smallest part of the case that does not.
+    Strict runs are left out where the graph multiplies by definition. Otherwise fails with the
+    smallest part of the case that does not.
     """
+    if multiplies(case.graph):
+        runs = [run for run in runs if not run.strict]
     error = _failure(case, runs)
     if error is not None:
         small = minimize(case, lambda part: _failure(part, runs) is not None)
@@ -53,13 +70,22 @@ def check_case(case: Case, runs: Sequence[tuple[str, int]], tally: Tally) -> Non
     tally.add(case, runs)
 
 
-def _failure(case: Case, runs: Sequence[tuple[str, int]]) -> Exception | None:
+def multiplies(graph: Graph) -> bool:
+    """Whether strict mode refuses a graph as declared."""
+    try:
+        require_layers(graph, BASELINE)
+    except UnsupportedError:
+        return True
+    return False
+
+
+def _failure(case: Case, runs: Sequence[Run]) -> Exception | None:
     try:
         expected = reference(case.graph, case)
         assert parse(str(case.graph)) == case.graph, "printed and parsed, the graph is another"
         driver.optimize(case.graph, [_Compare(case, expected)])
-        for target, threads in runs:
-            _check_native(case, target, threads, expected)
+        for (target, strict), same in groupby(runs, lambda run: (run.target, run.strict)):
+            _check_native(case, target, strict, [run.threads for run in same], expected)
     except Exception as error:  # whatever it is, it is what we look for
         return error
     return None
@@ -95,17 +121,25 @@ class _Compare:
             require_same(f'pass "{name}"', reference(after, self.case), self.expected)
 
 
-def _check_native(case: Case, target: str, threads: int, expected: Results) -> None:
-    program = driver.compile(
-        case.graph, weights=case.weights, target=target, threads=threads, cache=False
+def _check_native(
+    case: Case, target: str, strict: bool, threads: Sequence[int], expected: Results
+) -> None:
+    """One compiled program, by each number of threads."""
+    first = driver.compile(
+        case.graph, weights=case.weights, target=target, cache=False, multiplication_free=strict
     )
-    for attempt in ("first", "second"):  # the second run finds the arena as the first left it
-        found = {f"output {i}": a for i, a in enumerate(program.run(case.inputs))}
-        if program.state is not None:
-            updated = [u.parameter.name for u in case.graph.updates]
-            found |= {name: program.state.views[name].copy() for name in updated}
-            program.state.load(case.weights)
-        require_same(f"{attempt} run on {target}, {threads} threads", found, expected)
+    weights = case.weights if first.state is None else None
+    for count in threads:
+        program = Program(first.built, weights, first.state, count)
+        for attempt in ("first", "second"):  # the second run finds the arena as the first left it
+            found = {f"output {i}": a for i, a in enumerate(program.run(case.inputs))}
+            if program.state is not None:
+                updated = [u.parameter.name for u in case.graph.updates]
+                found |= {name: program.state.views[name].copy() for name in updated}
+                program.state.load(case.weights)
+            what = f"{attempt} run on {Run(target, count, strict)}"
+            require_same(what, found, expected)
+        program.close()
 
 
 def is_mistrusted(graph: Graph, expected: Results) -> bool:

@@ -24,11 +24,11 @@ def demo(folder: Path, *options: str, **environment: str) -> subprocess.Complete
 
 @pytest.mark.needs("cc")
 def test_the_demo_trains_compiles_and_compares(tmp_path: Path) -> None:
-    done = demo(tmp_path, "--epochs", "8", "--seeds", "2")
+    done = demo(tmp_path, "--epochs", "6", "--seeds", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     for line in (
-        "epoch 8/8",
+        "epoch 6/6",
         "graph digits(",
         "= fused(",
         'verify "digits": 360 samples, given inputs: passed',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def _files(folder: str) -> Iterator[Path]:
             yield path
 
 
+@functools.cache
 def _imports(folder: str) -> list[Import]:
     return [found for path in _files(folder) for found in _imports_of(path, folder)]
 

@@ -1,4 +1,4 @@
-"""200 random graphs, the same on every run: text, passes and native code against the interpreter.
+"""96 random graphs, the same on every run: text, passes and native code against the interpreter.
 
 The x86 levels that this machine runs, the toy target and thread counts take turns.
 """
@@ -10,11 +10,11 @@ from hypothesis import Phase, given, settings
 
 from addergraph.ir import registry
 from tests.codegen.harness import HERE
-from tests.differential import Tally, check_case
+from tests.differential import Run, Tally, check_case
 from tests.strategies import MADE_BY_PASSES, NOT_EXACT, Case, cases
 
-GRAPHS = 200
-RUNS = [(target, threads) for threads in (1, 2, 3) for target in HERE]
+GRAPHS = 96
+RUNS = [Run(target, threads) for threads in (1, 2, 3) for target in HERE]
 
 
 @pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")

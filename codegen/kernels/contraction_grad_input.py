@@ -17,10 +17,10 @@ share the (group, n, class, block, tile row) grid.
 The term of adder layers is a subtraction, a clip and a multiply-add. Multiplier pipes and adder
 pipes must share that evenly, so where the target has FMA every other subtraction is F * 1 - X (the
 same bits), or every one where the clip is two instructions of the adder pipes (min, max). AVX-512
-clips by magnitude in one instruction, which loses NaN: there, row t = T of each packed tap is NaN
-for the channels k that have a NaN in that tap, else 0, and sums start from these rows; a NaN in X
-is put back at the end. So NaN in F or X gives NaN on every target; inf - inf is NaN too, but 1 or
--1 on AVX-512.
+clips by magnitude in one instruction, which loses NaN: there, rows t = T and T + 1 of each packed
+tap are the sums over t of the F that are +inf or NaN, and of those that are -inf (0 where none is).
+Summed over the taps of a class they are P and M, and P - X or M - X is NaN exactly where some
+F - X is: there dX becomes NaN.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class InputGradientKernel(Kernel):
     @property
     def tap_bytes(self) -> int:
         """Packed filter of one tap in one block."""
-        return 4 * (self.s.outputs + self.loses_nan) * self.width
+        return 4 * (self.s.outputs + 2 * self.loses_nan) * self.width
 
     @property
     def workspace(self) -> int:
@@ -190,20 +190,19 @@ class InputGradientKernel(Kernel):
                 row = filter_row(e, self.f, e.add(e.mul(tap, s.inputs), k))
                 sources.append(e.at(raw, e.add(row, e.mul(group, 4 * s.outputs))))
 
-            def square(t: Index, active: int, nan: Register) -> Register:
+            def square(t: Index, active: int, marks: list[Register]) -> list[Register]:
                 rows = [e.load(e.at(p, e.mul(t, 4)), lanes=lanes, active=active) for p in sources]
                 for u, made in enumerate(transposed(e, rows)[:active]):
                     e.store(made, e.at(into, e.mul(e.add(t, u), 4 * self.width)))
-                    nan = e.b.select(e.b.fcmp_unordered("uno", made, made), made, nan)
-                return nan
+                    marks = _marked(e, made, marks) if marks else []
+                return marks
 
-            nan = e.carry(
-                0, whole, lanes, [e.number(0.0, lanes)], lambda t, c: [square(t, lanes, c[0])]
-            )[0]
+            zeros = [e.number(0.0, lanes)] * 2 if self.loses_nan else []
+            marks = e.carry(0, whole, lanes, zeros, lambda t, c: square(t, lanes, c))
             if whole < s.outputs:
-                nan = square(whole, s.outputs - whole, nan)
-            if self.loses_nan:
-                e.store(nan, e.at(into, 4 * s.outputs * self.width))
+                marks = square(whole, s.outputs - whole, marks)
+            for row, mark in enumerate(marks):
+                e.store(mark, e.at(into, 4 * (s.outputs + row) * self.width))
 
     def _emit_item(self, e: Emitter, at: _Pointers, place: _GradPlace, strip: Index) -> None:
         """One strip of one residue class: whole tiles, or the fewer rows at the bottom."""
@@ -260,9 +259,9 @@ class InputGradientKernel(Kernel):
             self._emit_prefetch(e, at, place, w, pixels)
         sums = self._emit_reduction(e, at, place, w, pixels, xs, len(counts))
         if self.loses_nan and place.row.taps and place.column.taps and self.s.outputs:
+            marks = [self._emit_marks(e, at, place, v) for v in range(len(counts))]
             sums = [
-                e.b.select(e.b.fcmp_unordered("uno", x, x), x, total)
-                for x, total in zip(xs, sums, strict=True)
+                _with_nan(e, total, xs[a], *marks[a % len(counts)]) for a, total in enumerate(sums)
             ]
         base = place.input_offset(e, self.dx, w)
         for p, (r, c) in enumerate(pixels):
@@ -339,8 +338,8 @@ class InputGradientKernel(Kernel):
 
             return e.carry(0, column.taps, 1, outer, over_columns)
 
-        starts = [self._emit_start(e, filters, place, v) for v in range(vectors)]
-        return e.carry(0, row.taps, 1, starts * len(pixels), over_rows)
+        zeros = [e.number(0.0, lanes)] * (vectors * len(pixels))
+        return e.carry(0, row.taps, 1, zeros, over_rows)
 
     def _emit_difference(
         self, e: Emitter, f: Register, minus_x: Register, one: Register | None, number: int
@@ -350,25 +349,49 @@ class InputGradientKernel(Kernel):
             return e.fma(f, one, minus_x)
         return e.b.fadd(f, minus_x)
 
-    def _emit_start(self, e: Emitter, filters: Any, place: _GradPlace, v: int) -> Register:
-        """What sums of vector v start from: 0, or NaN where a tap of the class has one."""
+    def _emit_marks(
+        self, e: Emitter, at: _Pointers, place: _GradPlace, v: int
+    ) -> tuple[Register, Register]:
+        """P and M of the module's contract, for vector v of the channels."""
         s, lanes = self.s, self.target.lanes
-        zero = e.number(0.0, lanes)
-        if not self.loses_nan:
-            return zero
-        marks = e.at(filters, 4 * s.outputs * self.width + 4 * v * lanes)
+        number = e.add(e.mul(place.group, self.blocks), place.block)
+        first = e.at(at.f, e.add(e.mul(number, self.block_bytes), 4 * v * lanes))
+        rows = [e.at(first, 4 * (s.outputs + row) * self.width) for row in range(2)]
 
         def over_rows(i: Index, outer: list[Register]) -> list[Register]:
             row = e.mul(e.add(place.row.first_tap, e.mul(i, place.row.tap_step)), s.kernel[1])
 
-            def over_columns(j: Index, nan: list[Register]) -> list[Register]:
+            def over_columns(j: Index, marks: list[Register]) -> list[Register]:
                 column = e.add(place.column.first_tap, e.mul(j, place.column.tap_step))
-                here = e.at(marks, e.mul(e.add(row, column), self.tap_bytes))
-                return [e.b.fadd(nan[0], e.load(here, lanes=lanes))]
+                tap = e.mul(e.add(row, column), self.tap_bytes)
+                pairs = zip(marks, rows, strict=True)
+                return [e.b.fadd(mark, e.load(e.at(p, tap), lanes=lanes)) for mark, p in pairs]
 
             return e.carry(0, place.column.taps, 1, outer, over_columns)
 
-        return e.carry(0, place.row.taps, 1, [zero], over_rows)[0]
+        plus, minus = e.carry(0, place.row.taps, 1, [e.number(0.0, lanes)] * 2, over_rows)
+        return plus, minus
+
+
+def _marked(e: Emitter, f: Register, marks: list[Register]) -> list[Register]:
+    """The sums of +inf and NaN, and of -inf, with those in `f`."""
+    lanes = f.type.count
+    zero = e.number(0.0, lanes)
+    plus = e.b.fcmp_unordered("==", f, e.number(math.inf, lanes))
+    minus = e.b.fcmp_ordered("==", f, e.number(-math.inf, lanes))
+    return [
+        e.b.fadd(mark, e.b.select(found, f, zero))
+        for mark, found in zip(marks, (plus, minus), strict=True)
+    ]
+
+
+def _with_nan(
+    e: Emitter, total: Register, minus_x: Register, plus: Register, minus: Register
+) -> Register:
+    """`total`, or NaN where plus - x or minus - x is."""
+    ends = [e.b.fadd(mark, minus_x) for mark in (plus, minus)]
+    nan = e.number(math.nan, total.type.count)
+    return e.b.select(e.b.fcmp_unordered("uno", *ends), nan, total)
 
 
 @dataclass(frozen=True)

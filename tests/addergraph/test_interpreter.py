@@ -138,6 +138,13 @@ class TestBindInputs:
             assert bound.flags.c_contiguous
             np.testing.assert_array_equal(bound, array)
 
+    def test_aligns_arrays_to_their_elements(self) -> None:
+        given = np.frombuffer(b"." + np.arange(5, dtype="f4").tobytes(), "f4", offset=1)
+        assert not given.flags.aligned
+        _, (bound,) = bind_inputs(identity(tensor("f32", (5,))), [given])
+        assert bound.flags.aligned
+        np.testing.assert_array_equal(bound, given)
+
     def test_does_not_copy_what_fits(self) -> None:
         given = np.ones((2, 3), "f4")
         _, (bound,) = bind_inputs(identity(tensor("f32", ("N", 3))), [given])

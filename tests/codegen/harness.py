@@ -23,7 +23,7 @@ import numpy as np
 from addergraph.codegen.kernels import Call, Family, Operand, kernel_for
 from addergraph.codegen.llvm import LoadedObject, compile_object
 from addergraph.codegen.module import standalone
-from addergraph.codegen.target import TARGETS, X86_LEVELS, runnable, target_named
+from addergraph.codegen.target import TARGETS, X86_LEVELS, Target, runnable, target_named
 from addergraph.ir import Array, Halo, Op
 from addergraph.plan import Layout, align
 from addergraph.types import DTYPES, TensorType
@@ -44,7 +44,7 @@ def run_call(
     op: Op,
     arrays: Sequence[Array],
     *,
-    target: str = "host",
+    target: str | Target = "host",
     threads: int = 1,
     halos: Mapping[int, Halo] | None = None,
     constant: Iterable[int] = (),
@@ -68,7 +68,7 @@ def make_call(
     op: Op,
     arrays: Sequence[Array],
     *,
-    target: str = "host",
+    target: str | Target = "host",
     halos: Mapping[int, Halo] | None = None,
     constant: Iterable[int] = (),
 ) -> Call:
@@ -82,7 +82,7 @@ def make_call(
         Operand(t, Layout(t.sizes, h)) for t, h in zip((*types, *results), wanted, strict=True)
     ]
     count = len(arrays)
-    made = target_named(target)
+    made = target if isinstance(target, Target) else target_named(target)
     return Call(op, tuple(operands[:count]), tuple(operands[count:]), made, frozenset(constant))
 
 

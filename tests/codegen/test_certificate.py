@@ -164,7 +164,9 @@ def test_every_instruction_of_exported_networks_is_known(
     if files.shared is not None:
         shared = certify(files.shared)
         assert [f.reason for f in shared.failures] == [f.reason for f in made.failures]
-    counted = {f.symbol: f.products for f in census(built).functions if f.nodes and f.counts}
+    counted = {
+        f.symbol: f.products for f in census(built.lowered).functions if f.nodes and f.counts
+    }
     found = {f.name: sum(f.counts[k] for k in PRODUCTS) for f in made.functions}
     assert counted and counted.items() <= found.items()
 

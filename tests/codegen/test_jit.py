@@ -342,6 +342,18 @@ def test_inputs_are_converted_and_may_be_anything_array_like() -> None:
     require_same(program.run([x, shift]), expected)
 
 
+def test_inputs_may_start_between_elements() -> None:
+    """Emitted code gets aligned copies, also where the same shapes were seen before."""
+    program = driver.compile(NETWORK, weights=weights())
+    x, shift = samples(2)
+    expected = program.run([x, shift])
+    moved = [np.frombuffer(b"." + a.tobytes(), a.dtype, offset=1) for a in (x, shift)]
+    given = [a.reshape(b.shape) for a, b in zip(moved, (x, shift), strict=True)]
+    _, arrays, _ = program._bound(given)
+    assert all(a.flags.aligned for a in arrays) and not any(a.flags.aligned for a in given)
+    require_same(program.run(given), expected)
+
+
 def test_outputs_belong_to_the_caller() -> None:
     program = driver.compile(NETWORK, weights=weights())
     first = program.run(samples(1))

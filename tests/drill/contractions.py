@@ -104,7 +104,7 @@ FORWARD_MUTANTS = (
     Mutant(
         "integer minima are unsigned", "codegen/builder.py",
         'self.call("smin"', 'self.call("umin"',
-        dense("test_one_special_pair"),
+        tests_of("codegen/kernels/test_special_values.py", "test_dense_and_sparse"),
     ),
     Mutant(
         "the sum of x is added", FORWARD,

@@ -26,7 +26,8 @@ from addergraph.passes.quantization_aware import quantization_aware, without_rou
 from addergraph.passes.quantize import roundings
 from addergraph.trace import Tensor, new_parameter, trace
 from addergraph.types import TensorType, f32, u8
-from tests.passes.test_quantize import NETWORKS, bn, network, samples, settled, traced
+from tests.passes.networks import settled
+from tests.passes.test_quantize import NETWORKS, bn, network, samples, traced
 
 DATA = digits.load()
 

@@ -16,37 +16,18 @@ from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph, Init
 from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.requantize import RequantizeShift
-from addergraph.passes.calibrate import Moments
 from addergraph.quantized import Quantized
 from addergraph.trace import Tensor, new_parameter
 from addergraph.training.schedules import cosine
 from addergraph.types import Shape, TensorType, f32, i32, u8
 from tests.codegen.harness import HERE
+from tests.passes.networks import settled
 
 IMAGE: Shape = ("N", 6, 6, 3)
 
 
 def traced(net: Callable[[Tensor], Tensor], image: Shape = IMAGE) -> Graph:
     return ag.trace(net, TensorType(f32, image), name="net")
-
-
-def settled(graph: Graph, x: Array, seed: int = 0) -> dict[str, Array]:
-    """Weights whose batch norms have the statistics of `x`, as after training."""
-    rng = np.random.default_rng(seed)
-    weights: dict[str, Array] = {}
-    for p in graph.parameters:
-        positive = p.init.kind == "ones"
-        numbers = rng.uniform(0.5, 1.5, p.type.sizes) if positive else rng.normal(size=p.type.sizes)
-        weights[p.name] = numbers.astype(np.float32)
-    for number, node in enumerate(graph.nodes):
-        if node.op.name == "batch_norm":
-            before = Graph("part", graph.inputs, graph.parameters, graph.nodes[:number],
-                           (node.inputs[0],))  # fmt: skip
-            moments = Moments()
-            moments.add(np.asarray(interpret(before, x, weights=weights)))
-            weights[node.inputs[1].name] = moments.mean.astype(np.float32)
-            weights[node.inputs[2].name] = moments.variance.astype(np.float32)
-    return weights
 
 
 def bn(x: Tensor) -> Tensor:
@@ -121,8 +102,7 @@ def test_native_has_the_bits_of_the_reference(name: str, requantize: str) -> Non
     made, _, _ = quantized(name, requantize=requantize)
     x = made.inputs(samples(5, seed=3))
     expected = np.asarray(interpret(made.graph, x, weights=made.weights))
-    targets = HERE if name != "residual" else HERE[requantize == "multiply" :: 2]
-    for number, target in enumerate(targets):
+    for number, target in enumerate(HERE[requantize == "multiply" :: 2]):
         program = ag.compile(
             made.graph, weights=made.weights, target=target, threads=1 + number % 2, cache=False
         )

@@ -21,7 +21,8 @@ from addergraph.types import TensorType, i8, i32, u8
 from addergraph.zoo.form import Form
 from addergraph.zoo.resnet import ResNet
 from tests.codegen.harness import HERE
-from tests.passes.test_quantize import adder, bn, samples, settled, traced
+from tests.passes.networks import settled
+from tests.passes.test_quantize import adder, bn, samples, traced
 
 
 def resnet(body: str, first: str = "conv", last: str = "conv") -> Graph:

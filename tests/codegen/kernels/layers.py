@@ -67,6 +67,11 @@ MATRICES = {
     "no_rows": ((0, 4), (4, 3)),
     "no_terms": ((3, 0), (0, 5)),
 }
+# Around every power of two, both ends, and any others: 256 numbers as bytes are.
+_NEAR = {sign * 2**k + off for k in range(31) for sign in (1, -1) for off in (-1, 0, 1)}
+_NEAR |= {-(2**31), 1 - 2**31, 2**31 - 2, 2**31 - 1}
+_OTHERS = np.random.default_rng(0).integers(-(2**31), 2**31, 256 - len(_NEAR))
+INTEGERS = np.array([*sorted(_NEAR), *_OTHERS], np.int32)
 FORMS = ("direct", "minimum", "product")
 
 

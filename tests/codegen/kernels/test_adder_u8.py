@@ -19,10 +19,18 @@ from addergraph.interpreter import interpret
 from addergraph.ir import Array, Builder, Op
 from addergraph.ops import cast, clip, relu
 from addergraph.ops.adder2d import Adder2d
+from addergraph.ops.adder_dense import AdderDense
 from addergraph.ops.fused import Fused
 from addergraph.trace import Tensor
 from addergraph.types import DTYPES, TensorType
-from tests.codegen.harness import HERE, make_call, run_call, same_bits, undefined_symbols
+from tests.codegen.harness import (
+    HERE,
+    make_call,
+    require_equal,
+    run_call,
+    same_bits,
+    undefined_symbols,
+)  # fmt: skip
 from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer, ways
 
 ONE_ROW = (1, 3, 4)  # samples, height, width
@@ -94,6 +102,18 @@ def test_ends_of_the_range(low: int, high: int) -> None:
     x = np.full((1, 5, 6, 20), low, np.uint8)
     f = np.full((3, 3, 20, 17), high, np.uint8)
     require_exact(Adder2d(padding=(1, 1, 1, 1)), [x, f], low)
+
+
+@pytest.mark.parametrize("op", [Adder2d(), AdderDense()], ids=str)
+def test_every_pair_of_bytes(op: Op) -> None:
+    """All 256 x 256 distances, one by one, and beside others in steps of eight."""
+    for channels in (1, 11):
+        image = isinstance(op, Adder2d)
+        x = np.zeros((1, 16, 16, channels) if image else (256, channels), np.uint8)
+        f = np.zeros((1, 1, channels, 256) if image else (channels, 256), np.uint8)
+        x.reshape(256, channels)[:, -1] = f.reshape(channels, 256)[-1] = np.arange(256)
+        for k, target in enumerate(HERE):
+            require_equal(op, [x, f], target, THREADS[k])
 
 
 def test_sums_beyond_16_bits() -> None:

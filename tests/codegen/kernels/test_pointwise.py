@@ -22,8 +22,9 @@ from addergraph.ops.greater import Greater
 from addergraph.ops.relu import Relu
 from addergraph.ops.select import Select
 from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import DTYPES, Shape, bool_, i32, tensor
+from addergraph.types import DTYPES, Shape, bool_, f32, i8, i32, tensor, u8
 from tests.codegen.harness import RUNS, require_equal, run_call, same_bits, ulps
+from tests.codegen.kernels.layers import INTEGERS
 
 EXAMPLES = settings().max_examples // 2
 # fmt: off
@@ -36,12 +37,14 @@ FLOATS = np.array(
     np.float32,
 )
 # fmt: on
-INTEGERS = np.array([0, 1, -1, 2, 127, 128, 255, 256, -129, 65537, 2**31 - 1, -(2**31)], np.int32)
+WIDE_BYTES = np.arange(256, dtype=np.int32)
+WIDE_SIGNED = np.arange(-128, 128, dtype=np.int32)
+SIXTEEN_BITS = np.arange(-(1 << 15), 1 << 15, dtype=np.int32)
 BY_DTYPE: dict[str, Array] = {
-    "f32": FLOATS,
-    "i32": INTEGERS,
-    "u8": np.arange(0, 256, 3, dtype=np.uint8),
-    "i8": np.arange(-128, 128, 3, dtype=np.int8),
+    "f32": np.concatenate([FLOATS, SIXTEEN_BITS.astype(np.float32) / 64]),
+    "i32": np.concatenate([INTEGERS, SIXTEEN_BITS]),
+    "u8": np.arange(256, dtype=np.uint8),
+    "i8": np.arange(-128, 128, dtype=np.int8),
     "bool": np.array([True, False, True]),
 }
 EXACT_UNARY = [Relu(), Neg(), Abs(), Sqrt(), Clip(-1.0, 2.5), Clip(0.0, np.inf), Clip(-1e300, -0.0)]
@@ -53,15 +56,20 @@ BINARY = [Add(), Sub(), Mul(), Div(), Maximum(), Minimum(), Greater()]
 def test_unary(op: Op, target: str, threads: int) -> None:
     require_equal(op, [FLOATS], target, threads)
     if isinstance(op, (Neg, Abs)):
-        require_equal(op, [INTEGERS], target, threads)
+        require_equal(op, [BY_DTYPE["i32"]], target, threads)
 
 
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 @pytest.mark.parametrize("op", BINARY, ids=lambda op: str(op.name))
 def test_binary_on_all_pairs(op: Op, target: str, threads: int) -> None:
     require_equal(op, [FLOATS[:, None], FLOATS], target, threads)
-    if not isinstance(op, Div):
-        require_equal(op, [INTEGERS, INTEGERS[:, None]], target, threads)
+    if isinstance(op, Div):
+        return
+    for a, b in (
+        (INTEGERS, INTEGERS), (WIDE_BYTES, WIDE_BYTES), (WIDE_SIGNED, WIDE_SIGNED),
+        (WIDE_BYTES, INTEGERS), (INTEGERS, WIDE_SIGNED),
+    ):  # fmt: skip
+        require_equal(op, [a, b[:, None]], target, threads)
 
 
 @pytest.mark.parametrize(("target", "threads"), RUNS)
@@ -87,6 +95,7 @@ def test_division_and_square_root_round_correctly(target: str, threads: int) -> 
 
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 def test_cast_between_all_dtypes(target: str, threads: int) -> None:
+    """Of integers every byte, and every number of 16 bits; of f32 64ths, so that all is rounded."""
     for source, to in itertools.product(BY_DTYPE.values(), DTYPES.values()):
         with np.errstate(invalid="ignore"):
             require_equal(Cast(to), [source], target, threads)
@@ -145,6 +154,35 @@ def test_broadcasting(
     ranks = enumerate((a.ndim, b.ndim, len(result)))
     halos = {i: Halo(i, 1, 2 - i, 1) for i, rank in ranks if rank == 4 and shapes[2]}
     require_equal(Sub(), [a, b], *run, halos=halos)
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+@pytest.mark.parametrize("dtype", ["u8", "i8"])
+def test_every_pair_of_bytes(dtype: str, target: str, threads: int) -> None:
+    """One kernel of all that is pointwise on integers, on all 256 x 256 pairs."""
+
+    def build(b: Builder) -> list[Value]:
+        one, other = (b.input(n, tensor(dtype, (256, 256))) for n in ("a0", "a1"))
+        x, y = (b.add(Cast(i32), [v])[0] for v in (one, other))
+        (bound,) = b.add(Full(77, (), i32), [])
+        binary = [b.add(op, [x, y])[0] for op in (Add(), Sub(), Mul(), Maximum(), Minimum())]
+        (larger,) = b.add(Greater(), [x, y])
+        (real,) = b.add(Cast(f32), [binary[1]])
+        return [
+            *binary,
+            larger,
+            b.add(Abs(), [binary[1]])[0],
+            b.add(Neg(), [binary[0]])[0],
+            b.add(Select(), [larger, one, other])[0],
+            b.add(Greater(), [binary[0], bound])[0],
+            *(b.add(Cast(to), [binary[2]])[0] for to in (u8, i8, bool_)),
+            b.add(Cast(u8), [b.add(Relu(), [real])[0]])[0],
+            b.add(Cast(i8), [b.add(Clip(-100.0, 99.0), [real])[0]])[0],
+        ]
+
+    every = BY_DTYPE[dtype]
+    pair = [np.repeat(every[:, None], 256, 1), np.repeat(every[None], 256, 0)]
+    require_equal(Fused(body_of(build)), pair, target, threads)
 
 
 # -- fused groups --------------------------------------------------------------------------------

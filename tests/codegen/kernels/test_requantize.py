@@ -19,6 +19,7 @@ from addergraph.ops.max_pool2d import MaxPool2d
 from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.types import f32, i32, u8
 from tests.codegen.harness import HERE, RUNS, make_call, require_equal
+from tests.codegen.kernels.layers import INTEGERS
 
 ENDS = (-(2**31), 2**31 - 1)
 NUMBERS = (-(2**31), -256, -255, -3, -1, 0, 1, 2, 127, 255, 256, 2**31 - 1)
@@ -47,11 +48,32 @@ def test_every_sum(target: str, terms: tuple[int, ...], shift: int) -> None:
 
 @pytest.mark.parametrize("target", HERE)
 def test_every_term(target: str) -> None:
-    """Every code of a term, in range and out of it, each in a lane of its own."""
+    """Every code of a term, in range and out of it, each in a lane of its own, of 256 numbers."""
     terms = np.arange(-40, 41, dtype=np.int32)
-    x = np.random.default_rng(0).integers(*ENDS, (5, 81), np.int32, endpoint=True)
-    zero = np.zeros(81, np.int32)
+    x, zero = np.repeat(INTEGERS[:, None], 81, 1), np.zeros(81, np.int32)
     require_equal(RequantizeShift(*ENDS, i32), [x, zero, zero, np.abs(terms), terms], target)
+
+
+@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("x", [np.arange(256), np.arange(-255, 1), INTEGERS], ids=len)
+def test_every_product(target: str, x: Array) -> None:
+    """256 numbers by 256 multipliers, one in each channel; centers and shifts of all sizes."""
+    numbers = np.repeat(x.astype(np.int32)[:, None], 256, 1)
+    center, shift = INTEGERS[::-1].copy(), np.arange(256, dtype=np.int32) % 37
+    for lo, hi, dtype in ((0, 255, u8), (*ENDS, i32)):
+        op = RequantizeMultiply(lo, hi, dtype)
+        require_equal(op, [numbers, center, INTEGERS // 3, shift, INTEGERS], target)
+        require_equal(op, [numbers, 0 * center, 0 * center, shift, INTEGERS], target)
+
+
+@pytest.mark.parametrize("target", HERE)
+def test_every_offset(target: str) -> None:
+    """256 numbers plus 256 centers and offsets, down to bytes by every shift."""
+    x = np.repeat(INTEGERS[:, None], 256, 1)
+    shift, terms = np.arange(256, dtype=np.int32) % 32, np.arange(256, dtype=np.int32) % 7 - 3
+    for op in (RequantizeShift(0, 255), RequantizeShift(1, 254)):
+        require_equal(op, [x, INTEGERS, 0 * shift, shift, terms], target)
+        require_equal(op, [x, 0 * shift, INTEGERS, shift, terms], target)
 
 
 @pytest.mark.parametrize(("target", "threads"), RUNS)
@@ -94,6 +116,14 @@ def test_largest_byte(target: str, threads: int, count: int) -> None:
         require_equal(op, [x], target, threads)
         halo = Halo(1, 2, 2, 1)
         require_equal(op, [x], target, threads, halos={0: halo, 1: halo})
+
+
+@pytest.mark.parametrize(("target", "threads"), RUNS)
+@pytest.mark.parametrize("channels", [1, 16])
+def test_the_larger_of_every_pair_of_bytes(target: str, threads: int, channels: int) -> None:
+    pairs = np.indices((256, 256)).transpose(1, 2, 0).reshape(1, 256 // channels, channels, 512)
+    x = np.ascontiguousarray(pairs.swapaxes(2, 3).astype(np.uint8))
+    require_equal(MaxPool2d((1, 2), (1, 2)), [x], target, threads)
 
 
 @pytest.mark.parametrize(("target", "threads"), RUNS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +62,15 @@ def serves(layer: Layer, target: str, family: type[Kernel]) -> bool:
     return tile(TARGETS[target], geometry(call.op, *call.inputs, *call.outputs)) is not None
 
 
+def ways(layer: Layer, family: type[Kernel]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The targets that `family` serves the layer on, and how: every second one with a halo."""
+    for k, target in enumerate(HERE):
+        if serves(layer, target, family):
+            halos = {0: WIDE} if k % 2 else {}
+            way = {"target": target, "constant": (1,), "halos": halos, "family": family}
+            yield target, way
+
+
 CASES = [
     *((name, layer, SparseAdderKernel) for name, layer in IMAGES.items()),
     *((name, layer, SparseBatchKernel) for name, layer in BATCHES.items()),
@@ -74,14 +84,9 @@ def test_exact_data_has_the_bits_of_the_reference(
     arrays = numbers(layer, whole, 1)
     (expected,) = adder(layer).reference(*arrays)
     ran = 0
-    for k, target in enumerate(HERE):
-        if not serves(layer, target, family):
-            continue
+    for target, way in ways(layer, family):
         ran += 1
-        (found,) = run_call(
-            adder(layer), arrays, target=target, threads=THREADS[(k + len(name)) % 4],
-            constant=(1,), halos={0: WIDE} if k % 2 else {}, family=family,
-        )  # fmt: skip
+        (found,) = run_call(adder(layer), arrays, threads=THREADS[(ran + len(name)) % 4], **way)
         assert same_bits(found, expected), (target, found, expected)
     assert ran
 
@@ -94,12 +99,9 @@ def test_any_data_has_the_bits_of_the_dense_kernel(
     (dense,) = run_call(
         adder(layer), arrays, target=HERE[0], constant=(1,), family=ContractionKernel
     )
-    for target in HERE:
-        if serves(layer, target, family):
-            (found,) = run_call(
-                adder(layer), arrays, target=target, threads=2, constant=(1,), family=family
-            )
-            assert same_bits(found, dense), target
+    for target, way in ways(layer, family):
+        (found,) = run_call(adder(layer), arrays, threads=2, **way)
+        assert same_bits(found, dense), target
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.02, 1.0])

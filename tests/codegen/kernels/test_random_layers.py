@@ -1,0 +1,161 @@
+"""Random layers through every kernel that could serve them, between guard pages.
+
+Shapes, attributes, targets, register tiles, threads, packing and halos at random. On exact data
+every kernel has the bits of the reference. On any data the adders' forward kernels have the same
+bits, dense or sparse, whatever else is drawn; gradients the same for any threads and halos.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from addergraph.codegen.kernels import Kernel
+from addergraph.codegen.kernels._geometry import geometry
+from addergraph.codegen.kernels._sparse_batch_tile import batch_tile
+from addergraph.codegen.kernels._sparse_tile import sparse_tile
+from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.contraction import ContractionKernel
+from addergraph.codegen.kernels.sparse_adder import SparseAdderKernel
+from addergraph.codegen.kernels.sparse_adder_batch import SparseBatchKernel
+from addergraph.codegen.target import target_named
+from addergraph.ir import Array, Op
+from addergraph.ops.adder2d import Adder2dGradFilter, Adder2dGradInput
+from addergraph.types import tensor
+from tests.codegen.harness import HERE, make_call, run_call, same_bits
+from tests.codegen.kernels.layers import THREADS, WIDE, Layer, real, whole
+
+QUICK, LONG = 10, 150
+TILES = (None, None, (1, 1), (2, 3), (5, 2), (7, 1), (12, 4))  # at most so many pixels and vectors
+SPARSE = {SparseAdderKernel: sparse_tile, SparseBatchKernel: batch_tile}
+
+
+def random_layer(random: Random) -> Layer:
+    """A layer whose windows may lie in the padding, or leave out rows of the image."""
+    samples, groups = random.choice((1, 2, 3, 16, 16)), random.choice((1, 1, 1, 2, 3))
+    sizes, sides, strides, dilations = [], [], [], []
+    padding: list[int] = []
+    for _ in range(2):
+        size, dilation = random.choice((1, 3, 3, 2, 5)), random.choice((1, 1, 1, 2, 3))
+        side, pads = random.randint(1, 11), [random.randint(0, 3), random.randint(0, 3)]
+        side += max(0, (size - 1) * dilation + 1 - side - sum(pads))
+        sizes.append(size)
+        sides.append(side)
+        strides.append(random.choice((1, 1, 2, 3)))
+        dilations.append(dilation)
+        padding += pads
+    taken, made = random.choice((1, 2, 3, 5, 8, 9, 17)), random.choice((1, 2, 5, 8, 16, 19, 33))
+    return Layer(
+        (samples, *sides, taken * groups), (*sizes, taken, made * groups), pair(strides),
+        (padding[0], padding[1], padding[2], padding[3]), pair(dilations), groups,
+    )  # fmt: skip
+
+
+def pair(two: list[int]) -> tuple[int, int]:
+    return two[0], two[1]
+
+
+def ways(
+    random: Random, seen: Counter[Any], count: int, targets: Sequence[str] = HERE
+) -> Iterator[dict[str, Any]]:
+    """What may not change a bit; numbers of threads take turns."""
+    for _ in range(count if targets else 0):
+        tile, target = random.choice(TILES), target_named(random.choice(targets))
+        bounded = target if tile is None else dataclasses.replace(target, max_tile=tile)
+        halos = random.choice(({}, {0: WIDE}, {2: WIDE}))
+        yield {"target": bounded, "threads": THREADS[seen.total() % len(THREADS)], "halos": halos}
+
+
+def serves(family: type[Kernel], op: Op, arrays: list[Array], target: str) -> bool:
+    if family not in SPARSE:
+        return True
+    call = make_call(op, arrays, target=target, constant=(1,))
+    tile = SPARSE[family](call.target, geometry(call.op, *call.inputs, *call.outputs))
+    return tile is not None
+
+
+def forward(random: Random, seen: Counter[Any], count: int) -> None:
+    """Both forms of f32, the min form also by lists of taps."""
+    layer, rng = random_layer(random), np.random.default_rng(random.getrandbits(32))
+    for form in ("direct", "minimum"):
+        op, minimum = layer.op(form), form == "minimum"
+        exact, any_data = (
+            [draw(rng, layer.x, nonnegative=minimum), draw(rng, layer.f)] for draw in (whole, real)
+        )
+        (expected,) = op.reference(*exact)
+        same = None
+        families: tuple[type[Kernel], ...] = (ContractionKernel, *(SPARSE if minimum else ()))
+        for family in families:
+            targets = [t for t in HERE if serves(family, op, exact, t)]
+            for way in ways(random, seen, count, targets):
+                constant = (1,) if family in SPARSE or random.random() < 0.5 else ()
+                run = {**way, "constant": constant, "family": family}
+                (found,) = run_call(op, exact, **run)
+                assert same_bits(found, expected), (layer, form, run)
+                (found,) = run_call(op, any_data, **run)
+                same = found if same is None else same
+                assert same_bits(found, same), (layer, form, run)
+                seen[family, way["target"].name, way["threads"]] += 1
+
+
+def of_bytes(random: Random, seen: Counter[Any], count: int) -> None:
+    layer, rng = random_layer(random), np.random.default_rng(random.getrandbits(32))
+    arrays = [rng.integers(0, 256, shape).astype(np.uint8) for shape in (layer.x, layer.f)]
+    op = layer.op("direct")
+    (expected,) = op.reference(*arrays)
+    for way in ways(random, seen, count):
+        run = {**way, "constant": random.choice(((), (1,))), "family": AdderU8Kernel}
+        (found,) = run_call(op, arrays, **run)
+        assert same_bits(found, expected), (layer, run)
+        seen[AdderU8Kernel, way["target"].name, way["threads"]] += 1
+
+
+def backward(random: Random, seen: Counter[Any], count: int) -> None:
+    """dX and dF. They multiply, so that on any data their bits are those of one target and tile."""
+    layer, rng = random_layer(random), np.random.default_rng(random.getrandbits(32))
+    layer = dataclasses.replace(layer, x=(min(layer.x[0], 3), *layer.x[1:]))
+    (y,) = layer.op("direct").infer(tensor("f32", layer.x), tensor("f32", layer.f))
+    shaped = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    for kind in (Adder2dGradInput, Adder2dGradFilter):
+        op = kind(*shaped)
+        exact, any_data = (
+            [draw(rng, shape) for shape in (y.sizes, layer.x, layer.f)] for draw in (whole, real)
+        )
+        (expected,) = op.reference(*exact)
+        for way in ways(random, seen, count):
+            (found,) = run_call(op, exact, **way)
+            assert same_bits(found, expected), (layer, op, way)
+            (found,) = run_call(op, any_data, **way)
+            for threads in set(THREADS) - {way["threads"]}:
+                (again,) = run_call(op, any_data, **{**way, "threads": threads})
+                assert same_bits(again, found), (layer, op, way, threads)
+            seen[kind, way["target"].name, way["threads"]] += 1
+
+
+PATHS = {"forward": forward, "bytes": of_bytes, "backward": backward}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_random_layers(path: str) -> None:
+    seen: Counter[Any] = Counter()
+    for seed in range(QUICK):
+        PATHS[path](Random(f"{path} {seed}"), seen, 1)
+    assert {target for _, target, _ in seen} == set(HERE)
+    assert {threads for *_, threads in seen} == set(THREADS)
+    kernels = {"forward": {ContractionKernel, *SPARSE}, "bytes": {AdderU8Kernel}}
+    assert {kernel for kernel, *_ in seen} == kernels.get(
+        path, {Adder2dGradInput, Adder2dGradFilter}
+    )
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("path", PATHS)
+def test_many_random_layers(path: str, fuzz_seed: int) -> None:
+    for number in range(LONG):
+        PATHS[path](Random(f"{path} {fuzz_seed} {number}"), Counter(), 3)

@@ -1,0 +1,121 @@
+"""What quantization makes of small random networks with random weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from random import Random
+
+import numpy as np
+from hypothesis import strategies as st
+
+import addergraph as ag
+from addergraph import layers, ops
+from addergraph.errors import RangeWarning
+from addergraph.interpreter import run_reference
+from addergraph.ir import Array, Graph
+from addergraph.passes.quantize import MULTIPLY, SHIFT, Options, quantize
+from addergraph.trace import Tensor
+from addergraph.types import TensorType, f32
+from tests.passes.networks import settled
+from tests.strategies import Case
+
+SIDES, CHANNELS = (6, 5, 7, 4), (3, 1, 4, 8, 2)
+WIDTHS = (8, 4, 5, 6, 16, 12)
+
+
+def quantized_cases() -> st.SearchStrategy[Case]:
+    """Integer networks from the quantizer, with bytes for their inputs."""
+    return st.integers(0, 2**32 - 1).map(quantized_case)
+
+
+def quantized_case(seed: int) -> Case:
+    """The network of this seed."""
+    random, rng = Random(seed), np.random.default_rng(seed)
+    image = (random.choice(SIDES), random.choice(SIDES), random.choice(CHANNELS))
+    graph = network(random, image)
+    samples = rng.normal(random.choice((0.0, 1.0)), 1, (24, *image)).astype(np.float32)
+    options = Options(
+        bits=random.choice((8, 8, 8, 7, 6, 5, 4)),
+        requantize=SHIFT if random.random() < 0.8 else MULTIPLY,
+        terms=random.choice((1, 2, 3)),
+        quantile=random.choice((0.9997, 1.0)),
+        reestimate=random.random() < 0.7,
+    )
+    made = quantize(graph, settled(graph, samples, seed), samples, options, _interpreted)
+    x = made.inputs(rng.normal(0, 1.5, (random.choice((1, 2, 3, 5)), *image)).astype(np.float32))
+    return Case(seed, made.graph, (x,), dict(made.weights))
+
+
+def _interpreted(
+    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    """By the reference: so few samples take less time than compiling."""
+    return run_reference(graph, inputs, weights)[0]
+
+
+def network(random: Random, image: tuple[int, ...]) -> Graph:
+    """Adder layers with batch norm, shortcuts and pools, and a head."""
+
+    def net(x: Tensor) -> Tensor:
+        x = _block(random, x, random.choice(WIDTHS))
+        for _ in range(random.randint(0, 2)):
+            x = random.choice((_plain, _shortcut, _widened, _pool))(random, x)
+        return _head(random, x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)
+        return ag.trace(net, TensorType(f32, ("N", *image)), name="net")
+
+
+def _normed(x: Tensor) -> Tensor:
+    return layers.BatchNorm()(x)
+
+
+def _block(random: Random, x: Tensor, channels: int, stride: int = 1) -> Tensor:
+    """An adder layer and its batch norm, whose size is that of x unless it strides."""
+    size, dilation = random.choice((3, 3, 1, 5)), random.choice((1, 1, 1, 2))
+    groups = random.choice([g for g in (1, 1, 1, 2, 4) if not (channels % g or x.shape[-1] % g)])
+    layer = layers.Adder(
+        channels, size, stride=stride, padding=size // 2 * dilation, dilation=dilation,
+        groups=groups, bias=random.random() < 0.2,
+    )  # fmt: skip
+    return _normed(layer(x))
+
+
+def _plain(random: Random, x: Tensor) -> Tensor:
+    """Without a relu values have both signs, and bytes a zero point."""
+    y = _block(random, x, random.choice(WIDTHS), random.choice((1, 1, 2)))
+    return ops.relu(y) if random.random() < 0.7 else y
+
+
+def _shortcut(random: Random, x: Tensor) -> Tensor:
+    y = ops.relu(_block(random, x, random.choice(WIDTHS)))
+    return ops.relu(_block(random, y, int(x.shape[-1])) + x)
+
+
+def _widened(random: Random, x: Tensor) -> Tensor:
+    """A shortcut with a layer of its own."""
+    channels = random.choice(WIDTHS)
+    y = ops.relu(_block(random, x, channels))
+    shortcut = _normed(layers.Adder(channels, 1, stride=2)(x))
+    return ops.relu(_block(random, y, channels, 2) + shortcut)
+
+
+def _pool(random: Random, x: Tensor) -> Tensor:
+    size = random.choice((2, 3))
+    if min(int(n) for n in x.shape[1:3]) < size:
+        return x
+    kind = random.choice((ops.max_pool2d, ops.avg_pool2d))
+    return kind(x, size, stride=random.choice((1, 2)), padding=random.choice((0, 1)))
+
+
+def _head(random: Random, x: Tensor) -> Tensor:
+    match random.choice(("dense", "flat", "image")):
+        case "dense":
+            y = layers.AdderDense(5, bias=random.random() < 0.5)(ops.global_avg_pool(x))
+            return _normed(y) if random.random() < 0.5 else y
+        case "flat":
+            return layers.AdderDense(7)(ops.flatten(x))
+        case _:
+            return ops.relu(x) if random.random() < 0.5 else x
