@@ -30,7 +30,8 @@ def bytes_layer(d: Drawing) -> None:
     if made and made[0].type.dtype == u8 and made[0].type.rank == 4 and d.chance(50):
         window = d.one_of(((1, 1), (1, 2), (2, 1)))
         if all(w <= s for w, s in zip(window, made[0].sizes[1:3], strict=True)):
-            d.add("max_pool2d", made[0], window=window, stride=d.one_of(((1, 1), (2, 2))))
+            pool = d.one_of(("max_pool2d", "sum_pool2d"))
+            d.add(pool, made[0], window=window, stride=d.one_of(((1, 1), (2, 2))))
 
 
 def _shape(d: Drawing) -> Shape:
