@@ -20,8 +20,7 @@ def python_blocks(file: str) -> list[str]:
 
 
 def shell_commands(file: str) -> list[list[str]]:
-    """The words of each line of its shell blocks, up to a comment."""
-    lines = [
-        line for language, code in blocks(file) if language == "sh" for line in code.split("\n")
-    ]
+    """The words of each command of its shell blocks, up to a comment."""
+    code = "".join(code for language, code in blocks(file) if language == "sh")
+    lines = code.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
 import addergraph as ag
 from addergraph import Model
 from addergraph.cli import commands
+from addergraph.data import digits
 from tests.addergraph.data.published import cifar_files, write_folder
 from tests.addergraph.models import DATA, adders_only, small_model
 from tests.documents import ROOT, python_blocks, shell_commands
@@ -22,7 +24,9 @@ from tests.documents import ROOT, python_blocks, shell_commands
 Names = dict[str, Any]
 DOCUMENTS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 BLOCKS = [(file, i) for file in DOCUMENTS for i in range(len(python_blocks(file)))]
-COMMANDS = [words for file in DOCUMENTS for words in shell_commands(file)]
+SHELL = [words for file in DOCUMENTS for words in shell_commands(file)]
+COMMANDS = [words for words in SHELL if words[0] == "addergraph"]
+OTHERS = [words for words in SHELL if words[0] != "addergraph"]
 # Of the paper's run, what would take hours, and what is as fast.
 FASTER = {
     "epochs=400": "epochs=1",
@@ -54,8 +58,27 @@ def integers() -> Names:
     return {"ag": ag, "model": adders_only(), "x_calibration": x, "x": x[:3]}
 
 
+def a_quantized_file() -> Names:
+    ag.quantize(adders_only((8, 8, 1), 10), DATA.x_train[:40]).save("q.safetensors")
+    Path("build").mkdir()
+    return {}
+
+
+def right_answers() -> Names:
+    """As the board writes them: ten logits and its ticks for each image."""
+    answers = np.eye(11, dtype=np.int32)[DATA.y_test]
+    Path("build").mkdir()
+    answers.tofile("build/logits.bin")
+    return {"np": np, "digits": digits}
+
+
 # What a block takes from the text around it, and what has to come of it.
 RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]] = {
+    ("docs/boards.md", 0): (
+        a_quantized_file,
+        lambda made: Path("build/images.bin").stat().st_size == DATA.x_test.size,
+    ),
+    ("docs/boards.md", 1): (right_answers, lambda made: made["answers"].shape == (360, 11)),
     ("docs/data.md", 0): (nothing, lambda made: np.shape(made["x"])[1:] == (32, 32, 3)),
     ("docs/diagnostics.md", 0): (model_and_batches, lambda made: Path("gradients.png").exists()),
     ("docs/diagnostics.md", 1): (model_and_pictures, lambda made: bool(made["report"].ok)),
@@ -99,9 +122,11 @@ def test_no_run_is_of_a_block_that_is_gone() -> None:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=shlex.join)
 def test_a_command_has_options_that_exist(words: list[str]) -> None:
-    if words[0] == "pip":
-        assert words[:2] == ["pip", "install"] and words[2].startswith("addergraph[")
-        return
-    assert words[0] == "addergraph"
     arguments = words[2 : words.index(">") if ">" in words else None]
-    commands.commands[words[1]].make_context(words[1], arguments)
+    parent = click.Context(commands, **commands.context_settings)  # click keeps what it is given
+    commands.commands[words[1]].make_context(words[1], arguments, parent=parent)
+
+
+def test_other_programs_are_few() -> None:
+    """Those of docs/boards.md are run by tests/codegen/test_boards.py."""
+    assert {words[0] for words in OTHERS} <= {"apt-get", "cd", "make", "pip", "qemu-system-arm"}

@@ -27,12 +27,12 @@ def small_model(**options: Any) -> Model:
     return model
 
 
-def adders_only() -> Model:
-    """For N(0, 1) images of 5x5x2; its batch norm has statistics as training would leave them."""
-    model = Model(input_shape=(5, 5, 2), name="tiny", seed=1)
+def adders_only(shape: tuple[int, int, int] = (5, 5, 2), classes: int = 3) -> Model:
+    """For images of about N(0, 1); its batch norm has statistics as training would leave them."""
+    model = Model(input_shape=shape, name="tiny", seed=1)
     for layer in (
         layers.Adder(4, kernel_size=3), layers.BatchNorm(), layers.Activation("relu"),
-        layers.Flatten(), layers.AdderDense(3),
+        layers.Flatten(), layers.AdderDense(classes),
     ):  # fmt: skip
         model.add(layer)
     model.weights["bn1.mean"][...] = -20.0
