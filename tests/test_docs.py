@@ -58,6 +58,14 @@ def integers() -> Names:
     return {"ag": ag, "model": adders_only(), "x_calibration": x, "x": x[:3]}
 
 
+def integers_to_train() -> Names:
+    from addergraph.training.schedules import Cosine
+
+    x, y = DATA.x_train[:64], DATA.y_train[:64]
+    model = adders_only((8, 8, 1), 10)
+    return {"ag": ag, "model": model, "x_calibration": x, "x": x, "y": y, "Cosine": Cosine}
+
+
 def a_quantized_file() -> Names:
     ag.quantize(adders_only((8, 8, 1), 10), DATA.x_train[:40]).save("q.safetensors")
     Path("build").mkdir()
@@ -87,6 +95,7 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
         lambda made: {"block0.adder1.f", "block0.bn1.gamma"} < made["model"].weights.keys(),
     ),
     ("docs/quantization.md", 0): (integers, lambda made: np.dtype("f4") == made["logits"].dtype),
+    ("docs/quantization.md", 1): (integers_to_train, lambda made: made["q"].error < 0.5),
     ("docs/training.md", 0): (
         nothing,
         lambda made: isinstance(made["model"], Model) and Path("run", "log.csv").exists(),
