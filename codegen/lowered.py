@@ -21,6 +21,8 @@ from addergraph.types import u8
 from .kernels import ALL_KEPT, Call, Operand, kernel_for
 from .target import Target
 
+FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
+
 
 @dataclass(frozen=True)
 class Lowered:
@@ -81,15 +83,20 @@ def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
     """Eighths of the elements above zero, for each constant filter that a sparse kernel could use.
 
     The choice between dense and sparse kernels reads it; results do not depend on it. It is coarse,
-    so that layers that differ in their numbers alone still share one kernel.
+    so that layers that differ in their numbers alone still share one kernel. Bytes whose mean is
+    above FEW_BYTES count more, up to twice: few of them fit one sum (`kernels/_bytes_lists.py`).
     """
     if graph.updates:
         return {}
     shares = {}
     for value in _sparse_filters(graph):
         if isinstance(value, Parameter) and value.name in weights:
-            above = np.count_nonzero(np.asarray(weights[value.name]) > 0)
-            shares[value.name] = max(1, round(ALL_KEPT * above / max(1, value.type.elements)))
+            filter = np.asarray(weights[value.name])
+            above = filter[filter > 0]
+            share = above.size / max(1, value.type.elements)
+            if value.type.dtype == u8 and above.size:
+                share *= 2 - min(1.0, FEW_BYTES / float(above.mean()))
+            shares[value.name] = min(ALL_KEPT, max(1, round(ALL_KEPT * share)))
     return shares
 
 

@@ -145,10 +145,10 @@ def _tail(fusion: Fusion, contraction: Node) -> list[Node]:
     its newest aside, that nodes not yet walked read. Where it is 0, everything has passed
     through the newest node, so the walk so far is a tail, and no operand of it can depend on it.
     """
-    walked, complete, newest = [contraction], 1, contraction
+    walked, newest = [contraction], contraction
     unread: dict[Value, int] = {}
     waiting: list[int] = []
-    open_values = 0
+    open_values, ends = 0, [1]
     while True:
         value = newest.outputs[0]
         if value in fusion.kept:
@@ -171,8 +171,28 @@ def _tail(fusion: Fusion, contraction: Node) -> list[Node]:
                 open_values -= not unread[operand]
         walked.append(newest)
         if not open_values:
-            complete = len(walked)
-    return walked[1:complete]
+            ends.append(len(walked))
+    return walked[1 : _narrowest(fusion, walked, ends)]
+
+
+def _narrowest(fusion: Fusion, walked: list[Node], ends: list[int]) -> int:
+    """Where a tail should end, of the places where it may: at the last, unless its reader is a tail
+    that can take the nodes at the end itself, and so read fewer bytes: a cast of bytes to f32."""
+
+    def size(end: int) -> int:
+        return walked[end - 1].outputs[0].type.dtype.itemsize
+
+    last = ends[-1]
+    readers = fusion.readers[walked[last - 1].outputs[0]]
+    groups = {fusion.group_of[reader] for reader in readers}
+    heads = {fusion.members[group][0] for group in groups}
+    taken = len(heads) == 1 and heads.isdisjoint(readers) and heads.pop().op.name in FORWARD
+    if last == 1 or not taken or walked[last - 1].outputs[0] in fusion.kept:
+        return last
+    known, first = set(ends), last
+    while first - 1 in known:
+        first -= 1
+    return min(range(first, last + 1), key=lambda end: (size(end), -end))
 
 
 def _take_side_producers(fusion: Fusion) -> None:

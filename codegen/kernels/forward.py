@@ -44,6 +44,7 @@ PIXEL_MOVE, SAMPLE_MOVE = 9.0, 4.0
 # L2, and a vector that is transposed or copied.
 BYTES_DENSE_RATE, BYTES_SPARSE_RATE, BYTES_SPARSE_RATE_64 = 1.65, 1.6, 1.4
 BYTES_LIST_COST, BYTES_SUM_COST, BYTES_FAR_COST, BYTES_MOVE = 30.0, 8.0, 0.5, 1.5
+BYTES_MARGIN = 0.92  # of the dense kernel's time: a tail takes longer behind lists
 L2_BYTES = 1 << 20
 
 
@@ -73,7 +74,7 @@ def _chosen_of_bytes(call: Call, body: Graph | None) -> Kernel:
     if tile is None or not call.kept or psad_of(call.target) is None:
         return dense
     kept = call.kept[dense.operands[1]] / ALL_KEPT
-    if _sparse_bytes_cycles(tile, kept) < _dense_bytes_cycles(dense.g, tile.lanes):
+    if _sparse_bytes_cycles(tile, kept) < BYTES_MARGIN * _dense_bytes_cycles(dense.g, tile.lanes):
         return SparseU8Kernel(call, body)
     return dense
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from addergraph.check import check
 from addergraph.interpreter import run_reference
 from addergraph.ir import Builder, Graph, Node
+from addergraph.ops import cast
 from addergraph.ops.fused import Fused
 from addergraph.ops.select import select
 from addergraph.passes.fuse import MAX_BUFFERS, fuse
 from addergraph.passes.hoist import hoist
 from addergraph.text import parse
 from addergraph.trace import Tensor
-from addergraph.types import TensorType, f32
+from addergraph.types import TensorType, f32, u8
 from addergraph.view import fusion_is_acyclic
 from tests.passes.random_graphs import op, random_data, random_graph
 
@@ -449,3 +450,14 @@ def test_long_training_graphs_fuse_in_time() -> None:
     check(made)
     assert len(graph.nodes) > 1200
     assert len(made.nodes) == 300 + 301  # the means, and one group before, between and after them
+
+
+def test_bytes_between_layers_stay_bytes() -> None:
+    """A cast of bytes joins the tail that reads it, and not the one that wrote the bytes."""
+    builder = Builder("bytes")
+    x = Tensor(builder, builder.input("x", TensorType(u8, ("N", 4, 4, 3))))
+    f, g = (Tensor(builder, builder.input(n, TensorType(u8, (1, 1, 3, 3)))) for n in "fg")
+    first = cast(op("adder2d", x, f) + 900, "u8")
+    second = cast(op("adder2d", x, g) + cast(first, "i32"), "u8")
+    made = fuse(builder.finish([second.value]))
+    assert [v.type.dtype for node in made.nodes for v in node.outputs] == [u8, u8]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -12,13 +14,14 @@ from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.forward import candidates, forward_contraction
 from addergraph.codegen.kernels.sparse_adder_u8 import SparseU8Kernel
 from addergraph.codegen.llvm import compile_assembly
+from addergraph.codegen.lowered import share_kept
 from addergraph.codegen.module import standalone
 from addergraph.codegen.target import TARGETS
-from addergraph.ir import Array, Builder
-from addergraph.ops import cast, requantize_shift
+from addergraph.ir import Array, Builder, Init
+from addergraph.ops import adder2d, cast, requantize_shift
 from addergraph.ops.fused import Fused
-from addergraph.trace import Tensor
-from addergraph.types import DTYPES, TensorType
+from addergraph.trace import Tensor, new_parameter, trace
+from addergraph.types import DTYPES, TensorType, tensor, u8
 from tests.codegen.harness import HERE, make_call, run_call, same_bits
 from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer
 
@@ -152,10 +155,29 @@ def chosen(layer: Layer, kept: int, target: str) -> type[Kernel]:
 
 
 def test_the_choice_follows_the_share_of_taps_kept() -> None:
-    wide = Layer((1, 32, 32, 16), (3, 3, 16, 16), padding=PADDED)
+    wide = Layer((1, 28, 28, 128), (3, 3, 128, 128), padding=PADDED)
     assert chosen(wide, 4, "x86-64-v3") is SparseU8Kernel
+    assert chosen(wide, 4, "x86-64-v4") is SparseU8Kernel
     assert chosen(wide, 8, "x86-64-v3") is AdderU8Kernel
     small = Layer((1, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
     assert chosen(small, 4, "x86-64-v4") is AdderU8Kernel  # one vector of pixels
-    batch = Layer((8, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
+    batch = Layer((16, 8, 8, 64), (3, 3, 64, 64), padding=PADDED)
     assert chosen(batch, 4, "x86-64-v4") is SparseU8Kernel
+
+
+def test_large_bytes_count_more() -> None:
+    """Four of them have no sum that fits a byte, which is what lists win by."""
+    f = np.zeros((3, 3, 8, 8), np.uint8)
+    f[:, :, ::2] = 50
+    net = trace(adder_of(f.shape), tensor("u8", (1, 9, 9, 8)))
+    assert share_kept(net, {"f": f}) == {"f": 4}
+    assert share_kept(net, {"f": 4 * f}) == {"f": 7}
+    assert share_kept(net, {"f": 0 * f}) == {"f": 1}
+
+
+def adder_of(shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    def net(x: Tensor) -> Tensor:
+        f = new_parameter(x, "f", TensorType(u8, shape), Init(), trainable=False)
+        return adder2d(x, f)
+
+    return net
