@@ -50,6 +50,7 @@ def test_every_level_has_the_bits_of_the_interpreter(fuzz_seed: int) -> None:
 
 
 @pytest.mark.fuzz
+@pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
 def test_integer_programs_on_every_level_and_any_threads(fuzz_seed: int) -> None:
     tally = fuzz(fuzz_seed, integer_cases(), GRAPHS, every_run)
     for target in STRICT:

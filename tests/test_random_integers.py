@@ -50,6 +50,7 @@ def check_some(programs: st.SearchStrategy[Case], count: int) -> Tally:
     return tally
 
 
+@pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
 def test_integer_programs_have_the_bits_of_the_interpreter() -> None:
     tally = check_some(integer_cases(), 48)
     assert set(tally.ops) >= OPS

@@ -216,6 +216,16 @@ PROGRAM_MUTANTS = (
         tests_of("test_random_graphs.py"),
     ),
     Mutant(
+        "inputs that start between elements are taken as they are", "addergraph/interpreter.py",
+        'np.require(array, wanted, ("C", "ALIGNED"))', 'np.require(array, wanted, ("C",))',
+        tests_of("addergraph/test_interpreter.py"),
+    ),
+    Mutant(
+        "inputs of a shape seen before may start between elements", "codegen/jit.py",
+        ".c_contiguous and flags.aligned", ".c_contiguous",
+        tests_of("codegen/test_jit.py", "test_inputs_may_start_between_elements"),
+    ),
+    Mutant(
         "equal calls on two parameters share one block of weights", "codegen/module.py",
         "self._entry((v.name, call, operand), v", "self._entry((call, operand), v",
         tests_of("codegen/test_module.py"),
