@@ -21,6 +21,7 @@ from addergraph.errors import UnsupportedError
 from addergraph.ir import CONTRACTION, Array, Node
 from addergraph.ops.fused import Fused
 from addergraph.state import aligned_bytes
+from addergraph.types import f32
 
 from . import cache, llvm
 from .kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
@@ -108,7 +109,8 @@ def _time(call: Call, kernel: Kernel, budget: float) -> float:
         numbers = np.abs(rng.normal(size=operand.layout.padded)).astype("f4")
         if number in kernel.packs:
             kept = call.kept[number] / ALL_KEPT if call.kept else 1.0
-            buffers.append(_aligned(kernel.packs[number](_drawn(rng, operand.shape, kept))))
+            drawn = _drawn(rng, operand, kept)
+            buffers.append(_aligned(kernel.packs[number](drawn)))
             pointers.append(buffers[-1].ctypes.data)
             continue
         buffers.append(_aligned(numbers.astype(operand.type.dtype.numpy)))
@@ -126,10 +128,12 @@ def _time(call: Call, kernel: Kernel, budget: float) -> float:
     return float(best)
 
 
-def _drawn(rng: np.random.Generator, shape: tuple[int, ...], kept: float) -> Array:
+def _drawn(rng: np.random.Generator, operand: Operand, kept: float) -> Array:
     """Numbers of which so many are above zero: sparse kernels take their time by that."""
-    sign = np.where(rng.random(shape) < kept, 1.0, -1.0)
-    return np.asarray(sign * np.abs(rng.normal(size=shape)), np.float32)
+    size, above = np.abs(rng.normal(size=operand.shape)), rng.random(operand.shape) < kept
+    if operand.type.dtype == f32:
+        return np.where(above, size, -size).astype(np.float32)
+    return np.where(above, np.ceil(16 * size), 0).astype(operand.type.dtype.numpy)
 
 
 def _origin(operand: Operand) -> int:

@@ -67,12 +67,12 @@ def tune_layers(options: LayerBench, seconds: float) -> None:
     """The same for the layers of `bench --layers`, each in both batches and of each kind, within
     about `seconds` for all of them; prints the table and writes the files asked for.
 
-    DataError where the operands' type has one kernel, or `only` leaves no layer.
+    DataError for operands other than f32, or where `only` leaves no layer.
     """
     if options.dtype != "f32":
         raise DataError(
-            f"layers of {options.dtype} have one kernel and nothing to choose: --tune wants "
-            "--dtype f32"
+            f"--tune searches layers of f32, found --dtype {options.dtype}; those of bytes in a "
+            "network of your own: addergraph bench FILE --tune SECONDS"
         )
     with pinned(1):
         found = list(_search(options, seconds))

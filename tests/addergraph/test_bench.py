@@ -325,7 +325,7 @@ def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
         (("--dtype", "u8", "--no-peers"), "--dtype, --no-peers: these go with --layers"),
         (("--layers", "--batch", "2"), "leave out --weights"),
         (("--layers", "--threads", "1000", "--only", "64x8"), "ask for fewer --threads"),
-        (("--layers", "--tune", "1", "--dtype", "u8"), "nothing to choose"),
+        (("--layers", "--tune", "1", "--dtype", "u8"), "searches layers of f32"),
         (("--layers", "--tune", "1", "--threads", "2"), "on one thread"),
         (("--tune", "1", "--threads", "2"), "on one thread"),
         (("--tune", "1", "--profile"), "ask for one of them"),

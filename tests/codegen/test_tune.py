@@ -11,13 +11,16 @@ import addergraph as ag
 from addergraph import driver, layers, ops
 from addergraph.codegen import tune as tuning
 from addergraph.codegen.jit import Program, build
+from addergraph.codegen.kernels import Operand
 from addergraph.codegen.kernels.forward import candidates
 from addergraph.codegen.lowered import planned_call
 from addergraph.codegen.target import target_named
 from addergraph.errors import UnsupportedError
-from addergraph.ir import Array, Graph
+from addergraph.ir import Array, Graph, Init
+from addergraph.plan import Layout
 from addergraph.state import initial_weights
-from addergraph.trace import Tensor
+from addergraph.trace import Tensor, new_parameter
+from addergraph.types import DType, TensorType, f32, u8
 
 
 def net(x: Tensor) -> Tensor:
@@ -73,9 +76,22 @@ def test_a_machine_cannot_tune_for_another() -> None:
         driver.tune_graph(graph, weights, target="aarch64-linux-gnu")
 
 
+@pytest.mark.parametrize("dtype", [f32, u8])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
-def test_numbers_are_drawn_with_the_share_of_the_weights(kept: float) -> None:
+def test_numbers_are_drawn_with_the_share_of_the_weights(kept: float, dtype: DType) -> None:
     """A sparse kernel timed on fewer taps than the layer has would win by what it leaves out."""
-    drawn = tuning._drawn(np.random.default_rng(0), (10, 1000), kept)
-    assert drawn.dtype == np.float32
+    operand = Operand(TensorType(dtype, (10, 1000)), Layout((10, 1000)))
+    drawn = tuning._drawn(np.random.default_rng(0), operand, kept)
+    assert drawn.dtype == dtype.numpy
     assert np.mean(drawn > 0) == pytest.approx(kept, abs=0.02)
+
+
+def test_layers_of_bytes_are_tuned() -> None:
+    def bytes_net(x: Tensor) -> Tensor:
+        f = new_parameter(x, "f", TensorType(u8, (3, 3, 16, 16)), Init(), trainable=False)
+        return ops.cast(ops.adder2d(x, f) + 9000, "u8")
+
+    graph = ag.trace(bytes_net, ag.tensor("u8", ("N", 9, 9, 16)))
+    weights: dict[str, Array] = {"f": np.full((3, 3, 16, 16), 40, np.uint8)}
+    (found,) = driver.tune_graph(graph, weights, seconds=0.01)
+    assert found.seconds.keys() == {"dense bytes", "sparse bytes"}
