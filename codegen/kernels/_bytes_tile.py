@@ -5,7 +5,7 @@ The contract is in `sparse_adder_u8.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from addergraph.plan import align
 
@@ -196,5 +196,4 @@ def _blocked(tile: BytesTile) -> BytesTile:
     taps = tile.g.kernel[0] * tile.g.kernel[1]
     most = min(MOST_SUMMED // taps, TILE_BYTES // (tile.copies * tile.copy_bytes))
     block = next((b for b in (16, 8, 4, 2) if b <= most), 1)
-    g = tile.g
-    return BytesTile(g, tile.lanes, tile.pitch, tile.bands, tile.samples, tile.rows, block)
+    return replace(tile, block=block)
