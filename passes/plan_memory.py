@@ -224,9 +224,13 @@ class _Planner:
         self, time: int, node: Node, v: Value, layout: Layout, taken: set[_Buffer]
     ) -> _Buffer | None:
         """The buffer of an operand that `v` may be computed in place of."""
-        for operand in read_in_step(node):
+        in_step = read_in_step(node)
+        # A window may read a reshape of what the tail reads: the same buffer, in another order.
+        others = [self.places[operand] for operand in node.inputs if operand not in in_step]
+        blocked = taken.union(p.buffer for p in others if isinstance(p, _InArena))
+        for operand in in_step:
             place = self.places[operand]
-            if not isinstance(place, _InArena) or place.buffer in taken:
+            if not isinstance(place, _InArena) or place.buffer in blocked:
                 continue
             equal = place.layout == layout and operand.type == v.type
             if equal and place.buffer.end == time:

@@ -229,6 +229,19 @@ def test_a_fused_contraction_reads_its_residual_inside_the_halo() -> None:
     assert plan.placements["a"].layout.halo == Halo(1, 1, 1, 1)
 
 
+def test_a_residual_whose_reshape_the_window_reads_is_not_overwritten() -> None:
+    text = """graph g(%x: f32[1,2,4,4]) params(%f: f32[3,1,2,4]) {
+        %a = relu(%x) : f32[1,2,4,4]
+        %r = reshape(%a) shape=(1,4,4,2) : f32[1,4,4,2]
+        %y = conv2d(%r, %f) : f32[1,2,4,4]
+        %sum = add(%y, %a) : f32[1,2,4,4]
+        %t = transpose(%sum) permutation=(0,2,1,3) : f32[1,4,2,4]
+        return %t }"""
+    plan = planned(str(fuse(parse(text))))
+    offsets = arena_offsets(plan)
+    assert offsets["a"] == offsets["r"] != offsets["sum"]
+
+
 def test_in_place_between_equal_halos_only() -> None:
     text = """graph g(%x: f32[1,4,4,2]) params(%f: f32[3,3,2,2]) {{
         %a = relu(%x) : f32[1,4,4,2]
