@@ -88,9 +88,9 @@ def reshape_of_reshape(draft: Draft, node: Node) -> Sequence[Value] | None:
     inner = draft.producer(node.inputs[0])
     if inner is None or not isinstance(inner.op, Reshape | Flatten):
         return None
-    before, after = inner.inputs[0].type.shape, node.outputs[0].type.shape
-    flattens = len(before) > 1 and len(after) == 2 and before[0] == after[0]
-    return draft.add(Flatten() if flattens else Reshape(after), inner.inputs, node.outputs)
+    before, after = inner.inputs[0].type, node.outputs[0].type
+    flattens = before.rank > 1 and Flatten().infer(before) == (after,)
+    return draft.add(Flatten() if flattens else Reshape(after.shape), inner.inputs, node.outputs)
 
 
 def movement_of_full(draft: Draft, node: Node) -> Sequence[Value] | None:

@@ -75,6 +75,12 @@ REWRITES = {
         %y = flatten(%r) : f32[N,12] return %y""",
         "%y = flatten(%x) : f32[N,12] return %y",
     ),
+    "reshape of nothing": (  # any shape without elements fits: flattening gives (0,12)
+        "%x: f32[0,3,4]",
+        """%r = reshape(%x) shape=(0,5) : f32[0,5]
+        %y = reshape(%r) shape=(0,7) : f32[0,7] return %y""",
+        "%y = reshape(%x) shape=(0,7) : f32[0,7] return %y",
+    ),
     "reshaped back": (
         X,
         """%r = flatten(%x) : f32[N,12]
