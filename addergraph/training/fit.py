@@ -12,7 +12,7 @@ from ..ir import Array
 from ..ops.softmax import Softmax
 from .history import History
 from .labels import Targets, as_samples, require_trainable, targets_for
-from .loop import Validate, run_epochs
+from .loop import Validation, run_epochs
 from .losses import sample_losses
 from .settings import Fit
 
@@ -35,7 +35,7 @@ def fit(
     require_trainable(samples)
     model.build(samples.shape[1:])
     targets = targets_for(model, y, len(samples))
-    validate = _validation(model, held_out, settings, engine, threads)
+    validation = _validation(model, held_out, settings, engine, threads)
     _warn(model)
     step = model.train_step(
         min(settings.batch_size, len(samples)),
@@ -45,7 +45,7 @@ def fit(
         engine=engine,
         threads=threads,
     )
-    return run_epochs(step, samples, targets, settings, validate)
+    return run_epochs(step, samples, targets, settings, validation)
 
 
 def measure(
@@ -63,7 +63,7 @@ def measure(
 
 def _validation(
     model: Model, held_out: HeldOut, settings: Fit, engine: str, threads: int | None
-) -> Validate | None:
+) -> Validation | None:
     x, y = held_out
     if x is None and y is None:
         return None
@@ -75,11 +75,11 @@ def _validation(
         samples = settings.normalize.apply(samples)
     targets = targets_for(model, y, len(samples), "y_val")
 
-    def validate() -> dict[str, float]:
+    def measured() -> dict[str, float]:
         found = measure(model, samples, targets, engine, threads)
         return {f"val_{name}": value for name, value in found.items()}
 
-    return validate
+    return Validation(samples, targets, measured)
 
 
 def _warn(model: Model) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -32,13 +33,20 @@ from .step import TrainStep
 if TYPE_CHECKING:
     from ..data import Loader
 
-Validate = Callable[[], Mapping[str, float]]
+
+@dataclass(frozen=True)
+class Validation:
+    """Data that are held out, as the network takes them, and what gives their `val_` numbers."""
+
+    samples: Array
+    targets: Targets
+    measure: Callable[[], Mapping[str, float]]
 
 
 def run_epochs(
-    step: TrainStep, x: Array, targets: Targets, settings: Fit, validate: Validate | None
+    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None
 ) -> History:
-    """Trains; `validate` gives the `val_` numbers at the end of an epoch.
+    """Trains; `validation` is measured at the end of an epoch.
 
     The model ends with the weights of the best epoch where `keep_best` asks for it, otherwise with
     the running averages where the optimizer keeps them, otherwise with the last ones.
@@ -61,10 +69,10 @@ def run_epochs(
     with ExitStack() as stack:
         folder = None
         if settings.checkpoint is not None:
-            identity = _identity(step, x, targets, settings)
+            identity = _identity(step, x, targets, settings, validation)
             opened = RunFolder(settings.checkpoint, identity, resume=settings.resume)
             folder = stack.enter_context(opened)
-        return _Run(step, loader, targets, settings, validate, folder).all_epochs()
+        return _Run(step, loader, targets, settings, validation, folder).all_epochs()
 
 
 def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
@@ -82,12 +90,21 @@ def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
     require_memory(need)
 
 
-def _identity(step: TrainStep, x: Array, targets: Targets, settings: Fit) -> Identity:
+def _identity(
+    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None
+) -> Identity:
+    decided = {"loss": step.model.loss_name, "engine": step.engine, "validation": "none"}
+    if validation is not None:  # the history and the best epoch are of these data
+        decided["validation"] = _digest(validation.samples, validation.targets)
     return Identity(
         digest_of_network(step.model.graph(training=False)),
-        digest_of_data(targets.labels, targets.values, x),
-        {**settings.description(), "loss": step.model.loss_name, "engine": step.engine},
+        _digest(x, targets),
+        {**settings.description(), **decided},
     )
+
+
+def _digest(x: Array, targets: Targets) -> str:
+    return digest_of_data(targets.labels, targets.values, x)
 
 
 class _Run:
@@ -99,11 +116,11 @@ class _Run:
         loader: Loader,
         targets: Targets,
         settings: Fit,
-        validate: Validate | None,
+        validation: Validation | None,
         folder: RunFolder | None,
     ) -> None:
         self.step, self.loader, self.targets = step, loader, targets
-        self.settings, self.validate, self.folder = settings, validate, folder
+        self.settings, self.validation, self.folder = settings, validation, folder
         self.best: dict[str, Array] | None = None
         self.at = Position()
         if folder is not None and (found := folder.load()) is not None:
@@ -183,9 +200,9 @@ class _Run:
         record = {"loss": self.at.loss / samples}
         if self.targets.labels is not None:
             record["accuracy"] = self.at.correct / samples
-        if self.validate is not None:
+        if self.validation is not None:
             with self.step.evaluating():
-                record |= self.validate()
+                record |= self.validation.measure()
         return record
 
     def _samples_seen(self) -> int:

@@ -17,7 +17,7 @@ from addergraph.errors import AdderGraphError, DataError, StorageError
 from addergraph.ir import Array
 from addergraph.training import SGD, Adam, Cosine
 from addergraph.training.checkpoint import Identity, RunFolder
-from tests.addergraph.models import DATA, ENGINES, X, fit, same_weights, small_model
+from tests.addergraph.models import DATA, ENGINES, X, Y, fit, same_weights, small_model
 
 Arrays = dict[str, Array]
 NAME = "checkpoint.safetensors"
@@ -169,6 +169,8 @@ def other_network() -> Model:
         (small_model, X, {"seed": 4}, "was made with seed=0"),
         (small_model, X, {"augment": None}, "was made with augment=Augment"),
         (small_model, X, {"engine": "native"}, "was made with engine=reference"),
+        (small_model, X, {"x_val": None, "y_val": None}, "was made with validation=30 samples"),
+        (small_model, X, {"x_val": X[:30], "y_val": Y[:30]}, "=30 samples .* has validation=30"),
     ],
 )
 def test_the_checkpoint_of_another_run_is_refused(
