@@ -53,7 +53,9 @@ def measure(
 ) -> dict[str, float]:
     """The mean loss of checked data and, where the targets are classes, the accuracy."""
     prediction = model.predict(samples, engine=engine, threads=threads)
-    probabilities = isinstance(model.graph(training=False).nodes[-1].op, Softmax)
+    graph = model.graph(training=False)
+    last = graph.producers().get(graph.outputs[0])
+    probabilities = last is not None and isinstance(last.op, Softmax)
     everything = slice(None)
     losses = sample_losses(model.loss_name, prediction, targets.rows(everything), probabilities)
     result = {"loss": float(np.mean(losses, dtype=np.float64))}

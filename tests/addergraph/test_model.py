@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import layers
+from addergraph import layers, ops
 from addergraph.errors import DataError, GraphError, ShapeError
 from addergraph.ir import Array
 from addergraph.model import CHUNK, Model
@@ -233,6 +233,26 @@ def test_evaluation_with_and_without_a_final_softmax_agree() -> None:
         strict=True,
     ):
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("unused", [ops.softmax, ops.relu])
+def test_what_the_answer_does_not_use_is_no_matter_of_the_loss(unused: Any) -> None:
+    def net(x: Tensor, then: Any = None) -> Tensor:
+        y = layers.Dense(10, name="d")(layers.Flatten()(x))
+        y = ops.softmax(y) if unused is ops.relu else y
+        if then is not None:
+            then(y)
+        return y
+
+    plain = Model(lambda x: net(x), input_shape=(8, 8, 1), name="m")
+    other = Model(lambda x: net(x, unused), input_shape=(8, 8, 1), name="m")
+    found = other.evaluate(X, Y, engine="reference")
+    assert found == plain.evaluate(X, Y, engine="reference")
+
+
+def test_a_network_may_be_its_input() -> None:
+    model = Model(lambda x: x, input_shape=(2,))
+    assert model.evaluate([[0.0, 0.0]], [1])["loss"] == pytest.approx(np.log(2))
 
 
 def test_a_vanished_probability_is_a_finite_loss() -> None:
