@@ -34,7 +34,7 @@ from .errors import (
 from .interpreter import run_reference
 from .ir import Array, Graph
 from .layers import Layer
-from .state import bind_weights, initial_weights
+from .state import assign, bind_weights, initial_weights
 from .trace import Tensor, trace
 from .training.fit import fit, measure
 from .training.history import History
@@ -167,8 +167,7 @@ class Model:
         if self._weights is None:
             self._weights = {name: array.copy() for name, array in arrays.items()}
             return
-        for name, array in arrays.items():
-            self._weights[name][...] = array
+        assign(self._weights, arrays)
 
     def restore(self, graph: Graph) -> None:
         """Makes `graph`, read from a file, the network: it can predict, but not train.

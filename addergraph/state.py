@@ -53,8 +53,7 @@ class State:
                 f'there is no parameter named "{unknown[0]}"{nearest(unknown[0], self.views)}; '
                 f"unknown names: {_some(unknown)}"
             )
-        for name, array in bind_weights("weights", self.parameters, weights).items():
-            self.views[name][...] = array
+        assign(self.views, bind_weights("weights", self.parameters, weights))
 
     def copy(self) -> State:
         """A state with equal values and memory of its own."""
@@ -88,6 +87,12 @@ def bind_weights(
             )
         found[p.name] = array
     return found
+
+
+def assign(into: Mapping[str, Array], arrays: Mapping[str, Array]) -> None:
+    """Copies each array into that of its name; they may be views of one another, in any order."""
+    for name, array in {name: array.copy() for name, array in arrays.items()}.items():
+        into[name][...] = array
 
 
 def initial_weights(graph: Graph, seed: int = 0) -> dict[str, Array]:

@@ -304,6 +304,10 @@ def test_weights_are_checked_when_assigned() -> None:
     view = model.weights["dense1.b"]
     model.weights = good
     assert (view == 1).all()
+    gamma, beta = "bn1.gamma", "bn1.beta"
+    model.weights = good | {gamma: model.weights[beta], beta: model.weights[gamma]}  # views
+    assert all((model.weights[a] == good[b]).all() for a, b in ((gamma, beta), (beta, gamma)))
+    model.weights = good
     for change, error, said in (
         ({"extra": np.zeros(1, "f4")}, DataError, 'no parameter named "extra"'),
         ({"dense1.b": np.zeros(9, "f4")}, ShapeError, "dense1.b"),

@@ -54,6 +54,13 @@ def test_views_share_the_aligned_block() -> None:
     assert state.blob[320:384].view("f4").tolist() == [1.0] * 16
 
 
+def test_loaded_arrays_may_be_views_of_the_state() -> None:
+    state = State([Parameter(name, tensor("f32", (2,))) for name in "ab"])
+    state.load({"a": np.array([1, 2], "f4"), "b": np.array([3, 4], "f4")})
+    state.load({"a": state.views["b"], "b": state.views["a"]})
+    assert (state.views["a"].tolist(), state.views["b"].tolist()) == ([3, 4], [1, 2])
+
+
 def test_load_copies_every_parameter() -> None:
     state, given = State(PARAMETERS), weights()
     state.load(given)
