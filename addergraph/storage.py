@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,20 @@ from .types import DTYPES
 
 HEADER_LIMIT = 64 << 20  # bytes of JSON; larger headers are refused before they are parsed
 _ENTRY = "addergraph"
+_LONGEST_NAME = 200  # bytes that a temporary file's name takes over
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     A temporary file in the same folder is written, synced and renamed over `path`, then the
-    folder is synced. StorageError when the folder is missing or cannot be written; the previous
-    file then survives and the temporary file is gone.
+    folder is synced. The permissions of a file that was there stay. StorageError when the folder is
+    missing or cannot be written, and for what is no plain file; the previous file then survives
+    and the temporary file is gone.
     """
-    target, temporary = _places(path)
+    target, temporary, mode = _places(path)
     try:
-        _write_synced(temporary, data)
+        _write_synced(temporary, data, mode)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
@@ -51,9 +54,9 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     Long work asks first. It really makes a file, because permission bits say nothing to root and
     nothing of a file system that is read-only.
     """
-    _, temporary = _places(path)
+    _, temporary, mode = _places(path)
     try:
-        _write_synced(temporary, b"")
+        _write_synced(temporary, b"", mode)
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
@@ -116,14 +119,25 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
 
 
-def _places(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """The file that `path` stands for, and a fresh name beside it; StorageError for a folder."""
+def _places(path: str | os.PathLike[str]) -> tuple[Path, Path, int | None]:
+    """The file that `path` stands for, a fresh name beside it, and the permissions of a file that
+    is there; StorageError for anything that is no plain file, since renaming would remove it."""
     target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as error:
+        raise _unwritable(path, error) from None
     if not target.parent.is_dir():
         raise StorageError(f'cannot write "{path}": there is no folder "{target.parent}"')
-    if target.is_dir():
-        raise StorageError(f'cannot write "{path}": it is a folder; give the name of a file')
-    return target, target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    if mode is not None and not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise StorageError(f'cannot write "{path}": it is {what}; give the name of a file')
+    # A name may have 255 bytes, and the temporary one has 22 more than it.
+    name = os.fsdecode(os.fsencode(target.name)[:_LONGEST_NAME])
+    temporary = target.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+    return target, temporary, None if mode is None else stat.S_IMODE(mode)
 
 
 def _unwritable(path: str | os.PathLike[str], error: OSError) -> StorageError:
@@ -133,9 +147,13 @@ def _unwritable(path: str | os.PathLike[str], error: OSError) -> StorageError:
     )
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+def _write_synced(path: Path, data: bytes, mode: int | None) -> None:
+    """`mode`: permissions other than those of a new file; bytes are never seen by more users."""
+    created = 0o666 if mode is None else mode & 0o666
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, created)
     with os.fdopen(descriptor, "wb") as file:
+        if mode is not None and mode != stat.S_IMODE(os.fstat(descriptor).st_mode):
+            os.chmod(path, mode)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

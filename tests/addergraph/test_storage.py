@@ -205,3 +205,31 @@ def test_a_symbolic_link_stays_one(saved: Path) -> None:
     link.symlink_to(saved)
     storage.save(link, {"w": np.ones(1, np.float32)}, {})
     assert link.is_symlink() and list(storage.load(saved)[0]) == ["w"]
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    longest = tmp_path / ("ü" * 127)
+    storage.atomic_write(longest, b"x")
+    assert [p.name for p in tmp_path.iterdir()] == [longest.name]
+    with pytest.raises(StorageError, match="too long"):
+        storage.atomic_write(tmp_path / ("n" * 256), b"x")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and pipes")
+def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
+    for mode in (0o600, 0o640, 0o666):
+        path = tmp_path / oct(mode)
+        path.write_bytes(b"old")
+        path.chmod(mode)
+        storage.atomic_write(path, b"new")
+        assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and pipes")
+def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in (storage.require_writable, lambda path: storage.atomic_write(path, b"")):
+        with pytest.raises(StorageError, match="it is a device, pipe or socket"):
+            write(pipe)
+    assert pipe.is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
