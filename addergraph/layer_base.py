@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from .check import WORD
 from .errors import GraphError
-from .ir import Builder
+from .ir import Builder, Value
 from .trace import Tensor
 
 
@@ -64,7 +64,8 @@ class Scope:
         self.path = ""  # what the names of layers inside a composite layer start with
         self.names: dict[Layer, str] = {}
         self.counts: dict[str, int] = {}
-        self.parameters: dict[str, Tensor] = {}
+        # No tensors: these would keep the builder, for which a scope is kept as long as it lives.
+        self.parameters: dict[str, Value] = {}
 
     def name_of(self, layer: Layer) -> str:
         if layer in self.names:

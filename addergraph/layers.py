@@ -50,8 +50,8 @@ def _parameter(
     known = scope_of(x.builder).parameters
     if name not in known:
         type = TensorType(f32, shape)
-        known[name] = new_parameter(x, name, type, init, trainable=trainable, eta=eta)
-    return known[name]
+        known[name] = new_parameter(x, name, type, init, trainable=trainable, eta=eta).value
+    return Tensor(x.builder, known[name])
 
 
 def _require_rank(x: Tensor, rank: int, kind: str, name: str, hint: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +96,18 @@ def test_one_layer_object_serves_several_traces() -> None:
     layer = Dense(2, bias=False)
     one, two = graph_of(layer, "N", 3), graph_of(lambda x: layer(x), "N", 4)
     assert str(one.parameters[0].type) == "f32[3,2]" and str(two.parameters[0].type) == "f32[4,2]"
+
+
+def test_what_a_trace_made_goes_with_its_graph() -> None:
+    made = []
+
+    def net(x: Tensor) -> Tensor:
+        made.append(weakref.ref(x.builder))
+        return Dense(2)(x)
+
+    graph_of(net, "N", 3)
+    gc.collect()
+    assert made[0]() is None
 
 
 def test_given_names_are_used_and_numbers_step_around_them() -> None:
