@@ -178,7 +178,8 @@ def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
         p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        return [*positional, *(f"x{i}" for i in range(count))][:count]
+        numbered = (f"x{i}" for i in range(2 * count))
+        return [*positional, *(n for n in numbered if n not in positional)][:count]
     if len(positional) < count:
         raise GraphError(
             f"the traced function takes {len(positional)} tensors, {count} types given"

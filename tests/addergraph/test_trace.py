@@ -85,6 +85,7 @@ def test_inputs_take_the_names_of_the_arguments() -> None:
 
     assert [v.name for v in ag.trace(named, X, X).inputs] == ["image", "scale"]
     assert [v.name for v in ag.trace(lambda a, *rest: a, X, X, X).inputs] == ["a", "x0", "x1"]
+    assert [v.name for v in ag.trace(lambda x1, *x: x1, X, X, X).inputs] == ["x1", "x0", "x2"]
     assert [v.name for v in ag.trace(max_of, X, X).inputs] == ["x0", "x1"]
 
 
