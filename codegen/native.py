@@ -1,7 +1,7 @@
 """Exported libraries back in Python: `load(folder)` maps native code into this process.
 
 That is as trusting as running a program. Damage is found first (metadata.json has a digest of the
-library); malice is not.
+library, which has a copy of the rest of it); malice is not.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class NativeLibrary:
         except OSError as error:
             os.close(self._file)
             raise StorageError(f"the system cannot load the library: {error}") from None
+        _require_own(metadata, library)
         prefix = metadata["name"]
         count = len(graph.inputs) + len(graph.outputs)
         self._run = library[f"{prefix}_run"]
@@ -163,6 +164,19 @@ def _metadata(path: Path) -> dict[str, Any]:
             f"format {FORMAT} and ABI {ABI_VERSION}; export again"
         )
     return metadata
+
+
+def _require_own(metadata: dict[str, Any], library: ctypes.CDLL) -> None:
+    """StorageError where metadata.json differs from what the library says of itself: sizes of
+    buffers are taken from it."""
+    describe = library[f"{metadata['name']}_metadata_json"]
+    describe.restype = ctypes.c_char_p
+    for key, value in json.loads(describe()).items():
+        if metadata.get(key) != value:
+            raise StorageError(
+                f'metadata.json is damaged: its "{key}" is {metadata.get(key)!r}, the library says '
+                f"{value!r}; export again"
+            )
 
 
 def _graph(metadata: dict[str, Any]) -> Graph:

@@ -180,6 +180,9 @@ def test_the_selftest_finds_a_flipped_weight(net: Program, copied: Path) -> None
         (lambda m: m.update(inputs=[{"name": "x", "dtype": "f99", "shape": []}]), "is damaged"),
         (lambda m: m.update(files=None), "is damaged"),
         (lambda m: m.update(arena_bytes="many"), "is damaged"),
+        (lambda m: m.update(arena_bytes=64), '"arena_bytes" is 64, the library says'),
+        (lambda m: m["outputs"][0]["shape"].append(1), '"outputs" is .*, the library says'),
+        (lambda m: m.update(golden=None), '"golden" is None, the library says'),
     ],
 )
 def test_damaged_metadata_is_refused(
