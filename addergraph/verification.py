@@ -159,8 +159,8 @@ def verify(
     then these are the samples. A graph whose batch is bound takes `samples` whole batches.
     The program must have been compiled from `graph`, and brings the weights.
 
-    Raises DataError for programs with updates, whose calls change what they compute, and for a
-    number of samples below 1.
+    Raises DataError for programs with updates, whose calls change what they compute, for a number
+    of samples below 1, and for a program whose outputs are of other types.
     """
     require_verifiable(graph, samples)
     rng = np.random.default_rng(seed)
@@ -306,7 +306,17 @@ class Reference:
     def compare(
         self, totals: Sequence[Total], native: Sequence[Array], rng: np.random.Generator, first: int
     ) -> None:
-        """Adds the outputs of a call, whose samples count from `first`, to a total each."""
+        """Adds the outputs of a call, whose samples count from `first`, to a total each.
+
+        DataError for outputs that are not of this graph: broadcasting would compare them all the
+        same.
+        """
+        expected, found = ([(a.shape, str(a.dtype)) for a in x] for x in (self.outputs, native))
+        if found != expected:
+            raise DataError(
+                f'the program does not give what graph "{self._graph.name}" does: found '
+                f"{_shown(found)}, expected {_shown(expected)}; compile it from this graph"
+            )
         draws = [self.draw(rng) for _ in range(DRAWS)]
         for k, total in enumerate(totals):
             total.add(native[k], self.outputs[k], [d[k] for d in draws], first)
@@ -326,6 +336,10 @@ class Reference:
     ) -> Sequence[Array]:
         self._bounds[key] = rounding_bounds(node.op, operands, results)
         return results
+
+
+def _shown(outputs: Sequence[tuple[tuple[int, ...], str]]) -> str:
+    return ", ".join(f"{dtype}{list(shape)}" for shape, dtype in outputs) or "nothing"
 
 
 def _moved(result: Array, bound: Bound, rng: np.random.Generator) -> Array:

@@ -330,6 +330,26 @@ def test_graphs_with_updates_are_refused() -> None:
         verify(graph, Fake(graph, {}))
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda y: y[:, :1], r"found float32\[7, 1\], expected float32\[7, 3\]"),
+        (lambda y: y.astype("f8"), r"found float64\[7, 3\], expected float32"),
+    ],
+)
+def test_outputs_of_another_type_are_not_compared(
+    spoil: Callable[[Array], Array], said: str
+) -> None:
+    """Equal columns would broadcast to what is expected."""
+    graph = ag.parse(
+        """graph g(%x: f32[N,1]) {
+        %y = broadcast_to(%x) shape=(N,3) : f32[N,3]
+        return %y }"""
+    )
+    with pytest.raises(DataError, match=said):
+        verify(graph, Fake(graph, {}, spoil), 7)
+
+
 def test_fused_graphs_have_the_bounds_of_their_bodies() -> None:
     from addergraph import driver
 
