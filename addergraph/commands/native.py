@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,11 @@ def _write_npz(path: str, arrays: Mapping[str, Array]) -> None:
     if Path(path).suffix != ".npz":
         raise StorageError(f'--output "{path}": the name of an archive of arrays ends in .npz')
     data = io.BytesIO()
-    np.savez(data, **arrays)  # type: ignore[arg-type]
+    # np.savez takes names as keywords: an array called "file" would be its first argument.
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     storage.atomic_write(path, data.getvalue())
 
 
