@@ -99,7 +99,7 @@ def _read_description(text: str) -> dict[str, Any]:
     for name, type in _FIELDS.items():
         if not isinstance(found.get(name), type):
             raise StorageError(f'the description of the model has no valid "{name}"')
-    if not isinstance(found.get("layers"), list | None):
+    if "layers" not in found or not isinstance(found["layers"], list | None):
         raise StorageError('the description of the model has no valid "layers"')
     return found
 

@@ -103,6 +103,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
     "shape": (lambda m: _described(m, input_shape=[-1]), "input_shape"),
     "field": (lambda m: _described(m, seed="x"), '"seed"'),
     "layers": (lambda m: _described(m, layers=3), '"layers"'),
+    "no layers": (lambda m: m | {"model": m["model"].replace('"layers"', '"other"')}, '"layers"'),
     "json": (lambda m: m | {"model": "{"}, "not JSON"),
     "function with another input": (
         lambda m: _described(m, layers=None, input_shape=[4]), r"takes f32\[N,8,8,1\]"
