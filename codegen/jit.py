@@ -77,8 +77,9 @@ def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Ar
     source = lowered.source
     numbers = bind_weights(f'graph "{source.name}"', source.parameters, weights)
     computed, _ = run_reference(lowered.setup, [], numbers)
-    made = {v.name: a for v, a in zip(lowered.setup.outputs, computed, strict=True)}
-    return {p.name: {**numbers, **made}[p.name] for p in lowered.main.parameters}
+    made = (v.name for v in lowered.setup.outputs)
+    known = numbers | dict(zip(made, computed, strict=True))
+    return {p.name: known[p.name] for p in lowered.main.parameters}
 
 
 class Program:
