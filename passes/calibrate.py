@@ -60,7 +60,8 @@ class Statistics:
 def calibrate(
     graph: Graph, weights: Mapping[str, Array], samples: Array, quantile: float, execute: Execute
 ) -> Statistics:
-    """Runs `graph` on `samples`. Quantiles are means over chunks of 64 samples, inputs have ends.
+    """Runs `graph` on `samples`. Inputs have their ends; quantiles are means over chunks of 64
+    samples, in which a chunk weighs as much as it has.
 
     DataError, naming the value, where one becomes NaN or infinite.
     """
@@ -80,9 +81,10 @@ def calibrate(
                 moments[value.name].add(array)
         for kept, v in zip(outputs, graph.outputs, strict=True):
             kept.append(arrays[v])
+    counts = [len(part) for part in chunks(samples)]
     return Statistics(
-        {v.name: _joined(ends[v.name], quantile) for v in computed}
-        | {v.name: _joined(ends[v.name], 1.0) for v in graph.inputs},
+        {v.name: _joined(ends[v.name], counts, quantile) for v in computed}
+        | {v.name: _joined(ends[v.name], counts, 1.0) for v in graph.inputs},
         moments,
         tuple(np.concatenate(parts) for parts in outputs),
     )
@@ -103,8 +105,11 @@ def _ends(value: Value, array: Array, quantile: float) -> tuple[float, float]:
     return least, most
 
 
-def _joined(pairs: Sequence[tuple[float, float]], quantile: float) -> tuple[float, float]:
+def _joined(
+    pairs: Sequence[tuple[float, float]], counts: Sequence[int], quantile: float
+) -> tuple[float, float]:
     least, most = zip(*pairs, strict=True)
     if quantile < 1:
-        return float(np.mean(least)), float(np.mean(most))
+        mean = np.average(pairs, axis=0, weights=counts)
+        return float(mean[0]), float(mean[1])
     return min(least), max(most)

@@ -16,6 +16,7 @@ from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph, Init
 from addergraph.ops.adder2d import Adder2d
 from addergraph.ops.requantize import RequantizeShift
+from addergraph.passes.calibrate import calibrate
 from addergraph.quantized import Quantized
 from addergraph.trace import Tensor, new_parameter
 from addergraph.training.schedules import cosine
@@ -124,6 +125,22 @@ def test_filters_clamp_without_loss() -> None:
     np.testing.assert_allclose(made.outputs(y), expected, atol=1 / 32)  # the constant is rounded
     (filters,) = [w for name, w in made.weights.items() if w.dtype == np.uint8]
     assert filters.min() == 0 and filters.max() == 255
+
+
+def test_a_sample_counts_once_in_whichever_chunk_it_comes() -> None:
+    """65 samples are a chunk of 64 and one of 1, an image unlike all others."""
+    graph, weights = network("residual")
+    x = samples(65)
+    x[64] = -20.0
+
+    def ranges(data: Array) -> Mapping[str, tuple[float, float]]:
+        return calibrate(graph, weights, data, 0.9997, driver._run_once).ranges
+
+    before, after = ranges(x[:64]), ranges(x)
+    for name, (least, most) in before.items():
+        if name != "x":
+            change = np.abs(np.subtract(after[name], (least, most))).max()
+            assert change < most - least, name  # half of its ends would be 9 times that
 
 
 @pytest.mark.parametrize("bits", [6, 2])
