@@ -6,6 +6,7 @@ integers on them, so that batch norms are moved by what quantization really did 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,13 +23,14 @@ from addergraph.quantization import Quantization
 from addergraph.types import DType, TensorType, i32, u8
 
 from .calibrate import Execute, Statistics, chunks
-from .fixed_point import Affine, multiply_operands, shift_operands
+from .fixed_point import LIMIT, Affine, multiply_operands, shift_operands
 
 IMAGE_BITS = 8
 GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
 GUARD_HALF = 1 << (GUARD_BITS - 1)
 OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
 HEADROOM = 8  # how far beyond that outputs of other data may go
+UNIFORM = 1 << 24  # the end of outputs that are sums themselves, unless these go farther
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,9 @@ class IntegerNetwork:
         largest = max(map(abs, self.statistics.ranges[value.name])) or 1.0
         scale, limit = largest / OUTPUT_STEPS, OUTPUT_STEPS * HEADROOM
         if uniform:  # exact: the sums themselves, moved by an integer
-            scale, limit = float(factors[0]), 1 << 24
+            scale = float(factors[0])
+            farthest = np.maximum(-part.least, part.most) + np.abs(part.constant) / scale
+            limit = max(UNIFORM, min(math.ceil(farthest.max()) + 1, LIMIT))
         target = scale
         if len(form.parts) > 1:
             part, target = self._added(form, name, scale, OUTPUT_STEPS), 1.0

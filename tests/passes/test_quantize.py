@@ -127,6 +127,19 @@ def test_filters_clamp_without_loss() -> None:
     assert filters.min() == 0 and filters.max() == 255
 
 
+def test_sums_at_the_output_are_whole_however_wide_the_layer() -> None:
+    wide = 70_000  # 255 times as much is beyond 2^24
+    graph = traced(lambda v: layers.AdderDense(2)(v), ("N", wide))
+    f = np.full((wide, 2), 1.0, np.float32)
+    f[: wide // 100, 1] = 0.0
+    x = np.zeros((2, wide), np.float32)
+    x[1] = 1.0
+    made = ag.quantize(graph, x, weights={"adder_dense1.f": f})
+    y = np.asarray(interpret(made.graph, made.inputs(x), weights=made.weights))
+    expected = interpret(graph, x, weights={"adder_dense1.f": f})
+    np.testing.assert_allclose(made.outputs(y), expected, rtol=1e-6)
+
+
 def test_a_sample_counts_once_in_whichever_chunk_it_comes() -> None:
     """65 samples are a chunk of 64 and one of 1, an image unlike all others."""
     graph, weights = network("residual")
