@@ -139,6 +139,12 @@ class Op:
             raise GraphError(f'op "{cls.name}" is defined twice')
         _REGISTRY[cls.name] = cls
 
+    @property
+    def key(self) -> tuple[Op, tuple[str, ...]]:
+        """Equal keys mean the same op. Floats count by their text, too, since 0.0 == -0.0."""
+        values = (getattr(self, f.name) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        return self, tuple(str(v) for v in values if isinstance(v, float))
+
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """Result types from operand types; ShapeError (without the node's name) if unfit."""
         raise GraphError(f'op "{self.name}" has no shape rule')

@@ -52,7 +52,7 @@ class ModuleEmitter:
         # A context of its own: identical modules then get identical text, whatever came before.
         self.module = ir.Module(name, context=ir.Context())
         self.module.triple = target.triple
-        self._kernels: dict[Call, Any] = {}
+        self._kernels: dict[tuple[object, Call], Any] = {}
         self._zeroing: dict[Operand, Any] = {}
         self._names: set[str] = set()
         self._barrier: Any = None
@@ -87,9 +87,10 @@ class ModuleEmitter:
 
     def kernel(self, call: Call, kernel: Kernel | None = None) -> Any:
         """The function that computes `call`, emitted at its first use."""
-        if call not in self._kernels:
-            self._kernels[call] = self._emit_kernel(kernel or kernel_for(call))
-        return self._kernels[call]
+        key = call.op.key, call
+        if key not in self._kernels:
+            self._kernels[key] = self._emit_kernel(kernel or kernel_for(call))
+        return self._kernels[key]
 
     def _emit_kernel(self, kernel: Kernel) -> Any:
         ins, outs = len(kernel.call.inputs), len(kernel.call.outputs)

@@ -12,13 +12,9 @@ Ops are frozen dataclasses, so equal nodes are found by a dict on (op, operands)
 
 from __future__ import annotations
 
-import dataclasses
-
-from addergraph.ir import Graph, Node, Op, Value
+from addergraph.ir import Graph, Value
 
 from .rewrite import Draft
-
-Key = tuple[Op, tuple[str, ...], tuple[Value, ...]]
 
 
 def eliminate(graph: Graph) -> Graph:
@@ -47,18 +43,11 @@ def without_dead(graph: Graph, keep_parameters: bool = False) -> Graph:
 
 def _merge_equal(graph: Graph) -> Graph:
     draft = Draft(graph)
-    seen: dict[Key, tuple[Value, ...]] = {}
+    seen: dict[tuple[object, tuple[Value, ...]], tuple[Value, ...]] = {}
     for original in graph.nodes:
         node = draft.moved(original)
-        key = _key(node)
+        key = node.op.key, node.inputs
         if key not in seen:
             seen[key] = draft.keep(node)
         draft.stand_in(node, seen[key])
     return draft.close()
-
-
-def _key(node: Node) -> Key:
-    """Equal keys mean equal results. Floats count by their text, since 0.0 == -0.0."""
-    fields = dataclasses.fields(node.op)  # type: ignore[arg-type]
-    values = (getattr(node.op, field.name) for field in fields)
-    return node.op, tuple(str(v) for v in values if isinstance(v, float)), node.inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from addergraph import driver
 from addergraph.interpreter import run_reference
@@ -28,6 +29,25 @@ def test_equal_calls_share_code_and_keep_their_own_filters() -> None:
     expected, _ = run_reference(graph, [x], {"f": f, "g": g})
     for found, one in zip(program.run([x]), expected, strict=True):
         np.testing.assert_array_equal(found, one)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "pad({}) before=(1,0) after=(0,0) value={} : f32[3,3]",
+        "clip({}) lo={} hi=1 : f32[2,3]",
+    ],
+)
+def test_zeros_of_two_signs_have_kernels_of_their_own(op: str) -> None:
+    graph = parse(
+        f"""graph g(%x: f32[2,3], %y: f32[2,3]) {{
+        %a = {op.format("%x", "0")}
+        %b = {op.format("%y", "-0")}
+        return %a, %b }}"""
+    )
+    data = [np.full((2, 3), -1.0, np.float32)] * 2
+    a, b = driver.compile(graph, weights={}, cache=False).run(data)
+    assert not np.signbit(a[0]).any() and np.signbit(b[0]).all()
 
 
 def test_no_kernel_starts_before_its_operands_are_there() -> None:

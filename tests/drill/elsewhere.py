@@ -279,12 +279,11 @@ PASS_MUTANTS = (
     ),
     Mutant(
         "common subexpressions ignore attributes", "passes/eliminate.py",
-        "return node.op, tuple(str(v) for v in values if isinstance(v, float)), node.inputs",
-        "return type(node.op), node.inputs",
+        "key = node.op.key, node.inputs", "key = type(node.op), node.inputs",
         tests_of("passes/test_eliminate.py", "test_attributes_and_order_of_operands_count"),
     ),
     Mutant(
-        "zeros of two signs are one", "passes/eliminate.py",
+        "zeros of two signs are one", "addergraph/ir.py",
         "str(v) for v in values if isinstance(v, float)", "v for v in values if v is None",
         tests_of("passes/test_eliminate.py", "test_zeros_of_two_signs_differ"),
     ),
