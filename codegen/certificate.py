@@ -28,6 +28,7 @@ from .instructions import CONTROL, REFUSED, UNKNOWN, Machine, counts_table
 
 FORMAT = 1  # of certificate.json
 BYTES_LIMIT = 1 << 30
+FUNCTION_ALIGNMENT = 16  # the largest that LLVM gives functions
 _SHOWN = 20  # failures in the report; the file has all
 _RISCV_CALLS = (18, 19)  # R_RISCV_CALL, R_RISCV_CALL_PLT: at the auipc of an auipc, jalr pair
 _JUMP = r"jalr \w+, {0}, \S+|(jalr|jr) {0}"  # RISC-V, by a register
@@ -59,6 +60,11 @@ class Function:
     def label(self) -> str:
         """The name, after that of the member."""
         return f"{self.member}: {self.name}" if self.member else self.name
+
+    @property
+    def is_padding(self) -> bool:
+        """Whether it is no function, but as short as what aligns the next one."""
+        return self.name == f"{self.section}+{self.offset:#x}" and self.size < FUNCTION_ALIGNMENT
 
     @property
     def counts(self) -> Counter[str]:
@@ -122,7 +128,11 @@ class Certificate:
     def render(self) -> str:
         """The census as a table, then the verdict and what speaks against it."""
         head = f"{self.file}: {self.machine} code, decoded by {self.decoder}"
-        rows = [(f.label, f.counts, str(f.data_bytes or "")) for f in self.functions]
+        rows = [
+            (f.label, f.counts, str(f.data_bytes or "")) for f in self.functions if not f.is_padding
+        ]
+        if padding := [f for f in self.functions if f.is_padding]:
+            rows.append(("(between functions)", sum((f.counts for f in padding), Counter()), ""))
         lines = [head, "", counts_table(rows, "data bytes"), ""]
         if self.undefined:
             lines.append("named, not in this file: " + ", ".join(self.undefined))

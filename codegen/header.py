@@ -24,10 +24,7 @@ $tensors
  *
 $threads
  *
- * Numbers. NaN and infinities are values, not errors. An adder layer passes NaN on, and gives
- * -infinity (or NaN) for an infinite input; comparisons with NaN are false. The bits of the outputs
- * hold for rounding to nearest with subnormal numbers kept: flush-to-zero and denormals-are-zero,
- * which are modes of the calling thread, change them.
+$numbers
  */
 #ifndef ${M}_H
 #define ${M}_H
@@ -40,7 +37,7 @@ $threads
 
 /* Elements of each tensor. */
 $elements
-
+$meaning
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -79,6 +76,20 @@ _SEVERAL_THREADS = Template("""\
 _ONE_THREAD = Template("""\
  * Threads. This machine has no atomic instructions, so one thread alone computes a call:
  * ${p}_run_part takes thread 0 of 1.""")
+
+_FLOATS = """\
+ * Numbers. NaN and infinities are values, not errors. An adder layer passes NaN on, and gives
+ * -infinity (or NaN) for an infinite input; comparisons with NaN are false. The bits of the outputs
+ * hold for rounding to nearest with subnormal numbers kept: flush-to-zero and denormals-are-zero,
+ * which are modes of the calling thread, change them."""
+_INTEGERS = """\
+ * Numbers. All of them are integers: any input is valid, and the outputs have the same bits on
+ * every machine."""
+_MEANING = Template("""
+/* What integers stand for: q is the number SCALE * (q - ZERO_POINT). An input is made of real
+ * numbers by dividing by SCALE, rounding to nearest, adding ZERO_POINT, and clipping. */
+$macros
+""")
 
 _MAIN = Template("""\
 /* Runs the compiled graph "$graph".
@@ -272,12 +283,21 @@ def header(interface: Interface, *, golden: bool) -> str:
         elements="\n".join(
             f"#define {interface.elements(a)} {a.type.elements}u" for a in arguments
         ),
+        meaning=_meaning(interface),
+        numbers=_FLOATS if interface.floats else _INTEGERS,
         codes="\n".join(codes),
         run=", ".join([*parameters, "void *arena"]),
         run_part=", ".join([*parameters, "void *arena", "int32_t thread", "int32_t threads"]),
         selftest=selftest,
         threads=threads.substitute(p=prefix, align=ALIGNMENT),
     )
+
+
+def _meaning(interface: Interface) -> str:
+    """The macros that say what integers stand for; nothing where none of them does."""
+    known = [macro for a in interface.arguments for macro in interface.meaning(a)]
+    macros = "\n".join(f"#define {name} {value}" for name, value in known)
+    return _MEANING.substitute(macros=macros) if known else ""
 
 
 def example(interface: Interface) -> str:

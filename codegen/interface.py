@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Value
 from addergraph.plan import ALIGNMENT, align
+from addergraph.quantization import Quantization, value_quantizations
 from addergraph.types import TensorType
 
+from .limits import floats_of
 from .lowered import Lowered
 
 ABI_VERSION = 1
@@ -60,12 +62,14 @@ class Argument:
     c_name   in the C interface
     source   its type in the graph, whose batch may be open
     type     what one call reads or writes
+    meaning  what its integers stand for, where that is known
     """
 
     name: str
     c_name: str
     source: TensorType
     type: TensorType
+    meaning: Quantization | None
 
     @property
     def c_type(self) -> str:
@@ -80,6 +84,7 @@ class Interface:
     run_bytes   what a run needs of the arena; the golden test's outputs stand behind them
     batched     whether a call computes one sample of an open batch
     threaded    whether several threads may share a call
+    floats      whether it computes with f32 anywhere
     """
 
     prefix: str
@@ -89,6 +94,7 @@ class Interface:
     run_bytes: int
     batched: bool
     threaded: bool
+    floats: bool
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
@@ -112,11 +118,22 @@ class Interface:
         """Every name in capitals that the header defines."""
         fixed = ["H", "ABI_VERSION", "ARENA_BYTES", "ARENA_ALIGN", *(c for c, _ in CODES.values())]
         made = {f"{self.macro}_{name}" for name in fixed}
-        return frozenset(made | {self.elements(a) for a in self.arguments})
+        for argument in self.arguments:
+            made.add(self.elements(argument))
+            made.update(name for name, _ in self.meaning(argument))
+        return frozenset(made)
 
     def elements(self, argument: Argument) -> str:
         """The macro with the number of elements of a call's `argument`."""
         return f"{self.macro}_{argument.c_name.upper()}_ELEMENTS"
+
+    def meaning(self, argument: Argument) -> tuple[tuple[str, str], ...]:
+        """The macros, and their values, that say what integers of `argument` stand for."""
+        if argument.meaning is None:
+            return ()
+        start = f"{self.macro}_{argument.c_name.upper()}"
+        known = argument.meaning
+        return (f"{start}_SCALE", repr(known.scale)), (f"{start}_ZERO_POINT", str(known.zero_point))
 
 
 def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
@@ -129,13 +146,15 @@ def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
     main, source = lowered.main, lowered.source
     names = _names((*source.inputs, *source.outputs), (*main.inputs, *main.outputs))
     ends = zip(names, (*source.inputs, *source.outputs), (*main.inputs, *main.outputs), strict=True)
-    made = tuple(Argument(n, identifier(n), s.type, m.type) for n, s, m in ends)
+    meanings = value_quantizations(source)
+    made = tuple(Argument(n, identifier(n), s.type, m.type, meanings[s.name]) for n, s, m in ends)
     count = len(main.inputs)
     run_bytes = align(max(ALIGNMENT, lowered.plan.arena_bytes))
     batched = lowered.batched is not None
     interface = Interface(
-        prefix, source.name, made[:count], made[count:], run_bytes, batched, lowered.target.atomics
-    )
+        prefix, source.name, made[:count], made[count:], run_bytes, batched,
+        lowered.target.atomics, bool(floats_of(main)),
+    )  # fmt: skip
     _require_distinct(interface)
     return interface
 

@@ -232,6 +232,14 @@ def test_code_outside_of_functions_is_read() -> None:
     assert f".text+{first.size:#x}+0x0: imull %ecx, %eax: address mul/div" in reasons(made)
 
 
+def test_what_aligns_functions_is_one_row_of_the_table() -> None:
+    made = certify_bytes(compiled(CLEAN + PLANTED, "x86-64"), "x.o")
+    padding = [f for f in made.functions if f.is_padding]
+    assert padding and all(f.name.startswith(".text+") for f in padding)
+    names = [line.split("  ")[0] for line in made.render().splitlines()[3:]]
+    assert names[:3] == ["first", "second", "(between functions)"]
+
+
 @pytest.mark.parametrize(
     ("data", "error", "said"),
     [

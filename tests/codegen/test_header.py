@@ -34,6 +34,13 @@ COMPILERS = [
     )
 ]
 
+BYTES = """graph bytes(%x: u8[N,2] scale=0.25 zero_point=3) params(
+  %f: u8[2,4] scale=0.25 zero_point=3
+) {
+  %y = adder_dense(%x, %f) : i32[N,4]
+  return %y
+}"""
+
 
 def lowered(*inputs: str, name: str = "net") -> Lowered:
     """A graph with these inputs, each negated into an output `-<input>`."""
@@ -47,7 +54,7 @@ def interface(*inputs: str, name: str = "net") -> Interface:
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-@pytest.mark.parametrize("text", [NET, MIXED, SHARED, CONSTANT])
+@pytest.mark.parametrize("text", [NET, MIXED, SHARED, CONSTANT, BYTES])
 def test_the_header_compiles_without_warnings(
     compiler: list[str], text: str, tmp_path: Path
 ) -> None:
@@ -143,3 +150,23 @@ def test_the_arena_holds_the_outputs_of_the_selftest() -> None:
     made = interface("x", "y")
     assert made.golden_bytes == 128
     assert made.arena_bytes == made.run_bytes + 128 and made.run_bytes % 64 == 0
+
+
+def test_the_header_says_what_integers_stand_for() -> None:
+    made = interface_of(driver.lower(ag.parse(BYTES), BASELINE))
+    text = header(made, golden=True)
+    for line in (
+        "#define BYTES_X_SCALE 0.25",
+        "#define BYTES_X_ZERO_POINT 3",
+        "#define BYTES_Y_SCALE 0.25",
+        "#define BYTES_Y_ZERO_POINT 0",
+    ):
+        assert line in text.splitlines()
+        assert line.split()[1] in made.macros
+    assert "SCALE" not in header(interface("x"), golden=True)
+
+
+def test_the_header_speaks_of_nan_where_there_are_floats() -> None:
+    integers = header(interface_of(driver.lower(ag.parse(BYTES), BASELINE)), golden=True)
+    assert "All of them are integers" in integers and "NaN" not in integers
+    assert "passes NaN on" in header(interface("x"), golden=True)
