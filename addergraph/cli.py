@@ -14,8 +14,18 @@ from typing import Any
 import click
 
 from . import __version__
-from .cli_options import FAILED, Threads, batch, ends, example, one_thread, target, weights
-from .cli_training import check, diagnose, import_, plot, recipe, train
+from .cli_options import (
+    FAILED,
+    Threads,
+    batch,
+    ends,
+    example,
+    normalize,
+    one_thread,
+    target,
+    weights,
+)  # fmt: skip
+from .cli_training import check, diagnose, evaluate, import_, plot, recipe, train
 from .errors import AdderGraphError, DataWarning, RangeWarning
 
 ERROR, INTERRUPTED = 2, 130
@@ -83,6 +93,7 @@ def commands() -> None:
 
 commands.add_command(train)
 commands.add_command(recipe)
+commands.add_command(evaluate)
 
 
 @commands.command(
@@ -94,9 +105,11 @@ commands.add_command(recipe)
 @click.argument("file", metavar="MODEL")
 @weights
 @click.option(
-    "--data", required=True, metavar="digits|FILE.npz",
-    help="Samples to calibrate on: the digits' training images, or an archive with an array x.",
+    "--data", required=True, metavar="NAME[:PATH]",
+    help="Samples to calibrate on: the training images of this, as for train; or FILE.npz with an "
+    "array x and no labels, taken as it is.",
 )  # fmt: skip
+@normalize
 @click.option(
     "--samples", type=click.IntRange(1), default=256, show_default=True,
     help="How many of them, from the start.",

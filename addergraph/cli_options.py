@@ -33,6 +33,16 @@ one_thread = click.option(
 )
 
 
+data = click.option(
+    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
+    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
+)  # fmt: skip
+normalize = click.option(
+    "--normalize", type=click.Choice(["brightness", "statistics", "none"]), default="brightness",
+    show_default=True, help="Pixels as 0..1, of mean 0 and deviation 1, or as stored.",
+)  # fmt: skip
+
+
 class Threads(click.ParamType):  # type: ignore[type-arg]  # of new versions only
     """A number of threads, or "all", which is 0."""
 

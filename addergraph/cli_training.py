@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .cli_options import FAILED, ends, example, threads
+from .cli_options import FAILED, data, ends, example, normalize, threads, weights
 
 
 @click.command(
@@ -18,10 +18,7 @@ from .cli_options import FAILED, ends, example, threads
         "-o m4.safetensors",
     )
 )
-@click.option(
-    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
-    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
-)  # fmt: skip
+@data
 @click.option(
     "--validation", metavar="NAME[:PATH]",
     help="Held-out images: the training part of this.  [default: the test part of --data]",
@@ -73,6 +70,29 @@ def train(**options: Any) -> None:
     train.train(train.Training(**options))
 
 
+@click.command(
+    epilog=example(
+        "  addergraph evaluate m.safetensors --data digits",
+        "  addergraph evaluate q.safetensors --data cifar10:PATH --normalize statistics",
+    )
+)
+@click.argument("file", metavar="MODEL")
+@weights
+@data
+@normalize
+@threads
+def evaluate(**options: Any) -> None:
+    """Print the accuracy on held-out images.
+
+    MODEL is a model (.safetensors), one of integers that quantize made, or the text of a graph
+    (.ag) with its weights. The images are the test part of the data; all of them where there is
+    none. They have to enter as the network was trained on them, which train prints.
+    """
+    from .commands import evaluate
+
+    evaluate.evaluate(evaluate.Evaluation(**options))
+
+
 @click.command(epilog=example("  addergraph recipe cvpr2020 > my.toml"))
 @click.argument("name", required=False)
 def recipe(name: str | None) -> None:
@@ -109,14 +129,8 @@ def check(file: str, batch: int | None) -> int:
     )
 )
 @click.argument("network", metavar="MODEL")
-@click.option(
-    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
-    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
-)  # fmt: skip
-@click.option(
-    "--normalize", type=click.Choice(["brightness", "statistics", "none"]), default="brightness",
-    show_default=True, help="Pixels as 0..1, of mean 0 and deviation 1, or as stored.",
-)  # fmt: skip
+@data
+@normalize
 @click.option("--steps", type=click.IntRange(1), default=100, show_default=True)
 @click.option(
     "--every", type=click.IntRange(1), default=5, show_default=True,

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import driver, storage
-from ..data import Dataset, load
+from ..data import load
 from ..diagnostics import Diagnosis, Recording, pictures, plots, read_log
 from ..diagnostics.diagnosis import diagnose as examine
 from ..errors import StorageError, UnsupportedError
-from ..ir import Array
 from ..lints import lint
 from ..model import DEFAULT_OPTIMIZER
 from ..summary import size_text
 from ..training.memory import available_memory, require_memory, training_need
-from ..training.recipe import Images
+from .images import normalized
 from .source import Source, model_for, open_source
 
 NUMBERS = "diagnosis.json"
@@ -79,7 +78,9 @@ def diagnose(options: Options) -> None:
         options.steps, options.every, options.batch, options.learning_rate, options.seed,
         options.threads,
     )  # fmt: skip
-    found = examine(model, _images(data, options.normalize), data.y_train, settings)
+    found = examine(
+        model, normalized(data.x_train, data, options.normalize), data.y_train, settings
+    )
     print(found.text())
     if folder is not None:
         for file in _written(found, folder):
@@ -112,12 +113,6 @@ def _prepared(output: str) -> Path:
         ) from None
     pictures.require_picture(folder / "gradients.png")
     return folder
-
-
-def _images(data: Dataset, normalize: str) -> Array:
-    """The images to train on, as the network shall see them."""
-    chosen = Images(normalize=normalize).normalization(data)
-    return data.x_train if chosen is None else chosen.apply(data.x_train)
 
 
 def _written(found: Diagnosis, folder: Path) -> list[Path]:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 
 from .. import driver
 from ..attributes import DEFAULT_BITS
-from ..data import digits
-from ..data.npz import read_npz
-from ..errors import DataError
-from ..ir import Array
 from ..model_file import require_writable_model
 from ..ops.fake_quantize import trained_bits
+from .images import samples
 from .source import open_source
 
 
@@ -26,6 +20,7 @@ class Quantization:
     file: str
     weights: str | None
     data: str
+    normalize: str
     samples: int
     bits: int | None
     requantize: str
@@ -39,10 +34,10 @@ def quantize(options: Quantization) -> None:
     """Quantizes, reports the error on the calibration data, and writes the integer network."""
     require_writable_model(options.output)
     source = open_source(options.file, options.weights)
-    samples = _samples(options.data)[: options.samples]
+    calibration = samples(options.data, options.normalize)[: options.samples]
     made = driver.quantize(
         source.graph,
-        samples,
+        calibration,
         weights=source.required_weights(),
         bits=options.bits,
         requantize=options.requantize,
@@ -51,7 +46,7 @@ def quantize(options: Quantization) -> None:
         reestimate=options.reestimate,
     )
     bits = options.bits or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
-    print(f"{bits} bits, calibrated on {len(samples)} samples")
+    print(f"{bits} bits, calibrated on {len(calibration)} samples")
     for name, error in made.errors.items():
         chosen = " (chosen)" if name == made.chosen and len(made.errors) > 1 else ""
         print(f"  factors {_shown(name):<24} outputs off by {error:.2%} of their rms{chosen}")
@@ -64,12 +59,3 @@ def _shown(name: str) -> str:
         return "by integer products"
     count = name.removeprefix("shift")
     return f"of {count} power{'' if count == '1' else 's'} of two"
-
-
-def _samples(data: str) -> Array:
-    if data == "digits":
-        return digits.load().x_train
-    if Path(data).suffix != ".npz":
-        raise DataError(f'--data "{data}": expected digits, or an .npz file with an array x')
-    (x,) = read_npz(data, "x")
-    return np.asarray(x[..., None] if x.ndim == 3 else x)

@@ -13,7 +13,7 @@ from ..data.npz import read_npz
 from ..errors import DataError, ParseError, StorageError, nearest
 from ..ir import Array, Graph
 from ..model import Model
-from ..quantized import is_quantized, load_quantized
+from ..quantized import Quantized, is_quantized, load_quantized
 from ..state import bind_weights, initial_weights
 from ..text import parse
 
@@ -26,6 +26,7 @@ class Source:
     graph: Graph
     weights: Mapping[str, Array] | None
     model: Model | None
+    quantized: Quantized | None = None
 
     def required_weights(self) -> Mapping[str, Array]:
         """The weights; DataError where the graph has parameters and none were given."""
@@ -64,7 +65,7 @@ def open_source(
         _, metadata = storage.load(file)
         if is_quantized(metadata):
             made = load_quantized(file)
-            return Source(file, made.graph, made.weights, None)
+            return Source(file, made.graph, made.weights, None, made)
         model = Model.load(file)
         return Source(file, model.graph(training=False), model.weights, model)
     if suffix != ".ag":

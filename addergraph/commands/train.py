@@ -16,9 +16,10 @@ from ..ir import Array
 from ..model import Model
 from ..model_file import require_writable_model
 from ..training.optimizers import OPTIMIZERS
-from ..training.recipe import Recipe
+from ..training.recipe import BRIGHTNESS, Recipe
 from ..training.recipes import BUILT_IN, find
 from ..training.schedules import SCHEDULES
+from .images import entering
 from .source import model_for
 
 CALIBRATION = 256  # training images that fix the scales of activations
@@ -78,7 +79,7 @@ def train(options: Training) -> None:
         f"{options.network} on {options.data}: {len(data.x_train)} samples of {data.shape}", end=""
     )
     print(f", {held_out} to validate" if held_out else "", flush=True)
-    print(_entering(normalize), flush=True)
+    print(entering(normalize) + _to_repeat(recipe), flush=True)
     if options.folder is not None:
         print(f'checkpoints and logs in "{options.folder}"', flush=True)
     if options.quantize_bits is not None:
@@ -156,22 +157,17 @@ def _rounding(model: Model, data: Dataset, normalize: Normalize | None, bits: in
     return made
 
 
+def _to_repeat(recipe: Recipe) -> str:
+    """What the commands that read images have to be told, where it is not what they assume."""
+    chosen = recipe.data.normalize
+    if chosen == BRIGHTNESS:
+        return ""
+    return f"; evaluate, quantize and diagnose need --normalize {chosen}"
+
+
 def _held_out(data: Dataset, validation: str | None) -> tuple[Array | None, Array | None]:
     """The images to validate on: those of another file, or the data set's own test part."""
     if validation is not None:
         other = load(validation)
         return other.x_train, other.y_train
     return (data.x_test, data.y_test) if len(data.x_test) else (None, None)
-
-
-def _entering(normalize: Normalize | None) -> str:
-    """What a pixel becomes, which whoever runs the network has to do as well."""
-    if normalize is None:
-        return "pixels enter as they are stored"
-    scale = f"pixel * {normalize.scale:g}"
-    if not any(normalize.mean) and set(normalize.std) == {1.0}:
-        return f"pixels enter as {scale}"
-    mean, std = (
-        ", ".join(f"{v:.4f}" for v in values) for values in (normalize.mean, normalize.std)
-    )
-    return f"pixels enter as ({scale} - mean) / std, mean {mean}, std {std}"

@@ -72,6 +72,17 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[Array, Array]:
     return x, y
 
 
+def load_npz_samples(path: str | os.PathLike[str]) -> Array | None:
+    """The array `x` of an archive without labels, [N,H,W] with an axis for its one channel; None
+    for an archive that has `y` or no `x`. Raises StorageError and DataError as `read_npz`.
+    """
+    with _opened(path) as archive:
+        if "x" not in archive or "y" in archive:
+            return None
+        x = _member(path, archive, "x")
+    return x[..., None] if x.ndim == 3 else x
+
+
 def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Images and their classes: `x_train`, `y_train`, and where present `x_test`, `y_test`.
 

@@ -25,8 +25,8 @@ from tests.addergraph.shell import Shell
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
-    "train", "recipe", "quantize", "summary", "check", "diagnose", "plot", "import", "inspect",
-    "compile", "certify", "run", "verify", "bench",
+    "train", "recipe", "evaluate", "quantize", "summary", "check", "diagnose", "plot", "import",
+    "inspect", "compile", "certify", "run", "verify", "bench",
 )  # fmt: skip
 
 

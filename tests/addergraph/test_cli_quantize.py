@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import addergraph as ag
 from addergraph import Model
+from addergraph.ir import Array
+from addergraph.quantized import load_quantized
 from tests.addergraph.models import adders_only
 from tests.addergraph.shell import Shell
 
@@ -57,7 +60,7 @@ def test_options(shell: Shell, network: Model) -> None:
 
 def test_errors(shell: Shell, network: Model) -> None:
     error = shell.error("quantize", "m.safetensors", "--data", "x.csv", "-o", "q.safetensors")
-    assert error == '--data "x.csv": expected digits, or an .npz file with an array x'
+    assert error.startswith('data "x.csv": expected digits, mnist:PATH')
     error = shell.error("quantize", "m.safetensors", "--data", "digits", "-o", "q.safetensors")
     assert "expected samples of real numbers [N,5,5,2]" in error
     assert "ends in .safetensors" in shell.error(
@@ -84,3 +87,64 @@ def test_training_with_the_rounding(shell: Shell, network: Model) -> None:
     error = shell.error(*base, "quick", "--model", "small-adder", "-o", "no.safetensors")
     assert "begins with a trained network" in error and '"small-adder" is not' in error
     assert not Path("no.safetensors").exists()
+
+
+def byte_images(path: str) -> tuple[Array, Array]:
+    """An archive as `train` reads it: images of bytes, and what shows in them."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 3, 90)
+    x = rng.integers(0, 60, (90, 5, 5, 2)) + 80 * y[:, None, None, None]
+    images = x.astype(np.uint8)
+    np.savez(path, x_train=images[:60], y_train=y[:60], x_test=images[60:], y_test=y[60:])
+    return images, y
+
+
+def test_the_data_that_trained_a_network_quantize_and_evaluate_it(shell: Shell) -> None:
+    """From bytes to integers by one archive, normalized the same way at each step."""
+    images, y = byte_images("data.npz")
+    adders_only().save("m.safetensors")
+    base = ("--data", "data.npz", "--epochs", 2)
+    out = shell.ok("train", *base, "--model", "m.safetensors", "-o", "t.safetensors")
+    assert "--normalize" not in out, "brightness is what the others assume"
+    said = float(out.split("validation: loss ")[1].split("accuracy ")[1].split()[0])
+    out = shell.ok("evaluate", "t.safetensors", "--data", "data.npz")
+    assert out.startswith("t.safetensors on data.npz, 30 test images: loss ")
+    assert out.endswith(f"accuracy {said:.4f}\n")
+    shell.ok("quantize", "t.safetensors", "--data", "data.npz", "-o", "q.safetensors")
+    made = load_quantized("q.safetensors")
+    assert made.graph.inputs[0].type.quantization is not None
+    assert made.graph.inputs[0].type.quantization.scale == pytest.approx(1 / 255, rel=0.2)
+    program = ag.compile(made.graph, weights=made.weights)
+    (answers,) = program.run([made.inputs(images[60:] / 255)])
+    expected = np.mean(answers.argmax(axis=1) == y[60:])
+    out = shell.ok("evaluate", "q.safetensors", "--data", "data.npz")
+    assert out == f"q.safetensors on data.npz, 30 test images: accuracy {expected:.4f}\n"
+
+
+def test_another_normalization_is_named_where_it_is_chosen(shell: Shell) -> None:
+    byte_images("data.npz")
+    adders_only().save("m.safetensors")
+    base = ("--data", "data.npz", "--recipe", "quick", "--epochs", 1, "--model", "m.safetensors")
+    out = shell.ok("train", *base, "-o", "t.safetensors")
+    assert "evaluate, quantize and diagnose need --normalize statistics" in out
+    said = out.split("validation: ")[1].splitlines()[0]
+    for option, equal in (("statistics", True), ("brightness", False), ("none", False)):
+        shown = shell.ok("evaluate", "t.safetensors", "--data", "data.npz", "--normalize", option)
+        assert (said in shown) is equal
+
+
+def test_what_evaluate_refuses(shell: Shell, network: Model) -> None:
+    error = shell.error("evaluate", "m.safetensors", "--data", "digits")
+    assert "samples have shape (8, 8, 1), the model takes (5, 5, 2)" in error
+    error = shell.error("evaluate", "m.safetensors", "--data", "x.npz")
+    assert 'has no array "y"' in error
+    y = np.arange(40) % 5
+    np.savez("five.npz", x=np.zeros((40, 5, 5, 2), np.float32), y=y)
+    shell.ok("quantize", "m.safetensors", "--data", "x.npz", "-o", "q.safetensors")
+    error = shell.error("evaluate", "q.safetensors", "--data", "five.npz")
+    assert error == '"q.safetensors" has 3 classes, the images have labels up to 4'
+    Path("same.ag").write_text(
+        "graph same(%x: f32[N,5,5,2]) {\n  %y = relu(%x) : f32[N,5,5,2]\n  return %y\n}\n"
+    )
+    error = shell.error("evaluate", "same.ag", "--data", "five.npz")
+    assert '"same.ag" answers with %y: f32[N,5,5,2], which are no classes' in error

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from addergraph import cli
-from addergraph.commands.diagnose import _images as images
+from addergraph.commands.images import normalized
 from addergraph.data import load
 from addergraph.diagnostics import Activation, GradientHistory, pictures, plots, read_log, shape_of
 from addergraph.errors import DataError, StorageError, UnsupportedError
@@ -267,9 +267,9 @@ def test_diagnose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_pixels_enter_as_asked() -> None:
     data = load("digits")
-    assert images(data, "none") is data.x_train
-    assert images(data, "brightness").max() == 1.0
-    assert images(data, "statistics").mean() == pytest.approx(0.0, abs=1e-5)
+    assert normalized(data.x_train, data, "none") is data.x_train
+    assert normalized(data.x_train, data, "brightness").max() == 1.0
+    assert normalized(data.x_train, data, "statistics").mean() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_diagnose_refuses_before_it_works(
