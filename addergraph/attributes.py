@@ -42,6 +42,11 @@ def pair(where: str, name: str, value: object, least: int = 1) -> Pair:
 
 def padding(where: str, value: object) -> Padding:
     """One integer, (vertical, horizontal), or (top, bottom, left, right)."""
+    if isinstance(value, str):
+        raise ShapeError(
+            f"{where}: padding={value!r} must be numbers of zeros; with stride 1 half of the "
+            "kernel keeps the size of an image: padding=1 for kernel_size=3"
+        )
     sides = list(value) if isinstance(value, Iterable) else [value] * 4
     if len(sides) == 2:
         sides = [sides[0], sides[0], sides[1], sides[1]]

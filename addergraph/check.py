@@ -46,19 +46,26 @@ def check_value(value: Value) -> None:
         )
 
 
-def check_node(node: Node) -> None:
-    """GraphError unless the node's stated types are what its op's shape rule gives."""
-    operands = [v.type for v in node.inputs]
+def result_types(where: str, op: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+    """What the op's shape rule gives for `operands`; GraphError, which begins with `where`, where
+    it refuses them.
+    """
     try:
-        types = node.op.infer(*operands)
+        return op.infer(*operands)
     except ShapeError as error:
-        raise GraphError(f"{node.label}: {error}") from None
+        raise GraphError(f"{where}: {error}") from None
     except (ValueError, TypeError, IndexError, ArithmeticError) as error:
         # A shape rule unpacks the operands that it was written for: `(x,) = types`.
         raise GraphError(
-            f"{node.label}: the op does not take {len(operands)} operands of types "
+            f"{where}: the op does not take {len(operands)} operands of types "
             f"{_types(operands)} ({error})"
         ) from error
+
+
+def check_node(node: Node) -> None:
+    """GraphError unless the node's stated types are what its op's shape rule gives."""
+    operands = [v.type for v in node.inputs]
+    types = result_types(node.label, node.op, operands)
     stated = [v.type for v in node.outputs]
     if stated != list(types):
         raise GraphError(

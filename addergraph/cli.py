@@ -53,6 +53,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     except AdderGraphError as error:
         click.echo(f"error: {error}", err=True)
         return ERROR
+    except MemoryError as error:  # what nobody asked about before
+        what = str(error) or "out of memory"
+        click.echo(f"error: {what}; take fewer samples or a smaller batch", err=True)
+        return ERROR
     return int(status or 0)
 
 

@@ -271,17 +271,13 @@ def tune_graph(
 def _source(
     graph: Graph | Model, weights: Mapping[str, Array] | None
 ) -> tuple[Graph, Mapping[str, Array] | None]:
-    from .model import Model
+    from .model import Model, inference_graph
 
-    if isinstance(graph, Graph):
-        return graph, weights
     if not isinstance(graph, Model):
-        raise GraphError(
-            f"expected a graph (from ag.trace or ag.parse) or a model, found {type(graph).__name__}"
-        )
+        return inference_graph(graph), weights
     if weights is not None:
         raise DataError("a model brings its own weights; change model.weights instead")
-    return graph.graph(training=False), graph.weights
+    return inference_graph(graph), graph.weights
 
 
 def _required(graph: Graph, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:

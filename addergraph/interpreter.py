@@ -13,7 +13,7 @@ import numpy as np
 from .errors import DataError, GraphError, ShapeError
 from .ir import Array, Graph, Node, Value
 from .state import bind_weights
-from .types import DType, TensorType
+from .types import TensorType
 
 
 def interpret(
@@ -78,7 +78,7 @@ def bind_inputs(graph: Graph, inputs: Sequence[object]) -> tuple[int | None, lis
     arrays = []
     for value, given in zip(graph.inputs, inputs, strict=True):
         where = f'graph "{graph.name}", input {value}'
-        array = _as_array(where, value.type.dtype, given)
+        array = _as_array(where, value.type, given)
         found = _batch_of(where, value.type, array)
         if found is not None and batch is None:
             batch, first = found, value
@@ -94,11 +94,12 @@ def bind_inputs(graph: Graph, inputs: Sequence[object]) -> tuple[int | None, lis
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}  # NumPy kinds that each kind is made from
 
 
-def _as_array(where: str, dtype: DType, given: object) -> Array:
-    """`given` as an array of `dtype`, C-contiguous and aligned.
+def _as_array(where: str, type: TensorType, given: object) -> Array:
+    """`given` as an array of the type's dtype, C-contiguous and aligned.
 
     DataError where that would change its kind.
     """
+    dtype = type.dtype
     try:
         array = np.asarray(given)
     except ValueError as error:
@@ -109,7 +110,13 @@ def _as_array(where: str, dtype: DType, given: object) -> Array:
     if array.size == 0 and isinstance(given, (list, tuple)):
         array = array.astype(wanted)  # np.asarray([]) is float64 only for want of elements
     if array.dtype.kind not in _KINDS[wanted.kind]:
-        raise DataError(f"{where}: expected {dtype}, found an array of {array.dtype}; convert it")
+        how = "convert it"
+        if type.quantization is not None:
+            how = (
+                f"its integers stand for real numbers ({type.quantization}): make them by the "
+                "`inputs` of the quantized network, q.inputs(x)"
+            )
+        raise DataError(f"{where}: expected {dtype}, found an array of {array.dtype}; {how}")
     if wanted.kind in "iu" and array.size:
         least, most = array.min(), array.max()
         limits = np.iinfo(str(wanted))

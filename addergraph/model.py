@@ -403,6 +403,17 @@ class Model:
         return load_model(cls, path)
 
 
+def inference_graph(graph: Graph | Model) -> Graph:
+    """A graph as it is, of a model the one that predicts; GraphError for anything else."""
+    if isinstance(graph, Model):
+        return graph.graph(training=False)
+    if not isinstance(graph, Graph):
+        raise GraphError(
+            f"expected a graph (from ag.trace or ag.parse) or a model, found {type(graph).__name__}"
+        )
+    return graph
+
+
 def require_network(graph: Graph) -> None:
     """GraphError unless `graph` takes one f32 tensor and gives one, with a row a sample."""
     ends = [*graph.inputs, *graph.outputs]

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from .check import check, check_node, check_value
+from .check import check, check_node, check_value, result_types
 from .errors import AdderGraphError, ParseError, nearest
 from .ir import Graph, Init, Node, Op, Parameter, Update, Value, op_named
 from .quantization import Quantization
@@ -276,10 +276,7 @@ class Parser:
         op_class = self.guarded(start, op_named, start.text)
         operands = tuple(self.listed("(", scope.operand, ")"))
         fields = self.fields(op_class)
-        self.expect(":")
-        types = [self.tensor_type()]
-        while self.accept(","):
-            types.append(self.tensor_type())
+        types = self.stated_types(start, op_class, operands, fields)
         if len(types) != len(names):
             self.fail(f"{len(names)} results are named, {len(types)} types stated", names[0])
         if body := attributes(op_class)[1]:
@@ -292,11 +289,28 @@ class Parser:
         self.guarded(start, check_node, node)
         return node
 
+    def stated_types(
+        self, start: Token, op: type[Op], operands: Sequence[Value], fields: dict[str, Any]
+    ) -> list[TensorType]:
+        """The types that a node states; where it states none, the error tells what they are."""
+        if not self.accept(":"):
+            expected = "the types of the results"
+            if attributes(op)[1] is None:
+                made = self.guarded(start, op, **fields)
+                given = [v.type for v in operands]
+                found = self.guarded(start, result_types, op.name, made, given)
+                expected = f'": {", ".join(map(str, found))}"'
+            self.fail(f"expected {expected} behind {op.name}(...), found {self.peek}")
+        types = [self.tensor_type()]
+        while self.accept(","):
+            types.append(self.tensor_type())
+        return types
+
     def fields(self, op: type[Op]) -> dict[str, Any]:
         """The attributes of a node, by name; each is read as its field's type says."""
         known = {a.name: a for a in attributes(op)[0]}
         found: dict[str, Any] = {}
-        while self.peek.kind == "word":
+        while self.peek.kind == "word" and self.peek.text not in ("update", "return"):
             token = self.take()
             if token.text not in known:
                 has = f"it has {', '.join(known)}" if known else "it has none"

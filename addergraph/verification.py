@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from .ops.fused import Fused
 from .rounding import Bound, rounding_bounds
 from .state import bind_weights
 from .types import f32
+
+if TYPE_CHECKING:
+    from .model import Model
 
 DRAWS = 4
 SLACK = 2.0  # the draws are a sample of the corners, not all of them
@@ -146,14 +149,14 @@ class Report(Outcome):
 
 
 def verify(
-    graph: Graph,
+    graph: Graph | Model,
     program: Runnable,
     samples: int = 100,
     seed: int = 0,
     *,
     inputs: Sequence[object] | None = None,
 ) -> Report:
-    """Compares `program` with the NumPy reference of `graph`.
+    """Compares `program` with the NumPy reference of `graph` (of a model: of its inference graph).
 
     Inputs are drawn from N(0, 1) (integers from 0 to 3) with `seed`, unless `inputs` are given:
     then these are the samples. A graph whose batch is bound takes `samples` whole batches.
@@ -162,6 +165,9 @@ def verify(
     Raises DataError for programs with updates, whose calls change what they compute, for a number
     of samples below 1, and for a program whose outputs are of other types.
     """
+    from .model import inference_graph
+
+    graph = inference_graph(graph)
     require_verifiable(graph, samples)
     rng = np.random.default_rng(seed)
     totals = [Total(v.name) for v in graph.outputs]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -41,6 +41,9 @@ from .verification import (
     given_calls,
     require_verifiable,
 )
+
+if TYPE_CHECKING:
+    from .model import Model
 
 SAMPLES = 16
 HEADS = ("layer", "op", "type", "error", "bound", "share", "in network", "share")
@@ -126,7 +129,7 @@ class LayerReport(Outcome):
 
 
 def verify_layers(
-    graph: Graph,
+    graph: Graph | Model,
     program: LayerProgram,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -140,6 +143,9 @@ def verify_layers(
     Raises DataError for graphs with updates, for a number of samples below 1, and for a program
     that hides values of its graph or takes other inputs than `graph` has.
     """
+    from .model import inference_graph
+
+    graph = inference_graph(graph)
     require_verifiable(graph, samples)
     layers = _layers(program.graph)
     _require_match(graph, program.graph)

@@ -129,8 +129,11 @@ def target_named(name: str) -> Target:
         return host()
     known = {**TARGETS, **CPUS}
     if not isinstance(name, str) or name not in known:
+        hint = nearest(str(name), known)
+        if str(name).lower().startswith(("cortex-m", "thumb")):
+            hint = " (every Cortex-M runs the code of thumbv6m)"
         raise TargetError(
-            f'unknown target or CPU "{name}"{nearest(str(name), known)}; '
+            f'unknown target or CPU "{name}"{hint}; '
             f"known: host, {', '.join(TARGETS)}, and the x86 CPUs {', '.join(CPUS)}"
         )
     return known[name]

@@ -121,6 +121,10 @@ NETWORKS: dict[str, Case] = {
         lambda: ag.parse(str(adder(stride=2)).replace("(2,2)", "(0,2)")),
         ParseError, ('adder2d "edges"', "stride=(0, 2)", "at least 1"),
     ),
+    "padding by a word": (
+        lambda: layers.Adder(4, kernel_size=3, padding="same", name="edges"),  # type: ignore[arg-type]
+        ShapeError, ('Adder "edges"', "padding='same'", "padding=1 for kernel_size=3"),
+    ),
     "unknown layer": (
         lambda: layers.Adderr,  # type: ignore[attr-defined]
         GraphError, ('unknown layer "Adderr" (did you mean "Adder"?)',),
@@ -140,6 +144,10 @@ NETWORKS: dict[str, Case] = {
     "duplicate names": (twice_named, GraphError, ('two layers are called "head"', "must differ")),
 }  # fmt: skip
 
+BYTES = """graph bytes(%x: u8[N,6,6,2] scale=0.25) {
+  %y = max_pool2d(%x) window=(2,2) stride=(2,2) : u8[N,3,3,2]
+  return %y
+}"""
 DATA: dict[str, Case] = {
     "empty training data": (
         lambda: net().fit(X[:0], Y[:0]), DataError, ("x is empty", "at least one sample"),
@@ -151,6 +159,10 @@ DATA: dict[str, Case] = {
     "Inf": (
         lambda: net().fit(altered(X, (1, 0, 0, 1), np.inf), Y),
         DataError, ("sample 1 holds inf", "expected finite"),
+    ),
+    "real numbers where integers stand for them": (
+        lambda: ag.compile(ag.parse(BYTES))(X),
+        DataError, ("expected u8, found an array of float32", "scale=0.25", "q.inputs(x)"),
     ),
     "NaN in the targets": (
         lambda: net().fit(X, altered(np.eye(3)[Y], (2, 1), np.nan)),
@@ -175,6 +187,24 @@ TEXT: dict[str, Case] = {
     "unknown op": (
         lambda: ag.parse(HEAD + "  %y = relv(%x) : f32[N,2]\n  return %y\n}"),
         ParseError, ("line 2", 'unknown op "relv" (did you mean "relu"?)'),
+    ),
+    "a node without its type": (
+        lambda: ag.parse(HEAD + "  %y = relu(%x)\n  return %y\n}"),
+        ParseError, ('expected ": f32[N,2]" behind relu(...), found "return"',),
+    ),
+    "a node of several results without their types": (
+        lambda: ag.parse(
+            HEAD.replace("N", "4") + "  %m, %v = batch_norm_statistics(%x)\n  return %m\n}"
+        ),
+        ParseError, ('expected ": f32[2], f32[2]" behind batch_norm_statistics(',),
+    ),
+    "a node without its type, of wrong operands": (
+        lambda: ag.parse(HEAD + "  %y = relu(%x, %x)\n  return %y\n}"),
+        ParseError, ("line 2", "relu: takes 1 operands (x), found 2"),
+    ),
+    "a fused node without its type": (
+        lambda: ag.parse(HEAD + "  %y = fused(%x) {\n  return %y\n}"),
+        ParseError, ('expected the types of the results behind fused(...), found "{"',),
     ),
     "cyclic": (
         lambda: ag.parse(
@@ -209,6 +239,10 @@ TARGETS: dict[str, Case] = {
     "no name at all": (
         lambda: ag.compile(RELU, target=None),  # type: ignore[arg-type]
         TargetError, ('"None"', "known: host"),
+    ),
+    "a microcontroller": (
+        lambda: ag.compile(RELU, target="cortex-m4"),
+        TargetError, ('"cortex-m4" (every Cortex-M runs the code of thumbv6m)',),
     ),
     "another machine": (
         lambda: ag.compile(RELU, target="riscv64-linux-gnu"),
@@ -383,6 +417,7 @@ def test_killing_saves_leaves_a_whole_file_each_time(tmp_path: Path) -> None:
         ("inspect net.safetensors --plan --target i9", 'unknown target or CPU "i9"'),
         ("train --data nan.npz -o m.safetensors --epochs 1", "sample 1 holds nan"),
         ("train --data none.npz -o m.safetensors", "has no images to train on"),
+        ("train --model bad.ag -o m.safetensors", '"bad.ag" is the text of a graph'),
         ("train --model small-addr -o m.safetensors", '(did you mean "small-adder"?)'),
         ("train -o file/m.safetensors", 'cannot write "file/m.safetensors"'),
         pytest.param(

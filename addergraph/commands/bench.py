@@ -64,7 +64,7 @@ def run(file: str | None, layers: bool, profile: bool, tune: float | None, **opt
     if not options.pop("peers"):
         given.append("--no-peers")
     if given:
-        raise DataError(f"{', '.join(given)}: these go with --layers only")
+        raise DataError(f"{', '.join(given)} can be given with --layers only")
     of_network = Bench(**options)
     if tune is not None:
         _run_tune(file or SMALL, of_network, tune)

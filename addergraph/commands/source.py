@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import storage, zoo
 from ..data import Dataset
 from ..data.npz import read_npz
-from ..errors import DataError, ParseError, StorageError, nearest
+from ..errors import DataError, ParseError, StorageError, UnsupportedError, nearest
 from ..ir import Array, Graph
 from ..model import Model
 from ..quantized import Quantized, is_quantized, load_quantized
@@ -89,6 +89,12 @@ def model_for(
     if Path(network).suffix == ".safetensors":
         _refuse_ends(network, first, last)
         return Model.load(network)
+    if Path(network).suffix == ".ag":
+        raise UnsupportedError(
+            f'"{network}" is the text of a graph, which says nothing of training (batch '
+            "statistics, loss): build the network as a model in Python, or give a model file or "
+            "the name of a network"
+        )
     return zoo.build(network, data.shape, data.class_count, seed, first=first, last=last)
 
 

@@ -373,3 +373,15 @@ def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatc
     done = shell("summary", "deck")
     assert done.status == 130
     assert done.err.strip() == "interrupted"
+
+
+def test_running_out_of_memory_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(**options: object) -> None:
+        raise MemoryError(said)
+
+    monkeypatch.setattr("addergraph.commands.bench.run", run)
+    said = "Unable to allocate 47.7 GiB"
+    error = shell.error("bench", "small-adder", "--batch", 10**8)
+    assert error == "Unable to allocate 47.7 GiB; take fewer samples or a smaller batch"
+    said = ""
+    assert shell.error("bench").startswith("out of memory; take fewer samples")

@@ -11,7 +11,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model, layers, ops
-from addergraph.errors import DataError, VerificationError
+from addergraph.errors import DataError, GraphError, VerificationError
 from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Builder, Graph
 from addergraph.ops.adder2d import Adder2d
@@ -19,6 +19,7 @@ from addergraph.ops.adder_dense import AdderDense
 from addergraph.trace import Tensor
 from addergraph.types import Shape
 from addergraph.verification import Difference, verify
+from tests.addergraph.models import adders_only
 from tests.addergraph.op_samples import ALL, Sample, identify
 
 
@@ -357,3 +358,13 @@ def test_fused_graphs_have_the_bounds_of_their_bodies() -> None:
     assert any(node.op.name == "fused" for node in fused.nodes)
     report = verify(fused, Fake(GRAPH, MODEL.weights), samples=4)
     assert report.ok, report
+
+
+def test_a_model_stands_for_its_inference_graph() -> None:
+    model = adders_only()
+    graph, program = model.graph(training=False), ag.compile(model)
+    assert ag.verify(model, program, 3) == ag.verify(graph, program, 3)
+    layers = ag.compile_layers(model)
+    assert ag.verify_layers(model, layers, 3).rows == ag.verify_layers(graph, layers, 3).rows
+    with pytest.raises(GraphError, match="expected a graph .* or a model, found Program"):
+        ag.verify(program, program)  # type: ignore[arg-type]
