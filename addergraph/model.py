@@ -42,7 +42,13 @@ from .training.labels import as_samples, require_trainable, targets_for
 from .training.losses import loss_named
 from .training.optimizers import SGD, Optimizer
 from .training.settings import Fit, Rate
-from .training.step import TrainStep, compile_silently, require_engine, thread_count
+from .training.step import (
+    REFERENCE,
+    TrainStep,
+    compile_silently,
+    require_engine,
+    thread_count,
+)
 from .types import Dim, TensorType, f32
 
 if TYPE_CHECKING:
@@ -333,20 +339,29 @@ class Model:
         """
         require_engine(engine)
         samples = as_samples(x, self.input_shape)
-        graph = self.graph(training=False)
         if not len(samples):
             return np.zeros((0, *self.output_shape), np.float32)
-        if not graph.per_sample:
-            return self._run(graph.bind(len(samples)), samples, engine, threads)
+        graph = self._graph_for(len(samples))
+        if not graph.is_open:
+            return self._run(graph, samples, engine, threads)
         parts = [
             self._run(graph, samples[start : start + CHUNK], engine, threads)
             for start in range(0, len(samples), CHUNK)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def prepare(self, samples: int, *, threads: int | None = None) -> None:
+        """Compiles now what `predict` and `evaluate` need for so many samples."""
+        self._program(self._graph_for(samples), thread_count(threads))
+
+    def _graph_for(self, samples: int) -> Graph:
+        """The inference graph, bound where it does not compute its samples one by one."""
+        graph = self.graph(training=False)
+        return graph if graph.per_sample else graph.bind(samples)
+
     def _run(self, graph: Graph, x: Array, engine: str, threads: int | None) -> Array:
         x = np.ascontiguousarray(x, np.float32)
-        if engine == "reference":
+        if engine == REFERENCE:
             outputs, _ = run_reference(graph, [x], self.weights)
             return outputs[0]
         result: Array = self._program(graph, thread_count(threads))(x)

@@ -15,6 +15,7 @@ from .labels import Targets, as_samples, require_trainable, targets_for
 from .loop import Validation, run_epochs
 from .losses import sample_losses
 from .settings import Fit
+from .step import NATIVE
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -35,6 +36,8 @@ def fit(
     require_trainable(samples)
     model.build(samples.shape[1:])
     targets = targets_for(model, y, len(samples))
+    if settings.verbose and engine == NATIVE:
+        print("compiling the training step", flush=True)
     validation = _validation(model, held_out, settings, engine, threads)
     _warn(model)
     step = model.train_step(
@@ -76,6 +79,8 @@ def _validation(
     if settings.normalize is not None:
         samples = settings.normalize.apply(samples)
     targets = targets_for(model, y, len(samples), "y_val")
+    if engine == NATIVE:
+        model.prepare(len(samples), threads=threads)  # in no epoch's seconds
 
     def measured() -> dict[str, float]:
         found = measure(model, samples, targets, engine, threads)

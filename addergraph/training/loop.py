@@ -28,7 +28,7 @@ from .logs import Logs, log_row
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import Fit, rate_at
-from .step import TrainStep
+from .step import NATIVE, TrainStep
 
 if TYPE_CHECKING:
     from ..data import Loader
@@ -82,7 +82,7 @@ def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
     """
     batches = sorted(sizes - {0})
     graphs = [step.graph(batch) for batch in batches]
-    if step.engine != "native":
+    if step.engine != NATIVE:
         return
     need = training_need(graphs, [step.arena_bytes(batch) for batch in batches])
     if settings.verbose:

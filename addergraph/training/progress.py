@@ -91,5 +91,5 @@ class Progress:
             transient=True,
         )
         total = self.epochs * self.steps
-        self._task = self._bar.add_task("compiling", total=total, speed="")
+        self._task = self._bar.add_task("starting", total=total, speed="")
         self._bar.start()

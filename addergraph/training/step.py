@@ -21,7 +21,8 @@ from .settings import at_least_one, rate_at, require_optimizer
 if TYPE_CHECKING:
     from ..model import Model
 
-ENGINES = ("native", "reference")
+NATIVE, REFERENCE = "native", "reference"
+ENGINES = (NATIVE, REFERENCE)
 
 
 def require_engine(engine: str) -> None:
@@ -150,7 +151,7 @@ class TrainStep:
         outputs = tuple(v for node in graph.nodes for v in node.outputs)
         whole = Graph(graph.name, graph.inputs, graph.parameters, graph.nodes, outputs)
         weights = {p.name: self.state.views[p.name] for p in graph.parameters}
-        if self.engine == "native":
+        if self.engine == NATIVE:
             found = compile_silently(whole, weights=weights, threads=self.threads).run([x])
         else:
             found, _ = run_reference(whole, [x], weights)
@@ -163,7 +164,7 @@ class TrainStep:
         return self._runs[batch]
 
     def _build(self, graph: Graph) -> Callable[..., Any]:
-        if self.engine == "native":
+        if self.engine == NATIVE:
             return compile_silently(graph, state=self.state, threads=self.threads)  # type: ignore[no-any-return]
 
         def interpret(*inputs: Array) -> Sequence[Array]:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import Model, layers
+from addergraph import Model, driver, layers
 from addergraph.errors import DataError, ShapeError
+from addergraph.ir import Graph
 from addergraph.training import SGD, Adam
+from addergraph.training.progress import Progress
 from tests.addergraph.models import DATA, ENGINES, X, Y, fit, same_weights, small_model
 
 VALIDATION = {"x_val": DATA.x_test[:40], "y_val": DATA.y_test[:40]}
@@ -169,3 +171,26 @@ def test_every_option_at_once_learns() -> None:
     ).history  # fmt: skip
     assert history["loss"][-1] < history["loss"][0]
     assert history["val_accuracy"][-1] > 0.4
+
+
+def test_everything_is_compiled_before_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the seconds of the first epoch, and the time left, are those of training."""
+    model, before = small_model(), Progress.start
+    done: list[str] = []
+    real = driver.compile
+
+    def compile(graph: Graph, **options: Any) -> Any:
+        done.append(f"{graph.name} {graph.inputs[0].type}")
+        return real(graph, **options)
+
+    def start(self: Progress, steps: int) -> None:
+        done.append("started")
+        before(self, steps)
+
+    monkeypatch.setattr(driver, "compile", compile)
+    monkeypatch.setattr(Progress, "start", start)
+    held_out = {"x_val": X[:5], "y_val": Y[:5]}
+    fit(model, engine="native", epochs=2, **held_out)
+    assert done == [
+        "model f32[N,8,8,1]", "model_train f32[16,8,8,1]", "model_train f32[6,8,8,1]", "started"
+    ]  # fmt: skip
