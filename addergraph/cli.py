@@ -23,6 +23,7 @@ from .cli_options import (
     normalize,
     one_thread,
     target,
+    waiting_threads,
     weights,
 )  # fmt: skip
 from .cli_training import check, diagnose, evaluate, import_, plot, recipe, train
@@ -328,7 +329,7 @@ def verify(file: str, **options: Any) -> int:
     "--batch", type=click.IntRange(1), help="Images of a call.  [default: 64; of a profile: 1]"
 )
 @click.option(
-    "--threads", type=Threads(), metavar="N|all",
+    "--threads", type=Threads(), metavar="N|all", callback=waiting_threads,
     help="Threads of a call.  [default: 1 and all; of --layers: 1]",
 )  # fmt: skip
 @click.option(

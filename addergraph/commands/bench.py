@@ -64,7 +64,8 @@ def run(file: str | None, layers: bool, profile: bool, tune: float | None, **opt
     if not options.pop("peers"):
         given.append("--no-peers")
     if given:
-        raise DataError(f"{', '.join(given)} can be given with --layers only")
+        verb = "goes" if len(given) == 1 else "go"
+        raise DataError(f"{', '.join(given)} {verb} with --layers only")
     of_network = Bench(**options)
     if tune is not None:
         _run_tune(file or SMALL, of_network, tune)

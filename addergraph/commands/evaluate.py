@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from .. import driver
+from .. import driver, zoo
 from ..data import Dataset, load
 from ..errors import DataError, GraphError
 from ..ir import Array
@@ -27,6 +28,11 @@ class Evaluation:
 
 def evaluate(options: Evaluation) -> None:
     """Prints how many images get their class, and of a model that is trained on them the loss."""
+    if options.file in zoo.NETWORKS and not Path(options.file).exists():
+        raise DataError(
+            f'the network "{options.file}" starts with random weights, which guess: train it, and '
+            "give the model file"
+        )
     source = open_source(options.file, options.weights)
     numbers = source.required_weights()
     data = load(options.data)

@@ -168,9 +168,8 @@ def plot_dead(found: Iterable[Activation]) -> Any:
         bars = axis.barh(places + offset, values, 0.38, color=color, label=label)
         axis.bar_label(bars, fmt="%.0f %%", fontsize=SMALL, padding=2)
     axis.set_yticks(places, [one.node for one in relus], fontsize=SMALL)
-    axis.margins(y=0.01)
-    axis.invert_yaxis()
     axis.set(xlabel="share (%)", xlim=(0, 108), xticks=range(0, 101, 20))
+    axis.set_ylim(len(relus) - 0.5, -0.5)  # the first one on top
     axis.set_title("Zeros behind each relu, first layer on top", fontsize=11)
     axis.grid(alpha=0.25, axis="x", linewidth=0.6)
     _shared_legend(figure)

@@ -321,8 +321,8 @@ def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
     [
         (("--layers", "small-adder"), "leave out FILE"),
         (("--layers", "--only", "9x9"), 'no layer holds "9x9"'),
-        (("--plot", "x.png"), "go with --layers"),
-        (("--dtype", "u8", "--no-peers"), "--dtype, --no-peers: these go with --layers"),
+        (("--plot", "x.png"), "--plot goes with --layers only"),
+        (("--dtype", "u8", "--no-peers"), "--dtype, --no-peers go with --layers only"),
         (("--layers", "--batch", "2"), "leave out --weights"),
         (("--layers", "--threads", "1000", "--only", "64x8"), "ask for fewer --threads"),
         (("--layers", "--tune", "1", "--dtype", "u8"), "searches layers of f32"),

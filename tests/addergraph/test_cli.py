@@ -385,3 +385,14 @@ def test_running_out_of_memory_is_an_error(shell: Shell, monkeypatch: pytest.Mon
     assert error == "Unable to allocate 47.7 GiB; take fewer samples or a smaller batch"
     said = ""
     assert shell.error("bench").startswith("out of memory; take fewer samples")
+
+
+def test_more_threads_than_processors_are_worth_a_word(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("addergraph.training.step.os.sched_getaffinity", lambda pid: {3})
+    done = shell("verify", "small-adder", "--samples", 1, "--threads", 2)
+    assert done.status == 0
+    assert done.err.startswith("warning: --threads 2: this process may use 1 processor, and")
+    monkeypatch.setattr("addergraph.training.step.os.sched_getaffinity", lambda pid: {3, 4})
+    assert not shell("verify", "small-adder", "--samples", 1, "--threads", 2).err

@@ -136,6 +136,7 @@ def test_another_normalization_is_named_where_it_is_chosen(shell: Shell) -> None
 def test_what_evaluate_refuses(shell: Shell, network: Model) -> None:
     error = shell.error("evaluate", "m.safetensors", "--data", "digits")
     assert "samples have shape (8, 8, 1), the model takes (5, 5, 2)" in error
+    assert "random weights, which guess: train it" in shell.error("evaluate", "small-adder")
     error = shell.error("evaluate", "m.safetensors", "--data", "x.npz")
     assert 'has no array "y"' in error
     y = np.arange(40) % 5
