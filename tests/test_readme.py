@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,16 @@ def test_the_graphs_are_what_the_example_prints() -> None:
 def test_there_are_no_other_blocks() -> None:
     assert {language for language, _ in BLOCKS} <= {"python", "sh", "c", ""}
     assert (len(PYTHON), len(GRAPHS)) == (2, 2)
-    assert {command[0] for command in COMMANDS} == {"make", "addergraph"}
+    assert {command[0] for command in COMMANDS} == {"make", "pip", "addergraph"}
+
+
+def test_pip_installs_extras_that_exist() -> None:
+    (command,) = [c for c in COMMANDS if c[0] == "pip"]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.fullmatch(r"\.\[(.*)\]", command[-1])
+    assert extras is not None
+    assert set(extras[1].split(",")) <= set(known["optional-dependencies"])
+    assert "addergraph" in known["scripts"] and ">=3.11" in known["requires-python"]
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "make"], ids=" ".join)
