@@ -103,6 +103,11 @@ class Model:
 
     # --- structure ------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        shape = "of any samples" if self._input_shape is None else f"of samples {self._input_shape}"
+        layers = "a function" if self._net or self._stored else f"{len(self.layers)} layers"
+        return f'<Model "{self.name}" {shape}: {layers}, {self.loss_name}>'
+
     def add(self, layer: Layer) -> None:
         """Appends a layer. GraphError for anything else, and once the model has weights."""
         if self._net is not None or self._stored is not None:

@@ -124,6 +124,11 @@ class Program:
             shared=lowered.batched is None,
         )
 
+    def __repr__(self) -> str:
+        ends = (", ".join(str(v.type) for v in e) for e in (self.graph.inputs, self.graph.outputs))
+        target = self.built.lowered.target.name
+        return f'<Program "{self.graph.name}" for {target}: {" -> ".join(ends)}>'
+
     def close(self) -> None:
         """Ends the worker threads, after the call that uses them. A later call starts new ones."""
         self._workers.close()

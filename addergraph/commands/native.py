@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def compile_library(
         name=name,
         multiplication_free=multiplication_free,
     )
+    example = shlex.quote(str(exported.example.parent))
     described = [
         (exported.code, "code: kernels and entry points"),
         (exported.data, "data: weights, golden outputs, metadata"),
@@ -48,7 +50,7 @@ def compile_library(
         (exported.shared, "shared library of both"),
         (exported.header, "C99 header"),
         (exported.metadata, "tensors, target, versions, digests"),
-        (exported.example, "a program that runs it; make -C " + str(exported.example.parent)),
+        (exported.example, f"a program that runs it; make -C {example}"),
     ]
     for path, what in described:
         if path is not None:
@@ -146,6 +148,7 @@ def verify(file: str, options: Verification) -> bool:
     program: Runnable
     if options.folder is not None:
         library = driver.load_native(options.folder)
+        _require_same_graph(graph, library.graph.name, options.folder)
         program, note = _Exported(library.run, source.required_weights()), ""
     else:
         numbers, note = source.some_weights(options.seed)
@@ -163,6 +166,14 @@ def verify(file: str, options: Verification) -> bool:
     if not options.layers:
         return report.ok
     return _verify_layers(graph, program.weights, given, options, report.ok)
+
+
+def _require_same_graph(graph: Graph, exported: str, folder: str) -> None:
+    if exported != graph.name:
+        raise DataError(
+            f'"{folder}" holds the graph "{exported}", which is no code of "{graph.name}": '
+            "compile that into the folder, or name another one"
+        )
 
 
 def _require_fitting(options: Verification) -> None:

@@ -15,6 +15,7 @@ from ..errors import DataError, StorageError
 from ..ir import Array
 from ..model import Model
 from ..model_file import require_writable_model
+from ..training.checkpoint import NAME
 from ..training.optimizers import OPTIMIZERS
 from ..training.recipe import BRIGHTNESS, Recipe
 from ..training.recipes import BUILT_IN, find
@@ -85,20 +86,24 @@ def train(options: Training) -> None:
     if options.quantize_bits is not None:
         model = _rounding(model, data, normalize, options.quantize_bits)
     start = time.perf_counter()
-    model.fit(
-        data.x_train,
-        data.y_train,
-        x_val,
-        y_val,
-        **recipe.arguments(),
-        normalize=normalize,
-        seed=options.seed,
-        threads=options.threads,
-        engine=options.engine,
-        checkpoint=options.folder,
-        checkpoint_steps=options.checkpoint_steps,
-        resume=options.resume,
-    )
+    try:
+        model.fit(
+            data.x_train,
+            data.y_train,
+            x_val,
+            y_val,
+            **recipe.arguments(),
+            normalize=normalize,
+            seed=options.seed,
+            threads=options.threads,
+            engine=options.engine,
+            checkpoint=options.folder,
+            checkpoint_steps=options.checkpoint_steps,
+            resume=options.resume,
+        )
+    except KeyboardInterrupt:
+        print(_how_to_go_on(options))
+        raise
     print(f"trained in {time.perf_counter() - start:.1f} s")
     if x_val is not None:
         images = x_val if normalize is None else normalize.apply(x_val)
@@ -107,6 +112,16 @@ def train(options: Training) -> None:
         print(f"validation: {numbers}")
     _save(model, options.output)
     print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
+
+
+def _how_to_go_on(options: Training) -> str:
+    """What an interrupted run leaves behind."""
+    if options.folder is None:
+        return "nothing was written: runs with --resume have checkpoints to go on from"
+    if not (Path(options.folder) / NAME).exists():
+        return f'interrupted before the first checkpoint in "{options.folder}"'
+    again = "the same command" + ("" if options.resume else " with --resume")
+    return f'the last checkpoint is in "{options.folder}": {again} goes on from it'
 
 
 def _save(model: Model, output: str) -> None:

@@ -287,6 +287,15 @@ def test_verify_fails_with_status_1_when_the_library_is_of_another_model(
     assert done.err == ""
 
 
+@pytest.mark.needs("cc")
+def test_verify_refuses_a_library_of_another_graph(shell: Shell, model: Model) -> None:
+    out = shell.ok("compile", "m.safetensors", "-o", "my folder")
+    assert "make -C 'my folder/example'" in out, "as a shell takes it"
+    error = shell.error("verify", "small-adder", "--native", "my folder")
+    name = model.graph(training=False).name
+    assert error.startswith(f'"my folder" holds the graph "{name}", which is no code of "small_ad')
+
+
 def test_bench_prints_a_row_for_each_way(shell: Shell, model: Model) -> None:
     out = shell.ok("bench", "m.safetensors", "--seconds", 0, "--batch", 4, "--threads", 2)
     for row in ("NumPy reference", "native, 1 thread ", "native, 2 threads "):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from addergraph import Model, storage
 from addergraph.errors import StorageError
 from addergraph.training import recipes
+from addergraph.training.step import TrainStep
 from tests.addergraph.shell import Shell
 
 
@@ -166,3 +168,39 @@ def test_a_printed_recipe_is_read_back(shell: Shell, name: str) -> None:
     assert printed.startswith(f"# {name}: ") and "# optimizers: sgd, adam; schedules: " in printed
     Path("my.toml").write_text(printed)
     assert recipes.find("my.toml") == recipes.find(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "said"),
+    [
+        ((), 0, "nothing was written: runs with --resume have checkpoints to go on from"),
+        (("--resume",), 0, 'interrupted before the first checkpoint in "m.run"'),
+        (("--resume",), 1, 'is in "m.run": the same command goes on from it'),
+        (("--checkpoint", "m.run"), 1, 'is in "m.run": the same command with --resume goes on'),
+    ],
+)
+def test_an_interrupted_run_says_how_to_go_on(
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    epochs: int,
+    said: str,
+) -> None:
+    """Ctrl-C after so many epochs."""
+    before = TrainStep.run
+
+    def run(step: TrainStep, *arguments: Any) -> Any:
+        if len(steps) == 2 * epochs:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return before(step, *arguments)
+
+    steps: list[int] = []
+    monkeypatch.setattr(TrainStep, "run", run)
+    x = np.random.default_rng(0).random((40, 8, 8, 1))
+    np.savez("few.npz", x=x.astype(np.float32), y=np.arange(40) % 10)
+    base = ("train", "--data", "few.npz", "--epochs", 3, "--batch", 20, "--engine", "reference")
+    done = shell(*base, "--model", "small-conv", "-o", "m.safetensors", *options)
+    assert done.status == 130 and done.err.split() == ["interrupted"]
+    assert said in done.out.splitlines()[-1]
+    assert not Path("m.safetensors").exists()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import layers, ops
+from addergraph import driver, layers, ops
 from addergraph.errors import DataError, GraphError, ShapeError
 from addergraph.ir import Array
 from addergraph.model import CHUNK, Model
@@ -486,3 +486,17 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     fit(small_model(), epochs=2, verbose=1)
     assert "epoch 2/2  loss" in terminal.getvalue() and "10/10" in terminal.getvalue()
+
+
+def test_a_model_and_a_program_say_what_they_are() -> None:
+    model = Model(name="net")
+    model.add(layers.Flatten())
+    model.add(layers.Dense(3))
+    assert repr(model) == '<Model "net" of any samples: 2 layers, cat_cross_entropy>'
+    model.build((2, 2))
+    assert repr(model) == '<Model "net" of samples (2, 2): 2 layers, cat_cross_entropy>'
+    traced = Model(layers.Dense(3), input_shape=(4,), loss_name="mean_squared_error")
+    assert repr(traced) == '<Model "model" of samples (4,): a function, mean_squared_error>'
+    program = driver.compile(model)
+    target = program.built.lowered.target.name
+    assert repr(program) == f'<Program "net" for {target}: f32[N,2,2] -> f32[N,3]>'
