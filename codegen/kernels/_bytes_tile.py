@@ -67,15 +67,8 @@ class BytesTile:
         return ceil_div(self.band_rows, self.rows)
 
     @property
-    def reach(self) -> tuple[int, int]:
-        """Input rows and columns between the first and the last tap."""
-        spans = zip(self.g.kernel, self.g.dilation, strict=True)
-        rows, columns = ((k - 1) * d for k, d in spans)
-        return rows, columns
-
-    @property
     def plane_rows(self) -> int:
-        return (self.rows - 1) * self.g.stride[0] + self.reach[0] + 1
+        return (self.rows - 1) * self.g.stride[0] + self.g.reach[0] + 1
 
     @property
     def input_rows(self) -> int:
@@ -86,7 +79,7 @@ class BytesTile:
     def plane_pitch(self) -> int:
         """Columns of a plane's row: whole vectors may be read from every tap on."""
         step = self.g.stride[1]
-        most = self.row_vectors * self.lanes * step + self.reach[1]
+        most = self.row_vectors * self.lanes * step + self.g.reach[1]
         return ceil_div(max(most, self.g.read[1]), self.lanes) * self.lanes
 
     @property
@@ -187,7 +180,7 @@ def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
 def _cost(tile: BytesTile) -> float:
     """Loads for one tap: two more than vectors, of all strips."""
     samples = ceil_div(tile.g.samples, tile.samples)
-    halo = 1 + 0.05 * tile.reach[0] / (tile.rows * tile.g.stride[0])  # rows that are read again
+    halo = 1 + 0.05 * tile.g.reach[0] / (tile.rows * tile.g.stride[0])  # rows that are read again
     return samples * tile.strips * (tile.vectors + 2) * halo
 
 

@@ -53,10 +53,16 @@ class Geometry:
         return self.kernel[0] * self.kernel[1] * self.inputs
 
     @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns between the first and the last tap of a window."""
+        rows, columns = ((k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True))
+        return rows, columns
+
+    @property
     def read(self) -> tuple[int, int]:
         """Rows and columns of the (padded) input that the windows span."""
-        spans = zip((self.height, self.width), self.kernel, self.stride, self.dilation, strict=True)
-        height, width = ((n - 1) * s + (k - 1) * d + 1 for n, k, s, d in spans)
+        spans = zip((self.height, self.width), self.stride, self.reach, strict=True)
+        height, width = ((n - 1) * s + reach + 1 for n, s, reach in spans)
         return height, width
 
     @property

@@ -50,8 +50,7 @@ class BatchTile:
 
     @property
     def rows_read(self) -> int:
-        reach = (self.g.kernel[0] - 1) * self.g.dilation[0] + 1
-        return (self.strip_rows - 1) * self.g.stride[0] + reach
+        return (self.strip_rows - 1) * self.g.stride[0] + self.g.reach[0] + 1
 
     @property
     def channel_bytes(self) -> int:

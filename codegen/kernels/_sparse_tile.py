@@ -64,16 +64,9 @@ class SparseTile:
         """Plane rows and columns between neighbouring outputs."""
         return self.g.stride if self.copied else (1, 1)
 
-    @property
-    def reach(self) -> tuple[int, int]:
-        """Plane rows and columns between the first and the last tap."""
-        spans = zip(self.g.kernel, self.g.dilation, strict=True)
-        rows, columns = ((k - 1) * d for k, d in spans)
-        return rows, columns
-
     def rows_read(self, outputs: int) -> int:
         """Plane rows that `outputs` output rows read."""
-        return (outputs - 1) * self.stride[0] + self.reach[0] + 1
+        return (outputs - 1) * self.stride[0] + self.g.reach[0] + 1
 
     @property
     def input_rows(self) -> int:
@@ -86,14 +79,14 @@ class SparseTile:
 
     @property
     def columns_read(self) -> int:
-        return (self.g.width - 1) * self.stride[1] + self.reach[1] + 1
+        return (self.g.width - 1) * self.stride[1] + self.g.reach[1] + 1
 
     @property
     def plane_pitch(self) -> int:
         """Columns of a plane: whole vectors may be read up to the last pixel of a row of a tile."""
         if not self.copied:
             return self.pitch
-        most = self.pitch * self.stride[1] + self.reach[1] + self.lanes * (self.stride[1] - 1)
+        most = self.pitch * self.stride[1] + self.g.reach[1] + self.lanes * (self.stride[1] - 1)
         return ceil_div(max(most, self.columns_read), self.lanes) * self.lanes
 
     @property
@@ -102,7 +95,7 @@ class SparseTile:
 
     @property
     def copy_rows(self) -> int:
-        return self.strip_rows + self.reach[0] // self.stride[0]
+        return self.strip_rows + self.g.reach[0] // self.stride[0]
 
     @property
     def copy_bytes(self) -> int:
@@ -177,7 +170,7 @@ def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
 def _tile_cost(tile: SparseTile) -> float:
     """Loads per useful term: rows below the image, the step's own load, misses of L1."""
     waste = ceil_div(tile.g.height, tile.rows) * tile.rows / tile.g.height
-    rows = tile.rows + tile.reach[0] // tile.stride[0]
+    rows = tile.rows + tile.g.reach[0] // tile.stride[0]
     read = 4 * CHANNEL_BLOCK * max(1, tile.copies) * rows * tile.pitch
     miss = max(0.0, read / TILE_BYTES - 1)
     short = max(1.0, 8 / (tile.vectors * tile.filters))  # too few sums to hide the latency of one

@@ -59,8 +59,7 @@ class SparseBatchKernel(FloatStripKernel):
     def emit_strip(self, e: Emitter, place: Place, x: Any, packed: Any, region: _Region) -> None:
         g = self.g
         outputs = e.minimum(self.tile.strip_rows, e.sub(g.height, place.h))
-        reach = (g.kernel[0] - 1) * g.dilation[0] + 1
-        rows = e.add(e.mul(e.sub(outputs, 1), g.stride[0]), reach)
+        rows = e.add(e.mul(e.sub(outputs, 1), g.stride[0]), g.reach[0] + 1)
         self.emit_channels(e, place, x, packed, region, (rows, outputs))
         self._emit_windows(e, region, outputs)
 

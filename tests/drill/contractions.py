@@ -98,7 +98,7 @@ FORWARD_MUTANTS = (
     ),
     Mutant(
         "the stride of rows is 1 in the extent that windows read", f"{KERNELS}/_geometry.py",
-        "(n - 1) * s + (k - 1) * d + 1", "(n - 1) + (k - 1) * d + 1",
+        "(n - 1) * s + reach + 1", "(n - 1) + reach + 1",
         layers("strided-minimum"),
     ),
     Mutant(
