@@ -8,8 +8,8 @@ from addergraph.plan import align
 
 from ..schedule import ceil_div
 from ..target import Target
-from ._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
-from ._sparse_tile import most_vectors, spread
+from ._geometry import MINIMUM, Geometry
+from ._sparse_tile import StripTile, most_vectors, spread
 
 STRIP_BYTES = 512 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
 LEAST_STRIPS = 4  # of a batch, where the rows suffice: threads share them
@@ -17,27 +17,13 @@ LEAST_FILLED = 0.8  # of the lanes: with fewer samples, lanes over pixels waste 
 
 
 @dataclass(frozen=True)
-class BatchTile:
-    """How one layer is cut.
+class BatchTile(StripTile):
+    """How one layer is cut where lanes run over samples.
 
     columns, filters   a register tile: pixels of a row times filters
-    strip_rows         output rows of a work item
     """
 
-    g: Geometry
-    lanes: int
     columns: int
-    filters: int
-    strip_rows: int
-
-    @property
-    def strips(self) -> int:
-        return ceil_div(self.g.height, self.strip_rows)
-
-    @property
-    def channels(self) -> int:
-        """Channels that are transposed together: whole channel blocks that fill a vector."""
-        return max(CHANNEL_BLOCK, self.lanes)
 
     @property
     def columns_read(self) -> int:
@@ -62,7 +48,6 @@ class BatchTile:
 
     @property
     def partial_bytes(self) -> int:
-        """Partial sums of one filter."""
         return spread(self.strip_rows * self.output_row_bytes)
 
     def tap_offset(self, i: int, j: int, k: int) -> int:
@@ -72,21 +57,13 @@ class BatchTile:
     @property
     def sections(self) -> tuple[int, ...]:
         """Bytes of pixels, partial sums, window sums, channel sums and one square."""
-        filters = max(
-            ceil_div(self.g.outputs, self.filters) * self.filters,
-            ceil_div(self.g.outputs, self.lanes) * self.lanes,
-        )
         return (
             align(min(self.channels, self.g.inputs) * self.channel_bytes),
-            align(filters * self.partial_bytes),
+            align(self.partial_filters * self.partial_bytes),
             align(self.partial_bytes),
             align(self.channel_bytes),
             align(4 * self.lanes * self.lanes),
         )
-
-    @property
-    def region_bytes(self) -> int:
-        return sum(self.sections)
 
 
 def batch_tile(target: Target, g: Geometry) -> BatchTile | None:
@@ -97,7 +74,7 @@ def batch_tile(target: Target, g: Geometry) -> BatchTile | None:
         return None
     columns = ceil_div(g.width, ceil_div(g.width, most_vectors(target)))
     filters = max(1, min(target.registers // 2 // columns, g.outputs))
-    best = BatchTile(g, target.lanes, columns, filters, 1)
+    best = BatchTile(g, target.lanes, filters, strip_rows=1, columns=columns)
     groups = ceil_div(g.samples, target.lanes)
     most = min(g.height, ceil_div(g.height * groups, LEAST_STRIPS))
     for rows in range(2, most + 1):

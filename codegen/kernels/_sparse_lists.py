@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,23 +26,9 @@ from ..builder import F32, I32, I64, Emitter, Index, Register, vector
 from ..schedule import ceil_div
 from ._forward import ForwardContraction
 from ._geometry import CHANNEL_BLOCK, pack_filter
+from ._sparse_tile import StripTile
 
 UNROLL = 4  # steps in one loop body; lists are whole bodies, so that few lengths differ
-
-
-class ListTile(Protocol):
-    """What the lists need to know of a tile."""
-
-    @property
-    def filters(self) -> int:
-        """Filters whose lists are walked together."""
-
-    @property
-    def partial_bytes(self) -> int:
-        """Bytes between the partial sums of neighbouring filters."""
-
-    def tap_offset(self, i: int, j: int, k: int) -> int:
-        """Bytes from an output's place in channel 0 to what tap (i, j) of channel k reads."""
 
 
 class SparseKernel(ForwardContraction):
@@ -50,7 +36,7 @@ class SparseKernel(ForwardContraction):
 
     @property
     @abstractmethod
-    def tile(self) -> ListTile: ...
+    def tile(self) -> StripTile: ...
 
     @property
     def lanes(self) -> int:

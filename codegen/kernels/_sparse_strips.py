@@ -14,7 +14,8 @@ from ..builder import Emitter, Index
 from ..schedule import ceil_div
 from ._forward import ForwardContraction, Place, Tail
 from ._geometry import CHANNEL_BLOCK
-from ._sparse_lists import ListTile, SparseKernel
+from ._sparse_lists import SparseKernel
+from ._sparse_tile import StripTile
 
 REGIONS = 8
 
@@ -27,22 +28,6 @@ class Cut(Protocol):
     @property
     def strips(self) -> int:
         """Strips of one sample."""
-
-
-class StripTile(ListTile, Cut, Protocol):
-    """What the loops over the f32 kernels' strips need to know of a tile."""
-
-    @property
-    def strip_rows(self) -> int:
-        """Output rows of a strip; the last may have fewer."""
-
-    @property
-    def channels(self) -> int:
-        """Channels that are transposed together: whole channel blocks that fill a vector."""
-
-    @property
-    def region_bytes(self) -> int:
-        """Scratch memory of a strip."""
 
 
 class StripKernel(ForwardContraction):

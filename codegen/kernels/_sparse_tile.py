@@ -1,11 +1,12 @@
-"""Sizes of the sparse adder kernel: tile, strip and scratch memory, as plain data.
+"""Sizes of the sparse adder kernels: tile, strip and scratch memory, as plain data.
 
-The contract is in `sparse_adder.py`.
+The contract is in `sparse_adder.py`; `_sparse_batch_tile.py` has the tile of batches.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 from addergraph.plan import ALIGNMENT, align
@@ -24,35 +25,70 @@ def most_vectors(target: Target) -> int:
 
 
 @dataclass(frozen=True)
-class SparseTile:
-    """How one layer is cut.
+class StripTile(ABC):
+    """How one layer is cut for a kernel over lists of f32 taps, whatever its lanes run over.
 
-    vectors, filters   a register tile: pixel vectors times filters
-    rows, pitch        output rows of a tile, and pixels from one of them to the next
-    strip_rows         output rows of a work item, a whole number of tiles
+    filters            whose lists are walked together
+    strip_rows         output rows of a work item; the last may have fewer
     """
 
     g: Geometry
     lanes: int
-    vectors: int
     filters: int
-    rows: int
-    pitch: int
     strip_rows: int
 
     @property
     def strips(self) -> int:
+        """Strips of one sample."""
         return ceil_div(self.g.height, self.strip_rows)
-
-    @property
-    def copied(self) -> bool:
-        """Whether taps read shifted copies; a single tap reads the planes themselves."""
-        return self.g.kernel != (1, 1)
 
     @property
     def channels(self) -> int:
         """Channels that are transposed together: whole channel blocks that fill a vector."""
         return max(CHANNEL_BLOCK, self.lanes)
+
+    @property
+    def partial_filters(self) -> int:
+        """Filters with room for partial sums: the last lists and the last vector are whole."""
+        return max(ceil_div(self.g.outputs, n) * n for n in (self.filters, self.lanes))
+
+    @property
+    @abstractmethod
+    def partial_bytes(self) -> int:
+        """Partial sums of one filter."""
+
+    @abstractmethod
+    def tap_offset(self, i: int, j: int, k: int) -> int:
+        """Bytes from an output's place in channel 0 to what tap (i, j) of channel k reads."""
+
+    @property
+    @abstractmethod
+    def sections(self) -> tuple[int, ...]:
+        """Bytes of each part of a strip's scratch memory."""
+
+    @property
+    def region_bytes(self) -> int:
+        """Scratch memory of a strip."""
+        return sum(self.sections)
+
+
+@dataclass(frozen=True)
+class SparseTile(StripTile):
+    """How one layer is cut where lanes run over pixels.
+
+    vectors, filters   a register tile: pixel vectors times filters
+    rows, pitch        output rows of a tile, and pixels from one of them to the next
+    strip_rows         a whole number of tiles
+    """
+
+    vectors: int
+    rows: int
+    pitch: int
+
+    @property
+    def copied(self) -> bool:
+        """Whether taps read shifted copies; a single tap reads the planes themselves."""
+        return self.g.kernel != (1, 1)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -116,28 +152,19 @@ class SparseTile:
 
     @property
     def partial_bytes(self) -> int:
-        """Partial sums of one filter."""
         return spread(4 * self.strip_rows * self.pitch)
 
     @property
     def sections(self) -> tuple[int, ...]:
         """Bytes of planes, copies, partial sums, window sums, channel sums and one square."""
-        filters = max(
-            ceil_div(self.g.outputs, self.filters) * self.filters,
-            ceil_div(self.g.outputs, self.lanes) * self.lanes,
-        )
         return (
             align(min(self.channels, self.g.inputs) * self.plane_bytes),
             align(CHANNEL_BLOCK * self.copies * self.copy_bytes),
-            align(filters * self.partial_bytes),
+            align(self.partial_filters * self.partial_bytes),
             align(self.partial_bytes),
             align(self.plane_bytes),
             align(4 * self.lanes * self.lanes),
         )
-
-    @property
-    def region_bytes(self) -> int:
-        return sum(self.sections)
 
 
 def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
@@ -156,7 +183,7 @@ def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
         if vectors > max(most, unit * pitch // lanes):
             break
         filters = max(1, min(target.registers // 2 // vectors, g.outputs))
-        tile = SparseTile(g, lanes, vectors, filters, rows, pitch, rows)
+        tile = SparseTile(g, lanes, filters, rows, vectors=vectors, rows=rows, pitch=pitch)
         options.append((_tile_cost(tile), rows, tile))
     best = min(options)[2]
     for count in range(2, ceil_div(g.height, best.rows) + 1):
