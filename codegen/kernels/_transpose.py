@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.ir as ir
 
-from addergraph.types import u8
+from addergraph.types import DType, f32, u8
 
 from ..builder import I8, I32, I64, POINTER, Emitter, Index, Register, constant
+
+Row = Callable[[int], Any]  # the pointer to a row of the source
+Columns = Callable[[Emitter, Row], Sequence[Register]]
 
 
 def transpose(
@@ -28,19 +31,34 @@ def transpose(
     on. Nothing else is read or written. One function per module and size does the work.
     """
     lanes = e.lanes
-    width = lanes if width is None else width
+
+    def columns_of(f: Emitter, row: Row) -> list[Register]:
+        zero = f.number(0.0, lanes)
+
+        def pixel(r: int) -> Register:
+            return f.load(row(r), lanes=lanes, active=columns) if r < rows else zero
+
+        return transposed(f, [pixel(r) for r in range(lanes)])[:columns]
+
+    name = f"transpose_{rows}x{columns}_to_{width or lanes}"
+    _emit_shared(e, name, (source, source_step, into, into_step), columns_of, f32, width)
+
+
+def _emit_shared(
+    e: Emitter, name: str, places: tuple[Any, Index, Any, Index], columns_of: Columns, dtype: DType,
+    width: int | None,
+) -> None:  # fmt: skip
+    """Calls the module's one function `name`, which stores what `columns_of` makes of the rows.
+
+    places   the source, its step, the target, its step
+    """
 
     def build(f: Emitter, arguments: Sequence[Any]) -> None:
         start, step, target, target_step = arguments
-        zero = f.number(0.0, lanes)
-        square = [
-            f.load(f.at(start, f.mul(r, step)), lanes=lanes, active=columns) if r < rows else zero
-            for r in range(lanes)
-        ]
-        for c, row in enumerate(transposed(f, square)[:columns]):
-            f.store(row, f.at(target, f.mul(c, target_step)), active=width)
+        for c, column in enumerate(columns_of(f, lambda r: f.at(start, f.mul(r, step)))):
+            f.store(column, f.at(target, f.mul(c, target_step)), dtype, active=width)
 
-    name = f"transpose_{rows}x{columns}_to_{width}"
+    source, source_step, into, into_step = places
     function = e.shared(name, [POINTER, I64, POINTER, I64], build)
     e.b.call(function, [source, e.index(source_step), into, e.index(into_step)])
 
@@ -90,23 +108,17 @@ def transpose_bytes(
     """
     lanes = 4 * e.lanes
 
-    def build(f: Emitter, arguments: Sequence[Any]) -> None:
-        start, step, target, target_step = arguments
+    def columns_of(f: Emitter, row: Row) -> list[Register]:
         nothing = constant(ir.VectorType(I8, PART), 0)
 
         def pixel(r: int) -> Register:
-            if r >= rows:
-                return nothing
-            return f.load(f.at(start, f.mul(r, step)), u8, PART, active=columns)
+            return f.load(row(r), u8, PART, active=columns) if r < rows else nothing
 
         parts = [[pixel(r) for r in range(q, lanes, PART)] for q in range(PART)]
-        planes = transposed_parts(f, [joined(f, pixels) for pixels in parts])
-        for c, plane in enumerate(planes[:columns]):
-            f.store(plane, f.at(target, f.mul(c, target_step)), u8, active=width)
+        return transposed_parts(f, [joined(f, pixels) for pixels in parts])[:columns]
 
     name = f"transpose_bytes_{rows}x{columns}_to_{width or lanes}"
-    function = e.shared(name, [POINTER, I64, POINTER, I64], build)
-    e.b.call(function, [source, e.index(source_step), into, e.index(into_step)])
+    _emit_shared(e, name, (source, source_step, into, into_step), columns_of, u8, width)
 
 
 def transposed_parts(e: Emitter, rows: Sequence[Register]) -> list[Register]:
