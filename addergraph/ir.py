@@ -12,7 +12,7 @@ changed in place: a pass builds a new graph, usually with `Builder`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -325,12 +325,7 @@ class Builder:
 
     def fresh(self, hint: str) -> str:
         """`hint`, or `hint_1`, `hint_2` ... when it is taken; the name is then taken."""
-        name, count = hint, 0
-        while name in self._names:
-            count += 1
-            name = f"{hint}_{count}"
-        self._names.add(name)
-        return name
+        return self._claim(free_name(hint, self._names))
 
     def input(self, name: str, type: TensorType) -> Value:
         value = Value(self._claim(name), type)
@@ -353,7 +348,8 @@ class Builder:
             types = op.infer(*(v.type for v in inputs))
         except ShapeError as error:
             where = names if names is None or isinstance(names, str) else names[0].name
-            raise ShapeError(f'{op.name} "{where or self._preview(hint)}": {error}') from None
+            where = where or free_name(hint, self._names)
+            raise ShapeError(f'{op.name} "{where}": {error}') from None
         if names is None or isinstance(names, str):
             hints = [f"{hint}.{r}" if r else hint for r in result_names(op, len(types))]
             outputs = tuple(Value(self.fresh(h), t) for h, t in zip(hints, types, strict=True))
@@ -385,12 +381,14 @@ class Builder:
         self._names.add(name)
         return name
 
-    def _preview(self, hint: str) -> str:
-        name, count = hint, 0
-        while name in self._names:
-            count += 1
-            name = f"{hint}_{count}"
-        return name
+
+def free_name(hint: str, *taken: Container[str]) -> str:
+    """`hint`, or the first of `hint_1`, `hint_2` ... that is in none of `taken`."""
+    name, count = hint, 0
+    while any(name in names for names in taken):
+        count += 1
+        name = f"{hint}_{count}"
+    return name
 
 
 def result_names(op: Op, count: int) -> tuple[str, ...]:

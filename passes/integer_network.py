@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from addergraph.errors import GraphError, UnsupportedError
-from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Value
+from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Value, free_name
 from addergraph.ops.binary import Add
 from addergraph.ops.cast import Cast
 from addergraph.ops.full import Full
@@ -187,10 +187,7 @@ class IntegerNetwork:
 
     def fresh(self, hint: str) -> str:
         """A name that no value of the float network has, or will have here."""
-        name, count = hint, 0
-        while name in self._reserved:
-            count += 1
-            name = f"{hint}_{count}"
+        name = free_name(hint, self._reserved)
         self._reserved.add(name)
         return name
 

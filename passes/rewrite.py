@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from addergraph.check import check
 from addergraph.errors import AdderGraphError, GraphError, PassError
-from addergraph.ir import Builder, Graph, Node, Op, Parameter, Value
+from addergraph.ir import Builder, Graph, Node, Op, Parameter, Value, free_name
 from addergraph.trace import Tensor
 
 
@@ -36,13 +36,7 @@ class Draft(Builder):
 
     def fresh(self, hint: str) -> str:
         """`scope` + `hint`, numbered where a value of the draft or the original has that name."""
-        hint = self.scope + hint
-        name, count = hint, 0
-        while name in self._names or name in self._reserved:
-            count += 1
-            name = f"{hint}_{count}"
-        self._names.add(name)
-        return name
+        return self._claim(free_name(self.scope + hint, self._names, self._reserved))
 
     def add(
         self, op: Op, inputs: Sequence[Value], names: str | Sequence[Value] | None = None
