@@ -298,7 +298,7 @@ class Emitter(Indices):
 
     def keep_value(self, value: Register) -> Register:
         """`value`, hidden from LLVM: sums are not regrouped across this point. It costs nothing."""
-        if not self.target.triple.startswith("x86_64"):
+        if not self.target.x86:
             return value
         type = ir.FunctionType(value.type, [value.type])
         constraint = "=v,0" if self.target.registers > 16 else "=x,0"

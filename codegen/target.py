@@ -52,6 +52,10 @@ class Target:
         """Whether there is an operating system, which loads shared libraries."""
         return "-linux-" in self.triple
 
+    @property
+    def x86(self) -> bool:
+        return self.triple.startswith("x86_64")
+
     def subtracts_by_fma(self, number: int) -> bool:
         """Whether subtraction `number` of a run before clips is best a * 1 - b.
 
@@ -62,7 +66,7 @@ class Target:
     @property
     def shifts_by_multiplying(self) -> bool:
         """Whether lanes of a vector can be shifted by different counts only by a product."""
-        return self.triple.startswith("x86_64") and self.cpu == "x86-64"
+        return self.x86 and self.cpu == "x86-64"
 
     @property
     def isa(self) -> str:

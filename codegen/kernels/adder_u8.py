@@ -43,8 +43,7 @@ PSAD = {16: "sse2.psad.bw", 32: "avx2.psad.bw", 64: "avx512.psad.bw.512"}  # by 
 
 def psad_of(target: Target) -> str | None:
     """The instruction of `target` that sums distances of bytes, if we know one."""
-    x86 = target.triple.startswith("x86_64")
-    return PSAD.get(4 * target.lanes) if x86 else None
+    return PSAD.get(4 * target.lanes) if target.x86 else None
 
 
 class AdderU8Kernel(ContractionKernel):

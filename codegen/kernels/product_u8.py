@@ -27,8 +27,7 @@ MADD = {16: "sse2.pmadd.wd", 32: "avx2.pmadd.wd", 64: "avx512.pmaddw.d.512"}  # 
 
 def madd_of(target: Target) -> str | None:
     """The instruction of `target` that adds products of 16-bit numbers in pairs, if we know one."""
-    x86 = target.triple.startswith("x86_64")
-    return MADD.get(4 * target.lanes) if x86 else None
+    return MADD.get(4 * target.lanes) if target.x86 else None
 
 
 class ProductU8Kernel(AdderU8Kernel):
