@@ -98,10 +98,17 @@ class Emitter(Indices):
         if static and start < stop <= start + step:
             yield start
             return
+        with self._counted(start, stop, step, ("loop", "done")) as i:
+            yield i
+
+    @contextmanager
+    def _counted(
+        self, start: Index, stop: Index, step: int, labels: tuple[str, str]
+    ) -> Iterator[Register]:
+        """A loop as it stands in the code; `labels` are those of its body and of what follows."""
         before = self.b.block
-        head = self.function.append_basic_block("loop")
-        done = self.function.append_basic_block("done")
-        if static and start < stop:
+        head, done = (self.function.append_basic_block(label) for label in labels)
+        if isinstance(start, int) and isinstance(stop, int) and start < stop:
             self.b.branch(head)
         else:
             self.b.cbranch(self.less(start, stop), head, done)
@@ -129,26 +136,13 @@ class Emitter(Indices):
         if static and stop <= start + step:
             return list(body(start, list(values)))
         before = self.b.block
-        head = self.function.append_basic_block("carry")
-        done = self.function.append_basic_block("carried")
-        if static:
-            self.b.branch(head)
-        else:
-            self.b.cbranch(self.less(start, stop), head, done)
-        self.b.position_at_end(head)
-        i = self.b.phi(self.word)
-        i.add_incoming(self.index(start), before)
-        carried = [self.b.phi(v.type) for v in values]
-        for phi, v in zip(carried, values, strict=True):
-            phi.add_incoming(v, before)
-        after = list(body(i, list(carried)))
-        following = self.b.add(i, self.index(step), flags=("nsw",))
-        latch = self.b.block
-        i.add_incoming(following, latch)
-        for phi, v in zip(carried, after, strict=True):
-            phi.add_incoming(v, latch)
-        self.b.cbranch(self.less(following, stop), head, done)
-        self.b.position_at_end(done)
+        with self._counted(start, stop, step, ("carry", "carried")) as i:
+            carried = [self.b.phi(v.type) for v in values]
+            after = list(body(i, list(carried)))
+            latch = self.b.block
+            for phi, first, last in zip(carried, values, after, strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(last, latch)
         if static:
             return after
         results = [self.b.phi(v.type) for v in values]
