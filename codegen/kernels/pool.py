@@ -19,7 +19,7 @@ from typing import Any
 from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
 from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
 from addergraph.ops.sum_pool2d import SumPool2d
-from addergraph.types import DType, f32, i32, u8
+from addergraph.types import DType, f32, u8
 
 from ..builder import F64, I8, I32, Emitter, Index, Register, constant, vector
 from . import Kernel, Operand, kernel
@@ -28,6 +28,7 @@ UNROLL = 9  # taps of a window without borders that are written out
 
 Body = Callable[[Index, Index, list[Register]], list[Register]]
 Range = tuple[Index, Index]
+Taps = tuple[Range, Range]  # rows, columns
 
 
 def _taps(e: Emitter, position: Index, stride: int, before: int, extent: int, size: int,
@@ -71,7 +72,7 @@ def _over(
 
 
 class _Pooling(Kernel):
-    """What the four kernels share: the walk over pixels and channels."""
+    """What the kernels share: the walk over pixels and channels."""
 
     def pixels(
         self, e: Emitter, read: DType, body: Callable[[Sequence[Index], Index, int], None]
@@ -93,7 +94,24 @@ class _Pooling(Kernel):
             if rest:
                 body(position, (channels - rest) * size, rest)
 
-    def taps(self, e: Emitter, h: Index, w: Index, x: Operand, y: Operand) -> tuple[Range, Range]:
+    def windows(
+        self, e: Emitter, into: Any, reduced: Callable[[Index, Index, Index, int], Register]
+    ) -> None:
+        """Stores `reduced(byte offset of tap (0, 0), h, w, active)` of every window of x."""
+        (x,), (y,) = self.call.inputs, self.call.outputs
+        read, made = x.type.dtype, y.type.dtype
+
+        def vector_of(position: Sequence[Index], k: Index, active: int) -> None:
+            n, h, w = position
+            at = e.add(e.mul(n, x.strides[0]), e.add(self.corner(e, h, w, x), k))
+            result = reduced(at, h, w, active)
+            pixel = e.dot(position, y.strides[:3])
+            channel = e.mul(k, made.itemsize // read.itemsize)
+            e.store(result, e.at(into, e.add(pixel, channel)), made, active)
+
+        self.pixels(e, read, vector_of)
+
+    def taps(self, e: Emitter, h: Index, w: Index, x: Operand, y: Operand) -> Taps:
         """The taps of output (h, w) that lie in the image."""
         op: Any = self.call.op
         top, _, left, _ = op.padding
@@ -109,7 +127,7 @@ class _Pooling(Kernel):
         return e.dot((row, column), x.strides[1:3])
 
     def first_maximum(
-        self, e: Emitter, window: Any, x: Operand, taps: tuple[Range, Range], active: int
+        self, e: Emitter, window: Any, x: Operand, taps: Taps, active: int
     ) -> list[Register]:
         """The first maximum of a window and the number of its tap, i * J + j."""
         columns = self.call.op.window[1]  # type: ignore[attr-defined]
@@ -136,9 +154,7 @@ class _Pooling(Kernel):
 class MaxPoolKernel(_Pooling):
     """Threads over output pixels. Of bytes any maximum is the first."""
 
-    def maximum(
-        self, e: Emitter, window: Any, x: Operand, taps: tuple[Range, Range], active: int
-    ) -> Register:
+    def maximum(self, e: Emitter, window: Any, x: Operand, taps: Taps, active: int) -> Register:
         if x.type.dtype == f32:
             return self.first_maximum(e, window, x, taps, active)[0]
 
@@ -154,15 +170,11 @@ class MaxPoolKernel(_Pooling):
     ) -> None:
         (x,), (y,) = self.call.inputs, self.call.outputs
 
-        def vector_of(position: Sequence[Index], k: Index, active: int) -> None:
-            n, h, w = position
-            at = e.add(e.mul(n, x.strides[0]), e.add(self.corner(e, h, w, x), k))
+        def maximum(at: Index, h: Index, w: Index, active: int) -> Register:
             taps = self.taps(e, h, w, x, y)
-            most = self.maximum(e, e.at(inputs[0], at), x, taps, active)
-            into = e.at(outputs[0], e.add(e.dot(position, y.strides[:3]), k))
-            e.store(most, into, y.type.dtype, active)
+            return self.maximum(e, e.at(inputs[0], at), x, taps, active)
 
-        self.pixels(e, x.type.dtype, vector_of)
+        self.windows(e, outputs[0], maximum)
 
 
 @kernel(MaxPool2dGrad)
@@ -204,7 +216,7 @@ class MaxPoolGradKernel(_Pooling):
             self._add(e, corner, taps, found, value, active)
 
     def _add(
-        self, e: Emitter, corner: Any, taps: tuple[Range, Range], found: Register, value: Register,
+        self, e: Emitter, corner: Any, taps: Taps, found: Register, value: Register,
         active: int,
     ) -> None:  # fmt: skip
         """Adds `value` at the tap number `found` of each lane."""
@@ -225,7 +237,7 @@ class MaxPoolGradKernel(_Pooling):
 
 class _Averaging(_Pooling):
     def mean(
-        self, e: Emitter, rows: Range, columns: Range, pointer: Any, source: Operand, active: int
+        self, e: Emitter, pixels: Taps, pointer: Any, source: Operand, active: int
     ) -> Register:
         """1/(I J) of the sum over a range of pixels."""
         op: Any = self.call.op
@@ -236,7 +248,7 @@ class _Averaging(_Pooling):
             return [e.b.fadd(total[0], e.widen(value))]
 
         zero = constant(vector(F64, e.lanes), 0.0)
-        (total,) = _over(e, rows, columns, [zero], body)
+        (total,) = _over(e, *pixels, [zero], body)
         return e.narrow(e.b.fdiv(total, constant(total.type, float(op.area))))
 
 
@@ -249,14 +261,11 @@ class AvgPoolKernel(_Averaging):
     ) -> None:
         (x,), (y,) = self.call.inputs, self.call.outputs
 
-        def vector_of(position: Sequence[Index], k: Index, active: int) -> None:
-            n, h, w = position
-            at = e.add(e.mul(n, x.strides[0]), e.add(self.corner(e, h, w, x), k))
-            rows, columns = self.taps(e, h, w, x, y)
-            mean = self.mean(e, rows, columns, e.at(inputs[0], at), x, active)
-            e.store(mean, e.at(outputs[0], e.add(e.dot(position, y.strides[:3]), k)), active=active)
+        def mean(at: Index, h: Index, w: Index, active: int) -> Register:
+            taps = self.taps(e, h, w, x, y)
+            return self.mean(e, taps, e.at(inputs[0], at), x, active)
 
-        self.pixels(e, x.type.dtype, vector_of)
+        self.windows(e, outputs[0], mean)
 
 
 @kernel(SumPool2d)
@@ -269,20 +278,17 @@ class SumPoolKernel(_Pooling):
         (x,), (y,) = self.call.inputs, self.call.outputs
         wide = vector(I32, e.lanes)
 
-        def vector_of(position: Sequence[Index], k: Index, active: int) -> None:
-            n, h, w = position
-            at = e.add(e.mul(n, x.strides[0]), e.add(self.corner(e, h, w, x), k))
+        def total(at: Index, h: Index, w: Index, active: int) -> Register:
             window = e.at(inputs[0], at)
 
-            def body(i: Index, j: Index, total: list[Register]) -> list[Register]:
+            def body(i: Index, j: Index, sums: list[Register]) -> list[Register]:
                 here = e.at(window, e.dot((i, j), x.strides[1:3]))
-                return [e.b.add(total[0], e.b.zext(e.load(here, u8, e.lanes, active), wide))]
+                return [e.b.add(sums[0], e.b.zext(e.load(here, u8, e.lanes, active), wide))]
 
-            (total,) = _over(e, *self.taps(e, h, w, x, y), [constant(wide, 0)], body)
-            into = e.add(e.dot(position, y.strides[:3]), e.mul(k, i32.itemsize))
-            e.store(total, e.at(outputs[0], into), i32, active)
+            (made,) = _over(e, *self.taps(e, h, w, x, y), [constant(wide, 0)], body)
+            return made
 
-        self.pixels(e, x.type.dtype, vector_of)
+        self.windows(e, outputs[0], total)
 
 
 @kernel(AvgPool2dGrad)
@@ -301,7 +307,7 @@ class AvgPoolGradKernel(_Averaging):
             rows = _windows(e, r, op.stride[0], top, op.window[0], g.shape[1])
             columns = _windows(e, c, op.stride[1], left, op.window[1], g.shape[2])
             at = e.at(inputs[0], e.add(e.mul(n, g.strides[0]), k))
-            mean = self.mean(e, rows, columns, at, g, active)
+            mean = self.mean(e, (rows, columns), at, g, active)
             e.store(
                 mean, e.at(outputs[0], e.add(e.dot(position, dx.strides[:3]), k)), active=active
             )
