@@ -18,7 +18,7 @@ from ..errors import GraphError, ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Halo, Op
 from ..quantization import Known, Quantization, common
-from ..trace import Tensor
+from ..trace import Tensor, apply
 from ..types import DType, TensorType, f32, i8, i32, u8
 from ._elementwise import held, stored
 from ._window import Window, label, require_image, require_of
@@ -100,22 +100,31 @@ class Windowed(Op):
         return self.window(f).grad_halo(int(x.shape[1]), int(x.shape[2]))
 
 
-def windowed_attributes(
-    op: str,
-    name: str | None,
+def windowed(
+    op: type[Windowed],
+    x: Tensor,
+    f: Tensor,
+    bias: Tensor | None,
     stride: int | Pair,
     padding: int | Sequence[int],
     dilation: int | Pair,
     groups: int,
-) -> tuple[Pair, Padding, Pair, int]:
-    """The attributes of `Windowed` from what users write."""
-    where = label(op, name)
-    return (
+    name: str | None,
+) -> Tensor:
+    """`op` with what users write."""
+    where = label(op.name, name)
+    made = op(
         pair(where, "stride", stride),
         sides(where, padding),
         pair(where, "dilation", dilation),
         integer(where, "groups", groups, 1),
     )
+    return with_bias(made, x, f, bias, name)
+
+
+def with_bias(op: Op, x: Tensor, f: Tensor, bias: Tensor | None, name: str | None) -> Tensor:
+    """`op` of x, f and, where there is one, a bias."""
+    return apply(op, x, f, *([] if bias is None else [bias]), name=name)
 
 
 def require_bias(made: int, bias: Sequence[TensorType], dtype: DType = f32) -> None:

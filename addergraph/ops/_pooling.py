@@ -10,6 +10,7 @@ from ..attributes import Padding, Pair, pair
 from ..attributes import padding as sides
 from ..errors import ShapeError
 from ..ir import REDUCTION, Op
+from ..trace import Tensor, apply
 from ..types import DType, TensorType, f32
 from ._window import Window, label, require_image
 
@@ -46,18 +47,19 @@ class Pooling(Op):
             raise ShapeError(f"the output gradient must be {expected}, found {g}")
 
 
-def pooling_attributes(
-    op: str,
-    name: str | None,
+def pooled(
+    op: type[Pooling],
+    x: Tensor,
     window: int | Pair,
     stride: int | Pair | None,
     padding: int | Sequence[int],
-) -> tuple[Pair, Pair, Padding]:
-    """The attributes from what users write; windows do not overlap unless `stride` says so."""
-    where = label(op, name)
+    name: str | None,
+) -> Tensor:
+    """`op` with what users write; windows do not overlap unless `stride` says so."""
+    where = label(op.name, name)
     size = pair(where, "window", window)
     step = size if stride is None else pair(where, "stride", stride)
-    return size, step, sides(where, padding)
+    return apply(op(size, step, sides(where, padding)), x, name=name)
 
 
 def require_data_in_every_window(pooling: Pooling, x: TensorType) -> None:

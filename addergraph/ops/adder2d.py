@@ -30,7 +30,7 @@ from ._contraction import (
     require_byte_distances,
     require_trainable,
     require_zero_padding,
-    windowed_attributes,
+    windowed,
 )
 from ._window import require_operands
 
@@ -203,5 +203,4 @@ def adder2d(
     name: str | None = None,
 ) -> Tensor:
     """Negative L1 distance of each filter to each window; see `Adder2d`."""
-    op = Adder2d(*windowed_attributes("adder2d", name, stride, padding, dilation, groups))
-    return apply(op, x, f, *([] if bias is None else [bias]), name=name)
+    return windowed(Adder2d, x, f, bias, stride, padding, dilation, groups, name)

@@ -25,6 +25,7 @@ from ._contraction import (
     require_byte_distances,
     require_matrices,
     require_trainable,
+    with_bias,
 )
 from ._window import require_operands
 
@@ -172,4 +173,4 @@ def adder_dense(
     x: Tensor, f: Tensor, bias: Tensor | None = None, *, name: str | None = None
 ) -> Tensor:
     """Negative L1 distance of each column of `f` to each row of `x`; see `AdderDense`."""
-    return apply(AdderDense(), x, f, *([] if bias is None else [bias]), name=name)
+    return with_bias(AdderDense(), x, f, bias, name)

@@ -13,7 +13,7 @@ from ..intervals import Interval
 from ..ir import Array, Cost
 from ..trace import Tensor, apply
 from ..types import TensorType, f32
-from ._pooling import Pooling, pooling_attributes
+from ._pooling import Pooling, pooled
 from ._window import require_image, require_operands
 
 
@@ -106,6 +106,4 @@ def avg_pool2d(
     name: str | None = None,
 ) -> Tensor:
     """Mean of each window (`stride`: the window's size); see `AvgPool2d`."""
-    return apply(
-        AvgPool2d(*pooling_attributes("avg_pool2d", name, window, stride, padding)), x, name=name
-    )
+    return pooled(AvgPool2d, x, window, stride, padding, name)

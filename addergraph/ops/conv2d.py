@@ -26,7 +26,7 @@ from ._contraction import (
     require_byte_products,
     require_trainable,
     require_zero_padding,
-    windowed_attributes,
+    windowed,
 )
 from ._window import require_image, require_operands
 
@@ -214,5 +214,4 @@ def conv2d(
     name: str | None = None,
 ) -> Tensor:
     """Convolution of NHWC `x` with HWIO `f`; see `Conv2d`."""
-    op = Conv2d(*windowed_attributes("conv2d", name, stride, padding, dilation, groups))
-    return apply(op, x, f, *([] if bias is None else [bias]), name=name)
+    return windowed(Conv2d, x, f, bias, stride, padding, dilation, groups, name)

@@ -20,6 +20,7 @@ from ._contraction import (
     require_byte_products,
     require_matrices,
     require_trainable,
+    with_bias,
 )
 from ._window import require_operands
 
@@ -102,7 +103,7 @@ class Matmul(_Product):
 
 def dense(x: Tensor, f: Tensor, bias: Tensor | None = None, *, name: str | None = None) -> Tensor:
     """Matrix product of `x` and a filter, plus a bias; see `Dense`."""
-    return apply(Dense(), x, f, *([] if bias is None else [bias]), name=name)
+    return with_bias(Dense(), x, f, bias, name)
 
 
 def matmul(a: Tensor, b: Tensor, *, name: str | None = None) -> Tensor:

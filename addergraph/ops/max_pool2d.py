@@ -16,7 +16,7 @@ from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
 from ..types import DType, TensorType, f32, u8
 from ._elementwise import held
-from ._pooling import Pooling, pooling_attributes, require_data_in_every_window
+from ._pooling import Pooling, pooled, require_data_in_every_window
 from ._window import require_operands
 
 
@@ -125,6 +125,4 @@ def max_pool2d(
     name: str | None = None,
 ) -> Tensor:
     """Maximum of each window (`stride`: the window's size); see `MaxPool2d`."""
-    return apply(
-        MaxPool2d(*pooling_attributes("max_pool2d", name, window, stride, padding)), x, name=name
-    )
+    return pooled(MaxPool2d, x, window, stride, padding, name)

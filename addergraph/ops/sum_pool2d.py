@@ -13,11 +13,11 @@ from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import Array, Cost
 from ..quantization import Known, Quantization
-from ..trace import Tensor, apply
+from ..trace import Tensor
 from ..types import DType, TensorType, i32, u8
 from ._contraction import U8_TERMS, require_zero_padding
 from ._elementwise import held
-from ._pooling import Pooling, pooling_attributes
+from ._pooling import Pooling, pooled
 from ._window import require_operands
 
 
@@ -83,6 +83,4 @@ def sum_pool2d(
     name: str | None = None,
 ) -> Tensor:
     """Sum of each window of bytes (`stride`: the window's size); see `SumPool2d`."""
-    return apply(
-        SumPool2d(*pooling_attributes("sum_pool2d", name, window, stride, padding)), x, name=name
-    )
+    return pooled(SumPool2d, x, window, stride, padding, name)
