@@ -21,7 +21,7 @@ from ..quantization import Known, Quantization, common
 from ..trace import Tensor, apply
 from ..types import DType, TensorType, f32, i8, i32, u8
 from ._elementwise import held, stored
-from ._window import Window, label, require_image, require_of
+from ._window import Window, label, require_gradient, require_image, require_of
 
 Forms = Mapping[DType, tuple[DType, DType]]
 """For each dtype of the input that a contraction knows: that of the filter, and of the result."""
@@ -83,9 +83,7 @@ class Windowed(Op):
 
     def require_gradient(self, g: TensorType, x: TensorType, f: TensorType) -> None:
         """ShapeError unless `g` has the type of the forward layer's result."""
-        expected = self.output(x, f)
-        if g != expected:
-            raise ShapeError(f"the output gradient must be {expected}, found {g}")
+        require_gradient(g, self.output(x, f))
 
     def terms(self, x: TensorType, f: TensorType) -> int:
         """Number of (x, f) pairs that the forward layer combines."""
@@ -252,7 +250,7 @@ def product_result(x: Array, y: Array, bias: Sequence[Array]) -> Array:
 
 
 def require_trainable(op: str, x: Tensor) -> None:
-    """GraphError for the gradient of a contraction of integers."""
+    """GraphError for the gradient of an op of integers."""
     if x.dtype != f32:
         raise GraphError(
             f"{op} of {x.type} has no gradient: train in f32, integers are for inference"

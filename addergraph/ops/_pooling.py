@@ -12,7 +12,7 @@ from ..errors import ShapeError
 from ..ir import REDUCTION, Op
 from ..trace import Tensor, apply
 from ..types import DType, TensorType, f32
-from ._window import Window, label, require_image
+from ._window import Window, label, require_gradient, require_image
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class Pooling(Op):
 
     def require_gradient(self, g: TensorType, x: TensorType) -> None:
         """ShapeError unless `g` has the type of the forward layer's result."""
-        expected = self.output(x)
-        if g != expected:
-            raise ShapeError(f"the output gradient must be {expected}, found {g}")
+        require_gradient(g, self.output(x))
 
 
 def pooled(

@@ -118,6 +118,12 @@ def require_of(what: str, type: TensorType, dtypes: Sequence[DType]) -> None:
         raise ShapeError(f"{what} must be {' or '.join(map(str, dtypes))}, found {type}")
 
 
+def require_gradient(g: TensorType, y: TensorType) -> None:
+    """ShapeError unless `g` has the type of the forward layer's result `y`."""
+    if g != y:
+        raise ShapeError(f"the output gradient must be {y}, found {g}")
+
+
 def require_operands(types: Sequence[TensorType], *names: str, optional: int = 0) -> None:
     """ShapeError unless there is an operand for each name; the last `optional` may be missing."""
     if not len(names) - optional <= len(types) <= len(names):

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 
 from ..attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
-from ..errors import ShapeError
 from ..intervals import Interval
 from ..ir import CONTRACTION, Array, Cost, Op
 from ..quantization import Known, Quantization
@@ -27,7 +26,7 @@ from ._contraction import (
     require_trainable,
     with_bias,
 )
-from ._window import require_operands
+from ._window import require_gradient, require_operands
 
 
 @dataclass(frozen=True)
@@ -164,9 +163,7 @@ def _terms(x: TensorType, f: TensorType) -> int:
 def _require_gradient(types: Sequence[TensorType]) -> None:
     require_operands(types, "g", "x", "f")
     g, x, f = types
-    expected = require_matrices(x, f)
-    if g != expected:
-        raise ShapeError(f"the output gradient must be {expected}, found {g}")
+    require_gradient(g, require_matrices(x, f))
 
 
 def adder_dense(

@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 
 from ..attributes import Pair
-from ..errors import GraphError
 from ..intervals import Interval
 from ..ir import Array, Cost
 from ..quantization import Known, Quantization
 from ..trace import Tensor, apply
 from ..types import DType, TensorType, f32, u8
+from ._contraction import require_trainable
 from ._elementwise import held
 from ._pooling import Pooling, pooled, require_data_in_every_window
 from ._window import require_operands
@@ -49,11 +49,7 @@ class MaxPool2d(Pooling):
     ) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
-        if xs[0].dtype != f32:
-            raise GraphError(
-                f"max_pool2d of {xs[0].type} has no gradient: train in f32, integers are for "
-                "inference"
-            )
+        require_trainable(self.name, xs[0])
         return (apply(MaxPool2dGrad(self.window, self.stride, self.padding), g, xs[0]),)
 
     def interval(
