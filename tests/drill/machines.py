@@ -7,32 +7,36 @@ from .mutant import Mutant, tests_of
 ELF, DISASSEMBLY = "codegen/elf.py", "codegen/disassembly.py"
 CERTIFICATE, INSTRUCTIONS = "codegen/certificate.py", "codegen/instructions.py"
 LIMITS, INDICES, MODULE = "codegen/limits.py", "codegen/indices.py", "codegen/module.py"
-PLANTS = tests_of("codegen/test_certificate.py", "test_a_planted_multiply_is_named_with_its_place")
-SECTIONS = tests_of("codegen/test_certificate.py", "test_code_in_sections_of_other_names_is_read")
-CALLS = tests_of(
-    "codegen/test_certificate.py", "test_calls_must_stay_inside_the_archive",
+
+
+def certificate(*names: str) -> tuple[str, ...]:
+    return tests_of("codegen/test_certificate.py", *names)
+
+
+def strict(*names: str) -> tuple[str, ...]:
+    return tests_of("codegen/test_strict.py", *names)
+
+
+PLANTS = certificate("test_a_planted_multiply_is_named_with_its_place")
+SECTIONS = certificate("test_code_in_sections_of_other_names_is_read")
+CALLS = certificate(
+    "test_calls_must_stay_inside_the_archive",
     "test_a_multiply_by_a_library_call_is_found_where_there_is_no_instruction",
-)  # fmt: skip
-FAR = tests_of(
-    "codegen/test_certificate.py", "test_calls_through_an_address_are_found",
-    "test_a_call_of_risc_v_in_two_parts_is_found",
-)  # fmt: skip
-NEAR = tests_of(
-    "codegen/test_certificate.py", "test_calls_inside_the_file_are_no_calls_of_the_data_outside"
 )
-UNDECODED = tests_of("codegen/test_certificate.py", "test_bytes_that_do_not_decode_are_refused")
-OUTSIDE = tests_of("codegen/test_certificate.py", "test_code_outside_of_functions_is_read")
-TABLES = tests_of("codegen/test_certificate.py", "test_what_the_tables_refuse_and_allow")
-WORDS = tests_of(
-    "codegen/test_strict.py", "test_index_arithmetic_of_machines_without_a_multiplier",
+FAR = certificate(
+    "test_calls_through_an_address_are_found", "test_a_call_of_risc_v_in_two_parts_is_found"
+)
+NEAR = certificate("test_calls_inside_the_file_are_no_calls_of_the_data_outside")
+UNDECODED = certificate("test_bytes_that_do_not_decode_are_refused")
+OUTSIDE = certificate("test_code_outside_of_functions_is_read")
+TABLES = certificate("test_what_the_tables_refuse_and_allow")
+WORDS = strict(
+    "test_index_arithmetic_of_machines_without_a_multiplier",
     "test_whole_programs_for_machines_without_a_multiplier",
-)  # fmt: skip
-FLOATS = tests_of(
-    "codegen/test_strict.py",
-    "test_floats_are_refused_where_there_are_no_instructions_for_them",
 )
-LIBRARY = tests_of("codegen/test_strict.py", "test_a_call_of_a_library_is_named_with_its_nodes")
-REACH = tests_of("codegen/test_strict.py", "test_what_32_bit_indices_do_not_reach_is_refused")
+FLOATS = strict("test_floats_are_refused_where_there_are_no_instructions_for_them")
+LIBRARY = strict("test_a_call_of_a_library_is_named_with_its_nodes")
+REACH = strict("test_what_32_bit_indices_do_not_reach_is_refused")
 
 MUTANTS = (
     Mutant(
