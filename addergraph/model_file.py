@@ -83,11 +83,7 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
 def _require_format(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT or not {"graph", "model", "version"} <= metadata.keys():
         raise StorageError(f'"{path}" is no model file: Model.save writes those')
-    if metadata["version"] != VERSION:
-        raise StorageError(
-            f'"{path}" has format version {metadata["version"]}, this program reads version '
-            f"{VERSION}; use the version of AdderGraph that wrote it"
-        )
+    storage.require_version(path, metadata["version"], VERSION)
 
 
 def _read_description(text: str) -> dict[str, Any]:

@@ -95,11 +95,7 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     tensors, metadata = storage.load(path)
     if not is_quantized(metadata) or not metadata.keys() >= _ENTRIES:
         raise StorageError(f'"{path}" is no quantized network: addergraph quantize writes those')
-    if metadata["version"] != VERSION:
-        raise StorageError(
-            f'"{path}" has format version {metadata["version"]}, this program reads version '
-            f"{VERSION}; use the version of AdderGraph that wrote it"
-        )
+    storage.require_version(path, metadata["version"], VERSION)
     try:
         graph = parse(metadata["graph"])
         weights = bind_weights(f'"{path}"', graph.parameters, tensors)
