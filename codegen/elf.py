@@ -18,7 +18,7 @@ X86_64, AARCH64, ARM, RISCV = 62, 183, 40, 243  # e_machine
 _SYMTAB, _RELA, _NOBITS, _REL, _DYNSYM = 2, 4, 8, 9, 11  # sh_type
 _EXECUTABLE_SECTION = 4  # SHF_EXECINSTR
 _COMPRESSED = 0x800  # SHF_COMPRESSED
-FUNCTION, _SECTION_SYMBOL, _FILE_SYMBOL = 2, 3, 4  # st_info, low half
+FUNCTION = 2  # st_info, low half
 _LOCAL = 0  # st_info, high half
 _RESERVED = 0xFF00  # section indices from here on have meanings of their own
 

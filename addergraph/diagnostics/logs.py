@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import numpy as np
 from .. import storage
 from ..errors import DataError, StorageError
 from ..ir import Array
-
-Curves = Mapping[str, Array]
 
 
 def read_log(path: str | os.PathLike[str]) -> dict[str, Array]:
