@@ -54,6 +54,10 @@ def _parameter(
     return Tensor(x.builder, known[name])
 
 
+def _bias_parameter(x: Tensor, name: str, layer: _Windowed | _DenseLayer) -> Tensor | None:
+    return _parameter(x, f"{name}.b", (layer.output_channels,), ZEROS) if layer.bias else None
+
+
 def _require_rank(x: Tensor, rank: int, kind: str, name: str, hint: str) -> None:
     if x.type.rank != rank:
         raise ShapeError(f'{kind} "{name}": input must be {hint} (rank {rank}), found {x.type}')
@@ -103,9 +107,6 @@ class _Windowed(Layer):
         """The attributes as the op takes them."""
         return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
 
-    def bias_parameter(self, x: Tensor, name: str) -> Tensor | None:
-        return _parameter(x, f"{name}.b", (self.output_channels,), ZEROS) if self.bias else None
-
 
 @dataclass(frozen=True, eq=False)
 class Adder(_Windowed):
@@ -126,7 +127,7 @@ class Adder(_Windowed):
     def build(self, x: Tensor, name: str) -> Tensor:
         shape = self.filter_shape(x, "adder2d", name)
         f = _parameter(x, f"{name}.f", shape, STANDARD_NORMAL, eta=self.eta)
-        return ops.adder2d(x, f, self.bias_parameter(x, name), name=name, **self.window())
+        return ops.adder2d(x, f, _bias_parameter(x, name, self), name=name, **self.window())
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,54 +142,56 @@ class Conv(_Windowed):
     def build(self, x: Tensor, name: str) -> Tensor:
         shape = self.filter_shape(x, "conv2d", name)
         f = _parameter(x, f"{name}.f", shape, _he_normal(math.prod(shape[:3])))
-        return ops.conv2d(x, f, self.bias_parameter(x, name), name=name, **self.window())
+        return ops.conv2d(x, f, _bias_parameter(x, name, self), name=name, **self.window())
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(Layer):
-    """Y[n,t] = sum_k X[n,k] F[k,t]  (+ b[t]).  x f32[N,K] -> f32[N,output_channels]; He normal."""
+class _DenseLayer(Layer):
+    """The attributes that dense layers share."""
 
-    prefix: ClassVar[str] = "dense"
     output_channels: int
-    bias: bool = True
+    bias: bool = False
 
     def validate(self) -> None:
         outputs = integer(self.where, "output_channels", self.output_channels, 1)
         self._store("output_channels", outputs)
         flag(self.where, "bias", self.bias)
 
-    def build(self, x: Tensor, name: str) -> Tensor:
-        _require_rank(x, 2, "dense", name, "f32[N,K], flatten first")
-        inputs, outputs = int(x.shape[1]), self.output_channels
-        f = _parameter(x, f"{name}.f", (inputs, outputs), _he_normal(inputs))
-        b = _parameter(x, f"{name}.b", (outputs,), ZEROS) if self.bias else None
-        return ops.dense(x, f, b, name=name)
+    def filter_shape(self, x: Tensor, name: str) -> tuple[int, int]:
+        _require_rank(x, 2, self.prefix, name, "f32[N,K], flatten first")
+        return int(x.shape[1]), self.output_channels
 
 
 @dataclass(frozen=True, eq=False)
-class AdderDense(Layer):
+class Dense(_DenseLayer):
+    """Y[n,t] = sum_k X[n,k] F[k,t]  (+ b[t]).  x f32[N,K] -> f32[N,output_channels]; He normal."""
+
+    prefix: ClassVar[str] = "dense"
+    bias: bool = True
+
+    def build(self, x: Tensor, name: str) -> Tensor:
+        shape = self.filter_shape(x, name)
+        f = _parameter(x, f"{name}.f", shape, _he_normal(shape[0]))
+        return ops.dense(x, f, _bias_parameter(x, name, self), name=name)
+
+
+@dataclass(frozen=True, eq=False)
+class AdderDense(_DenseLayer):
     """Y[n,t] = - sum_k |X[n,k] - F[k,t]|  (+ b[t]).  x f32[N,K] -> f32[N,output_channels].
 
     Filter `.f` f32[K,T] ~ N(0, 1); `eta` as in `Adder`.
     """
 
     prefix: ClassVar[str] = "adder_dense"
-    output_channels: int
-    bias: bool = False
     eta: float | None = 0.2
 
     def validate(self) -> None:
-        outputs = integer(self.where, "output_channels", self.output_channels, 1)
-        self._store("output_channels", outputs)
-        flag(self.where, "bias", self.bias)
+        super().validate()
         _validate_eta(self.where, self.eta)
 
     def build(self, x: Tensor, name: str) -> Tensor:
-        _require_rank(x, 2, "adder_dense", name, "f32[N,K], flatten first")
-        inputs, outputs = int(x.shape[1]), self.output_channels
-        f = _parameter(x, f"{name}.f", (inputs, outputs), STANDARD_NORMAL, eta=self.eta)
-        b = _parameter(x, f"{name}.b", (outputs,), ZEROS) if self.bias else None
-        return ops.adder_dense(x, f, b, name=name)
+        f = _parameter(x, f"{name}.f", self.filter_shape(x, name), STANDARD_NORMAL, eta=self.eta)
+        return ops.adder_dense(x, f, _bias_parameter(x, name, self), name=name)
 
 
 @dataclass(frozen=True, eq=False)
