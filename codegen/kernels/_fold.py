@@ -138,7 +138,7 @@ class Reduction:
             self.e.barrier()
             self._combine()
 
-    # Lanes over results.
+    # -- lanes over results ----------------------------------------------------------------------
 
     def _across(self, part: _Part) -> None:
         e, lanes = self.e, self.e.lanes
@@ -169,7 +169,7 @@ class Reduction:
         for (v, count), total in zip(vectors, totals, strict=True):
             self._leave(k, chunk, e.add(start, v), count, total)
 
-    # Lanes along what is folded.
+    # -- lanes along what is folded --------------------------------------------------------------
 
     def _along(self, part: _Part, first_chunk: int) -> None:
         e, lanes = self.e, self.e.lanes
@@ -195,7 +195,7 @@ class Reduction:
             total = e.tree(total, lambda a, b: self.fold.combine(e, a, b))
             self._leave(k, e.add(chunk, first_chunk), 0, 1, total)
 
-    # Partials and results.
+    # -- partials and results --------------------------------------------------------------------
 
     def _start(self, lanes: int) -> Register:
         return constant(vector(element_type(self.fold.dtype), lanes), self.fold.start)
