@@ -6,13 +6,16 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-# name of the table -> (triple, cpu, features); none of the last two has a multiplier
+# machine -> (triple, cpu, features); those of RISC-V have no multiplier
 MACHINES = {
     "x86-64": ("x86_64-unknown-linux-gnu", "x86-64-v3", ""),
     "aarch64": ("aarch64-unknown-linux-gnu", "generic", ""),
     "thumb": ("thumbv6m-none-eabi", "cortex-m0", ""),
     "riscv": ("riscv32-unknown-elf", "generic-rv32", "-m"),
+    "riscv64": ("riscv64-unknown-elf", "generic-rv64", "-m"),
 }
+RISCV = ("riscv", "riscv64")
+TABLE = {name: "riscv" if name in RISCV else name for name in MACHINES}  # of instructions
 
 # Distances and a clamp, bytes, a requantization of two shifts, and a constant that Thumb loads
 # from a literal pool.

@@ -35,7 +35,7 @@ from tests.codegen.boards import (
 FLASH, RAM = 256 << 10, 16 << 10  # bytes of a micro:bit
 TARGETS = ("x86-64", *(board.target for board in BOARDS))
 RUNS = [pytest.param(b, marks=pytest.mark.needs(*b.tools), id=b.program) for b in BOARDS]
-RISCV32, MICROBIT = BOARDS[0], BOARDS[-1]
+RISCV32, RISCV64, MICROBIT = BOARDS[0], BOARDS[1], BOARDS[-1]
 # An instruction that multiplies, for each machine, of the length of one that it can replace.
 PLANTS = {
     "x86-64": bytes.fromhex("0fafc1"),  # imull %ecx, %eax
@@ -114,11 +114,19 @@ def test_a_microbit_has_room_and_time(libraries: Libraries, images: Array) -> No
     assert (ticks > 30_000).all() and (ticks < 150_000).all(), "6 M instructions of 1/62.5 ticks"
 
 
-@pytest.mark.needs(*RISCV32.tools)
-def test_that_core_cannot_multiply(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("board", "machine"),
+    [
+        pytest.param(board, flags, marks=pytest.mark.needs(*board.tools), id=board.program)
+        for board, flags in (
+            (RISCV32, ("--target=riscv32-unknown-elf", "-march=rv32im", "-mabi=ilp32")),
+            (RISCV64, ("--target=riscv64-unknown-elf", "-march=rv64im", "-mabi=lp64")),
+        )
+    ],
+)
+def test_that_core_cannot_multiply(board: Board, machine: tuple[str, ...], tmp_path: Path) -> None:
     """Otherwise bit-equal logits would say nothing."""
     source = "int main(void) { int a = 6, b = 7; __asm__ volatile(%s); return a; }\n"
-    machine = "--target=riscv32-unknown-elf", "-march=rv32im", "-mabi=ilp32"
     flags = (*machine, "-ffreestanding", "-O1")
     for statement, status in (('"add %0, %0, %1"', 13), ('"mul %0, %0, %1"', -signal.SIGILL)):
         (tmp_path / "main.c").write_text(source % f'{statement} : "+r"(a) : "r"(b)')
@@ -128,7 +136,7 @@ def test_that_core_cannot_multiply(tmp_path: Path) -> None:
             subprocess.run(["clang", *flags, "-c", "-o", objects[-1], path], check=True)
         program = tmp_path / "try.elf"
         subprocess.run(["ld.lld", "-o", program, *objects], check=True)
-        assert emulate(RISCV32, program).returncode == status
+        assert emulate(board, program).returncode == status
         assert certify(program).multiplication_free == (status > 0)
 
 

@@ -1,4 +1,4 @@
-"""certify: what may stand in compiled code, on four machines, and what is found when it may not."""
+"""certify: what may stand in compiled code, on each machine, and what is found when it may not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from addergraph.state import initial_weights
 from tests.codegen import objects
 from tests.codegen.libraries import MIXED, NET
-from tests.codegen.objects import CALLED, CALLING, CLEAN, NEAR, PLANTED, compiled
+from tests.codegen.objects import CALLED, CALLING, CLEAN, NEAR, PLANTED, RISCV, TABLE, compiled
 
 TABLES = {machine.name: machine for machine in MACHINES}
 
@@ -33,13 +33,13 @@ def reasons(made: Certificate) -> list[str]:
     return [str(failure) for failure in made.failures]
 
 
-# -- the four machines ---------------------------------------------------------------------------
+# -- the machines --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("machine", objects.MACHINES)
 def test_clean_code_is_certified(machine: str) -> None:
     made = certify_bytes(compiled(CLEAN, machine), "clean.o")
-    assert made.multiplication_free and made.machine == machine and not made.failures
+    assert made.multiplication_free and made.machine == TABLE[machine] and not made.failures
     (function,) = made.functions
     assert function.name == "first" and sum(function.counts.values()) >= 15
     assert not set(function.counts) & set(REFUSED)
@@ -55,6 +55,8 @@ def test_clean_code_is_certified(machine: str) -> None:
         ("thumb", None, 2, "muls r0, r1, r0"),
         ("riscv", "+m", 4, "mul a0, a0, a1"),
         ("riscv", "+m,+c", 2, "mul a0, a0, a1"),
+        ("riscv64", "+m", 4, "mulw a0, a0, a1"),
+        ("riscv64", "+m,+c", 2, "mulw a0, a0, a1"),
     ],
 )
 def test_a_planted_multiply_is_named_with_its_place(
@@ -68,11 +70,16 @@ def test_a_planted_multiply_is_named_with_its_place(
     assert f"  second+{offset:#x}: {instruction}: " in made.render()
 
 
-def test_a_multiply_by_a_library_call_is_found_where_there_is_no_instruction() -> None:
-    made = certify_bytes(compiled(CLEAN + PLANTED, "riscv"), "soft.o")
+@pytest.mark.parametrize(
+    ("machine", "offset", "called"), [("riscv", 4, "__mulsi3"), ("riscv64", 12, "__muldi3")]
+)
+def test_a_multiply_by_a_library_call_is_found_where_there_is_no_instruction(
+    machine: str, offset: int, called: str
+) -> None:
+    made = certify_bytes(compiled(CLEAN + PLANTED, machine), "soft.o")
     (failure,) = made.failures
-    assert (failure.function, failure.offset) == ("second", 4)
-    assert failure.reason == 'calls "__mulsi3", which is not in this file'
+    assert (failure.function, failure.offset) == ("second", offset)
+    assert failure.reason == f'calls "{called}", which is not in this file'
 
 
 @pytest.mark.parametrize("machine", objects.MACHINES)
@@ -86,7 +93,7 @@ def test_calls_must_stay_inside_the_archive(machine: str) -> None:
     assert [f.label for f in made.functions] == ["caller.o: caller", "called.o: elsewhere"]
 
 
-@pytest.mark.parametrize("machine", ["x86-64", "riscv"])
+@pytest.mark.parametrize("machine", ["x86-64", *RISCV])
 def test_calls_through_an_address_are_found(machine: str) -> None:
     """The large code model loads addresses of functions, from the code or from data."""
     made = certify_bytes(compiled(CALLING, machine, model="large"), "far.o")
@@ -95,12 +102,14 @@ def test_calls_through_an_address_are_found(machine: str) -> None:
     assert failure.reason == "may call what is not in this file: elsewhere"
 
 
-def test_a_call_of_risc_v_in_two_parts_is_found() -> None:
+@pytest.mark.parametrize("machine", RISCV)
+def test_a_call_of_risc_v_in_two_parts_is_found(machine: str) -> None:
     """auipc with an address outside (R_RISCV_PCREL_HI20), then a jump to what its register has."""
-    data = compiled(CALLING, "riscv")
+    data = compiled(CALLING, machine)
     (call,) = [r for r in elf.read_elf(data, "x").relocations if r.symbol.name == "elsewhere"]
-    entry = data.index(struct.pack("<IB", call.offset, call.type)) + 4
-    made = certify_bytes(data[:entry] + b"\x17" + data[entry + 1 :], "x.o")
+    word = "<Q" if machine == "riscv64" else "<I"  # of an offset; the type is behind it
+    type_at = data.index(struct.pack(f"{word}B", call.offset, call.type)) + struct.calcsize(word)
+    made = certify_bytes(data[:type_at] + b"\x17" + data[type_at + 1 :], "x.o")
     assert reasons(made) == ["caller+0xc: jalr ra: may call what is not in this file: elsewhere"]
 
 
@@ -115,7 +124,7 @@ def test_calls_inside_the_file_are_no_calls_of_the_data_outside(machine: str) ->
 @pytest.mark.parametrize("machine", objects.MACHINES)
 def test_code_in_sections_of_other_names_is_read(machine: str) -> None:
     elsewhere = PLANTED.replace("nounwind {", 'nounwind section ".fast" {')
-    made = certify_bytes(compiled(CLEAN + elsewhere, machine, "+m" * (machine == "riscv")), "x.o")
+    made = certify_bytes(compiled(CLEAN + elsewhere, machine, "+m" * (machine in RISCV)), "x.o")
     (failure,) = made.failures
     assert failure.function == "second"
     assert {f.section for f in made.functions} == {".text", ".fast"}
@@ -124,10 +133,10 @@ def test_code_in_sections_of_other_names_is_read(machine: str) -> None:
 @pytest.mark.parametrize("machine", objects.MACHINES)
 @pytest.mark.parametrize("planted", ["", PLANTED])
 def test_llvm_and_capstone_count_the_same(machine: str, planted: str) -> None:
-    features = "+m" if machine == "riscv" else None
+    features = "+m" if machine in RISCV else None
     text = objects.assembly(CLEAN + planted, machine, features)
     made = certify_bytes(compiled(CLEAN + planted, machine, features), "x.o")
-    counted = count_instructions(text, TABLES[machine])
+    counted = count_instructions(text, TABLES[TABLE[machine]])
     for f in made.functions:
         if "+" in f.name:
             continue  # padding behind a function
@@ -217,6 +226,7 @@ def planted_bytes(data: bytes, code: bytes, at: int = 0) -> bytes:
         ("aarch64", b"\xff\xff\xff\xff"),
         ("thumb", b"\xff\xff\xff\xff"),
         ("riscv", b"\xff\xff\xff\xff"),
+        ("riscv64", b"\xff\xff\xff\xff"),
     ],
 )
 def test_bytes_that_do_not_decode_are_refused(machine: str, code: bytes) -> None:
