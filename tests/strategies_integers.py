@@ -1,8 +1,9 @@
 """Random networks of integers, as `ag.quantize` writes them and beyond.
 
-From bytes through adder layers of every attribute, requantization by shifts or products, residual
-sums, pools and joins to bytes, sums or the place of the largest. Whatever the numbers, integers
-have one right result; these are drawn such that results vary, on the scale that bytes have.
+From bytes through adder layers and layers of products of every attribute, requantization by shifts
+or products, residual sums, pools and joins to bytes, sums or the place of the largest. Whatever the
+numbers, integers have one right result; these are drawn such that results vary, on the scale that
+bytes have.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tests.strategies_nodes import concat, integers, other_shape, results
 
 ENDS = (-(2**31), 2**31 - 1)
 TOPS = (255, 255, 255, 63, 31, 15, 7)  # of bytes of 8 bits and of fewer
+SIGNED = (range(-128, 128), range(-128, 128), range(-127, 128), (-128, 127), range(-7, 8))
 
 
 def integer_cases() -> st.SearchStrategy[Case]:
@@ -75,23 +77,31 @@ def sums(d: Drawing) -> Known:
 
 
 def filter_of(d: Drawing, x: Known, shape: Shape) -> Known:
-    """A filter in the range of x."""
+    """A filter in the range of x, for distances."""
     top = int(x.largest)
     return d.leaf(shape, dtype=u8, choices=range(1 + max(top, 1)))
+
+
+def signed_filter(d: Drawing, shape: Shape) -> Known:
+    """A filter for products: seldom one that is computed, where it is a parameter beforehand."""
+    choices = d.one_of(SIGNED)
+    if d.chance(85):
+        return d.leaf(shape, dtype=i8, choices=choices)
+    return d.add("cast", d.leaf(shape, dtype=i32, choices=choices), dtype=i8)[0]
 
 
 # -- layers --------------------------------------------------------------------------------------
 
 
 def layer(d: Drawing) -> None:
-    """Distances and, mostly, their requantization."""
+    """Distances or products and, mostly, their requantization."""
     made = d.one_of((window_layer, window_layer, dense_layer))(d)
     if made and d.chance(85):
         requantized(d, made[0])
 
 
 def window_layer(d: Drawing) -> list[Known]:
-    """adder2d; padding may be of another byte than 0, which takes a node of its own."""
+    """adder2d or conv2d; padding of another byte than 0 takes a node of its own."""
     x = some_bytes(d, 4)
     attributes, shape = window_of(d, x)
     if d.chance(30):
@@ -101,16 +111,27 @@ def window_layer(d: Drawing) -> list[Known]:
             "pad", x, before=(0, top, left, 0), after=(0, bottom, right, 0), value=float(zero)
         )
         x, attributes["padding"] = (made[0], (0, 0, 0, 0)) if made else (x, attributes["padding"])
-    return d.add("adder2d", x, filter_of(d, x, shape), *bias_of(d, shape), **attributes)
+    return contraction(d, ("adder2d", "conv2d"), x, shape, **attributes)
 
 
 def dense_layer(d: Drawing) -> list[Known]:
-    """adder_dense, of an image behind flatten."""
+    """adder_dense or dense, of an image behind flatten."""
     x = some_bytes(d, 2, 4)
     if x.type.rank == 4:
         x = d.add("flatten", x)[0]
-    shape = (x.sizes[1], d.one_of(FEATURES))
-    return d.add("adder_dense", x, filter_of(d, x, shape), *bias_of(d, shape))
+    return contraction(d, ("adder_dense", "dense"), x, (x.sizes[1], d.one_of(FEATURES)))
+
+
+def contraction(
+    d: Drawing, names: tuple[str, str], x: Known, shape: tuple[int, ...], **attributes: Any
+) -> list[Known]:
+    """The first op, of distances, or the other, of products: strict mode has its share so."""
+    distances, products = names
+    if not d.chance(30):
+        return d.add(distances, x, filter_of(d, x, shape), *bias_of(d, shape), **attributes)
+    if len(shape) == 4 and x.sizes[3] and d.chance(25):  # depthwise
+        attributes["groups"], shape = x.sizes[3], (*shape[:2], 1, x.sizes[3])
+    return d.add(products, x, signed_filter(d, shape), *bias_of(d, shape), **attributes)
 
 
 def bias_of(d: Drawing, filter_shape: tuple[int, ...]) -> list[Known]:
