@@ -83,9 +83,9 @@ def filter_of(d: Drawing, x: Known, shape: Shape) -> Known:
 
 
 def signed_filter(d: Drawing, shape: Shape) -> Known:
-    """A filter for products: seldom one that is computed, where it is a parameter beforehand."""
+    """A filter for products, seldom one that is computed."""
     choices = d.one_of(SIGNED)
-    if d.chance(85):
+    if d.chance(85) or math.prod(shape) > MOST_ELEMENTS:
         return d.leaf(shape, dtype=i8, choices=choices)
     return d.add("cast", d.leaf(shape, dtype=i32, choices=choices), dtype=i8)[0]
 
@@ -127,7 +127,7 @@ def contraction(
 ) -> list[Known]:
     """The first op, of distances, or the other, of products: strict mode has its share so."""
     distances, products = names
-    if not d.chance(30):
+    if d.chance(60):
         return d.add(distances, x, filter_of(d, x, shape), *bias_of(d, shape), **attributes)
     if len(shape) == 4 and x.sizes[3] and d.chance(25):  # depthwise
         attributes["groups"], shape = x.sizes[3], (*shape[:2], 1, x.sizes[3])

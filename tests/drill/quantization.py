@@ -15,7 +15,6 @@ MEANING = tests_of(
     "test_statistics_are_moved",
 )  # fmt: skip
 PRODUCTS = tests_of("passes/test_quantize_products.py", "test_integers_say_what_the_network_does")
-PRODUCT_KERNEL = tests_of("codegen/kernels/test_product_u8.py", "test_ends_of_the_range")
 STRICT = tests_of("codegen/test_strict.py")
 AWARE = "passes/quantization_aware.py"
 ROUNDING = tests_of("addergraph/ops/test_fake_quantize.py")
@@ -84,19 +83,6 @@ MUTANTS = (
         "filters of products have one scale for all channels", RULES,
         "largest = np.abs(f).max(axes)", "largest = np.abs(f).max() + 0 * np.abs(f).max(axes)",
         tests_of("passes/test_quantize_products.py", "test_filters_are_symmetric_in_each_channel"),
-    ),
-    Mutant(
-        "odd bytes of a filter are unsigned", "codegen/kernels/product_u8.py",
-        "e.b.ashr(f, byte)\n", "e.b.lshr(f, byte)\n", PRODUCT_KERNEL,
-    ),
-    Mutant(
-        "odd bytes of a pixel are signed", "codegen/kernels/product_u8.py",
-        "e.b.lshr(x, byte)", "e.b.ashr(x, byte)", PRODUCT_KERNEL,
-    ),
-    Mutant(
-        "sums of products of bytes may exceed 32 bits", "addergraph/ops/_contraction.py",
-        "I8_TERMS = (2**31 - 1) // (255 * 128)", "I8_TERMS = (2**31 - 1) // (127 * 128)",
-        tests_of("addergraph/ops/test_conv2d.py", "test_sums_of_bytes_fit_i32"),
     ),
     Mutant(
         "sums of windows read signed bytes", "codegen/kernels/pool.py",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import adder_u8, contractions, elsewhere, machines, quantization, sparse_u8
+from . import adder_u8, contractions, elsewhere, machines, product_u8, quantization, sparse_u8
 from .mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
 MUTANTS: tuple[Mutant, ...] = (
     *contractions.MUTANTS,
     *adder_u8.MUTANTS,
+    *product_u8.MUTANTS,
     *sparse_u8.MUTANTS,
     *elsewhere.MUTANTS,
     *quantization.MUTANTS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from addergraph.codegen.kernels.forward import candidates
 from addergraph.codegen.kernels.product_u8 import ProductU8Kernel, madd_of
 from addergraph.codegen.llvm import compile_object
 from addergraph.codegen.module import standalone
@@ -73,7 +74,7 @@ def test_the_largest_sums() -> None:
 
 
 def test_a_tail() -> None:
-    """Requantized in the same kernel."""
+    """Requantized in the same kernel; lists of minima of bytes are not for products."""
     layer = Layer((2, 5, 4, 6), (3, 3, 3, 38), padding=(1, 1, 0, 2), groups=2)
     rng = np.random.default_rng(6)
     x, f = integers(layer, 5)[:2]
@@ -90,6 +91,8 @@ def test_a_tail() -> None:
     (expected,) = fused.reference(x, f, *numbers)
     assert len(np.unique(expected)) > 100
     for k, target in enumerate(HERE):
+        call = make_call(fused, [x, f, *numbers], target=target, constant=(1,))
+        assert list(candidates(call, fused.body)) == ["dense bytes"]
         (found,) = run_call(fused, [x, f, *numbers], target=target, threads=1 + k, constant=(1,))
         assert same_bits(found, expected), target
 

@@ -22,6 +22,7 @@ from addergraph.codegen.kernels._sparse_batch_tile import batch_tile
 from addergraph.codegen.kernels._sparse_tile import sparse_tile
 from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.contraction import ContractionKernel
+from addergraph.codegen.kernels.product_u8 import ProductU8Kernel
 from addergraph.codegen.kernels.sparse_adder import SparseAdderKernel
 from addergraph.codegen.kernels.sparse_adder_batch import SparseBatchKernel
 from addergraph.codegen.target import target_named
@@ -105,15 +106,21 @@ def forward(random: Random, seen: Counter[Any], count: int) -> None:
 
 
 def of_bytes(random: Random, seen: Counter[Any], count: int) -> None:
+    """Distances, and products with filters of i8."""
     layer, rng = random_layer(random), np.random.default_rng(random.getrandbits(32))
-    arrays = [rng.integers(0, 256, shape).astype(np.uint8) for shape in (layer.x, layer.f)]
-    op = layer.op("direct")
-    (expected,) = op.reference(*arrays)
-    for way in ways(random, seen, count):
-        run = {**way, "constant": random.choice(((), (1,))), "family": AdderU8Kernel}
-        (found,) = run_call(op, arrays, **run)
-        assert same_bits(found, expected), (layer, run)
-        seen[AdderU8Kernel, way["target"].name, way["threads"]] += 1
+    x = rng.integers(0, 256, layer.x).astype(np.uint8)
+    forms: tuple[tuple[str, type[Kernel], Array], ...] = (
+        ("direct", AdderU8Kernel, rng.integers(0, 256, layer.f).astype(np.uint8)),
+        ("product", ProductU8Kernel, rng.integers(-128, 128, layer.f).astype(np.int8)),
+    )
+    for form, family, f in random.choice((forms, forms[::-1])):
+        op = layer.op(form)
+        (expected,) = op.reference(x, f)
+        for way in ways(random, seen, count):
+            run = {**way, "constant": random.choice(((), (1,))), "family": family}
+            (found,) = run_call(op, [x, f], **run)
+            assert same_bits(found, expected), (layer, form, run)
+            seen[family, way["target"].name, way["threads"]] += 1
 
 
 def backward(random: Random, seen: Counter[Any], count: int) -> None:
@@ -148,7 +155,7 @@ def test_random_layers(path: str) -> None:
         PATHS[path](Random(f"{path} {seed}"), seen, 1)
     assert {target for _, target, _ in seen} == set(HERE)
     assert {threads for *_, threads in seen} == set(THREADS)
-    kernels = {"forward": {ContractionKernel, *SPARSE}, "bytes": {AdderU8Kernel}}
+    kernels = {"forward": {ContractionKernel, *SPARSE}, "bytes": {AdderU8Kernel, ProductU8Kernel}}
     assert {kernel for kernel, *_ in seen} == kernels.get(
         path, {Adder2dGradInput, Adder2dGradFilter}
     )

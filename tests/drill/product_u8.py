@@ -1,0 +1,65 @@
+"""Planted bugs in the kernel of products of bytes, and in the rule that keeps its sums exact."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+U8 = "codegen/kernels/product_u8.py"
+
+
+def u8(*names: str) -> tuple[str, ...]:
+    return tests_of("codegen/kernels/test_product_u8.py", *names)
+
+
+ENDS = u8("test_ends_of_the_range")
+MUTANTS = (
+    Mutant(
+        "odd bytes of a filter are unsigned", U8,
+        "e.b.ashr(f, byte)\n", "e.b.lshr(f, byte)\n", ENDS,
+    ),
+    Mutant(
+        "odd bytes of a pixel are signed", U8,
+        "e.b.lshr(x, byte)", "e.b.ashr(x, byte)", ENDS,
+    ),
+    Mutant(
+        "even bytes of a filter are unsigned", U8,
+        "e.b.ashr(e.b.shl(f, byte), byte)", "e.b.lshr(e.b.shl(f, byte), byte)", ENDS,
+    ),
+    Mutant(
+        "even bytes of a pixel are signed", U8,
+        "e.b.and_(x, constant(pairs, 255))", "e.b.ashr(e.b.shl(x, byte), byte)", ENDS,
+    ),
+    Mutant(
+        "sums of two products wrap at 16 bits", U8,
+        "e.b.add(e.b.call(add, [even_x, even_f]), e.b.call(add, [odd_x, odd_f]))",
+        "e.b.call(add, [e.b.add(e.b.mul(even_x, even_f), e.b.mul(odd_x, odd_f)), "
+        "constant(pairs, 1)])", ENDS,
+    ),
+    Mutant(
+        "a filter is unsigned where there is no pmaddwd", U8,
+        "e.b.sext(f, made)", "e.b.zext(f, made)", ENDS,
+    ),
+    Mutant(
+        "a pixel is signed where there is no pmaddwd", U8,
+        "e.b.zext(x, made)", "e.b.sext(x, made)", ENDS,
+    ),
+    Mutant(
+        "kernel rows beyond the image count their filter, as for distances", U8,
+        "    def sum_size(self) -> int:\n        return 0",
+        "    def sum_size(self) -> int:\n        return 4", u8("test_layers"),
+    ),
+    Mutant(
+        "sums of products are negated, as those of distances", "codegen/kernels/_forward.py",
+        "value = e.b.neg(acc) if k.g.form == BYTES else acc", "value = e.b.neg(acc)",
+        u8("test_matrices"),
+    ),
+    Mutant(
+        "lists of minima serve products", "codegen/kernels/_bytes_tile.py",
+        "if g.form != BYTES or g.stride[1] > 2", "if g.stride[1] > 2", u8("test_a_tail"),
+    ),
+    Mutant(
+        "sums of products of bytes may exceed 32 bits", "addergraph/ops/_contraction.py",
+        "I8_TERMS = (2**31 - 1) // (255 * 128)", "I8_TERMS = (2**31 - 1) // (127 * 128)",
+        tests_of("addergraph/ops/test_conv2d.py", "test_sums_of_bytes_fit_i32"),
+    ),
+)  # fmt: skip
