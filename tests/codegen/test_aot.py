@@ -17,7 +17,7 @@ import addergraph as ag
 from addergraph import driver
 from addergraph.codegen.aot import Exported, export
 from addergraph.codegen.jit import Program
-from addergraph.codegen.target import X86_LEVELS, runnable
+from addergraph.codegen.target import X86_LEVELS, runnable, target_named
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
 from addergraph.state import initial_weights
 from tests.codegen.libraries import (
@@ -295,15 +295,15 @@ def test_code_does_not_depend_on_weights(library: Exported, tmp_path: Path) -> N
 @pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu"])
 def test_a_target_that_cannot_run_here_has_no_golden_outputs(target: str, tmp_path: Path) -> None:
     graph = ag.parse(NET)
-    built = driver.build(graph, target=target, cache=False)
-    made = export(built, initial_weights(graph), tmp_path, name="cross", shared=False)
+    lowered = driver.lower(graph, target_named(target))
+    made = export(lowered, initial_weights(graph), tmp_path, name="cross", shared=False)
     metadata = json.loads(made.metadata.read_text())
     assert metadata["golden"] is None and metadata["target"]["name"] == target
     assert "CROSS_ERROR_NO_GOLDEN if they are intact" in made.header.read_text()
     undefined = {line.split()[-1] for line in lines_of("nm", "-u", made.code)}
     assert undefined == {"cross_data_golden", "cross_data_metadata", "cross_data_weights"}
     with pytest.raises(ToolchainError, match=f'"{target}": looked for {target}-gcc'):
-        export(built, initial_weights(graph), tmp_path, shared=True)
+        export(lowered, initial_weights(graph), tmp_path, shared=True)
 
 
 # -- what is refused -----------------------------------------------------------------------------

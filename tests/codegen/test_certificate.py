@@ -20,6 +20,7 @@ from addergraph.codegen.archive import Member, archive
 from addergraph.codegen.census import census, count_instructions
 from addergraph.codegen.certificate import Certificate, certify, certify_bytes
 from addergraph.codegen.instructions import CONTROL, MACHINES, PRODUCTS, REFUSED, UNKNOWN
+from addergraph.codegen.target import target_named
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from addergraph.state import initial_weights
 from tests.codegen import objects
@@ -163,8 +164,8 @@ def test_every_instruction_of_exported_networks_is_known(
     target: str, text: str, tmp_path: Path
 ) -> None:
     graph = ag.parse(text)
-    built = driver.build(graph, target=target, cache=False)
-    files = export(built, initial_weights(graph), tmp_path)
+    lowered = driver.lower(graph, target_named(target))
+    files = export(lowered, initial_weights(graph), tmp_path)
     made = certify(files.archive)
     assert {f.reason for f in made.failures} <= set(REFUSED) - {UNKNOWN}
     assert not made.undefined
@@ -173,9 +174,7 @@ def test_every_instruction_of_exported_networks_is_known(
     if files.shared is not None:
         shared = certify(files.shared)
         assert [f.reason for f in shared.failures] == [f.reason for f in made.failures]
-    counted = {
-        f.symbol: f.products for f in census(built.lowered).functions if f.nodes and f.counts
-    }
+    counted = {f.symbol: f.products for f in census(lowered).functions if f.nodes and f.counts}
     found = {f.name: sum(f.counts[k] for k in PRODUCTS) for f in made.functions}
     assert counted and counted.items() <= found.items()
 

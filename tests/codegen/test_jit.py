@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from addergraph import driver
 from addergraph.codegen import llvm
+from addergraph.codegen.jit import Built, Program
 from addergraph.codegen.target import TARGETS, runnable
 from addergraph.errors import AdderGraphError, CodegenError, DataError, ShapeError, TargetError
 from addergraph.interpreter import run_reference
@@ -33,6 +35,14 @@ NETWORK = parse(
     }"""
 )
 
+# What is cached, and when, does not depend on what is compiled.
+SMALL = parse(
+    """graph small(%x: f32[N,2,3,2]) params(%f: f32[2,2,2,3]) {
+      %y = adder2d(%x, %f) padding=(1,0,0,1) : f32[N,2,3,3]
+      return %y
+    }"""
+)
+
 
 def numbers(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32)
@@ -40,6 +50,13 @@ def numbers(seed: int, *shape: int) -> Array:
 
 def weights() -> dict[str, Array]:
     return {"f": numbers(1, 3, 3, 3, 7), "g": numbers(2, 7, 7)}
+
+
+FEW = {"f": numbers(1, 2, 2, 2, 3)}  # of SMALL
+
+
+def rows(count: int) -> list[Array]:
+    return [numbers(3, count, 2, 3, 2)]
 
 
 def samples(count: int, seed: int = 3) -> list[Array]:
@@ -76,29 +93,29 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_hit_compiles_nothing_and_computes_the_same(cache: Path, compilations: list[str]) -> None:
-    first = driver.compile(NETWORK, weights=weights())
-    second = driver.compile(NETWORK, weights=weights())
+    first = driver.compile(SMALL, weights=FEW)
+    second = driver.compile(SMALL, weights=FEW)
     assert len(compilations) == 1
     assert second.built.code == first.built.code and second.built.facts == first.built.facts
-    expected = run_reference(NETWORK, samples(3), weights())[0]
-    require_same(second.run(samples(3)), expected)
+    expected = run_reference(SMALL, rows(3), FEW)[0]
+    require_same(second.run(rows(3)), expected)
 
 
 def test_weights_are_no_part_of_the_key(cache: Path, compilations: list[str]) -> None:
-    driver.compile(NETWORK, weights=weights())
-    others = {name: array + 1 for name, array in weights().items()}
-    program = driver.compile(NETWORK, weights=others)
+    driver.compile(SMALL, weights=FEW)
+    others = {name: array + 1 for name, array in FEW.items()}
+    program = driver.compile(SMALL, weights=others)
     assert len(compilations) == 1
-    require_same(program.run(samples(2)), run_reference(NETWORK, samples(2), others)[0])
+    require_same(program.run(rows(2)), run_reference(SMALL, rows(2), others)[0])
 
 
 def test_graph_target_and_batch_are_parts_of_the_key(cache: Path, compilations: list[str]) -> None:
-    driver.compile(NETWORK, weights=weights())
-    driver.compile(NETWORK, weights=weights(), target="toy")
-    driver.compile(NETWORK, weights=weights(), batch=1)
-    driver.compile(NETWORK, weights=weights(), batch=2)
-    other = parse(str(NETWORK).replace("padding=(1,1,1,1)", "padding=(2,0,1,1)"))
-    driver.compile(other, weights=weights())
+    driver.compile(SMALL, weights=FEW)
+    driver.compile(SMALL, weights=FEW, target="toy")
+    driver.compile(SMALL, weights=FEW, batch=1)
+    driver.compile(SMALL, weights=FEW, batch=2)
+    other = parse(str(SMALL).replace("padding=(1,0,0,1)", "padding=(0,1,0,1)"))
+    driver.compile(other, weights=FEW)
     assert len(compilations) == len(list(cache.iterdir())) == 5
 
 
@@ -121,30 +138,30 @@ DAMAGES = [_truncated, _flipped, _flipped_facts, lambda data: b"", lambda data: 
 def test_a_damaged_entry_is_compiled_again(
     damage: Callable[[bytes], bytes], cache: Path, compilations: list[str]
 ) -> None:
-    driver.compile(NETWORK, weights=weights())
+    driver.compile(SMALL, weights=FEW)
     (entry,) = cache.iterdir()
     good = entry.read_bytes()
     assert damage(good) != good
     entry.write_bytes(damage(good))
-    program = driver.compile(NETWORK, weights=weights())
+    program = driver.compile(SMALL, weights=FEW)
     assert len(compilations) == 2
     assert entry.read_bytes() == good  # repaired, and the same bytes
-    require_same(program.run(samples(2)), run_reference(NETWORK, samples(2), weights())[0])
+    require_same(program.run(rows(2)), run_reference(SMALL, rows(2), FEW)[0])
 
 
 def test_entries_that_change_places_are_compiled_again(
     cache: Path, compilations: list[str]
 ) -> None:
     """An intact entry under another key is another program."""
-    driver.compile(NETWORK, weights=weights(), target="toy")
-    driver.compile(NETWORK, weights=weights(), target="x86-64")
+    driver.compile(SMALL, weights=FEW, target="toy")
+    driver.compile(SMALL, weights=FEW, target="x86-64")
     one, other = cache.iterdir()
     data = one.read_bytes(), other.read_bytes()
     one.write_bytes(data[1])
     other.write_bytes(data[0])
     for target in ("toy", "x86-64"):
-        program = driver.compile(NETWORK, weights=weights(), target=target)
-        require_same(program.run(samples(2)), run_reference(NETWORK, samples(2), weights())[0])
+        program = driver.compile(SMALL, weights=FEW, target=target)
+        require_same(program.run(rows(2)), run_reference(SMALL, rows(2), FEW)[0])
     assert len(compilations) == 4
 
 
@@ -154,9 +171,9 @@ def test_an_unwritable_cache_is_no_cache(
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("ADDERGRAPH_CACHE", str(tmp_path / "file" / "cache"))
     for _ in range(2):
-        program = driver.compile(NETWORK, weights=weights())
+        program = driver.compile(SMALL, weights=FEW)
     assert len(compilations) == 2
-    require_same(program.run(samples(1)), run_reference(NETWORK, samples(1), weights())[0])
+    require_same(program.run(rows(1)), run_reference(SMALL, rows(1), FEW)[0])
 
 
 def test_the_same_graph_gives_the_same_bytes_in_another_process(cache: Path) -> None:
@@ -175,10 +192,19 @@ def test_the_same_graph_gives_the_same_bytes_in_another_process(cache: Path) -> 
 # -- threads -------------------------------------------------------------------------------------
 
 
+@functools.cache
+def built(batch: int | None) -> Built:
+    return driver.build(NETWORK, weights(), batch=batch, cache=False)
+
+
+def network(threads: int, batch: int | None = None) -> Program:
+    return Program(built(batch), weights(), None, threads)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", [None, 3])
 def test_many_python_threads_may_call_one_program(threads: int, batch: int | None) -> None:
-    program = driver.compile(NETWORK, weights=weights(), threads=threads, batch=batch, cache=False)
+    program = network(threads, batch)
     data = [samples(3 if batch else 1 + k % 4, seed=k) for k in range(12)]
     expected = [run_reference(NETWORK, d, weights())[0] for d in data]
 
@@ -193,7 +219,7 @@ def test_many_python_threads_may_call_one_program(threads: int, batch: int | Non
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_weights_may_be_replaced_while_calls_run(threads: int) -> None:
-    program = driver.compile(NETWORK, weights=weights(), threads=threads, cache=False)
+    program = network(threads)
     choices = [{name: array + k for name, array in weights().items()} for k in range(2)]
     data = samples(6)
     expected = [run_reference(NETWORK, data, w)[0] for w in choices]
@@ -216,9 +242,7 @@ def test_weights_may_be_replaced_while_calls_run(threads: int) -> None:
 def test_results_do_not_depend_on_threads(threads: int) -> None:
     """More threads than samples and than cores as well."""
     for batch in (None, 2):
-        program = driver.compile(
-            NETWORK, weights=weights(), threads=threads, batch=batch, cache=False
-        )
+        program = network(threads, batch)
         for count in (2,) if batch else (1, 2, 7, 0):
             expected = run_reference(NETWORK, samples(count), weights())[0]
             require_same(program.run(samples(count)), expected)

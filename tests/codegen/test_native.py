@@ -19,7 +19,7 @@ from addergraph.codegen.aot import export, sha256
 from addergraph.codegen.interface import interface_of
 from addergraph.codegen.jit import Program
 from addergraph.codegen.native import NativeLibrary, load
-from addergraph.codegen.target import X86_LEVELS, runnable
+from addergraph.codegen.target import X86_LEVELS, runnable, target_named
 from addergraph.errors import (
     DataError,
     ShapeError,
@@ -207,8 +207,8 @@ def test_a_folder_without_an_export_is_named(tmp_path: Path) -> None:
 
 def test_code_for_another_machine_is_not_loaded(tmp_path: Path) -> None:
     graph = ag.parse(NET)
-    built = driver.build(graph, target="aarch64-linux-gnu", cache=False)
-    export(built, initial_weights(graph), tmp_path, shared=False)
+    lowered = driver.lower(graph, target_named("aarch64-linux-gnu"))
+    export(lowered, initial_weights(graph), tmp_path, shared=False)
     with pytest.raises(TargetError, match='code for "aarch64-linux-gnu", which this machine'):
         load(tmp_path)
 
