@@ -82,7 +82,7 @@ def filter_of(d: Drawing, x: Known, shape: Shape) -> Known:
     return d.leaf(shape, dtype=u8, choices=range(1 + max(top, 1)))
 
 
-def signed_filter(d: Drawing, shape: Shape) -> Known:
+def signed_filter(d: Drawing, shape: tuple[int, ...]) -> Known:
     """A filter for products, seldom one that is computed."""
     choices = d.one_of(SIGNED)
     if d.chance(85) or math.prod(shape) > MOST_ELEMENTS:
