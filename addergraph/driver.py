@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .codegen.tune import Tuned
     from .lints import Finding
     from .model import Model
-    from .ops.fake_quantize import FakeQuantize
+    from .ops.fake_quantize import Rounding
     from .quantized import Quantized
     from .training.optimizers import Optimizer
 
@@ -439,7 +439,7 @@ def quantization_aware(
     return model.rounded(roundings(graph, model.weights, calibration, bits, quantile, _run_once))
 
 
-def quantization_aware_graph(graph: Graph, rounded: Mapping[str, FakeQuantize]) -> Graph:
+def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
     """`graph` with the roundings of `rounded`; see `passes/quantization_aware.py`."""
     from .passes.quantization_aware import quantization_aware
 

@@ -53,7 +53,7 @@ from .types import Dim, TensorType, f32
 
 if TYPE_CHECKING:
     from .data import Augment, Normalize
-    from .ops.fake_quantize import FakeQuantize
+    from .ops.fake_quantize import Rounding
 
 CHUNK = 1024  # samples that are converted to f32 and predicted at a time
 DEFAULT_OPTIMIZER = SGD()
@@ -94,7 +94,7 @@ class Model:
         self._net = net
         self._stored: Graph | None = None  # all that is known of a loaded function model
         self._input_shape: tuple[int, ...] | None = None
-        self._rounding: Mapping[str, FakeQuantize] = {}
+        self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
         self._programs: dict[object, Any] = {}
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
@@ -212,7 +212,7 @@ class Model:
             self._graphs[key] = made
         return self._graphs[key]
 
-    def rounded(self, rounding: Mapping[str, FakeQuantize]) -> Model:
+    def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
         made = copy.copy(self)
         made.layers, made._rounding, made._graphs, made._programs = [*self.layers], rounding, {}, {}

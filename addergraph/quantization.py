@@ -58,6 +58,21 @@ class Quantization:
         return f"{shown} zero_point={self.zero_point}" if self.zero_point else shown
 
 
+def symmetric(filters: Array, bits: int) -> tuple[Array, Array]:
+    """Integers and scales of a filter of products: f[...,t] = scale[t] q[...,t], both f64.
+
+        scale[t] = max |f[...,t]| / (2^(bits-1) - 1),   q = round(f / scale[t])
+
+    Ties go to even; a channel of zeros has the scale 1 / (2^(bits-1) - 1), one with a NaN or an
+    infinity is NaN.
+    """
+    wide, end = filters.astype("f8"), (1 << (bits - 1)) - 1
+    largest = np.abs(wide).max(tuple(range(wide.ndim - 1)), initial=0.0)
+    scale = np.where(largest == 0, 1.0, largest) / end
+    with np.errstate(invalid="ignore"):
+        return np.rint(wide / scale), scale
+
+
 Known = Sequence[Quantization | None]
 
 

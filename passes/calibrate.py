@@ -10,7 +10,7 @@ import numpy as np
 from addergraph.errors import DataError
 from addergraph.ir import Array, Graph, Value
 from addergraph.ops.batch_norm import BatchNorm
-from addergraph.ops.fake_quantize import FakeQuantize
+from addergraph.ops.fake_quantize import Rounding
 
 Execute = Callable[[Graph, Mapping[str, Array], Sequence[Array]], Sequence[Array]]
 """Runs a graph with these weights on these inputs: its outputs."""
@@ -48,13 +48,13 @@ class Statistics:
     ranges   value name -> the least and the largest element, or the quantiles of both ends
     moments  name of a value that a batch norm reads -> its channels' mean and variance
     outputs  the outputs themselves
-    stated   name of a value that the network was trained with as integers -> which ones
+    stated   name of a value, or filter, that the network was trained with as integers -> which ones
     """
 
     ranges: Mapping[str, tuple[float, float]]
     moments: Mapping[str, Moments]
     outputs: tuple[Array, ...]
-    stated: Mapping[str, FakeQuantize] = field(default_factory=dict)
+    stated: Mapping[str, Rounding] = field(default_factory=dict)
 
 
 def calibrate(

@@ -17,6 +17,7 @@ from addergraph.errors import GraphError, UnsupportedError
 from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Value, free_name
 from addergraph.ops.binary import Add
 from addergraph.ops.cast import Cast
+from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter
 from addergraph.ops.full import Full
 from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.quantization import Quantization
@@ -254,13 +255,18 @@ class IntegerNetwork:
             total += float(np.square(expected.astype("f8")).sum())
         return float(np.sqrt(off / total)) if total else float(np.sqrt(off))
 
+    def filter_bits(self, f: Value) -> int:
+        """Bits of a filter of products: as the graph was trained, else those of the network."""
+        op = self.statistics.stated.get(f.name)
+        return op.bits if isinstance(op, FakeQuantizeFilter) else self.bits
+
     # -- requantization --------------------------------------------------------------------------
 
     def _quantization(self, value: Value, bits: int) -> tuple[Quantization, int]:
         """What bytes of a float value stand for, and the largest: as the graph was trained, else
         on the value's range with so many bits."""
-        if value.name in self.statistics.stated:
-            op = self.statistics.stated[value.name]
+        op = self.statistics.stated.get(value.name)
+        if isinstance(op, FakeQuantize):
             return op.known, op.top
         top = (1 << bits) - 1
         return Quantization.of_range(*self.statistics.ranges[value.name], top), top

@@ -24,7 +24,7 @@ from addergraph.ops.pad import Pad
 from addergraph.ops.relu import Relu
 from addergraph.ops.reshape import Flatten
 from addergraph.ops.sum_pool2d import SumPool2d
-from addergraph.quantization import Quantization
+from addergraph.quantization import Quantization, symmetric
 from addergraph.types import i8, u8
 
 from .calibrate import Moments
@@ -74,11 +74,9 @@ def product(network: IntegerNetwork, node: Node) -> None:
 
     sum x f = sx sf[t] (sum qx qf - zero_point sum qf): the last is a constant of the filter.
     """
-    x, f = network.bytes(node.inputs[0], node), network.parameter(node, 1).astype("f8")
-    axes, end = tuple(range(f.ndim - 1)), (1 << (network.bits - 1)) - 1
-    largest = np.abs(f).max(axes)
-    scale = np.where(largest > 0, largest, 1.0) / end
-    integers = np.rint(f / scale)
+    x, f = network.bytes(node.inputs[0], node), network.parameter(node, 1)
+    integers, scale = symmetric(f, network.filter_bits(node.inputs[1]))
+    axes = tuple(range(f.ndim - 1))
     name = network.fresh(f"{node.inputs[1].name}.bytes")
     taps = network.constant(name, integers, i8)
     x, op = _padded(network, x, node.op, node.name)

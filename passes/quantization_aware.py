@@ -13,6 +13,12 @@
       %g.rounded = fake_quantize(%g) scale=0.21 bits=4 saturate=false : f32[3,3,8,8]
       %b = adder2d(%y.rounded, %g.rounded) : f32[N,4,4,8]
 
+    a filter of products (conv2d, dense) has a grid of its own for each output channel:
+      %b = conv2d(%y, %g) : f32[N,4,4,8]
+      ->
+      %g.rounded = fake_quantize_filter(%g) bits=4 : f32[3,3,8,8]
+      %b = conv2d(%y.rounded, %g.rounded) : f32[N,4,4,8]
+
 It is the walk of `quantize.py`, in f32: a value is bytes or a sum, and becomes bytes where a relu
 stands or an op needs them. Training graphs have other nodes beside, which compute from parameters
 and statistics; those stay. So the inference and the training form of a network round alike.
@@ -21,6 +27,7 @@ and statistics; those stay. So the inference and the training form of a network 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from addergraph.errors import GraphError, UnsupportedError
 from addergraph.ir import Graph, Node, Op, Parameter, Value
@@ -29,7 +36,9 @@ from addergraph.ops.adder_dense import AdderDense
 from addergraph.ops.avg_pool2d import AvgPool2d
 from addergraph.ops.batch_norm import BatchNorm, BatchNormStatistics
 from addergraph.ops.binary import Add
-from addergraph.ops.fake_quantize import FakeQuantize, stated
+from addergraph.ops.conv2d import Conv2d
+from addergraph.ops.dense import Dense
+from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter, Rounding, stated
 from addergraph.ops.global_avg_pool import GlobalAvgPool
 from addergraph.ops.max_pool2d import MaxPool2d
 from addergraph.ops.relu import Relu
@@ -39,10 +48,13 @@ from addergraph.ops.softmax import Softmax
 from .rewrite import Draft
 
 Grid = Callable[[Value], FakeQuantize]
-"""Which integers stand for a value (of the float network)."""
+"""Which integers stand for an activation (of the float network)."""
+FilterGrid = Callable[[Value], FakeQuantizeFilter]
+"""Which integers stand for a filter of products."""
+Kind = TypeVar("Kind", FakeQuantize, FakeQuantizeFilter)
 
 
-def quantization_aware(graph: Graph, rounded: Mapping[str, FakeQuantize]) -> Graph:
+def quantization_aware(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
     """`graph`, in inference or in training form, with the roundings that `rounded` gives by name.
 
     Roundings that it has are taken off first. Raises UnsupportedError, naming the node, for an op
@@ -50,23 +62,26 @@ def quantization_aware(graph: Graph, rounded: Mapping[str, FakeQuantize]) -> Gra
     """
     graph, _ = without_roundings(graph)
 
-    def grid(value: Value) -> FakeQuantize:
-        if value.name not in rounded:
+    def known(value: Value, kind: type[Kind]) -> Kind:
+        op = rounded.get(value.name)
+        if not isinstance(op, kind):
             raise GraphError(
                 f'"{graph.name}" is not the network that was calibrated: nothing is known of the '
-                f"range of {value}; calibrate this one with ag.quantization_aware"
+                f"integers of {value}; calibrate this one with ag.quantization_aware"
             )
-        return rounded[value.name]
+        return op
 
-    return rounded_values(graph, grid)
-
-
-def rounded_values(graph: Graph, grid: Grid) -> Graph:
-    """`graph` with what `grid` answers behind every value that its integer network rounds."""
-    return _Rounding(graph, grid).run()
+    return rounded_values(
+        graph, lambda v: known(v, FakeQuantize), lambda f: known(f, FakeQuantizeFilter)
+    )
 
 
-def as_trained(graph: Graph) -> tuple[Graph, dict[str, FakeQuantize], dict[str, str]]:
+def rounded_values(graph: Graph, grid: Grid, filter_grid: FilterGrid) -> Graph:
+    """`graph` with what these answer behind every value that its integer network rounds."""
+    return _Walk(graph, grid, filter_grid).run()
+
+
+def as_trained(graph: Graph) -> tuple[Graph, dict[str, Rounding], dict[str, str]]:
     """A graph without its roundings, what they state, and names as `without_roundings` gives them.
 
     GraphError unless the roundings stand where those of the integer network will.
@@ -75,18 +90,18 @@ def as_trained(graph: Graph) -> tuple[Graph, dict[str, FakeQuantize], dict[str, 
     plain, names = without_roundings(graph)
     if names and quantization_aware(plain, known) != graph:
         raise GraphError(
-            f'"{graph.name}" has fake_quantize nodes where its integer network does not round, or '
+            f'"{graph.name}" has nodes that round where its integer network does not round, or '
             "lacks some: let ag.quantization_aware place them"
         )
     return plain, known, names
 
 
 def without_roundings(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """`graph` without its `fake_quantize` nodes; name of what each made -> of what it rounded."""
+    """`graph` without the nodes that round; name of what each made -> of what it rounded."""
     draft, names = Draft(graph), {}
     for original in graph.nodes:
         node = draft.moved(original)
-        if isinstance(node.op, FakeQuantize):
+        if isinstance(node.op, Rounding):
             names[node.outputs[0].name] = node.inputs[0].name
             draft.stand_in(original, node.inputs)
         else:
@@ -94,12 +109,13 @@ def without_roundings(graph: Graph) -> tuple[Graph, dict[str, str]]:
     return draft.close(), names
 
 
-class _Rounding:
+class _Walk:
     """One walk. `forms` has the values that depend on the image, as they are in the draft: the op
     that rounded bytes, None for sums."""
 
-    def __init__(self, graph: Graph, grid: Grid) -> None:
-        self.graph, self.grid, self.draft = graph, grid, Draft(graph)
+    def __init__(self, graph: Graph, grid: Grid, filter_grid: FilterGrid) -> None:
+        self.graph, self.grid, self.filter_grid = graph, grid, filter_grid
+        self.draft = Draft(graph)
         self.forms: dict[Value, FakeQuantize | None] = {}
 
     def run(self) -> Graph:
@@ -119,25 +135,23 @@ class _Rounding:
         return self.draft.close()
 
     def _concerns(self, node: Node) -> bool:
-        """Whether it computes from the image; an adder layer always should."""
-        read = any(v in self.forms for v in node.inputs)
-        return read or isinstance(node.op, Adder2d | AdderDense)
+        """Whether it computes from the image; a layer always should."""
+        return isinstance(node.op, LAYERS) or any(v in self.forms for v in node.inputs)
 
     # -- rules -----------------------------------------------------------------------------------
 
     def adder(self, original: Node) -> None:
-        x, f = self.draft.new[original.inputs[0]], original.inputs[1]
-        if x not in self.forms or not isinstance(f, Parameter):
-            raise UnsupportedError(
-                f"{original.label} compares {original.inputs[0]} with {f}: quantization_aware "
-                "takes an activation and a parameter"
-            )
+        """The filter is on the grid of the input."""
+        self._require_layer(original)
         grid = self._bytes(original.inputs[0])
         op = FakeQuantize(grid.scale, grid.zero_point, grid.bits, saturate=False)
-        (rounded,) = self.draft.add(op, [self.draft.new[f]], f"{f.name}.rounded")
-        node = self.draft.moved(original)
-        operands = (node.inputs[0], rounded, *node.inputs[2:])
-        self._sums(self._keep(original, Node(node.op, operands, node.outputs)))
+        self._layer(original, op)
+
+    def product(self, original: Node) -> None:
+        """The filter has a grid for each output channel."""
+        self._require_layer(original)
+        self._bytes(original.inputs[0])
+        self._layer(original, self.filter_grid(original.inputs[1]))
 
     def sums(self, original: Node) -> None:
         """Affine in what they read, channel by channel."""
@@ -177,6 +191,22 @@ class _Rounding:
         self.draft.stand_in(original, made)
         return made[0]
 
+    def _require_layer(self, original: Node) -> None:
+        """UnsupportedError unless it reads an activation, then parameters alone."""
+        x, *rest = original.inputs
+        if self.draft.new[x] not in self.forms or not all(isinstance(v, Parameter) for v in rest):
+            raise UnsupportedError(
+                f"{original.label} reads {', '.join(map(str, original.inputs))}: "
+                "quantization_aware takes an activation, then parameters"
+            )
+
+    def _layer(self, original: Node, op: Rounding) -> None:
+        """A layer whose filter `op` rounds; its results are sums."""
+        node, name = self.draft.moved(original), original.inputs[1].name
+        x, f, *bias = node.inputs
+        (rounded,) = self.draft.add(op, [f], f"{name}.rounded")
+        self._sums(self._keep(original, Node(node.op, (x, rounded, *bias), node.outputs)))
+
     def _sums(self, value: Value) -> None:
         self.forms[value] = None
 
@@ -193,16 +223,20 @@ class _Rounding:
         return op
 
 
-_RULES: Mapping[type[Op], Callable[[_Rounding, Node], None]] = {
-    Adder2d: _Rounding.adder,
-    AdderDense: _Rounding.adder,
-    Add: _Rounding.sums,
-    AvgPool2d: _Rounding.average,
-    BatchNorm: _Rounding.sums,
-    BatchNormStatistics: _Rounding.statistics,
-    Flatten: _Rounding.moved,
-    GlobalAvgPool: _Rounding.average,
-    MaxPool2d: _Rounding.moved,
-    Relu: _Rounding.relu,
-    Softmax: _Rounding.softmax,
+LAYERS = (Adder2d, AdderDense, Conv2d, Dense)
+
+_RULES: Mapping[type[Op], Callable[[_Walk, Node], None]] = {
+    Adder2d: _Walk.adder,
+    AdderDense: _Walk.adder,
+    Add: _Walk.sums,
+    AvgPool2d: _Walk.average,
+    BatchNorm: _Walk.sums,
+    BatchNormStatistics: _Walk.statistics,
+    Conv2d: _Walk.product,
+    Dense: _Walk.product,
+    Flatten: _Walk.moved,
+    GlobalAvgPool: _Walk.average,
+    MaxPool2d: _Walk.moved,
+    Relu: _Walk.relu,
+    Softmax: _Walk.softmax,
 }

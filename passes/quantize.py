@@ -26,7 +26,13 @@ from addergraph.check import check
 from addergraph.errors import DataError, GraphError, UnsupportedError, nearest
 from addergraph.ir import Array, Graph, Value
 from addergraph.ops.argmax import Argmax
-from addergraph.ops.fake_quantize import FakeQuantize, trained_bits
+from addergraph.ops.fake_quantize import (
+    FakeQuantize,
+    FakeQuantizeFilter,
+    Rounding,
+    stated,
+    trained_bits,
+)
 from addergraph.ops.softmax import Softmax
 from addergraph.quantization import Quantization
 from addergraph.quantized import Quantized
@@ -91,12 +97,12 @@ def quantize(
     """
     graph = _logits(_require_network(graph))
     samples = _samples(graph, calibration)
-    plain, stated, names = as_trained(graph)
+    plain, trained, names = as_trained(graph)
     _require_known(plain)
     _require_trained(graph, options.bits)
     found = calibrate(graph, weights, samples, options.quantile, execute)
     moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
-    found = replace(found, stated=stated, moments=moments)
+    found = replace(found, stated=trained, moments=moments)
 
     def made(terms: int | None) -> Quantized:
         return _converted(plain, weights, samples, found, options, terms, execute)
@@ -119,24 +125,25 @@ def roundings(
     bits: int,
     quantile: float,
     execute: Execute,
-) -> dict[str, FakeQuantize]:
-    """What `quantization_aware` takes for an inference graph: value name -> the integers that
-    `quantize` would give it, by its range on the calibration data. Raises what `quantize` does.
+) -> dict[str, Rounding]:
+    """What `quantization_aware` takes for an inference graph: name of a value or filter -> the
+    integers that `quantize` would give it, values by their range on the calibration data. Raises
+    what `quantize` does.
     """
     Options(bits, quantile=quantile)
     graph, _ = without_roundings(_require_network(graph))
     samples = _samples(graph, calibration)
-    rounded_values(graph, lambda value: FakeQuantize(1.0))  # refuses ops before the long work
+    of_filters = FakeQuantizeFilter(bits)
+    # Ops that cannot be trained so are refused before the long work.
+    rounded_values(graph, lambda v: FakeQuantize(1.0), lambda f: of_filters)
     ranges = calibrate(graph, weights, samples, quantile, execute).ranges
-    made: dict[str, FakeQuantize] = {}
 
     def grid(value: Value) -> FakeQuantize:
         used = IMAGE_BITS if value in graph.inputs else bits
         known = Quantization.of_range(*ranges[value.name], (1 << used) - 1)
-        return made.setdefault(value.name, FakeQuantize(known.scale, known.zero_point, used))
+        return FakeQuantize(known.scale, known.zero_point, used)
 
-    rounded_values(graph, grid)
-    return made
+    return stated(rounded_values(graph, grid, lambda f: of_filters))
 
 
 def _converted(

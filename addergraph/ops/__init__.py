@@ -20,7 +20,7 @@ from .clip import clip
 from .concat import concat
 from .conv2d import conv2d
 from .dense import dense, matmul
-from .fake_quantize import fake_quantize
+from .fake_quantize import fake_quantize, fake_quantize_filter
 from .full import constant, full
 from .fused import Fused
 from .global_avg_pool import global_avg_pool
@@ -60,6 +60,7 @@ __all__ = [
     "div",
     "exp",
     "fake_quantize",
+    "fake_quantize_filter",
     "flatten",
     "full",
     "global_avg_pool",

@@ -3,6 +3,7 @@
 from . import (
     contraction_grad_filter,
     contraction_grad_input,
+    filter_grid,
     forward,
     fused,
     movement,
@@ -15,6 +16,7 @@ from . import (
 __all__ = [
     "contraction_grad_filter",
     "contraction_grad_input",
+    "filter_grid",
     "forward",
     "fused",
     "movement",

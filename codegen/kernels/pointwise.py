@@ -108,16 +108,22 @@ def _clip(c: _Context, x: Register) -> Register:
 ROUND = 1.5 * 2.0**52  # (t + ROUND) - ROUND is t rounded to an integer, ties to even, for small t
 
 
+def whole(e: Emitter, steps: Register) -> Register:
+    """f64 numbers below 2^51 rounded to integers, ties to even; no -0.0."""
+    places = constant(steps.type, ROUND)
+    return e.b.fsub(e.b.fadd(steps, places), places)
+
+
 def _fake_quantize(c: _Context, x: Register) -> Register:
     b, op = c.b, c.op
-    low, high, scale, whole = (
+    low, high, scale = (
         constant(vector(F64, c.lanes), value)
-        for value in (-op.zero_point, op.top - op.zero_point, op.scale, ROUND)
+        for value in (-op.zero_point, op.top - op.zero_point, op.scale)
     )
     steps = b.fdiv(c.e.widen(x), scale)
     below, above = b.fcmp_ordered("<", steps, low), b.fcmp_ordered(">", steps, high)
     held = b.select(below, low, b.select(above, high, steps))
-    y = c.e.narrow(b.fmul(scale, b.fsub(b.fadd(held, whole), whole)))
+    y = c.e.narrow(b.fmul(scale, whole(c.e, held)))
     return y if op.saturate else b.select(b.or_(below, above), x, y)
 
 

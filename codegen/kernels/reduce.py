@@ -35,7 +35,7 @@ def _squared_difference(e: Emitter, registers: list[Register]) -> Register:
     return e.b.fmul(d, d)
 
 
-def _larger(e: Emitter, a: Register, b: Register) -> Register:
+def larger(e: Emitter, a: Register, b: Register) -> Register:
     """The larger of a and b, NaN if one is NaN."""
     wins = e.b.or_(e.b.fcmp_ordered(">", a, b), e.b.fcmp_unordered("uno", a, a))
     return e.b.select(wins, a, b)
@@ -43,7 +43,7 @@ def _larger(e: Emitter, a: Register, b: Register) -> Register:
 
 SUM = _sum_of(lambda e, registers: e.widen(registers[0]))
 SQUARED_DIFFERENCE = _sum_of(_squared_difference)
-MAXIMUM = Fold(f32, float("-inf"), lambda e, registers: registers[0], _larger)
+MAXIMUM = Fold(f32, float("-inf"), lambda e, registers: registers[0], larger)
 
 
 def _mean(count: int) -> Finish:
