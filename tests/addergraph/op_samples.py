@@ -20,7 +20,7 @@ from addergraph.ops.clip import Clip
 from addergraph.ops.concat import Concat
 from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
 from addergraph.ops.dense import Dense, Matmul
-from addergraph.ops.fake_quantize import FakeQuantize
+from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter
 from addergraph.ops.full import Full
 from addergraph.ops.fused import Fused
 from addergraph.ops.global_avg_pool import GlobalAvgPool
@@ -216,6 +216,9 @@ SAMPLES: dict[str, list[Sample]] = {
         (FakeQuantize(0.25), (f("N", 3),)),
         (FakeQuantize(0.3, 2, bits=3), (f("N", 2, 2),)),
         (FakeQuantize(0.3, 1, bits=2, saturate=False), (f(7),)),
+    ),
+    "fake_quantize_filter": samples(
+        (FakeQuantizeFilter(), (f(3, 2),)), (FakeQuantizeFilter(bits=2), (f(2, 2, 2, 3),))
     ),
     "flatten": samples(
         (Flatten(), (f("N", 2, 3),)), (Flatten(), (f("N"),)), (Flatten(), (b(2, 2),))

@@ -17,6 +17,7 @@ MEANING = tests_of(
 PRODUCTS = tests_of("passes/test_quantize_products.py", "test_integers_say_what_the_network_does")
 STRICT = tests_of("codegen/test_strict.py")
 AWARE = "passes/quantization_aware.py"
+AWARE_PRODUCTS = "passes/test_quantization_aware_products.py"
 ROUNDING = tests_of("addergraph/ops/test_fake_quantize.py")
 TRAINING = tests_of(
     "passes/test_quantization_aware.py",
@@ -80,8 +81,9 @@ MUTANTS = (
         "constant = 0.0 * factor", PRODUCTS,
     ),
     Mutant(
-        "filters of products have one scale for all channels", RULES,
-        "largest = np.abs(f).max(axes)", "largest = np.abs(f).max() + 0 * np.abs(f).max(axes)",
+        "filters of products have one scale for all channels", "addergraph/quantization.py",
+        "scale = np.where(largest == 0, 1.0, largest) / end",
+        "scale = np.where(largest == 0, 1.0, largest.max()) / end",
         tests_of("passes/test_quantize_products.py", "test_filters_are_symmetric_in_each_channel"),
     ),
     Mutant(
@@ -141,6 +143,28 @@ MUTANTS = (
     ),
     Mutant(
         "scales of a trained network are calibrated anew", NETWORK,
-        "if value.name in self.statistics.stated:", "if value.name in ():", TRAINING,
+        "if isinstance(op, FakeQuantize):", "if isinstance(op, str):", TRAINING,
+    ),
+    Mutant(
+        "filters of products forget for how many bits they were trained", NETWORK,
+        "return op.bits if isinstance(op, FakeQuantizeFilter) else self.bits", "return self.bits",
+        tests_of(AWARE_PRODUCTS, "test_filters_are_those_of_the_integer_network"),
+    ),
+    Mutant(
+        "filters of products are on the grid of their input in training", AWARE,
+        "    Conv2d: _Walk.product,", "    Conv2d: _Walk.adder,",
+        tests_of(AWARE_PRODUCTS, "test_layers_have_the_products_of_bytes"),
+    ),
+    Mutant(
+        "the input of a dense layer is not rounded in training", AWARE,
+        "        self._require_layer(original)\n        self._bytes(original.inputs[0])\n",
+        "        self._require_layer(original)\n",
+        tests_of(AWARE_PRODUCTS, "test_both_forms_round_alike"),
+    ),
+    Mutant(
+        "the scale of a filter knows positive taps alone", "codegen/kernels/filter_grid.py",
+        "MAGNITUDE = Fold(f32, 0.0, lambda e, registers: e.call(\"fabs\", registers[0]), larger)",
+        "MAGNITUDE = Fold(f32, 0.0, lambda e, registers: registers[0], larger)",
+        tests_of("codegen/kernels/test_filter_grid.py"),
     ),
 )  # fmt: skip

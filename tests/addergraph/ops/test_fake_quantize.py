@@ -1,4 +1,4 @@
-"""fake_quantize."""
+"""fake_quantize, fake_quantize_filter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.ops.fake_quantize import FakeQuantize
+from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter
+from addergraph.quantization import symmetric
 from addergraph.types import tensor
 from tests.addergraph.ops.properties import SPECIAL, bits, check_interval, gradients, run
 
@@ -81,3 +82,51 @@ def test_errors() -> None:
         FakeQuantize(0.0).infer(x)
     with pytest.raises(ShapeError, match="x must be f32, found i32"):
         FakeQuantize(1.0).infer(tensor("i32", (2,)))
+    with pytest.raises(ShapeError, match="bits=9 must be an integer from 2 to 8"):
+        FakeQuantizeFilter(9).infer(tensor("f32", (2, 2)))
+    with pytest.raises(ShapeError, match="f must have rank 2 or more .* found f32"):
+        FakeQuantizeFilter().infer(x)
+    with pytest.raises(ShapeError, match="f must be f32, found i8"):
+        FakeQuantizeFilter().infer(tensor("i8", (2, 2)))
+
+
+# --- filters of products --------------------------------------------------------------------------
+
+
+def test_values_of_filters() -> None:
+    """Each channel on its own grid: [-3, 3] steps at 3 bits, ties to even."""
+    f = [[3.0, 30.0, 0.0, np.nan, 1e-45], [0.5, -5.0, -0.0, 1.0, 0.0], [-1.5, 15.1, 0.0, INF, 0.0]]
+    expected = [[3.0, 30.0, 0.0, np.nan, 1e-45], [0.0, 0.0, 0.0, np.nan, 0.0],
+                [-2.0, 20.0, 0.0, np.nan, 0.0]]  # fmt: skip
+    assert bits(run(FakeQuantizeFilter(3), f)) == bits(expected)
+    assert bits(run(FakeQuantizeFilter(3), [[INF, 1.0], [1.0, 1.0]])[:, 0]) == bits([np.nan] * 2)
+    assert run(FakeQuantizeFilter(), np.zeros((0, 4), "f4")).shape == (0, 4)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_values_of_filters_are_those_of_the_integers(width: int) -> None:
+    """Also at ties, where f32 quotients would round the other way; twice is once."""
+    rng = np.random.default_rng(0)
+    f = rng.normal(size=(3, 3, 5, 40)).astype(np.float32) * rng.lognormal(-3, 4, 40).astype("f4")
+    op = FakeQuantizeFilter(width)
+    most = np.abs(f).max((0, 1, 2))
+    f[0, 0, 0] = most
+    f[0, 0, 1] = most.astype("f8") / op.end * (rng.integers(-op.end, op.end, 40) + 0.5)
+    integers, scale = symmetric(f, width)
+    assert np.abs(integers).max((0, 1, 2)).tolist() == [op.end] * 40
+    np.testing.assert_array_equal(run(op, f), (scale * integers).astype(np.float32))
+    np.testing.assert_array_equal(run(op, f)[0, 0, 0], most)
+    assert (np.abs(run(op, f) - f) < 0.5001 * scale).all()
+    np.testing.assert_array_equal(run(op, run(op, f)), run(op, f))
+
+
+def test_gradient_of_filters_is_straight_through() -> None:
+    f = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    (df,) = gradients(FakeQuantizeFilter(2), f)
+    np.testing.assert_array_equal(df, (1 + 0.5 * np.arange(12, dtype=np.float32)).reshape(4, 3))
+
+
+def test_range_of_filters() -> None:
+    f = np.linspace(-0.34, 0.77, 100, dtype=np.float32).reshape(-1, 2)
+    for operand in (f, np.abs(f), -np.abs(f), 0 * f, 3e38 * f, SPECIAL[:9].reshape(-1, 3)):
+        check_interval(FakeQuantizeFilter(3), operand)
