@@ -103,7 +103,7 @@ def test_integers_are_what_training_saw(name: str, bits: int) -> None:
 def test_both_forms_round_alike() -> None:
     def net(x: Tensor) -> Tensor:
         x = ops.relu(bn(layers.Conv(4, 3)(x)))
-        return layers.Dense(5)(ops.flatten(ops.relu(bn(layers.Adder(4, 3)(x)))))
+        return layers.Dense(5)(ops.global_avg_pool(ops.relu(bn(layers.Adder(4, 3)(x)))))
 
     graph = traced(net)
     weights = settled(graph, samples(16))
@@ -115,7 +115,7 @@ def test_both_forms_round_alike() -> None:
          if isinstance(n.op, FakeQuantize | FakeQuantizeFilter)] for g in forms
     )  # fmt: skip
     assert one == other
-    assert len(one) == 3 + 3  # filters; the image, two relus
+    assert len(one) == 3 + 4  # filters; the image, two relus, a mean
     assert stated(forms[1]) == found
     assert quantization_aware(forms[0], found) == forms[0] == parse(str(forms[0]))
 
