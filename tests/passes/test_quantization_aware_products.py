@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, ops
 from addergraph.data import digits
+from addergraph.errors import DataError, GraphError
 from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph
 from addergraph.ops.conv2d import Conv2d
 from addergraph.ops.dense import Dense
-from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter, stated
+from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter, stated, trained_bits
 from addergraph.passes.quantization_aware import quantization_aware
 from addergraph.passes.quantize import roundings
 from addergraph.quantized import Quantized
@@ -198,3 +200,36 @@ def test_training_with_the_rounding_is_no_worse_than_without(
         for model in (trained, longer)
     ]
     assert with_it >= max(without) + gain
+
+
+# --- files and refusals ---------------------------------------------------------------------------
+
+
+def test_files_keep_the_roundings(trained: Model, tmp_path: Path) -> None:
+    made = ag.quantization_aware(trained, DATA.x_train[:64], bits=3)
+    made.save(tmp_path / "m.safetensors")
+    again = Model.load(tmp_path / "m.safetensors")
+    assert again.graph(training=True, batch=8) == made.graph(training=True, batch=8)
+    np.testing.assert_array_equal(again.predict(DATA.x_test), made.predict(DATA.x_test))
+    with pytest.raises(DataError, match="bits=4, but this network was trained for 3 bits"):
+        ag.quantize(again, DATA.x_train[:64], bits=4)
+
+
+def test_one_layer_is_known_by_its_filter() -> None:
+    """Its image has 8 bits and its results are no bytes."""
+    model = Model(lambda x: layers.Dense(10)(ops.flatten(x)), input_shape=(8, 8, 1))
+    made = ag.quantization_aware(model, DATA.x_train[:64], bits=3)
+    assert trained_bits(made.graph(training=False)) == (3,)
+    integers = ag.quantize(made, DATA.x_train[:64])
+    assert [w.max() for w in integers.weights.values() if w.dtype == np.int8] == [3]
+
+
+def test_a_filter_on_the_grid_of_values_is_refused(trained: Model) -> None:
+    model = ag.quantization_aware(trained, DATA.x_train[:64], bits=3)
+    text = str(model.graph(training=False))
+    graph = parse(
+        text.replace("_filter(%conv1.f) bits=3", "(%conv1.f) scale=0.1 zero_point=3 bits=3")
+    )
+    assert str(graph) != text
+    with pytest.raises(GraphError, match="nothing is known of the integers of %conv1.f"):
+        ag.quantize(graph, DATA.x_train[:64], weights=model.weights)
