@@ -1,18 +1,19 @@
-"""The lists of bytes above zero: how they are packed, and the loop that walks them.
+"""The lists of bytes above zero: how they are packed, and the loops that walk them.
 
-    packed   i64[lists + 1][5]   per list (group, channel block, filter): its first entry, its first
-                                 single entry, the filter, flags, and where its i32 sums stand; the
-                                 last row closes the last list
-             (i32 offset, u8[4]) entries: QUAD at a time, then single ones; a byte stands four times
+    packed   i64[lists + 1][6]   per list (group, channel block, filter): its first eight, its first
+                                 four, its first single entry, the filter, flags, and where its i32
+                                 sums stand; the last row closes the last list
+             records             of n = 8, 4 or 1 entries: u16[n] places, in vectors (of one entry,
+                                 padded to 4 bytes), and u8[n][4], a byte standing four times
              i32[outputs]        the sum of each filter
 
-For each entry of a list min(x, f) is added to the sums of a tile's pixels. As min(x, f) <= f, bytes
-of a quad whose f have a sum of at most 255 can be added as bytes, and only their total is widened:
+For each entry of a list min(x, f) is added to the sums of a tile's pixels. As min(x, f) <= f, the
+bytes of a record whose f have a sum of at most 255 can be added as bytes; their total is widened:
 
     all += total as u16,  odd += (total as u16) >> 8;    at the end  even = all - (odd << 8)
 
-A filter's bytes are sorted and dealt out, large ones with small ones; what fits no quad is single.
-So any numbers can be packed. There is room for every tap, and so the code depends on shapes alone.
+So any numbers can be packed: small bytes by eights, larger ones by fours, what fits none alone.
+There is room for every tap, and so the code depends on shapes alone.
 
 `all` and `odd` go on from block to block as long as a filter's bytes have a sum that fits 16 bits.
 Where the next block's would not fit, they are added to i32 sums; filters for which this happens
@@ -20,6 +21,8 @@ more than once have i32 sums of their own, the others share one place."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +35,13 @@ from addergraph.types import u8
 
 from ..builder import I8, I32, I64, Emitter, Index, Register, constant, vector
 from ..schedule import ceil_div
-from ._bytes_tile import BytesTile
+from ._bytes_tile import TOGETHER, BytesTile
 
 MOST_BYTE, MOST_WORD = 255, 65535
-QUAD = 4  # entries that are added before their total is widened
-HEAD_BYTES = 40
+HEAD_BYTES = 48
+EIGHT, FOUR = 8, 4  # entries that are added before their total is widened
+UNIT = 8  # bytes; records are whole units
 FRESH, FLUSH, FIRST = 1, 2, 4  # flags: sums start at 0; they end as i32; those are the first
-ENTRY_BYTES = 8
 INT16 = ir.IntType(16)
 
 
@@ -53,14 +56,15 @@ class ByteLists:
         return self.g.groups * self.tile.blocks * self.g.outputs
 
     @property
-    def entries_offset(self) -> int:
+    def records_offset(self) -> int:
         return align(HEAD_BYTES * (self.lists + 1))
 
     @property
     def sums_offset(self) -> int:
-        quads = ceil_div(self.g.kernel[0] * self.g.kernel[1] * self.tile.block, QUAD)
-        longest = quads * (2 * QUAD - 1)  # where all but one byte of each is single
-        return self.entries_offset + align(ENTRY_BYTES * self.lists * longest)
+        taps = self.g.kernel[0] * self.g.kernel[1] * self.tile.block
+        # All by fours, and all but one byte of each of them alone.
+        longest = ceil_div(taps, FOUR) * (record_bytes(FOUR) + (FOUR - 1) * record_bytes(1))
+        return self.records_offset + align(self.lists * longest + record_bytes(EIGHT))
 
     def pack(self, f: Array) -> Array:
         """The packed bytes of an HWIO filter: see the module's contract."""
@@ -68,23 +72,21 @@ class ByteLists:
         f = f.reshape(*g.kernel, g.inputs, g.groups, g.outputs)
         sums = f.sum((0, 1, 2), np.int32)
         blob = np.zeros(self.sums_offset + align(sums.nbytes), np.uint8)
-        heads = blob[: HEAD_BYTES * (self.lists + 1)].view(np.int64).reshape(-1, 5)
-        entries = blob[self.entries_offset : self.sums_offset].view(np.uint32).reshape(-1, 2)
-        number = end = 0
+        heads = blob[: HEAD_BYTES * (self.lists + 1)].view(np.int64).reshape(-1, HEAD_BYTES // 8)
+        number, end = 0, self.records_offset
         for group in range(g.groups):
             parts = np.split(f[:, :, :, group], range(block, g.inputs, block), axis=2)
             flags, places = self._flushes(np.array([part.sum((0, 1, 2)) for part in parts]))
             for b, part in enumerate(parts):
                 made = self._deal(part)
-                for filter in sorted(range(g.outputs), key=lambda t: len(made[t][0])):
-                    quads, singles = made[filter]
-                    middle = end + len(quads)
-                    heads[number] = end, middle, filter, flags[b, filter], places[filter]
-                    entries[end:middle] = quads
-                    end = middle + len(singles)
-                    entries[middle:end] = singles
+                for filter in sorted(range(g.outputs), key=lambda t: _position(t, made[t])):
+                    for n, records in enumerate(made[filter]):
+                        heads[number, n] = (end - self.records_offset) // UNIT
+                        blob[end : end + len(records)] = records
+                        end += len(records)
+                    heads[number, 3:] = filter, flags[b, filter], places[filter]
                     number += 1
-        heads[number, 0] = end
+        heads[number, 0] = (end - self.records_offset) // UNIT
         blob[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
         return blob
 
@@ -103,65 +105,61 @@ class ByteLists:
         own = np.arange(1, sums.shape[1] + 1) * self.tile.partial_bytes
         return flags, np.where(flushed > 1, own, 0)
 
-    def _deal(self, values: Array) -> list[tuple[Array, Array]]:
-        """Quads and single entries of each filter of a block, u8[i, j, k, filter].
-
-        A filter's n bytes above zero, largest first, are dealt to ceil(n / 4) quads, the direction
-        turning each time. While a quad's sum exceeds 255 its largest byte becomes single.
-        """
-        taps = [self.tile.tap_offset(i, j, k) for i, j, k in np.ndindex(values.shape[:3])]
-        offsets = np.array(taps, np.uint32)
-        values = values.reshape(len(taps), -1)
+    def _deal(self, values: Array) -> list[tuple[Array, Array, Array]]:
+        """The records of eight, four and one of each filter of a block, u8[i, j, k, filter]."""
+        lanes, taps = self.tile.lanes, np.ndindex(values.shape[:3])
+        places = np.array([self.tile.tap_offset(*tap) // lanes for tap in taps], np.uint16)
+        values = values.reshape(len(places), -1)
         order = np.argsort(values, axis=0, kind="stable")[::-1]
         made = []
         for column, ranked in zip(values.T, order.T, strict=True):
             kept = ranked[: np.count_nonzero(column)]
-            count = ceil_div(len(kept), QUAD)
-            missing = np.full(QUAD * count - len(kept), -1)
-            hands = np.concatenate([kept, missing]).reshape(QUAD, count)
-            hands[1::2] = hands[1::2, ::-1].copy()
-            dealt = np.where(hands >= 0, column[hands].astype(np.int64), 0)
-            alone = []
-            for level in range(QUAD):
-                over = dealt.sum(0) > MOST_BYTE
-                alone += [tap for tap in hands[level, over] if tap >= 0]
-                hands[level, over], dealt[level, over] = -1, 0
-            quads, single = hands.T.reshape(-1), np.array(alone, np.int64)
-            made.append((_entries(quads, column, offsets), _entries(single, column, offsets)))
+            eights = _by_eights(column[kept].astype(np.int64))
+            large, small = np.split(kept, [len(kept) - EIGHT * eights])
+            hands = _dealt(small, EIGHT)
+            fours, alone = _by_fours(large, column)
+            eight, four, one = (
+                _records(each, column, places) for each in (hands, fours, alone.reshape(1, -1))
+            )
+            made.append((eight, four, one))
         return made
 
     # -- emission --------------------------------------------------------------------------------
 
     def emit(self, e: Emitter, packed: Any, number: Index, source: Any, pairs: Any) -> Walked:
-        """Walks list `number`; `pairs` are the 16-bit sums of all filters."""
+        """Walks list `number` for one register tile.
+
+        source, pairs   the tile's first pixel, in the block's planes and in the 16-bit sums of the
+                        first filter
+        """
         head = e.at(packed, e.mul(number, HEAD_BYTES))
-        low, single, filter, flags, place, high = (
-            e.b.load(e.at(head, 8 * i), typ=I64, align=8) for i in range(6)
+        low, fours, alone, filter, flags, place, high = (
+            e.b.load(e.at(head, 8 * i), typ=I64, align=8) for i in range(7)
         )
-        entries = e.at(packed, self.entries_offset)
-        lanes, vectors = self.tile.lanes, self.tile.vectors
+        records = e.at(packed, self.records_offset)
+        lanes, vectors, tile = self.tile.lanes, self.tile.vectors, self.tile
+        pixels = [tile.pixel_offset(r, c) for r in range(tile.rows) for c in range(tile.columns)]
         pairs = e.at(pairs, e.mul(filter, self.tile.pair_bytes))
 
-        def added(entry: Any, totals: list[Register]) -> list[Register]:
-            offset = e.b.sext(e.b.load(entry, typ=I32, align=4), I64)
-            bytes = e.splat(e.b.load(e.at(entry, 4), typ=I32, align=4), lanes // 4)
-            bytes = e.b.bitcast(bytes, vector(I8, lanes))
-            taps = e.at(source, offset)
-            least = [
-                e.call("umin", bytes, e.load(e.at(taps, lanes * v), u8, lanes))
-                for v in range(vectors)
-            ]
-            if not totals:
-                return least
-            # Regrouped, a quad's sums would take more registers than there are.
-            return [e.keep_value(e.b.add(t, m)) for t, m in zip(totals, least, strict=True)]
+        def least(record: Any, count: int, u: int, where: Register) -> list[Register]:
+            bytes = e.b.load(e.at(record, bytes_offset(count) + 4 * u), typ=I32, align=4)
+            bytes = e.b.bitcast(e.splat(bytes, lanes // 4), vector(I8, lanes))
+            taps = e.at(source, where)
+            return [e.call("umin", bytes, e.load(e.at(taps, pixel), u8, lanes)) for pixel in pixels]
 
-        def several(count: int, s: Index, acc: list[Register]) -> list[Register]:
+        def several(count: int, s: Index, values: list[Register]) -> list[Register]:
+            (*acc,) = values[: 2 * vectors]
+            record = e.at(records, e.mul(s, UNIT))
+            following = _places(e, e.at(record, record_bytes(count)), count)
             totals: list[Register] = []
-            for u in range(count):
+            for u, where in enumerate(_split(e, values[2 * vectors :], count, lanes)):
                 e.keep_order()
-                totals = added(e.at(entries, e.add(e.mul(s, ENTRY_BYTES), u * ENTRY_BYTES)), totals)
-            return widened(e, totals, acc)
+                added = least(record, count, u, where)
+                # Regrouped, a record's sums would take more registers than there are.
+                totals = [
+                    e.keep_value(e.b.add(a, b)) for a, b in zip(totals, added, strict=True)
+                ] if totals else added  # fmt: skip
+            return [*widened(e, totals, acc), *following]
 
         def before() -> list[Register]:
             return [
@@ -171,8 +169,11 @@ class ByteLists:
 
         zeros = [constant(words(lanes), 0)] * (2 * vectors)
         acc = e.choose(_has(e, flags, FRESH), lambda: zeros, before)
-        acc = e.carry(low, single, QUAD, acc, lambda s, acc: several(QUAD, s, acc))
-        acc = e.carry(single, high, 1, acc, lambda s, acc: several(1, s, acc))
+        for start, stop, count in ((low, fours, EIGHT), (fours, alone, FOUR), (alone, high, 1)):
+            step = record_bytes(count) // UNIT
+            places = _places(e, e.at(records, e.mul(start, UNIT)), count)
+            after = e.carry(start, stop, step, [*acc, *places], functools.partial(several, count))
+            acc = after[: 2 * vectors]
         return Walked(filter, place, pairs, acc, _has(e, flags, FLUSH), _has(e, flags, FIRST))
 
 
@@ -223,10 +224,74 @@ def classes(e: Emitter, every: Register, odd: Register) -> list[Register]:
     return made
 
 
-def _entries(taps: Array, column: Array, offsets: Array) -> Array:
-    """u32[n, 2]: offset and four times the byte of each tap; of -1, a byte of zeros."""
-    real = taps >= 0
-    made = np.zeros((len(taps), 2), np.uint32)
-    made[real, 0] = offsets[taps[real]]
-    made[real, 1] = column[taps[real]].astype(np.uint32) * np.uint32(0x01010101)
-    return made
+def _position(filter: int, records: Sequence[Array]) -> tuple[int, ...]:
+    """Lists of one length follow each other, as far as a strip's shares allow."""
+    return filter // TOGETHER, *map(len, records)
+
+
+def record_bytes(count: int) -> int:
+    return bytes_offset(count) + 4 * count
+
+
+def bytes_offset(count: int) -> int:
+    """Where the bytes of a record of `count` entries begin."""
+    return max(2 * count, 4)
+
+
+def _places(e: Emitter, record: Any, count: int) -> list[Register]:
+    """The places of a record, four in a word: loads are what the loop is bound by."""
+    if count == 1:
+        return [e.b.zext(e.b.load(record, typ=INT16, align=4), I64)]
+    return [e.b.load(e.at(record, at), typ=I64, align=8) for at in range(0, 2 * count, 8)]
+
+
+def _split(e: Emitter, words: list[Register], count: int, lanes: int) -> list[Register]:
+    """Byte offsets of a record's entries."""
+    if count == 1:
+        return [e.b.mul(words[0], e.index(lanes))]
+    places = [e.b.lshr(word, e.index(16 * u)) for word in words for u in range(4)]
+    return [e.b.mul(e.b.and_(place, e.index(0xFFFF)), e.index(lanes)) for place in places]
+
+
+def _by_eights(kept: Array) -> int:
+    """How many eights the smallest of a filter's bytes make, given largest first."""
+    eights = len(kept) // EIGHT
+    while eights:
+        largest = int(_dealt(kept[len(kept) - EIGHT * eights :], EIGHT).sum(0).max())
+        if largest <= MOST_BYTE:
+            break
+        # The more is too much, the more leave at once, which spares rounds; never more than half.
+        excess = eights * (largest - MOST_BYTE) // (4 * MOST_BYTE)
+        eights -= max(1, min(eights // 2, excess))
+    return eights
+
+
+def _dealt(ranked: Array, size: int) -> Array:
+    """[size][hands]: numbers dealt to hands of `size`, large ones with small ones; -1 is none."""
+    count = ceil_div(len(ranked), size)
+    hands = np.concatenate([ranked, np.full(size * count - len(ranked), -1)]).reshape(size, count)
+    hands[1::2] = hands[1::2, ::-1].copy()
+    return hands
+
+
+def _by_fours(ranked: Array, column: Array) -> tuple[Array, Array]:
+    """Taps by fours, [4][hands], and those that stand alone: while a four's sum exceeds 255, its
+    largest byte leaves it."""
+    hands = _dealt(ranked, FOUR)
+    dealt = np.where(hands >= 0, column[hands].astype(np.int64), 0)
+    alone = []
+    for level in range(FOUR):
+        over = dealt.sum(0) > MOST_BYTE
+        alone += [tap for tap in hands[level, over] if tap >= 0]
+        hands[level, over], dealt[level, over] = -1, 0
+    return hands, np.array(alone, np.int64)
+
+
+def _records(hands: Array, column: Array, places: Array) -> Array:
+    """The bytes of the records of taps [entries][records]; of -1, a byte of zeros."""
+    count, number = hands.shape
+    made = np.zeros((number, record_bytes(count)), np.uint8)
+    taps, start = hands.T, bytes_offset(count)
+    made[:, : 2 * count].view(np.uint16)[:] = np.where(taps >= 0, places[taps], 0)
+    made[:, start:] = np.repeat(np.where(taps >= 0, column[taps], 0), 4, axis=1)
+    return made.reshape(-1)

@@ -1,10 +1,12 @@
-"""Sizes of the sparse kernel of bytes: tile, bands, channel block and scratch memory, as data.
+"""Sizes of the sparse kernel of bytes: patches, tile, channel block, scratch memory and cost.
 
 The contract is in `sparse_adder_u8.py`.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from addergraph.plan import align
@@ -12,116 +14,99 @@ from addergraph.plan import align
 from ..schedule import ceil_div
 from ..target import Target
 from ._geometry import BYTES, Geometry
+from ._patches import Patches, arrangements
 from ._sparse_tile import spread
 
 TOGETHER = 16  # channels that are transposed at a time: the bytes of a part of a vector
-LEAST_PITCH = 8
-TILE_BYTES = 40 * 1024  # that all lists of a tile read: it should stay in L1
+TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
+STRIP_BYTES = 800 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
+MOST_STRIP_BYTES = 2 << 20
 MOST_SUMMED = 257  # bytes whose sum fits 16 bits
+ENTRY_BYTES = 6  # of a list, as a rule
+MOST_PLACE = 65535  # a tap's place in the planes of a block, in vectors
+MOST_WASTE = 1.2  # vectors of an arrangement, over the fewest of any: the others are not looked at
+USUAL_SHARE = 0.5  # of the taps that are kept: for the tile, which may not depend on numbers
+
+# Cycles, measured on Zen 5. Loads a cycle (with 64-byte vectors; with shorter ones arithmetic
+# binds), an entry's own beside one for each vector, and entries that fill up a list; what a list
+# costs beside its entries, alone and per vector of its sums, which stay in L2 or do not; an entry
+# whose list comes from beyond L2; a vector that is transposed and summed on its way in, or passes
+# the tail.
+LOADS_64, LOADS, ENTRY_LOADS, LIST_REST = 2.0, 2.4, 1.25, 3.0
+LIST_COST, SUM_COST, FAR_SUM_COST, FAR_COST = 10.0, 4.0, 10.0, 0.5
+MOVE_IN, MOVE_OUT = 9.0, 22.0
+# More for each lane beyond WAYS whose pixel meets the others' in one set of L1.
+CROWD_COST, WAYS = 1.8, 8
+L2_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class BytesTile:
     """How one layer is cut.
 
-    lanes          bytes of a vector
-    pitch          columns from one band to the next in a vector, or of a whole row where it is
-                   wider than a vector
-    bands          pieces of a sample, of `band_rows` output rows, side by side in a vector
-    samples        samples side by side in a vector
-    rows           output rows of a strip: `vectors` vectors
-    block          channels of one list; it divides TOGETHER
+    rows, columns   a register tile: pixels of a patch; whole rows of it if there are several
+    strip_rows      rows of every patch in a strip, a whole number of tiles
+    block           channels of one list; it divides TOGETHER
     """
 
-    g: Geometry
-    lanes: int
-    pitch: int
-    bands: int
-    samples: int
+    patches: Patches
     rows: int
+    columns: int
+    strip_rows: int
     block: int
 
     @property
-    def places(self) -> int:
-        """Bands of all samples of a vector."""
-        return self.bands * self.samples
+    def g(self) -> Geometry:
+        return self.patches.g
 
     @property
-    def row_vectors(self) -> int:
-        return max(1, self.pitch // self.lanes)
-
-    @property
-    def row_bytes(self) -> int:
-        return self.row_vectors * self.lanes
+    def lanes(self) -> int:
+        """Bytes of a vector."""
+        return self.patches.lanes
 
     @property
     def vectors(self) -> int:
-        return self.rows * self.row_vectors
+        """Pixels of a register tile, one vector each."""
+        return self.rows * self.columns
 
     @property
-    def band_rows(self) -> int:
-        return ceil_div(self.g.height, self.bands)
+    def row_bytes(self) -> int:
+        """One row of a plane."""
+        return self.patches.columns_read * self.lanes
 
     @property
-    def strips(self) -> int:
-        return ceil_div(self.band_rows, self.rows)
-
-    @property
-    def plane_rows(self) -> int:
-        return (self.rows - 1) * self.g.stride[0] + self.g.reach[0] + 1
-
-    @property
-    def input_rows(self) -> int:
-        """Rows that the windows of a whole sample span."""
-        return self.g.read[0]
-
-    @property
-    def plane_pitch(self) -> int:
-        """Columns of a plane's row: whole vectors may be read from every tap on."""
-        step = self.g.stride[1]
-        most = self.row_vectors * self.lanes * step + self.g.reach[1]
-        return ceil_div(max(most, self.g.read[1]), self.lanes) * self.lanes
-
-    @property
-    def band_bytes(self) -> int:
-        """One band of a plane."""
-        return self.plane_rows * self.plane_pitch
+    def rows_read(self) -> int:
+        """Rows of a plane."""
+        return self.patches.rows_read(self.strip_rows)
 
     @property
     def plane_bytes(self) -> int:
-        return spread(self.places * self.band_bytes)
-
-    @property
-    def copies(self) -> int:
-        """Copies of one channel: column taps times row phases."""
-        return self.g.kernel[1] * self.g.stride[0]
-
-    def copy_rows(self, phase: int) -> int:
-        """Rows of the copies of a row phase."""
-        return ceil_div(self.plane_rows - phase, self.g.stride[0])
-
-    @property
-    def copy_bytes(self) -> int:
-        return spread(self.copy_rows(0) * self.row_bytes)
-
-    def tap(self, i: int, j: int) -> tuple[int, int]:
-        """Which copy the tap (i, j) reads, and from which of its bytes."""
-        shift, phase = divmod(i * self.g.dilation[0], self.g.stride[0])
-        return j * self.g.stride[0] + phase, shift * self.row_bytes
+        return spread(self.rows_read * self.row_bytes)
 
     def tap_offset(self, i: int, j: int, k: int) -> int:
-        """Bytes from the copies of a block to the first pixel that a tap of its channel k reads."""
-        copy, shift = self.tap(i, j)
-        return (k * self.copies + copy) * self.copy_bytes + shift
+        """Bytes from a pixel in the first plane of a block to what its tap (i, j) of channel k
+        reads."""
+        (down, right), (row, column) = self.g.dilation, (self.row_bytes, self.lanes)
+        return k * self.plane_bytes + i * down * row + j * right * column
+
+    def pixel_offset(self, row: int, column: int) -> int:
+        """Bytes from the first pixel of a plane to another."""
+        down, right = self.g.stride
+        return row * down * self.row_bytes + column * right * self.lanes
 
     @property
     def blocks(self) -> int:
         return ceil_div(self.g.inputs, self.block)
 
     @property
+    def pixels(self) -> int:
+        """Vectors of one channel's results in a strip."""
+        return self.strip_rows * self.patches.columns
+
+    @property
     def pixel_bytes(self) -> int:
         """One channel of a strip's results."""
-        return self.rows * self.row_bytes
+        return self.pixels * self.lanes
 
     @property
     def partial_bytes(self) -> int:
@@ -130,7 +115,7 @@ class BytesTile:
 
     @property
     def pair_bytes(self) -> int:
-        """Sums of one filter on the way, two u16 for a pixel."""
+        """Sums of one filter on the way, two u16 for two pixels."""
         return 2 * self.pixel_bytes
 
     @property
@@ -143,50 +128,90 @@ class BytesTile:
         own = self.g.outputs if self.g.steps > MOST_SUMMED else 0  # filters with sums of their own
         return {
             "planes": align(min(TOGETHER, self.g.inputs) * self.plane_bytes),
-            "copies": align(self.block * self.copies * self.copy_bytes),
-            "sums": align(2 * self.copies * self.copy_bytes),
+            "sums": align(2 * self.plane_bytes),
             "windows": align(self.partial_bytes),
             "pairs": align(self.g.outputs * self.pair_bytes if self.blocks > 1 else 0),
             "partial": align((1 + own) * self.partial_bytes),
             "results": align(self.result_channels * self.pixel_bytes),
-            "square": align(TOGETHER * self.lanes),
         }
 
+    @property
+    def scratch_bytes(self) -> int:
+        return sum(self.sections.values())
 
+    @property
+    def strips(self) -> int:
+        """Strips of all patches and samples."""
+        return self.patches.sample_groups * ceil_div(self.patches.rows, self.strip_rows)
+
+
+@functools.lru_cache(maxsize=256)
 def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
     """The tile for a layer, or None where this kernel does not serve it."""
     taps = g.kernel[0] * g.kernel[1]
-    if g.form != BYTES or g.stride[1] > 2 or taps == 1 or taps > MOST_SUMMED:
+    if g.form != BYTES or taps == 1 or taps > MOST_SUMMED:
         return None
     if target.lanes < 4 or target.pointer_bytes != 8:  # lists hold 64-bit indices
         return None
     if not (g.samples and g.height and g.width and g.inputs and g.outputs):
         return None
-    lanes = 4 * target.lanes
-    pitch = max(LEAST_PITCH, 1 << (g.width - 1).bit_length())
-    pitch = pitch if pitch <= lanes else ceil_div(g.width, lanes) * lanes
     most = (target.registers - 4) // 3
-    if pitch // lanes > most:
-        return None
-    places = max(1, lanes // pitch)
-    options = []
-    for samples in (1 << b for b in range(places.bit_length())):
-        for rows in range(1, most // max(1, pitch // lanes) + 1):
-            tile = BytesTile(g, lanes, pitch, places // samples, samples, rows, 1)
-            options.append((_cost(tile), samples, rows, tile))
-    return _blocked(min(options, key=lambda option: option[:3])[3])
+    # No sample is computed twice: see `emit_results`.
+    dealt = [p for p in arrangements(g, 4 * target.lanes) if g.samples % p.samples == 0]
+    least = min(p.vectors for p in dealt)
+    tiles = [
+        tile
+        for patches in dealt
+        if patches.vectors <= MOST_WASTE * least
+        for tile in _tiles(patches, most)
+        if tile.block * tile.plane_bytes <= MOST_PLACE * tile.lanes
+    ]
+    return min(tiles, key=lambda tile: cycles(tile, USUAL_SHARE), default=None)
 
 
-def _cost(tile: BytesTile) -> float:
-    """Loads for one tap: two more than vectors, of all strips."""
-    samples = ceil_div(tile.g.samples, tile.samples)
-    halo = 1 + 0.05 * tile.g.reach[0] / (tile.rows * tile.g.stride[0])  # rows that are read again
-    return samples * tile.strips * (tile.vectors + 2) * halo
+def _tiles(patches: Patches, most: int) -> Iterator[BytesTile]:
+    """The tiles of up to `most` vectors."""
+    shapes = [(1, c) for c in range(1, min(most, patches.columns) + 1) if patches.columns % c == 0]
+    shapes += [(r, patches.columns) for r in range(2, most // patches.columns + 1)]
+    for rows, columns in shapes:
+        if rows > patches.rows:
+            continue
+        for strip_rows in range(rows, patches.rows + 1, rows):
+            tile = _blocked(BytesTile(patches, rows, columns, strip_rows, 1))
+            if tile.scratch_bytes > MOST_STRIP_BYTES and strip_rows > rows:
+                break
+            yield tile
 
 
 def _blocked(tile: BytesTile) -> BytesTile:
-    """The tile with the largest block whose copies stay in L1 and whose sums fit 16 bits."""
-    taps = tile.g.kernel[0] * tile.g.kernel[1]
-    most = min(MOST_SUMMED // taps, TILE_BYTES // (tile.copies * tile.copy_bytes))
-    block = next((b for b in (16, 8, 4, 2) if b <= most), 1)
-    return replace(tile, block=block)
+    """The tile with the largest block whose planes stay in L1 and whose sums fit 16 bits."""
+    g = tile.g
+    high = tile.patches.rows_read(tile.rows)
+    wide = (tile.columns - 1) * g.stride[1] + g.reach[1] + 1
+    most = min(MOST_SUMMED // (g.kernel[0] * g.kernel[1]), TILE_BYTES // (high * wide * tile.lanes))
+    return replace(tile, block=next((b for b in (16, 8, 4, 2) if b <= most), 1))
+
+
+def cycles(tile: BytesTile, kept: float) -> float:
+    """What the layer takes with a share `kept` of its taps."""
+    g, patches = tile.g, tile.patches
+    lists = tile.blocks * g.outputs
+    entries = kept * g.kernel[0] * g.kernel[1] * min(tile.block, g.inputs) + LIST_REST
+    listed = g.groups * lists * entries * ENTRY_BYTES
+    far = FAR_COST if listed + min(tile.scratch_bytes, STRIP_BYTES) > L2_BYTES else 0.0
+    loads = (tile.vectors + ENTRY_LOADS) / (LOADS_64 if tile.lanes == 64 else LOADS)
+    sums = SUM_COST if tile.scratch_bytes <= STRIP_BYTES else FAR_SUM_COST
+    walked = lists * (entries * (loads + far) + LIST_COST + sums * tile.vectors)
+    tiles = tile.pixels // tile.vectors
+    read, written = _crowd_costs(patches)
+    moved = (MOVE_IN + read) * g.inputs * tile.rows_read * patches.columns_read
+    moved += (MOVE_OUT + written) * g.outputs * tile.pixels
+    return g.groups * tile.strips * (tiles * walked + moved)
+
+
+@functools.lru_cache(maxsize=1024)
+def _crowd_costs(patches: Patches) -> tuple[float, float]:
+    """What a vector of the input and of the output costs more."""
+    offsets = patches.input_offsets(), patches.output_offsets(patches.g.y)
+    read, written = (CROWD_COST * max(0, patches.crowded(one) - WAYS) for one in offsets)
+    return read, written

@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.ir as ir
 
-from addergraph.types import DType, f32, u8
+from addergraph.types import u8
 
-from ..builder import I8, I32, I64, POINTER, Emitter, Index, Register, constant
-
-Row = Callable[[int], Any]  # the pointer to a row of the source
-Columns = Callable[[Emitter, Row], Sequence[Register]]
+from ..builder import I32, I64, POINTER, Emitter, Index, Register
 
 
 def transpose(
-    e: Emitter,
-    source: Any,
-    source_step: Index,
-    into: Any,
-    into_step: Index,
-    rows: int,
-    columns: int,
-    width: int | None = None,
+    e: Emitter, source: Any, places: Sequence[int], into: Any, into_step: Index, columns: int
 ) -> None:
-    """into[c][r] = source[r][c], f32, for r < rows and c < columns; steps are bytes between rows.
+    """into[c][r] = source[r][c], f32, for `lanes` rows and c < columns <= lanes.
 
-    Each row of `into` is written whole, `lanes` elements (or the first `width`), zeros from `rows`
-    on. Nothing else is read or written. One function per module and size does the work.
+    Row r of `source` is places[r] bytes behind it, the rows of `into` are `into_step` bytes apart.
+    Nothing else is read or written. One function per module, places and size does the work.
     """
     lanes = e.lanes
 
-    def columns_of(f: Emitter, row: Row) -> list[Register]:
-        zero = f.number(0.0, lanes)
-
-        def pixel(r: int) -> Register:
-            return f.load(row(r), lanes=lanes, active=columns) if r < rows else zero
-
-        return transposed(f, [pixel(r) for r in range(lanes)])[:columns]
-
-    name = f"transpose_{rows}x{columns}_to_{width or lanes}"
-    _emit_shared(e, name, (source, source_step, into, into_step), columns_of, f32, width)
-
-
-def _emit_shared(
-    e: Emitter, name: str, places: tuple[Any, Index, Any, Index], columns_of: Columns, dtype: DType,
-    width: int | None,
-) -> None:  # fmt: skip
-    """Calls the module's one function `name`, which stores what `columns_of` makes of the rows.
-
-    places   the source, its step, the target, its step
-    """
-
     def build(f: Emitter, arguments: Sequence[Any]) -> None:
-        start, step, target, target_step = arguments
-        for c, column in enumerate(columns_of(f, lambda r: f.at(start, f.mul(r, step)))):
-            f.store(column, f.at(target, f.mul(c, target_step)), dtype, active=width)
+        start, target, step = arguments
+        rows = [f.load(f.at(start, place), lanes=lanes, active=columns) for place in places]
+        for c, row in enumerate(transposed(f, rows)[:columns]):
+            f.store(row, f.at(target, f.mul(c, step)))
 
-    source, source_step, into, into_step = places
-    function = e.shared(name, [POINTER, I64, POINTER, I64], build)
-    e.b.call(function, [source, e.index(source_step), into, e.index(into_step)])
+    known = hashlib.sha256(repr(list(places)).encode()).hexdigest()[:16]
+    function = e.shared(f"transpose_{columns}_of_{known}", [POINTER, POINTER, I64], build)
+    e.b.call(function, [source, into, e.index(into_step)])
 
 
 def transposed(e: Emitter, rows: Sequence[Register]) -> list[Register]:
@@ -92,33 +63,33 @@ PART = 16  # bytes: x86 interleaves those of equal parts of two vectors
 
 
 def transpose_bytes(
-    e: Emitter,
-    source: Any,
-    source_step: Index,
-    into: Any,
-    into_step: Index,
-    rows: int,
-    columns: int,
-    width: int | None = None,
+    e: Emitter, source: Any, offsets: Sequence[int], into: Any, into_step: int, columns: int
 ) -> None:
-    """into[c][r] = source[r][c], u8, for r < rows, at most a vector, and c < columns <= PART.
+    """into[c][r] = the byte c of what stands offsets[r] behind `source`, for c < columns <= PART.
 
-    Each row of `into` is written whole, one vector of bytes (or the first `width`), zeros from
-    `rows` on. Nothing else is read or written.
+    There are as many offsets as a vector has bytes. Nothing else is read or written; rows of `into`
+    are into_step bytes apart.
+    """
+    rows = [e.load(e.at(source, offset), u8, PART, active=columns) for offset in offsets]
+    planes = transposed_parts(e, [joined(e, rows[q::PART]) for q in range(PART)])
+    for c, plane in enumerate(planes[:columns]):
+        e.store(plane, e.at(into, c * into_step), u8)
+
+
+def transpose_planes(
+    e: Emitter, source: Any, source_step: int, into: Any, offsets: Sequence[int], columns: int
+) -> None:
+    """The way back: the byte c of what stands offsets[r] behind `into` = source[c][r].
+
+    PART rows of `source`, one vector of bytes each, are read, whatever `columns` is.
     """
     lanes = 4 * e.lanes
-
-    def columns_of(f: Emitter, row: Row) -> list[Register]:
-        nothing = constant(ir.VectorType(I8, PART), 0)
-
-        def pixel(r: int) -> Register:
-            return f.load(row(r), u8, PART, active=columns) if r < rows else nothing
-
-        parts = [[pixel(r) for r in range(q, lanes, PART)] for q in range(PART)]
-        return transposed_parts(f, [joined(f, pixels) for pixels in parts])[:columns]
-
-    name = f"transpose_bytes_{rows}x{columns}_to_{width or lanes}"
-    _emit_shared(e, name, (source, source_step, into, into_step), columns_of, u8, width)
+    rows = [e.load(e.at(source, c * source_step), u8, lanes) for c in range(PART)]
+    pixels = transposed_parts(e, rows)
+    for r, offset in enumerate(offsets):
+        part, p = divmod(r, PART)
+        one = shuffle(e, pixels[p], pixels[p], range(part * PART, (part + 1) * PART))
+        e.store(one, e.at(into, offset), u8, active=columns)
 
 
 def transposed_parts(e: Emitter, rows: Sequence[Register]) -> list[Register]:

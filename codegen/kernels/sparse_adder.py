@@ -1,158 +1,222 @@
 """Sparse forward adder: the minimum form with only the taps above zero, for constant filters.
 
 A term min(x, f+) with f <= 0 is +0.0 and its accumulator is never negative, so dropping it changes
-no bit. Every filter walks its own list of (offset, value); lanes run over output pixels.
+no bit. Every filter walks its own list of (offset, value); lanes run over patches of the image of
+outputs, of several samples where a batch has them (`_patches.py`).
 
     acc[t][pixel] = sum over channel blocks, each over (i, j, k) in order, of min(x, f),  f > 0 only
 
 The order, the sums of x and |f| and the tail are those of `contraction.py`, so both kernels give
-the same bits and either may serve a layer. One work item is a strip of output rows of one sample:
+the same bits and either may serve a layer. One work item is a strip, some rows of every patch:
 
-    for each group of channel blocks that fills a vector
-        planes   f32[k][row][column]           the strip's input, transposed, padding included
-      for each channel block
-        copies   f32[k][j][phase][row][pitch]  planes shifted by the column tap and, where the
-                                               stride is 2, split by row and column phase: a tap's
-                                               pixels are one aligned run, for all rows of a tile
-        for each tile of `vectors` pixel vectors, for each group of `filters` filters
-            partial[t][pixel] += its list
-    then the partial sums are transposed back, in blocks of lanes x lanes, and go through the tail.
+    for each group of channels
+        pixels   f32[k][row][column][lane]   what the strip reads, transposed, padding included
+        for the channels of each list, for each tile of `rows` x `columns` pixels
+            partial[t][row][column][lane] += the lists of all filters
+    then the partial sums go back, lanes x lanes at a time, through the tail.
 
-The packed lists are described in `_sparse_lists.py`, strips in `_sparse_strips.py`."""
+The packed lists are described in `_sparse_lists.py`, strips in `_sparse_strips.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from addergraph.ir import Graph
 
 from ..builder import Emitter, Index, Register
+from ..schedule import ceil_div
 from . import Call
 from ._forward import Place, Tail
 from ._geometry import CHANNEL_BLOCK
-from ._sparse_input import Region, emit_copies, emit_plane_sums, emit_strip_windows
-from ._sparse_strips import FloatStripKernel, Rows
-from ._sparse_tile import SparseTile, sparse_tile
+from ._sparse_choice import sparse_tile
+from ._sparse_lists import SparseKernel
+from ._sparse_strips import Strip, StripKernel
+from ._sparse_tile import SparseTile
+from ._sums import emit_tree
 from ._transpose import transpose
 
 
-class SparseAdderKernel(FloatStripKernel):
-    """See the module's contract."""
+class SparseAdderKernel(StripKernel, SparseKernel):
+    """See the module's contract. `tile` is the model's choice, or the caller's."""
 
-    def __init__(self, call: Call, body: Graph | None = None) -> None:
+    def __init__(
+        self, call: Call, body: Graph | None = None, tile: SparseTile | None = None
+    ) -> None:
         super().__init__(call, body)
-        tile = sparse_tile(self.target, self.g)
-        assert tile is not None, "the caller asks `sparse_tile` first"
-        self._tile = tile
+        chosen = sparse_tile(self.target, self.g) if tile is None else tile
+        assert chosen is not None, "the caller asks `sparse_tile` first"
+        self._tile = chosen
 
     @property
     def tile(self) -> SparseTile:
         return self._tile
 
-    # -- sizes -----------------------------------------------------------------------------------
-
     @property
     def name(self) -> str:
-        tile = f"{self.tile.vectors * self.lanes}x{self.tile.filters}"
-        return f"{self.node_op.name}_sparse_f32_{tile}{self.name_ending}"
+        tile = self.tile
+        size = f"{tile.rows}x{tile.columns}x{self.lanes}x{tile.filters}"
+        return f"{self.node_op.name}_sparse_f32_{size}{self.name_ending}"
 
     @property
-    def samples_of_strip(self) -> int:
-        return 1
+    def region_bytes(self) -> int:
+        return self.tile.region_bytes
 
-    def region(self, e: Emitter, base: Any) -> Region:
-        return Region(e, self.tile, base)
+    def emit_item(self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, base: Any) -> None:
+        x, packed = (inputs[i] for i in self.operands[:2])
+        region = _Region(e, self.tile, base)
+        size = self.tile.together
+        whole, rest = divmod(self.g.inputs, size)
+        with e.loop(0, whole) as number:
+            self._emit_channels(e, strip, (x, packed), region, number, size)
+        if rest:
+            self._emit_channels(e, strip, (x, packed), region, whole, rest)
+        self._emit_windows(e, region)
+        self._emit_outputs(e, strip, inputs, e.at(packed, self.sums_offset), y, region)
 
-    # -- emission --------------------------------------------------------------------------------
+    # -- partial sums ----------------------------------------------------------------------------
 
-    def emit_strip(self, e: Emitter, place: Place, x: Any, packed: Any, region: Region) -> None:
-        tile = self.tile
-        # A strip at the bottom may be shorter than its scratch memory.
-        rows = e.minimum(tile.plane_rows, e.sub(tile.input_rows, e.mul(place.h, tile.stride[0])))
-        self.emit_channels(e, place, x, packed, region, (rows, tile.strip_rows))
-        emit_strip_windows(e, self.g, tile, region, place.h)
-
-    def emit_block(
-        self, e: Emitter, place: Place, packed: Any, region: Region, inside: Index, size: int,
-        rows: Rows,
+    def _emit_channels(
+        self, e: Emitter, strip: Strip, pointers: tuple[Any, Any], region: _Region, number: Index,
+        size: int,
     ) -> None:  # fmt: skip
-        tile, block = self.tile, place.block
-        planes = e.at(region.planes, e.mul(inside, CHANNEL_BLOCK * tile.plane_bytes))
-        emit_plane_sums(e, tile, planes, region, block, size, rows[0])
-        if tile.copied:
-            emit_copies(e, self.g, tile, planes, region, size, rows[0])
-        source = region.copies if tile.copied else planes
-        with e.loop(0, tile.strip_rows // tile.rows) as at:
-            pixels = e.mul(at, 4 * tile.vectors * self.lanes)
-            here, partial = e.at(source, pixels), e.at(region.partial, pixels)
-            self.emit_lists(
-                e, packed, place.group, block, here, partial, tile.vectors, 4 * self.lanes
-            )
+        """Pixels, sums and lists of the channels that are transposed together, `size` of them."""
+        tile, (x, packed) = self.tile, pointers
+        self._emit_input(e, strip, x, region, number, size)
+        for k in range(0, size, CHANNEL_BLOCK):
+            block = e.add(e.mul(number, tile.together // CHANNEL_BLOCK), k // CHANNEL_BLOCK)
+            pixels = e.at(region.pixels, k * tile.channel_bytes)
+            self._emit_sums(e, pixels, region, block, min(CHANNEL_BLOCK, size - k))
+        with e.loop(0, ceil_div(size, tile.channels)) as inside:
+            part = e.add(e.mul(number, tile.together // tile.channels), inside)
+            pixels = e.at(region.pixels, e.mul(inside, tile.channels * tile.channel_bytes))
+            with e.loop(0, tile.strip_rows, tile.rows) as row:
+                self._emit_row(e, packed, strip.group, part, pixels, region.partial, row)
 
-    def emit_input(
-        self, e: Emitter, place: Place, x: Any, region: Region, number: Index, size: int,
-        rows: Rows,
+    def _emit_row(
+        self, e: Emitter, packed: Any, group: Index, part: Index, pixels: Any, partial: Any,
+        row: Index,
     ) -> None:  # fmt: skip
-        """planes[k][row][column] of the strip, `lanes` pixels by `lanes` channels at a time."""
-        g, tile, lanes = self.g, self.tile, self.lanes
-        top = e.sub(e.mul(place.h, g.stride[0]), g.pad[0])
-        channel = e.add(e.mul(place.group, g.inputs), e.mul(number, tile.channels))
-        start = e.add(e.dot((place.n, top), g.x[:2]), e.mul(channel, 4))
-        start = e.at(x, e.sub(start, g.pad[1] * g.x[2]))
-        step = tile.step[1] * g.x[2]
-        full = tile.columns_read - tile.columns_read % lanes
-        with e.loop(0, rows[0]) as row:
-            source = e.at(start, e.mul(row, tile.step[0] * g.x[1]))
-            into = e.at(region.planes, e.mul(row, 4 * tile.plane_pitch))
-            for k in range(0, size, lanes):
-                count = min(lanes, size - k)
-                here, there = e.at(source, 4 * k), e.at(into, k * tile.plane_bytes)
-                with e.loop(0, full, lanes) as w:
-                    pixels = e.at(here, e.mul(w, step))
-                    self._emit_square(e, pixels, e.at(there, e.mul(w, 4)), lanes, count)
-                if tile.columns_read % lanes:
-                    rest = tile.columns_read % lanes
-                    pixels, target = e.at(here, full * step), e.at(there, 4 * full)
-                    self._emit_square(e, pixels, target, rest, count)
+        """The lists of all filters for one row of tiles."""
+        tile, width = self.tile, self.tile.patches.columns
+        source = e.at(pixels, e.mul(row, tile.source_offset(1, 0)))
+        into = e.at(partial, e.mul(row, tile.output_row_bytes))
+        rest = width % tile.columns
+        cuts = ((0, width - rest, tile.columns), (width - rest, width, rest))
+        for low, high, columns in cuts[: 2 if rest else 1]:
+            with e.loop(low, high, columns) as w:
+                here = e.at(source, e.mul(w, tile.source_offset(0, 1)))
+                there = e.at(into, e.mul(w, tile.vector_bytes))
+                self.emit_lists(e, packed, group, part, here, there, tile.places(columns))
 
-    def _emit_square(self, e: Emitter, source: Any, into: Any, pixels: int, channels: int) -> None:
-        """Up to lanes x lanes elements of the planes."""
-        tile, step = self.tile, self.tile.step[1] * self.g.x[2]
-        # A row may be shorter than a vector; the next one follows it at once.
-        width = min(self.lanes, tile.plane_pitch)
-        transpose(e, source, step, into, tile.plane_bytes, pixels, channels, width)
+    # -- input side ------------------------------------------------------------------------------
 
-    def emit_outputs(
-        self, e: Emitter, tail: Tail, planes: Any, sum_f: Any, y: Any, region: Region, active: int
+    def _emit_input(
+        self, e: Emitter, strip: Strip, x: Any, region: _Region, number: Index, size: int
     ) -> None:
-        g, tile, lanes, place = self.g, self.tile, self.lanes, tail.place
+        """pixels[k][row][column][lane] of the strip."""
+        g, tile, lanes = self.g, self.tile, self.lanes
+        steps = tile.g.x  # bytes between the samples, rows and columns that are read
+        channel = e.add(e.mul(strip.group, g.inputs), e.mul(number, tile.together))
+        corner = e.sub(e.mul(channel, 4), g.pad[0] * g.x[1] + g.pad[1] * g.x[2])
+        first = e.dot((strip.n, strip.h), (steps[0], tile.g.stride[0] * steps[1]))
+        start, places = e.at(x, e.add(first, corner)), tile.patches.input_offsets()
+        with (
+            e.loop(0, tile.rows_read) as row,
+            e.loop(0, tile.patches.columns_read) as column,
+        ):
+            source = e.at(start, e.dot((row, column), steps[1:]))
+            into = e.at(region.pixels, e.dot((row, column), (tile.row_bytes, tile.vector_bytes)))
+            for k in range(0, size, lanes):
+                here, there = e.at(source, 4 * k), e.at(into, k * tile.channel_bytes)
+                transpose(e, here, places, there, tile.channel_bytes, min(lanes, size - k))
+
+    def _emit_sums(self, e: Emitter, pixels: Any, region: _Region, block: Index, size: int) -> None:
+        """sums[row][column][lane] += tree over the block's channels."""
+        tile, lanes = self.tile, self.lanes
+        zero = e.number(0.0, lanes)
+        first = e.b.icmp_signed("==", e.index(block), e.index(0))
+        with e.loop(0, tile.rows_read * tile.row_bytes, tile.vector_bytes) as at:
+            here = e.at(pixels, at)
+            values = [e.load(e.at(here, k * tile.channel_bytes), lanes=lanes) for k in range(size)]
+            total = e.at(region.sums, at)
+            before = e.choose(first, lambda: [zero], lambda: [e.load(total, lanes=lanes)])
+            e.store(e.b.fadd(before[0], emit_tree(e, values)), total)
+
+    def _emit_windows(self, e: Emitter, region: _Region) -> None:
+        """windows[row][column][lane] = the channel sums of its taps, in order."""
+        tile, lanes = self.tile, self.lanes
+        steps = (tile.source_offset(1, 0), tile.source_offset(0, 1))
+        with e.loop(0, tile.strip_rows) as row, e.loop(0, tile.patches.columns) as column:
+            first = e.at(region.sums, e.dot((row, column), steps))
+            total = e.number(0.0, lanes)
+            for i in range(self.g.kernel[0]):
+                for j in range(self.g.kernel[1]):
+                    tap = e.at(first, tile.tap_offset(i, j, 0))
+                    total = e.b.fadd(total, e.load(tap, lanes=lanes))
+            into = e.dot((row, column), (tile.output_row_bytes, tile.vector_bytes))
+            e.store(total, e.at(region.windows, into))
+
+    # -- output side -----------------------------------------------------------------------------
+
+    def _emit_outputs(
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], sums: Any, y: Any, region: _Region
+    ) -> None:
+        """Partial sums back to NHWC, through the tail."""
+        g, lanes = self.g, self.lanes
+        whole, rest = divmod(g.outputs, lanes)
+        blocks = whole + bool(rest)
+        corner = Place(strip.group, 0, strip.n, strip.h)
+        with e.loop(0, blocks) as block:
+            channel = e.mul(block, lanes)
+            of_group = e.add(e.mul(strip.group, blocks), block)
+            sum_f = e.at(sums, e.mul(of_group, 4 * lanes))
+            partial = e.at(region.partial, e.mul(channel, self.tile.partial_bytes))
+            for active, here in e.partial(block, whole, rest, lanes):
+                if not active:
+                    continue
+                with here:
+                    tail = Tail(self, e, inputs, corner, channel)
+                    self._emit_block(e, strip, tail, partial, sum_f, y, region, active)
+
+    def _emit_block(
+        self, e: Emitter, strip: Strip, tail: Tail, partial: Any, sum_f: Any, y: Any,
+        region: _Region, active: int,
+    ) -> None:  # fmt: skip
+        """The strip's outputs, for one vector of channels of which `active` exist."""
+        tile, lanes = self.tile, self.lanes
         channels = tail.channels(0, active, sum_f)
-        rows = e.minimum(tile.strip_rows, e.sub(g.height, place.h))
-        together = max(1, lanes // tile.pitch)  # rows in one vector
-        with e.loop(0, rows, together) as row, e.loop(0, g.width, lanes) as w:
-            at = e.mul(e.add(e.mul(row, tile.pitch), w), 4)
-            source = e.at(planes, at)
-            transpose(e, source, tile.partial_bytes, region.square, 4 * lanes, lanes, lanes)
-            with e.loop(0, e.minimum(together, e.sub(rows, row))) as r:
-                below = e.add(row, r)
-                spot = Place(place.group, 0, place.n, e.add(place.h, below), w)
-                first = e.mul(r, tile.pitch)
-                square = e.at(region.square, e.mul(first, 4 * lanes))
-                windows = e.at(region.windows, e.add(at, e.mul(first, 4)))
-                count = e.minimum(e.sub(g.width, w), lanes)
-                with e.loop(0, count) as c:
-                    pixel = e.load(e.at(square, e.mul(c, 4 * lanes)), lanes=lanes)
-                    window = e.at(windows, e.mul(c, 4))
-                    moved = tail.moved(spot.at_column(e.add(w, c)))
-                    self._emit_pixel(e, moved, channels, pixel, y, window, active)
+        places = [t * tile.partial_bytes for t in range(lanes)]
+        rows, columns = (strip.written_rows, tile.strip_rows), (0, tile.patches.columns)
+        with e.loop(*rows) as row, e.loop(*columns) as column:
+            at = e.dot((row, column), (tile.output_row_bytes, tile.vector_bytes))
+            transpose(e, e.at(partial, at), places, region.square, 4 * lanes, lanes)
+            windows = e.at(region.windows, at)
+            with self.each_lane(e, strip, row, column) as (lane, place):
+                sums = e.load(e.at(region.square, e.mul(lane, 4 * lanes)), lanes=lanes)
+                window = e.at(windows, e.mul(lane, 4))
+                self._emit_pixel(e, tail.moved(place), channels, sums, window, y, active)
 
     def _emit_pixel(
-        self, e: Emitter, tail: Tail, channels: dict[int, Register], pixel: Register, y: Any,
-        window: Any, active: int,
+        self, e: Emitter, tail: Tail, channels: dict[int, Register], sums: Register, window: Any,
+        y: Any, active: int,
     ) -> None:  # fmt: skip
         g, place = self.g, tail.place
         dtype = self.call.outputs[0].type.dtype  # a tail may end in a comparison or a cast
         channel = e.add(e.mul(place.group, g.outputs), tail.channel)
         out = e.add(e.dot((place.n, place.h, place.w), g.y), e.mul(channel, dtype.itemsize))
-        value = tail.apply(tail.result(pixel, channels, window), channels, (0, 0), 0, active)
+        value = tail.apply(tail.result(sums, channels, window), channels, (0, 0), 0, active)
         e.store(value, e.at(y, out), dtype, active=active)
+
+
+class _Region:
+    """Pointers to the sections of a strip's scratch memory."""
+
+    def __init__(self, e: Emitter, tile: SparseTile, base: Any) -> None:
+        pixels, partial, windows, sums, _ = tile.sections
+        self.pixels = base
+        self.partial = e.at(base, pixels)
+        self.windows = e.at(base, pixels + partial)
+        self.sums = e.at(base, pixels + partial + windows)
+        self.square = e.at(base, pixels + partial + windows + sums)

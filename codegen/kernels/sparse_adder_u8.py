@@ -8,17 +8,15 @@ vector of minima is one load, one minimum and one addition for four times the pi
 vector; a quad of minima is added before its total is widened (`_bytes_lists.py`). Sums are exact:
 all kernels of a layer give the same bits.
 
-A vector holds rows of several bands side by side, pieces of a sample or samples of a batch, so that
-small images leave few lanes idle and a tap's pixels are one aligned vector. One work item is a
-strip: some rows of each of these bands.
+A vector holds a pixel of each of many patches (`_patches.py`), so that a tap's pixels are one
+aligned vector. One work item is a strip of some rows of the patches:
 
     for each group of input channels that are transposed together
         planes   the strip's input, channel by channel, padding included
       for each channel block
-        copies   planes shifted by the column tap, bands side by side
-        windows  += the sums of the copies over each window
-        for each filter: its sums += its list; in the last block the tail follows, in i32, on lanes
-          of pixels, and its results become bytes
+        windows  += the sums of the planes over each window
+        for each register tile of pixels, for each filter: its sums += its list; in the last block
+          the tail follows, in i32, on lanes of pixels, and its results become bytes
     results are transposed back.
 
 The tail has to end in bytes, and its operands of the result's shape are bytes."""
@@ -33,12 +31,12 @@ from addergraph.ir import Array, Graph
 from addergraph.types import i32, u8
 
 from ..builder import I8, I32, Emitter, Index, Register, constant, vector
+from ..schedule import ceil_div
 from . import Call
 from ._bytes_lists import ByteLists
 from ._bytes_planes import (
     Region,
     add_classes,
-    emit_copies,
     emit_operand,
     emit_planes,
     emit_results,
@@ -46,7 +44,7 @@ from ._bytes_planes import (
 )
 from ._bytes_tile import TOGETHER, BytesTile, bytes_tile
 from ._forward import ForwardContraction, Place, Tail
-from ._sparse_strips import StripKernel
+from ._sparse_strips import Strip, StripKernel
 
 
 def sparse_bytes_tile(kernel: ForwardContraction) -> BytesTile | None:
@@ -68,9 +66,11 @@ def image_operands(kernel: ForwardContraction) -> list[int]:
 class SparseU8Kernel(StripKernel):
     """See the module's contract."""
 
-    def __init__(self, call: Call, body: Graph | None = None) -> None:
+    def __init__(
+        self, call: Call, body: Graph | None = None, tile: BytesTile | None = None
+    ) -> None:
         super().__init__(call, body)
-        tile = sparse_bytes_tile(self)
+        tile = tile or sparse_bytes_tile(self)
         assert tile is not None, "the caller asks `sparse_bytes_tile` first"
         self._tile, self.byte_lists = tile, ByteLists(tile)
         self.images = image_operands(self)
@@ -89,12 +89,8 @@ class SparseU8Kernel(StripKernel):
         return {self.operands[1]: self.byte_lists.pack}
 
     @property
-    def samples_of_strip(self) -> int:
-        return self.tile.samples
-
-    @property
-    def rows_of_strip(self) -> int:
-        return self.tile.rows
+    def shares(self) -> int:
+        return ceil_div(self.g.outputs, TOGETHER)
 
     @property
     def region_bytes(self) -> int:
@@ -103,83 +99,102 @@ class SparseU8Kernel(StripKernel):
 
     # -- emission --------------------------------------------------------------------------------
 
-    def emit_item(self, e: Emitter, place: Place, inputs: Sequence[Any], y: Any, base: Any) -> None:
+    def emit_item(self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, base: Any) -> None:
         tile, g = self.tile, self.g
         region = Region(e, tile, base, self.images)
         for number in self.images:
             operand = self.call.inputs[number]
-            emit_operand(e, tile, place, operand, inputs[number], region.operands[number])
+            emit_operand(e, tile, strip, operand, inputs[number], region.operands[number])
         whole, rest = divmod(g.inputs, TOGETHER)
         with e.loop(0, whole) as together:
-            self._emit_channels(e, place, inputs, region, together, TOGETHER)
+            self._emit_channels(e, strip, inputs, region, together, TOGETHER)
         if rest:
-            self._emit_channels(e, place, inputs, region, whole, rest)
-        emit_results(e, tile, place, region, y)
+            self._emit_channels(e, strip, inputs, region, whole, rest)
+        emit_results(e, tile, strip, region, y)
 
     def _emit_channels(
-        self, e: Emitter, place: Place, inputs: Sequence[Any], region: Region, together: Index,
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], region: Region, together: Index,
         count: int,
     ) -> None:  # fmt: skip
         """The lists of `count` channels, in blocks; `together` counts TOGETHER of them."""
         tile, x = self.tile, inputs[self.operands[0]]
         first = e.mul(together, TOGETHER)
-        channel = e.add(e.mul(place.group, self.g.inputs), first)
-        emit_planes(e, tile, place, x, region, channel, count)
+        channel = e.add(e.mul(strip.group, self.g.inputs), first)
+        emit_planes(e, tile, strip, x, region, channel, count)
         whole, rest = divmod(count, tile.block)
         start = e.mul(together, TOGETHER // tile.block)
         with e.loop(0, whole) as inside:
+            planes = e.at(region.planes, e.mul(inside, tile.block * tile.plane_bytes))
             block = e.add(start, inside)
-            self._emit_block(e, place, inputs, region, block, inside, tile.block)
+            self._emit_block(e, strip, inputs, region, block, planes, tile.block)
         if rest:
-            self._emit_block(e, place, inputs, region, e.add(start, whole), whole, rest)
+            planes = e.at(region.planes, whole * tile.block * tile.plane_bytes)
+            self._emit_block(e, strip, inputs, region, e.add(start, whole), planes, rest)
 
     def _emit_block(
-        self, e: Emitter, place: Place, inputs: Sequence[Any], region: Region, block: Index,
-        inside: Index, size: int,
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], region: Region, block: Index,
+        planes: Any, size: int,
     ) -> None:  # fmt: skip
-        """All lists of block number `block`, which is number `inside` of those transposed."""
-        tile, outputs = self.tile, self.g.outputs
-        emit_copies(e, tile, region, e.mul(inside, tile.block), size)
-        emit_windows(e, tile, region, size, block)
-        packed = inputs[self.operands[1]]
-        before = e.add(e.mul(place.group, tile.blocks), block)
+        """All lists of block number `block`, whose channels are at `planes`, tile by tile."""
+        tile = self.tile
+        emit_windows(e, tile, planes, region, size, block)
         last = e.b.icmp_signed("==", e.index(block), e.index(tile.blocks - 1))
-        with e.loop(0, outputs) as number:
-            number = e.add(e.mul(before, outputs), number)
-            walked = self.byte_lists.emit(e, packed, number, region.copies, region.pairs)
-            partial = e.at(region.partial, walked.place)
-            with e.b.if_else(walked.flush) as (flush, keep):
-                with flush:
-                    for v in range(tile.vectors):
-                        into = e.at(partial, 4 * v * tile.lanes)
-                        add_classes(e, walked.sums[2 * v : 2 * v + 2], into, walked.first)
-                with keep:
-                    for v, sums in enumerate(walked.sums):
-                        e.b.store(sums, e.at(walked.pairs, v * tile.lanes), align=2)
-            with e.when(last):
-                self._emit_tail(e, place, inputs, region, walked.filter, partial)
+        before = e.add(e.mul(strip.group, tile.blocks), block)
+        first = e.mul(before, self.g.outputs)
+        begin = e.mul(strip.begin, TOGETHER)
+        end = e.minimum(e.mul(strip.end, TOGETHER), self.g.outputs)
+        columns = tile.patches.columns
+        with (
+            e.loop(0, tile.strip_rows, tile.rows) as row,
+            e.loop(0, columns, tile.columns) as column,
+            e.loop(begin, end) as number,
+        ):
+            source = e.dot((row, column), (tile.pixel_offset(1, 0), tile.pixel_offset(0, 1)))
+            pixel, listed = e.dot((row, column), (columns, 1)), e.add(first, number)
+            self._emit_list(e, strip, inputs, region, listed, e.at(planes, source), pixel, last)
+
+    def _emit_list(
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], region: Region, number: Index,
+        source: Any, pixel: Index, last: Any,
+    ) -> None:  # fmt: skip
+        """List `number` for the tile whose first pixel is number `pixel` of the strip."""
+        tile, lanes = self.tile, self.tile.lanes
+        packed, pairs = inputs[self.operands[1]], e.at(region.pairs, e.mul(pixel, 2 * lanes))
+        walked = self.byte_lists.emit(e, packed, number, source, pairs)
+        partial = e.at(region.partial, e.add(walked.place, e.mul(pixel, 4 * lanes)))
+        with e.b.if_else(walked.flush) as (flush, keep):
+            with flush:
+                for v in range(tile.vectors):
+                    into = e.at(partial, 4 * v * lanes)
+                    add_classes(e, walked.sums[2 * v : 2 * v + 2], into, walked.first)
+            with keep:
+                for v, sums in enumerate(walked.sums):
+                    e.b.store(sums, e.at(walked.pairs, v * lanes), align=2)
+        with e.when(last):
+            self._emit_tail(e, strip, inputs, region, walked.filter, partial, pixel)
 
     def _emit_tail(
-        self, e: Emitter, place: Place, inputs: Sequence[Any], region: Region, channel: Index,
-        partial: Any,
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], region: Region, channel: Index,
+        partial: Any, pixel: Index,
     ) -> None:  # fmt: skip
-        """The results of one filter."""
+        """The results of one filter for one tile, whose sums are at `partial`."""
         tile, g = self.tile, self.g
-        of_all = e.add(e.mul(place.group, g.outputs), channel)
+        of_all = e.add(e.mul(strip.group, g.outputs), channel)
         sums = e.at(inputs[self.operands[1]], self.byte_lists.sums_offset)
         sum_f = e.splat(e.load(e.at(sums, e.mul(of_all, 4)), i32), self.lanes)
-        tail = PixelTail(self, e, inputs, place, channel)
+        tail = PixelTail(self, e, inputs, Place(strip.group, 0, strip.n, strip.h), channel)
         channels = tail.channels(0, self.lanes, None)
-        line = e.mul(channel, tile.pixel_bytes)
+        first = e.mul(pixel, tile.lanes)
+        line = e.add(e.mul(channel, tile.pixel_bytes), first)
         planar = {n: e.at(at, line) for n, at in region.operands.items()}
-        results = e.at(region.results, line)
-        with e.loop(0, tile.pixel_bytes, tile.lanes) as at:
+        results, windows = e.at(region.results, line), e.at(region.windows, e.mul(first, 4))
+        with e.loop(0, tile.vectors * tile.lanes, tile.lanes) as at:
             words = {n: e.load(e.at(p, at), i32, self.lanes) for n, p in planar.items()}
             made: list[Register] = []
             for c in range(4):
                 where = e.add(e.mul(at, 4), 4 * self.lanes * c)
                 least, window = (
-                    e.load(e.at(p, where), i32, self.lanes) for p in (partial, region.windows)
+                    e.load(e.at(p, where), i32, self.lanes) for p in (partial, windows)
                 )
                 distance = e.b.sub(e.b.add(window, sum_f), e.b.add(least, least))
                 value = tail.result(distance, channels, None)

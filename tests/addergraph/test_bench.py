@@ -197,7 +197,7 @@ def test_the_peak_of_bytes_runs_what_the_kernels_run() -> None:
 def test_executed_terms_are_those_of_taps_above_zero_in_sparse_kernels_only() -> None:
     filters = [np.array([1.0, -1.0, 0.0, 2.0]), np.array([3.0, 3.0, 3.0, -0.0])]
     point, image = Layer("net", 16, 8, 16, 1), Layer("net", 16, 8, 16, 3)
-    assert bl.executed_terms("adder2d_sparse_batch_f32", image, 800, filters) == 500
+    assert bl.executed_terms("adder2d_sparse_f32", image, 800, filters) == 500
     assert bl.executed_terms("adder2d_minimum_f32", point, 800, filters) == 800
     # Of 8 x 3 kernel rows, the first and the last lie in the padding.
     assert bl.executed_terms("adder2d_minimum_f32", image, 2400, filters) == 2200

@@ -7,7 +7,8 @@ from .mutant import Mutant, tests_of
 KERNELS = "codegen/kernels"
 DENSE, FORWARD = f"{KERNELS}/contraction.py", f"{KERNELS}/_forward.py"
 SUMS, LISTS = f"{KERNELS}/_sums.py", f"{KERNELS}/_sparse_lists.py"
-BATCH, TILE = f"{KERNELS}/sparse_adder_batch.py", f"{KERNELS}/_sparse_tile.py"
+SPARSE, TILE = f"{KERNELS}/sparse_adder.py", f"{KERNELS}/_sparse_tile.py"
+PATCHES, STRIPS = f"{KERNELS}/_patches.py", f"{KERNELS}/_sparse_strips.py"
 GRAD_FILTER = f"{KERNELS}/contraction_grad_filter.py"
 GRAD_INPUT = f"{KERNELS}/contraction_grad_input.py"
 
@@ -23,6 +24,16 @@ def dense(*names: str) -> tuple[str, ...]:
 
 def sparse(*cases: str) -> tuple[str, ...]:
     name = "test_exact_data_has_the_bits_of_the_reference"
+    return tests_of("codegen/kernels/test_sparse_adder.py", *(f"{name}[{c}]" for c in cases))
+
+
+def cut(*cases: str) -> tuple[str, ...]:
+    name = "test_patches_strips_and_samples_that_do_not_fit"
+    return tests_of("codegen/kernels/test_sparse_adder.py", *(f"{name}[{c}]" for c in cases))
+
+
+def once(*cases: str) -> tuple[str, ...]:
+    name = "test_what_is_computed_twice_is_written_once"
     return tests_of("codegen/kernels/test_sparse_adder.py", *(f"{name}[{c}]" for c in cases))
 
 
@@ -164,7 +175,7 @@ FORWARD_MUTANTS = (
         "zip(values[::2], values[1::2], strict=True)",
         tests_of(
             "codegen/kernels/test_sparse_adder.py",
-            "test_any_data_has_the_bits_of_the_dense_kernel[several]",
+            "test_any_data_has_the_bits_of_the_dense_kernel[batches]",
             "test_any_data_has_the_bits_of_the_dense_kernel[deep]",
         ),
     ),
@@ -173,40 +184,93 @@ FORWARD_MUTANTS = (
 SPARSE_MUTANTS = (
     Mutant(
         "lists lose the steps that fill no loop body", LISTS,
-        "return ceil_div(max(map(len, kept)), UNROLL) * UNROLL",
-        "return max(map(len, kept)) // UNROLL * UNROLL",
-        sparse("same", "full"),
+        "return _whole(max(map(len, kept)), self.tile.unroll)",
+        "return max(map(len, kept)) // self.tile.unroll * self.tile.unroll",
+        sparse("same", "batch"),
     ),
     Mutant(
-        "later channel blocks forget the earlier ones", LISTS,
-        "accumulators = e.choose(first, lambda: [zero] * len(places), start)",
-        "accumulators = [zero] * len(places)",
-        sparse("deep", "several"),
+        "later channels forget the earlier ones", LISTS,
+        "accumulators = e.choose(first, lambda: [zero] * len(sums), start)",
+        "accumulators = [zero] * len(sums)",
+        cut("bands_and_chunks", "one_row_strips"),
     ),
     Mutant(
         "partial sums stand where sorted filters stood before", LISTS,
         "members * tile.partial_bytes", "np.sort(members) * tile.partial_bytes",
-        sparse("deep", "full"),
+        sparse("deep", "batch"),
     ),
     Mutant(
-        "row phases of a strided layer are swapped", TILE,
-        "j * self.stride[0] + phase", "j * self.stride[0] + (self.stride[0] - 1 - phase)",
+        "a list of several channel blocks takes the taps of all of them together", LISTS,
+        """for block in range(0, size, CHANNEL_BLOCK)
+            for i, j, k in np.ndindex(*self.g.kernel, min(CHANNEL_BLOCK, size - block))""",
+        """for block in [0]
+            for i, j, k in np.ndindex(*self.g.kernel, size)""",
+        cut("strips", "samples"),
+    ),
+    Mutant(
+        "a step reads where the one after next does", LISTS,
+        "following = self._taps(e, e.at(entry, self.step_bytes))",
+        "following = self._taps(e, e.at(entry, 2 * self.step_bytes))",
+        sparse("same", "batch"),
+    ),
+    Mutant(
+        "the last columns of a patch have a whole tile's width", SPARSE,
+        "(width - rest, width, rest)", "(width - rest, width, tile.columns)",
+        cut("bands_and_chunks", "samples"),
+    ),
+    Mutant(
+        "the strides of tiles are those of the input", TILE,
+        "return row * sh * self.row_bytes + column * sw * one",
+        "return row * self.row_bytes + column * one",
         sparse("strided_pairs", "row_phases"),
     ),
     Mutant(
-        "strided copies of a plane are one row short", f"{KERNELS}/_sparse_input.py",
-        "e.div(e.add(e.sub(rows, phase), step - 1), step)", "e.div(e.sub(rows, phase), step)",
-        sparse("strided_pairs", "row_phases"),
+        "a layer of single taps reads neighbours", TILE,
+        "x=(n, rows * h, columns * w)", "x=(n, h, w)",
+        sparse("strided_point", "strided_column"),
     ),
     Mutant(
-        "missing samples are read beyond the batch", BATCH,
-        "e.less(n, g.samples - rest)", "e.less(n, g.samples)",
-        sparse("short", "several"),
+        "columns that a patch reads are one short", PATCHES,
+        "return (self.columns - 1) * self.g.stride[1] + reach + 1",
+        "return (self.columns - 1) * self.g.stride[1] + reach",
+        cut("bands_and_chunks", "strips"),
     ),
     Mutant(
-        "missing samples are stored", BATCH,
-        "e.minimum(lanes, e.sub(g.samples, place.n))", "lanes",
-        sparse("short", "several"),
+        "the last patch is read beyond the image", PATCHES,
+        "return min(chunk * self.columns, self.g.width - self.columns)",
+        "return chunk * self.columns",
+        cut("bands_and_chunks", "idle_lanes"),
+    ),
+    Mutant(
+        "the last samples of a batch are not moved back", STRIPS,
+        "n = e.minimum(sample, self.g.samples - patches.samples)", "n = sample",
+        (*cut("samples"), *sparse("short_batch", "batches")),
+    ),
+    Mutant(
+        "the last strip of a patch is not moved back", STRIPS,
+        "h = e.minimum(row, patches.rows - rows)", "h = row",
+        cut("bands_and_chunks", "strips"),
+    ),
+    Mutant(
+        "rows of a strip that is moved back are written twice", STRIPS,
+        "return Strip(group, n, h, e.sub(sample, n), e.sub(row, h), begin, end)",
+        "return Strip(group, n, h, e.sub(sample, n), 0, begin, end)",
+        once("strips", "whole_patches"),
+    ),
+    Mutant(
+        "samples that are moved back are written twice", STRIPS,
+        "e.loop(strip.written_samples, patches.samples)", "e.loop(0, patches.samples)",
+        once("samples", "groups"),
+    ),
+    Mutant(
+        "rows that two patches have are written by both", STRIPS,
+        "if patches.bands * patches.rows > g.height:", "if False:",
+        once("bands_and_chunks", "one_row_strips"),
+    ),
+    Mutant(
+        "columns that two patches have are written by both", STRIPS,
+        "if patches.chunks * patches.columns > g.width:", "if False:",
+        once("bands_and_chunks", "whole_patches"),
     ),
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from .mutant import Mutant, tests_of
 KERNELS = "codegen/kernels"
 TILE, LISTS = f"{KERNELS}/_bytes_tile.py", f"{KERNELS}/_bytes_lists.py"
 PLANES, KERNEL = f"{KERNELS}/_bytes_planes.py", f"{KERNELS}/sparse_adder_u8.py"
+PATCHES = f"{KERNELS}/_patches.py"
 
 
 def sparse(*names: str) -> tuple[str, ...]:
@@ -15,7 +16,12 @@ def sparse(*names: str) -> tuple[str, ...]:
 
 MUTANTS = (
     Mutant(
-        "a quad's bytes may have a sum above 255", LISTS,
+        "bytes by eights may have a sum above 255", LISTS,
+        "if largest <= MOST_BYTE:", "if largest <= 2 * MOST_BYTE:",
+        sparse("test_bytes_of_every_size_can_be_packed"),
+    ),
+    Mutant(
+        "bytes by fours may have a sum above 255", LISTS,
         "over = dealt.sum(0) > MOST_BYTE", "over = dealt.sum(0) > 2 * MOST_BYTE",
         sparse("test_bytes_of_every_size_can_be_packed"),
     ),
@@ -41,24 +47,44 @@ MUTANTS = (
     ),
     Mutant(
         "single entries are left out", LISTS,
-        "e.carry(single, high, 1, acc", "e.carry(high, high, 1, acc",
+        "(alone, high, 1)", "(high, high, 1)",
         sparse("test_bytes_of_every_size_can_be_packed[255]"),
     ),
     Mutant(
-        "copies of the second row phase start at the first", PLANES,
-        "line = e.add(e.mul(row, g.stride[0]), phase)", "line = e.mul(row, g.stride[0])",
+        "the fifth place of eight is that of the first", LISTS,
+        "e.b.load(e.at(record, at), typ=I64, align=8)", "e.b.load(record, typ=I64, align=8)",
+        sparse("test_bytes_of_every_size_can_be_packed[63]"),
+    ),
+    Mutant(
+        "neighbours of a patch read neighbours of the input in strided layers", TILE,
+        "row * down * self.row_bytes + column * right * self.lanes",
+        "row * self.row_bytes + column * self.lanes",
         sparse("test_layers[strided_pairs]"),
     ),
     Mutant(
-        "every band reads the rows of the first", PLANES,
-        "self.h = e.add(place.h, band * tile.band_rows)", "self.h = e.add(place.h, band)",
-        sparse("test_layers[bands]"),
+        "patches start as if layers had no stride", PATCHES,
+        "self._offsets((n, sh * h, sw * w))", "self._offsets((n, h, w))",
+        sparse("test_layers[strided_pairs]"),
     ),
     Mutant(
-        "a band's results reach into the next one", PLANES,
-        "inside = e.minimum(e.sub(tile.band_rows, place.h), e.sub(tile.g.height, self.h))",
-        "inside = e.sub(tile.g.height, self.h)",
-        sparse("test_a_residual_of_bytes[bands]"),
+        "the last band is not moved back", PATCHES,
+        "return min(band * self.rows, self.g.height - self.rows)", "return band * self.rows",
+        sparse("test_layers[same]", "test_layers[tails]"),
+    ),
+    Mutant(
+        "the last chunk is moved back by one too many", PATCHES,
+        "self.g.width - self.columns)", "self.g.width - self.columns - 1)",
+        sparse("test_patches_and_strips_that_do_not_fit"),
+    ),
+    Mutant(
+        "rows that two strips have are written twice", PLANES,
+        "e.loop(strip.written_rows, tile.strip_rows)", "e.loop(0, tile.strip_rows)",
+        sparse("test_patches_and_strips_that_do_not_fit"),
+    ),
+    Mutant(
+        "the last output channels are those of the strip's first thread only", PLANES,
+        "with e.when(e.less(whole, strip.end)):", "with e.when(e.less(strip.begin, 1)):",
+        sparse("test_patches_and_strips_that_do_not_fit"),
     ),
     Mutant(
         "a residual's bytes are those of the next pixel", KERNEL,

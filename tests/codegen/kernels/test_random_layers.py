@@ -1,6 +1,6 @@
 """Random layers through every kernel that could serve them, between guard pages.
 
-Shapes, attributes, targets, register tiles, threads, packing and halos at random. On exact data
+Shapes, attributes, targets, tiles, threads, packing and halos at random. On exact data
 every kernel has the bits of the reference. On any data the adders' forward kernels have the same
 bits, dense or sparse, whatever else is drawn; gradients the same for any threads and halos.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -17,24 +17,20 @@ import numpy as np
 import pytest
 
 from addergraph.codegen.kernels import Kernel
-from addergraph.codegen.kernels._geometry import geometry
-from addergraph.codegen.kernels._sparse_batch_tile import batch_tile
-from addergraph.codegen.kernels._sparse_tile import sparse_tile
 from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.contraction import ContractionKernel
 from addergraph.codegen.kernels.product_u8 import ProductU8Kernel
 from addergraph.codegen.kernels.sparse_adder import SparseAdderKernel
-from addergraph.codegen.kernels.sparse_adder_batch import SparseBatchKernel
 from addergraph.codegen.target import target_named
-from addergraph.ir import Array, Op
+from addergraph.ir import Array
 from addergraph.ops.adder2d import Adder2dGradFilter, Adder2dGradInput
 from addergraph.types import tensor
-from tests.codegen.harness import HERE, make_call, run_call, same_bits
+from tests.codegen.harness import HERE, run_call, same_bits
+from tests.codegen.kernels.cuts import Cut
 from tests.codegen.kernels.layers import THREADS, WIDE, Layer, real, whole
 
 QUICK, LONG = 10, 150
 TILES = (None, None, (1, 1), (2, 3), (5, 2), (7, 1), (12, 4))  # at most so many pixels and vectors
-SPARSE = {SparseAdderKernel: sparse_tile, SparseBatchKernel: batch_tile}
 
 
 def random_layer(random: Random) -> Layer:
@@ -62,23 +58,21 @@ def pair(two: list[int]) -> tuple[int, int]:
     return two[0], two[1]
 
 
-def ways(
-    random: Random, seen: Counter[Any], count: int, targets: Sequence[str] = HERE
-) -> Iterator[dict[str, Any]]:
+def ways(random: Random, seen: Counter[Any], count: int) -> Iterator[dict[str, Any]]:
     """What may not change a bit; numbers of threads take turns."""
-    for _ in range(count if targets else 0):
-        tile, target = random.choice(TILES), target_named(random.choice(targets))
+    for _ in range(count):
+        tile, target = random.choice(TILES), target_named(random.choice(HERE))
         bounded = target if tile is None else dataclasses.replace(target, max_tile=tile)
         halos = random.choice(({}, {0: WIDE}, {2: WIDE}))
         yield {"target": bounded, "threads": THREADS[seen.total() % len(THREADS)], "halos": halos}
 
 
-def serves(family: type[Kernel], op: Op, arrays: list[Array], target: str) -> bool:
-    if family not in SPARSE:
-        return True
-    call = make_call(op, arrays, target=target, constant=(1,))
-    tile = SPARSE[family](call.target, geometry(call.op, *call.inputs, *call.outputs))
-    return tile is not None
+def random_cut(random: Random) -> Cut:
+    pixels = (random.randint(1, 3), random.randint(1, 5))
+    patches = (random.choice((1, 1, 2, 3, 16)), random.randint(1, 4), random.randint(1, 4))
+    return Cut(
+        *patches, *pixels, random.randint(1, 3), random.choice((8, 16)), random.randint(1, 6)
+    )
 
 
 def forward(random: Random, seen: Counter[Any], count: int) -> None:
@@ -91,18 +85,19 @@ def forward(random: Random, seen: Counter[Any], count: int) -> None:
         )
         (expected,) = op.reference(*exact)
         same = None
-        families: tuple[type[Kernel], ...] = (ContractionKernel, *(SPARSE if minimum else ()))
-        for family in families:
-            targets = [t for t in HERE if serves(family, op, exact, t)]
-            for way in ways(random, seen, count, targets):
-                constant = (1,) if family in SPARSE or random.random() < 0.5 else ()
-                run = {**way, "constant": constant, "family": family}
+        kernels: tuple[type[Kernel], ...] = (ContractionKernel, SparseAdderKernel)
+        for kernel in kernels[: 1 + minimum]:
+            for way in ways(random, seen, count):
+                sparse = kernel is SparseAdderKernel
+                constant = (1,) if sparse or random.random() < 0.5 else ()
+                made = random_cut(random) if sparse and random.random() < 0.7 else kernel
+                run = {**way, "constant": constant, "family": made}
                 (found,) = run_call(op, exact, **run)
                 assert same_bits(found, expected), (layer, form, run)
                 (found,) = run_call(op, any_data, **run)
                 same = found if same is None else same
                 assert same_bits(found, same), (layer, form, run)
-                seen[family, way["target"].name, way["threads"]] += 1
+                seen[kernel, way["target"].name, way["threads"]] += 1
 
 
 def of_bytes(random: Random, seen: Counter[Any], count: int) -> None:
@@ -155,7 +150,10 @@ def test_random_layers(path: str) -> None:
         PATHS[path](Random(f"{path} {seed}"), seen, 1)
     assert {target for _, target, _ in seen} == set(HERE)
     assert {threads for *_, threads in seen} == set(THREADS)
-    kernels = {"forward": {ContractionKernel, *SPARSE}, "bytes": {AdderU8Kernel, ProductU8Kernel}}
+    kernels = {
+        "forward": {ContractionKernel, SparseAdderKernel},
+        "bytes": {AdderU8Kernel, ProductU8Kernel},
+    }
     assert {kernel for kernel, *_ in seen} == kernels.get(
         path, {Adder2dGradInput, Adder2dGradFilter}
     )

@@ -10,6 +10,8 @@ import pytest
 from addergraph.codegen.census import count_instructions
 from addergraph.codegen.instructions import PRODUCTS, UNKNOWN
 from addergraph.codegen.kernels import ALL_KEPT, Call, Kernel
+from addergraph.codegen.kernels._bytes_tile import BytesTile
+from addergraph.codegen.kernels._patches import Patches
 from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.forward import candidates, forward_contraction
 from addergraph.codegen.kernels.sparse_adder_u8 import SparseU8Kernel
@@ -32,7 +34,7 @@ IMAGES = {
         name: LAYERS[name]
         for name in ("same", "tails", "grouped", "depthwise", "kernel_beyond_input")
     },
-    "bands": Layer((1, 22, 30, 20), (3, 3, 20, 18), padding=PADDED),  # bands of 11 rows, 6 a strip
+    "bands": Layer((1, 22, 30, 20), (3, 3, 20, 18), padding=PADDED),
     "samples_side_by_side": Layer((7, 8, 7, 17), (3, 3, 17, 5), padding=PADDED),
     "a_row_of_vectors": Layer((1, 5, 130, 3), (3, 3, 3, 4), padding=PADDED),
     "dilated": Layer((2, 9, 25, 5), (2, 3, 5, 7), (1, 2), (2, 1, 3, 0), (3, 2)),
@@ -119,9 +121,35 @@ def test_a_residual_of_bytes(name: str) -> None:
         assert same_bits(found, expected), target
 
 
+@pytest.mark.parametrize("threads", THREADS)
+def test_patches_and_strips_that_do_not_fit(threads: int) -> None:
+    """The last ones are moved back; what is computed twice reads a residual in place once."""
+    layer = Layer((2, 10, 13, 20), (3, 3, 20, 35), padding=PADDED)
+    arrays = numbers(layer, 30)
+    (y,) = layer.op("direct").reference(*arrays[:2])
+    drawn = np.random.default_rng(31).integers(0, 256, y.shape)
+    arrays.append(np.asarray(drawn, np.uint8))
+    op = layer_of(layer, arrays, residual=True)
+    (expected,) = op.reference(*arrays)
+
+    def cut(call: Call) -> Kernel:
+        assert isinstance(call.op, Fused)
+        g = SparseU8Kernel(call, call.op.body).g
+        patches = Patches(g, 4 * call.target.lanes, samples=1, bands=2, chunks=4)
+        assert (patches.rows, patches.columns) == (5, 4)  # 13 columns are no 4 x 4
+        return SparseU8Kernel(call, call.op.body, BytesTile(patches, 1, 4, 2, 16))
+
+    for target in served(op, arrays, threads):
+        (found,) = run_call(
+            op, arrays, target=target, threads=threads, constant=(1,),
+            in_place=len(arrays) - 1, family=cut,
+        )  # fmt: skip
+        assert same_bits(found, expected), target
+
+
 @pytest.mark.parametrize("most", [1, 63, 128, 255])
 def test_bytes_of_every_size_can_be_packed(most: int) -> None:
-    """Large bytes stand alone, small ones in quads; the largest sums leave 16 bits on the way."""
+    """Small bytes go by eights, large ones by fours or alone; sums leave 16 bits on the way."""
     layer = Layer((1, 4, 9, 40), (3, 3, 40, 6), padding=PADDED)
     arrays = numbers(layer, most, 1.0, most)
     arrays[1][..., 0] = most

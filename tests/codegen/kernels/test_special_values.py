@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from addergraph.codegen.kernels.sparse_adder import SparseAdderKernel
-from addergraph.codegen.kernels.sparse_adder_batch import SparseBatchKernel
 from addergraph.ir import Array, Op
 from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
 from addergraph.ops.adder_dense import AdderDense, AdderDenseGradFilter, AdderDenseGradInput
@@ -92,9 +91,8 @@ def test_dense_and_sparse(row: Row, target: str) -> None:
         (AdderDenseGradInput(), [ones[:, :1], x, f[:, :1]], row.dx, {}),
         (AdderDenseGradFilter(), [ones[:1], x[:1], f], row.df, {}),
     ]
-    for family in (SparseAdderKernel, SparseBatchKernel):
-        options: dict[str, Any] = {"constant": (1,), "family": family}
-        wanted.append((Adder2d(input_nonnegative=True), [images, filters], row.minimum, options))
+    options: dict[str, Any] = {"constant": (1,), "family": SparseAdderKernel}
+    wanted.append((Adder2d(input_nonnegative=True), [images, filters], row.minimum, options))
     for op, arrays, expected, options in wanted:
         (found,) = run_call(op, arrays, target=target, **options)
         assert same_bits(found, np.full_like(found, expected)), (op, options, found)
