@@ -159,8 +159,12 @@ def reduction(d: Drawing) -> None:
 
 
 def statistics(d: Drawing, x: Known) -> None:
+    """A batch's own; or the grid of a filter, at 2 bits, where taps become 0 or the largest."""
     count = math.prod(x.sizes[:-1])
     if d.open:
+        return
+    if d.chance(30):
+        d.add("fake_quantize_filter", x, bits=2, quantum=x.quantum, bound=x.largest)
         return
     if count.bit_count() != 1 or x.largest > 64:
         x = d.leaf(d.one_of(((2, 2, 1, 5), (1, 4, 2, 3), (8, 17))))
