@@ -39,13 +39,9 @@ def fuzz_seed(capsys: pytest.CaptureFixture[str]) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of collected tests are no garbage: collections need not look at them again.
-
-    They may also be rare: what it takes to emit a kernel, all in cycles, is dead soon after.
-    """
+    """Thousands of collected tests are no garbage: collections need not look at them again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -231,8 +231,8 @@ SPARSE_MUTANTS = (
     ),
     Mutant(
         "columns that a patch reads are one short", PATCHES,
-        "return (self.columns - 1) * self.g.stride[1] + reach + 1",
-        "return (self.columns - 1) * self.g.stride[1] + reach",
+        "return (self.columns - 1) * self.g.stride[1] + self.g.reach[1] + 1",
+        "return (self.columns - 1) * self.g.stride[1] + self.g.reach[1]",
         cut("bands_and_chunks", "strips"),
     ),
     Mutant(

@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "lists of minima serve products", "codegen/kernels/_bytes_tile.py",
-        "if g.form != BYTES or g.stride[1] > 2", "if g.stride[1] > 2", u8("test_a_tail"),
+        "if g.form != BYTES or taps == 1", "if taps == 1", u8("test_a_tail"),
     ),
     Mutant(
         "sums of products of bytes may exceed 32 bits", "addergraph/ops/_contraction.py",
