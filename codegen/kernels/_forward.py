@@ -83,9 +83,6 @@ class Place:
     h: Index
     w: Index = 0
 
-    def in_block(self, block: Index) -> Place:
-        return Place(self.group, block, self.n, self.h, self.w)
-
     def at_column(self, w: Index) -> Place:
         return Place(self.group, self.block, self.n, self.h, w)
 

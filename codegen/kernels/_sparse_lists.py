@@ -9,7 +9,8 @@
 
 A list has the taps of `channels` channels, whole channel blocks, in the order of summation.
 Filters with lists of like length share a group. There is room for lists with every tap kept, so
-that the code depends on shapes alone and not on numbers."""
+that the code depends on shapes alone and not on numbers. Walking the last list loads the places of
+a step behind it, which are bytes of the sums and not used."""
 
 from __future__ import annotations
 
