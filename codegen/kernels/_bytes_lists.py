@@ -150,6 +150,8 @@ class ByteLists:
         def several(count: int, s: Index, values: list[Register]) -> list[Register]:
             (*acc,) = values[: 2 * vectors]
             record = e.at(records, e.mul(s, UNIT))
+            # Loaded here, they are known when they are wanted: vector loads that wait for an
+            # address just being loaded take more than their share of the ports.
             following = _places(e, e.at(record, record_bytes(count)), count)
             totals: list[Register] = []
             for u, where in enumerate(_split(e, values[2 * vectors :], count, lanes)):

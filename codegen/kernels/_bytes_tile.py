@@ -20,7 +20,7 @@ from ._sparse_tile import spread
 TOGETHER = 16  # channels that are transposed at a time: the bytes of a part of a vector
 TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
 STRIP_BYTES = 800 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
-MOST_STRIP_BYTES = 2 << 20
+MOST_STRIP_BYTES = 2 << 20  # that it does not exceed, unless a single row of tiles does
 MOST_SUMMED = 257  # bytes whose sum fits 16 bits
 ENTRY_BYTES = 6  # of a list, as a rule
 MOST_PLACE = 65535  # a tap's place in the planes of a block, in vectors

@@ -5,8 +5,8 @@
 For operands of bytes, whose zero is zero (behind a relu), a filter that was clamped to the input's
 range has a zero for about half of its taps. Lanes run over output pixels, one byte each, so that a
 vector of minima is one load, one minimum and one addition for four times the pixels of an f32
-vector; a quad of minima is added before its total is widened (`_bytes_lists.py`). Sums are exact:
-all kernels of a layer give the same bits.
+vector; up to eight minima are added before their total is widened (`_bytes_lists.py`). Sums are
+exact: all kernels of a layer give the same bits.
 
 A vector holds a pixel of each of many patches (`_patches.py`), so that a tap's pixels are one
 aligned vector. One work item is a strip of some rows of the patches:
