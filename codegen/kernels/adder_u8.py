@@ -96,7 +96,7 @@ class AdderU8Kernel(ContractionKernel):
     def choose_tile(self) -> Tile:
         g = self.g
         tile = byte_tile(self.target, self.part_lanes, g.height, g.width, g.outputs)
-        return Tile(tile.rows, tile.columns, tile.vectors // self.parts)
+        return Tile(tile.rows, tile.columns, max(1, tile.vectors // self.parts))
 
     @property
     def runs(self) -> tuple[int, int]:
