@@ -58,6 +58,10 @@ class Row:
         return self.executed_rate / self.peak
 
     @property
+    def plausible(self) -> bool:
+        return 0 < self.share <= 1
+
+    @property
     def peer(self) -> str:
         """The fastest peer, by its best time."""
         return min(self.peers, key=lambda name: self.peers[name].best)
@@ -93,7 +97,7 @@ class Report:
 
     @property
     def plausible(self) -> bool:
-        return all(0 < row.share <= 1 for row in self.rows)
+        return all(row.plausible for row in self.rows)
 
     @property
     def setting(self) -> str:

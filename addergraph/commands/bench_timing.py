@@ -15,6 +15,7 @@ from ..errors import DataError
 ROUNDS = 3  # times that each program runs at least, each time it has a turn
 TURN = 0.005  # seconds of calls of one program, where others have threads that take time to sleep
 VISITS = 3  # turns that each layer and each of its peers has
+MOST_VISITS = 12  # where the slope of a layer comes out impossible
 
 
 @dataclass(frozen=True)
