@@ -140,7 +140,7 @@ class BytesTile:
         return sum(self.sections.values())
 
     @property
-    def strips(self) -> int:
+    def items(self) -> int:
         """Strips of all patches and samples."""
         return self.patches.sample_groups * ceil_div(self.patches.rows, self.strip_rows)
 
@@ -206,7 +206,7 @@ def cycles(tile: BytesTile, kept: float) -> float:
     read, written = _crowd_costs(patches)
     moved = (MOVE_IN + read) * g.inputs * tile.rows_read * patches.columns_read
     moved += (MOVE_OUT + written) * g.outputs * tile.pixels
-    return g.groups * tile.strips * (tiles * walked + moved)
+    return g.groups * tile.items * (tiles * walked + moved)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,7 +12,8 @@ stride and the dilation are; nothing is shifted, and no lane is idle where the p
 Where they do not, the last ones are moved back until they end with the image, and the last samples
 of a batch likewise. So nothing beyond the image is read; a pixel that two patches have is computed
 twice, and written by the first of them alone (a second write might follow another's reading of it:
-a residual may share the result's memory). Lanes beyond the last patch repeat it.
+a residual may share the result's memory; a kernel that has read a strip's residual before it writes
+may write the same twice). Lanes beyond the last patch repeat it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..builder import LINE
 from ..schedule import ceil_div
 from ._geometry import Geometry
 
-LINE, SETS = 64, 64  # bytes, of a level 1 cache
+SETS = 64  # of a level 1 cache
 
 
 @dataclass(frozen=True)
