@@ -17,19 +17,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 # Not lazy: importing the submodule `trace` binds its name here, and the function must win.
-from .trace import trace
+from .ir.trace import trace
 
 if TYPE_CHECKING:
     from . import errors, layers, ops
-    from .driver import compile, compile_layers, grad, load_native, quantization_aware, quantize
+    from .compiler import compile, compile_layers, grad, load_native, quantization_aware, quantize
     from .errors import AdderGraphError
-    from .interpreter import interpret
     from .ir import Graph
+    from .ir.interpreter import interpret
+    from .ir.text import parse
+    from .ir.types import tensor
     from .model import Model
-    from .text import parse
-    from .types import tensor
-    from .verification import verify
-    from .verification_layers import verify_layers
+    from .verification.layers import verify_layers
+    from .verification.outputs import verify
 
 __version__ = "0.1.0"
 
@@ -59,17 +59,17 @@ _HOME = {
     "AdderGraphError": ".errors",
     "Graph": ".ir",
     "Model": ".model",
-    "compile": ".driver",
-    "compile_layers": ".driver",
-    "grad": ".driver",
-    "interpret": ".interpreter",
-    "load_native": ".driver",
-    "parse": ".text",
-    "quantization_aware": ".driver",
-    "quantize": ".driver",
-    "tensor": ".types",
-    "verify": ".verification",
-    "verify_layers": ".verification_layers",
+    "compile": ".compiler",
+    "compile_layers": ".compiler",
+    "grad": ".compiler",
+    "interpret": ".ir.interpreter",
+    "load_native": ".compiler",
+    "parse": ".ir.text",
+    "quantization_aware": ".compiler",
+    "quantize": ".compiler",
+    "tensor": ".ir.types",
+    "verify": ".verification.outputs",
+    "verify_layers": ".verification.layers",
 }
 _SUBMODULES = ("errors", "layers", "ops")
 

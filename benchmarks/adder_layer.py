@@ -21,10 +21,10 @@ import numpy as np
 
 import addergraph as ag
 from addergraph import ops
-from addergraph.codegen.peak import measure_peak
-from addergraph.codegen.target import host
-from addergraph.ops.adder2d import Adder2d
-from addergraph.trace import Tensor
+from addergraph.codegen.measure.peak import measure_peak
+from addergraph.codegen.targets.target import host
+from addergraph.ir.trace import Tensor
+from addergraph.ops.contraction.adder2d import Adder2d
 
 C, H, T, K = 64, 28, 64, 3
 

@@ -5,8 +5,8 @@
 
 Kernels and peaks take turns in this one run, best of many: the figures to compare are the ratios.
 A term is one multiply-add of a convolution, or one g clip(f - x, -1, 1). The input gradient of
-adder layers is held against the faster of two register-only loops (`codegen/peak.py`), everything
-else against multiply-add.
+adder layers is held against the faster of two register-only loops (`codegen/measure/peak.py`),
+everything else against multiply-add.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.kernels import Call, Operand, kernel_for
 from addergraph.codegen.llvm import LoadedObject, compile_object
-from addergraph.codegen.module import standalone
-from addergraph.codegen.peak import measure_peak
-from addergraph.codegen.target import Target, target_named
+from addergraph.codegen.measure.peak import measure_peak
+from addergraph.codegen.targets.target import Target, target_named
 from addergraph.ir import Array, Halo, Op
-from addergraph.ops.adder2d import Adder2dGradFilter, Adder2dGradInput
-from addergraph.ops.conv2d import Conv2dGradFilter, Conv2dGradInput
-from addergraph.plan import Layout, align
-from addergraph.types import TensorType, tensor
+from addergraph.ir.plan import Layout, align
+from addergraph.ir.types import TensorType, tensor
+from addergraph.ops.contraction.adder2d import Adder2dGradFilter, Adder2dGradInput
+from addergraph.ops.contraction.conv2d import Conv2dGradFilter, Conv2dGradInput
 
 ROUNDS, CALLS = 8, 8
 REQUIRED = 0.85

@@ -61,7 +61,7 @@ def measured(batch: int, threads: int, steps: int, prepare: Callable[..., Step])
 def ours(network: str) -> Callable[..., Step]:
     from addergraph import zoo
 
-    for module in ("llvmlite.binding", "addergraph.codegen.jit", "addergraph.passes.pipeline"):
+    for module in ("llvmlite.binding", "addergraph.codegen.run.jit", "addergraph.passes.pipeline"):
         importlib.import_module(module)  # what compiling imports
 
     def prepare(x: np.ndarray, targets: np.ndarray, threads: int) -> Step:

@@ -164,8 +164,8 @@ class Competitor:
 
 def at_the_peaks(options: argparse.Namespace) -> float:
     """Seconds of a training step's adder terms, at the peaks of their instructions."""
-    from addergraph import driver, zoo
-    from addergraph.ops.adder2d import Adder2d
+    from addergraph import compiler, zoo
+    from addergraph.ops.contraction.adder2d import Adder2d
 
     graph = zoo.build("resnet20").graph(training=True, batch=options.batch)
     # A term is two additions: |x - f|, and its sum.
@@ -175,7 +175,7 @@ def at_the_peaks(options: argparse.Namespace) -> float:
         if isinstance(node.op, Adder2d)
     )
     forms = ("minimum", "clip", "product")
-    return sum(terms / driver.measure_peak(f, threads=options.threads) / 1e9 for f in forms)
+    return sum(terms / compiler.measure_peak(f, threads=options.threads) / 1e9 for f in forms)
 
 
 def compare(options: argparse.Namespace) -> int:

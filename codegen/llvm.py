@@ -8,7 +8,7 @@ from typing import Any
 
 from addergraph.errors import CodegenError
 
-from .target import Target
+from .targets.target import Target
 
 _lock = threading.Lock()
 

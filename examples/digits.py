@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import addergraph as ag
-from addergraph import Model, driver, layers
+from addergraph import Model, compiler, layers
 from addergraph.data import digits
 from addergraph.training.schedules import cosine
 
@@ -111,7 +111,7 @@ def microseconds(call: Callable[[], object], images: int, rounds: int) -> float:
 def print_graphs(model: Model) -> None:
     graph = model.graph(training=False)
     print(f"\n== the graph as declared ==\n{graph}")
-    print(f"\n== the graph after the pipeline ==\n{driver.optimize(graph)}")
+    print(f"\n== the graph after the pipeline ==\n{compiler.optimize(graph)}")
 
 
 def print_accuracy(found: dict[str, np.ndarray], labels: np.ndarray) -> bool:
@@ -143,7 +143,7 @@ def print_speed(model: Model, program: Any, x: np.ndarray) -> None:
 def print_census(model: Model) -> None:
     """The instructions of the adder kernels, each with the batch norm and relu behind it."""
     try:
-        kernels = driver.census(model).of_op("adder2d")
+        kernels = compiler.census(model).of_op("adder2d")
     except ag.errors.UnsupportedError as error:  # on other machines than x86-64
         print(f"no instructions counted: {error}")
         return

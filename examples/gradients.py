@@ -22,7 +22,7 @@ from pathlib import Path
 from addergraph import zoo
 from addergraph.data import digits
 from addergraph.diagnostics import Recording, pictures, plots, record_gradients, vanished
-from addergraph.lints import lint
+from addergraph.report.lints import lint
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import argparse
 import numpy as np
 
 from addergraph import Model, zoo
-from addergraph.commands.import_weights import imported
+from addergraph.cli.commands.import_weights import imported
 from addergraph.data import digits
 from addergraph.training.schedules import cosine
 

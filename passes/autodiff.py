@@ -21,9 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from addergraph.errors import GraphError, nearest
 from addergraph.ir import Graph, Node, Value
-from addergraph.ops.full import Full
-from addergraph.trace import Tensor
-from addergraph.types import TensorType, f32
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import TensorType, f32
+from addergraph.ops.pointwise.full import Full
 
 from .eliminate import without_dead
 from .rewrite import Draft, renamed

@@ -21,21 +21,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from addergraph.ir import MOVEMENT, POINTWISE, Graph, Node, Op, Value
-from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
-from addergraph.ops.broadcast_to import BroadcastTo
-from addergraph.ops.cast import Cast
-from addergraph.ops.full import Full
+from addergraph.ir.types import TensorType, i8, i32, u8
 from addergraph.ops.fused import Fused
-from addergraph.ops.greater import Greater
-from addergraph.ops.max_pool2d import MaxPool2d
-from addergraph.ops.pad import Pad
-from addergraph.ops.relu import Relu
-from addergraph.ops.reshape import Flatten, Reshape
-from addergraph.ops.select import Select
-from addergraph.ops.slice import Slice
-from addergraph.ops.transpose import Transpose
-from addergraph.ops.unary import Abs, Neg
-from addergraph.types import TensorType, i8, i32, u8
+from addergraph.ops.movement.broadcast_to import BroadcastTo
+from addergraph.ops.movement.pad import Pad
+from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.slice import Slice
+from addergraph.ops.movement.transpose import Transpose
+from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
+from addergraph.ops.pointwise.cast import Cast
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.greater import Greater
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.select import Select
+from addergraph.ops.pointwise.unary import Abs, Neg
+from addergraph.ops.reduction.max_pool2d import MaxPool2d
 
 from .rewrite import Draft, Rule, rewrite
 

@@ -32,9 +32,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from addergraph.ir import Graph, Node, Parameter, Value
-from addergraph.ops.batch_norm import BatchNorm
-from addergraph.ops.binary import Add, div, mul, sub
-from addergraph.ops.unary import sqrt
+from addergraph.ops.pointwise.batch_norm import BatchNorm
+from addergraph.ops.pointwise.binary import Add, div, mul, sub
+from addergraph.ops.pointwise.unary import sqrt
 
 from .rewrite import Draft, rebuild
 

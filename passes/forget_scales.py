@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from addergraph.ir import Graph, Node, Value
-from addergraph.ops.requantize import Requantize
+from addergraph.ops.pointwise.requantize import Requantize
 
 from .rewrite import Draft, rebuild
 

@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 from addergraph.ir import CONTRACTION, POINTWISE, Builder, Graph, Node, Value
+from addergraph.ir.types import Shape
 from addergraph.ops.fused import Fused, is_channel_sum
-from addergraph.types import Shape
 
 from .hoist import hoistable
 from .recompute import recompute

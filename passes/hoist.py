@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from addergraph.intervals import Interval, value_ranges
 from addergraph.ir import Builder, Graph, Init, Node, Parameter, Value
+from addergraph.ir.intervals import Interval, value_ranges
 from addergraph.ops.fused import Fused
 
 

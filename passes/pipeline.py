@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from addergraph.check import check
 from addergraph.errors import AdderGraphError, GraphError, PassError, VerificationError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Graph, Parameter, Value
-from addergraph.types import f32
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.types import f32
 
 from .canonicalize import canonicalize
 from .eliminate import eliminate

@@ -13,10 +13,10 @@ from itertools import accumulate
 
 from addergraph.errors import GraphError
 from addergraph.ir import POINTWISE, Builder, Graph, Halo, Node, Op, Parameter, Value
+from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align, layout_with_halo
+from addergraph.ir.state import parameter_offsets
 from addergraph.ops.fused import Fused
-from addergraph.ops.reshape import Reshape
-from addergraph.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align, layout_with_halo
-from addergraph.state import parameter_offsets
+from addergraph.ops.movement.reshape import Reshape
 
 HEADER = ALIGNMENT  # the arena's first bytes are the barrier's
 DENSE = Halo()

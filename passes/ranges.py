@@ -28,14 +28,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from addergraph.errors import RangeWarning
-from addergraph.intervals import Interval, value_ranges
 from addergraph.ir import MOVEMENT, REDUCTION, Graph, Node, Op, Value
-from addergraph.lints import Finding
-from addergraph.ops.full import Full
-from addergraph.ops.pad import Pad
-from addergraph.ops.relu import Relu
-from addergraph.ops.unary import Abs
-from addergraph.types import f32
+from addergraph.ir.intervals import Interval, value_ranges
+from addergraph.ir.types import f32
+from addergraph.ops.movement.pad import Pad
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.unary import Abs
+from addergraph.report.lints import Finding
 
 from .rewrite import Draft, rebuild
 

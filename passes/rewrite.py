@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from addergraph.check import check
 from addergraph.errors import AdderGraphError, GraphError, PassError
 from addergraph.ir import Builder, Graph, Node, Op, Parameter, Value, free_name
-from addergraph.trace import Tensor
+from addergraph.ir.check import check
+from addergraph.ir.trace import Tensor
 
 
 class Draft(Builder):

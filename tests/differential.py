@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from addergraph import driver
-from addergraph.codegen.jit import Program
-from addergraph.codegen.strict import require_layers
-from addergraph.codegen.target import BASELINE
+from addergraph import compiler
+from addergraph.codegen.inspect.strict import require_layers
+from addergraph.codegen.run.jit import Program
+from addergraph.codegen.targets.target import BASELINE
 from addergraph.errors import UnsupportedError
-from addergraph.interpreter import run_reference
-from addergraph.intervals import value_ranges
 from addergraph.ir import Array, Graph
-from addergraph.text import parse
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.intervals import value_ranges
+from addergraph.ir.text import parse
 from tests.codegen.harness import same_bits
 from tests.minimize import minimize
 from tests.strategies import Case, is_dull
@@ -83,7 +83,7 @@ def _failure(case: Case, runs: Sequence[Run]) -> Exception | None:
     try:
         expected = reference(case.graph, case)
         assert parse(str(case.graph)) == case.graph, "printed and parsed, the graph is another"
-        driver.optimize(case.graph, [_Compare(case, expected)])
+        compiler.optimize(case.graph, [_Compare(case, expected)])
         for (target, strict), same in groupby(runs, lambda run: (run.target, run.strict)):
             _check_native(case, target, strict, [run.threads for run in same], expected)
     except Exception as error:  # whatever it is, it is what we look for
@@ -125,7 +125,7 @@ def _check_native(
     case: Case, target: str, strict: bool, threads: Sequence[int], expected: Results
 ) -> None:
     """One compiled program, by each number of threads."""
-    first = driver.compile(
+    first = compiler.compile(
         case.graph, weights=case.weights, target=target, cache=False, multiplication_free=strict
     )
     weights = case.weights if first.state is None else None

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from addergraph import storage
+from addergraph.files import storage
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT_STEPS = 7

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
-from addergraph.interpreter import evaluate
 from addergraph.ir import Builder, Graph, Node, Update, Value
+from addergraph.ir.interpreter import evaluate
 from tests.strategies import Case
 
 

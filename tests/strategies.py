@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 import numpy as np
 from hypothesis import strategies as st
 
-from addergraph.check import check
 from addergraph.ir import Array, Builder, Graph, Init, Parameter, Value, op_named
-from addergraph.types import DType, Shape, TensorType, f32
+from addergraph.ir.check import check
+from addergraph.ir.types import DType, Shape, TensorType, f32
 
 NOT_EXACT = frozenset({"exp", "log", "sqrt", "softmax", "softmax_cross_entropy"})
 MADE_BY_PASSES = frozenset({"fused"})

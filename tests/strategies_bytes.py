@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
-from addergraph.types import Dim, Shape, i32, u8
+from addergraph.ir.types import Dim, Shape, i32, u8
+from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 from tests.strategies import MOST_ELEMENTS, Drawing, Known, is_dull
 from tests.strategies_layers import CHANNELS, FEATURES, SIDES, batch_axis
 

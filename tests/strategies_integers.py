@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from addergraph.ops.requantize import MAX_TERMS, RequantizeMultiply, RequantizeShift
-from addergraph.types import DType, Shape, bool_, f32, i8, i32, u8
+from addergraph.ir.types import DType, Shape, bool_, f32, i8, i32, u8
+from addergraph.ops.pointwise.requantize import MAX_TERMS, RequantizeMultiply, RequantizeShift
 from tests.strategies import MOST_ELEMENTS, MOST_NODES, Case, Drawing, Known, is_dull
 from tests.strategies_layers import CHANNELS, FEATURES, SIDES, batch_axis, pool_of, window_of
 from tests.strategies_nodes import concat, integers, other_shape, results

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from addergraph.ir import Parameter, op_named
-from addergraph.types import Dim, Shape, f32
+from addergraph.ir.types import Dim, Shape, f32
 from tests.strategies import MOST_ELEMENTS, Drawing, Known
 
 SIDES = (3, 4, 5, 1, 2, 7, 9, 3, 4, 5, 1, 2, 7, 6, 8, 0)

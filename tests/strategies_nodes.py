@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from addergraph.ir import Parameter
-from addergraph.types import DTYPES, Shape, f32, i32
+from addergraph.ir.types import DTYPES, Shape, f32, i32
 from tests.strategies import Drawing, Known, is_dull
 from tests.strategies_bytes import bytes_layer
 from tests.strategies_layers import (

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 import addergraph as ag
 from addergraph import layers, ops
 from addergraph.errors import RangeWarning
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Graph
-from addergraph.passes.quantize import MULTIPLY, SHIFT, Options, quantize
-from addergraph.trace import Tensor
-from addergraph.types import TensorType, f32
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import TensorType, f32
+from addergraph.passes.quantize.quantize import MULTIPLY, SHIFT, Options, quantize
 from tests.passes.networks import settled
 from tests.strategies import Case
 

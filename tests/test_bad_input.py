@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, layers, ops, storage
+from addergraph import Model, layers, ops
 from addergraph.errors import (
     AdderGraphError,
     DataError,
@@ -32,8 +32,9 @@ from addergraph.errors import (
     TargetError,
     ToolchainError,
 )
+from addergraph.files import storage
 from addergraph.ir import Array, Graph
-from addergraph.trace import Tensor
+from addergraph.ir.trace import Tensor
 
 ROOT = Path(__file__).parent.parent
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")

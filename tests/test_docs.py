@@ -15,7 +15,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model
-from addergraph.cli import commands
+from addergraph.cli.main import commands
 from addergraph.data import digits
 from tests.addergraph.data.published import cifar_files, write_folder
 from tests.addergraph.models import DATA, adders_only, small_model

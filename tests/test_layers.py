@@ -24,7 +24,7 @@ FOLDERS = {
 }
 HEAVY = {"llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock"}
 COMMAND_LINE = {  # imported by the command alone
-    "addergraph/cli.py", "addergraph/cli_options.py", "addergraph/cli_training.py",
+    "addergraph/cli/main.py", "addergraph/cli/options.py", "addergraph/cli/training.py",
 }  # fmt: skip
 
 
@@ -95,15 +95,15 @@ def _none(found: list[Import]) -> None:
 
 def test_the_parser_of_imports_sees_them() -> None:
     found = {(i.file, i.module, i.relative) for f in FOLDERS for i in _imports(f)}
-    assert ("addergraph/trace.py", "addergraph.ir.Builder", True) in found
-    assert ("addergraph/ops/relu.py", "addergraph.ir.Op", True) in found
-    assert ("addergraph/ir.py", "numpy", False) in found
-    assert ("codegen/kernels/__init__.py", "addergraph.codegen.builder.Emitter", True) in found
+    assert ("addergraph/ir/trace.py", "addergraph.ir.graph.Builder", True) in found
+    assert ("addergraph/ops/pointwise/relu.py", "addergraph.ir.Op", True) in found
+    assert ("addergraph/ir/graph.py", "numpy", False) in found
+    assert ("codegen/kernels/__init__.py", "addergraph.codegen.emit.builder.Emitter", True) in found
 
 
-def test_only_the_driver_imports_passes_and_codegen_and_only_in_functions() -> None:
+def test_only_the_compiler_imports_passes_and_codegen_and_only_in_functions() -> None:
     crossing = [i for i in _imports("addergraph") if _within(i.module, *list(FOLDERS.values())[1:])]
-    _none([i for i in crossing if i.file != "addergraph/driver.py" or not i.in_function])
+    _none([i for i in crossing if i.file != "addergraph/compiler.py" or not i.in_function])
 
 
 @pytest.mark.parametrize(("folder", "other"), [("passes", "codegen"), ("codegen", "passes")])
@@ -112,8 +112,8 @@ def test_passes_and_codegen_do_not_know_each_other(folder: str, other: str) -> N
 
 
 @pytest.mark.parametrize("folder", ["passes", "codegen"])
-def test_passes_and_codegen_do_not_know_the_driver(folder: str) -> None:
-    front = ("driver", "model", "cli", "verification")
+def test_passes_and_codegen_do_not_know_the_front_door(folder: str) -> None:
+    front = ("compiler", "model", "cli", "verification")
     _none([i for i in _imports(folder) if _within(i.module, *(f"addergraph.{f}" for f in front))])
 
 
@@ -126,7 +126,7 @@ def test_imports_are_relative_inside_a_folder_and_absolute_across(folder: str) -
         return _within(module, FOLDERS[folder])
 
     mine = [i for i in _imports(folder) if _within(i.module, "addergraph")]
-    crossing_allowed = "addergraph/driver.py"
+    crossing_allowed = "addergraph/compiler.py"
     _none([i for i in mine if i.relative != inside(i.module) and i.file != crossing_allowed])
 
 
@@ -147,7 +147,7 @@ def test_heavy_modules_are_imported_in_functions() -> None:
     """The command line is exempt: it is built with click, and nothing else imports it."""
     heavy = [i for i in _imports("addergraph") if i.module.split(".")[0] in HEAVY]
     _none([i for i in heavy if not i.in_function and i.file not in COMMAND_LINE])
-    cli = [i for i in _imports("addergraph") if _within(i.module, "addergraph.cli")]
+    cli = [i for i in _imports("addergraph") if _within(i.module, "addergraph.cli.main")]
     assert {i.file for i in cli} <= {"addergraph/__main__.py"}, cli
 
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from addergraph import parse
-from addergraph.cli import commands
+from addergraph.cli.main import commands
 from tests.documents import ROOT, blocks, python_blocks, shell_commands
 
 README = (ROOT / "README.md").read_text()

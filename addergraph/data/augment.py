@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import DataError
 from ..ir import Array
-from ..state import aligned_bytes
+from ..ir.state import aligned_bytes
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ir import CONTRACTION, Array, Graph, Node
-from ..lints import Finding
-from ..ops.relu import Relu
+from ..ops.pointwise.relu import Relu
+from ..report.lints import Finding
 from ..training.labels import as_samples, require_trainable
 from ..training.step import compile_silently, thread_count
 from .distributions import Shape, shape_of

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..ir import CONTRACTION
-from ..lints import Finding, lint
-from ..ops.fake_quantize import unrounded
-from ..summary import table_lines
+from ..ops.pointwise.fake_quantize import unrounded
+from ..report.lints import Finding, lint
+from ..report.summary import table_lines
 from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus
 from .distributions import Shape, shape_of

@@ -22,7 +22,7 @@ import numpy as np
 from ..data.loader import Loader
 from ..errors import DataError, GraphError
 from ..ir import Array, Graph, Parameter, Value
-from ..lints import Finding
+from ..report.lints import Finding
 from ..training.labels import as_samples, require_trainable, targets_for
 from ..training.step import compile_silently
 
@@ -44,14 +44,14 @@ class GradientProbe:
     """
 
     def __init__(self, step: TrainStep, batch: int) -> None:
-        from .. import driver
+        from .. import compiler
 
         self.step, self.batch = step, batch
         loss = _loss_graph(step.graph(batch))
         self.filters = tuple(p for p in loss.parameters if p.trainable and p.type.rank >= 2)
         if not self.filters:
             raise GraphError(f'"{loss.name}" has no filters to differentiate with respect to')
-        gradients = driver.grad(loss, [p.name for p in self.filters])
+        gradients = compiler.grad(loss, [p.name for p in self.filters])
         self._program = compile_silently(
             gradients, weights=step.model.weights, threads=step.threads
         )

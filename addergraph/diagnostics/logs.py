@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import storage
 from ..errors import DataError, StorageError
+from ..files import storage
 from ..ir import Array
 
 

@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .. import storage
 from ..errors import StorageError, UnsupportedError
+from ..files import storage
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"

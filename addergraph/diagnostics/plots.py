@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..ir import Array
-from ..verification_layers import LayerReport
+from ..verification.layers import LayerReport
 from .activations import Activation
 from .distributions import LAPLACE, Shape
 from .gradients import GradientHistory

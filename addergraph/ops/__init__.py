@@ -1,44 +1,43 @@
 """Every op, and the function that applies it to symbolic tensors: `ops.relu(x)`.
 
-Importing this package defines all ops and so closes the registry. The functions stand in for the
-modules of the same name: `ops.conv2d` is the function, `addergraph.ops.conv2d` the module to
-import from.
+Importing this package defines all ops and so closes the registry. An op's
+folder is its kind: `ops.conv2d` is the function, `addergraph.ops.contraction.conv2d` its module.
 """
 
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import UnknownNameError, nearest
-from .adder2d import adder2d
-from .adder_dense import adder_dense
-from .argmax import argmax
-from .avg_pool2d import avg_pool2d
-from .batch_norm import batch_norm, batch_norm_statistics
-from .binary import add, div, maximum, minimum, mul, sub
-from .broadcast_to import broadcast_to
-from .cast import cast
-from .clip import clip
-from .concat import concat
-from .conv2d import conv2d
-from .dense import dense, matmul
-from .fake_quantize import fake_quantize, fake_quantize_filter
-from .full import constant, full
+from .contraction.adder2d import adder2d
+from .contraction.adder_dense import adder_dense
+from .contraction.conv2d import conv2d
+from .contraction.dense import dense, matmul
 from .fused import Fused
-from .global_avg_pool import global_avg_pool
-from .greater import greater
-from .max_pool2d import max_pool2d
-from .mean_squared_error import mean_squared_error
-from .pad import pad
-from .reduce import reduce_max, reduce_mean, reduce_sum
-from .relu import relu
-from .requantize import requantize_multiply, requantize_shift
-from .reshape import flatten, reshape
-from .select import select
-from .slice import slice
-from .softmax import softmax
-from .softmax_cross_entropy import softmax_cross_entropy
-from .sum_pool2d import sum_pool2d
-from .transpose import transpose
-from .unary import abs, exp, log, neg, sqrt
+from .movement.broadcast_to import broadcast_to
+from .movement.concat import concat
+from .movement.pad import pad
+from .movement.reshape import flatten, reshape
+from .movement.slice import slice
+from .movement.transpose import transpose
+from .pointwise.batch_norm import batch_norm, batch_norm_statistics
+from .pointwise.binary import add, div, maximum, minimum, mul, sub
+from .pointwise.cast import cast
+from .pointwise.clip import clip
+from .pointwise.fake_quantize import fake_quantize, fake_quantize_filter
+from .pointwise.full import constant, full
+from .pointwise.greater import greater
+from .pointwise.relu import relu
+from .pointwise.requantize import requantize_multiply, requantize_shift
+from .pointwise.select import select
+from .pointwise.unary import abs, exp, log, neg, sqrt
+from .reduction.argmax import argmax
+from .reduction.avg_pool2d import avg_pool2d
+from .reduction.global_avg_pool import global_avg_pool
+from .reduction.max_pool2d import max_pool2d
+from .reduction.mean_squared_error import mean_squared_error
+from .reduction.reduce import reduce_max, reduce_mean, reduce_sum
+from .reduction.softmax import softmax
+from .reduction.softmax_cross_entropy import softmax_cross_entropy
+from .reduction.sum_pool2d import sum_pool2d
 
 __all__ = [
     "Fused",

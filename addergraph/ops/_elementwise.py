@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ShapeError
-from ..intervals import ANY, Interval
-from ..trace import Tensor
-from ..types import DType, Shape, TensorType, bool_, f32, i8, i32, u8
+from ..ir.intervals import ANY, Interval
+from ..ir.trace import Tensor
+from ..ir.types import DType, Shape, TensorType, bool_, f32, i8, i32, u8
 
 INTEGER_BOUNDS: dict[DType, tuple[int, int]] = {
     i32: (-(2**31), 2**31 - 1),
@@ -45,8 +45,8 @@ def require_value(value: float, dtype: DType) -> None:
 
 def sum_to(g: Tensor, shape: Shape) -> Tensor:
     """The gradient of broadcasting `shape` to the shape of `g`: `g` summed over the new axes."""
-    from .reduce import reduce_sum
-    from .reshape import reshape
+    from .movement.reshape import reshape
+    from .reduction.reduce import reduce_sum
 
     extra = len(g.shape) - len(shape)
     stretched = [

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..attributes import Padding, Pair
 from ..errors import ShapeError
 from ..ir import Array, Halo
-from ..types import Dim, DType, TensorType, f32
+from ..ir.attributes import Padding, Pair
+from ..ir.types import Dim, DType, TensorType, f32
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import GraphError, ShapeError
-from ..intervals import Interval
 from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op, Value
-from ..quantization import Known, Quantization, value_quantizations
-from ..types import Shape, TensorType, broadcast_shapes
-from .reduce import ReduceSum
+from ..ir.intervals import Interval
+from ..ir.quantization import Known, Quantization, value_quantizations
+from ..ir.types import Shape, TensorType, broadcast_shapes
+from .reduction.reduce import ReduceSum
 
 
 @dataclass(frozen=True)

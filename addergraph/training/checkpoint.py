@@ -23,8 +23,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import storage
 from ..errors import DataError, StorageError
+from ..files import storage
 from ..ir import Array, Graph
 from .logs import LOG_NAMES
 

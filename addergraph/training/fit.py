@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DataError, RangeWarning
 from ..ir import Array
-from ..ops.softmax import Softmax
+from ..ops.reduction.softmax import Softmax
 from .history import History
 from .labels import Targets, as_samples, require_trainable, targets_for
 from .loop import Validation, run_epochs
@@ -90,7 +90,7 @@ def _validation(
 
 
 def _warn(model: Model) -> None:
-    from .. import driver
+    from .. import compiler
 
-    for finding in driver.findings(model.graph(training=False)):
+    for finding in compiler.findings(model.graph(training=False)):
         warnings.warn(str(finding), RangeWarning, stacklevel=4)

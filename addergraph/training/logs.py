@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import storage
 from ..errors import StorageError
+from ..files import storage
 from .history import History
 
 LOG_NAMES = ("log.csv", "log.jsonl")

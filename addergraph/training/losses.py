@@ -8,8 +8,8 @@ import numpy as np
 
 from ..errors import GraphError, nearest
 from ..ir import Array, Op
-from ..ops.mean_squared_error import MeanSquaredError
-from ..ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from ..ops.reduction.mean_squared_error import MeanSquaredError
+from ..ops.reduction.softmax_cross_entropy import SoftmaxCrossEntropy
 
 LOSSES: Mapping[str, Op] = {
     "cat_cross_entropy": SoftmaxCrossEntropy(),

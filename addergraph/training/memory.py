@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ..errors import MemoryLimitError
 from ..ir import Graph
-from ..state import parameter_offsets
-from ..summary import size_text
+from ..ir.state import parameter_offsets
+from ..report.summary import size_text
 
 STATE_COPIES = 4  # the state, those of the step before and the last good epoch, the best weights
 BATCHES = 4  # in use, being made, and two that wait (`data.Loader`)
@@ -69,11 +69,11 @@ def training_need(
     `arenas`: `Program.arena_bytes` of each, where they are compiled already. Otherwise they are
     planned here, which takes as long as compiling without its last part (seconds for ResNet-20).
     """
-    from .. import driver
+    from .. import compiler
 
     state = max(parameter_offsets(step.parameters)[1] for step in steps)
     inputs = max(sum(v.type.nbytes for v in step.inputs) for step in steps)
-    arenas = arenas or [driver.arena_bytes(step) for step in steps]
+    arenas = arenas or [compiler.arena_bytes(step) for step in steps]
     return Need(sum(arenas), copies * state, batches * inputs)
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of optimizers. What they compute is in `passes/optimizers.py`."""
+"""Descriptions of optimizers. What they compute is in `passes/train/optimizers.py`."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
-from ..attributes import FULL_PRECISION, GRADIENTS
 from ..data import Augment, Dataset, Normalize
 from ..errors import DataError, nearest
+from ..ir.attributes import FULL_PRECISION, GRADIENTS
 from .optimizers import OPTIMIZERS, SGD, Optimizer
 from .schedules import SCHEDULES, Schedule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import DataError, nearest
-from ..storage import read_bytes
+from ..files.storage import read_bytes
 from .optimizers import SGD
 from .recipe import STATISTICS, Images, Recipe, parse
 from .schedules import Cosine

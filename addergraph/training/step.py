@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraphError, RangeWarning, nearest
-from ..interpreter import run_reference
 from ..ir import Array, Graph
-from ..state import State, initial_weights
+from ..ir.interpreter import run_reference
+from ..ir.state import State, initial_weights
 from .labels import as_samples, require_trainable, targets_for
 from .optimizers import Optimizer, average_name
 from .settings import at_least_one, rate_at, require_optimizer
@@ -43,12 +43,12 @@ def thread_count(threads: int | None) -> int:
 
 
 def compile_silently(graph: Graph, **options: Any) -> Any:
-    """`driver.compile` without range warnings: `fit` gave them, for the inference graph."""
-    from .. import driver
+    """`compiler.compile` without range warnings: `fit` gave them, for the inference graph."""
+    from .. import compiler
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
-        return driver.compile(graph, **options)
+        return compiler.compile(graph, **options)
 
 
 class TrainStep:
@@ -102,10 +102,10 @@ class TrainStep:
 
         Raises ShapeError, naming the layer, where batch statistics would be of one value.
         """
-        from .. import driver
+        from .. import compiler
 
         if batch not in self._graphs:
-            self._graphs[batch] = driver.train_step_graph(
+            self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
                 self.model.loss_name,
                 self.optimizer,

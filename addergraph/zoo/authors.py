@@ -25,8 +25,8 @@ import numpy as np
 from ..errors import DataError
 from ..ir import Array, Graph, Parameter
 from ..model import Model
-from ..ops.adder2d import Adder2d
-from ..ops.adder_dense import AdderDense
+from ..ops.contraction.adder2d import Adder2d
+from ..ops.contraction.adder_dense import AdderDense
 
 NETWORKS = tuple(
     f"{name}{form}"

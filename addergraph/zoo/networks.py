@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..attributes import integer
 from ..errors import GraphError, nearest
+from ..ir.attributes import integer
 from ..layers import Layer
 from ..model import Model
 from .form import Form

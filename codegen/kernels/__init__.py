@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from addergraph.errors import CodegenError
 from addergraph.ir import Array, Op
-from addergraph.plan import Layout
-from addergraph.types import TensorType
+from addergraph.ir.plan import Layout
+from addergraph.ir.types import TensorType
 
-from ..builder import Emitter
-from ..target import Target
+from ..emit.builder import Emitter
+from ..targets.target import Target
 
 ALL_KEPT = 8  # eighths of the elements above zero
 

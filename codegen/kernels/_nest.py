@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from addergraph.types import DType
+from addergraph.ir.types import DType
 
-from ..builder import Emitter, Index, Register
-from ..schedule import ceil_div
+from ..emit.builder import Emitter, Index, Register
 from . import Operand
+from .schedule import ceil_div
 
 ROWS = 32  # rows that share what is constant along them
 

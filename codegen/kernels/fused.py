@@ -6,9 +6,9 @@ from addergraph.ir import CONTRACTION
 from addergraph.ops.fused import Fused
 
 from . import Call, Kernel, kernel
-from .channel_sums import ChannelSumsKernel
-from .forward import forward_contraction
+from .forward.choice import forward_contraction
 from .pointwise import PointwiseKernel
+from .reduction.channel_sums import ChannelSumsKernel
 
 
 @kernel(Fused)

@@ -17,7 +17,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from ..builder import I32, Emitter, Register, constant, vector
+from ..emit.builder import I32, Emitter, Register, constant, vector
 
 # ln 2 = LN2_HIGH + LN2_LOW. HIGH has 15 bits, so its product with an exponent (8 bits) is exact.
 LN2_HIGH = 0.693145751953125

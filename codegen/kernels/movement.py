@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from addergraph.ir import Halo, Op
-from addergraph.ops.broadcast_to import BroadcastTo
-from addergraph.ops.concat import Concat
-from addergraph.ops.pad import Pad
-from addergraph.ops.reshape import Flatten, Reshape
-from addergraph.ops.slice import Slice
-from addergraph.ops.transpose import Transpose
-from addergraph.plan import Layout
-from addergraph.types import DType, f32, i8, u8
+from addergraph.ir.plan import Layout
+from addergraph.ir.types import DType, f32, i8, u8
+from addergraph.ops.movement.broadcast_to import BroadcastTo
+from addergraph.ops.movement.concat import Concat
+from addergraph.ops.movement.pad import Pad
+from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.slice import Slice
+from addergraph.ops.movement.transpose import Transpose
 
-from ..builder import Emitter, Register, constant, element_type, vector
-from ..target import Target
+from ..emit.builder import Emitter, Register, constant, element_type, vector
+from ..targets.target import Target
 from . import Call, Kernel, Operand, kernel
 from ._nest import Access, access, emit_nest
 

@@ -16,22 +16,32 @@ import numpy as np
 
 from addergraph.errors import CodegenError
 from addergraph.ir import Builder, Graph, Op, Value
+from addergraph.ir.types import DType, bool_, f32, i8, i32
 from addergraph.ops._elementwise import INTEGER_BOUNDS
-from addergraph.ops.batch_norm import BatchNorm
-from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
-from addergraph.ops.cast import Cast
-from addergraph.ops.clip import Clip
-from addergraph.ops.fake_quantize import FakeQuantize
-from addergraph.ops.full import Full
 from addergraph.ops.fused import Fused
-from addergraph.ops.greater import Greater
-from addergraph.ops.relu import Relu
-from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
-from addergraph.ops.select import Select
-from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import DType, bool_, f32, i8, i32
+from addergraph.ops.pointwise.batch_norm import BatchNorm
+from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
+from addergraph.ops.pointwise.cast import Cast
+from addergraph.ops.pointwise.clip import Clip
+from addergraph.ops.pointwise.fake_quantize import FakeQuantize
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.greater import Greater
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.ops.pointwise.select import Select
+from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
 
-from ..builder import F32, F64, I32, Emitter, Register, constant, element_type, type_suffix, vector
+from ..emit.builder import (
+    F32,
+    F64,
+    I32,
+    Emitter,
+    Register,
+    constant,
+    element_type,
+    type_suffix,
+    vector,
+)
 from . import Kernel, kernel
 from ._nest import access, emit_nest
 from .math import emit_exp, emit_log

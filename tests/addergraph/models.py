@@ -9,8 +9,8 @@ import numpy as np
 from addergraph import layers
 from addergraph.data import digits
 from addergraph.ir import Array
+from addergraph.ir.trace import Tensor
 from addergraph.model import Model
-from addergraph.trace import Tensor
 
 ENGINES = ("reference", "native")
 DATA = digits.load()

@@ -8,38 +8,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from addergraph.ir import Array, Builder, Graph, Op
-from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
-from addergraph.ops.adder_dense import AdderDense, AdderDenseGradFilter, AdderDenseGradInput
-from addergraph.ops.argmax import Argmax
-from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
-from addergraph.ops.batch_norm import BatchNorm, BatchNormStatistics
-from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
-from addergraph.ops.broadcast_to import BroadcastTo
-from addergraph.ops.cast import Cast
-from addergraph.ops.clip import Clip
-from addergraph.ops.concat import Concat
-from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
-from addergraph.ops.dense import Dense, Matmul
-from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter
-from addergraph.ops.full import Full
+from addergraph.ir.types import DTYPES, Dim, TensorType, bool_, f32, i8, i32, tensor, u8
+from addergraph.ops.contraction.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
+from addergraph.ops.contraction.adder_dense import (
+    AdderDense,
+    AdderDenseGradFilter,
+    AdderDenseGradInput,
+)
+from addergraph.ops.contraction.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
+from addergraph.ops.contraction.dense import Dense, Matmul
 from addergraph.ops.fused import Fused
-from addergraph.ops.global_avg_pool import GlobalAvgPool
-from addergraph.ops.greater import Greater
-from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
-from addergraph.ops.mean_squared_error import MeanSquaredError
-from addergraph.ops.pad import Pad
-from addergraph.ops.reduce import ReduceMax, ReduceMean, ReduceSum
-from addergraph.ops.relu import Relu
-from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
-from addergraph.ops.reshape import Flatten, Reshape
-from addergraph.ops.select import Select
-from addergraph.ops.slice import Slice
-from addergraph.ops.softmax import Softmax
-from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from addergraph.ops.sum_pool2d import SumPool2d
-from addergraph.ops.transpose import Transpose
-from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import DTYPES, Dim, TensorType, bool_, f32, i8, i32, tensor, u8
+from addergraph.ops.movement.broadcast_to import BroadcastTo
+from addergraph.ops.movement.concat import Concat
+from addergraph.ops.movement.pad import Pad
+from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.slice import Slice
+from addergraph.ops.movement.transpose import Transpose
+from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
+from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
+from addergraph.ops.pointwise.cast import Cast
+from addergraph.ops.pointwise.clip import Clip
+from addergraph.ops.pointwise.fake_quantize import FakeQuantize, FakeQuantizeFilter
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.greater import Greater
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.ops.pointwise.select import Select
+from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
+from addergraph.ops.reduction.argmax import Argmax
+from addergraph.ops.reduction.avg_pool2d import AvgPool2d, AvgPool2dGrad
+from addergraph.ops.reduction.global_avg_pool import GlobalAvgPool
+from addergraph.ops.reduction.max_pool2d import MaxPool2d, MaxPool2dGrad
+from addergraph.ops.reduction.mean_squared_error import MeanSquaredError
+from addergraph.ops.reduction.reduce import ReduceMax, ReduceMean, ReduceSum
+from addergraph.ops.reduction.softmax import Softmax
+from addergraph.ops.reduction.softmax_cross_entropy import SoftmaxCrossEntropy
+from addergraph.ops.reduction.sum_pool2d import SumPool2d
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from addergraph import cli
+from addergraph.cli import main as cli
 
 
 class Done(NamedTuple):

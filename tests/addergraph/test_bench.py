@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from addergraph import cli, driver
-from addergraph.codegen import peak
-from addergraph.codegen.llvm import compile_assembly
-from addergraph.codegen.target import target_named
-from addergraph.commands import bench_layers as bl
-from addergraph.commands import bench_report as br
-from addergraph.commands.bench_graphs import (
+from addergraph import compiler
+from addergraph.cli import main as cli
+from addergraph.cli.bench import layers as bl
+from addergraph.cli.bench import report as br
+from addergraph.cli.bench.graphs import (
     ALL,
     BYTES,
     FEW_BYTES,
@@ -29,18 +27,13 @@ from addergraph.commands.bench_graphs import (
     layers_graph,
     weights_of,
 )
-from addergraph.commands.bench_timing import (
-    LAYERS,
-    ROUNDS,
-    Layer,
-    Slope,
-    Timing,
-    line_slope,
-    pinned,
-)
+from addergraph.cli.bench.timing import LAYERS, ROUNDS, Layer, Slope, Timing, line_slope, pinned
+from addergraph.codegen.llvm import compile_assembly
+from addergraph.codegen.measure import peak
+from addergraph.codegen.targets.target import target_named
 from addergraph.errors import DataError, StorageError
-from addergraph.interpreter import interpret
 from addergraph.ir import CONTRACTION
+from addergraph.ir.interpreter import interpret
 from addergraph.zoo import build
 
 CHAIN = Layer("tiny", 8, 6, 8, 3)
@@ -94,7 +87,7 @@ def test_graphs_compile_to_one_kernel_a_layer(layer: Layer, parameters: int) -> 
     graph = layers_graph(layer, 3, HALF)
     assert len(graph.parameters) == parameters
     assert graph.outputs[0].type.shape == ("N", layer.made, layer.made, layer.outputs)
-    kernels = list(driver.build(graph, weights_of(layer, HALF)).facts.kernels.values())
+    kernels = list(compiler.build(graph, weights_of(layer, HALF)).facts.kernels.values())
     assert sorted(k.partition("_")[0] for k in kernels) == ["adder2d"] * 3 + ["relu"]
 
 
@@ -108,10 +101,10 @@ def test_layers_of_bytes_are_one_kernel_each(layer: Layer, kind: str) -> None:
     assert y.type.shape == ("N", layer.made, layer.made, layer.outputs)
     assert y.type.dtype.name == ("u8" if kind in (BYTES, FEW_BYTES) else "i32")
     weights = weights_of(placed, kind)
-    kernels = list(driver.build(graph, weights).facts.kernels.values())
+    kernels = list(compiler.build(graph, weights).facts.kernels.values())
     assert [k[:7] for k in kernels] == ["adder2d"] * 3
     assert all("_u8_" in k for k in kernels)
-    found = driver.compile(graph, weights=weights)(input_of(layer, 2, kind))
+    found = compiler.compile(graph, weights=weights)(input_of(layer, 2, kind))
     assert isinstance(found, np.ndarray)
     expected = interpret(graph, input_of(layer, 2, kind), weights=weights)
     assert np.array_equal(found, np.asarray(expected))
@@ -121,7 +114,7 @@ def test_layers_of_bytes_are_one_kernel_each(layer: Layer, kind: str) -> None:
 def test_a_chain_keeps_its_values_alive(kind: str) -> None:
     """Batch norm keeps the values away from denormals and zeros, which could be faster."""
     layer = Layer("tiny", 32, 8, 32, 3)
-    program = driver.compile(layers_graph(layer, 8, kind), weights=weights_of(layer, kind))
+    program = compiler.compile(layers_graph(layer, 8, kind), weights=weights_of(layer, kind))
     y = program(input_of(layer, 1, kind))
     assert isinstance(y, np.ndarray)
     assert 0.3 < y.min() <= y.max() < 3.0
@@ -130,7 +123,7 @@ def test_a_chain_keeps_its_values_alive(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "low", "high"), [(BYTES, 50, 200), (FEW_BYTES, 10, 63)])
 def test_a_chain_of_bytes_does_not_saturate(kind: str, low: int, high: int) -> None:
     layer = Layer("tiny", 32, 8, 32, 3)
-    program = driver.compile(layers_graph(layer, 8, kind), weights=weights_of(layer, kind))
+    program = compiler.compile(layers_graph(layer, 8, kind), weights=weights_of(layer, kind))
     y = program(input_of(layer, 1, kind))
     assert isinstance(y, np.ndarray)
     assert low < y.min() <= y.max() < high
@@ -268,7 +261,7 @@ def test_command_writes_its_files(
 ) -> None:
     monkeypatch.setattr(bl, "LAYERS", (CHAIN, BESIDE))
     monkeypatch.setattr(Layer, "counts", (1, 2))
-    monkeypatch.setattr(driver, "measure_peak", lambda form, target, threads: 1e6)
+    monkeypatch.setattr(compiler, "measure_peak", lambda form, target, threads: 1e6)
     monkeypatch.setattr(Slope, "run", lambda self, seconds: None)
     monkeypatch.setattr(Slope, "timing", Timing(1e-6, 2e-6))
     file = tmp_path / "layers.json"
@@ -350,8 +343,8 @@ def test_bad_options(
 def test_profile_times_every_kernel(batch: int | None) -> None:
     model = build("small-adder")
     graph = model.graph(training=False)
-    found = driver.profile(graph, model.weights, batch=batch, seconds=0.0)
-    program = driver.compile(graph, weights=model.weights, batch=batch)
+    found = compiler.profile(graph, model.weights, batch=batch, seconds=0.0)
+    program = compiler.compile(graph, weights=model.weights, batch=batch)
     assert {k.node: k.symbol for k in found.kernels} == program.built.facts.kernels
     assert all(k.inside > 0 for k in found.kernels)
     assert found.seconds >= sum(k.inside for k in found.kernels)

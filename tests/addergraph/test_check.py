@@ -7,11 +7,11 @@ import functools
 
 import pytest
 
-from addergraph.check import check
 from addergraph.errors import GraphError, ParseError
 from addergraph.ir import Builder, Graph, Init, Node, Op, Parameter, Update, Value, op_named
-from addergraph.text import parse
-from addergraph.types import tensor
+from addergraph.ir.check import check
+from addergraph.ir.text import parse
+from addergraph.ir.types import tensor
 
 X = tensor("f32", ("N", 4))
 FUSED = """graph net(%x: f32[N,4,4,2], %f: f32[1,1,2,3]) {

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, cli, driver, layers, ops, zoo
-from addergraph.codegen import jit, lowered
-from addergraph.codegen.jit import Program
-from addergraph.commands import show
+from addergraph import Model, compiler, layers, ops, zoo
+from addergraph.cli import main as cli
+from addergraph.cli.commands import show
+from addergraph.codegen.emit import lowered
+from addergraph.codegen.run import jit
+from addergraph.codegen.run.jit import Program
 from addergraph.ir import Array, Graph
-from addergraph.lints import lint
-from addergraph.summary import summary_text
-from addergraph.trace import Tensor
+from addergraph.ir.trace import Tensor
+from addergraph.report.lints import lint
+from addergraph.report.summary import summary_text
 from tests.addergraph.shell import Shell
 
 ROOT = Path(__file__).parent.parent.parent
@@ -124,7 +126,7 @@ def test_summary_of_files(shell: Shell, model: Model) -> None:
     bare = shell.ok("summary", "net.ag")  # no numbers, so no share of taps above zero
     assert "%" not in bare
     graph = model.graph(training=False)
-    assert bare == summary_text(graph, lint(graph), arena=driver.arena_bytes(graph)) + "\n"
+    assert bare == summary_text(graph, lint(graph), arena=compiler.arena_bytes(graph)) + "\n"
     assert 'warning: adder2d "adder1" reaches dense "dense1" without a batch norm' in bare
 
 
@@ -259,7 +261,7 @@ def test_verify_by_layers_names_the_first_one_and_ends_with_status_1(
 def test_verify_by_layers_says_when_only_the_outputs_differ(
     shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compile = driver.compile
+    compile = compiler.compile
 
     def wrong(graph: Graph, **options: Any) -> Program:
         program = compile(graph, **options)
@@ -267,7 +269,7 @@ def test_verify_by_layers_says_when_only_the_outputs_differ(
         monkeypatch.setattr(program, "run", lambda inputs: tuple(y + 1 for y in run(inputs)))
         return program
 
-    monkeypatch.setattr(driver, "compile", wrong)
+    monkeypatch.setattr(compiler, "compile", wrong)
     done = shell("verify", "m.safetensors", "--layers")
     assert done.status == 1
     assert 'layers of "tiny": 16 samples, random inputs of seed 0: passed' in done.out
@@ -388,7 +390,7 @@ def test_running_out_of_memory_is_an_error(shell: Shell, monkeypatch: pytest.Mon
     def run(**options: object) -> None:
         raise MemoryError(said)
 
-    monkeypatch.setattr("addergraph.commands.bench.run", run)
+    monkeypatch.setattr("addergraph.cli.bench.bench.run", run)
     said = "Unable to allocate 47.7 GiB"
     error = shell.error("bench", "small-adder", "--batch", 10**8)
     assert error == "Unable to allocate 47.7 GiB; take fewer samples or a smaller batch"

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import Model, storage
+from addergraph import Model
 from addergraph.errors import StorageError
+from addergraph.files import storage
 from addergraph.training import recipes
 from addergraph.training.step import TrainStep
 from tests.addergraph.shell import Shell

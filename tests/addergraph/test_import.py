@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from addergraph import cli
-from addergraph.commands.import_weights import imported
+from addergraph.cli import main as cli
+from addergraph.cli.commands.import_weights import imported
 from addergraph.errors import AdderGraphError, DataError, GraphError, StorageError, UnsupportedError
 from addergraph.ir import Array
 from addergraph.model import Model

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import DataError, GraphError, ShapeError
-from addergraph.interpreter import bind_inputs, evaluate, interpret, run_reference
 from addergraph.ir import POINTWISE, Array, Builder, Graph, Op, op_named
-from addergraph.text import parse
-from addergraph.types import TensorType, tensor
+from addergraph.ir.interpreter import bind_inputs, evaluate, interpret, run_reference
+from addergraph.ir.text import parse
+from addergraph.ir.types import TensorType, tensor
 
 ADDER = parse("""graph net(%x: f32[N,1,1,2])
   params(%f: f32[1,1,2,1] init=zeros, %m: f32[1] init=ones) {

@@ -24,11 +24,11 @@ from addergraph.ir import (
     registry,
     result_names,
 )
-from addergraph.ops.full import Full
-from addergraph.ops.reduce import ReduceSum
-from addergraph.ops.relu import Relu
-from addergraph.text import parse
-from addergraph.types import TensorType, tensor
+from addergraph.ir.text import parse
+from addergraph.ir.types import TensorType, tensor
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.reduction.reduce import ReduceSum
 
 X = tensor("f32", ("N", 4))
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from addergraph import layers
-from addergraph.descriptions import describe, restore
 from addergraph.errors import AdderGraphError, GraphError, ShapeError
-from addergraph.interpreter import interpret, run_reference
 from addergraph.ir import Array, Graph
+from addergraph.ir.interpreter import interpret, run_reference
+from addergraph.ir.state import initial_weights
+from addergraph.ir.trace import Tensor, trace
+from addergraph.ir.types import Dim, tensor
 from addergraph.layers import (
     Activation,
     Adder,
@@ -26,9 +28,7 @@ from addergraph.layers import (
     Flatten,
     Residual,
 )
-from addergraph.state import initial_weights
-from addergraph.trace import Tensor, trace
-from addergraph.types import Dim, tensor
+from addergraph.layers.descriptions import describe, restore
 
 
 def graph_of(

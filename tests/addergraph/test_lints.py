@@ -9,9 +9,9 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, ops, zoo
 from addergraph.ir import Graph, Init
-from addergraph.lints import Finding, lint
-from addergraph.trace import Tensor, new_parameter
-from addergraph.types import TensorType, f32
+from addergraph.ir.trace import Tensor, new_parameter
+from addergraph.ir.types import TensorType, f32
+from addergraph.report.lints import Finding, lint
 
 
 def found(*parts: layers.Layer) -> list[Finding]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import driver, layers, ops
+from addergraph import compiler, layers, ops
 from addergraph.errors import DataError, GraphError, ShapeError
 from addergraph.ir import Array
+from addergraph.ir.trace import Tensor
 from addergraph.model import CHUNK, Model
-from addergraph.trace import Tensor
 from addergraph.training import SGD, cosine
 from addergraph.training.losses import LOSSES
 from tests.addergraph.models import (
@@ -452,7 +452,7 @@ def test_schedules() -> None:
 
 
 def test_the_losses_of_the_model_are_those_of_the_training_step() -> None:
-    from addergraph.passes.train_step import train_step
+    from addergraph.passes.train.train_step import train_step
 
     model = small_model(input_shape=(8, 8, 1))
     for loss_name in LOSSES:
@@ -497,6 +497,6 @@ def test_a_model_and_a_program_say_what_they_are() -> None:
     assert repr(model) == '<Model "net" of samples (2, 2): 2 layers, cat_cross_entropy>'
     traced = Model(layers.Dense(3), input_shape=(4,), loss_name="mean_squared_error")
     assert repr(traced) == '<Model "model" of samples (4,): a function, mean_squared_error>'
-    program = driver.compile(model)
+    program = compiler.compile(model)
     target = program.built.lowered.target.name
     assert repr(program) == f'<Program "net" for {target}: f32[N,2,2] -> f32[N,3]>'

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from addergraph import layers, storage
+from addergraph import layers
 from addergraph.errors import GraphError, StorageError, UnsupportedError
+from addergraph.files import storage
 from addergraph.ir import Array
 from addergraph.model import Model
 from tests.addergraph.models import X, Y, fit, residual, same_weights, small_model

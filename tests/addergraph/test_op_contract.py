@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from addergraph import ops
-from addergraph.check import check
 from addergraph.errors import ShapeError
-from addergraph.interpreter import interpret
-from addergraph.intervals import ANY, Interval
 from addergraph.ir import CONTRACTION, Array, Builder, Graph, Halo, registry
-from addergraph.ops.relu import Relu
-from addergraph.text import parse
-from addergraph.trace import Tensor, apply_all
-from addergraph.types import DType, TensorType, bool_, f32, i8, i32, u8
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.text import parse
+from addergraph.ir.trace import Tensor, apply_all
+from addergraph.ir.types import DType, TensorType, bool_, f32, i8, i32, u8
+from addergraph.ops.pointwise.relu import Relu
 from tests.addergraph.op_samples import ALL, SAMPLES, Sample, identify
 
 every_sample = pytest.mark.parametrize("sample", ALL, ids=identify)

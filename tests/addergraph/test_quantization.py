@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import ops, storage
-from addergraph.check import check
+from addergraph import ops
 from addergraph.errors import GraphError, ParseError, ShapeError, StorageError
+from addergraph.files import storage
 from addergraph.ir import Graph, Init
-from addergraph.quantization import Quantization, value_quantizations
-from addergraph.quantized import Quantized, load_quantized
-from addergraph.trace import Tensor, new_parameter
-from addergraph.types import TensorType, i32, u8
+from addergraph.ir.check import check
+from addergraph.ir.quantization import Quantization, value_quantizations
+from addergraph.ir.trace import Tensor, new_parameter
+from addergraph.ir.types import TensorType, i32, u8
+from addergraph.model.quantized import Quantized, load_quantized
 
 TEXT = """\
 graph net(%x: u8[N,4,4,2] scale=0.25) params(

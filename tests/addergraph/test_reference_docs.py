@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from addergraph.ir import registry
-from addergraph.reference_docs import ops_markdown
+from addergraph.report.reference_docs import ops_markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "ops.md"
 
 
 def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == ops_markdown(), (
-        "regenerate it: python -m addergraph.reference_docs > docs/ops.md"
+        "regenerate it: python -m addergraph.report.reference_docs > docs/ops.md"
     )
 
 

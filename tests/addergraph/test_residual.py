@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from addergraph import layers
-from addergraph.descriptions import MAX_NESTING, describe, restore
 from addergraph.errors import GraphError, ShapeError
 from addergraph.layers import Activation, Adder, BatchNorm, Conv, Dense, Flatten, MaxPool, Residual
+from addergraph.layers.descriptions import MAX_NESTING, describe, restore
 from addergraph.model import Model
 from tests.addergraph.models import X, Y, fit, same_weights
 

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from addergraph.errors import GraphError
 from addergraph.ir import CONTRACTION, REDUCTION, Array, registry
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.batch_norm import BatchNormStatistics
-from addergraph.ops.binary import Add
-from addergraph.ops.dense import Dense
-from addergraph.ops.reduce import ReduceSum
-from addergraph.ops.relu import Relu
-from addergraph.ops.softmax import Softmax
-from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from addergraph.rounding import RULES, U, gamma, rounding_bounds
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.dense import Dense
+from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
+from addergraph.ops.pointwise.binary import Add
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.reduction.reduce import ReduceSum
+from addergraph.ops.reduction.softmax import Softmax
+from addergraph.ops.reduction.softmax_cross_entropy import SoftmaxCrossEntropy
+from addergraph.verification.rounding import RULES, U, gamma, rounding_bounds
 from tests.addergraph.op_samples import ALL, Sample, identify
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from addergraph.errors import DataError, ShapeError
 from addergraph.ir import Array, Builder, Graph, Init, Parameter
-from addergraph.state import State, bind_weights, initial_weights, parameter_offsets
-from addergraph.types import tensor
+from addergraph.ir.state import State, bind_weights, initial_weights, parameter_offsets
+from addergraph.ir.types import tensor
 
 PARAMETERS = (
     Parameter("f", tensor("f32", (3, 3, 2)), Init("normal", (0.0, 1.0))),

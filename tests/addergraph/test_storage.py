@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from addergraph import storage
 from addergraph.errors import StorageError
+from addergraph.files import storage
 from addergraph.ir import Array
 
 TENSORS: dict[str, Array] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph import driver, zoo
-from addergraph.arithmetic import Arithmetic, by_kind, total, with_convolutions
+from addergraph import compiler, zoo
 from addergraph.ir import Graph
-from addergraph.summary import summary_text
-from addergraph.text import parse
+from addergraph.ir.text import parse
+from addergraph.report.arithmetic import Arithmetic, by_kind, total, with_convolutions
+from addergraph.report.summary import summary_text
 
 
 def terms_of(stages: list[tuple[int, int, int, int, int]]) -> int:
@@ -77,7 +77,7 @@ def test_energy_of_twelve_terms(op: str, f32: float, int8: float) -> None:
 
 def test_fused_nodes_count_by_what_is_inside() -> None:
     graph = zoo.build("small-adder").graph(training=False)
-    optimized = driver.optimize(graph)
+    optimized = compiler.optimize(graph)
     assert any(node.op.name == "fused" for node in optimized.nodes)
     before, after = kinds_of(graph), kinds_of(optimized)
     for kind in ("adder", "convolution, dense"):
@@ -105,7 +105,7 @@ def test_the_sections() -> None:
     assert ["conv1", "adder2d", "16x16x32", "4,608", "18.0", "KiB", "2,359,296"] in rows
     assert ["total", "274,072", "1.05", "MiB", "81,674,836", "643,786"] in rows
     assert "272,484 trainable and 1,588 fixed parameters, 1.05 MiB" in lines
-    arena = driver.arena_bytes(graph)
+    arena = compiler.arena_bytes(graph)
     assert f"arena of the compiled network, batch 1: {arena:,} bytes" in lines
     share = next(line for line in lines if line.startswith("share of the energy"))
     kinds = by_kind(graph)
@@ -127,10 +127,10 @@ def test_a_graph_that_computes_nothing_has_no_arithmetic() -> None:
 def test_the_arena_is_that_of_the_program() -> None:
     model = zoo.build("small-adder")
     graph, weights = model.graph(training=False), model.weights
-    built = driver.build(graph, weights)
-    assert driver.arena_bytes(graph, weights) == built.lowered.plan.arena_bytes > 0
+    built = compiler.build(graph, weights)
+    assert compiler.arena_bytes(graph, weights) == built.lowered.plan.arena_bytes > 0
 
 
 def test_the_arena_of_graphs_with_an_open_batch_that_mix_samples() -> None:
     graph = parse("graph g(%x: f32[N,4]) {\n %s = reduce_sum(%x) axes=(0) : f32[4]\n return %s\n}")
-    assert driver.arena_bytes(graph) == driver.arena_bytes(graph.bind(1))
+    assert compiler.arena_bytes(graph) == compiler.arena_bytes(graph.bind(1))

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph.interpreter import interpret
 from addergraph.ir import Array, Builder, registry
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
-from addergraph.ops.fake_quantize import Rounding
-from addergraph.trace import Tensor, apply_all
-from addergraph.types import TensorType, f32
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.trace import Tensor, apply_all
+from addergraph.ir.types import TensorType, f32
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
+from addergraph.ops.pointwise.fake_quantize import Rounding
 from tests.addergraph.op_samples import SAMPLES, Sample, identify
 from tests.addergraph.ops import naive
 

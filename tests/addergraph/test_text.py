@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.check import check
 from addergraph.errors import AdderGraphError, GraphError, ParseError, ShapeError
 from addergraph.ir import Builder, Graph, Init, Op, Parameter, Value, op_named, registry
-from addergraph.text import MAX_NESTING, Parser, parse
-from addergraph.text_attributes import Attribute, attributes, shown_attributes
-from addergraph.types import DTYPES, Dim, tensor
+from addergraph.ir.check import check
+from addergraph.ir.text import MAX_NESTING, Parser, parse
+from addergraph.ir.text_attributes import Attribute, attributes, shown_attributes
+from addergraph.ir.types import DTYPES, Dim, tensor
 
 BLOCK = """\
 graph block(%x: f32[N,8,8,16]) params(%conv1.f: f32[3,3,16,32] init=normal(0,1) eta=0.2) {
@@ -369,7 +369,7 @@ def test_hostile_text_fails_fast(text: str) -> None:
 
 
 def test_text_has_a_maximal_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("addergraph.text.MAX_CHARACTERS", 100)
+    monkeypatch.setattr("addergraph.ir.text.MAX_CHARACTERS", 100)
     assert "at most 100 are read" in refusal(BLOCK)
 
 

@@ -13,7 +13,7 @@ import addergraph as ag
 from addergraph import ops
 from addergraph.errors import GraphError, ShapeError
 from addergraph.ir import Init
-from addergraph.trace import Tensor, new_parameter
+from addergraph.ir.trace import Tensor, new_parameter
 
 X = ag.tensor("f32", ("N", 4))
 

@@ -12,13 +12,13 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, ops
 from addergraph.errors import DataError, GraphError, VerificationError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Builder, Graph
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
-from addergraph.trace import Tensor
-from addergraph.types import Shape
-from addergraph.verification import Difference, verify
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import Shape
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
+from addergraph.verification.outputs import Difference, verify
 from tests.addergraph.models import adders_only
 from tests.addergraph.op_samples import ALL, Sample, identify
 
@@ -352,9 +352,9 @@ def test_outputs_of_another_type_are_not_compared(
 
 
 def test_fused_graphs_have_the_bounds_of_their_bodies() -> None:
-    from addergraph import driver
+    from addergraph import compiler
 
-    fused = driver.optimize(GRAPH)
+    fused = compiler.optimize(GRAPH)
     assert any(node.op.name == "fused" for node in fused.nodes)
     report = verify(fused, Fake(GRAPH, MODEL.weights), samples=4)
     assert report.ok, report

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, driver, layers, ops
-from addergraph.codegen.jit import Program
+from addergraph import Model, compiler, layers, ops
+from addergraph.codegen.run.jit import Program
 from addergraph.diagnostics import pictures, plots
 from addergraph.errors import DataError, GraphError, ShapeError, VerificationError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Graph
-from addergraph.state import initial_weights
-from addergraph.trace import Tensor
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.state import initial_weights
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import Shape
 from addergraph.training.optimizers import SGD
-from addergraph.types import Shape
-from addergraph.verification_layers import LayerReport, verify_layers
+from addergraph.verification.layers import LayerReport, verify_layers
 from tests.addergraph.models import residual
 from tests.passes.random_graphs import random_data, random_graph
 
@@ -97,7 +97,7 @@ def test_each_node_of_the_compiled_graph_is_a_row() -> None:
     assert report.ok, str(report)
     assert report.samples == 3
     assert names(report) == [v.name for v in program.graph.outputs]
-    compiled = driver.optimize(graph)
+    compiled = compiler.optimize(graph)
     assert set(names(report)) <= {v.name for node in compiled.nodes for v in node.outputs}
     assert "adder2d+mul+add+add+relu" in [row.op for row in report.rows]
     assert {row.type for row in report.rows} >= {"f32[1,6,6,4]", "f32[1,10]"}
@@ -238,7 +238,7 @@ def test_what_cannot_be_verified_is_refused() -> None:
         verify_layers(graph, program, 0)
     plain = ag.compile(graph, weights=weights, batch=1)
     with pytest.raises(DataError, match="does not return %.*program from ag.compile_layers"):
-        verify_layers(graph, Planted(driver.optimize(plain.graph), plain.weights, plain.run), 1)
+        verify_layers(graph, Planted(compiler.optimize(plain.graph), plain.weights, plain.run), 1)
     with pytest.raises(DataError, match="compile its layers from this graph"):
         verify_layers(graph.bind(2), program, 1)
     with pytest.raises(DataError, match="has parameters"):
@@ -252,7 +252,7 @@ def test_a_training_step_is_refused() -> None:
     model.add(layers.Flatten())
     model.add(layers.Dense(2))
     forward = model.graph(training=True, batch=4)
-    step = driver.train_step_graph(forward, model.loss_name, SGD())
+    step = compiler.train_step_graph(forward, model.loss_name, SGD())
     with pytest.raises(GraphError, match="updates parameters; compile its forward graph"):
         ag.compile_layers(step, weights=initial_weights(step))
     program = ag.compile_layers(network(), weights=weights_of(network()))

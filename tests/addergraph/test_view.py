@@ -9,9 +9,9 @@ import pytest
 
 from addergraph.errors import GraphError
 from addergraph.ir import Graph, Value
-from addergraph.text import parse
-from addergraph.types import tensor
-from addergraph.view import ancestors, critical_path, fusion_is_acyclic, to_dot, to_networkx
+from addergraph.ir.text import parse
+from addergraph.ir.types import tensor
+from addergraph.report.view import ancestors, critical_path, fusion_is_acyclic, to_dot, to_networkx
 
 # a -> b -> d and a -> c -> d, with a + a at the start
 DIAMOND = parse("""graph diamond(%x: f32[N,4]) params(%s: f32[4] init=ones) {

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import driver, zoo
-from addergraph.arithmetic import by_kind, total, with_convolutions
-from addergraph.check import check
+from addergraph import compiler, zoo
 from addergraph.errors import GraphError, ShapeError
 from addergraph.ir import Graph, Node
+from addergraph.ir.check import check
+from addergraph.ir.text import parse
 from addergraph.model import Model
-from addergraph.text import parse
-from addergraph.verification import verify
+from addergraph.report.arithmetic import by_kind, total, with_convolutions
+from addergraph.verification.outputs import verify
 from addergraph.zoo.resnet import ResNet
 
 # name -> (trainable parameters, layers with a filter). The numbers of ResNet-18 and -50 are those
@@ -77,7 +77,7 @@ def test_each_layer_of_a_resnet_has_a_batch_norm_and_adders_see_no_negatives(nam
     uses = graph.uses()
     for node in contractions(graph):
         assert [n.op.name for n in uses[node.outputs[0]]] == ["batch_norm"], node.name
-    optimized = driver.optimize(graph)
+    optimized = compiler.optimize(graph)
     bodies = [getattr(node.op, "body", None) for node in optimized.nodes]
     adders = [n.op for b in bodies if b for n in b.nodes if n.op.name == "adder2d"]
     assert len(adders) == sum(n.op.name == "adder2d" for n in graph.nodes)

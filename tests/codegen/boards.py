@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 import addergraph as ag
-from addergraph import driver, zoo
-from addergraph.codegen.aot import Exported
+from addergraph import compiler, zoo
+from addergraph.codegen.export.aot import Exported
 from addergraph.data import digits
 from addergraph.ir import Array
-from addergraph.quantized import Quantized
+from addergraph.model.quantized import Quantized
 from addergraph.training.schedules import cosine
 
 SOURCES = Path(__file__).parents[2] / "examples" / "boards"
@@ -59,7 +59,7 @@ def trained_digits() -> Quantized:
 
 
 def exported(network: Quantized, target: str, folder: Path) -> Exported:
-    return driver.export(
+    return compiler.export(
         network.graph, folder, weights=network.weights, target=target, name="digits",
         multiplication_free=True,
     )  # fmt: skip

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.kernels import Call, Family, Operand, kernel_for
 from addergraph.codegen.llvm import LoadedObject, compile_object
-from addergraph.codegen.module import standalone
-from addergraph.codegen.target import TARGETS, X86_LEVELS, Target, runnable, target_named
+from addergraph.codegen.targets.target import TARGETS, X86_LEVELS, Target, runnable, target_named
 from addergraph.ir import Array, Halo, Op
-from addergraph.plan import Layout, align
-from addergraph.types import DTYPES, TensorType
+from addergraph.ir.plan import Layout, align
+from addergraph.ir.types import DTYPES, TensorType
 
 HERE: tuple[str, ...] = tuple(t.name for t in (*X86_LEVELS, TARGETS["toy"]) if runnable(t))
 # Each with 1 to 3 threads, taking turns.

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import addergraph as ag
-from addergraph.codegen.jit import Program
+from addergraph.codegen.run.jit import Program
 from addergraph.ir import Array, Graph
-from addergraph.state import initial_weights
+from addergraph.ir.state import initial_weights
 
 NET = """
 graph net(%image: f32[N,6,6,3]) params(%conv.f: f32[3,3,3,5] init=normal(0,1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from addergraph.ir import Graph
-from addergraph.text import parse
+from addergraph.ir.text import parse
 
 
 def step(batch: int) -> Graph:

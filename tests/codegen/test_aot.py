@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import driver
-from addergraph.codegen.aot import Exported, export
-from addergraph.codegen.jit import Program
-from addergraph.codegen.target import X86_LEVELS, runnable, target_named
+from addergraph import compiler
+from addergraph.codegen.export.aot import Exported, export
+from addergraph.codegen.run.jit import Program
+from addergraph.codegen.targets.target import X86_LEVELS, runnable, target_named
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
-from addergraph.state import initial_weights
+from addergraph.ir.state import initial_weights
 from tests.codegen.libraries import (
     CONSTANT,
     MIXED,
@@ -295,7 +295,7 @@ def test_code_does_not_depend_on_weights(library: Exported, tmp_path: Path) -> N
 @pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu"])
 def test_a_target_that_cannot_run_here_has_no_golden_outputs(target: str, tmp_path: Path) -> None:
     graph = ag.parse(NET)
-    lowered = driver.lower(graph, target_named(target))
+    lowered = compiler.lower(graph, target_named(target))
     made = export(lowered, initial_weights(graph), tmp_path, name="cross", shared=False)
     metadata = json.loads(made.metadata.read_text())
     assert metadata["golden"] is None and metadata["target"]["name"] == target

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from addergraph.codegen.archive import Member, archive
+from addergraph.codegen.export.archive import Member, archive
 from addergraph.codegen.llvm import compile_object
-from addergraph.codegen.target import BASELINE
+from addergraph.codegen.targets.target import BASELINE
 
 
 def member(name: str, *symbols: str) -> Member:

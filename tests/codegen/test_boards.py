@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 import addergraph as ag
-from addergraph import driver
-from addergraph.codegen import elf
-from addergraph.codegen.aot import Exported, export
-from addergraph.codegen.certificate import certify, certify_bytes
-from addergraph.codegen.disassembly import disassemble
-from addergraph.codegen.target import target_named
+from addergraph import compiler
+from addergraph.codegen.export.aot import Exported, export
+from addergraph.codegen.inspect import elf
+from addergraph.codegen.inspect.certificate import certify, certify_bytes
+from addergraph.codegen.inspect.disassembly import disassemble
+from addergraph.codegen.targets.target import target_named
 from addergraph.data import digits
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Array
-from addergraph.quantized import Quantized
+from addergraph.model.quantized import Quantized
 from tests.codegen.boards import (
     BOARDS,
     SOURCES,
@@ -199,6 +199,6 @@ def test_a_bare_target_has_no_shared_library(network: Quantized, libraries: Libr
     header = made.header.read_text()
     assert "one thread alone computes a call" in header
     assert "splits one call over threads" in libraries["aarch64-linux-gnu"].header.read_text()
-    lowered = driver.lower(network.graph, target_named("thumbv6m"))
+    lowered = compiler.lower(network.graph, target_named("thumbv6m"))
     with pytest.raises(UnsupportedError, match='"thumbv6m" has no operating system'):
         export(lowered, network.weights, made.code.parent, shared=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.codegen import cache
+from addergraph.codegen.run import cache
 
 FACTS = {"weights": [], "kernels": {"y": "relu"}, "weights_bytes": 0}
 CODE = bytes(range(256)) + b"\n\n" + b"code"

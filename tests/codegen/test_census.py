@@ -12,10 +12,10 @@ import capstone
 import pytest
 
 import addergraph as ag
-from addergraph import driver
-from addergraph.codegen.aot import export
-from addergraph.codegen.census import Census, count_instructions
-from addergraph.codegen.instructions import (
+from addergraph import compiler
+from addergraph.codegen.export.aot import export
+from addergraph.codegen.inspect.census import Census, count_instructions
+from addergraph.codegen.inspect.instructions import (
     ADD,
     ADDRESS,
     ADDRESS_MULTIPLY,
@@ -31,8 +31,8 @@ from addergraph.codegen.instructions import (
     UNKNOWN,
     X86_64,
 )
-from addergraph.codegen.target import TARGETS, X86_LEVELS
-from addergraph.state import initial_weights
+from addergraph.codegen.targets.target import TARGETS, X86_LEVELS
+from addergraph.ir.state import initial_weights
 from tests.codegen.libraries import MIXED, NET
 
 LEVELS = [t.name for t in X86_LEVELS]
@@ -44,7 +44,7 @@ BODIES = {
 
 @functools.cache
 def taken(text: str, target: str) -> Census:
-    return driver.census(ag.parse(text), target=target)
+    return compiler.census(ag.parse(text), target=target)
 
 
 def adder_with_tail(form: str, tail: str) -> str:
@@ -193,7 +193,7 @@ def test_no_instruction_of_these_graphs_is_unknown(target: str) -> None:
 
 
 def test_an_unknown_instruction_forfeits_the_claim() -> None:
-    made = driver.census(ag.parse(adder_with_tail("direct", "return %y")), target="x86-64")
+    made = compiler.census(ag.parse(adder_with_tail("direct", "return %y")), target="x86-64")
     counts = made.functions[0].counts
     assert isinstance(counts, Counter) and made.multiplication_free
     counts[UNKNOWN] += 1
@@ -248,7 +248,7 @@ def disassembled(path: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("target", [*LEVELS, "toy"])
 def test_a_disassembler_counts_the_same_in_the_exported_object(target: str, tmp_path: Path) -> None:
     graph = ag.parse(NET)
-    built = driver.build(graph, target=target, cache=False)
+    built = compiler.build(graph, target=target, cache=False)
     made = export(built, initial_weights(graph), tmp_path, shared=False)
     found = disassembled(made.code)
     kernels = [f for f in taken(NET, target).functions if f.nodes]

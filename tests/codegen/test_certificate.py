@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import addergraph as ag
-from addergraph import driver
-from addergraph.codegen import elf
-from addergraph.codegen.aot import export
-from addergraph.codegen.archive import Member, archive
-from addergraph.codegen.census import census, count_instructions
-from addergraph.codegen.certificate import Certificate, certify, certify_bytes
-from addergraph.codegen.instructions import CONTROL, MACHINES, PRODUCTS, REFUSED, UNKNOWN
-from addergraph.codegen.target import target_named
+from addergraph import compiler
+from addergraph.codegen.export.aot import export
+from addergraph.codegen.export.archive import Member, archive
+from addergraph.codegen.inspect import elf
+from addergraph.codegen.inspect.census import census, count_instructions
+from addergraph.codegen.inspect.certificate import Certificate, certify, certify_bytes
+from addergraph.codegen.inspect.instructions import CONTROL, MACHINES, PRODUCTS, REFUSED, UNKNOWN
+from addergraph.codegen.targets.target import target_named
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
-from addergraph.state import initial_weights
+from addergraph.ir.state import initial_weights
 from tests.codegen import objects
 from tests.codegen.libraries import MIXED, NET
 from tests.codegen.objects import CALLED, CALLING, CLEAN, NEAR, PLANTED, RISCV, TABLE, compiled
@@ -164,7 +164,7 @@ def test_every_instruction_of_exported_networks_is_known(
     target: str, text: str, tmp_path: Path
 ) -> None:
     graph = ag.parse(text)
-    lowered = driver.lower(graph, target_named(target))
+    lowered = compiler.lower(graph, target_named(target))
     files = export(lowered, initial_weights(graph), tmp_path)
     made = certify(files.archive)
     assert {f.reason for f in made.failures} <= set(REFUSED) - {UNKNOWN}

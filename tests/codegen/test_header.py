@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 
 import addergraph as ag
-from addergraph import driver
-from addergraph.codegen.header import example, header
-from addergraph.codegen.interface import (
+from addergraph import compiler
+from addergraph.codegen.emit.lowered import Lowered
+from addergraph.codegen.export.header import example, header
+from addergraph.codegen.export.interface import (
     RESERVED_WORDS,
     SYSTEM_HEADERS,
     Interface,
     identifier,
     interface_of,
 )
-from addergraph.codegen.lowered import Lowered
-from addergraph.codegen.target import BASELINE
+from addergraph.codegen.targets.target import BASELINE
+from addergraph.compiler import lower
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Builder
-from addergraph.ops.unary import Neg
-from addergraph.types import tensor
+from addergraph.ir.types import tensor
+from addergraph.ops.pointwise.unary import Neg
 from tests.codegen.libraries import CONSTANT, MIXED, NET, SHARED
 
 COMPILERS = [
@@ -46,7 +47,7 @@ def lowered(*inputs: str, name: str = "net") -> Lowered:
     """A graph with these inputs, each negated into an output `-<input>`."""
     builder = Builder(name)
     values = [builder.input(i, tensor("f32", (2,))) for i in inputs]
-    return driver.lower(builder.finish([builder.add(Neg(), [v])[0] for v in values]), BASELINE)
+    return compiler.lower(builder.finish([builder.add(Neg(), [v])[0] for v in values]), BASELINE)
 
 
 def interface(*inputs: str, name: str = "net") -> Interface:
@@ -58,7 +59,7 @@ def interface(*inputs: str, name: str = "net") -> Interface:
 def test_the_header_compiles_without_warnings(
     compiler: list[str], text: str, tmp_path: Path
 ) -> None:
-    made = interface_of(driver.lower(ag.parse(text), BASELINE))
+    made = interface_of(lower(ag.parse(text), BASELINE))
     path = tmp_path / f"{made.prefix}.h"
     path.write_text(header(made, golden=True))
     source = tmp_path / "use.c"
@@ -74,7 +75,7 @@ def test_the_header_compiles_without_warnings(
 
 
 def test_every_dtype_has_its_c_type() -> None:
-    text = header(interface_of(driver.lower(ag.parse(MIXED), BASELINE)), golden=False)
+    text = header(interface_of(compiler.lower(ag.parse(MIXED), BASELINE)), golden=False)
     expected = (
         "int32_t mixed_run(const float *a, const int32_t *i, const uint8_t *u, const int8_t *s, "
         "const uint8_t *mask, const float *none, float *chosen, int32_t *twice, uint8_t *larger, "
@@ -153,7 +154,7 @@ def test_the_arena_holds_the_outputs_of_the_selftest() -> None:
 
 
 def test_the_header_says_what_integers_stand_for() -> None:
-    made = interface_of(driver.lower(ag.parse(BYTES), BASELINE))
+    made = interface_of(compiler.lower(ag.parse(BYTES), BASELINE))
     text = header(made, golden=True)
     for line in (
         "#define BYTES_X_SCALE 0.25",
@@ -167,6 +168,6 @@ def test_the_header_says_what_integers_stand_for() -> None:
 
 
 def test_the_header_speaks_of_nan_where_there_are_floats() -> None:
-    integers = header(interface_of(driver.lower(ag.parse(BYTES), BASELINE)), golden=True)
+    integers = header(interface_of(compiler.lower(ag.parse(BYTES), BASELINE)), golden=True)
     assert "All of them are integers" in integers and "NaN" not in integers
     assert "passes NaN on" in header(interface("x"), golden=True)

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import driver
+from addergraph import compiler
 from addergraph.codegen import llvm
-from addergraph.codegen.jit import Built, Program
-from addergraph.codegen.target import TARGETS, runnable
+from addergraph.codegen.run.jit import Built, Program
+from addergraph.codegen.targets.target import TARGETS, runnable
 from addergraph.errors import AdderGraphError, CodegenError, DataError, ShapeError, TargetError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array
-from addergraph.state import State
-from addergraph.text import parse
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.state import State
+from addergraph.ir.text import parse
 from tests.codegen.states import step
 
 NETWORK = parse(
@@ -93,8 +93,8 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_hit_compiles_nothing_and_computes_the_same(cache: Path, compilations: list[str]) -> None:
-    first = driver.compile(SMALL, weights=FEW)
-    second = driver.compile(SMALL, weights=FEW)
+    first = compiler.compile(SMALL, weights=FEW)
+    second = compiler.compile(SMALL, weights=FEW)
     assert len(compilations) == 1
     assert second.built.code == first.built.code and second.built.facts == first.built.facts
     expected = run_reference(SMALL, rows(3), FEW)[0]
@@ -102,20 +102,20 @@ def test_a_hit_compiles_nothing_and_computes_the_same(cache: Path, compilations:
 
 
 def test_weights_are_no_part_of_the_key(cache: Path, compilations: list[str]) -> None:
-    driver.compile(SMALL, weights=FEW)
+    compiler.compile(SMALL, weights=FEW)
     others = {name: array + 1 for name, array in FEW.items()}
-    program = driver.compile(SMALL, weights=others)
+    program = compiler.compile(SMALL, weights=others)
     assert len(compilations) == 1
     require_same(program.run(rows(2)), run_reference(SMALL, rows(2), others)[0])
 
 
 def test_graph_target_and_batch_are_parts_of_the_key(cache: Path, compilations: list[str]) -> None:
-    driver.compile(SMALL, weights=FEW)
-    driver.compile(SMALL, weights=FEW, target="toy")
-    driver.compile(SMALL, weights=FEW, batch=1)
-    driver.compile(SMALL, weights=FEW, batch=2)
+    compiler.compile(SMALL, weights=FEW)
+    compiler.compile(SMALL, weights=FEW, target="toy")
+    compiler.compile(SMALL, weights=FEW, batch=1)
+    compiler.compile(SMALL, weights=FEW, batch=2)
     other = parse(str(SMALL).replace("padding=(1,0,0,1)", "padding=(0,1,0,1)"))
-    driver.compile(other, weights=FEW)
+    compiler.compile(other, weights=FEW)
     assert len(compilations) == len(list(cache.iterdir())) == 5
 
 
@@ -138,12 +138,12 @@ DAMAGES = [_truncated, _flipped, _flipped_facts, lambda data: b"", lambda data: 
 def test_a_damaged_entry_is_compiled_again(
     damage: Callable[[bytes], bytes], cache: Path, compilations: list[str]
 ) -> None:
-    driver.compile(SMALL, weights=FEW)
+    compiler.compile(SMALL, weights=FEW)
     (entry,) = cache.iterdir()
     good = entry.read_bytes()
     assert damage(good) != good
     entry.write_bytes(damage(good))
-    program = driver.compile(SMALL, weights=FEW)
+    program = compiler.compile(SMALL, weights=FEW)
     assert len(compilations) == 2
     assert entry.read_bytes() == good  # repaired, and the same bytes
     require_same(program.run(rows(2)), run_reference(SMALL, rows(2), FEW)[0])
@@ -153,14 +153,14 @@ def test_entries_that_change_places_are_compiled_again(
     cache: Path, compilations: list[str]
 ) -> None:
     """An intact entry under another key is another program."""
-    driver.compile(SMALL, weights=FEW, target="toy")
-    driver.compile(SMALL, weights=FEW, target="x86-64")
+    compiler.compile(SMALL, weights=FEW, target="toy")
+    compiler.compile(SMALL, weights=FEW, target="x86-64")
     one, other = cache.iterdir()
     data = one.read_bytes(), other.read_bytes()
     one.write_bytes(data[1])
     other.write_bytes(data[0])
     for target in ("toy", "x86-64"):
-        program = driver.compile(SMALL, weights=FEW, target=target)
+        program = compiler.compile(SMALL, weights=FEW, target=target)
         require_same(program.run(rows(2)), run_reference(SMALL, rows(2), FEW)[0])
     assert len(compilations) == 4
 
@@ -171,16 +171,16 @@ def test_an_unwritable_cache_is_no_cache(
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("ADDERGRAPH_CACHE", str(tmp_path / "file" / "cache"))
     for _ in range(2):
-        program = driver.compile(SMALL, weights=FEW)
+        program = compiler.compile(SMALL, weights=FEW)
     assert len(compilations) == 2
     require_same(program.run(rows(1)), run_reference(SMALL, rows(1), FEW)[0])
 
 
 def test_the_same_graph_gives_the_same_bytes_in_another_process(cache: Path) -> None:
-    code = driver.compile(NETWORK, weights=weights(), target="x86-64", cache=False).built.code
+    code = compiler.compile(NETWORK, weights=weights(), target="x86-64", cache=False).built.code
     script = (
-        "import sys, hashlib\nfrom addergraph import driver\nfrom addergraph.text import parse\n"
-        "built = driver.build(parse(sys.stdin.read()), target='x86-64', cache=False)\n"
+        "import sys\nfrom addergraph import compiler\nfrom addergraph.ir.text import parse\n"
+        "built = compiler.build(parse(sys.stdin.read()), target='x86-64', cache=False)\n"
         "sys.stdout.buffer.write(built.code)"
     )
     made = subprocess.run(
@@ -194,7 +194,7 @@ def test_the_same_graph_gives_the_same_bytes_in_another_process(cache: Path) -> 
 
 @functools.cache
 def built(batch: int | None) -> Built:
-    return driver.build(NETWORK, weights(), batch=batch, cache=False)
+    return compiler.build(NETWORK, weights(), batch=batch, cache=False)
 
 
 def network(threads: int, batch: int | None = None) -> Program:
@@ -251,14 +251,14 @@ def test_results_do_not_depend_on_threads(threads: int) -> None:
 @pytest.mark.parametrize("threads", [0, -1, 1.5])
 def test_threads_must_be_a_positive_integer(threads: Any) -> None:
     with pytest.raises(CodegenError, match=r"threads=.* at least 1"):
-        driver.compile(NETWORK, weights=weights(), threads=threads)
+        compiler.compile(NETWORK, weights=weights(), threads=threads)
 
 
 def test_an_empty_batch_is_an_empty_answer() -> None:
-    program = driver.compile(NETWORK, weights=weights(), cache=False)
+    program = compiler.compile(NETWORK, weights=weights(), cache=False)
     dense, image = program.run(samples(0))
     assert dense.shape == (0, 7) and image.shape == (0, 5, 6, 7)
-    bound = driver.compile(NETWORK, weights=weights(), batch=0, cache=False)
+    bound = compiler.compile(NETWORK, weights=weights(), batch=0, cache=False)
     assert bound.run(samples(0))[0].shape == (0, 7)
 
 
@@ -271,7 +271,7 @@ def test_programs_of_two_batch_sizes_share_a_state(threads: int) -> None:
     state = State(step(2).parameters)
     state.load(start)
     programs = {
-        n: driver.compile(step(n), state=state, threads=threads, cache=False) for n in (2, 3)
+        n: compiler.compile(step(n), state=state, threads=threads, cache=False) for n in (2, 3)
     }
     expected = dict(start)
     for turn, batch in enumerate((2, 3, 2, 2, 3)):
@@ -285,7 +285,7 @@ def test_programs_of_two_batch_sizes_share_a_state(threads: int) -> None:
 
 def test_calls_with_updates_take_turns() -> None:
     start = {"w": numbers(6, 4, 3), "count": np.zeros((), np.float32)}
-    program = driver.compile(step(2), weights=start, threads=2, cache=False)
+    program = compiler.compile(step(2), weights=start, threads=2, cache=False)
     x = np.zeros((2, 4), np.float32)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: [program(x) for _ in range(50)], range(6)))
@@ -294,7 +294,7 @@ def test_calls_with_updates_take_turns() -> None:
 
 def test_a_program_of_its_own_copies_the_weights_it_is_given() -> None:
     start = {"w": numbers(7, 4, 3), "count": np.zeros((), np.float32)}
-    driver.compile(step(2), weights=start, cache=False)(numbers(8, 2, 4))
+    compiler.compile(step(2), weights=start, cache=False)(numbers(8, 2, 4))
     assert start["count"] == 0
 
 
@@ -308,7 +308,7 @@ def test_a_program_whose_only_update_changes_nothing_reads_its_state() -> None:
         }"""
     )
     state = State(graph.parameters)
-    program = driver.compile(graph, state=state, cache=False)
+    program = compiler.compile(graph, state=state, cache=False)
     for value in (1.0, 2.0):
         state.views["q"][:] = value
         np.testing.assert_array_equal(program(np.zeros(2, np.float32)), np.full(2, value, "f4"))
@@ -318,12 +318,12 @@ def test_a_state_of_another_layout_is_refused() -> None:
     parameters = step(2).parameters
     for wrong in (parameters[::-1], parameters[:1], (*parameters, NETWORK.parameters[0])):
         with pytest.raises((DataError, ShapeError), match="state"):
-            driver.compile(step(2), state=State(wrong), cache=False)
+            compiler.compile(step(2), state=State(wrong), cache=False)
 
 
 def test_weights_of_a_program_with_updates_live_in_its_state() -> None:
     start = {"w": numbers(6, 4, 3), "count": np.zeros((), np.float32)}
-    program = driver.compile(step(2), weights=start, cache=False)
+    program = compiler.compile(step(2), weights=start, cache=False)
     with pytest.raises(DataError, match=r"program\.state"):
         program.set_weights(start)
 
@@ -343,19 +343,19 @@ WRONG_INPUTS: list[tuple[list[Any], type[AdderGraphError], str]] = [
 
 @pytest.mark.parametrize(("inputs", "error", "message"), WRONG_INPUTS)
 def test_wrong_inputs(inputs: list[Any], error: type[AdderGraphError], message: str) -> None:
-    program = driver.compile(NETWORK, weights=weights())
+    program = compiler.compile(NETWORK, weights=weights())
     with pytest.raises(error, match=message):
         program(*inputs)
 
 
 def test_a_bound_program_takes_its_batch_alone() -> None:
-    program = driver.compile(NETWORK, weights=weights(), batch=2)
+    program = compiler.compile(NETWORK, weights=weights(), batch=2)
     with pytest.raises(ShapeError, match="expected f32.2,5,6,3."):
         program(*samples(3))
 
 
 def test_inputs_are_converted_and_may_be_anything_array_like() -> None:
-    program = driver.compile(NETWORK, weights=weights())
+    program = compiler.compile(NETWORK, weights=weights())
     x, shift = samples(2)
     expected = program.run([x, shift])
     wide = np.zeros((2, 5, 6, 6), np.float64)
@@ -368,7 +368,7 @@ def test_inputs_are_converted_and_may_be_anything_array_like() -> None:
 
 def test_inputs_may_start_between_elements() -> None:
     """Emitted code gets aligned copies, also where the same shapes were seen before."""
-    program = driver.compile(NETWORK, weights=weights())
+    program = compiler.compile(NETWORK, weights=weights())
     x, shift = samples(2)
     expected = program.run([x, shift])
     moved = [np.frombuffer(b"." + a.tobytes(), a.dtype, offset=1) for a in (x, shift)]
@@ -379,7 +379,7 @@ def test_inputs_may_start_between_elements() -> None:
 
 
 def test_outputs_belong_to_the_caller() -> None:
-    program = driver.compile(NETWORK, weights=weights())
+    program = compiler.compile(NETWORK, weights=weights())
     first = program.run(samples(1))
     copy = [a.copy() for a in first]
     program.run(samples(1, seed=9))
@@ -388,11 +388,11 @@ def test_outputs_belong_to_the_caller() -> None:
 
 def test_missing_and_wrong_weights() -> None:
     with pytest.raises(DataError, match="f"):
-        driver.compile(NETWORK)
+        compiler.compile(NETWORK)
     with pytest.raises(DataError, match="g"):
-        driver.compile(NETWORK, weights={"f": weights()["f"]})
+        compiler.compile(NETWORK, weights={"f": weights()["f"]})
     with pytest.raises(ShapeError, match="%g"):
-        driver.compile(NETWORK, weights=weights() | {"g": numbers(1, 7, 8)})
+        compiler.compile(NETWORK, weights=weights() | {"g": numbers(1, 7, 8)})
 
 
 def test_an_open_graph_that_mixes_samples_is_refused() -> None:
@@ -404,30 +404,30 @@ def test_an_open_graph_that_mixes_samples_is_refused() -> None:
         }"""
     )
     with pytest.raises(ShapeError, match=r'reduce_max "m" mixes them.*batch=64'):
-        driver.compile(graph)
+        compiler.compile(graph)
     np.testing.assert_array_equal(
-        driver.compile(graph, batch=2, cache=False)(np.eye(2, 4)), np.eye(2, 4) - [1, 1, 0, 0]
+        compiler.compile(graph, batch=2, cache=False)(np.eye(2, 4)), np.eye(2, 4) - [1, 1, 0, 0]
     )
 
 
 def test_code_for_another_machine_is_not_run() -> None:
     foreign = next(n for n in TARGETS if not runnable(TARGETS[n]))
     with pytest.raises(TargetError, match="export it instead"):
-        driver.compile(NETWORK, weights=weights(), target=foreign)
+        compiler.compile(NETWORK, weights=weights(), target=foreign)
 
 
 def test_the_process_survives_unknown_targets() -> None:
     """LLVM itself would end the process on an unknown CPU name."""
     script = (
-        "import sys\nfrom addergraph import driver\nfrom addergraph.errors import TargetError\n"
-        "from addergraph.text import parse\n"
+        "import sys\nfrom addergraph import compiler\nfrom addergraph.errors import TargetError\n"
+        "from addergraph.ir.text import parse\n"
         "graph = parse('graph g(%x: f32[2]) {\\n%y = relu(%x) : f32[2]\\nreturn %y\\n}')\n"
         "for name in ('znver33', 'x86-64-v9', '', 'native', 'x86_64-unknown-linux-gnu', '+avx'):\n"
         "    try:\n"
-        "        driver.compile(graph, target=name)\n"
+        "        compiler.compile(graph, target=name)\n"
         "    except TargetError as error:\n"
         "        print(error)\n"
-        "print(driver.compile(graph, cache=False)([-1, 2]))\n"
+        "print(compiler.compile(graph, cache=False)([-1, 2]))\n"
     )
     made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert made.returncode == 0 and not made.stderr

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph import driver
-from addergraph.interpreter import run_reference
-from addergraph.text import parse
+from addergraph import compiler
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.text import parse
 
 
 def test_equal_calls_share_code_and_keep_their_own_filters() -> None:
@@ -23,7 +23,7 @@ def test_equal_calls_share_code_and_keep_their_own_filters() -> None:
         rng.integers(-9, 10, shape).astype(np.float32)
         for shape in ((2, 4, 4, 3), (3, 3, 3, 3), (3, 3, 3, 3))
     )
-    program = driver.compile(graph, weights={"f": f, "g": g}, cache=False)
+    program = compiler.compile(graph, weights={"f": f, "g": g}, cache=False)
     kernels = program.built.facts.kernels
     assert kernels["a"] == kernels["b"]
     expected, _ = run_reference(graph, [x], {"f": f, "g": g})
@@ -46,7 +46,7 @@ def test_zeros_of_two_signs_have_kernels_of_their_own(op: str) -> None:
         return %a, %b }}"""
     )
     data = [np.full((2, 3), -1.0, np.float32)] * 2
-    a, b = driver.compile(graph, weights={}, cache=False).run(data)
+    a, b = compiler.compile(graph, weights={}, cache=False).run(data)
     assert not np.signbit(a[0]).any() and np.signbit(b[0]).all()
 
 
@@ -66,6 +66,6 @@ def test_no_kernel_starts_before_its_operands_are_there() -> None:
     f = np.eye(64, dtype=np.float32)[rng.permutation(64)]
     expected, _ = run_reference(graph, [x], {"f": f})
     for threads in (2, 3, 5):
-        program = driver.compile(graph, weights={"f": f}, threads=threads, cache=False)
+        program = compiler.compile(graph, weights={"f": f}, threads=threads, cache=False)
         for _ in range(20):
             np.testing.assert_array_equal(program.run([x])[0], expected[0])

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import driver
-from addergraph.codegen.aot import export, sha256
-from addergraph.codegen.interface import interface_of
-from addergraph.codegen.jit import Program
-from addergraph.codegen.native import NativeLibrary, load
-from addergraph.codegen.target import X86_LEVELS, runnable, target_named
+from addergraph import compiler
+from addergraph.codegen.export.aot import export, sha256
+from addergraph.codegen.export.interface import interface_of
+from addergraph.codegen.run.jit import Program
+from addergraph.codegen.run.native import NativeLibrary, load
+from addergraph.codegen.targets.target import X86_LEVELS, runnable, target_named
 from addergraph.errors import (
     DataError,
     ShapeError,
@@ -28,7 +28,7 @@ from addergraph.errors import (
     UnsupportedError,
     VerificationError,
 )
-from addergraph.state import initial_weights
+from addergraph.ir.state import initial_weights
 from tests.codegen.harness import guarded
 from tests.codegen.libraries import CONSTANT, MIXED, NET, SHARED, compiled, drawn, require_same_bits
 
@@ -207,7 +207,7 @@ def test_a_folder_without_an_export_is_named(tmp_path: Path) -> None:
 
 def test_code_for_another_machine_is_not_loaded(tmp_path: Path) -> None:
     graph = ag.parse(NET)
-    lowered = driver.lower(graph, target_named("aarch64-linux-gnu"))
+    lowered = compiler.lower(graph, target_named("aarch64-linux-gnu"))
     export(lowered, initial_weights(graph), tmp_path, shared=False)
     with pytest.raises(TargetError, match='code for "aarch64-linux-gnu", which this machine'):
         load(tmp_path)

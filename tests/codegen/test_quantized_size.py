@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from addergraph import driver, zoo
-from addergraph.codegen import aot
-from addergraph.codegen.elf import read_elf
-from addergraph.codegen.entry import emit_library
-from addergraph.codegen.interface import interface_of
+from addergraph import compiler, zoo
+from addergraph.codegen.emit.lowered import Lowered, planned_call
+from addergraph.codegen.export import aot
+from addergraph.codegen.export.entry import emit_library
+from addergraph.codegen.export.interface import interface_of
+from addergraph.codegen.inspect.elf import read_elf
 from addergraph.codegen.kernels import kernel_for
-from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
-from addergraph.codegen.lowered import Lowered, planned_call
-from addergraph.codegen.target import target_named
-from addergraph.interpreter import interpret
+from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
+from addergraph.codegen.targets.target import target_named
 from addergraph.ir import Array, Graph
-from addergraph.passes.quantize import Options, quantize
-from addergraph.quantized import Quantized
+from addergraph.ir.interpreter import interpret
+from addergraph.model.quantized import Quantized
+from addergraph.passes.quantize.quantize import Options, quantize
 
 NETWORKS = {
     "all-adder": zoo.build("all-adder"),
@@ -63,7 +63,7 @@ def test_what_a_program_takes(name: str) -> None:
     taps = sum(w.size for w in NETWORKS[name].weights.values() if w.ndim > 1)
     assert taps == sum(w.nbytes for w in made.weights.values() if w.dtype != np.int32)
     # As `export` lowers it: without the numbers, no lists of taps.
-    lowered = driver.lower(made.graph, target_named("x86-64-v4"))
+    lowered = compiler.lower(made.graph, target_named("x86-64-v4"))
     _, facts = emit_library(lowered, interface_of(lowered), golden=False)
     parameters = sum(w.nbytes for w in made.weights.values())
     assert parameters < facts.weights_bytes - padding(lowered) <= 1.05 * parameters
@@ -73,7 +73,7 @@ def test_what_a_program_takes(name: str) -> None:
 def test_read_only_data_of_the_objects(tmp_path: Path) -> None:
     """Golden vector and metadata aside; the code has its own constants."""
     made = integers("all-adder")
-    built = driver.build(made.graph, made.weights, target="x86-64-v3")
+    built = compiler.build(made.graph, made.weights, target="x86-64-v3")
     exported = aot.export(built, made.weights, tmp_path, shared=False)
     sections = read_elf(exported.code.read_bytes(), "code").sections
     constants = sum(s.size for s in sections if s.name.startswith(".rodata"))

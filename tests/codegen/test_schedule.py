@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.codegen.schedule import (
+from addergraph.codegen.kernels.schedule import (  # fmt: skip
     FilterTile,
     Tile,
     adder_input_gradient_tile,
@@ -14,8 +14,8 @@ from addergraph.codegen.schedule import (
     ceil_div,
     contraction_tile,
     filter_tile,
-)  # fmt: skip
-from addergraph.codegen.target import AVX512, TARGETS, Target
+)
+from addergraph.codegen.targets.target import AVX512, TARGETS, Target
 
 TOY = TARGETS["toy"]
 targets = st.sampled_from(list(TARGETS.values()))

@@ -16,20 +16,27 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import driver, layers, ops, zoo
-from addergraph.codegen.builder import Emitter
-from addergraph.codegen.census import count_instructions
-from addergraph.codegen.instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN
+from addergraph import compiler, layers, ops, zoo
+from addergraph.codegen.emit.builder import Emitter
+from addergraph.codegen.emit.module import emit_program
+from addergraph.codegen.emit.shift_add import signed_digits
+from addergraph.codegen.inspect.census import count_instructions
+from addergraph.codegen.inspect.instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN
+from addergraph.codegen.inspect.strict import compile_object as compile_strict
+from addergraph.codegen.inspect.strict import without_multiplier
 from addergraph.codegen.llvm import LoadedObject, compile_assembly, compile_object
-from addergraph.codegen.module import emit_program
-from addergraph.codegen.shift_add import signed_digits
-from addergraph.codegen.strict import compile_object as compile_strict
-from addergraph.codegen.strict import without_multiplier
-from addergraph.codegen.target import BASELINE, TARGETS, X86_LEVELS, Target, runnable, target_named
+from addergraph.codegen.targets.target import (
+    BASELINE,
+    TARGETS,
+    X86_LEVELS,
+    Target,
+    runnable,
+    target_named,
+)
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph
-from addergraph.trace import Tensor
-from addergraph.types import Shape, TensorType, f32, u8
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import Shape, TensorType, f32, u8
 
 STRICT = without_multiplier(target_named("host"))
 NARROW = dataclasses.replace(STRICT, word=32)  # indices as wide as on 32-bit machines
@@ -175,7 +182,7 @@ def test_programs_without_products(target: str) -> None:
     arrays = [rng.integers(0, 256, v.type.bind(5).sizes, np.uint8) for v in graph.inputs]
     expected = ag.interpret(graph, *arrays)
     for batch in (None, 5):
-        built = driver.build(
+        built = compiler.build(
             graph, batch=batch, target=target, multiplication_free=True, cache=False
         )
         assert not built.lowered.target.multiplier
@@ -213,7 +220,7 @@ def test_hidden_products_are_named() -> None:
 
 def test_a_library_is_held_to_it_with_its_entries(tmp_path: Path) -> None:
     graph = ag.trace(lambda v: ops.max_pool2d(v, 3), TensorType(u8, ("N", 9, 9, 5)), name="net")
-    made = driver.export(graph, tmp_path, multiplication_free=True)
+    made = compiler.export(graph, tmp_path, multiplication_free=True)
     assert made.code.is_file()
 
 
@@ -236,7 +243,7 @@ def test_whole_programs_for_machines_without_a_multiplier(target: Target) -> Non
     """They are strict without being asked; 32-bit machines have no index of 64 bits."""
     graph = integers()
     for batch in (None, 2):
-        built = driver.build(graph, batch=batch, target=target.name, cache=False)
+        built = compiler.build(graph, batch=batch, target=target.name, cache=False)
         text = str(emit_program(built.lowered)[0])
         assert ("i64" in text) == (target.word == 64)
         assert "atomic" not in text and "@barrier" not in text and "@work" not in text
@@ -244,7 +251,7 @@ def test_whole_programs_for_machines_without_a_multiplier(target: Target) -> Non
         assert slot is not None and int(slot[1]) == target.pointer_bytes
     multiplied = ag.trace(lambda v: ops.cast(v, "i32") * 3, TensorType(u8, ("N", 3)), name="net")
     with pytest.raises(UnsupportedError, match=rf'as {target.name} needs it.*\n  mul "mul": leave'):
-        driver.build(multiplied, target=target.name)
+        compiler.build(multiplied, target=target.name)
 
 
 @pytest.mark.parametrize("target", BARE)
@@ -255,7 +262,7 @@ def test_floats_are_refused_where_there_are_no_instructions_for_them(target: Tar
         (lambda v: ops.cast(v, "u8"), 'cast "cast"'),
     ):
         with pytest.raises(UnsupportedError, match=f"{target.name} has no float inst") as error:
-            driver.build(ag.trace(net, x, name="net"), target=target.name)
+            compiler.build(ag.trace(net, x, name="net"), target=target.name)
         assert "input %v: f32[1,4,4,2]" in str(error.value) and named in str(error.value)
         assert "ag.quantize" in str(error.value)
 
@@ -263,7 +270,7 @@ def test_floats_are_refused_where_there_are_no_instructions_for_them(target: Tar
 def test_what_32_bit_indices_do_not_reach_is_refused() -> None:
     graph = ag.trace(lambda v: ops.pad(v, (0, 0), (1, 0)), TensorType(u8, (2**29, 4)), name="net")
     with pytest.raises(UnsupportedError, match=r"%\S+ has \d{10,} bytes; indices of thumbv6m"):
-        driver.build(graph, target="thumbv6m")
+        compiler.build(graph, target="thumbv6m")
 
 
 def test_a_call_of_a_library_is_named_with_its_nodes() -> None:
@@ -291,4 +298,4 @@ def test_an_adder_of_floats_may_be_free() -> None:
         lambda v: layers.Adder(5, 3)(v), TensorType(ag.tensor("f32", ()).dtype, ("N", 5, 5, 3)),
         name="net",
     )  # fmt: skip
-    driver.build(graph, multiplication_free=True)
+    compiler.build(graph, multiplication_free=True)

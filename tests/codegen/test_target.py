@@ -9,10 +9,11 @@ import sys
 import click
 import pytest
 
-from addergraph.cli import commands
-from addergraph.codegen import llvm, target
-from addergraph.codegen.instructions import machine_for
-from addergraph.codegen.target import (
+from addergraph.cli.main import commands
+from addergraph.codegen import llvm
+from addergraph.codegen.inspect.instructions import machine_for
+from addergraph.codegen.targets import target
+from addergraph.codegen.targets.target import (  # fmt: skip
     AVX2,
     AVX512,
     BASELINE,
@@ -23,7 +24,7 @@ from addergraph.codegen.target import (
     host,
     runnable,
     target_named,
-)  # fmt: skip
+)
 from addergraph.errors import TargetError
 
 ON_X86 = pytest.mark.skipif(host().triple != BASELINE.triple, reason="the machine is not x86-64")
@@ -97,7 +98,7 @@ def test_llvm_knows_every_cpu_and_feature() -> None:
     """It ends the process on an unknown CPU, and warns on stderr of an unknown feature."""
     script = (
         "from addergraph.codegen.llvm import compile_object\n"
-        "from addergraph.codegen.target import TARGETS\n"
+        "from addergraph.codegen.targets.target import TARGETS\n"
         "for t in TARGETS.values():\n"
         "    text = f'target triple = \"{t.triple}\"\\ndefine void @f() {{\\n ret void\\n}}'\n"
         "    print(t.name, len(compile_object(text, t)) > 0)\n"

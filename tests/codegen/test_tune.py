@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import driver, layers, ops
-from addergraph.codegen import tune as tuning
-from addergraph.codegen.jit import Program, build
+from addergraph import compiler, layers, ops
+from addergraph.codegen.emit.lowered import planned_call
 from addergraph.codegen.kernels import Operand
-from addergraph.codegen.kernels.forward import candidates
-from addergraph.codegen.lowered import planned_call
-from addergraph.codegen.target import target_named
+from addergraph.codegen.kernels.forward.choice import candidates
+from addergraph.codegen.measure import tune as tuning
+from addergraph.codegen.run.jit import Program, build
+from addergraph.codegen.targets.target import target_named
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Array, Graph, Init
-from addergraph.plan import Layout
-from addergraph.state import initial_weights
-from addergraph.trace import Tensor, new_parameter
-from addergraph.types import DType, TensorType, f32, u8
+from addergraph.ir.plan import Layout
+from addergraph.ir.state import initial_weights
+from addergraph.ir.trace import Tensor, new_parameter
+from addergraph.ir.types import DType, TensorType, f32, u8
 
 
 def net(x: Tensor) -> Tensor:
@@ -46,14 +46,14 @@ def test_tuned_programs_keep_their_bits() -> None:
 def test_every_choice_gives_the_same_bits() -> None:
     graph, weights, x = example()
     target = target_named("host")
-    lowered = driver.lower(graph, target, weights=weights)
+    lowered = compiler.lower(graph, target, weights=weights)
     (node,) = [n for n in lowered.main.nodes if n.name == "relu_1"]
     names = list(candidates(planned_call(lowered, node), node.op.body))  # type: ignore[attr-defined]
     assert "sparse" in names
     assert sum(name.startswith("dense") for name in names) >= 1
     expected = ag.compile(graph, weights=weights)(x)
     for name in names:
-        chosen = driver.lower(graph, target, (), weights, {"relu_1": name})
+        chosen = compiler.lower(graph, target, (), weights, {"relu_1": name})
         program = Program(build(chosen, use_cache=False), weights, None, 1)
         assert np.array_equal(program(x), expected), name
 
@@ -61,9 +61,9 @@ def test_every_choice_gives_the_same_bits() -> None:
 def test_measurements_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADDERGRAPH_CACHE", str(tmp_path))
     graph, weights, _ = example()
-    first = driver.tune_graph(graph, weights, seconds=0.01)
+    first = compiler.tune_graph(graph, weights, seconds=0.01)
     monkeypatch.setattr(tuning, "_time", lambda *_: pytest.fail("measured again"))
-    assert driver.tune_graph(graph, weights, seconds=0.01) == first
+    assert compiler.tune_graph(graph, weights, seconds=0.01) == first
     for found in first:
         assert found.loss >= 1
         assert found.choice in found.seconds
@@ -73,7 +73,7 @@ def test_measurements_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_machine_cannot_tune_for_another() -> None:
     graph, weights, _ = example()
     with pytest.raises(UnsupportedError, match="aarch64"):
-        driver.tune_graph(graph, weights, target="aarch64-linux-gnu")
+        compiler.tune_graph(graph, weights, target="aarch64-linux-gnu")
 
 
 @pytest.mark.parametrize("dtype", [f32, u8])
@@ -93,5 +93,5 @@ def test_layers_of_bytes_are_tuned() -> None:
 
     graph = ag.trace(bytes_net, ag.tensor("u8", ("N", 9, 9, 16)))
     weights: dict[str, Array] = {"f": np.full((3, 3, 16, 16), 40, np.uint8)}
-    (found,) = driver.tune_graph(graph, weights, seconds=0.01)
+    (found,) = compiler.tune_graph(graph, weights, seconds=0.01)
     assert found.seconds.keys() == {"dense bytes", "sparse bytes"}

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import driver
-from addergraph.codegen.entry_threads import SIGNAL_BYTES, SLOT_BYTES, SLOTS, control_bytes
+from addergraph import compiler
+from addergraph.codegen.emit.entry_threads import SIGNAL_BYTES, SLOT_BYTES, SLOTS, control_bytes
 from addergraph.errors import CodegenError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array
-from addergraph.text import parse
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.text import parse
 from tests.codegen.states import step
 
 OPEN = parse(
@@ -37,16 +37,16 @@ Program = Any
 
 
 def open_program(threads: int) -> Program:
-    return driver.compile(OPEN, weights=WEIGHTS, threads=threads)
+    return compiler.compile(OPEN, weights=WEIGHTS, threads=threads)
 
 
 def bound_program(threads: int) -> Program:
-    return driver.compile(BOUND, weights=WEIGHTS, threads=threads)
+    return compiler.compile(BOUND, weights=WEIGHTS, threads=threads)
 
 
 def step_program(threads: int) -> Program:
     start = {"w": np.zeros((4, 3), np.float32), "count": np.zeros((), np.float32)}
-    return driver.compile(step(8), weights=start, threads=threads)
+    return compiler.compile(step(8), weights=start, threads=threads)
 
 
 def samples(count: int = 9) -> Array:
@@ -282,7 +282,7 @@ def test_a_system_without_threads_to_give_is_reported(monkeypatch: pytest.Monkey
 def test_a_c_library_without_semaphores_or_yield(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from addergraph.codegen import workers as module
+    from addergraph.codegen.run import workers as module
 
     original = module._libc
     monkeypatch.setattr(module, "_libc", lambda name: 0 if name == missing else original(name))
@@ -327,7 +327,7 @@ EXITS = {
 ENDS = """
 import os, signal, sys
 import numpy as np
-from addergraph import driver
+from addergraph import compiler
 from addergraph.text import parse
 
 ways, graph = eval(sys.argv[1]), parse(sys.argv[2])
@@ -339,7 +339,7 @@ for how, code in ways.items():
 else:
     sys.exit()
 signal.alarm(20)
-program = driver.compile(graph, threads=3, weights={"f": np.ones((6, 5), np.float32)})
+program = compiler.compile(graph, threads=3, weights={"f": np.ones((6, 5), np.float32)})
 x = np.ones((9, 6), np.float32)
 program.run([x])
 exec(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutant import Mutant, tests_of
 
-U8 = "codegen/kernels/adder_u8.py"
+U8 = "codegen/kernels/forward/adder_u8.py"
 
 
 def u8(*names: str) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ MUTANTS = (
         u8("test_sums_beyond_16_bits"),
     ),
     Mutant(
-        "sums of bytes may exceed 32 bits", "addergraph/ops/_contraction.py",
+        "sums of bytes may exceed 32 bits", "addergraph/ops/contraction/_contraction.py",
         "U8_TERMS = (2**31 - 1) // 255", "U8_TERMS = (2**32 - 1) // 255",
         tests_of("addergraph/ops/test_adder2d.py"),
     ),

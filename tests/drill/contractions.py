@@ -113,7 +113,7 @@ FORWARD_MUTANTS = (
         layers("strided-minimum"),
     ),
     Mutant(
-        "integer minima are unsigned", "codegen/builder.py",
+        "integer minima are unsigned", "codegen/emit/builder.py",
         'self.call("smin"', 'self.call("umin"',
         tests_of("codegen/kernels/test_special_values.py", "test_dense_and_sparse"),
     ),
@@ -311,7 +311,7 @@ GRADIENT_MUTANTS = (
         gradients("strided_dilated-adder2d_grad_input", "strided_dilated-conv2d_grad_input"),
     ),
     Mutant(
-        "the clip of dX turns NaN into 1", "codegen/builder.py",
+        "the clip of dX turns NaN into 1", "codegen/emit/builder.py",
         'self.b.fcmp_ordered("<", one, value)', 'self.b.fcmp_unordered("<", one, value)',
         tests_of(
             "codegen/kernels/test_contraction_grad.py",

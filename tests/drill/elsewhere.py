@@ -180,19 +180,19 @@ KERNEL_MUTANTS = (
 
 PROGRAM_MUTANTS = (
     Mutant(
-        "threads leave a gap between their shares", "codegen/builder.py",
+        "threads leave a gap between their shares", "codegen/emit/builder.py",
         "high = self.div(self.mul(count, self.add(self.thread, 1)), self.threads)",
         "high = self.add(low, self.div(count, self.threads))",
         kernel("test_pointwise.py", "test_fused_group"),
     ),
     Mutant(
-        "shares of threads overlap by one item", "codegen/builder.py",
+        "shares of threads overlap by one item", "codegen/emit/builder.py",
         "self.threads)\n        return low, high\n",
         "self.threads)\n        return low, self.minimum(count, self.add(high, 1))\n",
         tests_of("codegen/test_builder.py", "test_shares_cover_every_item_once_and_evenly"),
     ),
     Mutant(
-        "steps that fill no loop body are dropped", "codegen/builder.py",
+        "steps that fill no loop body are dropped", "codegen/emit/builder.py",
         "return several(whole, count % unroll, after)", "return after",
         kernel(
             "test_contraction.py",
@@ -200,43 +200,43 @@ PROGRAM_MUTANTS = (
         ),
     ),
     Mutant(
-        "what is not batched advances from sample to sample", "codegen/module.py",
+        "what is not batched advances from sample to sample", "codegen/emit/module.py",
         "v.type.nbytes if b else 0", "v.type.nbytes",
         tests_of("codegen/test_jit.py", "test_results_do_not_depend_on_threads"),
     ),
     Mutant(
-        "threads do not wait between kernels", "codegen/module.py",
+        "threads do not wait between kernels", "codegen/emit/module.py",
         "self._call(function, [*pointers, workspace])\n        self._wait()\n",
         "self._call(function, [*pointers, workspace])\n",
         tests_of("codegen/test_module.py"),
     ),
     Mutant(
-        "halos are not zeroed", "codegen/module.py",
+        "halos are not zeroed", "codegen/emit/module.py",
         "if operand.layout.halo != Halo() and operand.layout.extent:", "if False:",
         tests_of("test_random_graphs.py"),
     ),
     Mutant(
-        "inputs that start between elements are taken as they are", "addergraph/interpreter.py",
+        "inputs that start between elements are taken as they are", "addergraph/ir/interpreter.py",
         'np.require(array, wanted, ("C", "ALIGNED"))', 'np.require(array, wanted, ("C",))',
         tests_of("addergraph/test_interpreter.py"),
     ),
     Mutant(
-        "inputs of a shape seen before may start between elements", "codegen/jit.py",
+        "inputs of a shape seen before may start between elements", "codegen/run/jit.py",
         ".c_contiguous and flags.aligned", ".c_contiguous",
         tests_of("codegen/test_jit.py", "test_inputs_may_start_between_elements"),
     ),
     Mutant(
-        "equal calls on two parameters share one block of weights", "codegen/module.py",
+        "equal calls on two parameters share one block of weights", "codegen/emit/module.py",
         "self._entry((v.name, call, operand), v", "self._entry((call, operand), v",
         tests_of("codegen/test_module.py"),
     ),
     Mutant(
-        "cached objects are not verified", "codegen/cache.py",
+        "cached objects are not verified", "codegen/run/cache.py",
         "if _digest(key, rest) != digest:", "if len(digest) != 64:",
         tests_of("codegen/test_cache.py"),
     ),
     Mutant(
-        "a cached object may stand under another one's key", "codegen/cache.py",
+        "a cached object may stand under another one's key", "codegen/run/cache.py",
         "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
         tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
     ),
@@ -283,7 +283,7 @@ PASS_MUTANTS = (
         tests_of("passes/test_eliminate.py", "test_attributes_and_order_of_operands_count"),
     ),
     Mutant(
-        "zeros of two signs are one", "addergraph/ir.py",
+        "zeros of two signs are one", "addergraph/ir/graph.py",
         "str(v) for v in values if isinstance(v, float)", "v for v in values if v is None",
         tests_of("passes/test_eliminate.py", "test_zeros_of_two_signs_differ"),
     ),
@@ -337,24 +337,24 @@ PASS_MUTANTS = (
         tests_of("passes/test_autodiff.py"),
     ),
     Mutant(
-        "weight decay comes after momentum", "passes/optimizers.py",
+        "weight decay comes after momentum", "passes/train/optimizers.py",
         "self.draft.update(velocity, new.value)",
         "self.draft.update(velocity, sub(new, sgd.weight_decay * weights).value)",
         tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
     ),
     Mutant(
-        "clipping counts parameters with an adaptive rate", "passes/optimizers.py",
+        "clipping counts parameters with an adaptive rate", "passes/train/optimizers.py",
         "_square_sum(g) for p, g in gradients.items() if p.eta is None]",
         "_square_sum(g) for p, g in gradients.items()]",
         tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
     ),
     Mutant(
-        "nesterov looks along the gradient twice", "passes/optimizers.py",
+        "nesterov looks along the gradient twice", "passes/train/optimizers.py",
         "add(g, sgd.momentum * new, name=\"ahead\")", "add(new, sgd.momentum * g, name=\"ahead\")",
         tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
     ),
     Mutant(
-        "adam divides by the uncorrected second moment", "passes/optimizers.py",
+        "adam divides by the uncorrected second moment", "passes/train/optimizers.py",
         "div(second, self.corrections[1])", "second",
         tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
     ),
@@ -370,7 +370,7 @@ PASS_MUTANTS = (
         tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
     ),
     Mutant(
-        "eta is scaled by the number of elements, not its root", "passes/optimizers.py",
+        "eta is scaled by the number of elements, not its root", "passes/train/optimizers.py",
         "math.sqrt(p.type.elements)", "p.type.elements",
         tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
     ),
@@ -378,29 +378,29 @@ PASS_MUTANTS = (
 
 GRAPH_MUTANTS = (
     Mutant(
-        "the range of an adder leaves out its bias", "addergraph/ops/adder2d.py",
+        "the range of an adder leaves out its bias", "addergraph/ops/contraction/adder2d.py",
         "return (plus_bias(Interval(hi=0.0), ranges),)", "return (Interval(hi=0.0),)",
         tests_of("passes/test_ranges.py", "test_a_bias_leaves_the_relu_alone"),
     ),
     Mutant(
-        "ranges of sums are rounded inwards", "addergraph/intervals.py",
+        "ranges of sums are rounded inwards", "addergraph/ir/intervals.py",
         "lo * slack if lo < 0 else lo / slack, hi * slack if hi > 0 else hi / slack",
         "lo / slack if lo < 0 else lo * slack, hi / slack if hi > 0 else hi * slack",
         tests_of("addergraph/test_op_contract.py", "test_ranges_hold_every_result"),
     ),
     Mutant(
-        "dilation is not printed", "addergraph/text_attributes.py",
+        "dilation is not printed", "addergraph/ir/text_attributes.py",
         "for a, text in shown if text != a.default",
         'for a, text in shown if text != a.default and a.name != "dilation"',
         tests_of("addergraph/test_text.py", "test_attributes_of_every_op_print_and_parse"),
     ),
     Mutant(
-        "input_nonnegative is believed", "addergraph/check.py",
+        "input_nonnegative is believed", "addergraph/ir/check.py",
         "        _check_ranges(graph, inputs)\n", "",
         tests_of("addergraph/test_check.py"),
     ),
     Mutant(
-        "parameters are not aligned", "addergraph/state.py",
+        "parameters are not aligned", "addergraph/ir/state.py",
         "end += align(p.type.nbytes)", "end += p.type.nbytes",
         tests_of("addergraph/test_state.py"),
     ),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from .mutant import Mutant, tests_of
 
-ELF, DISASSEMBLY = "codegen/elf.py", "codegen/disassembly.py"
-CERTIFICATE, INSTRUCTIONS = "codegen/certificate.py", "codegen/instructions.py"
-LIMITS, INDICES, MODULE = "codegen/limits.py", "codegen/indices.py", "codegen/module.py"
+ELF, DISASSEMBLY = "codegen/inspect/elf.py", "codegen/inspect/disassembly.py"
+CERTIFICATE, INSTRUCTIONS = "codegen/inspect/certificate.py", "codegen/inspect/instructions.py"
+LIMITS, INDICES, MODULE = (
+    "codegen/inspect/limits.py",
+    "codegen/emit/indices.py",
+    "codegen/emit/module.py",
+)
 
 
 def certificate(*names: str) -> tuple[str, ...]:

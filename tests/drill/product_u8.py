@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutant import Mutant, tests_of
 
-U8 = "codegen/kernels/product_u8.py"
+U8 = "codegen/kernels/forward/product_u8.py"
 
 
 def u8(*names: str) -> tuple[str, ...]:
@@ -49,16 +49,18 @@ MUTANTS = (
         "    def sum_size(self) -> int:\n        return 4", u8("test_layers"),
     ),
     Mutant(
-        "sums of products are negated, as those of distances", "codegen/kernels/_forward.py",
+        "sums of products are negated, as those of distances",
+        "codegen/kernels/forward/_forward.py",
         "value = e.b.neg(acc) if k.g.form == BYTES else acc", "value = e.b.neg(acc)",
         u8("test_matrices"),
     ),
     Mutant(
-        "lists of minima serve products", "codegen/kernels/_bytes_tile.py",
+        "lists of minima serve products", "codegen/kernels/sparse/_bytes_tile.py",
         "if g.form != BYTES or taps == 1", "if taps == 1", u8("test_a_tail"),
     ),
     Mutant(
-        "sums of products of bytes may exceed 32 bits", "addergraph/ops/_contraction.py",
+        "sums of products of bytes may exceed 32 bits",
+        "addergraph/ops/contraction/_contraction.py",
         "I8_TERMS = (2**31 - 1) // (255 * 128)", "I8_TERMS = (2**31 - 1) // (127 * 128)",
         tests_of("addergraph/ops/test_conv2d.py", "test_sums_of_bytes_fit_i32"),
     ),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .mutant import Mutant, tests_of
 
-POINTWISE, FIXED = "codegen/kernels/pointwise.py", "passes/fixed_point.py"
-RULES, NETWORK = "passes/integer_rules.py", "passes/integer_network.py"
-INDICES, SHIFT_ADD = "codegen/indices.py", "codegen/shift_add.py"
+POINTWISE, FIXED = "codegen/kernels/pointwise.py", "passes/quantize/fixed_point.py"
+RULES, NETWORK = "passes/quantize/integer_rules.py", "passes/quantize/integer_network.py"
+INDICES, SHIFT_ADD = "codegen/emit/indices.py", "codegen/emit/shift_add.py"
 STEPS = tests_of("codegen/kernels/test_requantize.py", "test_every_sum", "test_every_term")
 NUMBERS = tests_of("passes/test_fixed_point.py")
 MEANING = tests_of(
@@ -16,7 +16,7 @@ MEANING = tests_of(
 )  # fmt: skip
 PRODUCTS = tests_of("passes/test_quantize_products.py", "test_integers_say_what_the_network_does")
 STRICT = tests_of("codegen/test_strict.py")
-AWARE = "passes/quantization_aware.py"
+AWARE = "passes/quantize/quantization_aware.py"
 AWARE_PRODUCTS = "passes/test_quantization_aware_products.py"
 ROUNDING = tests_of("addergraph/ops/test_fake_quantize.py")
 TRAINING = tests_of(
@@ -41,12 +41,12 @@ MUTANTS = (
         "constant(shift.type, 30))))", STEPS,
     ),
     Mutant(
-        "a single byte at the end of a row is stored as four", "codegen/builder.py",
+        "a single byte at the end of a row is stored as four", "codegen/emit/builder.py",
         "if active == 1:", "if active == 0:",
         tests_of("codegen/kernels/test_requantize.py", "test_channels_and_scalars"),
     ),
     Mutant(
-        "the largest byte is the largest signed one", "codegen/kernels/pool.py",
+        "the largest byte is the largest signed one", "codegen/kernels/reduction/pool.py",
         'e.call("umax"', 'e.call("smax"',
         tests_of("codegen/kernels/test_requantize.py", "test_largest_byte"),
     ),
@@ -81,13 +81,13 @@ MUTANTS = (
         "constant = 0.0 * factor", PRODUCTS,
     ),
     Mutant(
-        "filters of products have one scale for all channels", "addergraph/quantization.py",
+        "filters of products have one scale for all channels", "addergraph/ir/quantization.py",
         "scale = np.where(largest == 0, 1.0, largest) / end",
         "scale = np.where(largest == 0, 1.0, largest.max()) / end",
         tests_of("passes/test_quantize_products.py", "test_filters_are_symmetric_in_each_channel"),
     ),
     Mutant(
-        "sums of windows read signed bytes", "codegen/kernels/pool.py",
+        "sums of windows read signed bytes", "codegen/kernels/reduction/pool.py",
         "e.b.zext(e.load(here, u8", "e.b.sext(e.load(here, u8",
         tests_of("codegen/kernels/test_pool.py"),
     ),
@@ -97,7 +97,7 @@ MUTANTS = (
         tests_of("passes/test_quantize.py", "test_means_and_deviations_stay"),
     ),
     Mutant(
-        "operands of different scales meet in an adder layer", "addergraph/quantization.py",
+        "operands of different scales meet in an adder layer", "addergraph/ir/quantization.py",
         "if other != stated[0]:", "if other.zero_point != stated[0].zero_point:",
         tests_of("addergraph/test_quantization.py", "test_what_does_not_agree_is_refused"),
     ),
@@ -120,11 +120,12 @@ MUTANTS = (
         "return value", STRICT,
     ),
     Mutant(
-        "strict mode reads no instruction of a program", "codegen/strict.py",
+        "strict mode reads no instruction of a program", "codegen/inspect/strict.py",
         "        if wrong:", "        if wrong and nodes is None:", STRICT,
     ),
     Mutant(
-        "the gradient passes where an activation saturates", "addergraph/ops/fake_quantize.py",
+        "the gradient passes where an activation saturates",
+        "addergraph/ops/pointwise/fake_quantize.py",
         "return (select(x < low, 0.0, select(x > high, 0.0, g)),)", "return (g,)", ROUNDING,
     ),
     Mutant(
@@ -162,7 +163,8 @@ MUTANTS = (
         tests_of(AWARE_PRODUCTS, "test_both_forms_round_alike"),
     ),
     Mutant(
-        "the scale of a filter knows positive taps alone", "codegen/kernels/filter_grid.py",
+        "the scale of a filter knows positive taps alone",
+        "codegen/kernels/reduction/filter_grid.py",
         "MAGNITUDE = Fold(f32, 0.0, lambda e, registers: e.call(\"fabs\", registers[0]), larger)",
         "MAGNITUDE = Fold(f32, 0.0, lambda e, registers: registers[0], larger)",
         tests_of("codegen/kernels/test_filter_grid.py"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from addergraph.check import check
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Graph, Value
-from addergraph.types import f32
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.types import f32
 
 SPECIAL = (0.0, -0.0, 1.0, -1.5, 3.0, np.inf, -np.inf, np.nan)
 

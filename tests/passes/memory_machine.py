@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from addergraph.ir import Array, Graph, Halo, Node, Value
+from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align
+from addergraph.ir.state import State
+from addergraph.ir.types import TensorType
 from addergraph.passes.plan_memory import HEADER, read_in_step
-from addergraph.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align
-from addergraph.state import State
-from addergraph.types import TensorType
 
 GARBAGE = 0xFF  # as f32 a NaN
 Key = tuple[str, int]

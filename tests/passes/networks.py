@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph
-from addergraph.passes.calibrate import Moments
+from addergraph.ir.interpreter import interpret
+from addergraph.passes.quantize.calibrate import Moments
 
 
 def settled(graph: Graph, x: Array, seed: int = 0) -> dict[str, Array]:

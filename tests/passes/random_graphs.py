@@ -14,9 +14,9 @@ import numpy as np
 
 from addergraph.errors import ShapeError
 from addergraph.ir import Array, Builder, Graph, Init, Parameter, op_named
-from addergraph.ops.select import select
-from addergraph.trace import Tensor, apply, apply_all
-from addergraph.types import TensorType, f32
+from addergraph.ir.trace import Tensor, apply, apply_all
+from addergraph.ir.types import TensorType, f32
+from addergraph.ops.pointwise.select import select
 
 IMAGE, MATRIX = (2, 4, 3, 3), (2, 3)
 INPUTS = {"x": IMAGE, "y": MATRIX}

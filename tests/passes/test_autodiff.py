@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph.check import check
 from addergraph.errors import GraphError
-from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.text import parse
 from addergraph.passes.autodiff import grad
-from addergraph.text import parse
 
 
 def test_text_of_a_small_gradient() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from addergraph.ir.text import parse
 from addergraph.passes.canonicalize import RULES, canonicalize
 from addergraph.passes.eliminate import eliminate
-from addergraph.text import parse
 from tests.passes.meaning import require_same_bits
 from tests.passes.random_graphs import random_graph
 

@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from addergraph.ir.text import parse
 from addergraph.passes.eliminate import eliminate, without_dead
-from addergraph.text import parse
 from tests.passes.meaning import require_same_bits
 from tests.passes.random_graphs import random_graph
 

@@ -7,9 +7,14 @@ import pytest
 
 from addergraph.errors import DataError
 from addergraph.ir import Array
-from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
-from addergraph.passes.fixed_point import Affine, Operands, multiply_operands, shift_operands
-from addergraph.types import i32
+from addergraph.ir.types import i32
+from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.passes.quantize.fixed_point import (
+    Affine,
+    Operands,
+    multiply_operands,
+    shift_operands,
+)
 
 FRACTIONS = {1: 0.34, 2: 0.0925, 3: 0.02, None: 1e-3}  # the largest relative error of a factor
 

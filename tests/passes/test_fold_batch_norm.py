@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph.check import check
-from addergraph.interpreter import interpret, run_reference
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import interpret, run_reference
+from addergraph.ir.text import parse
 from addergraph.passes.fold_batch_norm import fold_batch_norm
 from addergraph.passes.hoist import hoist
-from addergraph.text import parse
 
 INFERENCE = parse(
     """graph g(%x: f32[N,5,16]) params(

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.check import check
-from addergraph.interpreter import run_reference
 from addergraph.ir import Builder, Graph, Node
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.text import parse
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import TensorType, f32, u8
 from addergraph.ops import cast
 from addergraph.ops.fused import Fused
-from addergraph.ops.select import select
+from addergraph.ops.pointwise.select import select
 from addergraph.passes.fuse import MAX_BUFFERS, fuse
 from addergraph.passes.hoist import hoist
-from addergraph.text import parse
-from addergraph.trace import Tensor
-from addergraph.types import TensorType, f32, u8
-from addergraph.view import fusion_is_acyclic
+from addergraph.report.view import fusion_is_acyclic
 from tests.passes.random_graphs import op, random_data, random_graph
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.check import check
-from addergraph.interpreter import run_reference
 from addergraph.ir import Graph
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.text import parse
 from addergraph.passes.fuse import fuse
 from addergraph.passes.hoist import hoist
-from addergraph.text import parse
 from tests.passes.random_graphs import random_data, random_graph
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import driver
-from addergraph.check import check
+from addergraph import compiler
 from addergraph.errors import DataError, GraphError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array, Graph
-from addergraph.passes.train_step import train_step
-from addergraph.state import State, initial_weights
-from addergraph.text import parse
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.state import State, initial_weights
+from addergraph.ir.text import parse
+from addergraph.passes.train.train_step import train_step
 from addergraph.training.optimizers import SGD, Adam, Optimizer
 
 NET = """graph net(%x: f32[6,3]) params(
@@ -104,7 +104,7 @@ def by_reference(step: Graph, weights: Weights) -> Weights:
 def natively(step: Graph, weights: Weights) -> Weights:
     state = State(step.parameters)
     state.load(weights)
-    program = driver.compile(step, state=state)
+    program = compiler.compile(step, state=state)
     x, targets = data()
     for rate in RATES:
         program(x, targets, np.float32(rate))

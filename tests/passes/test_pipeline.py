@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from addergraph.errors import PassError, RangeWarning, VerificationError
 from addergraph.ir import Builder, Graph, Init, Parameter, Value
-from addergraph.ops.relu import Relu
-from addergraph.ops.unary import Neg
+from addergraph.ir.text import parse
+from addergraph.ir.types import TensorType, f32
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.unary import Neg
 from addergraph.passes.canonicalize import canonicalize
 from addergraph.passes.eliminate import eliminate
 from addergraph.passes.fold_batch_norm import fold_batch_norm
 from addergraph.passes.pipeline import PIPELINE, Compare, run
 from addergraph.passes.rewrite import rebuild
-from addergraph.passes.train_step import train_step
-from addergraph.text import parse
+from addergraph.passes.train.train_step import train_step
 from addergraph.training.optimizers import SGD
-from addergraph.types import TensorType, f32
 from tests.passes.meaning import require_same_bits
 from tests.passes.random_graphs import random_graph
 

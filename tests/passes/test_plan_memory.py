@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.check import check
 from addergraph.errors import GraphError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Graph, Halo
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.plan import MemoryPlan, align
+from addergraph.ir.text import parse
 from addergraph.passes.fuse import fuse
 from addergraph.passes.plan_memory import HEADER, normalize_outputs, plan_memory, render
-from addergraph.plan import MemoryPlan, align
-from addergraph.text import parse
 from tests.passes.memory_machine import Machine, live_bytes
 from tests.passes.random_graphs import random_data, random_graph
 

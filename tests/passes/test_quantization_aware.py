@@ -15,18 +15,18 @@ from addergraph.data import digits
 from addergraph.diagnostics.diagnosis import diagnose
 from addergraph.diagnostics.gradients import Recording
 from addergraph.errors import DataError, GraphError, StorageError, UnsupportedError
-from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph, Init
-from addergraph.lints import lint
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
-from addergraph.ops.fake_quantize import FakeQuantize, stated
-from addergraph.ops.requantize import RequantizeShift
-from addergraph.passes.quantization_aware import quantization_aware, without_roundings
-from addergraph.passes.quantize import roundings
-from addergraph.quantized import Quantized
-from addergraph.trace import Tensor, new_parameter, trace
-from addergraph.types import TensorType, f32, u8
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.trace import Tensor, new_parameter, trace
+from addergraph.ir.types import TensorType, f32, u8
+from addergraph.model.quantized import Quantized
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
+from addergraph.ops.pointwise.fake_quantize import FakeQuantize, stated
+from addergraph.ops.pointwise.requantize import RequantizeShift
+from addergraph.passes.quantize.quantization_aware import quantization_aware, without_roundings
+from addergraph.passes.quantize.quantize import roundings
+from addergraph.report.lints import lint
 from tests.passes.networks import settled
 from tests.passes.test_quantize import NETWORKS, bn, network, samples, traced
 
@@ -260,8 +260,8 @@ def test_findings_are_those_of_the_network_without(trained: Model) -> None:
 
 
 def test_a_file_that_rounds_elsewhere_is_refused(trained: Model, tmp_path: Path) -> None:
-    from addergraph import storage
-    from addergraph.model_file import metadata_of
+    from addergraph.files import storage
+    from addergraph.model.file import metadata_of
 
     made = ag.quantization_aware(trained, DATA.x_train[:64])
     found = metadata_of(made)

@@ -12,18 +12,23 @@ import addergraph as ag
 from addergraph import Model, layers, ops
 from addergraph.data import digits
 from addergraph.errors import DataError, GraphError
-from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph
-from addergraph.ops.conv2d import Conv2d
-from addergraph.ops.dense import Dense
-from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter, stated, trained_bits
-from addergraph.passes.quantization_aware import quantization_aware
-from addergraph.passes.quantize import roundings
-from addergraph.quantized import Quantized
-from addergraph.text import parse
-from addergraph.trace import Tensor
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.text import parse
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import TensorType, f32, i8
+from addergraph.model.quantized import Quantized
+from addergraph.ops.contraction.conv2d import Conv2d
+from addergraph.ops.contraction.dense import Dense
+from addergraph.ops.pointwise.fake_quantize import (
+    FakeQuantize,
+    FakeQuantizeFilter,
+    stated,
+    trained_bits,
+)
+from addergraph.passes.quantize.quantization_aware import quantization_aware
+from addergraph.passes.quantize.quantize import roundings
 from addergraph.training.schedules import cosine
-from addergraph.types import TensorType, f32, i8
 from tests.passes.networks import settled
 from tests.passes.test_quantization_aware import compared, execute, values
 from tests.passes.test_quantize import bn, samples, traced

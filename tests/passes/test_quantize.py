@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, driver, layers, ops, zoo
+from addergraph import Model, compiler, layers, ops, zoo
 from addergraph.data import digits
 from addergraph.errors import DataError, GraphError, UnsupportedError
-from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph, Init
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.requantize import RequantizeShift
-from addergraph.passes.calibrate import calibrate
-from addergraph.quantized import Quantized
-from addergraph.trace import Tensor, new_parameter
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.trace import Tensor, new_parameter
+from addergraph.ir.types import Shape, TensorType, f32, i32, u8
+from addergraph.model.quantized import Quantized
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.pointwise.requantize import RequantizeShift
+from addergraph.passes.quantize.calibrate import calibrate
 from addergraph.training.schedules import cosine
-from addergraph.types import Shape, TensorType, f32, i32, u8
 from tests.codegen.harness import HERE
 from tests.passes.networks import settled
 
@@ -147,7 +147,7 @@ def test_a_sample_counts_once_in_whichever_chunk_it_comes() -> None:
     x[64] = -20.0
 
     def ranges(data: Array) -> Mapping[str, tuple[float, float]]:
-        return calibrate(graph, weights, data, 0.9997, driver._run_once).ranges
+        return calibrate(graph, weights, data, 0.9997, compiler._run_once).ranges
 
     before, after = ranges(x[:64]), ranges(x)
     for name, (least, most) in before.items():
@@ -308,4 +308,4 @@ def test_digits_keep_their_accuracy(
     assert 100 * (expected - found) <= points
     few = interpret(made.graph, x[:3], weights=made.weights)
     np.testing.assert_array_equal(program(x[:3]), few)
-    assert driver.census(made.graph).multiplication_free == strict
+    assert compiler.census(made.graph).multiplication_free == strict

@@ -12,12 +12,12 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, ops, zoo
 from addergraph.errors import UnsupportedError
-from addergraph.interpreter import interpret
 from addergraph.ir import Array, Graph
-from addergraph.passes.quantize import Options, quantize
-from addergraph.quantized import Quantized
-from addergraph.trace import Tensor
-from addergraph.types import TensorType, i8, i32, u8
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import TensorType, i8, i32, u8
+from addergraph.model.quantized import Quantized
+from addergraph.passes.quantize.quantize import Options, quantize
 from addergraph.zoo.form import Form
 from addergraph.zoo.resnet import ResNet
 from tests.codegen.harness import HERE

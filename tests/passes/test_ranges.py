@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.check import check
 from addergraph.errors import RangeWarning
-from addergraph.interpreter import interpret
 from addergraph.ir import Graph
-from addergraph.ops.full import Full
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.text import parse
+from addergraph.ops.pointwise.full import Full
 from addergraph.passes.ranges import findings, ranges
-from addergraph.text import parse
 from tests.passes.meaning import require_same_bits
 from tests.passes.random_graphs import random_graph
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from addergraph.errors import PassError
 from addergraph.ir import Graph, Node, Value
-from addergraph.ops.relu import Relu
-from addergraph.ops.unary import Abs, Exp, Neg
+from addergraph.ir.text import parse
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.unary import Abs, Exp, Neg
 from addergraph.passes.rewrite import Draft, rebuild, renamed, rewrite
-from addergraph.text import parse
 from tests.passes.random_graphs import random_graph
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import driver, layers
-from addergraph.check import check
+from addergraph import compiler, layers
 from addergraph.errors import DataError, GraphError, ShapeError
-from addergraph.interpreter import run_reference
 from addergraph.ir import Array
-from addergraph.passes.train_step import train_step
-from addergraph.state import State
-from addergraph.text import parse
-from addergraph.trace import Tensor, trace
+from addergraph.ir.check import check
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.state import State
+from addergraph.ir.text import parse
+from addergraph.ir.trace import Tensor, trace
+from addergraph.ir.types import TensorType, f32
+from addergraph.passes.train.train_step import train_step
 from addergraph.training.optimizers import SGD
-from addergraph.types import TensorType, f32
 
 PLAIN = SGD(momentum=0.0, weight_decay=0.0)
 DENSE = """graph net(%x: f32[2,3]) params(%w: f32[3,4] init=normal(0,1)) {
@@ -188,7 +188,7 @@ def test_sign_gradients_of_every_adder_layer(native: bool) -> None:
     if native:
         state = State(step.parameters)
         state.load(weights)
-        driver.compile(step, state=state)(x, targets, np.float32(1.0))
+        compiler.compile(step, state=state)(x, targets, np.float32(1.0))
         found = state.views
     else:
         _, found = run_reference(step, (x, targets, 1.0), weights)

@@ -23,8 +23,8 @@ from addergraph.diagnostics import (
 from addergraph.diagnostics.activations import dead_relus
 from addergraph.diagnostics.gradients import QUANTILES, VANISHED
 from addergraph.errors import DataError, GraphError, UnsupportedError
-from addergraph.interpreter import evaluate
 from addergraph.ir import Array
+from addergraph.ir.interpreter import evaluate
 from addergraph.training.optimizers import SGD
 from tests.addergraph.models import DATA, X, Y, small_model
 

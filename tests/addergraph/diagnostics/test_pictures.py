@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import cli
-from addergraph.commands.images import normalized
+from addergraph.cli import main as cli
+from addergraph.cli.commands.images import normalized
 from addergraph.data import load
 from addergraph.diagnostics import Activation, GradientHistory, pictures, plots, read_log, shape_of
 from addergraph.errors import DataError, StorageError, UnsupportedError
@@ -242,7 +242,7 @@ def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     out, _ = run(capsys, ("check", "deck"), status=1)
     assert out.startswith('act1: relu "act1" is always 0') and "deck: 2 findings" in out
     monkeypatch.setattr(
-        "addergraph.commands.diagnose.available_memory",
+        "addergraph.cli.commands.diagnose.available_memory",
         lambda: Available(99, "a test"),
     )
     _, error = run(capsys, ("check", "small-adder", "--batch", 8), status=2)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from addergraph.interpreter import interpret
-from addergraph.intervals import Interval
 from addergraph.ir import Array, Builder, Op
-from addergraph.trace import Tensor, apply_all
-from addergraph.types import DTYPES, TensorType
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.intervals import Interval
+from addergraph.ir.trace import Tensor, apply_all
+from addergraph.ir.types import DTYPES, TensorType
 
 SPECIAL = np.array(
     [0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e-45, 3e38, -3e38, np.inf, -np.inf, np.nan], "f4"

@@ -8,11 +8,11 @@ import pytest
 import addergraph as ag
 from addergraph import ops
 from addergraph.errors import GraphError, ShapeError
-from addergraph.intervals import ANY, Interval
 from addergraph.ir import Builder, Cost, Halo
-from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
-from addergraph.trace import Tensor, apply
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.trace import Tensor, apply
+from addergraph.ir.types import tensor
+from addergraph.ops.contraction.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
 from tests.addergraph.ops.naive import contraction, gradients, normal
 
 CASES = [

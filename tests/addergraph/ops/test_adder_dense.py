@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY, Interval
 from addergraph.ir import Cost
-from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
-from addergraph.ops.adder_dense import AdderDense, AdderDenseGradFilter, AdderDenseGradInput
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.contraction.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
+from addergraph.ops.contraction.adder_dense import (
+    AdderDense,
+    AdderDenseGradFilter,
+    AdderDenseGradInput,
+)
 from tests.addergraph.ops.naive import normal
 
 SIZES = [(2, 5, 3), (1, 1, 1), (0, 5, 3), (2, 0, 3), (2, 5, 0)]

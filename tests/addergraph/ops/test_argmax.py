@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import Interval
-from addergraph.ops.argmax import Argmax, argmax
-from addergraph.trace import trace
-from addergraph.types import tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.trace import trace
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.argmax import Argmax, argmax
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import run
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import Interval
-from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
-from addergraph.types import tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.avg_pool2d import AvgPool2d, AvgPool2dGrad
 from tests.addergraph.ops.naive import normal, taps
 
 CASES = [

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.interpreter import interpret
-from addergraph.intervals import ANY, NONNEGATIVE, Interval
 from addergraph.ir import Array, Builder
-from addergraph.ops.batch_norm import (
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.intervals import ANY, NONNEGATIVE, Interval
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import tensor
+from addergraph.ops.pointwise.batch_norm import (
     BatchNorm,
     BatchNormStatistics,
     batch_norm,
     batch_norm_statistics,
 )
-from addergraph.trace import Tensor
-from addergraph.types import tensor
 from tests.addergraph.ops.naive import normal
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY, Interval
 from addergraph.ir import Cost
-from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import (
     SPECIAL,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.ops.broadcast_to import BroadcastTo
-from addergraph.types import DTYPES, tensor
+from addergraph.ir.types import DTYPES, tensor
+from addergraph.ops.movement.broadcast_to import BroadcastTo
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import check_gradient, run
 

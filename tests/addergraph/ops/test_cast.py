@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addergraph.intervals import ANY, Interval
-from addergraph.ops.cast import Cast
-from addergraph.types import DTYPES, bool_, f32, i8, i32, tensor, u8
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.types import DTYPES, bool_, f32, i8, i32, tensor, u8
+from addergraph.ops.pointwise.cast import Cast
 from tests.addergraph.ops.properties import check_gradient, check_interval, gradients, run
 
 VALUES = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY, Interval
-from addergraph.ops.clip import Clip
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.pointwise.clip import Clip
 from tests.addergraph.ops.properties import SPECIAL, bits, check_gradient, gradients, run
 
 INF = float("inf")

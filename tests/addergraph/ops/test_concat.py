@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import Interval
-from addergraph.ops.concat import Concat, concat
-from addergraph.trace import trace
-from addergraph.types import DTYPES, tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.trace import trace
+from addergraph.ir.types import DTYPES, tensor
+from addergraph.ops.movement.concat import Concat, concat
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import check_gradient, run
 

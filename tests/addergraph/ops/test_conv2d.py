@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from addergraph.errors import GraphError, ShapeError
-from addergraph.intervals import ANY, Interval
 from addergraph.ir import Cost, Halo
-from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput, conv2d
-from addergraph.ops.dense import Dense
-from addergraph.quantization import Quantization
-from addergraph.trace import Tensor, trace
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.quantization import Quantization
+from addergraph.ir.trace import Tensor, trace
+from addergraph.ir.types import tensor
+from addergraph.ops.contraction.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput, conv2d
+from addergraph.ops.contraction.dense import Dense
 from tests.addergraph.ops.naive import contraction, gradients, normal
 
 CASES = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY, Interval
 from addergraph.ir import Cost
-from addergraph.ops.dense import Dense, Matmul
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.contraction.dense import Dense, Matmul
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import run
 

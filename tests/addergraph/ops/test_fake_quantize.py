@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.ops.fake_quantize import FakeQuantize, FakeQuantizeFilter
-from addergraph.quantization import symmetric
-from addergraph.types import tensor
+from addergraph.ir.quantization import symmetric
+from addergraph.ir.types import tensor
+from addergraph.ops.pointwise.fake_quantize import FakeQuantize, FakeQuantizeFilter
 from tests.addergraph.ops.properties import SPECIAL, bits, check_interval, gradients, run
 
 INF = float("inf")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY, Interval
-from addergraph.ops.full import Full, constant, full
-from addergraph.trace import trace
-from addergraph.types import bool_, f32, i32, tensor, u8
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.trace import trace
+from addergraph.ir.types import bool_, f32, i32, tensor, u8
+from addergraph.ops.pointwise.full import Full, constant, full
 from tests.addergraph.ops.properties import bits, run
 
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from addergraph.errors import GraphError, ShapeError
-from addergraph.interpreter import interpret
-from addergraph.intervals import Interval
 from addergraph.ir import Builder, Cost, Graph, Halo, Init, Parameter
-from addergraph.ops.adder2d import adder2d
-from addergraph.ops.binary import add, maximum, mul
-from addergraph.ops.full import full
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.intervals import Interval
+from addergraph.ir.text import parse
+from addergraph.ir.trace import trace
+from addergraph.ir.types import TensorType, tensor
+from addergraph.ops.contraction.adder2d import adder2d
 from addergraph.ops.fused import Fused
-from addergraph.ops.reduce import reduce_sum
-from addergraph.ops.relu import relu
-from addergraph.text import parse
-from addergraph.trace import trace
-from addergraph.types import TensorType, tensor
+from addergraph.ops.pointwise.binary import add, maximum, mul
+from addergraph.ops.pointwise.full import full
+from addergraph.ops.pointwise.relu import relu
+from addergraph.ops.reduction.reduce import reduce_sum
 from tests.addergraph.ops.naive import normal
 
 X, F, S = tensor("f32", ("N", 4, 4, 2)), tensor("f32", (3, 3, 2, 5)), tensor("f32", (5,))
@@ -121,7 +121,7 @@ def with_a_fused_node(x):
 
 
 def fused_relu(x):
-    from addergraph.trace import apply
+    from addergraph.ir.trace import apply
 
     return apply(Fused(trace(lambda a: relu(a), x.type)), x)
 

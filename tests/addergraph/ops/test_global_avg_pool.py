@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import Interval
 from addergraph.ir import Cost
-from addergraph.ops.global_avg_pool import GlobalAvgPool
-from addergraph.types import tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.global_avg_pool import GlobalAvgPool
 from tests.addergraph.ops.naive import normal
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from addergraph.errors import GraphError, ShapeError
-from addergraph.intervals import Interval
-from addergraph.ops.greater import Greater
-from addergraph.types import tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.pointwise.greater import Greater
 from tests.addergraph.ops.properties import SPECIAL, run
 
 

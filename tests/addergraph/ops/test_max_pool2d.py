@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import Interval
 from addergraph.ir import Array
-from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
-from addergraph.types import tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.max_pool2d import MaxPool2d, MaxPool2dGrad
 from tests.addergraph.ops.naive import normal, taps
 
 NAN, INF = math.nan, math.inf

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY
 from addergraph.ir import Cost
-from addergraph.ops.mean_squared_error import MeanSquaredError
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.mean_squared_error import MeanSquaredError
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import check_gradient, run
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import Interval
-from addergraph.ops.pad import Pad
-from addergraph.types import DTYPES, tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.types import DTYPES, tensor
+from addergraph.ops.movement.pad import Pad
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import bits, check_gradient, run
 

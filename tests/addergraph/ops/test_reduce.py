@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import NONNEGATIVE, Interval
 from addergraph.ir import Cost
-from addergraph.ops.reduce import (
+from addergraph.ir.intervals import NONNEGATIVE, Interval
+from addergraph.ir.trace import trace
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.reduce import (
     ReduceMax,
     ReduceMean,
     ReduceSum,
@@ -18,8 +20,6 @@ from addergraph.ops.reduce import (
     reduce_mean,
     reduce_sum,
 )
-from addergraph.trace import trace
-from addergraph.types import tensor
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import bits, check_gradient, check_interval, gradients, run
 

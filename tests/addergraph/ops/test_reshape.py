@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.ops.reshape import Flatten, Reshape, flatten, reshape
-from addergraph.trace import trace
-from addergraph.types import DTYPES, tensor
+from addergraph.ir.trace import trace
+from addergraph.ir.types import DTYPES, tensor
+from addergraph.ops.movement.reshape import Flatten, Reshape, flatten, reshape
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import check_gradient, run
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.interpreter import interpret
-from addergraph.intervals import Interval
-from addergraph.ops.select import Select, select
-from addergraph.trace import trace
-from addergraph.types import DTYPES, tensor
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.intervals import Interval
+from addergraph.ir.trace import trace
+from addergraph.ir.types import DTYPES, tensor
+from addergraph.ops.pointwise.select import Select, select
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import bits, check_gradient, run
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.interpreter import interpret
-from addergraph.ops.slice import Slice, slice
-from addergraph.text import parse
-from addergraph.trace import trace
-from addergraph.types import DTYPES, tensor
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.text import parse
+from addergraph.ir.trace import trace
+from addergraph.ir.types import DTYPES, tensor
+from addergraph.ops.movement.slice import Slice, slice
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import check_gradient, run
 
@@ -42,7 +42,7 @@ def test_an_open_batch_is_taken_whole_and_binds() -> None:
 
 
 def test_gradient_with_an_open_batch() -> None:
-    from addergraph.ops.pad import Pad
+    from addergraph.ops.movement.pad import Pad
 
     def f(x, g):
         y = slice(x, (0, 1), ("N", 3))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import Interval
 from addergraph.ir import Cost
-from addergraph.ops.softmax import Softmax
-from addergraph.types import tensor
+from addergraph.ir.intervals import Interval
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.softmax import Softmax
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import bits, check_gradient, run
 

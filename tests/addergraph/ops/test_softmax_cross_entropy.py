@@ -7,8 +7,8 @@ import pytest
 
 from addergraph.errors import ShapeError
 from addergraph.ir import Cost
-from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from addergraph.types import tensor
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.softmax_cross_entropy import SoftmaxCrossEntropy
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import gradients, run
 

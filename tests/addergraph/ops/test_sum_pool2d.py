@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY, Interval
-from addergraph.ops.avg_pool2d import AvgPool2d
-from addergraph.ops.sum_pool2d import SumPool2d, sum_pool2d
-from addergraph.quantization import Quantization
-from addergraph.trace import trace
-from addergraph.types import tensor
+from addergraph.ir.intervals import ANY, Interval
+from addergraph.ir.quantization import Quantization
+from addergraph.ir.trace import trace
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.avg_pool2d import AvgPool2d
+from addergraph.ops.reduction.sum_pool2d import SumPool2d, sum_pool2d
 from tests.addergraph.ops.properties import run
 
 SHAPED = ((3, 2), (1, 2), (1, 2, 0, 1))

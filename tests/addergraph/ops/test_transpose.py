@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.ops.transpose import Transpose
-from addergraph.types import DTYPES, tensor
+from addergraph.ir.types import DTYPES, tensor
+from addergraph.ops.movement.transpose import Transpose
 from tests.addergraph.ops.naive import normal
 from tests.addergraph.ops.properties import check_gradient, run
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from addergraph.errors import ShapeError
-from addergraph.intervals import ANY, NONNEGATIVE, Interval
 from addergraph.ir import Cost
-from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import i32, tensor
+from addergraph.ir.intervals import ANY, NONNEGATIVE, Interval
+from addergraph.ir.types import i32, tensor
+from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
 from tests.addergraph.ops.properties import (
     SPECIAL,
     bits,

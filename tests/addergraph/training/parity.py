@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from addergraph import driver
+from addergraph import compiler
 from addergraph.ir import Array, Graph
+from addergraph.ir.state import State, initial_weights
 from addergraph.model import Model
-from addergraph.ops.relu import Relu
-from addergraph.state import State, initial_weights
+from addergraph.ops.pointwise.relu import Relu
 from addergraph.training.optimizers import SGD
 from addergraph.zoo import build
 
@@ -31,7 +31,7 @@ class SeenStep:
     """The training step of a model, whose graph also returns every gradient and activation."""
 
     def __init__(self, model: Model, batch: int, threads: int) -> None:
-        step = driver.train_step_graph(
+        step = compiler.train_step_graph(
             model.graph(training=True, batch=batch), model.loss_name, SGD()
         )
         trained = [p.name for p in step.parameters if p.trainable]
@@ -40,7 +40,7 @@ class SeenStep:
         graph = returning(step, ["loss", *self._gradients, *self._relus])
         self.state = State(graph.parameters)
         self.state.load(initial_weights(graph) | model.weights)
-        self._program = driver.compile(graph, state=self.state, threads=threads)
+        self._program = compiler.compile(graph, state=self.state, threads=threads)
 
     @property
     def velocities(self) -> Arrays:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from addergraph import Model, cli
+from addergraph import Model
+from addergraph.cli import main as cli
 from tests.addergraph.data.published import cifar_files, write_folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import Model, driver, layers
+from addergraph import Model, compiler, layers
 from addergraph.errors import DataError, ShapeError
 from addergraph.ir import Graph
 from addergraph.training import SGD, Adam
@@ -177,7 +177,7 @@ def test_everything_is_compiled_before_the_first_epoch(monkeypatch: pytest.Monke
     """So that the seconds of the first epoch, and the time left, are those of training."""
     model, before = small_model(), Progress.start
     done: list[str] = []
-    real = driver.compile
+    real = compiler.compile
 
     def compile(graph: Graph, **options: Any) -> Any:
         done.append(f"{graph.name} {graph.inputs[0].type}")
@@ -187,7 +187,7 @@ def test_everything_is_compiled_before_the_first_epoch(monkeypatch: pytest.Monke
         done.append("started")
         before(self, steps)
 
-    monkeypatch.setattr(driver, "compile", compile)
+    monkeypatch.setattr(compiler, "compile", compile)
     monkeypatch.setattr(Progress, "start", start)
     held_out = {"x_val": X[:5], "y_val": Y[:5]}
     fit(model, engine="native", epochs=2, **held_out)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from addergraph import driver
+from addergraph import compiler
 from addergraph.errors import AdderGraphError, MemoryLimitError
-from addergraph.state import State
+from addergraph.ir.state import State
 from addergraph.training import memory
 from addergraph.training.memory import Available, Need, require_memory, training_need
 from tests.addergraph.models import fit, small_model
@@ -121,8 +121,8 @@ def test_the_need_is_that_of_the_compiled_step() -> None:
     step = model.train_step(4)
     graphs = [step.graph(4), step.graph(3)]
     need = training_need(graphs, batches=1, copies=1)
-    assert need.arena == sum(driver.arena_bytes(g) for g in graphs)
-    assert need.arena == driver.compile(graphs[0]).arena_bytes + driver.arena_bytes(graphs[1])
+    assert need.arena == sum(compiler.arena_bytes(g) for g in graphs)
+    assert need.arena == compiler.compile(graphs[0]).arena_bytes + compiler.arena_bytes(graphs[1])
     assert need.state == State(graphs[0].parameters).blob.nbytes
     assert need.batches == 4 * (4 * 64 + 4 * 10 + 1)
     assert training_need(graphs, [640, 64]).arena == 704

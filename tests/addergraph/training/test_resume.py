@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph import Model, layers, storage
+from addergraph import Model, layers
 from addergraph.data import Augment, Normalize
 from addergraph.errors import AdderGraphError, DataError, StorageError
+from addergraph.files import storage
 from addergraph.ir import Array
 from addergraph.training import SGD, Adam, Cosine
 from addergraph.training.checkpoint import Identity, RunFolder

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from addergraph import driver, layers, ops
+from addergraph import compiler, layers, ops
 from addergraph.ir import Array
+from addergraph.ir.state import initial_weights
+from addergraph.ir.trace import Tensor, trace
+from addergraph.ir.types import TensorType, f32
 from addergraph.layers import Layer
-from addergraph.state import initial_weights
-from addergraph.trace import Tensor, trace
-from addergraph.types import TensorType, f32
 from tests.addergraph.training.parity import batches, deviations, resnet20
 from tests.addergraph.training.reference_resnet import BLOCKS, Resnet20
 
@@ -141,8 +141,8 @@ def test_a_layer_and_its_gradients(name: str) -> None:
     assert len(graph.outputs) == 1
     upstream = rng.normal(size=graph.outputs[0].type.sizes).astype(np.float32)
 
-    (y,) = driver.compile(graph, weights=weights).run([x])
-    gradients = driver.compile(driver.grad(graph, ["x", *trained]), weights=weights)
+    (y,) = compiler.compile(graph, weights=weights).run([x])
+    gradients = compiler.compile(compiler.grad(graph, ["x", *trained]), weights=weights)
     found = dict(zip(["x", *trained], gradients.run([x, upstream]), strict=True))
 
     x64 = torch.from_numpy(_channels_first(x)).double().requires_grad_()
@@ -174,8 +174,8 @@ def test_a_loss_and_its_gradient(
     targets = np.eye(10, dtype=np.float32)[rng.integers(10, size=32)]
     rows = TensorType(f32, predicted.shape)
     graph = trace(loss, rows, rows)
-    (value,) = driver.compile(graph).run([predicted, targets])
-    gradient = driver.compile(driver.grad(graph, ["predicted"]))
+    (value,) = compiler.compile(graph).run([predicted, targets])
+    gradient = compiler.compile(compiler.grad(graph, ["predicted"]))
     (found,) = gradient.run([predicted, targets, np.float32(1)])
 
     predicted64 = torch.from_numpy(predicted).double().requires_grad_()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from addergraph.ir import Array, Halo, Op
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.conv2d import Conv2d
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.conv2d import Conv2d
 from tests.codegen.harness import HERE
 
 U = 2.0**-24

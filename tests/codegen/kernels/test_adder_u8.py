@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.census import count_instructions
-from addergraph.codegen.instructions import PRODUCTS, UNKNOWN
-from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel, psad_of
+from addergraph.codegen.emit.module import standalone
+from addergraph.codegen.inspect.census import count_instructions
+from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
+from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel, psad_of
 from addergraph.codegen.llvm import compile_assembly, compile_object
-from addergraph.codegen.module import standalone
-from addergraph.codegen.target import TARGETS, target_named
-from addergraph.interpreter import interpret
+from addergraph.codegen.targets.target import TARGETS, target_named
 from addergraph.ir import Array, Builder, Op
+from addergraph.ir.interpreter import interpret
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import DTYPES, TensorType
 from addergraph.ops import cast, clip, relu
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.fused import Fused
-from addergraph.trace import Tensor
-from addergraph.types import DTYPES, TensorType
 from tests.codegen.harness import (
     HERE,
     make_call,

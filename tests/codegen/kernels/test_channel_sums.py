@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from addergraph.ir import Builder, Halo, Value
-from addergraph.ops.binary import Mul, Sub
-from addergraph.ops.full import Full
+from addergraph.ir.types import tensor
 from addergraph.ops.fused import Fused
-from addergraph.ops.greater import Greater
-from addergraph.ops.reduce import ReduceSum
-from addergraph.ops.select import Select
-from addergraph.types import tensor
+from addergraph.ops.pointwise.binary import Mul, Sub
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.greater import Greater
+from addergraph.ops.pointwise.select import Select
+from addergraph.ops.reduction.reduce import ReduceSum
 from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits
 from tests.codegen.kernels.test_pointwise import body_of
 

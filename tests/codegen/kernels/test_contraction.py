@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from addergraph.ir import Array, Builder, Halo, Op
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import DTYPES, TensorType
 from addergraph.ops import clip, greater, relu, select
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
-from addergraph.ops.cast import cast
-from addergraph.ops.conv2d import Conv2d
-from addergraph.ops.dense import Dense, Matmul
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
+from addergraph.ops.contraction.conv2d import Conv2d
+from addergraph.ops.contraction.dense import Dense, Matmul
 from addergraph.ops.fused import Fused
-from addergraph.trace import Tensor
-from addergraph.types import DTYPES, TensorType
+from addergraph.ops.pointwise.cast import cast
 from tests.codegen.harness import HERE, run_call, same_bits
 from tests.codegen.kernels.layers import (
     FORMS,

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from addergraph.ir import Array, Halo, Op
-from addergraph.ops._contraction import Windowed
-from addergraph.ops.adder2d import Adder2dGradFilter, Adder2dGradInput
-from addergraph.ops.adder_dense import AdderDenseGradFilter, AdderDenseGradInput
-from addergraph.ops.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
-from addergraph.types import tensor
+from addergraph.ir.types import tensor
+from addergraph.ops.contraction._contraction import Windowed
+from addergraph.ops.contraction.adder2d import Adder2dGradFilter, Adder2dGradInput
+from addergraph.ops.contraction.adder_dense import AdderDenseGradFilter, AdderDenseGradInput
+from addergraph.ops.contraction.conv2d import Conv2d, Conv2dGradFilter, Conv2dGradInput
 from tests.codegen.harness import HERE, run_call, same_bits
 from tests.codegen.kernels.layers import (
     LAYERS,

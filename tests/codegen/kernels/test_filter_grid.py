@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph.ops.fake_quantize import FakeQuantizeFilter
+from addergraph.ops.pointwise.fake_quantize import FakeQuantizeFilter
 from tests.codegen.harness import RUNS, require_equal
 
 SHAPES: list[tuple[int, ...]] = [

@@ -15,7 +15,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 
 from addergraph.codegen.kernels.math import EXP, LN2_HIGH, LN2_LOW, LOG, LOG2_E
 from addergraph.ir import Array, Op
-from addergraph.ops.unary import Exp, Log
+from addergraph.ops.pointwise.unary import Exp, Log
 from tests.codegen.harness import HERE, run_call, same_bits, ulps
 
 EVERY = np.arange(0, 1 << 32, 2039, dtype=np.uint64).astype(np.uint32).view(np.float32)

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addergraph.codegen.builder import I64, POINTER, Emitter
+from addergraph.codegen.emit.builder import I64, POINTER, Emitter
+from addergraph.codegen.emit.module import ModuleEmitter
 from addergraph.codegen.kernels import Operand
 from addergraph.codegen.kernels.movement import CopyKernel
 from addergraph.codegen.llvm import LoadedObject, compile_object
-from addergraph.codegen.module import ModuleEmitter
-from addergraph.codegen.target import target_named
+from addergraph.codegen.targets.target import target_named
 from addergraph.ir import Array, Halo, Op
-from addergraph.ops.broadcast_to import BroadcastTo
-from addergraph.ops.concat import Concat
-from addergraph.ops.pad import Pad
-from addergraph.ops.reshape import Flatten, Reshape
-from addergraph.ops.slice import Slice
-from addergraph.ops.transpose import Transpose
-from addergraph.plan import Layout
-from addergraph.types import DTYPES, f32, tensor
+from addergraph.ir.plan import Layout
+from addergraph.ir.types import DTYPES, f32, tensor
+from addergraph.ops.movement.broadcast_to import BroadcastTo
+from addergraph.ops.movement.concat import Concat
+from addergraph.ops.movement.pad import Pad
+from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.slice import Slice
+from addergraph.ops.movement.transpose import Transpose
 from tests.codegen.harness import RUNS, guarded, run_call, same_bits
 
 EXAMPLES = settings().max_examples // 2

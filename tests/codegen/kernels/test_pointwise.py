@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addergraph.ir import Array, Builder, Graph, Halo, Op, Value
-from addergraph.ops.batch_norm import BatchNorm
-from addergraph.ops.binary import Add, Div, Maximum, Minimum, Mul, Sub
-from addergraph.ops.cast import Cast
-from addergraph.ops.clip import Clip
-from addergraph.ops.fake_quantize import FakeQuantize
-from addergraph.ops.full import Full
+from addergraph.ir.types import DTYPES, Shape, bool_, f32, i8, i32, tensor, u8
 from addergraph.ops.fused import Fused
-from addergraph.ops.greater import Greater
-from addergraph.ops.relu import Relu
-from addergraph.ops.select import Select
-from addergraph.ops.unary import Abs, Exp, Log, Neg, Sqrt
-from addergraph.types import DTYPES, Shape, bool_, f32, i8, i32, tensor, u8
+from addergraph.ops.pointwise.batch_norm import BatchNorm
+from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
+from addergraph.ops.pointwise.cast import Cast
+from addergraph.ops.pointwise.clip import Clip
+from addergraph.ops.pointwise.fake_quantize import FakeQuantize
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.greater import Greater
+from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.select import Select
+from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
 from tests.codegen.harness import RUNS, require_equal, run_call, same_bits, ulps
 from tests.codegen.kernels.layers import INTEGERS
 

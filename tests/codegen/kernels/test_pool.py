@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from addergraph.errors import ShapeError
 from addergraph.ir import Array, Halo
-from addergraph.ops.avg_pool2d import AvgPool2d, AvgPool2dGrad
-from addergraph.ops.max_pool2d import MaxPool2d, MaxPool2dGrad
-from addergraph.ops.sum_pool2d import SumPool2d
-from addergraph.types import tensor
+from addergraph.ir.types import tensor
+from addergraph.ops.reduction.avg_pool2d import AvgPool2d, AvgPool2dGrad
+from addergraph.ops.reduction.max_pool2d import MaxPool2d, MaxPool2dGrad
+from addergraph.ops.reduction.sum_pool2d import SumPool2d
 from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits, ulps
 
 EXAMPLES = settings().max_examples // 4

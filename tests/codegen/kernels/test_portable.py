@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.llvm import compile_object
-from addergraph.codegen.module import standalone
 from tests.addergraph.op_samples import SAMPLES
 from tests.codegen.harness import make_call, undefined_symbols
 

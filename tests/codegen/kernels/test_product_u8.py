@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from addergraph.codegen.kernels.forward import candidates
-from addergraph.codegen.kernels.product_u8 import ProductU8Kernel, madd_of
+from addergraph.codegen.emit.module import standalone
+from addergraph.codegen.kernels.forward.choice import candidates
+from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel, madd_of
 from addergraph.codegen.llvm import compile_object
-from addergraph.codegen.module import standalone
-from addergraph.codegen.target import target_named
+from addergraph.codegen.targets.target import target_named
 from addergraph.ir import Array, Builder
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import TensorType, i8, i32, u8
 from addergraph.ops import requantize_multiply
-from addergraph.ops.conv2d import Conv2d
-from addergraph.ops.dense import Dense
+from addergraph.ops.contraction.conv2d import Conv2d
+from addergraph.ops.contraction.dense import Dense
 from addergraph.ops.fused import Fused
-from addergraph.trace import Tensor
-from addergraph.types import TensorType, i8, i32, u8
 from tests.codegen.harness import HERE, make_call, run_call, same_bits, undefined_symbols
 from tests.codegen.kernels.layers import LAYERS, MATRICES, Layer
 from tests.codegen.kernels.test_adder_u8 import ONE_ROW, TARGET_NAMES, require_exact

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from addergraph.codegen.kernels import Kernel
-from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
-from addergraph.codegen.kernels.contraction import ContractionKernel
-from addergraph.codegen.kernels.product_u8 import ProductU8Kernel
-from addergraph.codegen.kernels.sparse_adder import SparseAdderKernel
-from addergraph.codegen.target import target_named
+from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.contraction import ContractionKernel
+from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel
+from addergraph.codegen.kernels.sparse.sparse_adder import SparseAdderKernel
+from addergraph.codegen.targets.target import target_named
 from addergraph.ir import Array
-from addergraph.ops.adder2d import Adder2dGradFilter, Adder2dGradInput
-from addergraph.types import tensor
+from addergraph.ir.types import tensor
+from addergraph.ops.contraction.adder2d import Adder2dGradFilter, Adder2dGradInput
 from tests.codegen.harness import HERE, run_call, same_bits
 from tests.codegen.kernels.cuts import Cut
 from tests.codegen.kernels.layers import THREADS, WIDE, Layer, real, whole

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from addergraph.errors import ShapeError
 from addergraph.ir import Array, Halo, Op
-from addergraph.ops.argmax import Argmax
-from addergraph.ops.batch_norm import BatchNormStatistics
-from addergraph.ops.global_avg_pool import GlobalAvgPool
-from addergraph.ops.mean_squared_error import MeanSquaredError
-from addergraph.ops.reduce import ReduceMax, ReduceMean, ReduceSum
+from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
+from addergraph.ops.reduction.argmax import Argmax
+from addergraph.ops.reduction.global_avg_pool import GlobalAvgPool
+from addergraph.ops.reduction.mean_squared_error import MeanSquaredError
+from addergraph.ops.reduction.reduce import ReduceMax, ReduceMean, ReduceSum
 from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits, ulps
 
 EXAMPLES = settings().max_examples // 2

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.census import count_instructions
-from addergraph.codegen.instructions import PRODUCTS
+from addergraph.codegen.emit.module import standalone
+from addergraph.codegen.inspect.census import count_instructions
+from addergraph.codegen.inspect.instructions import PRODUCTS
 from addergraph.codegen.kernels import kernel_for
 from addergraph.codegen.llvm import compile_assembly
-from addergraph.codegen.module import standalone
 from addergraph.ir import Array, Halo
-from addergraph.ops.adder_dense import AdderDense
-from addergraph.ops.max_pool2d import MaxPool2d
-from addergraph.ops.requantize import RequantizeMultiply, RequantizeShift
-from addergraph.types import f32, i32, u8
+from addergraph.ir.types import f32, i32, u8
+from addergraph.ops.contraction.adder_dense import AdderDense
+from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.ops.reduction.max_pool2d import MaxPool2d
 from tests.codegen.harness import HERE, RUNS, make_call, require_equal
 from tests.codegen.kernels.layers import INTEGERS
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from addergraph.ir import Array, Halo
-from addergraph.ops.softmax import Softmax
-from addergraph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from addergraph.ops.reduction.softmax import Softmax
+from addergraph.ops.reduction.softmax_cross_entropy import SoftmaxCrossEntropy
 from tests.codegen.harness import RUNS, run_call, same_bits
 
 SHAPES = [(5,), (3, 1), (7, 10), (5, 16), (3, 33), (2, 3, 4, 5), (2, 1000), (0, 3), (4, 0)]

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from addergraph.codegen.kernels import ALL_KEPT, Call, Family, Kernel
-from addergraph.codegen.kernels.contraction import ContractionKernel
-from addergraph.codegen.kernels.forward import forward_contraction
-from addergraph.codegen.kernels.sparse_adder import SparseAdderKernel
+from addergraph.codegen.kernels.forward.choice import forward_contraction
+from addergraph.codegen.kernels.forward.contraction import ContractionKernel
+from addergraph.codegen.kernels.sparse.sparse_adder import SparseAdderKernel
 from addergraph.ir import Array, Builder
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import TensorType, f32
 from addergraph.ops import relu
-from addergraph.ops.adder2d import Adder2d
-from addergraph.ops.adder_dense import AdderDense
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.fused import Fused
-from addergraph.trace import Tensor
-from addergraph.types import TensorType, f32
 from tests.codegen.harness import HERE, make_call, run_call, same_bits
 from tests.codegen.kernels.cuts import Cut
 from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer, real, whole

@@ -7,23 +7,23 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from addergraph.codegen.census import count_instructions
-from addergraph.codegen.instructions import PRODUCTS, UNKNOWN
+from addergraph.codegen.emit.lowered import share_kept
+from addergraph.codegen.emit.module import standalone
+from addergraph.codegen.inspect.census import count_instructions
+from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
 from addergraph.codegen.kernels import ALL_KEPT, Call, Kernel
-from addergraph.codegen.kernels._bytes_tile import BytesTile
-from addergraph.codegen.kernels._patches import Patches
-from addergraph.codegen.kernels.adder_u8 import AdderU8Kernel
-from addergraph.codegen.kernels.forward import candidates, forward_contraction
-from addergraph.codegen.kernels.sparse_adder_u8 import SparseU8Kernel
+from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.choice import candidates, forward_contraction
+from addergraph.codegen.kernels.sparse._bytes_tile import BytesTile
+from addergraph.codegen.kernels.sparse._patches import Patches
+from addergraph.codegen.kernels.sparse.sparse_adder_u8 import SparseU8Kernel
 from addergraph.codegen.llvm import compile_assembly
-from addergraph.codegen.lowered import share_kept
-from addergraph.codegen.module import standalone
-from addergraph.codegen.target import TARGETS
+from addergraph.codegen.targets.target import TARGETS
 from addergraph.ir import Array, Builder, Init
+from addergraph.ir.trace import Tensor, new_parameter, trace
+from addergraph.ir.types import DTYPES, TensorType, tensor, u8
 from addergraph.ops import adder2d, cast, requantize_shift
 from addergraph.ops.fused import Fused
-from addergraph.trace import Tensor, new_parameter, trace
-from addergraph.types import DTYPES, TensorType, tensor, u8
 from tests.codegen.harness import HERE, make_call, run_call, same_bits
 from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer
 

@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from addergraph.codegen.kernels.sparse_adder import SparseAdderKernel
+from addergraph.codegen.kernels.sparse.sparse_adder import SparseAdderKernel
 from addergraph.ir import Array, Op
-from addergraph.ops.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
-from addergraph.ops.adder_dense import AdderDense, AdderDenseGradFilter, AdderDenseGradInput
+from addergraph.ops.contraction.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
+from addergraph.ops.contraction.adder_dense import (
+    AdderDense,
+    AdderDenseGradFilter,
+    AdderDenseGradInput,
+)
 from tests.codegen.harness import HERE, run_call, same_bits
 
 DESIGN = Path(__file__).parents[3] / "docs" / "design.md"

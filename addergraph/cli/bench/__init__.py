@@ -1,0 +1,1 @@
+"""`addergraph bench`: networks and layers timed, tables and pictures of them."""

@@ -1,0 +1,230 @@
+"""`addergraph bench --layers`: the layers of ResNet-20 and ResNet-18 against convolutions.
+
+A layer's time is the slope over programs of several (`bench_graphs.py`): a chain of 1 to 8
+identical ones where the shape chains; else 1 to 4 of them side by side on one input, whose results
+add up, in the same kernels. The slope holds neither the call nor, of f32, the relu that proves the
+first input non-negative. Batch 1 on one thread runs a program whose batch is open, everything else
+one that is bound. Everything runs on the same processors, as many as there are threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ... import compiler, ops
+from ...errors import DataError
+from ...ir import Array
+from ...ir.trace import trace
+from ...ir.types import tensor
+from .graphs import BYTES, FEW_BYTES, KINDS, OF_BYTES, arranged, input_of, layers_graph, weights_of
+from .peers import HELD_TO, Peers
+from .report import Report, Row, write_json, write_markdown, write_plot
+from .timing import LAYERS, MOST_VISITS, VISITS, Layer, Slope, Timing, pinned
+
+BATCHES = (1, 16)
+OPERANDS = {"f32": "f32", "u8": "u8", "u6": "u8"}
+
+
+@dataclass(frozen=True)
+class LayerBench:
+    """The options of `bench --layers`.
+
+    dtype    of the operands: f32, u8, or u6 for bytes of 6 bits
+    threads  of ours and of the peers
+    only     leaves out the layers whose text (network and shape) does not hold it
+    """
+
+    target: str
+    dtype: str
+    threads: int
+    seconds: float
+    peers: bool
+    only: str
+    json: str | None
+    markdown: str | None
+    plot: str | None
+
+    @property
+    def command(self) -> str:
+        """What reproduces the tables."""
+        only = f' --only "{self.only}"' if self.only else ""
+        what = f"--dtype {self.dtype} --target {self.target} --threads {self.threads}"
+        return f"addergraph bench --layers {what} --seconds {self.seconds:g}{only}"
+
+
+def bench_layers(options: LayerBench) -> bool:
+    """Prints the tables and writes the files asked for; False where a share of the peak is above
+    1, which no measurement can be. DataError when `only` leaves no layer."""
+    chosen = chosen_layers(options.only)
+    with pinned(options.threads):
+        report = measure(chosen, BATCHES, options)
+    print(report.text(), end="")
+    if options.json is not None:
+        write_json(report, options.json)
+    if options.markdown is not None:
+        write_markdown(report, options.markdown, options.command)
+    if options.plot is not None:
+        write_plot(report, options.plot, bandwidths())
+    return report.plausible
+
+
+def chosen_layers(only: str) -> list[Layer]:
+    """Those that hold the text. DataError when there are none."""
+    chosen = [one for one in LAYERS if only in f"{one.network} {one}"]
+    if not chosen:
+        known = "; ".join(map(str, LAYERS))
+        raise DataError(f'no layer holds "{only}"; there are {known}')
+    return chosen
+
+
+def measure(chosen: Sequence[Layer], batches: Sequence[int], options: LayerBench) -> Report:
+    """The rows of the layers. For each layer all kinds, the peers and the peak have several turns,
+    so that all of them meet the machine's slow and its fast spells."""
+    target, machine = target_name(options.target), target_name("host")
+    hold = None if target == machine else HELD_TO.get(target)
+    peak = functools.partial(compiler.measure_peak, target=options.target, threads=options.threads)
+    product, rows = peak("product"), []
+    with contextlib.ExitStack() as stack:
+        peers = stack.enter_context(Peers(hold, options.threads)) if options.peers else None
+        versions = peers.versions if peers else []
+        for batch in batches:
+            for layer in chosen:
+                progress(f"batch {batch}, {layer}")
+                rows += _rows(layer, batch, options, peers if versions else None, peak)
+    product = max(product, peak("product"))
+    progress("")
+    return Report(
+        target, options.dtype, options.threads, describe_machine(), product, versions, hold,
+        tuple(rows),
+    )  # fmt: skip
+
+
+def _rows(
+    layer: Layer, batch: int, options: LayerBench, peers: Peers | None, peak: Callable[[str], float]
+) -> list[Row]:
+    """One layer, all kinds. The slope of the smallest may need more turns than that of others."""
+    subjects = [_Subject(layer, batch, kind, options) for kind in KINDS[options.dtype]]
+    most, theirs = dict.fromkeys((one.form for one in subjects), 0.0), {}
+    rows: list[Row] = []
+    for visit in range(1, MOST_VISITS + 1):
+        if peers:
+            seconds = options.seconds / VISITS
+            theirs = peers.measure(layer, batch, OPERANDS[options.dtype], seconds)
+        for one in subjects:
+            one.slope.run(options.seconds / VISITS)
+        most = {form: max(known, peak(form)) for form, known in most.items()}
+        rows = [one.row(most[one.form], theirs) for one in subjects]
+        if visit >= VISITS and all(row.plausible for row in rows):
+            break
+    return rows
+
+
+class _Subject:
+    """A layer of one kind, compiled and ready to be timed."""
+
+    def __init__(self, layer: Layer, batch: int, kind: str, options: LayerBench) -> None:
+        self.layer, self.batch, self.kind = layer, batch, kind
+        placed, x, programs = arranged(layer, kind), input_of(layer, batch, kind), {}
+        self.weights = weights_of(placed, kind)
+        # An open batch shares samples among threads: of one sample, a bound one shares the inside.
+        bound = None if batch == options.threads == 1 else batch
+        for count in placed.counts:
+            graph = layers_graph(placed, count, kind)
+            programs[count] = compiler.compile(
+                graph, weights={p.name: self.weights[p.name] for p in graph.parameters},
+                batch=bound, target=options.target, threads=options.threads, cache=False,
+            )  # fmt: skip
+        calls = {n: functools.partial(p.run, [x]) for n, p in programs.items()}
+        self.slope = Slope(calls, options.threads)
+        self.facts = programs[max(programs)].built.facts
+
+    @property
+    def kernel(self) -> str:
+        return next(k for k in self.facts.kernels.values() if k.startswith("adder2d"))
+
+    @property
+    def form(self) -> str:
+        """The peak of what the kernel executes; see `compiler.measure_peak`."""
+        if self.kind not in OF_BYTES:
+            return "minimum"
+        return "minima" if "_sparse_" in self.kernel else "distances"
+
+    def row(self, peak: float, peers: Mapping[str, Timing]) -> Row:
+        layer, batch = self.layer, self.batch
+        kernel = self.kernel
+        packed = max(entry.nbytes for entry in self.facts.weights if entry.node is not None)
+        into = 1 if self.kind in OF_BYTES else 4
+        out = 1 if self.kind in (BYTES, FEW_BYTES) else 4
+        image = into * layer.inputs * layer.size**2 + out * layer.outputs * layer.made**2
+        terms = layer.terms(batch)
+        filters = [a for name, a in self.weights.items() if name.endswith(".f")]
+        return Row(
+            layer, batch, self.kind, kernel, self.slope.timing, terms,
+            executed_terms(kernel, layer, terms, filters), packed + batch * image, peak,
+            dict(peers),
+        )  # fmt: skip
+
+
+def executed_terms(kernel: str, layer: Layer, terms: int, filters: Sequence[Array]) -> int:
+    """The terms that a kernel computes: of the sparse ones, those of taps above zero; of the dense
+    one, all but those of kernel rows in the padding, which it leaves out. Idle lanes do not count.
+    """
+    if "_sparse_" not in kernel:
+        pad = layer.kernel // 2
+        first = [row * layer.stride - pad for row in range(layer.made)]
+        inside = sum(0 <= top + i < layer.size for top in first for i in range(layer.kernel))
+        return round(terms * inside / (layer.made * layer.kernel))
+    above = sum(int(np.count_nonzero(f > 0)) for f in filters)
+    return round(terms * above / sum(f.size for f in filters))
+
+
+def target_name(name: str) -> str:
+    """The name of the target that `name` stands for."""
+    graph = trace(ops.relu, tensor("f32", ("N", 1)))
+    return compiler.build(graph, target=name).lowered.target.name
+
+
+def progress(text: str) -> None:
+    """What is being measured, on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r{text:<60}\r", end="", file=sys.stderr, flush=True)
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+def describe_machine() -> str:
+    """The processor as the system names it, and how many there are."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {os.cpu_count()} processors, {platform.system()}"
+
+
+def bandwidths(seconds: float = 0.3) -> dict[str, float]:
+    """GB/s of copies between buffers of these sizes: bytes read plus bytes written."""
+    found = {}
+    for where, nbytes in (("L2", 1 << 18), ("L3", 1 << 22), ("memory", 1 << 27)):
+        source, into = (np.ones(nbytes, np.uint8) for _ in range(2))
+        best, end = 0.0, time.perf_counter() + seconds
+        repeats = max(1, (1 << 24) // nbytes)
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            for _ in range(repeats):
+                np.copyto(into, source)
+            best = max(best, 2 * nbytes * repeats / (time.perf_counter() - start) / 1e9)
+        found[where] = best
+    return found

@@ -1,0 +1,301 @@
+"""What `bench --layers` found, as text, JSON, Markdown and a roofline plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...diagnostics import pictures
+from ...errors import DataError
+from ...files.storage import atomic_write, read_bytes
+from .graphs import KINDS
+from .timing import Layer, Timing
+
+LEFT = (0, 1, 10)  # columns of words: layer, kernel, best convolution
+BYTE_PEAKS = "sums of distances of bytes; of sparse kernels minima of bytes"
+PEAKS = {"f32": "integer min, add", "u8": BYTE_PEAKS, "u6": BYTE_PEAKS}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, batch and kind (`bench_graphs.KINDS`).
+
+    terms     of the layer; executed: those that the kernel computes
+    nbytes    input, packed filter and output, each once
+    peak      G terms/s of all threads in registers, measured between the layer's runs, of what the
+              kernels execute
+    peers     convolutions of the same shape
+    """
+
+    layer: Layer
+    batch: int
+    kind: str
+    kernel: str
+    timing: Timing
+    terms: int
+    executed: int
+    nbytes: int
+    peak: float
+    peers: Mapping[str, Timing]
+
+    @property
+    def rate(self) -> float:
+        """G terms/s of the layer."""
+        return self.terms / self.timing.best / 1e9
+
+    @property
+    def executed_rate(self) -> float:
+        return self.executed / self.timing.best / 1e9
+
+    @property
+    def share(self) -> float:
+        """Of the peak, counting executed terms only."""
+        return self.executed_rate / self.peak
+
+    @property
+    def plausible(self) -> bool:
+        return 0 < self.share <= 1
+
+    @property
+    def peer(self) -> str:
+        """The fastest peer, by its best time."""
+        return min(self.peers, key=lambda name: self.peers[name].best)
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as the fastest peer, both at their best."""
+        return self.peers[self.peer].best / self.timing.best
+
+    @property
+    def median_ratio(self) -> float:
+        return min(t.median for t in self.peers.values()) / self.timing.median
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run.
+
+    dtype    of the operands
+    threads  of each call
+    product  the peak of multiply-adds of f32, in G terms/s of all threads
+    hold     the instruction set that the peers are held to
+    """
+
+    target: str
+    dtype: str
+    threads: int
+    machine: str
+    product: float
+    peers: Sequence[str]
+    hold: str | None
+    rows: tuple[Row, ...]
+
+    @property
+    def plausible(self) -> bool:
+        return all(row.plausible for row in self.rows)
+
+    @property
+    def setting(self) -> str:
+        """What tells one run's tables from another's."""
+        threads = "one thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.dtype}, {self.target}, {threads}"
+
+    def text(self) -> str:
+        lines = [f"{self.machine}; {time.strftime('%Y-%m-%d')}", *self.facts()]
+        for title, cells, summary in self.tables():
+            lines += ["", title, *text_table(cells, LEFT)]
+            lines += summary
+        if not self.plausible:
+            lines += ["", "FAILED: a share of the peak is not between 0 and 1; measure again"]
+        return "\n".join(lines) + "\n"
+
+    def facts(self) -> list[str]:
+        """What holds for all tables."""
+        names = ", ".join(self.peers) or "none"
+        peaks = [row.peak for row in self.rows]
+        held = f", oneDNN held to {self.hold}; what cannot be is left out" if self.hold else ""
+        return [
+            f"{self.setting}; peak {min(peaks):.1f} to {max(peaks):.1f} G terms/s "
+            f"({PEAKS[self.dtype]}), {self.product:.1f} (multiply-add of f32); peers: "
+            f"{names}{held}.",
+            "A rate counts all terms of the layer, a share of the peak those executed; times are "
+            "the best, in slopes over several layers.",
+        ]
+
+    def tables(self) -> Iterator[tuple[str, list[list[str]], list[str]]]:
+        """Title, cells with their heads, and the lines under the table, of each batch and kind."""
+        for batch in sorted({row.batch for row in self.rows}):
+            for kind, what in KINDS[self.dtype].items():
+                rows = [r for r in self.rows if (r.batch, r.kind) == (batch, kind)]
+                if rows:
+                    yield f"batch {batch}, {what}", self._cells(rows), self._summary(rows)
+
+    def _cells(self, rows: Sequence[Row]) -> list[list[str]]:
+        head = ["layer", "kernel", "us", "G terms/s", "executed", "of peak", "kB moved"]
+        if self.peers:
+            head += ["ratio", "median", "peer us", "best convolution"]
+        return [head, *(self._cell(row) for row in rows)]
+
+    def _cell(self, row: Row) -> list[str]:
+        cell = [
+            str(row.layer), row.kernel, f"{1e6 * row.timing.best:.1f}", f"{row.rate:.1f}",
+            f"{row.executed_rate:.1f}", f"{row.share:.2f}", f"{row.nbytes / 1e3:.0f}",
+        ]  # fmt: skip
+        if row.peers:
+            cell += [f"{row.ratio:.2f}", f"{row.median_ratio:.2f}"]
+            cell += [f"{1e6 * row.peers[row.peer].best:.1f}", row.peer]
+        return cell
+
+    def _summary(self, rows: Sequence[Row]) -> list[str]:
+        shares = [row.share for row in rows]
+        lines = [
+            f"of peak: {geometric_mean(shares):.3f} in the geometric mean, {min(shares):.3f} at "
+            "least"
+        ]
+        wide = [r.share for r in rows if min(r.layer.inputs, r.layer.outputs) >= 64]
+        if wide:
+            lines[0] += f", {min(wide):.3f} where inputs and outputs are 64 or more"
+        if self.peers:
+            ratios = [row.ratio for row in rows]
+            lines.append(
+                f"ratio to the best convolution: {geometric_mean(ratios):.3f} in the geometric "
+                f"mean, {min(ratios):.3f} at least"
+            )
+        return lines
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of positive numbers; of none: 1."""
+    if min(values, default=1.0) <= 0:  # a slope that the machine's noise turned around
+        return 0.0
+    return math.exp(sum(map(math.log, values)) / max(1, len(values)))
+
+
+def write_json(report: Report, file: str) -> None:
+    """Everything measured; seconds, bytes, G terms/s. StorageError where it cannot be written."""
+    rows = [
+        {
+            **asdict(row), "g_terms_per_second": row.rate, "share_of_peak": row.share,
+            "ratio": row.ratio if row.peers else None,
+            "median_ratio": row.median_ratio if row.peers else None,
+        }
+        for row in report.rows
+    ]  # fmt: skip
+    everything = {**asdict(report), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    atomic_write(file, f"{json.dumps(everything, indent=1)}\n".encode())
+
+
+def write_markdown(report: Report, file: str, command: str) -> None:
+    """The tables for documentation; errors as of `replace_section`."""
+    lines = [
+        f"## Layers of {report.setting}, {time.strftime('%Y-%m-%d')}", "",
+        f"Machine: {report.machine}.", "", " ".join(report.facts()), "", f"    {command}", "",
+    ]  # fmt: skip
+    for title, cells, summary in report.tables():
+        lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(cells, LEFT)]
+        lines += ["", *(f"* {line}" for line in summary), ""]
+    replace_section(file, f"layers of {report.setting}", lines)
+
+
+def markdown_table(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """The lines of a table whose first row is its head; `left` columns hold words."""
+    head, *rest = cells
+    rule = ["---" if i in left else "---:" for i in range(len(head))]
+    return [f"| {' | '.join(cell)} |" for cell in (head, rule, *rest)]
+
+
+def text_table(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """The same for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w)
+            for i, (c, w) in enumerate(zip(cell, widths, strict=True))
+        ).rstrip()
+        for cell in cells
+    ]
+
+
+def replace_section(file: str, name: str, lines: Sequence[str]) -> None:
+    """Puts `lines` in the place of the file's former section of that name, or at its end.
+
+    StorageError when the file cannot be read or written, DataError when it holds no text.
+    """
+    begin, end = (f"<!-- {what} of {name} -->" for what in ("begin", "end"))
+    section = "\n".join([begin, *lines, end])
+    try:
+        before = read_bytes(file).decode() if Path(file).exists() else ""
+    except UnicodeDecodeError as error:
+        raise DataError(f'cannot read "{file}" as text: {error}') from None
+    head, found, rest = before.partition(begin)
+    if found:
+        _, found, rest = rest.partition(end)
+    if found:
+        atomic_write(file, (head + section + rest).encode())
+    else:
+        atomic_write(file, (before + ("\n" if before else "") + section + "\n").encode())
+
+
+def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> None:
+    """The roofline: executed G terms/s over executed terms per byte moved, and for sparse kernels
+    the layer's own terms as well. UnsupportedError without matplotlib.
+
+    bandwidths  measured GB/s by the name of the memory
+    """
+    figure = pictures.new_figure(9, 6)
+    from matplotlib import ticker
+
+    axes = figure.subplots()
+    _draw_roof(axes, report, bandwidths)
+    _draw_rows(axes, report)
+    axes.set(
+        xscale="log", yscale="log", xlabel="executed terms per byte moved", ylabel="G terms/s",
+        title=f"Adder layers of ResNet-20 and ResNet-18, {report.setting}\n"
+        f"{report.machine}",
+    )  # fmt: skip
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
+    axes.grid(which="both", alpha=0.2)
+    axes.legend(loc="lower right", fontsize="small")
+    pictures.save(figure, file)
+
+
+def _draw_roof(axes: Any, report: Report, bandwidths: Mapping[str, float]) -> None:
+    peak = max(row.peak for row in report.rows)
+    densities = [row.executed / row.nbytes for row in report.rows]
+    low, high = min(densities) / 4, max(densities) * 2
+    for (where, bandwidth), style in zip(bandwidths.items(), ("-", "--", ":"), strict=False):
+        ends = [low, min(high, peak / bandwidth)]
+        if ends[0] < ends[1]:
+            label = f"{where}, {bandwidth:.0f} GB/s"
+            axes.plot(ends, [bandwidth * x for x in ends], "k", ls=style, lw=1, label=label)
+    label = f"peak, {peak:.0f} G terms/s"
+    axes.plot([low, high], [peak] * 2, "r", lw=1.2, label=label)
+
+
+def _draw_rows(axes: Any, report: Report) -> None:
+    for batch, marker in zip(sorted({r.batch for r in report.rows}), "os^v", strict=False):
+        for what, color in (("dense", "tab:blue"), ("sparse", "tab:orange")):
+            rows = [
+                r for r in report.rows
+                if r.batch == batch and ("_sparse_" in r.kernel) == (what == "sparse")
+            ]  # fmt: skip
+            if not rows:
+                continue
+            x = [r.executed / r.nbytes for r in rows]
+            label = f"{what}, batch {batch}"
+            axes.scatter(
+                x, [r.executed_rate for r in rows], marker=marker, c=color, s=26, label=label
+            )
+            if what == "sparse":
+                axes.scatter(
+                    x, [r.rate for r in rows], marker=marker, facecolors="none",
+                    edgecolors=color, s=26, label=f"{label}: terms of the layer",
+                )  # fmt: skip

@@ -1,0 +1,132 @@
+"""`addergraph check`, `addergraph diagnose` and `addergraph plot`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ... import compiler
+from ...data import load
+from ...diagnostics import Diagnosis, Recording, pictures, plots, read_log
+from ...diagnostics.diagnosis import diagnose as examine
+from ...errors import StorageError, UnsupportedError
+from ...files import storage
+from ...model import DEFAULT_OPTIMIZER
+from ...report.lints import lint
+from ...report.summary import size_text
+from ...training.memory import available_memory, require_memory, training_need
+from .images import normalized
+from .source import Source, model_for, open_source
+
+NUMBERS = "diagnosis.json"
+
+
+def check(file: str, batch: int | None) -> bool:
+    """Prints the findings, and with `batch` the memory of a training; whether all is well.
+
+    MemoryLimitError where the training does not fit.
+    """
+    source = open_source(file)
+    findings = lint(source.graph)
+    for finding in findings:
+        print(f"{finding.node}: {finding}")
+    count = len(findings)
+    print(f"{file}: {count or 'no'} {'finding' if count == 1 else 'findings'}")
+    if batch is not None:
+        _check_memory(source, batch)
+    return not findings
+
+
+def _check_memory(source: Source, batch: int) -> None:
+    if source.model is None:
+        raise UnsupportedError(
+            f'"{source.file}" is the text of a graph; a model file or a network can be trained'
+        )
+    forward = source.model.graph(training=True, batch=batch)
+    step = compiler.train_step_graph(forward, source.model.loss_name, DEFAULT_OPTIMIZER)
+    need, available = training_need([step]), available_memory()
+    print(f"training with batches of {batch} needs {need}")
+    if available is not None:
+        print(f"available: {size_text(available.nbytes)} ({available.limit})")
+    require_memory(need, available)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `diagnose`."""
+
+    network: str
+    data: str
+    normalize: str
+    steps: int
+    every: int
+    batch: int
+    learning_rate: float
+    seed: int
+    threads: int | None
+    output: str | None
+
+
+def diagnose(options: Options) -> None:
+    """Prints the diagnosis, and writes pictures and numbers; refuses a bad folder before."""
+    folder = None if options.output is None else _prepared(options.output)
+    data = load(options.data)
+    model = model_for(options.network, data, options.seed)
+    settings = Recording(
+        options.steps, options.every, options.batch, options.learning_rate, options.seed,
+        options.threads,
+    )  # fmt: skip
+    found = examine(
+        model, normalized(data.x_train, data, options.normalize), data.y_train, settings
+    )
+    print(found.text())
+    if folder is not None:
+        for file in _written(found, folder):
+            print(f"wrote {file}")
+
+
+def plot(logs: Sequence[str], output: str) -> None:
+    """Writes the curves of all logs into one picture."""
+    pictures.require_picture(output)
+    names = [_run_name(Path(log)) for log in logs]
+    if len(set(names)) < len(names):
+        names = list(logs)
+    runs = {name: read_log(log) for name, log in zip(names, logs, strict=True)}
+    pictures.save(plots.plot_curves(runs), output)
+    print(f"wrote {output}")
+
+
+def _run_name(log: Path) -> str:
+    """A run is called as its folder; a log that is not called `log` as itself."""
+    return log.absolute().parent.name if log.stem == "log" else log.stem
+
+
+def _prepared(output: str) -> Path:
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f'cannot make the folder "{folder}": {error.strerror or error}'
+        ) from None
+    pictures.require_picture(folder / "gradients.png")
+    return folder
+
+
+def _written(found: Diagnosis, folder: Path) -> list[Path]:
+    figures: dict[str, Any] = {
+        "gradients.png": plots.plot_gradients(found.gradients),
+        "gradient-sizes.png": plots.plot_gradient_norms(found.gradients),
+        "filters.png": plots.plot_filters(found.filters, found.kinds),
+        "activations.png": plots.plot_activations(found.activations),
+    }
+    if any(one.dead is not None for one in found.activations):
+        figures["relus.png"] = plots.plot_dead(found.activations)
+    for name, figure in figures.items():
+        pictures.save(figure, folder / name)
+    numbers = json.dumps(found.numbers(), indent=1).encode()
+    storage.atomic_write(folder / NUMBERS, numbers)
+    return [folder / name for name in (*figures, NUMBERS)]

@@ -1,0 +1,74 @@
+"""`addergraph evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ... import compiler, zoo
+from ...data import Dataset, load
+from ...errors import DataError, GraphError
+from ...ir import Array
+from .images import normalized
+from .source import Source, open_source
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The options of the command."""
+
+    file: str
+    weights: str | None
+    data: str
+    normalize: str
+    threads: int | None
+
+
+def evaluate(options: Evaluation) -> None:
+    """Prints how many images get their class, and of a model that is trained on them the loss."""
+    if options.file in zoo.NETWORKS and not Path(options.file).exists():
+        raise DataError(
+            f'the network "{options.file}" starts with random weights, which guess: train it, and '
+            "give the model file"
+        )
+    source = open_source(options.file, options.weights)
+    numbers = source.required_weights()
+    data = load(options.data)
+    images, classes, part = _held_out(data)
+    images = normalized(images, data, options.normalize)
+    if source.model is not None:
+        found = source.model.evaluate(images, classes, threads=options.threads)
+    else:
+        if source.quantized is not None:
+            images = source.quantized.inputs(images)
+        program = compiler.compile(source.graph, weights=numbers, threads=options.threads or 1)
+        found = {"accuracy": _accuracy(source, program.run([images])[0], classes)}
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+    print(f"{options.file} on {options.data}, {len(images):,} {part} images: {shown}")
+
+
+def _held_out(data: Dataset) -> tuple[Array, Array, str]:
+    """The images to test on with their classes; all there are where no part is held out."""
+    if len(data.x_test):
+        return data.x_test, data.y_test, "test"
+    return data.x_train, data.y_train, "training"
+
+
+def _accuracy(source: Source, answers: Array, classes: Array) -> float:
+    """The share of answers, scores [N,T] or class numbers [N], that name the right class."""
+    if answers.ndim == 2 and answers.shape[1] > 1:
+        if int(classes.max()) >= answers.shape[1]:
+            raise DataError(
+                f'"{source.file}" has {answers.shape[1]} classes, the images have labels up to '
+                f"{int(classes.max())}"
+            )
+        answers = answers.argmax(axis=1)
+    if answers.shape != classes.shape:
+        output = source.graph.outputs[0]
+        raise GraphError(
+            f'"{source.file}" answers with {output}: {output.type}, which are no classes: expected '
+            "a score for each class [N,T], or class numbers [N]"
+        )
+    return float(np.mean(answers == classes))

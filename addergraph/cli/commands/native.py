@@ -1,0 +1,213 @@
+"""`addergraph compile`, `run` and `verify`."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ... import compiler
+from ...data.npz import read_npz
+from ...diagnostics import pictures, plots
+from ...errors import DataError, StorageError
+from ...files import storage
+from ...ir import Array, Graph
+from ...ir.interpreter import run_reference
+from ...verification.layers import SAMPLES as LAYER_SAMPLES
+from ...verification.layers import verify_layers
+from ...verification.outputs import Runnable
+from ...verification.outputs import verify as compare
+from .source import open_source
+
+SAMPLES = 100  # of the outputs, where the options do not say
+
+
+def compile_library(
+    file: str, weights: str | None, folder: str, target: str, name: str | None, batch: int | None,
+    multiplication_free: bool,
+) -> None:  # fmt: skip
+    """Exports a C library and lists what was written."""
+    source = open_source(file, weights)
+    exported = compiler.export(
+        source.graph,
+        folder,
+        weights=source.required_weights(),
+        batch=batch,
+        target=target,
+        name=name,
+        multiplication_free=multiplication_free,
+    )
+    example = shlex.quote(str(exported.example.parent))
+    described = [
+        (exported.code, "code: kernels and entry points"),
+        (exported.data, "data: weights, golden outputs, metadata"),
+        (exported.archive, "static library of both"),
+        (exported.shared, "shared library of both"),
+        (exported.header, "C99 header"),
+        (exported.metadata, "tensors, target, versions, digests"),
+        (exported.example, f"a program that runs it; make -C {example}"),
+    ]
+    for path, what in described:
+        if path is not None:
+            print(f"{path.stat().st_size:>10,} bytes  {path}  {what}")
+    facts = json.loads(exported.metadata.read_text())
+    if exported.shared is None:
+        print(f"no shared library: {facts['no_shared_library']}")
+    if facts["multiplication_free"]:
+        print("multiplication-free: no instruction multiplies or divides, addresses included")
+    print(f"a call needs an arena of {facts['arena_bytes']:,} bytes")
+
+
+def run(
+    file: str | None,
+    weights: str | None,
+    folder: str | None,
+    inputs: str,
+    output: str,
+    engine: str,
+    threads: int,
+) -> None:
+    """Reads arrays named as the graph's inputs, writes arrays named as its outputs."""
+    if (file is None) == (folder is None):
+        raise DataError("give either FILE or --native FOLDER: what shall run?")
+    graph, compute = _computation(file, weights, folder, engine, threads)
+    arrays = read_npz(inputs, *(v.name for v in graph.inputs))
+    results = compute(arrays)
+    made = {v.name: array for v, array in zip(graph.outputs, results, strict=True)}
+    _write_npz(output, made)
+    shapes = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in made.items())
+    print(f"wrote {output}: {shapes}")
+
+
+Computation = Callable[[Sequence[object]], tuple[Array, ...]]
+
+
+def _computation(
+    file: str | None, weights: str | None, folder: str | None, engine: str, threads: int
+) -> tuple[Graph, Computation]:
+    """A graph, for its inputs and outputs, and what computes these from those."""
+    if folder is not None:
+        library = compiler.load_native(folder)
+        return library.graph, library.run
+    source = open_source(str(file), weights)
+    numbers = source.required_weights()
+    if engine == "reference":
+        return source.graph, lambda arrays: run_reference(source.graph, arrays, numbers)[0]
+    return source.graph, compiler.compile(source.graph, weights=numbers, threads=threads).run
+
+
+def _write_npz(path: str, arrays: Mapping[str, Array]) -> None:
+    if Path(path).suffix != ".npz":
+        raise StorageError(f'--output "{path}": the name of an archive of arrays ends in .npz')
+    data = io.BytesIO()
+    # np.savez takes names as keywords: an array called "file" would be its first argument.
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    storage.atomic_write(path, data.getvalue())
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The options of `verify`; `samples` of None are SAMPLES, by layers LAYER_SAMPLES."""
+
+    weights: str | None
+    folder: str | None
+    inputs: str | None
+    samples: int | None
+    seed: int
+    batch: int | None
+    target: str
+    threads: int
+    layers: bool
+    plot: str | None
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """An exported library as `verify` takes it: what it was made from brings the weights."""
+
+    run: Computation
+    weights: Mapping[str, Array]
+
+
+def verify(file: str, options: Verification) -> bool:
+    """Prints the report, by layers if asked for; whether all is within its bound.
+
+    DataError for options that do not go together.
+    """
+    _require_fitting(options)
+    source = open_source(file, options.weights)
+    graph = source.graph if options.batch is None else source.graph.bind(options.batch)
+    program: Runnable
+    if options.folder is not None:
+        library = compiler.load_native(options.folder)
+        _require_same_graph(graph, library.graph.name, options.folder)
+        program, note = _Exported(library.run, source.required_weights()), ""
+    else:
+        numbers, note = source.some_weights(options.seed)
+        program = compiler.compile(
+            graph, weights=numbers, target=options.target, threads=options.threads
+        )
+    if note:
+        print(note)
+    given = None
+    if options.inputs is not None:
+        given = read_npz(options.inputs, *(v.name for v in graph.inputs))
+    samples = SAMPLES if options.samples is None else options.samples
+    report = compare(graph, program, samples, options.seed, inputs=given)
+    print(report)
+    if not options.layers:
+        return report.ok
+    return _verify_layers(graph, program.weights, given, options, report.ok)
+
+
+def _require_same_graph(graph: Graph, exported: str, folder: str) -> None:
+    if exported != graph.name:
+        raise DataError(
+            f'"{folder}" holds the graph "{exported}", which is no code of "{graph.name}": '
+            "compile that into the folder, or name another one"
+        )
+
+
+def _require_fitting(options: Verification) -> None:
+    if options.plot is not None:
+        if not options.layers:
+            raise DataError("--plot draws the error of each layer: give --layers, too")
+        pictures.require_picture(options.plot)
+    if options.layers and options.folder is not None:
+        raise DataError(
+            "--layers compiles the network with every layer as an output, which an exported "
+            "library does not have: leave out --native"
+        )
+
+
+def _verify_layers(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    given: Sequence[object] | None,
+    options: Verification,
+    outputs_ok: bool,
+) -> bool:
+    program = compiler.compile_layers(
+        graph, weights=weights, target=options.target, threads=options.threads
+    )
+    samples = LAYER_SAMPLES if options.samples is None else options.samples
+    report = verify_layers(graph, program, samples, options.seed, inputs=given)
+    print(report)
+    if report.ok and not outputs_ok:
+        print(
+            "every layer is right alone, but the outputs are not: what differs is made by the "
+            "passes (see inspect --passes) or by the memory plan (inspect --plan)"
+        )
+    if options.plot is not None:
+        pictures.save(plots.plot_layer_errors(report), options.plot)
+        print(f"wrote {options.plot}")
+    return report.ok and outputs_ok

@@ -1,0 +1,129 @@
+"""What the FILE of a command is: a model or a quantized network in a file, the text of a graph, or
+the name of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ... import zoo
+from ...data import Dataset
+from ...data.npz import read_npz
+from ...errors import DataError, ParseError, StorageError, UnsupportedError, nearest
+from ...files import storage
+from ...ir import Array, Graph
+from ...ir.state import bind_weights, initial_weights
+from ...ir.text import parse
+from ...model import Model
+from ...model.quantized import Quantized, is_quantized, load_quantized
+
+
+@dataclass(frozen=True)
+class Source:
+    """An inference graph with its numbers; `weights` is None where none were given."""
+
+    file: str
+    graph: Graph
+    weights: Mapping[str, Array] | None
+    model: Model | None
+    quantized: Quantized | None = None
+
+    def required_weights(self) -> Mapping[str, Array]:
+        """The weights; DataError where the graph has parameters and none were given."""
+        if self.weights is None and self.graph.parameters:
+            raise DataError(
+                f'"{self.file}" has parameters: give their numbers as --weights file.npz, with an '
+                f'array for each, such as "{self.graph.parameters[0].name}"'
+            )
+        return self.weights or {}
+
+    def some_weights(self, seed: int = 0) -> tuple[Mapping[str, Array], str]:
+        """The weights, drawn by their `init` where none were given; and a note that says so."""
+        if self.weights is not None or not self.graph.parameters:
+            return self.weights or {}, ""
+        note = f"note: no --weights, so they are drawn as the graph says (seed {seed})"
+        return initial_weights(self.graph, seed), note
+
+
+def open_source(
+    file: str, weights: str | None = None, first: str | None = None, last: str | None = None
+) -> Source:
+    """Reads FILE and, for the text of a graph, its weights from an `.npz` file; `first` and `last`
+    are options of networks that are called by name.
+
+    Raises StorageError where a file cannot be read or is of no known kind, ParseError for text that
+    is no graph, DataError or ShapeError for weights that do not fit.
+    """
+    if file in zoo.NETWORKS and not Path(file).exists():
+        _refuse(weights, f'the network "{file}" starts with random weights')
+        model = zoo.build(file, first=first, last=last)
+        return Source(file, model.graph(training=False), model.weights, model)
+    _refuse_ends(file, first, last)
+    suffix = Path(file).suffix
+    if suffix == ".safetensors":
+        _refuse(weights, f'the model file "{file}" holds its weights')
+        _, metadata = storage.load(file)
+        if is_quantized(metadata):
+            made = load_quantized(file)
+            return Source(file, made.graph, made.weights, None, made)
+        model = Model.load(file)
+        return Source(file, model.graph(training=False), model.weights, model)
+    if suffix != ".ag":
+        known = ", ".join(zoo.NETWORKS)
+        raise StorageError(
+            f'"{file}": expected a model file (.safetensors), the text of a graph (.ag), or the '
+            f"name of a network{nearest(file, zoo.NETWORKS)}: {known}"
+        )
+    graph = _parsed(file)
+    return Source(file, graph, None if weights is None else _read_weights(graph, weights), None)
+
+
+def model_for(
+    network: str,
+    data: Dataset,
+    seed: int = 0,
+    first: str | None = None,
+    last: str | None = None,
+) -> Model:
+    """The model in a file, or a new network by name with the shape and the classes of `data`."""
+    if Path(network).suffix == ".safetensors":
+        _refuse_ends(network, first, last)
+        return Model.load(network)
+    if Path(network).suffix == ".ag":
+        raise UnsupportedError(
+            f'"{network}" is the text of a graph, which says nothing of training (batch '
+            "statistics, loss): build the network as a model in Python, or give a model file or "
+            "the name of a network"
+        )
+    return zoo.build(network, data.shape, data.class_count, seed, first=first, last=last)
+
+
+def _refuse_ends(file: str, first: str | None, last: str | None) -> None:
+    if (first, last) != (None, None):
+        raise DataError(
+            f'--first and --last go with the name of a built-in network; the layers of "{file}" '
+            "are what they are"
+        )
+
+
+def _refuse(weights: str | None, why: str) -> None:
+    if weights is not None:
+        raise DataError(f"--weights goes with the text of a graph only; {why}")
+
+
+def _parsed(file: str) -> Graph:
+    try:
+        text = storage.read_bytes(file).decode()
+    except UnicodeDecodeError as error:
+        raise StorageError(f'"{file}" is not text (byte {error.start} is no UTF-8)') from None
+    try:
+        return parse(text)
+    except ParseError as error:
+        raise ParseError(f'"{file}", {error}') from None
+
+
+def _read_weights(graph: Graph, file: str) -> Mapping[str, Array]:
+    names = [p.name for p in graph.parameters]
+    found = dict(zip(names, read_npz(file, *names), strict=True))
+    return bind_weights(f'"{file}"', graph.parameters, found)

@@ -1,0 +1,188 @@
+"""`addergraph train` and `addergraph recipe`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ... import compiler
+from ...data import Dataset, Normalize, load
+from ...errors import DataError, StorageError
+from ...ir import Array
+from ...model import Model
+from ...model.file import require_writable_model
+from ...training.checkpoint import NAME
+from ...training.optimizers import OPTIMIZERS
+from ...training.recipe import BRIGHTNESS, Recipe
+from ...training.recipes import BUILT_IN, find
+from ...training.schedules import SCHEDULES
+from .images import entering
+from .source import model_for
+
+CALIBRATION = 256  # training images that fix the scales of activations
+
+
+@dataclass(frozen=True)
+class Training:
+    """The options of the command; None keeps what the recipe says."""
+
+    data: str
+    validation: str | None
+    network: str
+    first: str | None
+    last: str | None
+    recipe: str
+    epochs: int | None
+    batch: int | None
+    learning_rate: float | None
+    seed: int
+    quantize_bits: int | None
+    threads: int | None
+    engine: str
+    checkpoint: str | None
+    checkpoint_steps: int
+    resume: bool
+    output: str
+
+    @property
+    def folder(self) -> str | None:
+        """For checkpoints: beside the output where none is named and they are asked for."""
+        if self.checkpoint is None and (self.resume or self.checkpoint_steps):
+            return str(Path(self.output).with_suffix(".run"))
+        return self.checkpoint
+
+    def chosen_recipe(self) -> Recipe:
+        """The recipe with what other options change of it."""
+        recipe = find(self.recipe)
+        if self.learning_rate is not None:
+            schedule = dataclasses.replace(recipe.schedule, base=self.learning_rate)
+            recipe = dataclasses.replace(recipe, schedule=schedule)
+        if self.batch is not None:
+            recipe = dataclasses.replace(recipe, batch=self.batch)
+        return recipe if self.epochs is None else dataclasses.replace(recipe, epochs=self.epochs)
+
+
+def train(options: Training) -> None:
+    """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
+    require_writable_model(options.output)
+    _require_trained(options)
+    recipe = options.chosen_recipe()
+    data = load(options.data)
+    x_val, y_val = _held_out(data, options.validation)
+    model = model_for(options.network, data, options.seed, options.first, options.last)
+    normalize = recipe.data.normalization(data)
+    held_out = 0 if x_val is None else len(x_val)
+    print(
+        f"{options.network} on {options.data}: {len(data.x_train)} samples of {data.shape}", end=""
+    )
+    print(f", {held_out} to validate" if held_out else "", flush=True)
+    print(entering(normalize) + _to_repeat(recipe), flush=True)
+    if options.folder is not None:
+        print(f'checkpoints and logs in "{options.folder}"', flush=True)
+    if options.quantize_bits is not None:
+        model = _rounding(model, data, normalize, options.quantize_bits)
+    start = time.perf_counter()
+    try:
+        model.fit(
+            data.x_train,
+            data.y_train,
+            x_val,
+            y_val,
+            **recipe.arguments(),
+            normalize=normalize,
+            seed=options.seed,
+            threads=options.threads,
+            engine=options.engine,
+            checkpoint=options.folder,
+            checkpoint_steps=options.checkpoint_steps,
+            resume=options.resume,
+        )
+    except KeyboardInterrupt:
+        print(_how_to_go_on(options))
+        raise
+    print(f"trained in {time.perf_counter() - start:.1f} s")
+    if x_val is not None:
+        images = x_val if normalize is None else normalize.apply(x_val)
+        found = model.evaluate(images, y_val, threads=options.threads)
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+        print(f"validation: {numbers}")
+    _save(model, options.output)
+    print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
+
+
+def _how_to_go_on(options: Training) -> str:
+    """What an interrupted run leaves behind."""
+    if options.folder is None:
+        return "nothing was written: runs with --resume have checkpoints to go on from"
+    if not (Path(options.folder) / NAME).exists():
+        return f'interrupted before the first checkpoint in "{options.folder}"'
+    again = "the same command" + ("" if options.resume else " with --resume")
+    return f'the last checkpoint is in "{options.folder}": {again} goes on from it'
+
+
+def _save(model: Model, output: str) -> None:
+    """Writes the model file; what was trained is not lost where its disk is full by now."""
+    try:
+        model.save(output)
+    except StorageError as error:
+        raise StorageError(f"{error}. {_rescued(model)}") from None
+
+
+def _rescued(model: Model) -> str:
+    """Where the model is instead."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="addergraph-")) / "model.safetensors"
+        model.save(path)
+    except (OSError, StorageError) as error:
+        return f"The trained model could not be kept elsewhere either: {error}"
+    return f'The trained model is in "{path}" instead'
+
+
+def show_recipe(name: str | None) -> None:
+    """Prints a recipe as a TOML file, or the list of built-in ones."""
+    if name is None:
+        for known, (description, _) in BUILT_IN.items():
+            print(f"{known:<10} {description}")
+        return
+    if name in BUILT_IN:
+        print(f"# {name}: {BUILT_IN[name][0]}")
+        print(f"# optimizers: {', '.join(OPTIMIZERS)}; schedules: {', '.join(SCHEDULES)}")
+    print(find(name).text(), end="")
+
+
+def _require_trained(options: Training) -> None:
+    """DataError where roundings are asked for and the network's weights are random."""
+    if options.quantize_bits is not None and Path(options.network).suffix != ".safetensors":
+        raise DataError(
+            f"--quantize-bits begins with a trained network, whose activations fix the scales; "
+            f'--model "{options.network}" is not: train it first and give the model file'
+        )
+
+
+def _rounding(model: Model, data: Dataset, normalize: Normalize | None, bits: int) -> Model:
+    """The model with the roundings of integers, calibrated on the first images as they enter."""
+    images = data.x_train[:CALIBRATION]
+    images = images if normalize is None else normalize.apply(images)
+    made = compiler.quantization_aware(model, images, bits=bits)
+    print(f"rounds as integers of {bits} bits will, calibrated on {len(images)} samples")
+    return made
+
+
+def _to_repeat(recipe: Recipe) -> str:
+    """What the commands that read images have to be told, where it is not what they assume."""
+    chosen = recipe.data.normalize
+    if chosen == BRIGHTNESS:
+        return ""
+    return f"; evaluate, quantize and diagnose need --normalize {chosen}"
+
+
+def _held_out(data: Dataset, validation: str | None) -> tuple[Array | None, Array | None]:
+    """The images to validate on: those of another file, or the data set's own test part."""
+    if validation is not None:
+        other = load(validation)
+        return other.x_train, other.y_train
+    return (data.x_test, data.y_test) if len(data.x_test) else (None, None)

@@ -1,0 +1,470 @@
+"""The front door: a graph goes through the passes into native code.
+
+The only module of this package that knows `passes` and `codegen`, and it imports them when called.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .errors import DataError, GraphError, RangeWarning, ShapeError
+from .ir import Array, Graph
+from .ir.attributes import DEFAULT_BITS, FULL_PRECISION
+from .ir.state import State, initial_weights
+
+if TYPE_CHECKING:
+    from .codegen.emit.lowered import Lowered
+    from .codegen.export.aot import Exported
+    from .codegen.inspect.census import Census
+    from .codegen.inspect.certificate import Certificate
+    from .codegen.measure.profile import Profile
+    from .codegen.measure.tune import Tuned
+    from .codegen.run.jit import Built, Program
+    from .codegen.run.native import NativeLibrary
+    from .codegen.targets.target import Target
+    from .model import Model
+    from .model.quantized import Quantized
+    from .ops.pointwise.fake_quantize import Rounding
+    from .report.lints import Finding
+    from .training.optimizers import Optimizer
+
+TUNE_SECONDS = 10.0
+Observer = Callable[[str, Graph, Graph, float], None]
+
+
+def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
+    """The gradient graph: `graph`'s inputs and an upstream gradient per output -> those of `wrt`.
+
+    Adder layers use the paper's gradients (full precision for the filter, HardTanh for the input).
+    """
+    from .passes.autodiff import grad as differentiate
+
+    return differentiate(graph, wrt)
+
+
+def train_step_graph(
+    graph: Graph,
+    loss_name: str,
+    optimizer: Optimizer,
+    *,
+    label_smoothing: float = 0.0,
+    gradient: str = FULL_PRECISION,
+) -> Graph:
+    """One training step as one graph; see `passes/train/train_step.py`."""
+    from .passes.train.train_step import train_step
+
+    return train_step(
+        graph, loss_name, optimizer, label_smoothing=label_smoothing, gradient=gradient
+    )
+
+
+def findings(graph: Graph) -> tuple[Finding, ...]:
+    """What the ranges pass proves: dead layers, constants. `lints.lint` has all findings."""
+    from .passes.ranges import findings as find
+
+    return find(graph)
+
+
+def optimize(graph: Graph, observers: Sequence[Observer] = ()) -> Graph:
+    """`graph` after the pass pipeline, its batch still as it was."""
+    from .passes.pipeline import run
+
+    return run(graph, observers=observers)
+
+
+def lower(
+    graph: Graph,
+    target: Target,
+    observers: Sequence[Observer] = (),
+    weights: Mapping[str, Array] | None = None,
+    choices: Mapping[str, str] | None = None,
+) -> Lowered:
+    """The graph ready for code generation: pipeline, hoisting, memory plan.
+
+    `choices`: kernels that were chosen by measuring, by node name (`tune`).
+    `weights`, where known, let constant filters choose between dense and sparse kernels.
+
+    Raises ShapeError when the batch is open and the graph is not a loop over samples.
+    """
+    from .codegen.emit.lowered import Lowered, share_kept, workspaces
+    from .passes.hoist import hoist
+    from .passes.plan_memory import normalize_outputs, plan_memory
+
+    if graph.is_open and not graph.per_sample:
+        raise ShapeError(
+            f'graph "{graph.name}" does not compute its samples one by one ({_mixing(graph)}); '
+            "bind the batch: ag.compile(graph, batch=64)"
+        )
+    optimized = optimize(graph, observers)
+    batched = None
+    if graph.is_open:
+        batched = tuple(v.type.is_open for v in (*optimized.inputs, *optimized.outputs))
+        optimized = optimized.bind(1)
+    setup, main = hoist(normalize_outputs(optimized))
+    if main.updates:
+        # Programs that share a state agree on its layout, so none may drop a parameter.
+        main = Graph(
+            main.name, main.inputs, graph.parameters, main.nodes, main.outputs, main.updates
+        )
+    kept = share_kept(main, weights or {})
+    plan = plan_memory(main, workspaces(main, target, kept, choices))
+    return Lowered(graph, setup, main, plan, target, batched, kept, choices or {})
+
+
+def _mixing(graph: Graph) -> str:
+    """Why the graph is not per sample."""
+    for node in graph.nodes:
+        if not node.op.per_sample and any(v.type.is_open for v in node.inputs):
+            return f"{node.label} mixes them"
+    return "it updates parameters, or an output has no batch"
+
+
+def compile(
+    graph: Graph | Model,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    batch: int | None = None,
+    target: str = "host",
+    threads: int = 1,
+    state: State | None = None,
+    cache: bool = True,
+    tune: bool | float = False,
+    multiplication_free: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Program:
+    """Native code for `graph` (or for a model's inference graph, with its weights).
+
+    weights  the numbers of the graph's parameters; not needed for a model or with `state`
+    batch    binds N; without it a graph whose samples are independent runs any batch
+    target   "host", a name that `addergraph.codegen.targets.target` lists, or an x86 CPU name
+    threads  threads of each call; results have the same bits for any number
+    state    parameters that a program with updates shares with others (they change in place)
+    tune     measure the kernels that could serve each contraction and keep the fastest: True, or
+             about how many seconds to spend; results keep their bits
+    multiplication_free  strict mode: no product or quotient in the whole program, address
+             arithmetic included, or UnsupportedError that names each layer that needs one
+
+    Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
+    """
+    from .codegen.run.jit import Program
+
+    graph, weights = _source(graph, weights)
+    built = build(
+        graph, weights, batch=batch, target=target, cache=cache, tune=tune,
+        multiplication_free=multiplication_free, observers=observers,
+    )  # fmt: skip
+    graph = built.lowered.source
+    if not graph.updates:
+        return Program(built, _required(graph, weights), None, threads)
+    if state is None:
+        state = State(graph.parameters)
+        state.load(initial_weights(graph) if weights is None else weights)
+    return Program(built, None, state, threads)
+
+
+def compile_layers(
+    graph: Graph | Model,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    target: str = "host",
+    threads: int = 1,
+) -> Program:
+    """The compiled network with the value of every node as an output, for `ag.verify_layers`.
+
+    `program.graph` is the graph after the passes: a fused node gives its last value only, and an
+    open batch is 1. What depends on parameters alone is among its parameters; NumPy computes these
+    numbers, as it does for `compile`. The kernels are those of `compile`; the memory plan is not,
+    since values that are outputs keep a place of their own.
+
+    Raises what `compile` raises, and GraphError for a graph with updates.
+    """
+    from .codegen.emit.lowered import Lowered, workspaces
+    from .codegen.run import jit
+    from .codegen.targets.target import target_named
+    from .passes.hoist import hoist
+    from .passes.plan_memory import plan_memory
+
+    graph, weights = _source(graph, weights)
+    if graph.updates:
+        raise GraphError(f'graph "{graph.name}" updates parameters; compile its forward graph')
+    numbers, machine = _required(graph, weights), target_named(target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # `compile` gives them
+        whole = lower(graph, machine, weights=numbers)
+    main = whole.main
+    values = tuple(v for node in main.nodes for v in node.outputs)
+    # Outputs are never hoisted, so that setup is empty and main what it was.
+    setup, layers = hoist(Graph(main.name, main.inputs, main.parameters, main.nodes, values))
+    plan = plan_memory(layers, workspaces(layers, machine, whole.kept))
+    lowered = Lowered(layers, setup, layers, plan, machine, None, whole.kept)
+    return jit.Program(jit.build(lowered), jit.main_weights(whole, numbers), None, threads)
+
+
+def build(
+    graph: Graph,
+    weights: Mapping[str, Array] | None = None,
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    cache: bool = True,
+    tune: bool | float = False,
+    multiplication_free: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Built:
+    """The object file of a graph and its facts, for a machine that need not be this one.
+
+    `weights`, where known, choose between dense and sparse kernels; the object has none of them.
+    """
+    from .codegen.run import jit
+
+    lowered = _planned(graph, weights, batch, target, tune, multiplication_free, observers)
+    return jit.build(lowered, use_cache=cache)
+
+
+def _planned(
+    graph: Graph,
+    weights: Mapping[str, Array] | None,
+    batch: int | None,
+    target: str,
+    tune: bool | float,
+    multiplication_free: bool,
+    observers: Sequence[Observer],
+) -> Lowered:
+    """The graph ready for code generation, after the questions that strict code is asked."""
+    from .codegen.inspect import limits, strict
+    from .codegen.targets.target import target_named
+
+    machine = target_named(target)
+    if multiplication_free or not machine.multiplier:
+        strict.require_layers(graph, machine)
+        machine = strict.without_multiplier(machine)
+    bound = graph if batch is None else graph.bind(batch)
+    choices = None
+    if tune:
+        seconds = TUNE_SECONDS if tune is True else float(tune)
+        measured = tune_graph(bound, weights, target=target, seconds=seconds)
+        choices = {found.node: found.choice for found in measured}
+    lowered = lower(bound, machine, observers, weights, choices)
+    limits.require_target(lowered)
+    return lowered
+
+
+def tune_graph(
+    graph: Graph,
+    weights: Mapping[str, Array] | None = None,
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    seconds: float = TUNE_SECONDS,
+) -> tuple[Tuned, ...]:
+    """What measuring finds for each contraction of `graph`; see `codegen/measure/tune.py`."""
+    from .codegen.measure.tune import tune
+    from .codegen.targets.target import target_named
+
+    bound = graph if batch is None else graph.bind(batch)
+    return tune(lower(bound, target_named(target), weights=weights), seconds)
+
+
+def _source(
+    graph: Graph | Model, weights: Mapping[str, Array] | None
+) -> tuple[Graph, Mapping[str, Array] | None]:
+    from .model import Model, inference_graph
+
+    if not isinstance(graph, Model):
+        return inference_graph(graph), weights
+    if weights is not None:
+        raise DataError("a model brings its own weights; change model.weights instead")
+    return inference_graph(graph), graph.weights
+
+
+def _required(graph: Graph, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    if weights is None and graph.parameters:
+        names = ", ".join(p.name for p in graph.parameters[:3])
+        raise DataError(
+            f'graph "{graph.name}" has parameters ({names}, ...): pass their numbers as '
+            "weights={name: array}"
+        )
+    return weights or {}
+
+
+def export(
+    graph: Graph | Model,
+    folder: str | os.PathLike[str],
+    *,
+    weights: Mapping[str, Array] | None = None,
+    batch: int | None = None,
+    target: str = "host",
+    name: str | None = None,
+    multiplication_free: bool = False,
+) -> Exported:
+    """A C library of `graph` for any target, also one that this machine cannot run.
+
+    `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
+
+    See `codegen/export/aot.py`; `Program.export` does it for a program at hand.
+    """
+    from .codegen.export import aot
+
+    graph, weights = _source(graph, weights)
+    lowered = _planned(graph, None, batch, target, False, multiplication_free, ())
+    return aot.export(lowered, _required(graph, weights), folder, name=name)
+
+
+def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
+    """The memory plan of the compiled graph as a table; see `passes/plan_memory.py`."""
+    from .codegen.targets.target import target_named
+    from .passes.plan_memory import render
+
+    lowered = lower(graph if batch is None else graph.bind(batch), target_named(target))
+    return render(lowered.plan, lowered.main)
+
+
+def arena_bytes(
+    graph: Graph, weights: Mapping[str, Array] | None = None, *, target: str = "host"
+) -> int:
+    """Bytes of working memory that the compiled graph needs, for one sample if its batch is open.
+
+    `weights`, where known, choose between dense and sparse kernels.
+    """
+    from .codegen.targets.target import target_named
+
+    bound = graph.bind(1) if graph.is_open and not graph.per_sample else graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # `findings` has them
+        return lower(bound, target_named(target), weights=weights).plan.arena_bytes
+
+
+def census(graph: Graph | Model, *, batch: int | None = None, target: str = "host") -> Census:
+    """The instructions that are emitted for `graph`, by kind; see `codegen/inspect/census.py`."""
+    from .codegen.inspect.census import census as count
+    from .codegen.targets.target import target_named
+
+    source, _ = _source(graph, None)
+    bound = source if batch is None else source.bind(batch)
+    return count(lower(bound, target_named(target)))
+
+
+def certify(path: str | os.PathLike[str]) -> Certificate:
+    """Whether compiled code multiplies, read off its bytes: `codegen/inspect/certificate.py`."""
+    from .codegen.inspect import certificate
+
+    return certificate.certify(path)
+
+
+def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
+    """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`."""
+    from .codegen.measure import peak
+    from .codegen.targets.target import target_named
+
+    return peak.measure_peak(form, target_named(target), threads=threads)
+
+
+def profile(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    seconds: float = 2.0,
+) -> Profile:
+    """What each kernel takes inside the network and alone; see `codegen/measure/profile.py`."""
+    from .codegen.measure import profile as codegen
+    from .codegen.targets.target import target_named
+
+    bound = graph if batch is None else graph.bind(batch)
+    return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
+
+
+def quantize(
+    graph: Graph | Model,
+    calibration: object,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    bits: int | None = None,
+    requantize: str = "shift",
+    terms: int | None = None,
+    quantile: float = 0.9997,
+    reestimate: bool = True,
+) -> Quantized:
+    """A trained network in integers alone, from the image to the logits (docs/quantization.md).
+
+    calibration  samples as the network takes them, a few hundred, without labels
+    weights      the numbers of the graph's parameters; a model brings its own
+    bits         of activations and filters, 2 to 8; by default 8, or what `quantization_aware`
+                 made the model for
+    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
+                 "multiply": an integer product each, for CPUs where that is faster
+    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
+    quantile     of an activation's values that its range has to hold; 1 for all of them. The ranges
+                 of a model that `quantization_aware` made are those that it was trained with
+    reestimate   move batch norms' statistics by what quantization changed
+
+    Raises DataError for options out of range and for calibration data that are of another shape,
+    empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
+    form.
+    """
+    from .passes.quantize.quantize import Options
+    from .passes.quantize.quantize import quantize as convert
+
+    options = Options(bits, requantize, terms, quantile, reestimate)
+    graph, weights = _source(graph, weights)
+    return convert(graph, _required(graph, weights), calibration, options, _run_once)
+
+
+def quantization_aware(
+    model: Model, calibration: object, *, bits: int = DEFAULT_BITS, quantile: float = 0.9997
+) -> Model:
+    """A copy of a trained model that rounds where its integers will, to be trained on.
+
+    `fit`, `evaluate` and `predict` then see the numbers that integers of so many bits stand for,
+    gradients pass straight through the rounding (docs/quantization.md, section 7), and `quantize`
+    makes integers of the same scales.
+
+    calibration  samples as the network takes them, a few hundred, without labels: they fix the
+                 scale of each activation
+    bits         of activations and filters, 2 to 8; the image has 8
+    quantile     of an activation's values that its range has to hold; 1 for all of them
+
+    Raises DataError and UnsupportedError as `quantize` does.
+    """
+    from .model import Model
+    from .passes.quantize.quantize import roundings
+
+    if not isinstance(model, Model):
+        raise GraphError(f"expected a model, found {type(model).__name__}")
+    graph = model.graph(training=False)
+    return model.rounded(roundings(graph, model.weights, calibration, bits, quantile, _run_once))
+
+
+def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
+    """`graph` with the roundings of `rounded`; see `passes/quantize/quantization_aware.py`."""
+    from .passes.quantize.quantization_aware import quantization_aware
+
+    return quantization_aware(graph, rounded)
+
+
+def _run_once(
+    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    """The outputs of `graph`, natively; batches of any size run one compiled program."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # `findings` has them
+        return compile(graph, weights=weights).run(inputs)
+
+
+def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
+    """Loads an exported shared library, which runs native code: only load what you trust."""
+    from .codegen.run.native import load
+
+    return load(folder)
+
+
+__all__ = [
+    "arena_bytes", "build", "census", "certify", "compile", "compile_layers", "export", "findings",
+    "grad", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize", "profile",
+    "quantization_aware", "quantization_aware_graph", "quantize",
+    "train_step_graph", "tune_graph",
+]  # fmt: skip

@@ -1,0 +1,243 @@
+"""Files that a killed process cannot corrupt: atomic writes, and tensors with a checksum.
+
+A tensor file is a safetensors file whose header carries one metadata entry, `addergraph`:
+JSON with sorted keys that holds the caller's metadata and `sha256`, the digest over that
+metadata and over every tensor's name, dtype, shape and bytes. So any safetensors reader can
+open the file, the same content gives the same bytes, and a flipped bit does not go unseen.
+Reading one runs no code and imports nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import StorageError
+from ..ir import Array
+from ..ir.types import DTYPES
+
+HEADER_LIMIT = 64 << 20  # bytes of JSON; larger headers are refused before they are parsed
+_ENTRY = "addergraph"
+_LONGEST_NAME = 200  # bytes that a temporary file's name takes over
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes `data` to `path` so that a reader sees the old file or the new one, never a part.
+
+    A temporary file in the same folder is written, synced and renamed over `path`, then the
+    folder is synced. The permissions of a file that was there stay. StorageError when the folder is
+    missing or cannot be written, and for what is no plain file; the previous file then survives
+    and the temporary file is gone.
+    """
+    target, temporary, mode = _places(path)
+    try:
+        _write_synced(temporary, data, mode)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """StorageError unless `atomic_write` could write `path` now; leaves nothing behind.
+
+    Long work asks first. It really makes a file, because permission bits say nothing to root and
+    nothing of a file system that is read-only.
+    """
+    _, temporary, mode = _places(path)
+    try:
+        _write_synced(temporary, b"", mode)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_version(path: str | os.PathLike[str], found: str, expected: str) -> None:
+    """StorageError unless the file `path` has the one version of its format that is read here."""
+    if found != expected:
+        raise StorageError(
+            f'"{path}" has format version {found}, this program reads version {expected}; use the '
+            "version of AdderGraph that wrote it"
+        )
+
+
+def save(
+    path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str]
+) -> None:
+    """Writes named arrays and text metadata to `path`, atomically.
+
+    Dtypes are those of the type table (f32, i32, u8, i8, bool). Raises StorageError for another
+    dtype, or when the file cannot be written.
+    """
+    from safetensors.numpy import save as serialize
+
+    arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
+    known = {d.numpy for d in DTYPES.values()}
+    for name, array in arrays.items():
+        if array.dtype not in known:
+            raise StorageError(
+                f'cannot write "{path}": tensor "{name}" is {array.dtype}; '
+                f"a file holds {', '.join(DTYPES)}"
+            )
+    described = dict(metadata)
+    content = {"metadata": described, "sha256": _digest(arrays, described)}
+    atomic_write(path, serialize(arrays, metadata={_ENTRY: _canonical(content)}))
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays and the metadata that `save` wrote to `path`.
+
+    Raises StorageError that names the file and what is wrong: unreadable, truncated, a damaged
+    header, duplicate keys, not written by AdderGraph, or content that differs from its checksum.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as deserialize
+
+    data = read_bytes(path)
+    content = _content(path, _header(path, data))
+    try:
+        arrays: dict[str, Array] = deserialize(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise StorageError(f'"{path}" is damaged: {error}; restore it from a copy') from None
+    metadata: dict[str, str] = content["metadata"]
+    found = _digest(arrays, metadata)
+    if found != content["sha256"]:
+        raise StorageError(
+            f'"{path}" is damaged: its content has sha256 {found[:12]}..., the file says '
+            f"{content['sha256'][:12]}...; restore it from a copy"
+        )
+    return arrays, metadata
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; StorageError when it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
+
+
+def _places(path: str | os.PathLike[str]) -> tuple[Path, Path, int | None]:
+    """The file that `path` stands for, a fresh name beside it, and the permissions of a file that
+    is there; StorageError for anything that is no plain file, since renaming would remove it."""
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if not target.parent.is_dir():
+        raise StorageError(f'cannot write "{path}": there is no folder "{target.parent}"')
+    if mode is not None and not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise StorageError(f'cannot write "{path}": it is {what}; give the name of a file')
+    # A name may have 255 bytes, and the temporary one has 22 more than it.
+    name = os.fsdecode(os.fsencode(target.name)[:_LONGEST_NAME])
+    temporary = target.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+    return target, temporary, None if mode is None else stat.S_IMODE(mode)
+
+
+def _unwritable(path: str | os.PathLike[str], error: OSError) -> StorageError:
+    return StorageError(
+        f'cannot write "{path}": {error.strerror or error}; '
+        "check the folder's permissions and free space"
+    )
+
+
+def _write_synced(path: Path, data: bytes, mode: int | None) -> None:
+    """`mode`: permissions other than those of a new file; bytes are never seen by more users."""
+    created = 0o666 if mode is None else mode & 0o666
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, created)
+    with os.fdopen(descriptor, "wb") as file:
+        if mode is not None and mode != stat.S_IMODE(os.fstat(descriptor).st_mode):
+            os.chmod(path, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened; the rename alone is what there is
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _canonical(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(_canonical(metadata).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _header(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
+    """The header's JSON object: 8 bytes of length, then the text."""
+    if len(data) < 8:
+        raise StorageError(f'"{path}" is truncated or no model file: it has {len(data)} bytes')
+    length = int.from_bytes(data[:8], "little")
+    if length > HEADER_LIMIT:
+        raise StorageError(
+            f'"{path}" is damaged or no model file: its header claims {length} bytes, '
+            f"at most {HEADER_LIMIT} are read"
+        )
+    if 8 + length > len(data):
+        raise StorageError(
+            f'"{path}" is truncated: its header needs {8 + length} bytes, it has {len(data)}'
+        )
+    header = _json(path, data[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise StorageError(f'"{path}" is damaged: its header is no JSON object')
+    return header
+
+
+def _content(path: str | os.PathLike[str], header: Mapping[str, Any]) -> dict[str, Any]:
+    """Our own metadata entry, with its two keys checked."""
+    entries = header.get("__metadata__")
+    text = entries.get(_ENTRY) if isinstance(entries, dict) else None
+    if not isinstance(text, str):
+        raise StorageError(
+            f'"{path}" is damaged or was not written by AdderGraph: its header has no '
+            f'"{_ENTRY}" metadata'
+        )
+    content = _json(path, text.encode())
+    metadata = content.get("metadata") if isinstance(content, dict) else None
+    plain = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
+    if not plain or not isinstance(content.get("sha256"), str):
+        raise StorageError(f'"{path}" is damaged: its "{_ENTRY}" metadata is incomplete')
+    return dict(content)
+
+
+def _json(path: str | os.PathLike[str], text: bytes) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise StorageError(f'"{path}" is damaged: its header defines "{name}" twice')
+            found[name] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f'"{path}" is damaged: its header is not JSON ({error})') from None

@@ -1,0 +1,190 @@
+"""The functional DSL: functions of symbolic tensors become graphs.
+
+A `Tensor` is a value of a graph under construction. Operators and `ops.*` functions append nodes;
+layers, when called on one, also create named parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import GraphError
+from .graph import Builder, Graph, Init, Op, Parameter, Value, op_named
+from .types import DType, Shape, TensorType, f32
+
+
+class Tensor:
+    """A symbolic tensor: a value and the builder of the graph that it belongs to."""
+
+    __array_ufunc__ = None  # np.float32(2) * tensor must reach our operators
+
+    def __init__(self, builder: Builder, value: Value) -> None:
+        self.builder = builder
+        self.value = value
+
+    @property
+    def type(self) -> TensorType:
+        return self.value.type
+
+    @property
+    def shape(self) -> Shape:
+        return self.value.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.value.type.dtype
+
+    @property
+    def name(self) -> str:
+        return self.value.name
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.value}: {self.type})"
+
+    def __add__(self, other: Operand) -> Tensor:
+        return apply(op_named("add")(), self, other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return apply(op_named("add")(), other, self)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return apply(op_named("sub")(), self, other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return apply(op_named("sub")(), other, self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return apply(op_named("mul")(), self, other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return apply(op_named("mul")(), other, self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return apply(op_named("div")(), self, other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return apply(op_named("div")(), other, self)
+
+    def __neg__(self) -> Tensor:
+        return apply(op_named("neg")(), self)
+
+    def __abs__(self) -> Tensor:
+        return apply(op_named("abs")(), self)
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return apply(op_named("greater")(), self, other)
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return apply(op_named("greater")(), other, self)
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        return apply(op_named("matmul")(), self, other)
+
+    def __bool__(self) -> bool:
+        raise GraphError(
+            f"{self!r} is symbolic: it has no truth value while the graph is traced; "
+            "use ops.select to choose between tensors"
+        )
+
+
+Operand = Tensor | float | int
+
+
+def apply(op: Op, *operands: Operand, name: str | None = None) -> Tensor:
+    """Appends `op`, which has one result, to the graph of its operands; numbers become scalars."""
+    return apply_all(op, *operands, name=name)[0]
+
+
+def apply_all(op: Op, *operands: Operand, name: str | None = None) -> tuple[Tensor, ...]:
+    """As `apply`, for ops with several results."""
+    tensors = [t for t in operands if isinstance(t, Tensor)]
+    if not tensors:
+        raise GraphError(f"{op.name}: no operand is a symbolic tensor; call it inside ag.trace")
+    builder = tensors[0].builder
+    if any(t.builder is not builder for t in tensors):
+        raise GraphError(f"{op.name}: the operands belong to different graphs")
+    dtype = tensors[0].dtype
+    values = [_value(builder, t, dtype) for t in operands]
+    return tuple(Tensor(builder, v) for v in builder.add(op, values, name))
+
+
+def _value(builder: Builder, operand: Operand, dtype: DType) -> Value:
+    if isinstance(operand, Tensor):
+        return operand.value
+    if not isinstance(operand, int | float | np.number) or isinstance(operand, np.complexfloating):
+        raise GraphError(
+            f"{type(operand).__name__} is no operand: expected a symbolic tensor or a number; "
+            "arrays come in as inputs of the graph or as parameters"
+        )
+    full = op_named("full")(shape=(), value=float(operand), dtype=dtype)  # type: ignore[call-arg]
+    return builder.add(full, [], "const")[0]
+
+
+def new_parameter(
+    x: Tensor,
+    name: str,
+    type: TensorType,
+    init: Init,
+    *,
+    trainable: bool = True,
+    eta: float | None = None,
+) -> Tensor:
+    """A fresh parameter in the graph of `x` (what layers call)."""
+    made = Parameter(name, type, init, trainable, eta)
+    return Tensor(x.builder, x.builder.parameter(made))
+
+
+def trace(
+    function: Callable[..., Any],
+    *types: TensorType,
+    name: str | None = None,
+    training: bool = False,
+) -> Graph:
+    """The graph that `function` builds when called on symbolic tensors of `types`.
+
+    Inputs take the names of the function's arguments. The function returns a tensor or a
+    sequence of tensors. `training` chooses the form of layers that have two (batch norm).
+    Raises GraphError when it returns anything else or the counts differ.
+    """
+    if not types:
+        raise GraphError("ag.trace needs the type of each argument, as ag.tensor(dtype, shape)")
+    builder = Builder(name or getattr(function, "__name__", "graph").strip("<>"), training=training)
+    names = _argument_names(function, len(types))
+    symbols = [Tensor(builder, builder.input(n, t)) for n, t in zip(names, types, strict=True)]
+    result = function(*symbols)
+    results = list(result) if isinstance(result, Sequence) else [result]
+    for r in results:
+        if not isinstance(r, Tensor) or r.builder is not builder:
+            raise GraphError(
+                f'function "{builder.name}" returned {r!r}; expected symbolic tensors of its graph'
+            )
+    graph = builder.finish([r.value for r in results])
+    from .check import check
+
+    check(graph)
+    return graph
+
+
+def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return [f"x{i}" for i in range(count)]
+    positional = [
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        numbered = (f"x{i}" for i in range(2 * count))
+        return [*positional, *(n for n in numbered if n not in positional)][:count]
+    if len(positional) < count:
+        raise GraphError(
+            f"the traced function takes {len(positional)} tensors, {count} types given"
+        )
+    return positional[:count]
+
+
+__all__ = ["Operand", "Tensor", "apply", "apply_all", "f32", "new_parameter", "trace"]

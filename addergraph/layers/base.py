@@ -1,0 +1,104 @@
+"""What every layer is, and how one trace names layers and shares their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
+from weakref import WeakKeyDictionary
+
+from ..errors import GraphError
+from ..ir import Builder, Value
+from ..ir.check import WORD
+from ..ir.trace import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Base of every layer. `name` replaces the number that a trace would give."""
+
+    prefix: ClassVar[str] = ""
+    parts: ClassVar[tuple[str, ...]] = ()  # the attributes that are lists of layers
+
+    name: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        given = self.name is not None
+        if given and not (isinstance(self.name, str) and WORD.fullmatch(self.name)):
+            raise GraphError(
+                f"{type(self).__name__}: name={self.name!r} cannot stand in a graph; use letters, "
+                "digits, underscores and dots, not starting with a digit"
+            )
+        self.validate()
+
+    def validate(self) -> None:
+        """Refuses attributes that make no sense (ShapeError that names the layer), and puts the
+        others in one form: plain ints, pairs, four sides."""
+
+    def _store(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def build(self, x: Tensor, name: str) -> Tensor:
+        """Appends this layer to the graph of `x`, as `name`."""
+        raise GraphError(f"{type(self).__name__} does not say how it is built")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise GraphError(
+                f"{type(self).__name__} was called on {type(x).__name__}; layers take symbolic "
+                "tensors, inside ag.trace or Model. To run numbers use model.predict"
+            )
+        return self.build(x, scope_of(x.builder).name_of(self))
+
+    @property
+    def where(self) -> str:
+        """How messages speak of this layer before it has a place in a graph."""
+        return f'{type(self).__name__} "{self.name}"' if self.name else type(self).__name__
+
+
+class Scope:
+    """The layers that one trace has met, and the parameters that they made."""
+
+    def __init__(self) -> None:
+        self.path = ""  # what the names of layers inside a composite layer start with
+        self.names: dict[Layer, str] = {}
+        self.counts: dict[str, int] = {}
+        # No tensors: these would keep the builder, for which a scope is kept as long as it lives.
+        self.parameters: dict[str, Value] = {}
+
+    def name_of(self, layer: Layer) -> str:
+        if layer in self.names:
+            return self.names[layer]
+        taken = set(self.names.values())
+        name = f"{self.path}{layer.name}"
+        if layer.name is None:
+            name = self._numbered(f"{self.path}{layer.prefix}", taken)
+        if name in taken:
+            raise GraphError(f'two layers are called "{name}"; names must differ')
+        self.names[layer] = name
+        return name
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Layers that are named here are parts of the layer `name`."""
+        outer, self.path = self.path, f"{name}."
+        try:
+            yield
+        finally:
+            self.path = outer
+
+    def _numbered(self, prefix: str, taken: set[str]) -> str:
+        while True:
+            self.counts[prefix] = self.counts.get(prefix, 0) + 1
+            name = f"{prefix}{self.counts[prefix]}"
+            if name not in taken:
+                return name
+
+
+_SCOPES: WeakKeyDictionary[Builder, Scope] = WeakKeyDictionary()
+
+
+def scope_of(builder: Builder) -> Scope:
+    """What the trace into `builder` knows of layers."""
+    return _SCOPES.setdefault(builder, Scope())

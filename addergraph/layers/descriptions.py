@@ -1,0 +1,106 @@
+"""Layers as plain JSON data, and back: the closed table of kinds is `layers.LAYERS`.
+
+    {"kind": "Adder", "name": null, "output_channels": 16, "kernel_size": 3, ...}
+    {"kind": "Residual", "name": "block0", "body": [...], "shortcut": [...]}
+    {"repeat": i}      the layer object of position i once more
+
+Positions count descriptions in the order of their opening braces, those inside a layer included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from ..errors import GraphError, nearest
+from . import LAYERS, Layer, unknown_layer
+
+MAX_NESTING = 16  # layers inside layers
+
+
+def describe(layers: Sequence[Layer]) -> list[dict[str, object]]:
+    """Each layer as its kind and attributes. GraphError for a class of your own."""
+    return _Writer().describe(layers)
+
+
+def restore(descriptions: object) -> list[Layer]:
+    """The layers that `describe` described.
+
+    GraphError for anything that is no such description: an unknown kind or attribute, a repeated
+    position that does not exist, nesting beyond MAX_NESTING.
+    """
+    return _Reader().restore(descriptions, 0)
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.count = 0
+        self.positions: dict[Layer, int] = {}
+
+    def describe(self, layers: Sequence[Layer]) -> list[dict[str, object]]:
+        return [self._one(layer) for layer in layers]
+
+    def _one(self, layer: Layer) -> dict[str, object]:
+        position, self.count = self.count, self.count + 1
+        if layer in self.positions:
+            return {"repeat": self.positions[layer]}
+        self.positions[layer] = position
+        kind = type(layer).__name__
+        if LAYERS.get(kind) is not type(layer):
+            raise GraphError(
+                f"{kind} is not a layer of this library, a model file could not describe it; "
+                f"known: {', '.join(LAYERS)}. For anything else pass a function: Model(net)"
+            )
+        plain = [f.name for f in fields(layer) if f.name not in layer.parts]
+        described: dict[str, object] = {"kind": kind}
+        described |= {name: getattr(layer, name) for name in plain}
+        return described | {name: self.describe(getattr(layer, name)) for name in layer.parts}
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.made: list[Layer | None] = []  # None while the layer's own parts are read
+
+    def restore(self, descriptions: object, depth: int) -> list[Layer]:
+        if not isinstance(descriptions, list):
+            raise GraphError(f"expected a list of descriptions of layers, found {descriptions!r}")
+        if depth > MAX_NESTING:
+            raise GraphError(f"layers stand inside layers more than {MAX_NESTING} deep")
+        return [self._one(description, depth) for description in descriptions]
+
+    def _one(self, description: object, depth: int) -> Layer:
+        if not isinstance(description, dict):
+            raise GraphError(f"expected the description of a layer, found {description!r}")
+        position = len(self.made)
+        self.made.append(None)
+        if "repeat" in description:
+            layer = self._repeated(position, description["repeat"])
+        else:
+            layer = self._new(description, depth)
+        self.made[position] = layer
+        return layer
+
+    def _repeated(self, position: int, first: object) -> Layer:
+        if type(first) is int and 0 <= first < position:
+            layer = self.made[first]
+            if layer is not None:
+                return layer
+        raise GraphError(f"layer {position} repeats {first!r}, which does not exist")
+
+    def _new(self, description: Mapping[str, Any], depth: int) -> Layer:
+        kind = str(description.get("kind"))
+        if kind not in LAYERS:
+            unknown_layer(kind)
+        known = {f.name for f in fields(LAYERS[kind])}
+        given = {k: v for k, v in description.items() if k != "kind"}
+        if unknown := sorted(given.keys() - known):
+            raise GraphError(
+                f"{kind}: unknown attribute {unknown[0]!r}{nearest(unknown[0], known)}"
+            )
+        for name in LAYERS[kind].parts:
+            given[name] = self.restore(given.get(name), depth + 1)
+        try:
+            return LAYERS[kind](**given)
+        except TypeError as error:
+            raise GraphError(f"{kind}: {error}") from None

@@ -1,0 +1,114 @@
+"""What a model file says beside the weights, and how it becomes a model again.
+
+Metadata (text, all covered by the file's checksum):
+
+    format   "addergraph.model"
+    version  "1"
+    graph    the inference graph, as text
+    model    JSON: name, seed, loss_name, input_shape, layers
+
+`layers` is as in `descriptions.py`. It is null for a model that was made from a Python function: a
+file holds no code, so such a model loads with its inference graph alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AdderGraphError, GraphError, StorageError
+from ..files import storage
+from ..ir import Graph
+from ..ir.text import parse
+from ..layers.descriptions import describe, restore
+from ..ops.pointwise.fake_quantize import stated
+
+if TYPE_CHECKING:
+    from .model import Model
+
+FORMAT, VERSION = "addergraph.model", "1"
+_FIELDS = {"name": str, "seed": int, "loss_name": str, "input_shape": list}
+
+
+def require_writable_model(path: str | os.PathLike[str]) -> None:
+    """StorageError unless a model file could be written to `path`: long work asks first."""
+    if Path(path).suffix != ".safetensors":
+        raise StorageError(f'--output "{path}": the name of a model file ends in .safetensors')
+    storage.require_writable(path)
+
+
+def metadata_of(model: Model) -> dict[str, str]:
+    """The metadata of a model file."""
+    description = {
+        "name": model.name,
+        "seed": model.seed,
+        "loss_name": model.loss_name,
+        "input_shape": model.input_shape,
+        "layers": describe(model.layers) or None,
+    }
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "graph": str(model.graph(training=False)),
+        "model": json.dumps(description, sort_keys=True),
+    }
+
+
+def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
+    """The model in `path`; StorageError that names the file and what is wrong with it."""
+    tensors, metadata = storage.load(path)
+    _require_format(path, metadata)
+    try:
+        description = _read_description(metadata["model"])
+        model = kind(
+            input_shape=description["input_shape"],
+            loss_name=description["loss_name"],
+            name=description["name"],
+            seed=description["seed"],
+        )
+        graph = parse(metadata["graph"])
+        if description["layers"] is None:
+            model.restore(graph)
+        else:
+            model = _with_layers(model, description["layers"], graph)
+        model.weights = tensors
+    except AdderGraphError as error:
+        raise StorageError(f'"{path}": {error}') from None
+    return model
+
+
+def _require_format(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT or not {"graph", "model", "version"} <= metadata.keys():
+        raise StorageError(f'"{path}" is no model file: Model.save writes those')
+    storage.require_version(path, metadata["version"], VERSION)
+
+
+def _read_description(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"the description of the model is not JSON ({error})") from None
+    found = found if isinstance(found, dict) else {}
+    for name, type in _FIELDS.items():
+        if not isinstance(found.get(name), type):
+            raise StorageError(f'the description of the model has no valid "{name}"')
+    if "layers" not in found or not isinstance(found["layers"], list | None):
+        raise StorageError('the description of the model has no valid "layers"')
+    return found
+
+
+def _with_layers(model: Model, descriptions: object, graph: Graph) -> Model:
+    """The model of these layers; what it rounds is in the graph alone."""
+    for layer in restore(descriptions):
+        model.add(layer)
+    if rounding := stated(graph):
+        model = model.rounded(rounding)
+    if model.graph(training=False) != graph:
+        raise GraphError(
+            "the stored layers do not build the stored graph; "
+            "use the version of AdderGraph that wrote the file"
+        )
+    return model

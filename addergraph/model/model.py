@@ -1,0 +1,450 @@
+"""A network with its weights: declare, train, evaluate, predict, save.
+
+model = Model(loss_name="cat_cross_entropy")           # layer by layer
+model.add(layers.Adder(16, kernel_size=3, padding=1))
+...
+model = Model(net, input_shape=(8, 8, 1))              # or a function of a symbolic tensor
+
+history = model.fit(x, y, x_val, y_val, epochs=20, batch_size=64, learning_rate=0.1)
+model.evaluate(x, y); model.predict(x); model.save("m.safetensors")
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
+from ..files import storage
+from ..ir import Array, Graph
+from ..ir.attributes import FULL_PRECISION
+from ..ir.check import WORD
+from ..ir.interpreter import run_reference
+from ..ir.state import assign, bind_weights, initial_weights
+from ..ir.trace import Tensor, trace
+from ..ir.types import Dim, TensorType, f32
+from ..layers import Layer
+from ..layers.descriptions import describe
+from ..training.fit import fit, measure
+from ..training.history import History
+from ..training.labels import as_samples, require_trainable, targets_for
+from ..training.losses import loss_named
+from ..training.optimizers import SGD, Optimizer
+from ..training.settings import Fit, Rate
+from ..training.step import REFERENCE, TrainStep, compile_silently, require_engine, thread_count
+
+if TYPE_CHECKING:
+    from ..data import Augment, Normalize
+    from ..ops.pointwise.fake_quantize import Rounding
+
+CHUNK = 1024  # samples that are converted to f32 and predicted at a time
+DEFAULT_OPTIMIZER = SGD()
+
+
+class Model:
+    """A network of layers (`add`) or a traced function (`net`), and its weights.
+
+        net          a function of one symbolic tensor that returns one; None to `add` layers
+        input_shape  of one sample, as (8, 8, 1); taken from the data by `fit` unless given
+        loss_name    "cat_cross_entropy" or "mean_squared_error"
+        seed         of the initial weights, which depend on it and on the parameters' names
+
+    Raises GraphError for an unknown loss or a name that is no word, ShapeError for an impossible
+    input_shape, DataError for a negative seed.
+    """
+
+    def __init__(
+        self,
+        net: Callable[[Tensor], Tensor] | None = None,
+        *,
+        input_shape: Sequence[int] | None = None,
+        loss_name: str = "cat_cross_entropy",
+        name: str = "model",
+        seed: int = 0,
+    ) -> None:
+        loss_named(loss_name)
+        if not isinstance(name, str) or not WORD.fullmatch(name):
+            raise GraphError(
+                f"a model's name is one word that starts with a letter, found {name!r}"
+            )
+        if net is not None and not callable(net):
+            raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {net!r}")
+        if not isinstance(seed, int) or seed < 0:
+            raise DataError(f"seed={seed!r} must be an integer of at least 0")
+        self.loss_name, self.name, self.seed = loss_name, name, seed
+        self.layers: list[Layer] = []
+        self._net = net
+        self._stored: Graph | None = None  # all that is known of a loaded function model
+        self._input_shape: tuple[int, ...] | None = None
+        self._rounding: Mapping[str, Rounding] = {}
+        self._weights: dict[str, Array] | None = None
+        self._programs: dict[object, Any] = {}
+        self._graphs: dict[tuple[bool, int | None], Graph] = {}
+        if input_shape is not None:
+            self._input_shape = _sample_shape(input_shape)
+
+    # --- structure ------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        shape = "of any samples" if self._input_shape is None else f"of samples {self._input_shape}"
+        layers = "a function" if self._net or self._stored else f"{len(self.layers)} layers"
+        return f'<Model "{self.name}" {shape}: {layers}, {self.loss_name}>'
+
+    def add(self, layer: Layer) -> None:
+        """Appends a layer. GraphError for anything else, and once the model has weights."""
+        if self._net is not None or self._stored is not None:
+            raise GraphError("this model is a function; layers can be added to Model() only")
+        if self._weights is not None:
+            raise GraphError(f"this model is built already; add {layer!r} before fit or build")
+        if not isinstance(layer, Layer):
+            raise GraphError(
+                f"Model.add: expected a layer such as layers.Activation('relu'), found {layer!r}"
+            )
+        describe([layer])
+        self.layers.append(layer)
+        self._graphs.clear()
+
+    def build(self, input_shape: Sequence[int]) -> None:
+        """Fixes the shape of a sample and draws the initial weights. `fit` does it by itself.
+
+        Raises ShapeError, naming the layer, where the layers do not fit; GraphError for a model
+        without layers.
+        """
+        shape = _sample_shape(input_shape)
+        if self._input_shape not in (None, shape):
+            raise ShapeError(f"the model takes samples of shape {self._input_shape}, not {shape}")
+        if self._weights is not None:
+            return
+        before, self._input_shape = self._input_shape, shape
+        try:
+            self._weights = initial_weights(self.graph(training=False), self.seed)
+        except AdderGraphError:
+            self._input_shape = before
+            raise
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample; GraphError while it is unknown."""
+        if self._input_shape is None:
+            raise GraphError(
+                "the model does not know its input yet: pass input_shape=(8, 8, 1) to Model, "
+                "or call model.build((8, 8, 1)) or model.fit(x, y)"
+            )
+        return self._input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of one answer."""
+        return _plain(self.graph(training=False).outputs[0].type)
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Parameter name -> array, running statistics included.
+
+        The arrays are the model's own (after training: views of the program's memory), so writing
+        into them changes the model. Assigning a dict copies it in: every parameter and no other, or
+        DataError or ShapeError and no change.
+        """
+        if self._weights is None:
+            self.build(self.input_shape)
+        assert self._weights is not None
+        return self._weights
+
+    @weights.setter
+    def weights(self, values: Mapping[str, Array]) -> None:
+        graph = self.graph(training=False)
+        unknown = sorted(values.keys() - {p.name for p in graph.parameters})
+        if unknown:
+            raise DataError(f'model "{self.name}" has no parameter named "{unknown[0]}"')
+        arrays = bind_weights(f'model "{self.name}"', graph.parameters, values)
+        if self._weights is None:
+            self._weights = {name: array.copy() for name, array in arrays.items()}
+            return
+        assign(self._weights, arrays)
+
+    def restore(self, graph: Graph) -> None:
+        """Makes `graph`, read from a file, the network: it can predict, but not train.
+
+        GraphError unless it is a network with an open batch for samples of `input_shape`.
+        """
+        require_network(graph)
+        expected = TensorType(f32, ("N", *self.input_shape))
+        if graph.inputs[0].type != expected:
+            raise GraphError(f'"{graph.name}" takes {graph.inputs[0].type}, expected {expected}')
+        self._stored = graph
+
+    def attach(self, views: dict[str, Array]) -> None:
+        """Makes `views`, one for each parameter, the weights themselves (no copy)."""
+        self._weights = views
+
+    def graph(self, training: bool, batch: int | None = None) -> Graph:
+        """The network as a graph; `batch` binds N, which training needs where layers count.
+
+        Raises ShapeError, naming the layer, where shapes do not fit; GraphError for a network
+        without exactly one f32 result a sample; UnsupportedError for the training form of a
+        function model that was loaded from a file.
+        """
+        key = (training, batch)
+        if key not in self._graphs:
+            from .. import compiler
+
+            made = self._trace(training, batch)
+            if self._rounding:
+                made = compiler.quantization_aware_graph(made, self._rounding)
+            self._graphs[key] = made
+        return self._graphs[key]
+
+    def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
+        """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
+        made = copy.copy(self)
+        made.layers, made._rounding, made._graphs, made._programs = [*self.layers], rounding, {}, {}
+        if self._weights is not None:
+            made._weights = {name: array.copy() for name, array in self._weights.items()}
+        return made
+
+    def _trace(self, training: bool, batch: int | None) -> Graph:
+        if self._stored is not None:
+            if training:
+                raise UnsupportedError(
+                    "this model was built from a Python function, which a model file does not "
+                    "hold: it can predict and evaluate. To train on, declare Model(net, ...) "
+                    "again and assign its weights: model.weights = loaded.weights"
+                )
+            return self._stored if batch is None else self._stored.bind(batch)
+        if self._net is None and not self.layers:
+            raise GraphError("the model has no layers: call model.add(layer) or use Model(net)")
+        size: Dim = "N" if batch is None else batch
+        type = TensorType(f32, (size, *self.input_shape))
+        graph = trace(self._net or self._sequence, type, name=self.name, training=training)
+        require_network(graph)
+        return graph
+
+    def _sequence(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    # --- training -------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: object,
+        y: object,
+        x_val: object = None,
+        y_val: object = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        learning_rate: Rate = 0.1,
+        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        label_smoothing: float = 0.0,
+        gradient: str = FULL_PRECISION,
+        augment: Augment | None = None,
+        normalize: Normalize | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        patience: int = 0,
+        keep_best: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_steps: int = 0,
+        resume: bool = False,
+        engine: str = "native",
+        threads: int | None = None,
+        verbose: int = 1,
+    ) -> History:
+        """Trains on `x` (a sample a row, u8 or real numbers) and `y`: integer labels [N] or [N,1],
+        one-hot rows [N,T], or for mean_squared_error any values of the shape of the answers.
+
+            learning_rate    a number, a description of `training.schedules`, or a function of the
+                             epoch (from 0)
+            label_smoothing  see `passes/train/train_step.py`, as is
+            gradient         of adder layers: "full_precision" (with HardTanh) or "sign"
+            augment          random changes of each batch's images
+            normalize        of all images, also `x_val`; the network then expects such images
+            seed             of the order of the samples and of `augment`
+            patience         stop after so many epochs without a better one; 0 for never
+            keep_best        end with the weights of the best epoch: by val_accuracy, val_loss, loss
+            checkpoint       folder for log.csv, log.jsonl, best.safetensors, and a checkpoint after
+                             every epoch and every `checkpoint_steps` steps
+            resume           go on from the checkpoint there, if there is one, bit for bit
+            engine           "reference" runs the same step in NumPy
+            threads          all processors unless given; results do not depend on it
+
+        Warns of what is provably dead (RangeWarning). Raises DataError for data or settings that do
+        not fit and when training diverges (the weights are then those of the last good epoch),
+        StorageError for a folder that cannot be used, ShapeError for batch statistics of one value,
+        MemoryLimitError.
+        """
+        settings = Fit(
+            epochs, batch_size, learning_rate, optimizer, label_smoothing, gradient, augment,
+            normalize, shuffle, seed, patience, keep_best,
+            None if checkpoint is None else Path(checkpoint), checkpoint_steps, resume, verbose,
+        )  # fmt: skip
+        samples = as_samples(x, self._input_shape)
+        return fit(self, samples, y, (x_val, y_val), settings, engine, threads)
+
+    def train_step(
+        self,
+        batch: int,
+        *,
+        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        label_smoothing: float = 0.0,
+        gradient: str = FULL_PRECISION,
+        engine: str = "native",
+        threads: int | None = None,
+    ) -> TrainStep:
+        """One training step for loops of your own, compiled for `batch` samples (and for others
+        when they come): `loss, prediction = step(x, y, learning_rate)` updates `weights`.
+        """
+        return TrainStep(
+            self,
+            batch,
+            optimizer,
+            label_smoothing=label_smoothing,
+            gradient=gradient,
+            engine=engine,
+            threads=threads,
+        )
+
+    # --- inference ------------------------------------------------------------------------------
+
+    def evaluate(
+        self, x: object, y: object, *, engine: str = "native", threads: int | None = None
+    ) -> dict[str, float]:
+        """`{"loss": ..., "accuracy": ...}` on data as `fit` takes it, in inference form.
+
+        There is an accuracy where the targets are classes. Raises DataError as `fit` does.
+        """
+        samples = as_samples(x, self.input_shape)
+        require_trainable(samples)
+        return measure(self, samples, targets_for(self, y, len(samples)), engine, threads)
+
+    def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Array:
+        """The answers for samples `x`, f32[N,...]; no samples give no answers.
+
+        NaN and Inf are values like any other. Raises DataError for samples of another shape.
+        """
+        require_engine(engine)
+        samples = as_samples(x, self.input_shape)
+        if not len(samples):
+            return np.zeros((0, *self.output_shape), np.float32)
+        graph = self._graph_for(len(samples))
+        if not graph.is_open:
+            return self._run(graph, samples, engine, threads)
+        parts = [
+            self._run(graph, samples[start : start + CHUNK], engine, threads)
+            for start in range(0, len(samples), CHUNK)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def prepare(self, samples: int, *, threads: int | None = None) -> None:
+        """Compiles now what `predict` and `evaluate` need for so many samples."""
+        self._program(self._graph_for(samples), thread_count(threads))
+
+    def _graph_for(self, samples: int) -> Graph:
+        """The inference graph, bound where it does not compute its samples one by one."""
+        graph = self.graph(training=False)
+        return graph if graph.per_sample else graph.bind(samples)
+
+    def _run(self, graph: Graph, x: Array, engine: str, threads: int | None) -> Array:
+        x = np.ascontiguousarray(x, np.float32)
+        if engine == REFERENCE:
+            outputs, _ = run_reference(graph, [x], self.weights)
+            return outputs[0]
+        result: Array = self._program(graph, thread_count(threads))(x)
+        return result
+
+    def _program(self, graph: Graph, threads: int) -> Any:
+        """The compiled network, with the weights as they are now."""
+        digest = hashlib.blake2b()
+        for array in self.weights.values():
+            digest.update(np.ascontiguousarray(array).data)
+        key = (graph.inputs[0].type, threads)
+        program, current = self._programs.get(key, (None, b""))
+        if program is None:
+            program = compile_silently(graph, weights=self.weights, threads=threads)
+        elif current != digest.digest():
+            program.set_weights(self.weights)
+        self._programs[key] = program, digest.digest()
+        return program
+
+    # --- description and files ------------------------------------------------------------------
+
+    def summary(self) -> None:
+        """Prints `summary_text()`."""
+        print(self.summary_text())
+
+    def summary_text(self) -> str:
+        """Tables of the network: shapes, parameters and arithmetic of one sample, node by node;
+        memory, energy by kind of layer, and what `lints.lint` finds. Needs no data, only
+        `input_shape`.
+        """
+        from .. import compiler
+        from ..report.lints import lint
+        from ..report.summary import summary_text
+
+        graph = self.graph(training=False)
+        arena = compiler.arena_bytes(graph, self._weights)
+        return summary_text(graph, lint(graph), self._weights, arena)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model to one safetensors file, atomically; StorageError where it cannot."""
+        from .file import metadata_of
+
+        storage.save(path, self.weights, metadata_of(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Model:
+        """The model that `save` wrote. Runs no code from the file and imports no module.
+
+        A model of layers can train on; one made from a function can predict, evaluate and compile.
+        Raises StorageError, naming the file, when it is damaged or no model file.
+        """
+        from .file import load_model
+
+        return load_model(cls, path)
+
+
+def inference_graph(graph: Graph | Model) -> Graph:
+    """A graph as it is, of a model the one that predicts; GraphError for anything else."""
+    if isinstance(graph, Model):
+        return graph.graph(training=False)
+    if not isinstance(graph, Graph):
+        raise GraphError(
+            f"expected a graph (from ag.trace or ag.parse) or a model, found {type(graph).__name__}"
+        )
+    return graph
+
+
+def require_network(graph: Graph) -> None:
+    """GraphError unless `graph` takes one f32 tensor and gives one, with a row a sample."""
+    ends = [*graph.inputs, *graph.outputs]
+    one = len(graph.inputs) == 1 and len(graph.outputs) == 1
+    fits = one and all(v.type.dtype == f32 and v.type.rank >= 2 for v in ends)
+    if not fits or graph.inputs[0].type.shape[0] != graph.outputs[0].type.shape[0]:
+        raise GraphError(
+            f'a network maps one f32[N,...] to one f32[N,...]; "{graph.name}" maps '
+            f"{', '.join(str(v.type) for v in graph.inputs)} to "
+            f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}"
+        )
+
+
+def _plain(type: TensorType) -> tuple[int, ...]:
+    """The shape without the leading batch."""
+    return tuple(int(d) for d in type.shape[1:])
+
+
+def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(d) for d in shape)
+    except (TypeError, ValueError):
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ShapeError(f"input_shape={shape!r} must be the sizes of one sample, as (8, 8, 1)")
+    return sizes

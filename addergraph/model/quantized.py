@@ -1,0 +1,126 @@
+"""A quantized network: its integer graph and numbers, and the way between them and real numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import AdderGraphError, DataError, GraphError, StorageError
+from ..files import storage
+from ..ir import Array, Graph
+from ..ir.interpreter import bind_inputs
+from ..ir.quantization import value_quantizations
+from ..ir.state import bind_weights
+from ..ir.text import parse
+from ..ops._elementwise import INTEGER_BOUNDS
+
+FORMAT, VERSION = "addergraph.quantized", "1"
+_ENTRIES = {"graph", "errors", "chosen", "version"}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `ag.quantize` makes: `ag.compile(q.graph, weights=q.weights)` is the integer program.
+
+    graph    integers from the image to the logits; its input and filters say what they stand for
+    weights  u8 filters and i32 numbers of the requantizations, by name
+    errors   how far the outputs were from the float network's on the calibration data, as a share
+             of their rms, by the kind of factors: "shift2" for two powers of two, "multiply"
+    chosen   the kind that this network has
+
+    Raises GraphError for a graph of another kind.
+    """
+
+    graph: Graph
+    weights: Mapping[str, Array]
+    errors: Mapping[str, float]
+    chosen: str
+
+    def __post_init__(self) -> None:
+        check_quantized(self.graph)
+
+    @property
+    def error(self) -> float:
+        """Of this network."""
+        return self.errors[self.chosen]
+
+    def inputs(self, x: object) -> Array:
+        """The integers that stand for samples `x`: what the integer graph takes.
+
+        DataError where `x` is no array of real numbers.
+        """
+        (value,) = self.graph.inputs
+        known = value.type.quantization
+        assert known is not None  # check_quantized
+        try:
+            array = np.asarray(x, np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"expected an array of real numbers, found none ({error})") from None
+        integers = known.quantized(array, *INTEGER_BOUNDS[value.type.dtype])
+        samples = integers.astype(value.type.dtype.numpy)
+        bind_inputs(self.graph, [samples])
+        return samples
+
+    def outputs(self, y: Array) -> Array:
+        """The f32 numbers that the graph's first output stands for."""
+        output = self.graph.outputs[0]
+        known = value_quantizations(self.graph)[output.name]
+        if known is None:
+            raise DataError(f"output {output} does not say what its integers stand for")
+        return known.values(y).astype(np.float32)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes graph and weights to a `.safetensors` file, atomically."""
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "graph": str(self.graph),
+            "errors": json.dumps(dict(self.errors), sort_keys=True),
+            "chosen": self.chosen,
+        }
+        storage.save(path, self.weights, metadata)
+
+
+def is_quantized(metadata: Mapping[str, str]) -> bool:
+    """Whether a file with this metadata holds a quantized network."""
+    return metadata.get("format") == FORMAT
+
+
+def load_quantized(path: str | os.PathLike[str]) -> Quantized:
+    """The network that `Quantized.save` wrote; StorageError that says what is wrong with a file."""
+    tensors, metadata = storage.load(path)
+    if not is_quantized(metadata) or not metadata.keys() >= _ENTRIES:
+        raise StorageError(f'"{path}" is no quantized network: addergraph quantize writes those')
+    storage.require_version(path, metadata["version"], VERSION)
+    try:
+        graph = parse(metadata["graph"])
+        weights = bind_weights(f'"{path}"', graph.parameters, tensors)
+        check_quantized(graph)
+    except AdderGraphError as error:
+        raise StorageError(f'"{path}": {error}') from None
+    errors = _errors(metadata["errors"])
+    if metadata["chosen"] not in errors:
+        raise StorageError(f'"{path}" is damaged: its errors do not name "{metadata["chosen"]}"')
+    return Quantized(graph, weights, errors, metadata["chosen"])
+
+
+def check_quantized(graph: Graph) -> None:
+    """GraphError unless the graph is one of integers: one input that says what it stands for."""
+    if len(graph.inputs) != 1 or graph.inputs[0].type.quantization is None or not graph.outputs:
+        raise GraphError(
+            f'graph "{graph.name}" is no quantized network: expected one input with a scale'
+        )
+
+
+def _errors(text: str) -> dict[str, float]:
+    """Kind -> number; what is neither is left out."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {name: float(e) for name, e in pairs if isinstance(e, int | float)}

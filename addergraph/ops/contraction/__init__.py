@@ -1,0 +1,1 @@
+"""Sums over a window or a row: adders, convolutions, dense layers, and their gradient ops."""

@@ -1,0 +1,1 @@
+"""Ops that make one element of many, beside the contractions."""

@@ -1,0 +1,69 @@
+"""softmax_cross_entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...errors import ShapeError
+from ...ir import REDUCTION, Array, Cost, Op
+from ...ir.trace import Tensor, apply
+from ...ir.types import TensorType, f32
+from .._window import require_f32, require_operands
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Op):
+    """Y[n] = (sum_t p[n,t]) L[n] - sum_t p[n,t] z[n,t], L = m + ln sum_t e^(z[n,t] - m), m = max z.
+
+    Operands: logits z f32[N,T], targets p f32[N,T] (one-hot or any weights), T >= 1. A row of
+    logits with NaN or +inf, or nothing but -inf, gives NaN, and so does -inf where the target is 0.
+    The reference computes in float64; native code in f32, summing in any order.
+
+    Gradient: g[n] (softmax(z) sum_t p - p) for the logits, none for the targets. Raises ShapeError
+    unless both are f32[N,T].
+    """
+
+    name: ClassVar[str] = "softmax_cross_entropy"
+    kind: ClassVar[str] = REDUCTION
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_operands(types, "logits", "targets")
+        logits, targets = types
+        require_f32("logits", logits)
+        if logits.rank != 2 or logits.shape[1] == 0:
+            raise ShapeError(f"logits must be f32[N,T] with T at least 1, found {logits}")
+        if targets != logits:
+            raise ShapeError(f"targets must be {logits} as the logits, found {targets}")
+        return (TensorType(f32, logits.shape[:1]),)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        z, p = (a.astype("f8") for a in arrays)
+        with np.errstate(all="ignore"):
+            m = z.max(-1, keepdims=True)
+            lse = m[:, 0] + np.log(np.exp(z - m).sum(-1))
+            return ((p.sum(-1) * lse - (p * z).sum(-1)).astype("f4"),)
+
+    def grad(
+        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        from ..movement.reshape import reshape
+        from .reduce import reduce_sum
+        from .softmax import softmax
+
+        g, (z, p) = gs[0], xs
+        assert g is not None
+        weight = reduce_sum(p, -1, keepdims=True)
+        return (reshape(g, (*g.shape, 1)) * (softmax(z) * weight - p), None)
+
+    def cost(self, types: Sequence[TensorType]) -> Cost:
+        rows, n = types[0].sizes[0], types[0].elements
+        return Cost(additions=4 * n + 2 * rows, multiplications=n + rows, transcendentals=n + rows)
+
+
+def softmax_cross_entropy(logits: Tensor, targets: Tensor, *, name: str | None = None) -> Tensor:
+    """Cross entropy of softmax(logits) and targets, per row; see `SoftmaxCrossEntropy`."""
+    return apply(SoftmaxCrossEntropy(), logits, targets, name=name)

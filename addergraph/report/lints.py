@@ -1,0 +1,148 @@
+"""What is likely wrong with a network, found in its graph: the layer, and what to do about it.
+
+* a relu that is always zero, and other constants: proven from value ranges (`compiler.findings`);
+* an adder whose results reach a relu, another layer or the output without a batch norm;
+* an adder whose input may be negative: it cannot use the fast kernel;
+* an `eta` on a parameter that is no adder's filter: nothing there needs the adaptive rate.
+
+What shows only in numbers (vanished gradients, dead channels) is found by `diagnostics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..ir import MOVEMENT, Graph, Node, Parameter, Value
+from ..ir.intervals import value_ranges
+from ..ir.types import f32
+from ..ops.contraction.adder2d import Adder2d
+from ..ops.contraction.adder_dense import AdderDense
+from ..ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
+from ..ops.pointwise.binary import Add, Mul
+from ..ops.pointwise.fake_quantize import unrounded
+from ..ops.reduction.avg_pool2d import AvgPool2d
+from ..ops.reduction.global_avg_pool import GlobalAvgPool
+from ..ops.reduction.max_pool2d import MaxPool2d
+
+ADDERS = (Adder2d, AdderDense)
+_POOLS = (AvgPool2d, GlobalAvgPool, MaxPool2d)
+OUTPUT = "the output"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A node or parameter of a graph: what is wrong with it and what to do about it."""
+
+    node: str
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}"
+
+
+def lint(graph: Graph) -> tuple[Finding, ...]:
+    """All findings of an inference graph as it is declared, before the passes."""
+    from .. import compiler
+
+    proven = compiler.findings(graph)
+    dead = {finding.node for finding in proven}
+    return (*proven, *_without_batch_norm(graph, dead), *_slow_inputs(graph), *_idle_etas(graph))
+
+
+def _without_batch_norm(graph: Graph, dead: set[str]) -> Iterator[Finding]:
+    """`dead`: nodes with a finding of their own, which already asks for the batch norm."""
+    uses = graph.uses()
+    for node in graph.nodes:
+        if not isinstance(node.op, ADDERS):
+            continue
+        reached = [end for end in _readers(node.outputs[0], graph, uses) if end.name not in dead]
+        for end in reached[:1]:
+            where = end.label or OUTPUT
+            yield Finding(
+                node.name,
+                f"{node.label} reaches {where} without a batch norm: its results are sums of "
+                "distances, large and never positive without a bias, and training rarely gets "
+                "anywhere",
+                f"put layers.BatchNorm() between {node.label} and {where}",
+            )
+
+
+@dataclass(frozen=True)
+class _End:
+    """Where the results of an adder arrive unnormalised; without a label, at the output."""
+
+    name: str
+    label: str
+
+
+def _readers(value: Value, graph: Graph, uses: Mapping[Value, Sequence[Node]]) -> list[_End]:
+    """What reads `value` behind moves, pools and sums, batch norms left out."""
+    ends, waiting, seen = [], [value], {value}
+    while waiting:
+        v = waiting.pop()
+        ends += [_End("", "")] if v in graph.outputs else []
+        for node in uses[v]:
+            if isinstance(node.op, BatchNorm | BatchNormStatistics) or _is_scaled(node):
+                continue
+            if node.op.kind != MOVEMENT and not isinstance(node.op, (*_POOLS, Add)):
+                ends.append(_End(node.name, node.label))
+            elif node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
+    return ends
+
+
+def _is_scaled(node: Node) -> bool:
+    """Whether a parameter scales the channels: a batch norm that is folded already."""
+    return isinstance(node.op, Mul) and any(_is_channelwise(v) for v in node.inputs)
+
+
+def _is_channelwise(value: Value) -> bool:
+    return value.type.rank == 1 and not value.type.is_open
+
+
+def _slow_inputs(graph: Graph) -> Iterator[Finding]:
+    known, producers = value_ranges(graph), graph.producers()
+    for node in graph.nodes:
+        if not isinstance(node.op, ADDERS):
+            continue
+        x = node.inputs[0]
+        if x.type.dtype != f32 or known[x.name].nonnegative:
+            continue
+        hint = f"put layers.Activation('relu') between {_origin(x, producers)} and {node.label}"
+        if x in graph.inputs:
+            hint += ", which changes nothing where samples are never negative (as pixels in 0..1)"
+        yield Finding(
+            node.name,
+            f"{node.label} loses the fast kernel, which takes half the time: its input "
+            f'"{x.name}" may be negative',
+            hint,
+        )
+
+
+def _origin(value: Value, producers: Mapping[Value, Node]) -> str:
+    return producers[value].label if value in producers else f'the input "{value.name}"'
+
+
+def _idle_etas(graph: Graph) -> Iterator[Finding]:
+    under = unrounded(graph)
+    read = (node.inputs[1] for node in graph.nodes if isinstance(node.op, ADDERS))
+    filters = {under.get(v, v) for v in read}
+    given = [p for p in graph.parameters if p.eta is not None and p.trainable]
+    for parameter in given:
+        if parameter in filters:
+            continue
+        yield Finding(
+            parameter.name,
+            f'parameter "{parameter.name}" has eta={parameter.eta:g} but is no filter of an adder '
+            f"layer{_readers_of(graph, parameter)}: eta fixes the norm of its gradient, which only "
+            "adder layers need",
+            "leave eta out, or make the layer an adder",
+        )
+
+
+def _readers_of(graph: Graph, parameter: Parameter) -> str:
+    labels = ", ".join(node.label for node in graph.uses()[parameter])
+    return f" ({labels} reads it)" if labels else ""

@@ -1,0 +1,67 @@
+"""The page docs/ops.md, from the op registry.
+
+python -m addergraph.report.reference_docs > docs/ops.md
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from ..ir import KINDS, Op, registry
+from ..ir.text_attributes import Attribute, attributes
+
+_HEAD = """\
+# Ops
+
+Made from the op registry: `python -m addergraph.report.reference_docs > docs/ops.md`.
+Do not edit it.
+
+What an op means is in `addergraph/ops/`: its shape rule, NumPy reference, gradient and range rule.
+Activations are NHWC, filters HWIO. Letters: n batch, h w output row and column, i j kernel row and
+column, k input channel, t output channel, s stride, d dilation, p the padding above or to the left,
+g the gradient of the result. Attributes are written as in the textual IR; one without a default
+must be given.
+
+*Surrogate* ops have the gradient that the paper gives them, which is not the derivative. Ops that
+are *not differentiable* end the backward pass. *Not per sample* means that rows of the result
+depend on other rows of the batch, so that a graph with the op compiles for a bound batch only.
+"""
+
+
+def ops_markdown() -> str:
+    """The page: a table of contents by kind, then one section per op."""
+    known = registry()
+    contents = []
+    for kind in KINDS:
+        names = [f"[{n}](#{n})" for n, op in known.items() if op.kind == kind]
+        contents.append(f"* {kind}: {', '.join(names)}")
+    return "\n".join([_HEAD, *contents, "", *map(_section, known.values())])
+
+
+def _section(op: type[Op]) -> str:
+    """Heading, facts, attributes, equation and contract of one op."""
+    equation, _, rest = inspect.cleandoc(op.__doc__ or "").partition("\n\n")
+    facts: list[str] = [op.kind]
+    facts += ["surrogate gradient"] if op.surrogate else []
+    facts += ["not differentiable"] if op.not_differentiable else []
+    if op.per_sample is not True:
+        facts.append("per sample or not by its attributes" if op.per_sample else "not per sample")
+    results = [f"`{name}`" for name in op.result_names if name]
+    listed, body = attributes(op)
+    lines = [f"## {op.name}", "", f"*{', '.join(facts)}*", "", "```text", equation, "```", ""]
+    lines += [rest, ""] if rest else []
+    lines += [f"Results: {', '.join(results)}.", ""] if results else []
+    if listed or body:
+        bodies = [f"* `{body}`: a graph"] if body else []
+        lines += ["Attributes:", "", *map(_line, listed), *bodies, ""]
+    return "\n".join(lines)
+
+
+def _line(attribute: Attribute) -> str:
+    """`` * `stride=(1,1)`: 2 times an integer ``, with the default where there is one."""
+    default = "" if attribute.default is None else f"={attribute.default}"
+    return f"* `{attribute.name}{default}`: {attribute.kind.expected}"
+
+
+if __name__ == "__main__":
+    print(ops_markdown(), end="")

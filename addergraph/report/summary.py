@@ -1,0 +1,185 @@
+"""The text that `Model.summary` and `addergraph summary` print."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ..ir import Array, Cost, Graph, Node, Parameter
+from ..ir.types import TensorType, f32
+from ..ops.contraction.adder2d import Adder2d
+from ..ops.pointwise.full import Full
+from .arithmetic import ADDER, by_kind, total, with_convolutions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 1000  # of the console: a table is as wide as its cells, and never cut
+SOURCE = (
+    "Energy of the arithmetic alone, without memory: Horowitz, ISSCC 2014, 45 nm. f32: 0.9 pJ an",
+    "addition, 3.7 a multiplication. int8: 0.03 and 0.2 in adders and products, whose sums and all",
+    "other layers are int32: 0.1 and 3.1. An adder's |x - f| is two additions; relu is free.",
+)
+
+
+def summary_text(
+    graph: Graph,
+    findings: Iterable[object],
+    weights: Mapping[str, Array] | None = None,
+    arena: int | None = None,
+) -> str:
+    """One row a node of an inference graph: shape, parameters, arithmetic of one sample; then the
+    totals by kind of layer and their energy, as `arithmetic.py` defines them.
+
+    A parameter counts in the row of the first node that reads it. `weights`, where known, give the
+    share of an adder's taps above zero: behind a relu, the others need no work. `arena` is the
+    working memory of the compiled network in bytes. `findings` follow as warnings.
+    """
+    lines = [graph.name, *_layers(graph, weights or {}), "", *_memory(graph, arena), ""]
+    lines += _arithmetic(graph)
+    lines += [f"warning: {finding}" for finding in findings]
+    return "\n".join(lines)
+
+
+def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
+    """The table of nodes; those called a.b.c stand below a line that says a.b."""
+    rows = _rows(graph)
+    shares = {node: _share(node, weights) for node, _ in rows}
+    names = ["layer", "op", "output", "parameters", "bytes", "additions", "products"]
+    totals = [sum(row[i] for _, row in rows) for i in range(4)]
+    footers = ["total", "", "", f"{totals[0]:,}", size_text(totals[1]), *_counts(totals[2:])]
+    if any(shares.values()):
+        names.append("f>0")
+        footers.append("")
+    table = _table(names, footers)
+    group = ""
+    for node, (parameters, size, *arithmetic) in rows:
+        path, _, name = node.name.rpartition(".")
+        if path not in ("", group):
+            table.add_row(path)
+        group = path
+        cells = [f"  {name}" if path else name, node.op.name, _shape(node.outputs[0].type)]
+        cells += [f"{parameters:,}" if parameters else "", size_text(size) if size else ""]
+        table.add_row(*cells, *_counts(arithmetic), shares[node])
+    return _rendered(table)
+
+
+def _rows(graph: Graph) -> list[tuple[Node, tuple[int, int, int, int]]]:
+    """(node, (parameters, bytes, additions, multiplications)), written constants left out."""
+    bound = graph.bind(1) if graph.is_open else graph
+    counted: set[Parameter] = set()
+    rows = []
+    for node, sized in zip(graph.nodes, bound.nodes, strict=True):
+        if isinstance(node.op, Full):
+            continue
+        new = {v for v in node.inputs if isinstance(v, Parameter)} - counted
+        counted |= new
+        cost: Cost = sized.op.cost([v.type for v in sized.inputs])
+        parameters = sum(p.type.elements for p in new)
+        rows.append((node, (parameters, _bytes(new), cost.additions, cost.multiplications)))
+    return rows
+
+
+def _memory(graph: Graph, arena: int | None) -> list[str]:
+    trainable = sum(p.type.elements for p in graph.parameters if p.trainable)
+    fixed = sum(p.type.elements for p in graph.parameters if not p.trainable)
+    size = size_text(_bytes(graph.parameters))
+    lines = [f"{trainable:,} trainable and {fixed:,} fixed parameters, {size}"]
+    if arena is not None:
+        lines.append(f"arena of the compiled network, batch 1: {arena:,} bytes")
+    return lines
+
+
+def _arithmetic(graph: Graph) -> list[str]:
+    """The table of kinds, its total, and the total of the same network with convolutions."""
+    kinds = by_kind(graph)
+    if not kinds:
+        return []
+    sums = [total("total", kinds)]
+    ratios = []
+    if any(one.kind == ADDER for one in kinds):
+        sums.append(total("with convolutions for adders", with_convolutions(kinds)))
+        real = sums[0].f32_picojoules / sums[1].f32_picojoules
+        int8 = sums[0].int8_picojoules / sums[1].int8_picojoules
+        ratios = [f"share of the energy with convolutions: {real:.2f} in f32, {int8:.2f} in int8"]
+    unit, scale = ("uJ", 1e-6) if sums[0].f32_picojoules >= 1e7 else ("nJ", 1e-3)
+    table = _table(["one sample", "additions", "products", f"f32, {unit}", f"int8, {unit}"])
+    for one in (*kinds, *sums):
+        energies = (scale * one.f32_picojoules, scale * one.int8_picojoules)
+        numbers = [f"{one.additions:,}", f"{one.multiplications:,}"]
+        end = one is kinds[-1]
+        table.add_row(one.kind, *numbers, *(f"{e:,.2f}" for e in energies), end_section=end)
+    return [*_rendered(table), "", *ratios, *SOURCE]
+
+
+def table_lines(
+    names: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str]
+) -> list[str]:
+    """A table for the terminal, with the columns in `text` to the left and numbers to the right."""
+    table = _table(names, text=text)
+    for row in rows:
+        table.add_row(*row)
+    return _rendered(table)
+
+
+def _table(
+    names: Sequence[str],
+    footers: Sequence[str] | None = None,
+    text: Collection[str] = ("layer", "op", "output", "one sample"),
+) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        show_footer=footers is not None,
+    )
+    for name, footer in zip(names, footers or [""] * len(names), strict=True):
+        justify: Literal["left", "right"] = "left" if name in text else "right"
+        table.add_column(name, footer=footer, justify=justify, no_wrap=True)
+    return table
+
+
+def _rendered(table: Table) -> list[str]:
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, color_system=None, highlight=False).print(table)
+    return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+
+
+def _counts(numbers: Iterable[int]) -> list[str]:
+    return [f"{n:,}" if n else "" for n in numbers]
+
+
+def _shape(type: TensorType) -> str:
+    """`8x8x16`, without the open batch; the whole type where it is not f32 with one."""
+    if type.is_open and type.dtype == f32:
+        return "x".join(map(str, type.shape[1:]))
+    return str(type)
+
+
+def _bytes(parameters: Iterable[Parameter]) -> int:
+    return sum(p.type.elements * p.type.dtype.itemsize for p in parameters)
+
+
+def size_text(count: int) -> str:
+    """`576 B`, `36.0 KiB`, `9.00 MiB`, `1.50 GiB`: three digits."""
+    if count < 1024:
+        return f"{count} B"
+    power = min(3, (count.bit_length() - 1) // 10)
+    value = count / (1 << 10 * power)
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f} {' KMG'[power]}iB"
+
+
+def _share(node: Node, weights: Mapping[str, Array]) -> str:
+    """The share of an adder's filter above zero, as `48%`."""
+    if not isinstance(node.op, Adder2d) or node.inputs[1].name not in weights:
+        return ""
+    return f"{100 * np.mean(weights[node.inputs[1].name] > 0):.0f}%"

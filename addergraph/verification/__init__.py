@@ -1,0 +1,1 @@
+"""Native code against the NumPy reference: outputs, single layers, and what rounding explains."""

@@ -1,0 +1,1 @@
+"""From a planned graph to LLVM IR: the builder, index arithmetic, the module."""

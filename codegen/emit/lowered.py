@@ -1,0 +1,180 @@
+"""What stands between the passes and the emitted module: a planned graph and its calls, as data.
+
+A *call* is an op with the types and layouts of its operands (`kernels.Call`). Planning asks for the
+scratch memory of each call before layouts are known; emission and the packing of weights use the
+planned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from addergraph.ir import Array, Graph, Node, Parameter, Value
+from addergraph.ir.plan import Layout, MemoryPlan, Placement
+from addergraph.ir.state import aligned_bytes
+from addergraph.ir.types import u8
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.fused import Fused
+
+from ..kernels import ALL_KEPT, Call, Operand, kernel_for
+from ..targets.target import Target
+
+FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph after the passes, with everything that code generation needs.
+
+    source   the graph as it was given (its batch may be open)
+    setup    what depends on parameters alone: run once by NumPy when weights are set
+    main     what runs natively, bound; for an open batch: one sample of it
+    plan     where main's values live
+    batched  which of main's inputs and outputs advance from sample to sample; None if bound
+    kept     constant parameters: the share of elements above zero, see `share_kept`
+    choices  nodes whose kernel was chosen by measuring, see `tune.py`
+    """
+
+    source: Graph
+    setup: Graph
+    main: Graph
+    plan: MemoryPlan
+    target: Target
+    batched: tuple[bool, ...] | None
+    kept: Mapping[str, int] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightEntry:
+    """A block of the read-only weights: a parameter, raw or as the kernel of `node` packs it."""
+
+    parameter: str
+    offset: int
+    nbytes: int
+    node: str | None = None
+    operand: int = 0
+
+
+@dataclass(frozen=True)
+class ProgramFacts:
+    """What a loader has to know of an emitted program, as plain data.
+
+    weights        the blocks of the read-only weights, `weights_bytes` in all
+    kernels        node name -> symbol of the function that computes it
+    """
+
+    weights: tuple[WeightEntry, ...]
+    weights_bytes: int
+    kernels: Mapping[str, str]
+
+
+def computed_by(facts: ProgramFacts) -> dict[str, list[str]]:
+    """Function -> the nodes that it computes."""
+    nodes: dict[str, list[str]] = {}
+    for name, symbol in facts.kernels.items():
+        nodes.setdefault(symbol, []).append(name)
+    return nodes
+
+
+def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
+    """Eighths of the elements above zero, for each constant filter that a sparse kernel could use.
+
+    The choice between dense and sparse kernels reads it; results do not depend on it. It is coarse,
+    so that layers that differ in their numbers alone still share one kernel. Bytes whose mean is
+    above FEW_BYTES count more, up to twice: few of them fit one sum (`kernels/_bytes_lists.py`).
+    """
+    if graph.updates:
+        return {}
+    shares = {}
+    for value in _sparse_filters(graph):
+        if isinstance(value, Parameter) and value.name in weights:
+            filter = np.asarray(weights[value.name])
+            above = filter[filter > 0]
+            share = above.size / max(1, value.type.elements)
+            if value.type.dtype == u8 and above.size:
+                share *= 2 - min(1.0, FEW_BYTES / float(above.mean()))
+            shares[value.name] = min(ALL_KEPT, max(1, round(ALL_KEPT * share)))
+    return shares
+
+
+def _sparse_filters(graph: Graph) -> Iterator[Value]:
+    """The filters of adders in the min form or of bytes, fused or not."""
+    for node in graph.nodes:
+        inner, operands = node, node.inputs
+        if isinstance(node.op, Fused):
+            inner = node.op.body.nodes[0]
+            position = {v: i for i, v in enumerate(node.op.body.inputs)}
+            operands = tuple(node.inputs[position[v]] for v in inner.inputs if v in position)
+        if isinstance(inner.op, Adder2d):
+            filter = operands[1]
+            if inner.op.input_nonnegative or filter.type.dtype == u8:
+                yield filter
+
+
+def workspaces(
+    graph: Graph,
+    target: Target,
+    kept: Mapping[str, int],
+    choices: Mapping[str, str] | None = None,
+) -> dict[str, int]:
+    """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
+
+    def dense(values: Sequence[Value]) -> tuple[Operand, ...]:
+        return tuple(Operand(v.type, Layout(v.type.sizes)) for v in values)
+
+    sizes = {}
+    for node in graph.nodes:
+        fixed, share = _constants(graph, node, kept)
+        choice = (choices or {}).get(node.name, "")
+        call = Call(node.op, dense(node.inputs), dense(node.outputs), target, fixed, share, choice)
+        sizes[node.name] = kernel_for(call).workspace
+    return {name: size for name, size in sizes.items() if size}
+
+
+def constants(graph: Graph) -> frozenset[Value]:
+    """Values whose numbers are fixed: the parameters, unless the program updates some."""
+    return frozenset() if graph.updates else frozenset(graph.parameters)
+
+
+def planned_call(lowered: Lowered, node: Node) -> Call:
+    """The call of `node` on the buffers that the plan gives it."""
+    plan = lowered.plan
+    inputs = tuple(
+        Operand(v.type, operand_place(plan, node, i).layout) for i, v in enumerate(node.inputs)
+    )
+    outputs = tuple(Operand(v.type, plan.placements[v.name].layout) for v in node.outputs)
+    fixed, share = _constants(lowered.main, node, lowered.kept)
+    choice = lowered.choices.get(node.name, "")
+    return Call(node.op, inputs, outputs, lowered.target, fixed, share, choice)
+
+
+def _constants(
+    graph: Graph, node: Node, kept: Mapping[str, int]
+) -> tuple[frozenset[int], tuple[int, ...]]:
+    """Which operands are constant, and the share of each that is above zero."""
+    known = constants(graph)
+    fixed = frozenset(i for i, v in enumerate(node.inputs) if v in known)
+    share = tuple(kept.get(v.name, ALL_KEPT) if v in known else ALL_KEPT for v in node.inputs)
+    return fixed, share
+
+
+def operand_place(plan: MemoryPlan, node: Node, operand: int) -> Placement:
+    """Where a node reads an operand: its staged copy, or the value's own buffer."""
+    staged = plan.staged.get((node.name, operand))
+    return staged or plan.placements[node.inputs[operand].name]
+
+
+def pack_weights(facts: ProgramFacts, lowered: Lowered, weights: Mapping[str, Array]) -> Array:
+    """The read-only weights blob of a program, 64-byte aligned."""
+    nodes = {node.name: node for node in lowered.main.nodes}
+    blob = aligned_bytes(facts.weights_bytes)
+    for entry in facts.weights:
+        raw = np.ascontiguousarray(weights[entry.parameter])
+        if entry.node is not None:
+            call = planned_call(lowered, nodes[entry.node])
+            raw = kernel_for(call).packs[entry.operand](raw)
+        blob[entry.offset : entry.offset + entry.nbytes] = raw.reshape(-1).view(np.uint8)
+    return blob

@@ -1,0 +1,228 @@
+"""The C entry points of an exported library, and its data, as LLVM IR.
+
+    int32_t net_run(inputs..., outputs..., void *arena)
+    int32_t net_run_part(inputs..., outputs..., void *arena, int32_t thread, int32_t threads)
+    int32_t net_selftest(void *arena)
+    const char *net_metadata_json(void)
+
+The code object holds these and the kernels. What they read stands in a second, data-only object:
+
+    net_data_weights    the packed weights
+    net_data_golden     checksum of the weights | golden inputs | golden outputs, each aligned
+    net_data_metadata   JSON, ended by a NUL
+
+Those symbols are hidden: a program links them, a shared library does not show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+
+from addergraph.ir import Array
+from addergraph.ir.plan import ALIGNMENT, align
+from addergraph.ir.types import i32, u8
+
+from ..emit.builder import I8, I32, POINTER, Emitter, Index
+from ..emit.lowered import Lowered, ProgramFacts
+from ..emit.module import ModuleEmitter, emit_body
+from .interface import (
+    BAD_THREAD,
+    DAMAGED_WEIGHTS,
+    MISALIGNED_ARENA,
+    NO_GOLDEN,
+    NULL_POINTER,
+    OK,
+    WRONG_BITS,
+    Interface,
+)
+
+CHECKSUM_BYTES = ALIGNMENT  # two 32-bit words, padded
+
+
+def api_symbols(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}_{name}" for name in ("run", "run_part", "selftest", "metadata_json"))
+
+
+def data_symbols(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}_data_{name}" for name in ("weights", "golden", "metadata"))
+
+
+def emit_library(
+    lowered: Lowered, interface: Interface, *, golden: bool
+) -> tuple[str, ProgramFacts]:
+    """The code object as IR text, and the facts of its program.
+
+    `golden`: whether the data has golden inputs and outputs for the self-test.
+    """
+    made = ModuleEmitter(interface.prefix, lowered.target)
+    names = [made.unique(name) for name in api_symbols(interface.prefix)]
+    body, facts = emit_body(made, lowered)
+    entries = _Entries(made, interface, body, facts.weights_bytes)
+    entries.run(names[0])
+    entries.run_part(names[1])
+    entries.selftest(names[2], golden)
+    entries.metadata(names[3])
+    return str(made.module), facts
+
+
+def data_module(prefix: str, weights: Array, golden: bytes, metadata: bytes) -> str:
+    """The data object as IR text."""
+    contents = (weights.tobytes() or bytes(1), golden, metadata + b"\0")
+    return "".join(
+        f'@{symbol} = hidden constant [{len(data)} x i8] c"\\{data.hex(chr(92))}", '
+        f"align {ALIGNMENT}\n"
+        for symbol, data in zip(data_symbols(prefix), contents, strict=True)
+    )
+
+
+def golden_block(weights: Array, inputs: Sequence[Array], outputs: Sequence[Array]) -> bytes:
+    """The bytes of `net_data_golden`; without outputs only the checksum."""
+    parts = [checksum(weights), *(a.tobytes() for a in (*inputs, *outputs))]
+    return b"".join(part.ljust(align(len(part)), b"\0") for part in parts)
+
+
+def checksum(weights: Array) -> bytes:
+    """Two sums over the 32-bit words of the weights, modulo 2^32: a += word, b += a."""
+    words = weights.view(np.uint32)
+    first = np.cumsum(words, dtype=np.uint32)
+    second = first.sum(dtype=np.uint32)
+    last = first[-1] if words.size else np.uint32(0)
+    return np.array([last, second], "<u4").tobytes()
+
+
+class _Entries:
+    """Emits the entry points of one library around its `body`."""
+
+    def __init__(
+        self, made: ModuleEmitter, interface: Interface, body: Any, weights_bytes: int
+    ) -> None:
+        self.made, self.interface, self.body = made, interface, body
+        self.weights_bytes = weights_bytes
+        self.weights, self.golden, self.described = map(
+            self._external, data_symbols(interface.prefix)
+        )
+
+    def run(self, name: str) -> None:
+        e, arguments = self._function(name, len(self.interface.arguments) + 1)
+        *pointers, arena = arguments
+        self._check_pointers(e, pointers, arena)
+        self._call(e, pointers, arena, e.index(0), e.index(1))
+        e.b.ret(_code(OK))
+
+    def run_part(self, name: str) -> None:
+        e, arguments = self._function(name, len(self.interface.arguments) + 1, integers=2)
+        *pointers, arena, thread, threads = arguments
+        self._check_pointers(e, pointers, arena)
+        _require(e, e.b.icmp_signed(">=", thread, _code(0)), BAD_THREAD)
+        _require(e, e.b.icmp_signed("<", thread, threads), BAD_THREAD)
+        if self.made.target.atomics:
+            self._call(e, pointers, arena, _widened(e, thread), _widened(e, threads))
+        else:
+            _require(e, e.b.icmp_signed("==", threads, _code(1)), BAD_THREAD)
+            self._call(e, pointers, arena, e.index(0), e.index(1))
+        e.b.ret(_code(OK))
+
+    def selftest(self, name: str, golden: bool) -> None:
+        """The weights against their checksum, then a run on the golden inputs against its bits."""
+        e, (arena,) = self._function(name, 1)
+        self._check_pointers(e, [], arena)
+        for word, found in enumerate(self._checksum(e)):
+            stored = e.load(e.at(self.golden, 4 * word), i32)
+            _require(e, e.b.icmp_signed("==", found, stored), DAMAGED_WEIGHTS)
+        if not golden:
+            e.b.ret(_code(NO_GOLDEN))
+            return
+        inputs, outputs = CHECKSUM_BYTES, self.interface.run_bytes
+        pointers = []
+        for argument in self.interface.inputs:
+            pointers.append(e.at(self.golden, inputs))
+            inputs += align(argument.type.nbytes)
+        for argument in self.interface.outputs:
+            pointers.append(e.at(arena, outputs))
+            outputs += align(argument.type.nbytes)
+        self._call(e, pointers, arena, e.index(0), e.index(1))
+        expected = inputs
+        for argument, found in zip(
+            self.interface.outputs, pointers[len(self.interface.inputs) :], strict=True
+        ):
+            nbytes = argument.type.nbytes
+            same = self._equal(e, found, e.at(self.golden, expected), nbytes)
+            _require(e, same, WRONG_BITS)
+            expected += align(nbytes)
+        e.b.ret(_code(OK))
+
+    def metadata(self, name: str) -> None:
+        function = self.made.function(name, [], exported=True, result=POINTER)
+        ir.IRBuilder(function.append_basic_block("entry")).ret(self.described)
+
+    # -- pieces ----------------------------------------------------------------------------------
+
+    def _external(self, symbol: str) -> Any:
+        made = ir.GlobalVariable(self.made.module, I8, symbol)
+        made.linkage, made.storage_class, made.global_constant = "external", "hidden", True
+        return made
+
+    def _function(self, name: str, pointers: int, integers: int = 0) -> tuple[Emitter, list[Any]]:
+        """An exported function that takes pointers, then integers, and returns a code."""
+        types = [POINTER] * pointers + [I32] * integers
+        function = self.made.function(name, types, exported=True, result=I32)
+        # Some machines' calling conventions hold small integers extended in wide registers.
+        for value in (function.return_value, *function.args[pointers:]):
+            value.add_attribute("signext")
+        return Emitter(function, self.made.target, self.made.wait), list(function.args)
+
+    def _check_pointers(self, e: Emitter, pointers: Sequence[Any], arena: Any) -> None:
+        null = ir.Constant(POINTER, None)
+        for pointer in (*pointers, arena):
+            _require(e, e.b.icmp_unsigned("!=", pointer, null), NULL_POINTER)
+        low = e.b.and_(e.b.ptrtoint(arena, e.word), e.index(ALIGNMENT - 1))
+        _require(e, e.b.icmp_signed("==", low, e.index(0)), MISALIGNED_ARENA)
+
+    def _call(
+        self, e: Emitter, pointers: Sequence[Any], arena: Any, thread: Any, threads: Any
+    ) -> None:
+        io, size = e.b.alloca(POINTER, size=e.index(max(1, len(pointers)))), e.target.pointer_bytes
+        for slot, pointer in enumerate(pointers):
+            e.b.store(pointer, e.at(io, slot * size), align=size)
+        # The optimizer shall not see which weights these are: kernels then become the very
+        # instructions that run in process and that the census counts.
+        identity = ir.FunctionType(POINTER, [POINTER])
+        weights = e.b.asm(identity, "", "=r,0", [self.weights], False)
+        e.b.call(self.body, [io, weights, arena, arena, thread, threads])
+
+    def _checksum(self, e: Emitter) -> list[Any]:
+        def step(offset: Index, sums: list[Any]) -> list[Any]:
+            first = e.b.add(sums[0], e.load(e.at(self.weights, offset), i32))
+            return [first, e.b.add(sums[1], first)]
+
+        return e.carry(0, self.weights_bytes, 4, [_code(0), _code(0)], step)
+
+    def _equal(self, e: Emitter, a: Any, b: Any, nbytes: int) -> Any:
+        """An i1: whether two blocks of memory are equal."""
+
+        def step(offset: Index, seen: list[Any]) -> list[Any]:
+            here = e.b.xor(e.load(e.at(a, offset), u8), e.load(e.at(b, offset), u8))
+            return [e.b.or_(seen[0], here)]
+
+        zero = ir.Constant(I8, 0)
+        (difference,) = e.carry(0, nbytes, 1, [zero], step)
+        return e.b.icmp_signed("==", difference, zero)
+
+
+def _widened(e: Emitter, number: Any) -> Any:
+    """An i32 as an index."""
+    return number if e.word == I32 else e.b.sext(number, e.word)
+
+
+def _code(value: int) -> Any:
+    return ir.Constant(I32, value)
+
+
+def _require(e: Emitter, condition: Any, code: int) -> None:
+    """Returns `code` from the function unless the i1 `condition` holds."""
+    with e.b.if_then(e.b.not_(condition)):
+        e.b.ret(_code(code))

@@ -1,0 +1,202 @@
+"""What an exported library calls things: C names, sizes and codes, as plain data.
+
+Everything that speaks of the C interface reads this: the emitted entry points, the header, the
+example program and the metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from addergraph.errors import UnsupportedError
+from addergraph.ir import Value
+from addergraph.ir.plan import ALIGNMENT, align
+from addergraph.ir.quantization import Quantization, value_quantizations
+from addergraph.ir.types import TensorType
+
+from ..emit.lowered import Lowered
+from ..inspect.limits import floats_of
+
+ABI_VERSION = 1
+OK, NULL_POINTER, MISALIGNED_ARENA, BAD_THREAD, DAMAGED_WEIGHTS, WRONG_BITS, NO_GOLDEN = range(7)
+CODES: dict[int, tuple[str, str]] = {
+    OK: ("OK", "success"),
+    NULL_POINTER: ("ERROR_NULL", "a pointer is NULL"),
+    MISALIGNED_ARENA: ("ERROR_ARENA", f"the arena is not aligned to {ALIGNMENT} bytes"),
+    BAD_THREAD: ("ERROR_THREAD", "not 0 <= thread < threads"),
+    DAMAGED_WEIGHTS: ("ERROR_WEIGHTS", "selftest: the weights differ from their checksum"),
+    WRONG_BITS: ("ERROR_BITS", "selftest: the outputs differ from the golden ones"),
+    NO_GOLDEN: ("ERROR_NO_GOLDEN", "selftest: the weights are intact, there are no golden outputs"),
+}
+C_TYPES = {"f32": "float", "i32": "int32_t", "u8": "uint8_t", "i8": "int8_t", "bool": "uint8_t"}
+
+# Words of C99 and C++23, names that <stdint.h> defines, and names that compilers or the usual
+# headers define as macros.
+_WORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
+    char32_t class co_await co_return co_yield compl concept const const_cast consteval constexpr
+    constinit continue decltype default delete do double dynamic_cast else enum explicit export
+    extern false float for friend goto if inline int long mutable namespace new noexcept not not_eq
+    nullptr operator or or_eq private protected public register reinterpret_cast requires restrict
+    return short signed sizeof static static_assert static_cast struct switch template this
+    thread_local throw true try typedef typeid typename union unsigned using virtual void volatile
+    wchar_t while xor xor_eq int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t
+    assert complex errno imaginary linux main unix NULL EOF I stdin stdout stderr
+"""
+RESERVED_WORDS = frozenset(_WORDS.split())
+_HEADERS = """
+    assert complex ctype errno fenv float inttypes iso646 limits locale malloc math memory setjmp
+    signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
+    tgmath threads time uchar unistd wchar wctype
+"""
+SYSTEM_HEADERS = frozenset(_HEADERS.split())
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One input or output tensor of a call.
+
+    name     in the graph
+    c_name   in the C interface
+    source   its type in the graph, whose batch may be open
+    type     what one call reads or writes
+    meaning  what its integers stand for, where that is known
+    """
+
+    name: str
+    c_name: str
+    source: TensorType
+    type: TensorType
+    meaning: Quantization | None
+
+    @property
+    def c_type(self) -> str:
+        return C_TYPES[self.type.dtype.name]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The C interface of one exported graph.
+
+    prefix      of every symbol and file name; in capitals of every macro
+    run_bytes   what a run needs of the arena; the golden test's outputs stand behind them
+    batched     whether a call computes one sample of an open batch
+    threaded    whether several threads may share a call
+    floats      whether it computes with f32 anywhere
+    """
+
+    prefix: str
+    graph: str
+    inputs: tuple[Argument, ...]
+    outputs: tuple[Argument, ...]
+    run_bytes: int
+    batched: bool
+    threaded: bool
+    floats: bool
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        return self.inputs + self.outputs
+
+    @property
+    def macro(self) -> str:
+        return self.prefix.upper()
+
+    @property
+    def golden_bytes(self) -> int:
+        """Bytes of one set of outputs, each aligned."""
+        return sum(align(a.type.nbytes) for a in self.outputs)
+
+    @property
+    def arena_bytes(self) -> int:
+        return self.run_bytes + self.golden_bytes
+
+    @property
+    def macros(self) -> frozenset[str]:
+        """Every name in capitals that the header defines."""
+        fixed = ["H", "ABI_VERSION", "ARENA_BYTES", "ARENA_ALIGN", *(c for c, _ in CODES.values())]
+        made = {f"{self.macro}_{name}" for name in fixed}
+        for argument in self.arguments:
+            made.add(self.elements(argument))
+            made.update(name for name, _ in self.meaning(argument))
+        return frozenset(made)
+
+    def elements(self, argument: Argument) -> str:
+        """The macro with the number of elements of a call's `argument`."""
+        return f"{self.macro}_{argument.c_name.upper()}_ELEMENTS"
+
+    def meaning(self, argument: Argument) -> tuple[tuple[str, str], ...]:
+        """The macros, and their values, that say what integers of `argument` stand for."""
+        if argument.meaning is None:
+            return ()
+        start = f"{self.macro}_{argument.c_name.upper()}"
+        known = argument.meaning
+        return (f"{start}_SCALE", repr(known.scale)), (f"{start}_ZERO_POINT", str(known.zero_point))
+
+
+def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
+    """The C interface of a lowered graph, called `name` or else as the graph is.
+
+    Names become C identifiers: what is neither an ASCII letter, digit nor underscore becomes an
+    underscore. Raises UnsupportedError when two names then coincide.
+    """
+    prefix = _prefix(name or lowered.source.name)
+    main, source = lowered.main, lowered.source
+    names = _names((*source.inputs, *source.outputs), (*main.inputs, *main.outputs))
+    ends = zip(names, (*source.inputs, *source.outputs), (*main.inputs, *main.outputs), strict=True)
+    meanings = value_quantizations(source)
+    made = tuple(Argument(n, identifier(n), s.type, m.type, meanings[s.name]) for n, s, m in ends)
+    count = len(main.inputs)
+    run_bytes = align(max(ALIGNMENT, lowered.plan.arena_bytes))
+    batched = lowered.batched is not None
+    interface = Interface(
+        prefix, source.name, made[:count], made[count:], run_bytes, batched,
+        lowered.target.atomics, bool(floats_of(main)),
+    )  # fmt: skip
+    _require_distinct(interface)
+    return interface
+
+
+def identifier(name: str) -> str:
+    """`name` as a C identifier."""
+    made = re.sub(r"[^A-Za-z0-9_]+", "_", name)
+    if made in RESERVED_WORDS:
+        return f"{made}_"
+    # File-level names that start with an underscore belong to the compiler.
+    return f"v{made}" if not made or made[0] in "0123456789_" else made
+
+
+def _prefix(name: str) -> str:
+    """`name` as the start of symbols and file names."""
+    made = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
+    if not made or made[0].isdigit() or made.lower() in SYSTEM_HEADERS:
+        return f"net_{made}".rstrip("_")
+    return made
+
+
+def _names(source: Sequence[Value], main: Sequence[Value]) -> list[str]:
+    """The source graph's names; an output returned twice has a name of its own only in `main`."""
+    names: list[str] = []
+    for s, m in zip(source, main, strict=True):
+        names.append(m.name if s.name in names else s.name)
+    return names
+
+
+def _require_distinct(interface: Interface) -> None:
+    taken = {name: f"the argument `{name}`" for name in ("arena", "thread", "threads")}
+    macros = interface.macros
+    for argument in interface.arguments:
+        # Their macros are in capitals, so names that differ in case alone coincide as well.
+        made = argument.c_name.lower()
+        other = taken.get(made)
+        if argument.c_name in macros:
+            other = f"the macro {argument.c_name}"
+        if other is not None:
+            raise UnsupportedError(
+                f'graph "{interface.graph}": %{argument.name} would be called '
+                f'"{argument.c_name}" in C, which clashes with {other}; '
+                "rename one of them before you export"
+            )
+        taken[made] = f"%{argument.name}"

@@ -1,0 +1,1 @@
+"""What emitted code is made of, and what a target refuses."""

@@ -1,0 +1,168 @@
+"""Counts the instructions that were emitted, by kind: the evidence for "no multiplications".
+
+The counts are of LLVM's assembly text of the very module that becomes the object (x86-64 in AT&T
+syntax), function by function. They are static: an instruction in a loop counts once.
+
+Integers in general registers may be addresses or data: whether a node multiplies integers is
+therefore asked of the op, not of the instructions. Machines other than x86-64 have one instruction
+for both: there a product of indices counts as one of data. What each instruction does: see
+`instructions.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from addergraph.ir import Node
+from addergraph.ir.types import f32
+from addergraph.ops.fused import Fused
+
+from .. import llvm
+from ..emit.module import emit_program
+from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table, machine_for
+
+if TYPE_CHECKING:
+    from ..emit.lowered import Lowered
+
+
+@dataclass(frozen=True)
+class FunctionCensus:
+    """One emitted function.
+
+    nodes   the nodes that it computes; none for entries, barriers and the like
+    ops     their ops, those of fused bodies included
+    causes  the ops among them that multiply or divide by definition
+    counts  kind -> instructions
+    """
+
+    symbol: str
+    nodes: tuple[str, ...]
+    ops: tuple[str, ...]
+    causes: tuple[str, ...]
+    counts: Mapping[str, int]
+
+    @property
+    def products(self) -> int:
+        """Instructions that multiply or divide data."""
+        return sum(self.counts.get(kind, 0) for kind in PRODUCTS)
+
+
+@dataclass(frozen=True)
+class Census:
+    """The instructions of one compiled graph.
+
+    integer_products  nodes that multiply or divide integers, which instructions cannot show
+    """
+
+    target: str
+    functions: tuple[FunctionCensus, ...]
+    integer_products: tuple[str, ...]
+
+    @property
+    def total(self) -> Mapping[str, int]:
+        """Kind -> instructions of all functions."""
+        return sum((Counter(f.counts) for f in self.functions), Counter())
+
+    @property
+    def multiplication_free(self) -> bool:
+        """Whether nothing in the whole network multiplies or divides data."""
+        unknown = any(f.counts.get(UNKNOWN) for f in self.functions)
+        return not (unknown or self.integer_products or any(f.products for f in self.functions))
+
+    def of_op(self, op: str) -> tuple[FunctionCensus, ...]:
+        """The functions that compute nodes of `op`, fused ones included."""
+        return tuple(f for f in self.functions if op in f.ops)
+
+    def render(self) -> str:
+        """The counts as a table, and what remains of multiplications and why."""
+        lines = [f"instructions emitted for {self.target}", "", table(self.functions), ""]
+        if self.multiplication_free:
+            return "\n".join([*lines, "multiplication-free: yes, all of it"])
+        lines.append("multiplication-free: no")
+        lines += [f"  {_remaining(f)}" for f in self.functions if f.products]
+        lines += [f"  {name}: multiplies integers" for name in self.integer_products]
+        lines += [
+            f"  {f.symbol}: {count} instructions of unknown kind"
+            for f in self.functions
+            if (count := f.counts.get(UNKNOWN))
+        ]
+        return "\n".join(lines)
+
+
+def census(lowered: Lowered) -> Census:
+    """Counts the instructions of a lowered graph."""
+    target = lowered.target
+    module, facts = emit_program(lowered)
+    assembly = llvm.compile_assembly(str(module), target)
+    counts = count_instructions(assembly, machine_for(target.triple))
+    computed: dict[str, list[Node]] = {symbol: [] for symbol in counts}
+    for node in lowered.main.nodes:
+        if node.name in facts.kernels:
+            # LLVM drops kernels that do nothing, those of tensors without elements.
+            computed.setdefault(facts.kernels[node.name], []).append(node)
+    functions = tuple(
+        _function(symbol, nodes, counts.get(symbol, Counter()))
+        for symbol, nodes in computed.items()
+    )
+    integers = tuple(
+        node.label for node in lowered.main.nodes if any(map(_integer_product, _atoms([node])))
+    )
+    return Census(target.name, functions, integers)
+
+
+def count_instructions(assembly: str, machine: Machine = X86_64) -> dict[str, Counter[str]]:
+    """Function -> kind -> instructions, in LLVM's assembly text (x86-64: AT&T syntax)."""
+    known = frozenset(re.findall(r"^\s*\.type\s+([^\s,]+),[@%]function", assembly, re.MULTILINE))
+    found: dict[str, Counter[str]] = {}
+    current: Counter[str] = Counter()
+    for line in assembly.splitlines():
+        text = line.split(machine.comment, 1)[0].strip()
+        label, colon, _ = text.partition(":")
+        if colon and label in known:
+            current = found.setdefault(label, Counter())
+        if not text or text.startswith(".") or text.endswith(":"):
+            continue
+        current[machine.kind_of(text)] += 1
+    return found
+
+
+def table(functions: Sequence[FunctionCensus]) -> str:
+    """The counts of `functions` as text, with a total; kinds that do not occur are left out."""
+    rows = [(f.symbol, f.counts, " ".join(f.nodes)) for f in functions]
+    return counts_table(rows, "nodes", PRODUCTS)
+
+
+def _function(symbol: str, nodes: Sequence[Node], counts: Counter[str]) -> FunctionCensus:
+    atoms = _atoms(nodes)
+    causes = (n.op.name for n in atoms if _multiplies(n))
+    return FunctionCensus(
+        symbol,
+        tuple(n.name for n in nodes),
+        tuple(dict.fromkeys(n.op.name for n in atoms)),
+        tuple(dict.fromkeys(causes)),
+        counts,
+    )
+
+
+def _atoms(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes, those of fused bodies in place of the fused ones."""
+    return [atom for n in nodes for atom in (n.op.body.nodes if isinstance(n.op, Fused) else (n,))]
+
+
+def _multiplies(node: Node) -> bool:
+    cost = node.op.cost([v.type for v in node.inputs])
+    return bool(cost.multiplications or cost.transcendentals)
+
+
+def _integer_product(node: Node) -> bool:
+    return _multiplies(node) and all(v.type.dtype != f32 for v in node.outputs)
+
+
+def _remaining(f: FunctionCensus) -> str:
+    counts = ", ".join(f"{f.counts[kind]} {kind}" for kind in PRODUCTS if f.counts.get(kind))
+    why = ", ".join(f.causes) or "not explained by its ops"
+    return f"{f.symbol}: {counts}, by definition of {why} ({', '.join(f.nodes) or 'no node'})"

@@ -1,0 +1,1 @@
+"""Forward contractions: dense kernels, and the choice between them and the sparse ones."""

@@ -1,0 +1,1 @@
+"""Reductions, pools and softmax."""

@@ -1,0 +1,156 @@
+"""Schedules: plain frozen data that says how a contraction is tiled, and the rules that choose it.
+
+A register tile holds `rows x columns` output pixels times `vectors` vectors of output channels. The
+choice reads only static sizes and the target's description; bits never depend on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..targets.target import Target
+
+LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
+FILTER_COST = 3  # loads: a filter vector comes from L2, a broadcast from L1
+FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
+MOST_BYTE_PIXELS = 16  # more only make the code longer
+ENOUGH = 8  # accumulators that hide the latency of adding
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: output pixels (rows x columns) times vectors of channels."""
+
+    rows: int
+    columns: int
+    vectors: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def accumulators(self) -> int:
+        return self.pixels * self.vectors
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def contraction_tile(
+    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0
+) -> Tile:
+    """The tile for an output of height x width pixels and `channels` channels.
+
+    One accumulator per (pixel, vector), `vectors` filter registers and one temporary must fit, and
+    `registers_per_pixel` more for every (pixel, vector) that a kernel keeps an operand of. Each
+    step of the reduction loads `vectors` filter vectors and broadcasts one number per pixel, so the
+    tile is chosen for few loads per term, then for few wasted pixels at the edges.
+    """
+    tiles = contraction_tiles(target, height, width, channels, registers_per_pixel)
+    return min(tiles, key=lambda tile: _cost(tile, height, width))
+
+
+def contraction_tiles(
+    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0
+) -> list[Tile]:
+    """The tiles to choose from: the widest for each number of vectors that divides the channels."""
+    blocks = max(1, ceil_div(channels, target.lanes))
+    tiles = []
+    for vectors in (1, 2, 3, 4):
+        if blocks % vectors:
+            continue
+        pixels = max(1, _free(target, vectors) // (vectors * (1 + registers_per_pixel)))
+        tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
+    return tiles
+
+
+def _free(target: Target, vectors: int) -> int:
+    """Registers for accumulators beside `vectors` of a filter, a broadcast and a temporary."""
+    return target.registers - vectors - (2 if target.registers > FEW_REGISTERS else 3)
+
+
+def _pixel_tile(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """Rows and columns with at most `pixels` pixels: whole rows where they are short."""
+    if width >= pixels:
+        strips = ceil_div(width, pixels)
+        return 1, ceil_div(width, strips)
+    rows = max(1, min(height, pixels // max(1, width)))
+    return ceil_div(max(1, height), ceil_div(max(1, height), rows)), max(1, width)
+
+
+def _bounded(target: Target, rows: int, columns: int, vectors: int) -> Tile:
+    if target.max_tile is None:
+        return Tile(rows, columns, vectors)
+    pixels, most = target.max_tile
+    columns = min(columns, pixels)
+    return Tile(max(1, min(rows, pixels // columns)), columns, vectors if vectors <= most else 1)
+
+
+def _cost(tile: Tile, height: int, width: int) -> float:
+    """Issue slots for one image and one channel: arithmetic, loads, chains too short to hide."""
+    slots = 0.0
+    for rows, many in _parts(max(1, height), tile.rows):
+        for columns, times in _parts(max(1, width), tile.columns):
+            pixels = rows * columns
+            loads = FILTER_COST * tile.vectors + pixels
+            busy = max(pixels * tile.vectors, ENOUGH) + LOAD_COST * loads
+            slots += many * times * busy
+    return slots / tile.vectors
+
+
+def _parts(size: int, step: int) -> list[tuple[int, int]]:
+    """(length, how many) of the pieces of at most `step` that make up `size`."""
+    whole, rest = divmod(size, step)
+    return [(step, whole), *([(rest, 1)] if rest else [])]
+
+
+def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int) -> Tile:
+    """The tile for sums of distances of bytes, with `lanes` output channels in a vector.
+
+    A broadcast takes a load and no arithmetic port: serving two vectors, loads bind no longer. A
+    tile of ENOUGH accumulators is at the peak, so one row of pixels does where it has as many: at
+    the edges of the image it leaves out more kernel rows.
+    """
+    blocks = max(1, ceil_div(channels, lanes))
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
+    pixels = max(1, min(MOST_BYTE_PIXELS, (target.registers - vectors - 2) // vectors))
+    one_row = width * vectors >= ENOUGH
+    return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)
+
+
+@dataclass(frozen=True)
+class FilterTile:
+    """A register tile of a filter gradient: `taps` (column tap, channel) rows times vectors."""
+
+    taps: int
+    vectors: int
+
+
+def filter_tile(target: Target, run: int, channels: int) -> FilterTile:
+    """The tile for `run` contiguous input elements times `channels` output channels.
+
+    Two vectors share a broadcast; more of them would leave few taps and read more of g per term.
+    """
+    blocks = max(1, ceil_div(channels, target.lanes))
+    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
+    if target.max_tile is not None:
+        vectors = vectors if vectors <= target.max_tile[1] else 1
+    most = max(1, _free(target, vectors) // vectors)
+    if target.max_tile is not None:
+        most = min(most, target.max_tile[0])
+    strips = ceil_div(max(1, run), most)
+    return FilterTile(ceil_div(max(1, run), strips), vectors)
+
+
+def adder_input_gradient_tile(target: Target, height: int, width: int, channels: int) -> Tile:
+    """The tile for the input gradient of an adder layer, height x width pixels and `channels`.
+
+    Every accumulator comes with a register of x. Where the clip is one instruction, multiply-adds
+    have room for the broadcast; then one vector is best, whose filters stay in L1, and eight
+    accumulators are enough for the latency.
+    """
+    if not target.range:
+        return contraction_tile(target, height, width, channels, 1)
+    return _bounded(target, *_pixel_tile(height, width, 8), 1)

@@ -1,0 +1,157 @@
+"""The two ends of the sparse kernel of bytes: planes of a strip's input, window sums, results.
+
+Scratch memory and the meaning of each part: see `sparse_adder_u8.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from addergraph.ir.types import i32, u8
+
+from ...emit.builder import Emitter, Index, Register, constant
+from .. import Operand
+from ..forward._geometry import image_strides
+from ._bytes_lists import classes, widened, words
+from ._bytes_tile import TOGETHER, BytesTile
+from ._sparse_strips import Strip
+from ._transpose import transpose_bytes, transpose_planes
+
+
+class Region:
+    """Pointers to the sections of one strip's scratch memory.
+
+    planes     u8[k][row][column][lane]            the input, one channel after the other
+    sums       u16[row][column][2][lane / 2]       their sums over a block, `all` and `odd`
+    windows    i32[row][column][class][lane / 4]   the sums of the input over each window
+    pairs      u16[filter][row][column][2][...]    the lists' sums on the way, `all` and `odd`
+    partial    i32[1 + filter][row][column][class][...]    and at their end
+    results    u8[channel][row][column][lane]
+    operands   as results, for each operand of the tail that has the result's shape
+    """
+
+    def __init__(self, e: Emitter, tile: BytesTile, base: Any, operands: list[int]) -> None:
+        sections, at = tile.sections, 0
+        for name, size in sections.items():
+            setattr(self, name, e.at(base, at))
+            at += size
+        size = sections["results"]
+        self.operands = {n: e.at(base, at + i * size) for i, n in enumerate(operands)}
+
+    planes: Any
+    sums: Any
+    windows: Any
+    pairs: Any
+    partial: Any
+    results: Any
+
+
+def emit_planes(
+    e: Emitter, tile: BytesTile, strip: Strip, x: Any, region: Region, channel: Index, count: int
+) -> None:
+    """The planes of `count` channels from `channel` on, TOGETHER at most."""
+    g, patches = tile.g, tile.patches
+    top = e.sub(e.mul(strip.h, g.stride[0]), g.pad[0])
+    start = e.add(e.dot((strip.n, top), g.x[:2]), e.sub(channel, g.pad[1] * g.x[2]))
+    offsets = patches.input_offsets()
+    with e.loop(0, tile.rows_read) as row, e.loop(0, patches.columns_read) as column:
+        source = e.at(x, e.add(start, e.dot((row, column), g.x[1:])))
+        into = e.at(region.planes, e.dot((row, column), (tile.row_bytes, tile.lanes)))
+        transpose_bytes(e, source, offsets, into, tile.plane_bytes, count)
+
+
+def emit_windows(
+    e: Emitter, tile: BytesTile, planes: Any, region: Region, size: int, block: Index
+) -> None:
+    """windows (+)= the sums of a block's `size` planes over each window."""
+    g, lanes = tile.g, tile.lanes
+    first = e.b.icmp_signed("==", e.index(block), e.index(0))
+    with e.loop(0, tile.rows_read * tile.row_bytes, lanes) as at:
+        acc = [constant(words(lanes), 0)] * 2
+        for k in range(size):
+            plane = e.at(planes, k * tile.plane_bytes)
+            acc = widened(e, [e.load(e.at(plane, at), u8, lanes)], acc)
+        into = e.at(region.sums, e.mul(at, 2))
+        for half, register in enumerate(acc):
+            e.b.store(register, e.at(into, half * lanes), align=2)
+    columns = tile.patches.columns
+    with e.loop(0, tile.strip_rows) as row, e.loop(0, columns) as column:
+        (down, right), at = g.stride, e.dot((row, column), (columns, 1))
+        at_sums = e.dot((row, column), (2 * down * tile.row_bytes, 2 * right * lanes))
+        acc = [constant(words(lanes), 0)] * 2
+        for i in range(g.kernel[0]):
+            for j in range(g.kernel[1]):
+                here = e.at(region.sums, e.add(at_sums, 2 * tile.tap_offset(i, j, 0)))
+                acc = [
+                    e.b.add(a, e.b.load(e.at(here, half * lanes), typ=a.type, align=2))
+                    for half, a in enumerate(acc)
+                ]
+        add_classes(e, acc, e.at(region.windows, e.mul(at, 4 * lanes)), first)
+
+
+def add_classes(e: Emitter, acc: list[Register], into: Any, first: Any) -> None:
+    """into[class] (+)= the i32 sums of one vector of pixels; where `first`, = and not +=."""
+    made = classes(e, *acc)
+    lanes = made[0].type.count
+    places = [e.at(into, 4 * lanes * c) for c in range(len(made))]
+
+    def before() -> list[Register]:
+        return [e.load(at, i32, lanes) for at in places]
+
+    zeros = [constant(one.type, 0) for one in made]
+    for one, old, at in zip(made, e.choose(first, lambda: zeros, before), places, strict=True):
+        e.store(e.b.add(one, old), at, i32)
+
+
+def emit_operand(
+    e: Emitter, tile: BytesTile, strip: Strip, operand: Operand, pointer: Any, into: Any
+) -> None:
+    """An NHWC operand of the tail, in the order of the results."""
+    g, patches, strides = tile.g, tile.patches, image_strides(operand.strides)
+    offsets = patches.output_offsets(strides)
+    corner = e.add(e.dot((strip.n, strip.h), strides[:2]), e.mul(strip.group, g.outputs))
+
+    def transpose(first: Index, count: int) -> None:
+        with e.loop(0, tile.strip_rows) as row, e.loop(0, patches.columns) as column:
+            at = e.dot((row, column), (patches.columns * tile.lanes, tile.lanes))
+            source = e.add(e.add(corner, first), e.dot((row, column), strides[1:]))
+            there = e.at(into, e.add(e.mul(first, tile.pixel_bytes), at))
+            transpose_bytes(e, e.at(pointer, source), offsets, there, tile.pixel_bytes, count)
+
+    _for_channels(e, tile, strip, transpose)
+
+
+def emit_results(e: Emitter, tile: BytesTile, strip: Strip, region: Region, y: Any) -> None:
+    """The results to their places in the output.
+
+    Pixels that two patches have are written twice, with the same bytes: what they read was read
+    before, and nobody else writes them.
+    """
+    g, patches = tile.g, tile.patches
+    offsets = patches.output_offsets(g.y)[: patches.used]
+    corner = e.add(e.dot((strip.n, strip.h), g.y[:2]), e.mul(strip.group, g.outputs))
+
+    def write(first: Index, count: int) -> None:
+        planes = e.at(region.results, e.mul(first, tile.pixel_bytes))
+        with (
+            e.loop(strip.written_rows, tile.strip_rows) as row,
+            e.loop(0, patches.columns) as column,
+        ):
+            at = e.dot((row, column), (patches.columns * tile.lanes, tile.lanes))
+            into = e.at(y, e.add(e.add(corner, first), e.dot((row, column), g.y[1:])))
+            transpose_planes(e, e.at(planes, at), tile.pixel_bytes, into, offsets, count)
+
+    _for_channels(e, tile, strip, write)
+
+
+def _for_channels(
+    e: Emitter, tile: BytesTile, strip: Strip, emit: Callable[[Index, int], None]
+) -> None:
+    """emit(first, count) for TOGETHER output channels of the strip at a time."""
+    whole, rest = divmod(tile.g.outputs, TOGETHER)
+    with e.loop(strip.begin, e.minimum(strip.end, whole)) as number:
+        emit(e.mul(number, TOGETHER), TOGETHER)
+    if rest:
+        with e.when(e.less(whole, strip.end)):
+            emit(whole * TOGETHER, rest)

@@ -1,0 +1,143 @@
+"""The choice of the sparse adder's tile, by the cycles that it is expected to take."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
+
+from ...emit.builder import LINE
+from ...targets.target import Target
+from ..forward._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
+from ..schedule import ceil_div
+from ._patches import Patches, arrangements
+from ._sparse_lists import STEP_BYTES
+from ._sparse_tile import SparseTile, sampled
+
+LEAST_ITEMS = 4  # strips of a layer, where they cost little: threads share them
+FEW_ITEMS = 1.06
+L1_BYTES, L2_BYTES = 28 * 1024, 900_000  # that stay there beside what passes through
+WASTE = 1.15  # times the vectors of the arrangement with the fewest
+MOST_CHANNELS = 64  # of a list
+ENOUGH = 8  # accumulators that hide the latency of adding
+MOST_FILTERS = 6  # whose lists are walked together: each takes a pointer
+SHORTLIST = 48  # register tiles whose strips are compared
+HALF = 0.5  # of the taps are above zero in most layers
+# Cycles, fitted to some 300 tiles on Zen 5 with vectors of 64 and 32 bytes.
+TERM_COST, STEP_COST, STEP_COST_64 = 0.6, 0.7, 1.0  # a vector of a step, the step, of 64 bytes
+MISS_COST = 0.12  # of a term, where what a tile reads is twice what L1 holds
+LIST_COST, SUM_COST = 10.0, 0.3  # to begin and to end: a group of lists, a vector of partial sums
+FAR_STEP_COST, FAR_SUM_COST = 0.5, 3.5  # beside those: what comes from beyond L2
+INPUT_COST, OUTPUT_COST = 2.0, 7.5  # a vector of inputs or outputs that changes its layout
+PAGE_COST = 0.8  # more of one, for each doubling of the samples in a vector
+
+
+def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
+    """The tile for a layer, or None where this kernel does not serve it."""
+    if g.form != MINIMUM or 0 in (g.samples, g.height, g.width, g.inputs, g.outputs):
+        return None
+    # Strides in memory do not matter.
+    shape = _best(target, replace(g, x=(0, 0, 0), y=(0, 0, 0)))
+    return replace(shape, patches=replace(shape.patches, g=sampled(g)))
+
+
+def sparse_cycles(tile: SparseTile, kept: float) -> float:
+    """Cycles of a layer of which the share `kept` of the taps is above zero."""
+    return _walking(tile, kept) + _moving(tile)
+
+
+@lru_cache(maxsize=1024)
+def _best(target: Target, g: Geometry) -> SparseTile:
+    found = list(arrangements(sampled(g), target.lanes))
+    fewest = min(patches.vectors for patches in found)
+    tiles = [
+        tile
+        for patches in found
+        if patches.vectors <= WASTE * fewest
+        for tile in _tiles(target, patches)
+    ]
+    tiles = heapq.nsmallest(SHORTLIST, tiles, key=lambda tile: _walking(tile, HALF))
+    return min(chain.from_iterable(map(_strips, tiles)), key=_judged)
+
+
+def _tiles(target: Target, patches: Patches) -> Iterator[SparseTile]:
+    """Register tiles, each a strip of its own."""
+    # LLVM wants four registers beside the sums, or it spills some.
+    most = target.registers - 4 if target.max_tile is None else target.max_tile[0]
+    widths = {ceil_div(patches.columns, n) for n in range(1, patches.columns + 1)}
+    for columns in sorted(width for width in widths if width <= most):
+        for rows in range(1, min(patches.rows, most // columns) + 1):
+            together = min(most // (rows * columns), patches.g.outputs, MOST_FILTERS)
+            for channels in _channels(patches.g):
+                yield SparseTile(patches, rows, columns, max(1, together), channels, rows)
+
+
+def _channels(g: Geometry) -> list[int]:
+    """Of a list: few whole channel blocks."""
+    sizes = [CHANNEL_BLOCK]
+    while sizes[-1] < min(g.inputs, MOST_CHANNELS):
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
+def _strips(tile: SparseTile) -> Iterator[SparseTile]:
+    """The tile with ever more rows in a strip, as long as the scratch memory stays in L2."""
+    last = 0
+    for count in range(1, tile.patches.rows // tile.rows + 1):
+        longer = replace(tile, strip_rows=count * tile.rows)
+        if count > 1 and longer.region_bytes > L2_BYTES:
+            return
+        if longer.strips != last:
+            yield longer
+        last = longer.strips
+
+
+def _judged(tile: SparseTile) -> float:
+    items = tile.strips * tile.patches.sample_groups
+    return sparse_cycles(tile, HALF) * (FEW_ITEMS if items < LEAST_ITEMS else 1.0)
+
+
+def _items(tile: SparseTile) -> int:
+    return tile.g.groups * tile.patches.sample_groups * tile.strips
+
+
+def _walking(tile: SparseTile, kept: float) -> float:
+    """Walking all lists."""
+    g, patches = tile.g, tile.patches
+    size = min(tile.channels, g.inputs)
+    steps = kept * math.prod(g.kernel) * size + tile.unroll / 2
+    whole, rest = divmod(patches.columns, tile.columns)
+    cycles = whole * _list_cycles(tile, steps, tile.columns)
+    if rest:
+        cycles += _list_cycles(tile, steps, rest)
+    cycles *= tile.strip_rows // tile.rows
+    lists = ceil_div(g.inputs, tile.channels) * ceil_div(g.outputs, tile.filters)
+    if lists * steps * tile.filters * STEP_BYTES > L2_BYTES:
+        cycles += FAR_STEP_COST * steps * tile.filters
+    return cycles * lists * _items(tile)
+
+
+def _list_cycles(tile: SparseTile, steps: float, columns: int) -> float:
+    """The lists of one group of filters, for a tile of so many columns."""
+    g, patches = tile.g, tile.patches
+    read = patches.rows_read(tile.rows) * ((columns - 1) * g.stride[1] + g.reach[1] + 1)
+    read *= tile.vector_bytes * min(tile.channels, g.inputs)
+    sums = tile.rows * columns * tile.filters
+    term = TERM_COST + max(0.0, read / L1_BYTES - 1) * MISS_COST * tile.vector_bytes / LINE
+    far = FAR_SUM_COST if tile.region_bytes > L2_BYTES else 0.0
+    terms = steps * max(sums, ENOUGH) * term
+    step = STEP_COST_64 if tile.vector_bytes == 64 else STEP_COST
+    return LIST_COST + (SUM_COST + far) * sums + steps * tile.filters * step + terms
+
+
+def _moving(tile: SparseTile) -> float:
+    """Inputs and outputs between channels in the lanes and pixels in the lanes."""
+    g, lanes = tile.g, tile.lanes
+    read = tile.rows_read * tile.patches.columns_read * ceil_div(g.inputs, lanes)
+    made = tile.strip_rows * tile.patches.columns * ceil_div(g.outputs, lanes)
+    pages = PAGE_COST * math.log2(tile.patches.samples)
+    moves = (INPUT_COST + pages) * read + (OUTPUT_COST + pages) * made
+    return _items(tile) * lanes * moves

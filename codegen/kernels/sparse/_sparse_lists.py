@@ -1,0 +1,233 @@
+"""The lists of taps above zero: how they are packed, and the loop that walks them.
+
+    packed   i64[lists + 1][1 + filters]   per list group (group, channels, filter group): where
+                                           its steps and its filters' partial sums begin; the last
+                                           entry closes the last group
+             steps                         (i32 byte offset, f32 value) per filter; shorter lists of
+                                           a group are filled up with (0, 0.0), which adds +0.0
+             f32[...]                      packed sums of |f|, as in `contraction.py`
+
+A list has the taps of `channels` channels, whole channel blocks, in the order of summation.
+Filters with lists of like length share a group. There is room for lists with every tap kept, so
+that the code depends on shapes alone and not on numbers. Walking the last list loads the places of
+a step behind it, which are bytes of the sums and not used."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from addergraph.ir import Array
+from addergraph.ir.plan import align
+
+from ...emit.builder import I32, I64, Emitter, Index, Register
+from ..forward._forward import ForwardContraction
+from ..forward._geometry import CHANNEL_BLOCK, pack_filter
+from ..schedule import ceil_div
+
+STEP_BYTES = 8  # of one filter
+
+
+class ListTile(Protocol):
+    """What the lists need to know of a tile."""
+
+    @property
+    def filters(self) -> int:
+        """Filters whose lists are walked together."""
+
+    @property
+    def channels(self) -> int:
+        """Input channels of a list: whole channel blocks."""
+
+    @property
+    def unroll(self) -> int:
+        """Steps in one loop body; lists are whole bodies, so that few lengths differ."""
+
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes between the partial sums of neighbouring filters."""
+
+    def tap_offset(self, i: int, j: int, k: int) -> int:
+        """Bytes from an output's place in channel 0 to what tap (i, j) of channel k reads."""
+
+
+class SparseKernel(ForwardContraction):
+    """A forward adder over lists of taps."""
+
+    @property
+    @abstractmethod
+    def tile(self) -> ListTile: ...
+
+    @property
+    def lanes(self) -> int:
+        return self.target.lanes
+
+    @property
+    def filter_groups(self) -> int:
+        return ceil_div(self.g.outputs, self.tile.filters)
+
+    @property
+    def parts(self) -> int:
+        """Lists of one filter."""
+        return ceil_div(self.g.inputs, self.tile.channels)
+
+    @property
+    def lists(self) -> int:
+        return self.g.groups * self.parts * self.filter_groups
+
+    @property
+    def step_bytes(self) -> int:
+        return STEP_BYTES * self.tile.filters
+
+    @property
+    def head_bytes(self) -> int:
+        """Where one list group and its sums stand."""
+        return 8 * (self.tile.filters + 1)
+
+    @property
+    def steps_offset(self) -> int:
+        return align(self.head_bytes * (self.lists + 1))
+
+    @property
+    def sums_offset(self) -> int:
+        """Room for lists with every tap kept: the code does not depend on the numbers."""
+        longest = _whole(self.tile.channels * math.prod(self.g.kernel), self.tile.unroll)
+        return self.steps_offset + align(self.lists * longest * self.step_bytes)
+
+    @property
+    def packs(self) -> dict[int, Callable[[Array], Array]]:
+        return {self.operands[1]: self.pack}
+
+    def pack(self, f: Array) -> Array:
+        """The packed bytes: see the module's contract."""
+        g, tile, width = self.g, self.tile, self.tile.filters
+        taps = math.prod(g.kernel)
+        packed = pack_filter(f, g, self.lanes)
+        rows = packed.transpose(0, 2, 1, 3).reshape(g.groups, g.steps, -1)[:, :, : g.outputs]
+        sums = np.zeros((g.groups, packed.shape[1], self.lanes), np.float32)
+        for step in range(g.steps):
+            sums += np.abs(packed[:, :, step])
+        offsets = {size: self._tap_offsets(size) for size in self._part_sizes}
+        blob = np.zeros(self.sums_offset + align(sums.nbytes), np.uint8)
+        heads = blob[: self.head_bytes * (self.lists + 1)].view(np.int64)
+        heads = heads.reshape(self.lists + 1, width + 1)
+        steps = blob[self.steps_offset : self.sums_offset].view(np.int32).reshape(-1, width, 2)
+        number, end = 0, 0
+        for group, (part, size) in itertools.product(range(g.groups), enumerate(self._part_sizes)):
+            first = part * tile.channels
+            values = np.zeros((taps * size, self.filter_groups * width), np.float32)
+            values[:, : g.outputs] = rows[group, first * taps : (first + size) * taps]
+            # Filters with lists of like length share a group: little is filled up.
+            order = np.argsort((values > 0).sum(0), kind="stable")
+            for members in order.reshape(self.filter_groups, width):
+                heads[number, 0] = end * self.step_bytes
+                heads[number, 1:] = members * tile.partial_bytes
+                end += self._fill(steps[end:], values[:, members], offsets[size])
+                number += 1
+        heads[number, 0] = end * self.step_bytes
+        blob[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
+        return blob
+
+    @property
+    def _part_sizes(self) -> list[int]:
+        size, inputs = self.tile.channels, self.g.inputs
+        return [min(size, inputs - first) for first in range(0, inputs, size)]
+
+    def _tap_offsets(self, size: int) -> Array:
+        """Of each tap of a list of `size` channels, in the order of summation."""
+        places = [
+            self.tile.tap_offset(i, j, block + k)
+            for block in range(0, size, CHANNEL_BLOCK)
+            for i, j, k in np.ndindex(*self.g.kernel, min(CHANNEL_BLOCK, size - block))
+        ]
+        return np.array(places, np.int32)
+
+    def _fill(self, steps: Array, values: Array, offsets: Array) -> int:
+        """Writes the lists of one filter group, interleaved; the number of steps."""
+        kept = [np.flatnonzero(column > 0) for column in values.T]
+        for q, rows in enumerate(kept):
+            steps[: len(rows), q, 0] = offsets[rows]
+            steps[: len(rows), q, 1] = np.ascontiguousarray(values[rows, q]).view(np.int32)
+        return _whole(max(map(len, kept)), self.tile.unroll)
+
+    def emit_lists(
+        self, e: Emitter, packed: Any, group: Index, part: Index, source: Any, partial: Any,
+        places: Sequence[tuple[int, int]],
+    ) -> None:  # fmt: skip
+        """One tile: the partial sums of all filters += their lists number `part`.
+
+        source, partial   where the tile begins in the part's channels and in a filter's partial
+                          sums
+        places            of each vector of the tile: bytes from there, in either
+        """
+        first = e.mul(e.add(e.mul(group, self.parts), part), self.filter_groups)
+        heads = e.at(packed, e.mul(first, self.head_bytes))
+        steps = e.at(packed, self.steps_offset)
+        begin = e.b.load(heads, typ=I64, align=8)
+
+        def walk(number: Index, carried: list[Register]) -> list[Register]:
+            head = e.at(heads, e.mul(number, self.head_bytes))
+            return self._emit_group(e, head, steps, part, (source, partial), places, carried)
+
+        e.carry(0, self.filter_groups, 1, [begin, *self._taps(e, e.at(steps, begin))], walk)
+
+    def _taps(self, e: Emitter, step: Any) -> list[Register]:
+        """What the filters of a group read at one step: bytes from a tile's first pixel."""
+        places = (
+            e.b.load(e.at(step, STEP_BYTES * q), typ=I32, align=4) for q in range(self.tile.filters)
+        )
+        return [e.b.sext(place, I64) for place in places]
+
+    def _emit_group(
+        self, e: Emitter, head: Any, steps: Any, part: Index, pointers: tuple[Any, Any],
+        places: Sequence[tuple[int, int]], carried: list[Register],
+    ) -> list[Register]:  # fmt: skip
+        """The lists of one filter group.
+
+        `carried` is where they begin and what the first step reads; the same of the group behind
+        it is returned. Every step loads what the next one reads: a processor that has to wait for
+        an address starts many loads in vain.
+        """
+        lanes, count, (source, partial) = self.lanes, self.tile.filters, pointers
+        members = [e.b.load(e.at(head, 8 * q), typ=I64, align=8) for q in range(1, count + 2)]
+        end = members.pop()
+        sums = [e.at(e.at(partial, member), at) for member in members for _, at in places]
+        zero = e.number(0.0, lanes)
+        first = e.b.icmp_signed("==", e.index(part), e.index(0))
+
+        def start() -> list[Register]:
+            return [e.load(at, lanes=lanes) for at in sums]
+
+        def several(at: Index, values: list[Register]) -> list[Register]:
+            for u in range(self.tile.unroll):
+                values = step(e.at(steps, e.add(at, u * self.step_bytes)), values)
+            return values
+
+        def step(entry: Any, values: list[Register]) -> list[Register]:
+            taps, acc = values[:count], values[count:]
+            following = self._taps(e, e.at(entry, self.step_bytes))
+            for q, tap in enumerate(taps):
+                value = e.splat(e.load(e.at(entry, STEP_BYTES * q + 4)), lanes)
+                pixels = e.at(source, tap)
+                for at, (offset, _) in enumerate(places, q * len(places)):
+                    pixel = e.load(e.at(pixels, offset), lanes=lanes)
+                    acc[at] = e.b.fadd(acc[at], e.integer_min(value, pixel))
+            return [*following, *acc]
+
+        begin, *taps = carried
+        accumulators = e.choose(first, lambda: [zero] * len(sums), start)
+        size = self.tile.unroll * self.step_bytes
+        after = e.carry(begin, end, size, [*taps, *accumulators], several)
+        for total, at in zip(after[count:], sums, strict=True):
+            e.store(total, at)
+        return [end, *after[:count]]
+
+
+def _whole(steps: int, unroll: int) -> int:
+    """The steps of whole loop bodies."""
+    return ceil_div(steps, unroll) * unroll

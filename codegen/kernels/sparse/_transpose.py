@@ -1,0 +1,116 @@
+"""Transposition between memory and memory: squares of `lanes` x `lanes` f32, pixels of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.ir as ir
+
+from addergraph.ir.types import u8
+
+from ...emit.builder import I32, I64, POINTER, Emitter, Index, Register
+
+
+def transpose(
+    e: Emitter, source: Any, places: Sequence[int], into: Any, into_step: Index, columns: int
+) -> None:
+    """into[c][r] = source[r][c], f32, for `lanes` rows and c < columns <= lanes.
+
+    Row r of `source` is places[r] bytes behind it, the rows of `into` are `into_step` bytes apart.
+    Nothing else is read or written. One function per module, places and size does the work.
+    """
+    lanes = e.lanes
+
+    def build(f: Emitter, arguments: Sequence[Any]) -> None:
+        start, target, step = arguments
+        rows = [f.load(f.at(start, place), lanes=lanes, active=columns) for place in places]
+        for c, row in enumerate(transposed(f, rows)[:columns]):
+            f.store(row, f.at(target, f.mul(c, step)))
+
+    known = hashlib.sha256(repr(list(places)).encode()).hexdigest()[:16]
+    function = e.shared(f"transpose_{columns}_of_{known}", [POINTER, POINTER, I64], build)
+    e.b.call(function, [source, into, e.index(into_step)])
+
+
+def transposed(e: Emitter, rows: Sequence[Register]) -> list[Register]:
+    """`lanes` vectors of `lanes` elements, transposed: result[k][p] = rows[p][k].
+
+    log2(lanes) rounds, each of which interleaves vector i with vector i + lanes / 2.
+    """
+    lanes = len(rows)
+    half = lanes // 2
+    low = [i // 2 + lanes * (i % 2) for i in range(lanes)]
+    high = [i + half for i in low]
+    current = list(rows)
+    for _ in range(lanes.bit_length() - 1):
+        current = [
+            shuffle(e, current[i], current[i + half], pattern)
+            for i in range(half)
+            for pattern in (low, high)
+        ]
+    return current
+
+
+def shuffle(e: Emitter, a: Register, b: Register, pattern: Sequence[int]) -> Register:
+    """The elements of a and b (numbered on after a's) that `pattern` lists."""
+    chosen = ir.Constant(ir.VectorType(I32, len(pattern)), list(pattern))
+    return e.b.shuffle_vector(a, b, chosen)
+
+
+PART = 16  # bytes: x86 interleaves those of equal parts of two vectors
+
+
+def transpose_bytes(
+    e: Emitter, source: Any, offsets: Sequence[int], into: Any, into_step: int, columns: int
+) -> None:
+    """into[c][r] = the byte c of what stands offsets[r] behind `source`, for c < columns <= PART.
+
+    There are as many offsets as a vector has bytes. Nothing else is read or written; rows of `into`
+    are into_step bytes apart.
+    """
+    rows = [e.load(e.at(source, offset), u8, PART, active=columns) for offset in offsets]
+    planes = transposed_parts(e, [joined(e, rows[q::PART]) for q in range(PART)])
+    for c, plane in enumerate(planes[:columns]):
+        e.store(plane, e.at(into, c * into_step), u8)
+
+
+def transpose_planes(
+    e: Emitter, source: Any, source_step: int, into: Any, offsets: Sequence[int], columns: int
+) -> None:
+    """The way back: the byte c of what stands offsets[r] behind `into` = source[c][r].
+
+    PART rows of `source`, one vector of bytes each, are read, whatever `columns` is.
+    """
+    lanes = 4 * e.lanes
+    rows = [e.load(e.at(source, c * source_step), u8, lanes) for c in range(PART)]
+    pixels = transposed_parts(e, rows)
+    for r, offset in enumerate(offsets):
+        part, p = divmod(r, PART)
+        one = shuffle(e, pixels[p], pixels[p], range(part * PART, (part + 1) * PART))
+        e.store(one, e.at(into, offset), u8, active=columns)
+
+
+def transposed_parts(e: Emitter, rows: Sequence[Register]) -> list[Register]:
+    """PART vectors of bytes, of which each part is transposed: result[k] part l [p] = rows[p] part
+    l [k]. Four rounds, each of which interleaves vector i with vector i + 8 part by part."""
+    lanes, half = rows[0].type.count, PART // 2
+    low = [part + i // 2 + lanes * (i % 2) for part in range(0, lanes, PART) for i in range(PART)]
+    high = [i + half for i in low]
+    current = list(rows)
+    for _ in range(PART.bit_length() - 1):
+        current = [
+            shuffle(e, current[i], current[i + half], pattern)
+            for i in range(half)
+            for pattern in (low, high)
+        ]
+    return current
+
+
+def joined(e: Emitter, pieces: Sequence[Register]) -> Register:
+    """One vector of equally long pieces, whose number is a power of two."""
+    while len(pieces) > 1:
+        both = range(2 * pieces[0].type.count)
+        pieces = [shuffle(e, a, b, both) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
+    return pieces[0]

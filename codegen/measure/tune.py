@@ -1,0 +1,148 @@
+"""Schedules by measuring: every kernel that serves a contraction is timed, the fastest is kept.
+
+The candidates are the dense kernel with each tile of `schedule.contraction_tiles` and the sparse
+kernels. Each distinct call is timed alone, on one thread, on random numbers, of which as many are
+above zero as in the call's weights; winners are stored in the cache, so that the same layer is not
+measured again on the same machine. All candidates give the same bits (products: on one target), so
+tuning changes nothing but speed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from addergraph.errors import UnsupportedError
+from addergraph.ir import CONTRACTION, Array, Node
+from addergraph.ir.state import aligned_bytes
+from addergraph.ir.types import f32
+from addergraph.ops.fused import Fused
+
+from .. import llvm
+from ..emit.lowered import Lowered, planned_call
+from ..emit.module import standalone
+from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
+from ..kernels.forward.choice import candidates
+from ..run import cache
+from ..targets.target import runnable
+
+RUNS = 5  # timings of each candidate at least
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found for one node: seconds of each candidate, and of the model's choice."""
+
+    node: str
+    choice: str
+    seconds: Mapping[str, float]
+    model: str
+
+    @property
+    def loss(self) -> float:
+        """How many times as long the model's choice takes as the winner."""
+        return self.seconds[self.model] / self.seconds[self.choice]
+
+
+def tune(lowered: Lowered, seconds: float) -> tuple[Tuned, ...]:
+    """The fastest kernel of every forward contraction, within about `seconds` of measuring.
+
+    Raises UnsupportedError for a target that this machine does not run.
+    """
+    if not runnable(lowered.target):
+        raise UnsupportedError(
+            f'tuning measures on this machine, which does not run code for "{lowered.target.name}"'
+        )
+    calls: dict[Call, dict[str, Kernel]] = {}
+    nodes: dict[str, Call] = {}
+    for node in lowered.main.nodes:
+        found = _options(lowered, node)
+        if found is not None and len(found[1]) > 1:
+            nodes[node.name], calls[found[0]] = found[0], found[1]
+    budget = seconds / max(1, sum(map(len, calls.values())))
+    measured = {call: _measured(call, options, budget) for call, options in calls.items()}
+    return tuple(_tuned(name, call, measured[call], calls[call]) for name, call in nodes.items())
+
+
+def _options(lowered: Lowered, node: Node) -> tuple[Call, dict[str, Kernel]] | None:
+    op, body = node.op, None
+    if isinstance(op, Fused):
+        body, op = op.body, op.body.nodes[0].op
+    if op.kind != CONTRACTION or "grad" in op.name:
+        return None
+    call = planned_call(lowered, node)
+    return call, candidates(call, body)
+
+
+def _tuned(
+    name: str, call: Call, seconds: Mapping[str, float], options: Mapping[str, Kernel]
+) -> Tuned:
+    chosen = kernel_for(replace(call, choice="")).name
+    model = next(choice for choice, kernel in options.items() if kernel.name == chosen)
+    return Tuned(name, min(seconds, key=lambda c: (seconds[c], c)), seconds, model)
+
+
+def _measured(call: Call, options: Mapping[str, Kernel], budget: float) -> dict[str, float]:
+    """Seconds of each candidate, from the cache if this call was measured before."""
+    from addergraph import __version__
+
+    key = cache.key_of("tune", repr(call), *sorted(options), __version__, llvm.version())
+    found = cache.load(key)
+    if found is not None:
+        return {str(k): float(v) for k, v in found[0].items()}
+    seconds = {name: _time(call, kernel, budget) for name, kernel in options.items()}
+    cache.store(key, json.loads(json.dumps(seconds)), b"")
+    return seconds
+
+
+def _time(call: Call, kernel: Kernel, budget: float) -> float:
+    """Seconds of one call of `kernel`, the best of several."""
+    loaded = llvm.LoadedObject(
+        llvm.compile_object(standalone(call, kernel), call.target), call.target
+    )
+    rng, buffers, pointers = np.random.default_rng(0), [], []
+    for number, operand in enumerate((*call.inputs, *call.outputs)):
+        numbers = np.abs(rng.normal(size=operand.layout.padded)).astype("f4")
+        if number in kernel.packs:
+            kept = call.kept[number] / ALL_KEPT if call.kept else 1.0
+            drawn = _drawn(rng, operand, kept)
+            buffers.append(_aligned(kernel.packs[number](drawn)))
+            pointers.append(buffers[-1].ctypes.data)
+            continue
+        buffers.append(_aligned(numbers.astype(operand.type.dtype.numpy)))
+        pointers.append(buffers[-1].ctypes.data + _origin(operand))
+    scratch, barrier = aligned_bytes(max(64, kernel.workspace)), aligned_bytes(64)
+    types = [ctypes.c_void_p] * (len(pointers) + 2) + [ctypes.c_int64] * 2
+    run = ctypes.CFUNCTYPE(None, *types)(loaded.address("kernel"))
+    arguments = (*pointers, scratch.ctypes.data, barrier.ctypes.data, 0, 1)
+    run(*arguments)
+    best, end, runs = np.inf, time.perf_counter() + budget, 0
+    while runs < RUNS or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(*arguments)
+        best, runs = min(best, time.perf_counter() - start), runs + 1
+    return float(best)
+
+
+def _drawn(rng: np.random.Generator, operand: Operand, kept: float) -> Array:
+    """Numbers of which so many are above zero: sparse kernels take their time by that."""
+    size, above = np.abs(rng.normal(size=operand.shape)), rng.random(operand.shape) < kept
+    if operand.type.dtype == f32:
+        return np.where(above, size, -size).astype(np.float32)
+    return np.where(above, np.ceil(16 * size), 0).astype(operand.type.dtype.numpy)
+
+
+def _origin(operand: Operand) -> int:
+    return operand.layout.origin * operand.type.dtype.itemsize
+
+
+def _aligned(array: Array) -> Array:
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    made = aligned_bytes(raw.size)
+    made[...] = raw
+    return made

@@ -1,0 +1,216 @@
+"""Compiled programs in this process: built or fetched from the cache, loaded, called on arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from addergraph.errors import CodegenError, DataError, TargetError
+from addergraph.ir import Array
+from addergraph.ir.interpreter import bind_inputs, run_reference
+from addergraph.ir.state import State, bind_weights
+
+from .. import llvm
+from ..emit.lowered import Lowered, ProgramFacts, WeightEntry, computed_by, pack_weights
+from ..emit.module import emit_program
+from ..inspect import strict
+from ..targets.target import runnable
+from . import cache
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from ..export.aot import Exported
+
+FORMAT = 2  # of cached facts and of the calling convention: bump when either changes
+
+
+MOST_SEEN = 64  # shapes of inputs that a program remembers
+_Results = Sequence[tuple[tuple[int, ...], Any]]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A lowered graph as an object file, and the facts of it."""
+
+    lowered: Lowered
+    facts: ProgramFacts
+    code: bytes
+
+
+def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
+    """The object of a lowered graph, from the cache if it is there."""
+    from addergraph import __version__
+
+    plan, target = lowered.plan, lowered.target
+    key = cache.key_of(
+        str(lowered.main), repr(plan), repr(target), repr(lowered.batched),
+        repr(sorted(lowered.kept.items())), repr(sorted(lowered.choices.items())),
+        f"{FORMAT} {__version__} {llvm.version()}",
+    )  # fmt: skip
+    found = cache.load(key) if use_cache else None
+    if found is not None:
+        return Built(lowered, _facts(found[0]), found[1])
+    module, facts = emit_program(lowered)
+    if target.multiplier:
+        code = llvm.compile_object(str(module), target)
+    else:
+        code = strict.compile_object(str(module), target, computed_by(facts))
+    if use_cache:
+        cache.store(key, asdict(facts), code)
+    return Built(lowered, facts, code)
+
+
+def _facts(raw: Any) -> ProgramFacts:
+    entries = tuple(WeightEntry(**entry) for entry in raw["weights"])
+    return ProgramFacts(entries, raw["weights_bytes"], raw["kernels"])
+
+
+def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The numbers of every parameter of `lowered.main`: those given and what `setup` computes.
+
+    Raises DataError or ShapeError, naming the parameter, when `weights` do not fit the graph.
+    """
+    source = lowered.source
+    numbers = bind_weights(f'graph "{source.name}"', source.parameters, weights)
+    computed, _ = run_reference(lowered.setup, [], numbers)
+    made = (v.name for v in lowered.setup.outputs)
+    known = numbers | dict(zip(made, computed, strict=True))
+    return {p.name: known[p.name] for p in lowered.main.parameters}
+
+
+class Program:
+    """A compiled graph: call it on arrays, get arrays.
+
+    graph    the source graph; inputs, dtypes and shapes are checked against it
+    state    the parameters of a program with updates, changed by each call; None otherwise
+    threads  how many threads a call uses
+
+    A program without updates may be called from many Python threads at once: the first call takes
+    the program's worker threads, one that finds them busy runs on its caller's thread alone. Calls
+    of a program with updates take turns. Worker threads are started by the first call that needs
+    them and end with the program, `close` or the process; idle ones sleep. A forked child starts
+    its own. Floating-point modes are the calling thread's, and a worker's those of the thread that
+    started it: flush-to-zero changes bits.
+    """
+
+    def __init__(
+        self, built: Built, weights: Mapping[str, Array] | None, state: State | None, threads: int
+    ) -> None:
+        if not isinstance(threads, int) or threads < 1:
+            raise CodegenError(f"threads={threads!r} must be an integer of at least 1")
+        lowered = built.lowered
+        if not runnable(lowered.target):
+            raise TargetError(
+                f'this machine cannot run code for "{lowered.target.name}"; '
+                "export it instead, or compile for the host"
+            )
+        self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
+        self.arena_bytes = max(64, lowered.plan.arena_bytes)
+        self.weights: dict[str, Array] = {}
+        self._seen: dict[Any, tuple[int | None, _Results]] = {}
+        if state is None:
+            self.set_weights(weights or {})
+        else:
+            _require_layout(state, lowered)
+            self.weights, self._weights = state.views, state.blob
+        self._workers = Workers(
+            llvm.LoadedObject(built.code, lowered.target),
+            threads,
+            self.arena_bytes,
+            shared=lowered.batched is None,
+        )
+
+    def __repr__(self) -> str:
+        ends = (", ".join(str(v.type) for v in e) for e in (self.graph.inputs, self.graph.outputs))
+        target = self.built.lowered.target.name
+        return f'<Program "{self.graph.name}" for {target}: {" -> ".join(ends)}>'
+
+    def close(self) -> None:
+        """Ends the worker threads, after the call that uses them. A later call starts new ones."""
+        self._workers.close()
+
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
+        """New numbers for the parameters, without compiling again; copied.
+
+        Calls that are running may still use the old ones. Raises DataError for missing names or a
+        program with updates, whose weights live in its state, and ShapeError for wrong shapes.
+        """
+        if self.state is not None:
+            raise DataError("a program with updates keeps its weights in program.state")
+        built, lowered = self.built, self.built.lowered
+        numbers = main_weights(lowered, weights)
+        self._weights = pack_weights(built.facts, lowered, numbers)
+        self.weights = {p.name: weights[p.name].copy() for p in lowered.source.parameters}
+
+    def __call__(self, *inputs: object) -> Array | tuple[Array, ...]:
+        """The outputs for `inputs`: one array, or a tuple where the graph has several.
+
+        Raises ShapeError or DataError when the inputs are not what the graph takes.
+        """
+        outputs = self.run(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        shared: bool | None = None,
+    ) -> Exported:
+        """Writes this program and its weights as a C library; see `aot.export`."""
+        from ..export.aot import export
+
+        return export(self.built, self.weights, folder, name=name, seed=seed, shared=shared)
+
+    def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
+        """As a call, but always a tuple."""
+        batch, arrays, results = self._bound(inputs)
+        outputs = [np.empty(shape, dtype) for shape, dtype in results]
+        io = (ctypes.c_void_p * (len(arrays) + len(outputs)))(
+            *(a.ctypes.data for a in (*arrays, *outputs))
+        )
+        # These weights are kept for the whole call: set_weights may come.
+        weights, samples = self._weights, 1 if batch is None else batch
+        in_turn = self.state is not None  # updates must not interleave
+        self._workers.run(io, weights.ctypes.data, samples, in_turn=in_turn)
+        return tuple(outputs)
+
+    def _bound(self, inputs: Sequence[object]) -> tuple[int | None, Sequence[Array], _Results]:
+        """The batch, the inputs as arrays, and shape and dtype of each output.
+
+        Small networks run for less time than it takes to check their inputs: arrays of shapes that
+        were seen before, and needed no conversion, are not checked again.
+        """
+        key = tuple((a.shape, a.dtype) if _is_plain(a) else None for a in inputs)  # type: ignore[attr-defined]
+        if (known := self._seen.get(key)) is not None:
+            return known[0], inputs, known[1]  # type: ignore[return-value]
+        batch, arrays = bind_inputs(self.graph, inputs)
+        types = [v.type if batch is None else v.type.bind(batch) for v in self.graph.outputs]
+        results = [(t.sizes, t.dtype.numpy) for t in types]
+        if all(a is b for a, b in zip(arrays, inputs, strict=True)) and len(self._seen) < MOST_SEEN:
+            self._seen[key] = batch, results
+        return batch, arrays, results
+
+
+def _is_plain(given: object) -> bool:
+    """Whether emitted code can read an array as it is, if shape and dtype are right."""
+    return type(given) is np.ndarray and (flags := given.flags).c_contiguous and flags.aligned
+
+
+def _require_layout(state: State, lowered: Lowered) -> None:
+    """DataError unless `state` has the program's parameters in its order: offsets are fixed."""
+    ends = zip_longest(state.parameters, lowered.main.parameters)
+    for number, (found, expected) in enumerate(ends):
+        ours, theirs = (f"{p}: {p.type}" if p else "none" for p in (found, expected))
+        if ours != theirs:
+            raise DataError(
+                f'the state for graph "{lowered.source.name}" does not fit: its parameter number '
+                f"{number} is {ours}, expected {theirs}; make it with State(graph.parameters)"
+            )

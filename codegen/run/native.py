@@ -1,0 +1,193 @@
+"""Exported libraries back in Python: `load(folder)` maps native code into this process.
+
+That is as trusting as running a program. Damage is found first (metadata.json has a digest of the
+library, which has a copy of the rest of it); malice is not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from addergraph.errors import (
+    AdderGraphError,
+    CodegenError,
+    StorageError,
+    TargetError,
+    UnsupportedError,
+    VerificationError,
+)
+from addergraph.files.storage import read_bytes
+from addergraph.ir import Array, Graph, Value
+from addergraph.ir.interpreter import bind_inputs
+from addergraph.ir.state import aligned_bytes
+from addergraph.ir.types import TensorType, dtype_named
+
+from ..export.aot import FORMAT, sha256
+from ..export.interface import ABI_VERSION, CODES, NO_GOLDEN, OK
+from ..targets.target import runnable, target_named
+
+
+class NativeLibrary:
+    """A loaded library: call it on arrays, get arrays, like the Program that was exported.
+
+    metadata  what metadata.json says
+    graph     name, inputs and outputs of the graph; it has no nodes here
+
+    It may be called from many Python threads at once.
+    """
+
+    def __init__(self, metadata: dict[str, Any], graph: Graph, code: bytes) -> None:
+        self.metadata, self.graph = metadata, graph
+        # Mapped from a copy in memory: what was verified is what runs, and the loader, which knows
+        # libraries by their path, cannot take a new export for the old one. Its path stays open.
+        self._file = os.memfd_create(f"lib{metadata['name']}.so")
+        with os.fdopen(self._file, "wb", closefd=False) as file:
+            file.write(code)
+        try:
+            library = ctypes.CDLL(f"/proc/self/fd/{self._file}")
+        except OSError as error:
+            os.close(self._file)
+            raise StorageError(f"the system cannot load the library: {error}") from None
+        _require_own(metadata, library)
+        prefix = metadata["name"]
+        count = len(graph.inputs) + len(graph.outputs)
+        self._run = library[f"{prefix}_run"]
+        self._run.argtypes = [ctypes.c_void_p] * (count + 1)
+        self._selftest = library[f"{prefix}_selftest"]
+        self._selftest.argtypes = [ctypes.c_void_p]
+        self._run.restype = self._selftest.restype = ctypes.c_int32
+        self._arenas: list[Array] = []
+
+    def __call__(self, *inputs: object) -> Array | tuple[Array, ...]:
+        """The outputs for `inputs`: one array, or a tuple where the graph has several.
+
+        Raises ShapeError or DataError when the inputs are not what the graph takes.
+        """
+        outputs = self.run(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
+        """As a call, but always a tuple."""
+        batch, arrays = bind_inputs(self.graph, inputs)
+        samples = 1 if batch is None else batch
+        types = [v.type.bind(samples) for v in self.graph.outputs]
+        outputs = tuple(np.empty(t.sizes, t.dtype.numpy) for t in types)
+        ends = (*self.graph.inputs, *self.graph.outputs)
+        tensors = (*arrays, *outputs)
+        steps = [v.type.bind(1).nbytes if v.type.is_open else 0 for v in ends]
+        arena = self._take_arena()
+        for sample in range(samples):
+            pointers = [a.ctypes.data + sample * s for a, s in zip(tensors, steps, strict=True)]
+            code = self._run(*pointers, arena.ctypes.data)
+            if code != OK:
+                raise CodegenError(f"{self._named}_run returned {code}: {_meaning(code)}")
+        self._arenas.append(arena)
+        return outputs
+
+    def selftest(self) -> None:
+        """Runs the library's own test.
+
+        Raises VerificationError when it fails, UnsupportedError when the library has no golden
+        outputs (its weights are intact then).
+        """
+        arena = self._take_arena()
+        code = self._selftest(arena.ctypes.data)
+        self._arenas.append(arena)
+        if code == NO_GOLDEN:
+            raise UnsupportedError(
+                f'library "{self._named}" has no golden outputs: it was exported on a machine that '
+                "could not run it; compare its outputs with ag.interpret"
+            )
+        if code != OK:
+            raise VerificationError(f"{self._named}_selftest returned {code}: {_meaning(code)}")
+
+    @property
+    def _named(self) -> str:
+        return str(self.metadata["name"])
+
+    def _take_arena(self) -> Array:
+        try:
+            return self._arenas.pop()
+        except IndexError:
+            return aligned_bytes(int(self.metadata["arena_bytes"]))
+
+
+def load(folder: str | os.PathLike[str]) -> NativeLibrary:
+    """The library that was exported into `folder`, verified and mapped into this process.
+
+    Raises StorageError for a missing or damaged file or another format, UnsupportedError for an
+    export without a shared library, TargetError for one that this machine cannot run.
+    """
+    path = Path(folder) / "metadata.json"
+    metadata = _metadata(path)
+    try:
+        graph = _graph(metadata)
+        name, target = str(metadata["name"]), str(metadata["target"]["name"])
+        digest = metadata["files"].get(f"lib{name}.so")
+        reason = metadata["no_shared_library"]
+        int(metadata["arena_bytes"])
+    except (KeyError, TypeError, ValueError, AttributeError, AdderGraphError) as error:
+        raise StorageError(f'"{path}" is damaged ({error!r}); export again') from None
+    if not runnable(target_named(target)):
+        raise TargetError(f'"{folder}" holds code for "{target}", which this machine cannot run')
+    if digest is None:
+        raise UnsupportedError(
+            f'"{folder}" has no shared library: {reason}; export again with shared=True'
+        )
+    code = read_bytes(path.with_name(f"lib{name}.so"))
+    if sha256(code) != digest:
+        raise StorageError(
+            f'"{path.with_name(f"lib{name}.so")}" is damaged or of another export: its sha256 is '
+            f"{sha256(code)[:12]}..., metadata.json says {str(digest)[:12]}...; export again"
+        )
+    return NativeLibrary(metadata, graph, code)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f'"{path}" is damaged: it is not JSON ({error})') from None
+    if not isinstance(metadata, dict):
+        raise StorageError(f'"{path}" is damaged: it is no JSON object')
+    found = metadata.get("format"), metadata.get("abi_version")
+    if found != (FORMAT, ABI_VERSION):
+        raise StorageError(
+            f'"{path}" has format {found[0]} and ABI {found[1]}; this version reads '
+            f"format {FORMAT} and ABI {ABI_VERSION}; export again"
+        )
+    return metadata
+
+
+def _require_own(metadata: dict[str, Any], library: ctypes.CDLL) -> None:
+    """StorageError where metadata.json differs from what the library says of itself: sizes of
+    buffers are taken from it."""
+    describe = library[f"{metadata['name']}_metadata_json"]
+    describe.restype = ctypes.c_char_p
+    for key, value in json.loads(describe()).items():
+        if metadata.get(key) != value:
+            raise StorageError(
+                f'metadata.json is damaged: its "{key}" is {metadata.get(key)!r}, the library says '
+                f"{value!r}; export again"
+            )
+
+
+def _graph(metadata: dict[str, Any]) -> Graph:
+    def values(key: str) -> tuple[Value, ...]:
+        return tuple(
+            Value(str(t["name"]), TensorType(dtype_named(t["dtype"]), tuple(t["shape"])))
+            for t in metadata[key]
+        )
+
+    return Graph(str(metadata["graph"]), values("inputs"), (), (), values("outputs"))
+
+
+def _meaning(code: int) -> str:
+    return CODES[code][1] if code in CODES else "an unknown code"

@@ -1,0 +1,1 @@
+"""Instruction sets and machines, as data."""

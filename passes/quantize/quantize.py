@@ -1,0 +1,250 @@
+"""Post-training quantization: a trained network becomes a graph of integers alone.
+
+    quantize(graph, weights, calibration, options, execute) -> Quantized
+
+Bytes stand for activations, i32 for sums: `docs/quantization.md` has the equations. The graph is
+walked once, forward; each value of it gets a form in integers:
+
+    Bytes   a u8 value with its scale and zero point
+    Sums    i32 values, each with a factor and a constant for every channel: an adder layer's
+            sums, through any batch norm behind it, added up
+
+and becomes bytes again where a relu stands, or an op that needs them. Calibration data run through
+both networks on the way: the float one for the ranges of its values, the integer one for its
+statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from addergraph.errors import DataError, GraphError, UnsupportedError, nearest
+from addergraph.ir import Array, Graph, Value
+from addergraph.ir.attributes import BITS, DEFAULT_BITS, is_bits
+from addergraph.ir.check import check
+from addergraph.ir.quantization import Quantization
+from addergraph.ir.types import f32
+from addergraph.model.quantized import Quantized
+from addergraph.ops.pointwise.fake_quantize import (
+    FakeQuantize,
+    FakeQuantizeFilter,
+    Rounding,
+    stated,
+    trained_bits,
+)
+from addergraph.ops.reduction.argmax import Argmax
+from addergraph.ops.reduction.softmax import Softmax
+
+from .calibrate import Execute, Statistics, calibrate
+from .integer_network import IMAGE_BITS, IntegerNetwork
+from .integer_rules import RULES
+from .quantization_aware import as_trained, rounded_values, without_roundings
+
+SHIFT, MULTIPLY = "shift", "multiply"
+MOST_TERMS = 3
+WORSE = 1.05  # how much more error fewer powers of two may make
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to quantize.
+
+    bits        of activations and filters, 2 to 8; the image has 8. None: 8, or what the network
+                was trained for
+    requantize  "shift": factors are sums of powers of two; "multiply": one integer product each
+    terms       powers of two in a factor, 1 to 3; None: the fewest that are about as good as
+                exact factors on the calibration data
+    quantile    of the values behind an activation that its range has to hold; 1 for all of them
+    reestimate  move batch norms' statistics by what quantization changed on the calibration data
+    """
+
+    bits: int | None = None
+    requantize: str = SHIFT
+    terms: int | None = None
+    quantile: float = 0.9997
+    reestimate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and not is_bits(self.bits):
+            raise DataError(f"bits={self.bits!r} must be an integer from {BITS[0]} to {BITS[1]}")
+        if self.requantize not in (SHIFT, MULTIPLY):
+            known = nearest(str(self.requantize), (SHIFT, MULTIPLY))
+            raise DataError(
+                f'requantize={self.requantize!r}{known} must be "{SHIFT}" or "{MULTIPLY}"'
+            )
+        if self.terms is not None and self.terms not in range(1, MOST_TERMS + 1):
+            raise DataError(f"terms={self.terms!r} must be 1, 2, 3 or None")
+        if not 0.5 < self.quantile <= 1:
+            raise DataError(f"quantile={self.quantile!r} must be above 0.5 and at most 1")
+
+
+def quantize(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    calibration: object,
+    options: Options,
+    execute: Execute,
+) -> Quantized:
+    """`graph` in integers, from the image to the logits; a last softmax is left out.
+
+    `calibration` holds samples as the graph takes them, a few hundred, without labels. `execute`
+    runs a graph on arrays. Raises DataError for calibration data that do not fit the graph, are
+    empty, not finite or all zero; UnsupportedError, naming the node, for an op that has no integer
+    form; GraphError for a graph that is no network.
+    """
+    graph = _logits(_require_network(graph))
+    samples = _samples(graph, calibration)
+    plain, trained, names = as_trained(graph)
+    _require_known(plain)
+    _require_trained(graph, options.bits)
+    found = calibrate(graph, weights, samples, options.quantile, execute)
+    moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
+    found = replace(found, stated=trained, moments=moments)
+
+    def made(terms: int | None) -> Quantized:
+        return _converted(plain, weights, samples, found, options, terms, execute)
+
+    if options.requantize == MULTIPLY:
+        return made(None)
+    if options.terms is not None:
+        return made(options.terms)
+    exact = made(None)
+    tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
+    errors = {name: e for one in (*tried, exact) for name, e in one.errors.items()}
+    chosen = next((q for q in tried if q.error <= WORSE * exact.error), tried[-1])
+    return replace(chosen, errors=errors)
+
+
+def roundings(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    calibration: object,
+    bits: int,
+    quantile: float,
+    execute: Execute,
+) -> dict[str, Rounding]:
+    """What `quantization_aware` takes for an inference graph: name of a value or filter -> the
+    integers that `quantize` would give it, values by their range on the calibration data. Raises
+    what `quantize` does.
+    """
+    Options(bits, quantile=quantile)
+    graph, _ = without_roundings(_require_network(graph))
+    samples = _samples(graph, calibration)
+    of_filters = FakeQuantizeFilter(bits)
+    # Ops that cannot be trained so are refused before the long work.
+    rounded_values(graph, lambda v: FakeQuantize(1.0), lambda f: of_filters)
+    ranges = calibrate(graph, weights, samples, quantile, execute).ranges
+
+    def grid(value: Value) -> FakeQuantize:
+        used = IMAGE_BITS if value in graph.inputs else bits
+        known = Quantization.of_range(*ranges[value.name], (1 << used) - 1)
+        return FakeQuantize(known.scale, known.zero_point, used)
+
+    return stated(rounded_values(graph, grid, lambda f: of_filters))
+
+
+def _converted(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    samples: Array,
+    found: Statistics,
+    options: Options,
+    terms: int | None,
+    execute: Execute,
+) -> Quantized:
+    """The integer network whose factors have so many powers of two; None for products."""
+    network = IntegerNetwork(
+        graph, weights, samples, found, options.bits or DEFAULT_BITS, terms, options.reestimate,
+        execute,
+    )  # fmt: skip
+    for node in graph.nodes:
+        RULES[type(node.op)](network, node)
+        network.forget(node)
+    made, arrays = network.finish()
+    check(made)
+    kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
+    return Quantized(made, arrays, {kind: network.output_error()}, kind)
+
+
+def _require_trained(graph: Graph, bits: int | None) -> None:
+    """DataError unless `bits`, where given, are those that the network was trained for."""
+    trained = trained_bits(graph)
+    if bits is not None and trained and trained != (bits,):
+        raise DataError(
+            f"bits={bits}, but this network was trained for {', '.join(map(str, trained))} bits: "
+            f"leave bits out, or train it by ag.quantization_aware(model, x, bits={bits})"
+        )
+
+
+def _require_known(graph: Graph) -> None:
+    for node in graph.nodes:
+        if type(node.op) not in RULES:
+            raise UnsupportedError(f"{node.label} has no integer form; {_hint(node.op.name)}")
+
+
+def _hint(op: str) -> str:
+    known = ", ".join(sorted(op.name for op in RULES))
+    extra = "; a softmax before an output or an argmax is left out" if op == "softmax" else ""
+    return f"quantize knows {known}{extra}"
+
+
+def _require_network(graph: Graph) -> Graph:
+    if graph.updates or len(graph.inputs) != 1 or not graph.outputs:
+        raise GraphError(
+            f'graph "{graph.name}" is no network: quantize takes one input, at least one output '
+            "and no updates, as model.graph(training=False) gives"
+        )
+    (x,) = graph.inputs
+    if x.type.dtype != f32 or not x.type.is_open:
+        raise GraphError(f"input {x} is {x.type}: quantize takes f32 samples with an open batch N")
+    return graph
+
+
+def _logits(graph: Graph) -> Graph:
+    """The graph without softmax before outputs and argmax: the largest logit is where it was."""
+    producers = graph.producers()
+
+    def logits(v: Value) -> Value:
+        node = producers.get(v)
+        return node.inputs[0] if node and isinstance(node.op, Softmax) else v
+
+    outputs = [logits(v) for v in graph.outputs]
+    read = set(outputs)
+    nodes = []
+    for node in reversed(graph.nodes):
+        if not read.intersection(node.outputs):
+            continue
+        if isinstance(node.op, Argmax) and node.op.axis == node.inputs[0].type.rank - 1:
+            node = replace(node, inputs=(logits(node.inputs[0]),))
+        read.update(node.inputs)
+        nodes.append(node)
+    parameters = tuple(p for p in graph.parameters if p in read)
+    return Graph(graph.name, graph.inputs, parameters, tuple(nodes[::-1]), tuple(outputs))
+
+
+def _samples(graph: Graph, calibration: object) -> Array:
+    """The calibration data as f32; DataError unless they are samples that say something."""
+    (x,) = graph.inputs
+    try:
+        samples = np.asarray(calibration)
+        samples = samples.astype(np.float32) if samples.dtype.kind in "fiub" else samples
+    except (TypeError, ValueError):
+        samples = np.asarray(None)
+    expected = ",".join(map(str, x.type.shape))
+    if samples.dtype != np.float32 or samples.shape[1:] != x.type.shape[1:] or not samples.ndim:
+        raise DataError(
+            f"calibration data have shape {list(samples.shape)} of {samples.dtype}, expected "
+            f"samples of real numbers [{expected}]"
+        )
+    if not len(samples):
+        raise DataError("calibration data are empty; give some hundred samples")
+    if not np.isfinite(samples).all():
+        raise DataError("calibration data hold NaN or infinities; remove those samples")
+    if not samples.any():
+        raise DataError(
+            "calibration data are all zero, which says nothing about ranges; give real samples"
+        )
+    return np.ascontiguousarray(samples)
