@@ -10,27 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import GraphError, RangeWarning, nearest
+from ..errors import RangeWarning
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
 from .labels import as_samples, require_trainable, targets_for
 from .optimizers import Optimizer, average_name
-from .settings import at_least_one, rate_at, require_optimizer
+from .settings import NATIVE, at_least_one, rate_at, require_engine, require_optimizer
 
 if TYPE_CHECKING:
     from ..model import Model
-
-NATIVE, REFERENCE = "native", "reference"
-ENGINES = (NATIVE, REFERENCE)
-
-
-def require_engine(engine: str) -> None:
-    """GraphError, with the nearest name, unless `engine` is "native" or "reference"."""
-    if engine not in ENGINES:
-        raise GraphError(
-            f'unknown engine "{engine}"{nearest(str(engine), ENGINES)}; known: {", ".join(ENGINES)}'
-        )
 
 
 def thread_count(threads: int | None) -> int:
