@@ -31,8 +31,8 @@ from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
 from ..training.fit import fit, measure
-from ..training.history import History
 from ..training.labels import as_samples, require_trainable, targets_for
+from ..training.logs import History
 from ..training.losses import loss_named
 from ..training.optimizers import Optimizer
 from ..training.settings import DEFAULT_OPTIMIZER, REFERENCE, Fit, Rate, require_engine

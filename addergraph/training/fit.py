@@ -25,9 +25,8 @@ from .checkpoint import (
     digest_of_data,
     digest_of_network,
 )
-from .history import History, score
 from .labels import Targets, as_samples, require_trainable, targets_for
-from .logs import Logs, log_row
+from .logs import History, Logs, log_row, score
 from .losses import sample_losses
 from .memory import require_memory, training_need
 from .progress import Progress
