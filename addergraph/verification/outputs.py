@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..errors import DataError, VerificationError
-from ..ir import Array, Graph, Node
+from ..ir import Array, Bound, Graph, Node
 from ..ir.interpreter import bind_inputs
 from ..ir.intervals import value_ranges
 from ..ir.state import bind_weights
 from ..ir.types import f32
 from ..ir.walk import evaluate
 from ..ops.fused import Fused
-from .rounding import Bound, rounding_bounds
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -342,7 +341,7 @@ class Reference:
     def _note(
         self, key: object, node: Node, operands: Sequence[Array], results: Sequence[Array]
     ) -> Sequence[Array]:
-        self._bounds[key] = rounding_bounds(node.op, operands, results)
+        self._bounds[key] = tuple(node.op.rounding(operands, results))
         return results
 
 
