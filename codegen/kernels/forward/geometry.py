@@ -1,6 +1,6 @@
 """Sizes, strides and packed filters of the forward contractions: what their kernels share as data.
 
-The contract is in `contraction.py`.
+The contract is in `dense.py`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from addergraph.ops.contraction.conv2d import Conv2dGradInput
 from ...emit.builder import LINE, Emitter, Index, Register
 from .. import Call, Kernel, Operand, kernel
 from ..schedule import Tile, adder_input_gradient_tile, ceil_div, contraction_tile
-from ..sparse._transpose import transposed
+from ..transpose import transposed
 from ._layer import filter_row, layer_shape, pixel_strides
 
 # Tile updates emitted in one straight line at most. Unrolled, LLVM runs out of registers in adder

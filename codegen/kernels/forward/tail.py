@@ -1,6 +1,6 @@
 """What the dense and the sparse forward contraction share: reading the call, and the tail.
 
-The tail is all that happens between an accumulator and the store, see `contraction.py`.
+The tail is all that happens between an accumulator and the store, see `dense.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from addergraph.ir import Graph
 from ...emit.builder import Emitter, Index, Register
 from .. import Call, Kernel, Operand
 from ..pointwise import emit_body
-from ._geometry import BYTES, MINIMUM, PRODUCT, geometry, image_strides
+from .geometry import BYTES, MINIMUM, PRODUCT, geometry, image_strides
 
 
 class ForwardContraction(Kernel):
