@@ -42,9 +42,8 @@ from addergraph.ir.plan import align
 
 from ...emit.builder import Emitter, Index, Register
 from .. import Call
-from ..gradient._layer import filter_row
 from ..schedule import Tile, ceil_div, contraction_tile
-from .geometry import BYTE_PRODUCT, BYTES, MINIMUM, pack
+from .geometry import BYTE_PRODUCT, BYTES, MINIMUM, filter_row, pack
 from .tail import ForwardContraction, Place, Tail
 from .window_sums import emit_window_sums
 
@@ -260,7 +259,7 @@ class ContractionKernel(ForwardContraction):
             return 0, count
         top = e.sub(e.mul(h, stride), g.pad[0])
         above = e.maximum(e.sub(step - 1 - (rows - 1) * stride, top), 0)
-        within = e.maximum(e.sub(g.rows_in + step - 1, top), 0)
+        within = e.maximum(e.sub(g.image[0] + step - 1, top), 0)
         return e.div(above, step), e.minimum(e.div(within, step), count)
 
     def _emit_reduction(

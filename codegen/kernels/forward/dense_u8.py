@@ -34,9 +34,9 @@ from addergraph.ir.types import u8
 
 from ...emit.builder import I8, I32, I64, Emitter, Index, Register, constant, vector
 from ...targets.target import Target
-from ..gradient._layer import filter_row
 from ..schedule import Tile, byte_tile, ceil_div
 from .dense import ContractionKernel
+from .geometry import filter_row
 
 PSAD = {16: "sse2.psad.bw", 32: "avx2.psad.bw", 64: "avx512.psad.bw.512"}  # by bytes of a vector
 

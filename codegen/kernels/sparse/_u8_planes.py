@@ -108,7 +108,7 @@ def emit_operand(
     e: Emitter, tile: BytesTile, strip: Strip, operand: Operand, pointer: Any, into: Any
 ) -> None:
     """An NHWC operand of the tail, in the order of the results."""
-    g, patches, strides = tile.g, tile.patches, image_strides(operand.strides)
+    g, patches, strides = tile.g, tile.patches, image_strides(operand)
     offsets = patches.output_offsets(strides)
     corner = e.add(e.dot((strip.n, strip.h), strides[:2]), e.mul(strip.group, g.outputs))
 
