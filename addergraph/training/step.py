@@ -15,6 +15,7 @@ from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
 from .labels import as_samples, require_trainable, targets_for
+from .losses import loss_named
 from .optimizers import Optimizer, average_name
 from .settings import at_least_one, rate_at, require_optimizer
 
@@ -107,9 +108,8 @@ class TrainStep:
         if batch not in self._graphs:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
-                self.model.loss_name,
+                loss_named(self.model.loss_name, self.label_smoothing),
                 self.optimizer,
-                label_smoothing=self.label_smoothing,
                 gradient=self.gradient,
             )
         return self._graphs[batch]
