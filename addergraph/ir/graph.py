@@ -398,11 +398,15 @@ class Graph:
 
 
 class Builder:
-    """Builds a graph node by node, inferring types and keeping names unique."""
+    """Builds a graph node by node, inferring types and keeping names unique.
+
+    `scope` is put before the names that it makes up.
+    """
 
     def __init__(self, name: str, *, training: bool = False) -> None:
         self.name = name
         self.training = training  # layers that behave differently while training look here
+        self.scope = ""
         self.inputs: list[Value] = []
         self.parameters: dict[str, Parameter] = {}
         self.nodes: list[Node] = []
@@ -410,8 +414,8 @@ class Builder:
         self._names: set[str] = set()
 
     def fresh(self, hint: str) -> str:
-        """`hint`, or `hint_1`, `hint_2` ... when it is taken; the name is then taken."""
-        return self._claim(free_name(hint, self._names))
+        """`scope` + `hint`, numbered `_1`, `_2` ... when it is taken; the name is then taken."""
+        return self._claim(free_name(self.scope + hint, self._names))
 
     def input(self, name: str, type: TensorType) -> Value:
         value = Value(self._claim(name), type)

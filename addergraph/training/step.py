@@ -16,6 +16,7 @@ from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
 from .labels import as_samples, require_trainable, targets_for
+from .losses import loss_named
 from .optimizers import Optimizer, average_name
 from .settings import at_least_one, rate_at, require_optimizer
 
@@ -108,9 +109,8 @@ class TrainStep:
         if batch not in self._graphs:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
-                self.model.loss_name,
+                loss_named(self.model.loss_name, self.label_smoothing),
                 self.optimizer,
-                label_smoothing=self.label_smoothing,
                 gradient=self.gradient,
             )
         return self._graphs[batch]

@@ -2,7 +2,7 @@
 
 Chen et al., "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020
 (arXiv:1912.13200), equations 2, 5 and 6; placement of the adaptive learning rate as in the
-authors' release is in `passes/train/optimizers.py`.
+authors' release is in `training/optimizers.py`.
 """
 
 from __future__ import annotations
