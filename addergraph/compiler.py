@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .model import Model
     from .model.quantized import Quantized
     from .ops.pointwise.fake_quantize import Rounding
+    from .passes.train_step import Loss, Optimizer
     from .report.lints import Finding
-    from .training.optimizers import Optimizer
 
 TUNE_SECONDS = 10.0
 Observer = Callable[[str, Graph, Graph, float], None]
@@ -46,19 +46,12 @@ def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
 
 
 def train_step_graph(
-    graph: Graph,
-    loss_name: str,
-    optimizer: Optimizer,
-    *,
-    label_smoothing: float = 0.0,
-    gradient: str = FULL_PRECISION,
+    graph: Graph, loss: Loss, optimizer: Optimizer, *, gradient: str = FULL_PRECISION
 ) -> Graph:
-    """One training step as one graph; see `passes/train/train_step.py`."""
-    from .passes.train.train_step import train_step
+    """One training step as one graph; see `passes/train_step.py`."""
+    from .passes.train_step import train_step
 
-    return train_step(
-        graph, loss_name, optimizer, label_smoothing=label_smoothing, gradient=gradient
-    )
+    return train_step(graph, loss, optimizer, gradient=gradient)
 
 
 def findings(graph: Graph) -> tuple[Finding, ...]:

@@ -12,19 +12,19 @@ from addergraph.errors import AdderGraphError, GraphError, PassError
 from addergraph.ir import Builder, Graph, Node, Op, Parameter, Value, free_name
 from addergraph.ir.check import check
 from addergraph.ir.trace import Tensor
+from addergraph.ir.walk import append
 
 
 class Draft(Builder):
     """The graph that a pass makes from another: its inputs and parameters, then what is appended.
 
     Every name of the original stays reserved for the node that has it there, so names made up by a
-    pass never take one that a later node needs. `scope` is put before made-up names, and `new` maps
-    values of the original to values of the draft.
+    pass never take one that a later node needs. `new` maps values of the original to values of the
+    draft.
     """
 
     def __init__(self, graph: Graph, parameters: Iterable[Parameter] | None = None) -> None:
         super().__init__(graph.name)
-        self.scope = ""
         self.new: dict[Value, Value] = {}
         self._original = graph
         self._reserved = {v.name for v in graph.values()}
@@ -66,8 +66,7 @@ class Draft(Builder):
 
     def copy(self) -> None:
         """Appends every node of the original as it is."""
-        for node in self._original.nodes:
-            self.stand_in(node, self.keep(self.moved(node)))
+        append(self, self._original.nodes, self.new)
 
     def producer(self, value: Value) -> Node | None:
         """The node of the draft that computes `value`; None for inputs and parameters."""

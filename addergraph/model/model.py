@@ -261,7 +261,7 @@ class Model:
 
             learning_rate    a number, a description of `training.schedules`, or a function of the
                              epoch (from 0)
-            label_smoothing  see `passes/train/train_step.py`, as is
+            label_smoothing  see `training/losses.py`
             gradient         of adder layers: "full_precision" (with HardTanh) or "sign"
             augment          random changes of each batch's images
             normalize        of all images, also `x_val`; the network then expects such images

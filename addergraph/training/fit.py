@@ -27,7 +27,7 @@ from .checkpoint import (
 )
 from .labels import Targets, as_samples, require_trainable, targets_for
 from .logs import History, Logs, log_row, score
-from .losses import sample_losses
+from .losses import loss_named
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
@@ -78,7 +78,8 @@ def measure(
     last = graph.producers().get(graph.outputs[0])
     probabilities = last is not None and isinstance(last.op, Softmax)
     everything = slice(None)
-    losses = sample_losses(model.loss_name, prediction, targets.rows(everything), probabilities)
+    loss = loss_named(model.loss_name)
+    losses = loss.of_samples(prediction, targets.rows(everything), probabilities)
     result = {"loss": float(np.mean(losses, dtype=np.float64))}
     correct = targets.correct(everything, prediction)
     return result if correct is None else result | {"accuracy": correct / len(samples)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..ir import Array
-from .losses import takes_classes
+from .losses import loss_named
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -137,7 +137,8 @@ def as_targets(
 
 def targets_for(model: Model, y: object, count: int, what: str = "y") -> Targets:
     """`as_targets` for `count` answers of `model` and its loss."""
-    return as_targets(y, count, model.output_shape, takes_classes(model.loss_name), what)
+    classes = loss_named(model.loss_name).of_classes
+    return as_targets(y, count, model.output_shape, classes, what)
 
 
 def require_finite_rows(values: Array, what: str) -> None:
