@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from .attributes import integer
 from .intervals import ANY, Interval
 from .quantization import Known, Quantization, common
 from .types import TensorType, bind_shape
+from .walk import append
 
 if TYPE_CHECKING:
     from .trace import Tensor
@@ -292,9 +293,7 @@ class Graph:
             new[v] = builder.input(v.name, v.type.bind(batch))
         for p in self.parameters:
             new[p] = builder.parameter(p)
-        for node in self.nodes:
-            made = builder.add(node.op.bind(batch), [new[v] for v in node.inputs], node.outputs)
-            new.update(zip(node.outputs, made, strict=True))
+        append(builder, (replace(node, op=node.op.bind(batch)) for node in self.nodes), new)
         for u in self.updates:
             builder.update(u.parameter, new[u.value])
         return builder.finish([new[v] for v in self.outputs])
