@@ -12,11 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from addergraph.errors import GraphError
-<<<<<<< HEAD
-from addergraph.ir import POINTWISE, Graph, Halo, Node, Op, Parameter, Value
-=======
-from addergraph.ir import Builder, Graph, Halo, Node, Parameter, Value
->>>>>>> 28bd1bf (Passes and reports ask an op's traits; each op states its own canonical form)
+from addergraph.ir import Graph, Halo, Node, Parameter, Value
 from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align, layout_with_halo
 from addergraph.ir.state import parameter_offsets
 from addergraph.ops.movement.reshape import Reshape
