@@ -35,7 +35,7 @@ from addergraph.ops.movement.pad import Pad
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.relu import Relu
 from addergraph.ops.pointwise.unary import Abs
-from addergraph.report.lints import Finding
+from addergraph.report.findings import Finding
 
 from .rewrite import Draft, rebuild
 
