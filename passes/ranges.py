@@ -32,7 +32,7 @@ from addergraph.ir import Graph, Node, Op, Value
 from addergraph.ir.intervals import Interval, value_ranges
 from addergraph.ir.types import f32
 from addergraph.ops.pointwise.full import Full
-from addergraph.report.lints import Finding
+from addergraph.report.findings import Finding
 
 from .rewrite import Draft, rebuild
 

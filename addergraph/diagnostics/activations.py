@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir import CONTRACTION, Array, Node
 from ..ir.walk import returning
-from ..report.lints import Finding
+from ..report.findings import Finding
 from ..training.labels import as_samples, require_trainable
 from ..training.step import compile_silently, thread_count
 from .distributions import Shape, shape_of

@@ -13,30 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .. import compiler
 from ..ir import MOVEMENT, Graph, Node, Parameter, Value
 from ..ir.intervals import value_ranges
 from ..ir.types import f32
 from ..ops.pointwise.fake_quantize import unrounded
+from .findings import Finding
 
 OUTPUT = "the output"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A node or parameter of a graph: what is wrong with it and what to do about it."""
-
-    node: str
-    message: str
-    hint: str
-
-    def __str__(self) -> str:
-        return f"{self.message}; {self.hint}"
-
-
 def lint(graph: Graph) -> tuple[Finding, ...]:
     """All findings of an inference graph as it is declared, before the passes."""
-    from .. import compiler
-
     proven = compiler.findings(graph)
     dead = {finding.node for finding in proven}
     return (*proven, *_without_batch_norm(graph, dead), *_slow_inputs(graph), *_idle_etas(graph))

@@ -43,7 +43,8 @@ def integers(name: str) -> Quantized:
         found = interpret(graph, *inputs, weights=w)
         return found if isinstance(found, tuple) else (found,)
 
-    return quantize(model.graph(training=False), weights, x, Options(terms=3), execute)
+    made = quantize(model.graph(training=False), weights, x, Options(terms=3), execute)
+    return Quantized(**vars(made))
 
 
 def padding(lowered: Lowered) -> int:
