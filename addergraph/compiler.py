@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
     from .model import Model
-    from .model.quantized import Quantized
     from .ops.pointwise.fake_quantize import Rounding
+    from .quantization import Quantized
     from .report.lints import Finding
     from .training.optimizers import Optimizer
 
@@ -406,12 +406,12 @@ def quantize(
     empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
     form.
     """
-    from .passes.quantize.quantize import Options
     from .passes.quantize.quantize import quantize as convert
+    from .quantization import QuantizationSettings
 
-    options = Options(bits, requantize, terms, quantile, reestimate)
+    settings = QuantizationSettings(bits, requantize, terms, quantile, reestimate)
     graph, weights = _source(graph, weights)
-    return convert(graph, _required(graph, weights), calibration, options, _run_once)
+    return convert(graph, _required(graph, weights), calibration, settings, _run_once)
 
 
 def quantization_aware(
