@@ -1,4 +1,4 @@
-"""Networks with their weights: `Model`, its file, and `Quantized`, a network of integers."""
+"""Networks with their weights: `Model` and its file."""
 
 from .model import CHUNK, DEFAULT_OPTIMIZER, Model
 
