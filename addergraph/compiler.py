@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .errors import DataError, GraphError, RangeWarning, ShapeError
+from .errors import GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
-from .ir.attributes import DEFAULT_BITS, FULL_PRECISION
+from .ir.attributes import FULL_PRECISION
+from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
 
 if TYPE_CHECKING:
@@ -25,11 +26,10 @@ if TYPE_CHECKING:
     from .codegen.run.jit import Built, Program
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
-    from .model import Model
-    from .model.quantized import Quantized
     from .ops.pointwise.fake_quantize import Rounding
     from .passes.train_step import Loss, Optimizer
-    from .report.lints import Finding
+    from .quantization import QuantizationSettings, Quantized
+    from .report.findings import Finding
 
 TUNE_SECONDS = 10.0
 Observer = Callable[[str, Graph, Graph, float], None]
@@ -116,7 +116,7 @@ def _mixing(graph: Graph) -> str:
 
 
 def compile(
-    graph: Graph | Model,
+    graph: Graph | Network,
     *,
     weights: Mapping[str, Array] | None = None,
     batch: int | None = None,
@@ -132,7 +132,7 @@ def compile(
 
     weights  the numbers of the graph's parameters; not needed for a model or with `state`
     batch    binds N; without it a graph whose samples are independent runs any batch
-    target   "host", a name that `addergraph.codegen.targets.target` lists, or an x86 CPU name
+    target   "host", a name that `addergraph.codegen.targets.lookup` lists, or an x86 CPU name
     threads  threads of each call; results have the same bits for any number
     state    parameters that a program with updates shares with others (they change in place)
     tune     measure the kernels that could serve each contraction and keep the fastest: True, or
@@ -144,14 +144,14 @@ def compile(
     """
     from .codegen.run.jit import Program
 
-    graph, weights = _source(graph, weights)
+    graph, weights = graph_and_weights(graph, weights)
     built = build(
         graph, weights, batch=batch, target=target, cache=cache, tune=tune,
         multiplication_free=multiplication_free, observers=observers,
     )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
-        return Program(built, _required(graph, weights), None, threads)
+        return Program(built, require_weights(graph, weights), None, threads)
     if state is None:
         state = State(graph.parameters)
         state.load(initial_weights(graph) if weights is None else weights)
@@ -159,7 +159,7 @@ def compile(
 
 
 def compile_layers(
-    graph: Graph | Model,
+    graph: Graph | Network,
     *,
     weights: Mapping[str, Array] | None = None,
     target: str = "host",
@@ -176,14 +176,14 @@ def compile_layers(
     """
     from .codegen.emit.lowered import Lowered, workspaces
     from .codegen.run import jit
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
     from .passes.hoist import hoist
     from .passes.plan_memory import plan_memory
 
-    graph, weights = _source(graph, weights)
+    graph, weights = graph_and_weights(graph, weights)
     if graph.updates:
         raise GraphError(f'graph "{graph.name}" updates parameters; compile its forward graph')
-    numbers, machine = _required(graph, weights), target_named(target)
+    numbers, machine = require_weights(graph, weights), target_named(target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)  # `compile` gives them
         whole = lower(graph, machine, weights=numbers)
@@ -228,7 +228,7 @@ def _planned(
 ) -> Lowered:
     """The graph ready for code generation, after the questions that strict code is asked."""
     from .codegen.inspect import limits, strict
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     machine = target_named(target)
     if multiplication_free or not machine.multiplier:
@@ -255,36 +255,14 @@ def tune_graph(
 ) -> tuple[Tuned, ...]:
     """What measuring finds for each contraction of `graph`; see `codegen/measure/tune.py`."""
     from .codegen.measure.tune import tune
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     bound = graph if batch is None else graph.bind(batch)
     return tune(lower(bound, target_named(target), weights=weights), seconds)
 
 
-def _source(
-    graph: Graph | Model, weights: Mapping[str, Array] | None
-) -> tuple[Graph, Mapping[str, Array] | None]:
-    from .model import Model, inference_graph
-
-    if not isinstance(graph, Model):
-        return inference_graph(graph), weights
-    if weights is not None:
-        raise DataError("a model brings its own weights; change model.weights instead")
-    return inference_graph(graph), graph.weights
-
-
-def _required(graph: Graph, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:
-    if weights is None and graph.parameters:
-        names = ", ".join(p.name for p in graph.parameters[:3])
-        raise DataError(
-            f'graph "{graph.name}" has parameters ({names}, ...): pass their numbers as '
-            "weights={name: array}"
-        )
-    return weights or {}
-
-
 def export(
-    graph: Graph | Model,
+    graph: Graph | Network,
     folder: str | os.PathLike[str],
     *,
     weights: Mapping[str, Array] | None = None,
@@ -301,14 +279,14 @@ def export(
     """
     from .codegen.export import aot
 
-    graph, weights = _source(graph, weights)
+    graph, weights = graph_and_weights(graph, weights)
     lowered = _planned(graph, None, batch, target, False, multiplication_free, ())
-    return aot.export(lowered, _required(graph, weights), folder, name=name)
+    return aot.export(lowered, require_weights(graph, weights), folder, name=name)
 
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
     """The memory plan of the compiled graph as a table; see `passes/plan_memory.py`."""
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
     from .passes.plan_memory import render
 
     lowered = lower(graph if batch is None else graph.bind(batch), target_named(target))
@@ -322,7 +300,7 @@ def arena_bytes(
 
     `weights`, where known, choose between dense and sparse kernels.
     """
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     bound = graph.bind(1) if graph.is_open and not graph.per_sample else graph
     with warnings.catch_warnings():
@@ -330,12 +308,12 @@ def arena_bytes(
         return lower(bound, target_named(target), weights=weights).plan.arena_bytes
 
 
-def census(graph: Graph | Model, *, batch: int | None = None, target: str = "host") -> Census:
+def census(graph: Graph | Network, *, batch: int | None = None, target: str = "host") -> Census:
     """The instructions that are emitted for `graph`, by kind; see `codegen/inspect/census.py`."""
     from .codegen.inspect.census import census as count
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
-    source, _ = _source(graph, None)
+    source = graph_of(graph)
     bound = source if batch is None else source.bind(batch)
     return count(lower(bound, target_named(target)))
 
@@ -350,7 +328,7 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
 def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
     """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`."""
     from .codegen.measure import peak
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     return peak.measure_peak(form, target_named(target), threads=threads)
 
@@ -365,71 +343,33 @@ def profile(
 ) -> Profile:
     """What each kernel takes inside the network and alone; see `codegen/measure/profile.py`."""
     from .codegen.measure import profile as codegen
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     bound = graph if batch is None else graph.bind(batch)
     return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
 
 
-def quantize(
-    graph: Graph | Model,
+def quantized(
+    graph: Graph | Network,
     calibration: object,
-    *,
+    settings: QuantizationSettings,
     weights: Mapping[str, Array] | None = None,
-    bits: int | None = None,
-    requantize: str = "shift",
-    terms: int | None = None,
-    quantile: float = 0.9997,
-    reestimate: bool = True,
 ) -> Quantized:
-    """A trained network in integers alone, from the image to the logits (docs/quantization.md).
+    """A network in integers; see `passes/quantize/quantize.py`."""
+    from .passes.quantize.quantize import quantize
 
-    calibration  samples as the network takes them, a few hundred, without labels
-    weights      the numbers of the graph's parameters; a model brings its own
-    bits         of activations and filters, 2 to 8; by default 8, or what `quantization_aware`
-                 made the model for
-    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
-                 "multiply": an integer product each, for CPUs where that is faster
-    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
-    quantile     of an activation's values that its range has to hold; 1 for all of them. The ranges
-                 of a model that `quantization_aware` made are those that it was trained with
-    reestimate   move batch norms' statistics by what quantization changed
-
-    Raises DataError for options out of range and for calibration data that are of another shape,
-    empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
-    form.
-    """
-    from .passes.quantize.quantize import Options
-    from .passes.quantize.quantize import quantize as convert
-
-    options = Options(bits, requantize, terms, quantile, reestimate)
-    graph, weights = _source(graph, weights)
-    return convert(graph, _required(graph, weights), calibration, options, _run_once)
+    graph, weights = graph_and_weights(graph, weights)
+    return quantize(graph, require_weights(graph, weights), calibration, settings, _run_once)
 
 
-def quantization_aware(
-    model: Model, calibration: object, *, bits: int = DEFAULT_BITS, quantile: float = 0.9997
-) -> Model:
-    """A copy of a trained model that rounds where its integers will, to be trained on.
+def roundings(
+    network: Network, calibration: object, *, bits: int, quantile: float
+) -> Mapping[str, Rounding]:
+    """What `quantization_aware_graph` takes, from the ranges of values on calibration data."""
+    from .passes.quantize.quantize import roundings as calibrated
 
-    `fit`, `evaluate` and `predict` then see the numbers that integers of so many bits stand for,
-    gradients pass straight through the rounding (docs/quantization.md, section 7), and `quantize`
-    makes integers of the same scales.
-
-    calibration  samples as the network takes them, a few hundred, without labels: they fix the
-                 scale of each activation
-    bits         of activations and filters, 2 to 8; the image has 8
-    quantile     of an activation's values that its range has to hold; 1 for all of them
-
-    Raises DataError and UnsupportedError as `quantize` does.
-    """
-    from .model import Model
-    from .passes.quantize.quantize import roundings
-
-    if not isinstance(model, Model):
-        raise GraphError(f"expected a model, found {type(model).__name__}")
-    graph = model.graph(training=False)
-    return model.rounded(roundings(graph, model.weights, calibration, bits, quantile, _run_once))
+    graph = network.inference_graph()
+    return calibrated(graph, network.weights, calibration, bits, quantile, _run_once)
 
 
 def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
@@ -456,8 +396,24 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 __all__ = [
-    "arena_bytes", "build", "census", "certify", "compile", "compile_layers", "export", "findings",
-    "grad", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize", "profile",
-    "quantization_aware", "quantization_aware_graph", "quantize",
-    "train_step_graph", "tune_graph",
+    "arena_bytes",
+    "build",
+    "census",
+    "certify",
+    "compile",
+    "compile_layers",
+    "export",
+    "findings",
+    "grad",
+    "load_native",
+    "lower",
+    "measure_peak",
+    "memory_plan_text",
+    "optimize",
+    "profile",
+    "quantization_aware_graph",
+    "quantized",
+    "roundings",
+    "train_step_graph",
+    "tune_graph",
 ]  # fmt: skip

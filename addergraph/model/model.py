@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import compiler
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
 from ..files import storage
 from ..ir import Array, Graph
@@ -190,13 +191,15 @@ class Model:
         """
         key = (training, batch)
         if key not in self._graphs:
-            from .. import compiler
-
             made = self._trace(training, batch)
             if self._rounding:
                 made = compiler.quantization_aware_graph(made, self._rounding)
             self._graphs[key] = made
         return self._graphs[key]
+
+    def inference_graph(self) -> Graph:
+        """The graph that predicts, with an open batch: `graph(training=False)`."""
+        return self.graph(training=False)
 
     def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
@@ -397,7 +400,6 @@ class Model:
         memory, energy by kind of layer, and what `lints.lint` finds. Needs no data, only
         `input_shape`.
         """
-        from .. import compiler
         from ..report.lints import lint
         from ..report.summary import summary_text
 
@@ -421,17 +423,6 @@ class Model:
         from .file import load_model
 
         return load_model(cls, path)
-
-
-def inference_graph(graph: Graph | Model) -> Graph:
-    """A graph as it is, of a model the one that predicts; GraphError for anything else."""
-    if isinstance(graph, Model):
-        return graph.graph(training=False)
-    if not isinstance(graph, Graph):
-        raise GraphError(
-            f"expected a graph (from ag.trace or ag.parse) or a model, found {type(graph).__name__}"
-        )
-    return graph
 
 
 def require_network(graph: Graph) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from .. import compiler
 from ..errors import DataError, RangeWarning
 from ..ir import Array
 from ..ops.reduction.softmax import Softmax
@@ -32,10 +33,10 @@ from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
 from .step import TrainStep
+from .trainee import Trainee
 
 if TYPE_CHECKING:
     from ..data import Loader
-    from ..model import Model
 
 HeldOut = tuple[object, object]  # x and y; both None where there is no validation
 
@@ -49,7 +50,7 @@ class Validation:
     measure: Callable[[], Mapping[str, float]]
 
 
-def fit(model: Model, samples: Array, y: object, held_out: HeldOut, settings: Fit) -> History:
+def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: Fit) -> History:
     """As `Model.fit`, which alone calls it: warnings point at the line that called that."""
     require_trainable(samples)
     model.build(samples.shape[1:])
@@ -58,9 +59,10 @@ def fit(model: Model, samples: Array, y: object, held_out: HeldOut, settings: Fi
         print("compiling the training step", flush=True)
     validation = _validation(model, held_out, settings)
     _warn(model)
-    step = model.train_step(
+    step = TrainStep(
+        model,
         min(settings.batch_size, len(samples)),
-        optimizer=settings.optimizer,
+        settings.optimizer,
         label_smoothing=settings.label_smoothing,
         gradient=settings.gradient,
         engine=settings.engine,
@@ -70,7 +72,7 @@ def fit(model: Model, samples: Array, y: object, held_out: HeldOut, settings: Fi
 
 
 def measure(
-    model: Model, samples: Array, targets: Targets, engine: str, threads: int | None
+    model: Trainee, samples: Array, targets: Targets, engine: str, threads: int | None
 ) -> dict[str, float]:
     """The mean loss of checked data and, where the targets are classes, the accuracy."""
     prediction = model.predict(samples, engine=engine, threads=threads)
@@ -85,7 +87,7 @@ def measure(
     return result if correct is None else result | {"accuracy": correct / len(samples)}
 
 
-def _validation(model: Model, held_out: HeldOut, settings: Fit) -> Validation | None:
+def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation | None:
     (x, y), engine, threads = held_out, settings.engine, settings.threads
     if x is None and y is None:
         return None
@@ -106,9 +108,7 @@ def _validation(model: Model, held_out: HeldOut, settings: Fit) -> Validation | 
     return Validation(samples, targets, measured)
 
 
-def _warn(model: Model) -> None:
-    from .. import compiler
-
+def _warn(model: Trainee) -> None:
     for finding in compiler.findings(model.graph(training=False)):
         warnings.warn(str(finding), RangeWarning, stacklevel=4)
 

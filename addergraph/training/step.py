@@ -6,10 +6,11 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .. import compiler
 from ..errors import RangeWarning
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
@@ -19,9 +20,7 @@ from .labels import as_samples, require_trainable, targets_for
 from .losses import loss_named
 from .optimizers import Optimizer, average_name
 from .settings import NATIVE, at_least_one, rate_at, require_engine, require_optimizer
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .trainee import Trainee
 
 
 def thread_count(threads: int | None) -> int:
@@ -35,8 +34,6 @@ def thread_count(threads: int | None) -> int:
 
 def compile_silently(graph: Graph, **options: Any) -> Any:
     """`compiler.compile` without range warnings: `fit` gave them, for the inference graph."""
-    from .. import compiler
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
         return compiler.compile(graph, **options)
@@ -53,7 +50,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: Model,
+        model: Trainee,
         batch: int,
         optimizer: Optimizer,
         *,
@@ -93,8 +90,6 @@ class TrainStep:
 
         Raises ShapeError, naming the layer, where batch statistics would be of one value.
         """
-        from .. import compiler
-
         if batch not in self._graphs:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),

@@ -104,7 +104,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
     "shape": (lambda m: _described(m, input_shape=[-1]), "input_shape"),
     "field": (lambda m: _described(m, seed="x"), "seed = 'x' in the desc"),
     "layers": (lambda m: _described(m, layers=3), "layers = 3.*expected a list"),
-    "no layers": (lambda m: m | {"model": m["model"].replace('"layers"', '"other"')}, 'key "other"'),
+    "no layers": (lambda m: m | {"model": m["model"].replace('"layers"', '"other"')}, '"other"'),
     "json": (lambda m: m | {"model": "{"}, "not JSON"),
     "function with another input": (
         lambda m: _described(m, layers=None, input_shape=[4]), r"takes f32\[N,8,8,1\]"

@@ -283,7 +283,7 @@ PASS_MUTANTS = (
         tests_of("passes/test_eliminate.py", "test_attributes_and_order_of_operands_count"),
     ),
     Mutant(
-        "zeros of two signs are one", "addergraph/ir/graph.py",
+        "zeros of two signs are one", "addergraph/ir/op.py",
         "str(v) for v in values if isinstance(v, float)", "v for v in values if v is None",
         tests_of("passes/test_eliminate.py", "test_zeros_of_two_signs_differ"),
     ),
