@@ -24,7 +24,7 @@ FOLDERS = {
 }
 HEAVY = {"llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock"}
 COMMAND_LINE = {  # imported by the command alone
-    "addergraph/cli/main.py", "addergraph/cli/options.py", "addergraph/cli/training.py",
+    "addergraph/cli/main.py", "addergraph/cli/options.py",
 }  # fmt: skip
 
 
