@@ -231,6 +231,11 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_module.py"),
     ),
     Mutant(
+        "an edit of a kernel finds old objects", "codegen/run/cache.py",
+        "os.walk(root, followlinks=True)", "os.walk(root)",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
         "pass managers are never freed", "codegen/llvm.py",
         "    _free(passes)", "    passes.close()",
         tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
