@@ -351,7 +351,7 @@ def test_every_layer_is_in_the_table_of_descriptions() -> None:
         ({"kind": "Layer"}, 'unknown layer "Layer"'),
         ({}, "unknown layer"),
         ({"kind": "Dense"}, "Dense: .*output_channels"),
-        ({"kind": "Dense", "output_channels": 2, "validate": 1}, "unknown attribute 'validate'"),
+        ({"kind": "Dense", "output_channels": 2, "validate": 1}, 'unknown key "validate" in Dense'),
         ({"kind": "Dense", "output_channels": {}}, "output_channels="),
         ({"kind": "Dense", "output_channels": 2, "name": [1]}, "name="),
         ({"kind": "Activation", "function": ["relu"]}, "unknown activation"),
