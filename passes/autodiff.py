@@ -23,6 +23,7 @@ from addergraph.errors import GraphError, nearest
 from addergraph.ir import Graph, Node, Value
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
+from addergraph.ir.walk import downstream
 from addergraph.ops.pointwise.full import Full
 
 from .eliminate import without_dead
@@ -61,7 +62,7 @@ def differentiate(
     naming the node, for an op without a gradient on the path.
     """
     nodes = tuple(draft.nodes)
-    varying = _depending_on(nodes, wrt)
+    varying = downstream(nodes, wrt)
     gradients = dict(seeds)
     for node in reversed(nodes):
         gs = [gradients.get(v) for v in node.outputs]
@@ -97,14 +98,6 @@ def _operand_gradients(
     xs = [draft.tensor(v) for v in node.inputs]
     ys = [draft.tensor(v) for v in node.outputs]
     return node.op.grad(xs, ys, gs)
-
-
-def _depending_on(nodes: Sequence[Node], wrt: Iterable[Value]) -> set[Value]:
-    varying = set(wrt)
-    for node in nodes:
-        if not varying.isdisjoint(node.inputs):
-            varying.update(node.outputs)
-    return varying
 
 
 def _named(graph: Graph, wrt: Sequence[str]) -> list[Value]:

@@ -13,6 +13,7 @@ Ops are frozen dataclasses, so equal nodes are found by a dict on (op, operands)
 from __future__ import annotations
 
 from addergraph.ir import Graph, Value
+from addergraph.ir.walk import append, upstream
 
 from .rewrite import Draft
 
@@ -31,13 +32,10 @@ def without_dead(graph: Graph, keep_parameters: bool = False) -> Graph:
     live: set[Value] = {*graph.outputs}
     for u in graph.updates:
         live |= {u.parameter, u.value}
-    for node in reversed(graph.nodes):
-        if live.intersection(node.outputs):
-            live.update(node.inputs)
+    nodes = upstream(graph.nodes, live)
+    live.update(v for node in nodes for v in node.inputs)
     draft = Draft(graph, [p for p in graph.parameters if keep_parameters or p in live])
-    for node in graph.nodes:
-        if live.intersection(node.outputs):
-            draft.stand_in(node, draft.keep(draft.moved(node)))
+    append(draft, nodes, draft.new)
     return draft.close()
 
 

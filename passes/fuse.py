@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 
 from addergraph.ir import CONTRACTION, POINTWISE, Builder, Graph, Node, Value
 from addergraph.ir.types import Shape
+from addergraph.ir.walk import append
 from addergraph.ops.fused import Fused, is_channel_sum
 
 from .hoist import hoistable
 from .recompute import recompute
+from .rewrite import Draft
 
 # The contractions whose kernels take a tail (docs/design.md section 3); gradients do not.
 FORWARD = frozenset({"adder2d", "conv2d", "adder_dense", "dense", "matmul"})
@@ -331,9 +333,7 @@ class _PointwiseMerger:
 
 def _rebuild(fusion: Fusion) -> Graph:
     graph = fusion.graph
-    builder = Builder(graph.name)
-    new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
-    new |= {p: builder.parameter(p) for p in graph.parameters}
+    draft = Draft(graph)
     live = [g for g in fusion.members if _is_live(fusion, g)]
     needed = fusion.kept.union(*(_reads(fusion.whole(g)) for g in live))
     for group in _ordered(fusion, set(live)):
@@ -344,11 +344,8 @@ def _rebuild(fusion: Fusion) -> Graph:
             results = [v for node in own for v in node.outputs if v in needed]
             body, operands = _body(fusion, members, results)
             op = Fused(body)
-        made = builder.add(op, [new[v] for v in operands], results)
-        new.update(zip(results, made, strict=True))
-    for update in graph.updates:
-        builder.update(update.parameter, new[update.value])
-    return builder.finish([new[v] for v in graph.outputs])
+        append(draft, [Node(op, tuple(operands), tuple(results))], draft.new)
+    return draft.close()
 
 
 def _reads(members: list[Node]) -> set[Value]:

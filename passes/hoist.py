@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
-from addergraph.ir import Builder, Graph, Init, Node, Parameter, Value
+from addergraph.ir import Builder, Graph, Init, Parameter, Value
 from addergraph.ir.intervals import Interval, value_ranges
+from addergraph.ir.walk import append, upstream
 from addergraph.ops.fused import Fused
 
 
@@ -73,11 +74,11 @@ def _needed(graph: Graph, moved: Collection[Value]) -> list[Value]:
 
 
 def _setup(graph: Graph, needed: list[Value]) -> Graph:
-    nodes = _ancestors(graph, needed)
+    nodes = upstream(graph.nodes, needed)
     read = {v for node in nodes for v in node.inputs}
     builder = Builder(f"{graph.name}_setup")
     new: dict[Value, Value] = {p: builder.parameter(p) for p in graph.parameters if p in read}
-    _copy(builder, nodes, new)
+    append(builder, nodes, new)
     return builder.finish([new[v] for v in needed])
 
 
@@ -92,22 +93,5 @@ def _main(graph: Graph, moved: Collection[Value], needed: list[Value]) -> Graph:
     new |= {p: builder.parameter(p) for p in graph.parameters if p in read}
     for v in needed:
         new[v] = builder.parameter(Parameter(v.name, v.type, Init("zeros"), trainable=False))
-    _copy(builder, kept, new)
+    append(builder, kept, new)
     return builder.finish([new[v] for v in graph.outputs])
-
-
-def _ancestors(graph: Graph, values: Iterable[Value]) -> list[Node]:
-    """The nodes that compute `values`, in order."""
-    wanted, nodes = set(values), []
-    for node in reversed(graph.nodes):
-        if not wanted.isdisjoint(node.outputs):
-            wanted.update(node.inputs)
-            nodes.append(node)
-    return nodes[::-1]
-
-
-def _copy(builder: Builder, nodes: Iterable[Node], new: dict[Value, Value]) -> None:
-    """Appends `nodes` under their names, reading `new` and adding to it."""
-    for node in nodes:
-        made = builder.add(node.op, [new[v] for v in node.inputs], node.outputs)
-        new.update(zip(node.outputs, made, strict=True))

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from addergraph.errors import GraphError
-from addergraph.ir import POINTWISE, Builder, Graph, Halo, Node, Op, Parameter, Value
+from addergraph.ir import POINTWISE, Graph, Halo, Node, Op, Parameter, Value
 from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align, layout_with_halo
 from addergraph.ir.state import parameter_offsets
 from addergraph.ops.fused import Fused
 from addergraph.ops.movement.reshape import Reshape
+
+from .rewrite import Draft
 
 HEADER = ALIGNMENT  # the arena's first bytes are the barrier's
 DENSE = Halo()
@@ -58,16 +60,13 @@ def normalize_outputs(graph: Graph) -> Graph:
     a parameter with itself go, but for one where there are no others.
     """
     produced = graph.producers()
-    builder = Builder(graph.name)
-    new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
-    new |= {p: builder.parameter(p) for p in graph.parameters}
-    for node in graph.nodes:
-        made = builder.add(node.op, [new[v] for v in node.inputs], node.outputs)
-        new.update(zip(node.outputs, made, strict=True))
+    draft = Draft(graph)
+    draft.copy()
+    new = draft.new
 
     def computed(value: Value, suffix: str) -> Value:
         identity = Reshape(value.type.shape)
-        return builder.add(identity, [new[value]], f"{value.name}.{suffix}")[0]
+        return draft.add(identity, [new[value]], f"{value.name}.{suffix}")[0]
 
     outputs: list[Value] = []
     for v in graph.outputs:
@@ -77,8 +76,8 @@ def normalize_outputs(graph: Graph) -> Graph:
     # A program whose updates change nothing still has updates: its parameters live in a state.
     for update in changing or graph.updates[:1]:
         v = update.value
-        builder.update(update.parameter, new[v] if v in produced else computed(v, "new"))
-    return builder.finish(outputs)
+        draft.update(update.parameter, new[v] if v in produced else computed(v, "new"))
+    return draft.finish(outputs)
 
 
 def read_in_step(node: Node) -> tuple[Value, ...]:

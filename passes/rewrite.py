@@ -12,6 +12,7 @@ from addergraph.errors import AdderGraphError, GraphError, PassError
 from addergraph.ir import Builder, Graph, Node, Op, Parameter, Value, free_name
 from addergraph.ir.check import check
 from addergraph.ir.trace import Tensor
+from addergraph.ir.walk import append
 
 
 class Draft(Builder):
@@ -65,8 +66,7 @@ class Draft(Builder):
 
     def copy(self) -> None:
         """Appends every node of the original as it is."""
-        for node in self._original.nodes:
-            self.stand_in(node, self.keep(self.moved(node)))
+        append(self, self._original.nodes, self.new)
 
     def producer(self, value: Value) -> Node | None:
         """The node of the draft that computes `value`; None for inputs and parameters."""

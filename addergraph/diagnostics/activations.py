@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir import CONTRACTION, Array, Graph, Node
+from ..ir import CONTRACTION, Array, Node
+from ..ir.walk import returning
 from ..ops.pointwise.relu import Relu
 from ..report.findings import Finding
 from ..training.labels import as_samples, require_trainable
@@ -50,7 +51,7 @@ def activations(model: Model, x: object, *, threads: int | None = None) -> tuple
     graph = model.graph(training=True, batch=len(samples))
     shown = [n for n in graph.nodes if isinstance(n.op, Relu) or n.op.kind == CONTRACTION]
     outputs = tuple(node.outputs[0] for node in shown)
-    whole = Graph(graph.name, graph.inputs, graph.parameters, graph.nodes, outputs)
+    whole = returning(graph, outputs)
     program = compile_silently(whole, weights=model.weights, threads=thread_count(threads))
     found = program.run([np.ascontiguousarray(samples, np.float32)])
     return tuple(_activation(node, array) for node, array in zip(shown, found, strict=True))

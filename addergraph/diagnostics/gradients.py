@@ -22,7 +22,8 @@ import numpy as np
 from .. import compiler
 from ..data.loader import Loader
 from ..errors import DataError, GraphError
-from ..ir import Array, Graph, Parameter, Value
+from ..ir import Array, Graph
+from ..ir.walk import upstream
 from ..report.findings import Finding
 from ..training.labels import as_samples, require_trainable, targets_for
 from ..training.step import compile_silently
@@ -210,14 +211,8 @@ def _vanished(name: str, value: float, usual: float, step: int) -> Finding:
 
 def _loss_graph(step: Graph) -> Graph:
     """(x, targets) -> loss: what a training step computes of them, without its updates."""
-    loss, producers = step.outputs[0], step.producers()
-    needed: set[Value] = set()
-    waiting = [loss]
-    while waiting:
-        v = waiting.pop()
-        if v not in needed:
-            needed.add(v)
-            waiting += producers[v].inputs if v in producers else ()
-    nodes = tuple(n for n in step.nodes if not needed.isdisjoint(n.outputs))
-    parameters: tuple[Parameter, ...] = tuple(p for p in step.parameters if p in needed)
+    loss = step.outputs[0]
+    nodes = tuple(upstream(step.nodes, [loss]))
+    read = {v for node in nodes for v in node.inputs}
+    parameters = tuple(p for p in step.parameters if p in read)
     return Graph(step.name, step.inputs[:2], parameters, nodes, (loss,))

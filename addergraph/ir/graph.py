@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,11 +23,14 @@ from .attributes import integer
 from .intervals import ANY, Interval
 from .quantization import Known, Quantization, common
 from .types import TensorType, bind_shape
+from .walk import append
 
 if TYPE_CHECKING:
     from .trace import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Bound = Array | float
+"""For each element of a result, how far an f32 evaluation may be from it; 0.0: bit-equal."""
 CONTRACTION, POINTWISE, REDUCTION, MOVEMENT = "contraction", "pointwise", "reduction", "movement"
 KINDS = (CONTRACTION, POINTWISE, REDUCTION, MOVEMENT)
 
@@ -113,37 +116,101 @@ class Cost:
 class Op:
     """Base of every op: one frozen dataclass per op, its fields the attributes.
 
-    A subclass sets `name` and `kind` and defines `infer`, `reference` and `grad`; a class that
-    lacks one is refused when it is defined. Ops without a gradient set `not_differentiable`, ops
-    whose gradient is the paper's and not the derivative set `surrogate`.
+    A subclass sets `name` and `kind` and defines `infer`, `reference` and `grad`, contractions and
+    reductions `rounding`, too; a class that lacks one is refused when it is defined (GraphError),
+    as is one whose traits contradict each other. Passes and reports ask these traits and never for
+    an op's class or name:
+
+    per_sample          row n of the result depends on row n of the inputs alone
+    surrogate           its gradient is a published one in place of the derivative
+    not_differentiable  it has no gradient
+    gradient_of         the op of whose gradient this is a part; None for all others
+    takes_tail          a contraction whose kernels apply the pointwise nodes behind it to the sums
+                        in registers
+    measures_distance   a contraction whose terms are |x - f|
+    multiplies          it takes products, quotients or transcendental functions by definition
+    normalizes          a batch norm, or the statistics of one
+    rectifies           max(x, 0), limited above or not: what is never above 0 becomes 0
+    keeps_scale         results are elements, means or sums of elements of comparable operands, so
+                        that what is out of scale before is so behind it; every movement is
+    aliases             the position of the operand whose elements the result has, all of them in
+                        row-major order, so that both may share memory; None: no operand's
+    cheap               pointwise, an instruction or two an element: computing a result again takes
+                        less than reading it
+    integer_form        `quantize` has a rule for it, in passes/quantize
     """
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = ""
     surrogate: ClassVar[bool] = False
     not_differentiable: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True  # row n of the result depends on row n of the inputs alone
+    gradient_of: ClassVar[type[Op] | None] = None
+    per_sample: ClassVar[bool] = True
+    takes_tail: ClassVar[bool] = False
+    measures_distance: ClassVar[bool] = False
+    multiplies: ClassVar[bool] = False
+    normalizes: ClassVar[bool] = False
+    rectifies: ClassVar[bool] = False
+    keeps_scale: ClassVar[bool] = False
+    aliases: ClassVar[int | None] = None
+    cheap: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = False
     result_names: ClassVar[tuple[str, ...]] = ("",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not cls.name:
             return  # an abstract family, such as the common part of all poolings
-        required = ["infer", "reference"] + ([] if cls.not_differentiable else ["grad"])
-        missing = [rule for rule in required if getattr(cls, rule) is getattr(Op, rule)]
+        missing = [rule for rule in cls._required() if getattr(cls, rule) is getattr(Op, rule)]
         if missing:
             raise GraphError(f'op "{cls.name}" ({cls.__name__}) lacks: {", ".join(missing)}')
         if cls.kind not in KINDS:
             raise GraphError(f'op "{cls.name}": kind "{cls.kind}" is not one of {", ".join(KINDS)}')
+        if wrong := cls._contradiction():
+            raise GraphError(f'op "{cls.name}" ({cls.__name__}): {wrong}')
         if cls.name in _REGISTRY:
             raise GraphError(f'op "{cls.name}" is defined twice')
         _REGISTRY[cls.name] = cls
+
+    @classmethod
+    def _required(cls) -> list[str]:
+        required = ["infer", "reference"] + ([] if cls.not_differentiable else ["grad"])
+        return required + (["rounding"] if cls.kind in (CONTRACTION, REDUCTION) else [])
+
+    @classmethod
+    def _contradiction(cls) -> str:
+        """What two of the traits say against each other, or nothing."""
+        for trait, kind in (
+            ("takes_tail", CONTRACTION),
+            ("measures_distance", CONTRACTION),
+            ("rectifies", POINTWISE),
+            ("cheap", POINTWISE),
+        ):
+            if getattr(cls, trait) and cls.kind != kind:
+                return f"{trait} is for the kind {kind}, found {cls.kind}"
+        if cls.aliases is not None and cls.kind != MOVEMENT:
+            return f"aliases is for the kind {MOVEMENT}, found {cls.kind}"
+        if cls.gradient_of is not None and not cls.not_differentiable:
+            return "a gradient op is not_differentiable"
+        if cls.multiplies and cls.cost is Op.cost:
+            return "it multiplies and states no cost"
+        return ""
 
     @property
     def key(self) -> tuple[Op, tuple[str, ...]]:
         """Equal keys mean the same op. Floats count by their text, too, since 0.0 == -0.0."""
         values = (getattr(self, f.name) for f in dataclasses.fields(self))  # type: ignore[arg-type]
         return self, tuple(str(v) for v in values if isinstance(v, float))
+
+    @property
+    def constant(self) -> float | None:
+        """The number that every element of the result is, for an op that writes one (`full`)."""
+        return None
+
+    @property
+    def subgraph(self) -> Graph | None:
+        """The graph that a call evaluates on its operands, for an op made of nodes (`fused`)."""
+        return None
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """Result types from operand types; ShapeError (without the node's name) if unfit."""
@@ -177,6 +244,15 @@ class Op:
         """
         kept = common("operands", known) if self.kind == MOVEMENT else None
         return (kept,) * len(self.result_names)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """For each result, how far an f32 evaluation may be from the reference's `results`.
+
+        Pointwise ops and movements are IEEE operations each, in the reference as in native code:
+        0.0, unless an op says otherwise. NaN or inf where the op meets them. Called with NumPy's
+        floating-point warnings off.
+        """
+        return (0.0,) * len(results)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         """The zeros that this op reads around each operand."""
@@ -230,6 +306,18 @@ class Node:
     def label(self) -> str:
         """How messages speak of it: `adder2d "conv2"`."""
         return f'{self.op.name} "{self.name}"'
+
+    @property
+    def atoms(self) -> tuple[Node, ...]:
+        """The nodes of a fused node's body; of any other node itself."""
+        body = self.op.subgraph
+        return (self,) if body is None else body.nodes
+
+    @property
+    def contraction(self) -> Node | None:
+        """The contraction that this node is, or that opens its body; None where there is none."""
+        first = self.atoms[0]
+        return first if first.op.kind == CONTRACTION else None
 
 
 @dataclass(frozen=True)
@@ -292,9 +380,7 @@ class Graph:
             new[v] = builder.input(v.name, v.type.bind(batch))
         for p in self.parameters:
             new[p] = builder.parameter(p)
-        for node in self.nodes:
-            made = builder.add(node.op.bind(batch), [new[v] for v in node.inputs], node.outputs)
-            new.update(zip(node.outputs, made, strict=True))
+        append(builder, (replace(node, op=node.op.bind(batch)) for node in self.nodes), new)
         for u in self.updates:
             builder.update(u.parameter, new[u.value])
         return builder.finish([new[v] for v in self.outputs])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import DataError, GraphError, ShapeError
+from . import walk
 from .graph import Array, Graph, Node, Value
 from .state import bind_weights
 from .types import TensorType
@@ -50,11 +51,9 @@ def evaluate(
     """
     batch, arrays = bind_inputs(graph, inputs)
     bound = graph if batch is None else graph.bind(batch)
-    known = {v.name: a for v, a in zip(bound.inputs, arrays, strict=True)}
-    known |= bind_weights(f'graph "{graph.name}"', bound.parameters, weights)
-    for node in bound.nodes:
-        known |= _run(node, [known[v.name] for v in node.inputs])
-    return known
+    numbers = bind_weights(f'graph "{graph.name}"', bound.parameters, weights)
+    known = walk.evaluate(bound, [*arrays, *numbers.values()], _run)
+    return {v.name: array for v, array in known.items()}
 
 
 def bind_inputs(graph: Graph, inputs: Sequence[object]) -> tuple[int | None, list[Array]]:
@@ -137,7 +136,7 @@ def _batch_of(where: str, type: TensorType, array: Array) -> int | None:
     return int(array.shape[0]) if type.is_open else None
 
 
-def _run(node: Node, operands: Sequence[Array]) -> dict[str, Array]:
+def _run(node: Node, operands: Sequence[Array]) -> list[Array]:
     with np.errstate(all="ignore"):  # inf and nan are values like any other
         results = node.op.reference(*operands)
     if len(results) != len(node.outputs):
@@ -145,9 +144,8 @@ def _run(node: Node, operands: Sequence[Array]) -> dict[str, Array]:
             f"{node.label}: its reference gives {len(results)} results, "
             f"its shape rule {len(node.outputs)}"
         )
-    arrays = {v.name: np.asarray(r) for v, r in zip(node.outputs, results, strict=True)}
-    for value in node.outputs:
-        found = arrays[value.name]
+    arrays = [np.asarray(r) for r in results]
+    for value, found in zip(node.outputs, arrays, strict=True):
         if found.shape != value.type.sizes or found.dtype != value.type.dtype.numpy:
             raise GraphError(
                 f"{node.label}: its reference gives {found.dtype}{list(found.shape)} for {value}, "

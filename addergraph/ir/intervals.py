@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .walk import evaluate
+
 if TYPE_CHECKING:
-    from .graph import Graph
+    from .graph import Graph, Node
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,10 @@ def value_ranges(graph: Graph, inputs: Sequence[Interval] | None = None) -> dict
 
     `inputs` are the ranges of the graph's inputs where they are known, as for a fused body.
     """
-    known = {v.name: ANY for v in (*graph.inputs, *graph.parameters)}
-    if inputs is not None:
-        known.update((v.name, r) for v, r in zip(graph.inputs, inputs, strict=True))
-    for node in graph.nodes:
-        ranges = node.op.interval(
-            tuple(known[v.name] for v in node.inputs),
-            tuple(v.type for v in node.inputs),
-        )
-        known.update((v.name, r) for v, r in zip(node.outputs, ranges, strict=True))
-    return known
+
+    def step(node: Node, ranges: list[Interval]) -> Sequence[Interval]:
+        return node.op.interval(ranges, [v.type for v in node.inputs])
+
+    given = [ANY] * len(graph.inputs) if inputs is None else inputs
+    known = evaluate(graph, [*given, *[ANY] * len(graph.parameters)], step)
+    return {v.name: range for v, range in known.items()}

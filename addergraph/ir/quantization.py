@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ShapeError
+from .walk import evaluate
 
 if TYPE_CHECKING:
-    from .graph import Graph
+    from .graph import Graph, Node
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -99,13 +100,14 @@ def value_quantizations(
     `inputs` are those of the graph's inputs where they are known, as for a fused body. ShapeError,
     naming the node, where operands of different quantizations meet.
     """
-    known = {v.name: v.type.quantization for v in (*graph.inputs, *graph.parameters)}
-    if inputs is not None:
-        known.update((v.name, q) for v, q in zip(graph.inputs, inputs, strict=True))
-    for node in graph.nodes:
+
+    def step(node: Node, operands: Known) -> Sequence[Quantization | None]:
         try:
-            made = node.op.quantization([known[v.name] for v in node.inputs])
+            return node.op.quantization(operands)
         except ShapeError as error:
             raise ShapeError(f"{node.label}: {error}") from None
-        known.update((v.name, q) for v, q in zip(node.outputs, made, strict=True))
-    return known
+
+    given = [v.type.quantization for v in graph.inputs] if inputs is None else inputs
+    stated = [p.type.quantization for p in graph.parameters]
+    known = evaluate(graph, [*given, *stated], step)
+    return {v.name: quantization for v, quantization in known.items()}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import GraphError, ShapeError
-from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op, Value
-from ..ir.intervals import Interval
+from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op
+from ..ir.intervals import Interval, value_ranges
 from ..ir.quantization import Known, Quantization, value_quantizations
 from ..ir.types import Shape, TensorType, broadcast_shapes
+from ..ir.walk import evaluate
 from .reduction.reduce import ReduceSum
 
 
@@ -60,6 +61,15 @@ class Fused(Op):
             _check_contraction(body, self.contraction, tail)
 
     @property
+    def subgraph(self) -> Graph:
+        return self.body
+
+    @property
+    def multiplies(self) -> bool:  # type: ignore[override]
+        """Whether any node of the body does."""
+        return any(node.op.multiplies for node in self.body.nodes)
+
+    @property
     def sums(self) -> tuple[Node, ...]:
         """The channel sums of a body without a contraction."""
         return (
@@ -104,20 +114,14 @@ class Fused(Op):
         return tuple(v.type for v in self.body.outputs)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
-        known: dict[Value, Array] = dict(zip(self.body.inputs, arrays, strict=True))
-        for node in self.body.nodes:
-            made = node.op.reference(*(known[v] for v in node.inputs))
-            known.update(zip(node.outputs, made, strict=True))
+        known = evaluate(self.body, arrays, lambda node, xs: node.op.reference(*xs))
         return tuple(known[v] for v in self.body.outputs)
 
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
-        known: dict[Value, Interval] = dict(zip(self.body.inputs, ranges, strict=True))
-        for node in self.body.nodes:
-            made = node.op.interval([known[v] for v in node.inputs], _types(node))
-            known.update(zip(node.outputs, made, strict=True))
-        return tuple(known[v] for v in self.body.outputs)
+        inner = value_ranges(self.body, ranges)
+        return tuple(inner[v.name] for v in self.body.outputs)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
         inner = value_quantizations(self.body, known)

@@ -15,6 +15,7 @@ from ..errors import GraphError, RangeWarning, nearest
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
+from ..ir.walk import computed, returning
 from .labels import as_samples, require_trainable, targets_for
 from .losses import loss_named
 from .optimizers import Optimizer, average_name
@@ -143,8 +144,7 @@ class TrainStep:
     def probe(self, x: Array) -> Iterator[tuple[str, Array]]:
         """Every value of the training forward pass on `x`, in order: how to call it, numbers."""
         graph = self.model.graph(training=True, batch=len(x))
-        outputs = tuple(v for node in graph.nodes for v in node.outputs)
-        whole = Graph(graph.name, graph.inputs, graph.parameters, graph.nodes, outputs)
+        whole = returning(graph, computed(graph))
         weights = {p.name: self.state.views[p.name] for p in graph.parameters}
         if self.engine == NATIVE:
             found = compile_silently(whole, weights=weights, threads=self.threads).run([x])

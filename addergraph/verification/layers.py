@@ -29,6 +29,7 @@ from ..errors import DataError
 from ..ir import Array, Graph, Node, Value
 from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
+from ..ir.walk import computed
 from ..ops.fused import Fused
 from ..ops.pointwise.full import Full
 from ..report.summary import table_lines
@@ -178,7 +179,7 @@ def verify_layers(
 def _layers(graph: Graph) -> list[Graph]:
     """Each node as a graph of its own, whose inputs are what it reads; constants left out."""
     returned = set(graph.outputs)
-    hidden = [v for node in graph.nodes for v in node.outputs if v not in returned]
+    hidden = [v for v in computed(graph) if v not in returned]
     if hidden:
         raise DataError(
             f'the program of "{graph.name}" does not return {hidden[0]}; layers are compared on a '

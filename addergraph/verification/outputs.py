@@ -10,6 +10,7 @@ where no draw changes them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +20,14 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import DataError, VerificationError
-from ..ir import Array, Graph, Node
+from ..ir import Array, Bound, Graph, Node
 from ..ir.interpreter import bind_inputs
 from ..ir.intervals import value_ranges
 from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.types import f32
+from ..ir.walk import evaluate
 from ..ops.fused import Fused
-from .rounding import Bound, rounding_bounds
 
 DRAWS = 4
 SLACK = 2.0  # the draws are a sample of the corners, not all of them
@@ -336,7 +337,7 @@ class Reference:
     def _note(
         self, key: object, node: Node, operands: Sequence[Array], results: Sequence[Array]
     ) -> Sequence[Array]:
-        self._bounds[key] = rounding_bounds(node.op, operands, results)
+        self._bounds[key] = tuple(node.op.rounding(operands, results))
         return results
 
 
@@ -359,14 +360,14 @@ def _walk(
 
     Fused bodies are walked too; a node's key is its path of positions.
     """
-    known = dict(zip((*graph.inputs, *graph.parameters), arrays, strict=True))
-    for position, node in enumerate(graph.nodes):
-        operands, key = [known[v] for v in node.inputs], (*path, position)
-        results: Sequence[Array]
+    positions = itertools.count()
+
+    def step(node: Node, operands: list[Array]) -> Sequence[Array]:
+        key = (*path, next(positions))
         if isinstance(node.op, Fused):
-            results = _walk(node.op.body, operands, visit, key)
-        else:
-            with np.errstate(all="ignore"):
-                results = visit(key, node, operands, node.op.reference(*operands))
-        known.update(zip(node.outputs, results, strict=True))
+            return _walk(node.op.body, operands, visit, key)
+        with np.errstate(all="ignore"):
+            return visit(key, node, operands, node.op.reference(*operands))
+
+    known = evaluate(graph, arrays, step)
     return [known[v] for v in graph.outputs]

@@ -15,7 +15,7 @@ from typing import Any
 from .. import llvm
 from ..emit.builder import F32, I8, I32, I64, POINTER, Emitter, Index, Register, constant, vector
 from ..emit.module import ModuleEmitter
-from ..kernels.forward.adder_u8 import psad_of
+from ..kernels.forward.dense_u8 import psad_of
 from ..targets.target import Target
 
 FORMS = ("product", "minimum", "direct", "clip", "between", "distances", "minima")
@@ -86,7 +86,7 @@ def _opaque_term(
 
 
 def _distances(e: Emitter, x: Register, acc: Register) -> Register:
-    """What the kernels of `adder_u8.py` execute, between `x` and the accumulator's bytes."""
+    """What the kernels of `dense_u8.py` execute, between `x` and the accumulator's bytes."""
     psad = psad_of(e.target)
     if psad is None:
         difference = e.b.sub(x, acc)

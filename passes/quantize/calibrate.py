@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from addergraph.errors import DataError
-from addergraph.ir import Array, Graph, Value
+from addergraph.ir import Array, Graph, Value, walk
 from addergraph.ops.pointwise.batch_norm import BatchNorm
 from addergraph.ops.pointwise.fake_quantize import Rounding
 
@@ -65,9 +65,9 @@ def calibrate(
 
     DataError, naming the value, where one becomes NaN or infinite.
     """
-    computed = [v for node in graph.nodes for v in node.outputs if v.type.is_open]
+    computed = [v for v in walk.computed(graph) if v.type.is_open]
     normalized = {n.inputs[0].name for n in graph.nodes if isinstance(n.op, BatchNorm)}
-    probed = Graph(graph.name, graph.inputs, graph.parameters, graph.nodes, tuple(computed))
+    probed = walk.returning(graph, computed)
     ends: dict[str, list[tuple[float, float]]] = {v.name: [] for v in (*graph.inputs, *computed)}
     moments = {name: Moments() for name in sorted(normalized)}
     outputs: list[list[Array]] = [[] for _ in graph.outputs]

@@ -16,7 +16,7 @@ from addergraph.codegen.export.entry import emit_library
 from addergraph.codegen.export.interface import interface_of
 from addergraph.codegen.inspect.elf import read_elf
 from addergraph.codegen.kernels import kernel_for
-from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
 from addergraph.codegen.targets.target import target_named
 from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import interpret

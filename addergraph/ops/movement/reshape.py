@@ -18,6 +18,7 @@ from .._window import require_operands
 @dataclass(frozen=True)
 class _Reshape(Op):
     kind: ClassVar[str] = MOVEMENT
+    aliases: ClassVar[int | None] = 0
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -73,6 +74,7 @@ class Flatten(_Reshape):
     """
 
     name: ClassVar[str] = "flatten"
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")

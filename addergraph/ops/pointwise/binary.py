@@ -31,6 +31,7 @@ class _Binary(Op, ABC):
     """Shape, gradient and range rules; a subclass says what happens to one pair of elements."""
 
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
 
     @abstractmethod
@@ -90,6 +91,8 @@ class _Additive(_Binary):
 
 @dataclass(frozen=True)
 class _Multiplicative(_Binary):
+    multiplies: ClassVar[bool] = True
+
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(multiplications=self.infer(*types)[0].elements)
 
@@ -99,6 +102,8 @@ class Add(_Additive):
     """Y = a + b. f32, or i32 (wraps); operands broadcast. Gradients: g and g."""
 
     name: ClassVar[str] = "add"
+    keeps_scale: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
 
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a + b)
@@ -150,6 +155,7 @@ class Div(_Multiplicative):
     """
 
     name: ClassVar[str] = "div"
+    cheap: ClassVar[bool] = False
     dtypes: ClassVar[tuple[DType, ...]] = (f32,)
 
     def compute(self, a: Array, b: Array) -> Array:

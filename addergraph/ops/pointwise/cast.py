@@ -30,6 +30,7 @@ class Cast(Op):
 
     name: ClassVar[str] = "cast"
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
     dtype: DType
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

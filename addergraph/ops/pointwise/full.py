@@ -26,9 +26,14 @@ class Full(Op):
 
     name: ClassVar[str] = "full"
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
     value: float
     shape: Shape = ()
     dtype: DType = f32
+
+    @property
+    def constant(self) -> float:
+        return self.value
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types)

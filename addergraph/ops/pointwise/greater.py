@@ -25,6 +25,7 @@ class Greater(Op):
 
     name: ClassVar[str] = "greater"
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
     not_differentiable: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

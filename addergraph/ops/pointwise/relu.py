@@ -24,6 +24,9 @@ class Relu(Op):
 
     name: ClassVar[str] = "relu"
     kind: ClassVar[str] = POINTWISE
+    rectifies: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")

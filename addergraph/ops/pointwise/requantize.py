@@ -142,6 +142,7 @@ class RequantizeMultiply(Requantize):
     """
 
     name: ClassVar[str] = "requantize_multiply"
+    multiplies: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         made = super().infer(*types)

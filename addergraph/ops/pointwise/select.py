@@ -27,6 +27,7 @@ class Select(Op):
 
     name: ClassVar[str] = "select"
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "condition", "a", "b")

@@ -14,6 +14,7 @@ from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, i32
 from .._elementwise import held, require_dtype, stored
+from .._rounding import one_ulp
 from .._window import require_operands
 
 
@@ -34,6 +35,8 @@ class _Unary(Op):
 class _Transcendental(_Unary):
     """The reference is the float64 function rounded to f32; native code states an ulp bound."""
 
+    multiplies: ClassVar[bool] = True
+
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(transcendentals=types[0].elements)
 
@@ -46,6 +49,7 @@ class Neg(_Unary):
     """
 
     name: ClassVar[str] = "neg"
+    cheap: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
@@ -74,6 +78,7 @@ class Abs(_Unary):
     """
 
     name: ClassVar[str] = "abs"
+    cheap: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
@@ -110,6 +115,8 @@ class Exp(_Transcendental):
         with np.errstate(all="ignore"):
             return (np.asarray(np.exp(arrays[0].astype("f8")), "f4"),)
 
+    rounding = one_ulp
+
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
@@ -135,6 +142,8 @@ class Log(_Transcendental):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):
             return (np.asarray(np.log(arrays[0].astype("f8")), "f4"),)
+
+    rounding = one_ulp
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]

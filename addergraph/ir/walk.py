@@ -1,0 +1,66 @@
+"""Walks over a graph, each written once: evaluating it, slicing it, appending its nodes again.
+
+Nodes are in topological order, so each walk is one loop over them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from .graph import Builder, Graph, Node, Value
+
+T = TypeVar("T")
+
+
+def evaluate(
+    graph: Graph, given: Iterable[T], step: Callable[[Node, list[T]], Sequence[T]]
+) -> dict[Value, T]:
+    """What `step` makes of every value: arrays, ranges, quantizations, or whatever T is.
+
+    `given` is one T for each input, then for each parameter; `step` gets a node and one T for each
+    operand, and answers one for each result.
+    """
+    known = dict(zip((*graph.inputs, *graph.parameters), given, strict=True))
+    for node in graph.nodes:
+        made = step(node, [known[v] for v in node.inputs])
+        known.update(zip(node.outputs, made, strict=True))
+    return known
+
+
+def computed(graph: Graph) -> tuple[Value, ...]:
+    """Every value that a node computes, in order."""
+    return tuple(v for node in graph.nodes for v in node.outputs)
+
+
+def returning(graph: Graph, outputs: Iterable[Value]) -> Graph:
+    """`graph` with other outputs and without updates."""
+    return dataclasses.replace(graph, outputs=tuple(outputs), updates=())
+
+
+def upstream(nodes: Sequence[Node], values: Iterable[Value]) -> list[Node]:
+    """The nodes that `values` are computed from, in order."""
+    wanted, found = set(values), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.outputs):
+            wanted.update(node.inputs)
+            found.append(node)
+    return found[::-1]
+
+
+def downstream(nodes: Sequence[Node], values: Iterable[Value]) -> set[Value]:
+    """`values`, and every value that is computed from one of them."""
+    reached = set(values)
+    for node in nodes:
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+    return reached
+
+
+def append(builder: Builder, nodes: Iterable[Node], new: dict[Value, Value]) -> None:
+    """Appends `nodes` under their names, reading operands from `new` and adding results to it."""
+    for node in nodes:
+        made = builder.add(node.op, [new[v] for v in node.inputs], node.outputs)
+        new.update(zip(node.outputs, made, strict=True))
