@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
     from .ops.pointwise.fake_quantize import Rounding
-    from .passes.quantize.quantize import IntegerGraph
     from .passes.train_step import Loss, Optimizer
+    from .quantization import QuantizationSettings, Quantized
     from .report.findings import Finding
 
 TUNE_SECONDS = 10.0
@@ -132,7 +132,7 @@ def compile(
 
     weights  the numbers of the graph's parameters; not needed for a model or with `state`
     batch    binds N; without it a graph whose samples are independent runs any batch
-    target   "host", a name that `addergraph.codegen.targets.target` lists, or an x86 CPU name
+    target   "host", a name that `addergraph.codegen.targets.lookup` lists, or an x86 CPU name
     threads  threads of each call; results have the same bits for any number
     state    parameters that a program with updates shares with others (they change in place)
     tune     measure the kernels that could serve each contraction and keep the fastest: True, or
@@ -176,7 +176,7 @@ def compile_layers(
     """
     from .codegen.emit.lowered import Lowered, workspaces
     from .codegen.run import jit
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
     from .passes.hoist import hoist
     from .passes.plan_memory import plan_memory
 
@@ -228,7 +228,7 @@ def _planned(
 ) -> Lowered:
     """The graph ready for code generation, after the questions that strict code is asked."""
     from .codegen.inspect import limits, strict
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     machine = target_named(target)
     if multiplication_free or not machine.multiplier:
@@ -255,7 +255,7 @@ def tune_graph(
 ) -> tuple[Tuned, ...]:
     """What measuring finds for each contraction of `graph`; see `codegen/measure/tune.py`."""
     from .codegen.measure.tune import tune
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     bound = graph if batch is None else graph.bind(batch)
     return tune(lower(bound, target_named(target), weights=weights), seconds)
@@ -286,7 +286,7 @@ def export(
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
     """The memory plan of the compiled graph as a table; see `passes/plan_memory.py`."""
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
     from .passes.plan_memory import render
 
     lowered = lower(graph if batch is None else graph.bind(batch), target_named(target))
@@ -300,7 +300,7 @@ def arena_bytes(
 
     `weights`, where known, choose between dense and sparse kernels.
     """
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     bound = graph.bind(1) if graph.is_open and not graph.per_sample else graph
     with warnings.catch_warnings():
@@ -311,7 +311,7 @@ def arena_bytes(
 def census(graph: Graph | Network, *, batch: int | None = None, target: str = "host") -> Census:
     """The instructions that are emitted for `graph`, by kind; see `codegen/inspect/census.py`."""
     from .codegen.inspect.census import census as count
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     source = graph_of(graph)
     bound = source if batch is None else source.bind(batch)
@@ -328,7 +328,7 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
 def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
     """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`."""
     from .codegen.measure import peak
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     return peak.measure_peak(form, target_named(target), threads=threads)
 
@@ -343,25 +343,23 @@ def profile(
 ) -> Profile:
     """What each kernel takes inside the network and alone; see `codegen/measure/profile.py`."""
     from .codegen.measure import profile as codegen
-    from .codegen.targets.target import target_named
+    from .codegen.targets.lookup import target_named
 
     bound = graph if batch is None else graph.bind(batch)
     return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
 
 
-def integer_graph(
+def quantized(
     graph: Graph | Network,
     calibration: object,
-    *,
+    settings: QuantizationSettings,
     weights: Mapping[str, Array] | None = None,
-    **options: Any,
-) -> IntegerGraph:
-    """A network in integers; `options` are those of `passes/quantize/quantize.py`."""
-    from .passes.quantize.quantize import Options, quantize
+) -> Quantized:
+    """A network in integers; see `passes/quantize/quantize.py`."""
+    from .passes.quantize.quantize import quantize
 
-    checked = Options(**options)
     graph, weights = graph_and_weights(graph, weights)
-    return quantize(graph, require_weights(graph, weights), calibration, checked, _run_once)
+    return quantize(graph, require_weights(graph, weights), calibration, settings, _run_once)
 
 
 def roundings(
@@ -398,7 +396,24 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 __all__ = [
-    "arena_bytes", "build", "census", "certify", "compile", "compile_layers", "export", "findings",
-    "grad", "integer_graph", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize",
-    "profile", "quantization_aware_graph", "roundings", "train_step_graph", "tune_graph",
+    "arena_bytes",
+    "build",
+    "census",
+    "certify",
+    "compile",
+    "compile_layers",
+    "export",
+    "findings",
+    "grad",
+    "load_native",
+    "lower",
+    "measure_peak",
+    "memory_plan_text",
+    "optimize",
+    "profile",
+    "quantization_aware_graph",
+    "quantized",
+    "roundings",
+    "train_step_graph",
+    "tune_graph",
 ]  # fmt: skip

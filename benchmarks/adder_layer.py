@@ -22,7 +22,7 @@ import numpy as np
 import addergraph as ag
 from addergraph import ops
 from addergraph.codegen.measure.peak import measure_peak
-from addergraph.codegen.targets.target import host
+from addergraph.codegen.targets.lookup import host
 from addergraph.ir.trace import Tensor
 from addergraph.ops.contraction.adder2d import Adder2d
 

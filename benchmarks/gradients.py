@@ -23,7 +23,8 @@ from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.kernels import Call, Operand, kernel_for
 from addergraph.codegen.llvm import LoadedObject, compile_object
 from addergraph.codegen.measure.peak import measure_peak
-from addergraph.codegen.targets.target import Target, target_named
+from addergraph.codegen.targets.lookup import target_named
+from addergraph.codegen.targets.target import Target
 from addergraph.ir import Array, Halo, Op
 from addergraph.ir.plan import Layout, align
 from addergraph.ir.types import TensorType, tensor

@@ -12,7 +12,7 @@ import numpy as np
 from addergraph import compiler
 from addergraph.codegen.inspect.strict import require_layers
 from addergraph.codegen.run.jit import Program
-from addergraph.codegen.targets.target import BASELINE
+from addergraph.codegen.targets.x86 import BASELINE
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import run_reference

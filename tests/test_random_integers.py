@@ -6,7 +6,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from addergraph.codegen.targets.target import X86_LEVELS
+from addergraph.codegen.targets.x86 import X86_LEVELS
 from tests.codegen.harness import HERE
 from tests.differential import Run, Tally, check_case
 from tests.strategies import Case

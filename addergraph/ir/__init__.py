@@ -1,6 +1,7 @@
 """The graph and its meaning: values, ops, text, checks, interpreter. Read `graph.py` first."""
 
-from .graph import (
+from .graph import Builder, Graph, Init, Node, Parameter, Update, Value, free_name
+from .op import (
     CONTRACTION,
     KINDS,
     MOVEMENT,
@@ -8,17 +9,11 @@ from .graph import (
     REDUCTION,
     Array,
     Bound,
-    Builder,
+    Canonical,
     Cost,
-    Graph,
     Halo,
-    Init,
-    Node,
     Op,
-    Parameter,
-    Update,
-    Value,
-    free_name,
+    Source,
     op_named,
     registry,
     result_names,
@@ -33,6 +28,7 @@ __all__ = [
     "Array",
     "Bound",
     "Builder",
+    "Canonical",
     "Cost",
     "Graph",
     "Halo",
@@ -40,6 +36,7 @@ __all__ = [
     "Node",
     "Op",
     "Parameter",
+    "Source",
     "Update",
     "Value",
     "free_name",

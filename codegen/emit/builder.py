@@ -292,11 +292,11 @@ class Emitter(Indices):
 
     def keep_value(self, value: Register) -> Register:
         """`value`, hidden from LLVM: sums are not regrouped across this point. It costs nothing."""
-        if not self.target.x86:
+        if not self.target.register_class:
             return value
         type = ir.FunctionType(value.type, [value.type])
-        constraint = "=v,0" if self.target.registers > 16 else "=x,0"
-        return self.b.call(ir.InlineAsm(type, "", constraint), [value])
+        assembly = ir.InlineAsm(type, "", f"={self.target.register_class},0")
+        return self.b.call(assembly, [value])
 
     def prefetch(self, pointer: Any) -> None:
         """Asks for a cache line in L2, ahead of time. No access: any address will do."""
@@ -354,32 +354,31 @@ class Emitter(Indices):
     def clip_unit(self, value: Register) -> Register:
         """clip(value, -1, 1) of a full register.
 
-        NaN stays NaN, unless `target.range`: then it is 1 or -1.
+        NaN stays NaN, unless the target has `least_magnitude`: then it is 1 or -1.
         """
         one, minus_one = self.number(1.0, _lanes(value)), self.number(-1.0, _lanes(value))
-        if self.target.range:
+        if self.target.least_magnitude:
             return self._smaller_magnitude(value, one)
         # The order of the comparisons decides what becomes of NaN.
         high = self.b.select(self.b.fcmp_ordered("<", one, value), one, value)
         return self.b.select(self.b.fcmp_ordered(">", minus_one, high), minus_one, high)
 
     def _smaller_magnitude(self, a: Register, b: Register) -> Register:
-        """AVX-512: min(|a|, |b|) with the sign of a; the other one where one is NaN."""
+        """min(|a|, |b|) with the sign of a; the other one where one is NaN."""
         minimum_of_magnitudes, current_rounding = ir.Constant(I32, 2), ir.Constant(I32, 4)
         mask = ir.IntType(_lanes(a))
         arguments = [a.type, a.type, I32, a.type, mask, I32]
-        bits = 32 * _lanes(a)
-        function = self.intrinsic(f"llvm.x86.avx512.mask.range.ps.{bits}", a.type, arguments)
+        function = self.intrinsic(self.target.least_magnitude, a.type, arguments)
         every = ir.Constant(mask, -1)
         return self.b.call(function, [a, b, minimum_of_magnitudes, a, every, current_rounding])
 
     def shift_left(self, value: Register, places: Register) -> Register:
         """value << (places & 31), each lane by its own.
 
-        x86 before AVX2 shifts all lanes alike; LLVM would multiply by powers of two there.
+        Where there is no such instruction, LLVM would multiply by powers of two.
         """
         places, lanes = self.b.and_(places, constant(places.type, 31)), _lanes(value)
-        if lanes == 1 or not self.target.shifts_by_multiplying:
+        if lanes == 1 or self.target.lane_shifts:
             return self.b.shl(value, places)
         for lane in range(lanes):
             at = ir.Constant(I32, lane)

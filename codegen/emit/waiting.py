@@ -52,8 +52,8 @@ def emit_wait(e: Emitter, word: Any, seen: Any, relax: Any, polls: int | None = 
     moved = b.icmp_signed("!=", b.load_atomic(word, "acquire", 4, typ=I32), seen)
     b.cbranch(moved, done, again)
     b.position_at_end(again)
-    if e.target.x86:
-        b.call(e.intrinsic("llvm.x86.sse2.pause", ir.VoidType(), []), [])
+    if e.target.pause:
+        b.call(e.intrinsic(e.target.pause, ir.VoidType(), []), [])
     tired = b.icmp_unsigned(">=", count, ir.Constant(I32, SPINS))
     with b.if_then(b.and_(tired, present(e, relax))):
         call_pointer(e, relax, [], ir.VoidType())

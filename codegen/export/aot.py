@@ -39,7 +39,8 @@ from .. import llvm
 from ..emit.lowered import Lowered, computed_by, pack_weights
 from ..inspect import limits, strict
 from ..run.jit import Built, Program, build, main_weights
-from ..targets.target import Target, host, runnable
+from ..targets.lookup import host, runnable
+from ..targets.target import Target
 from . import header
 from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block

@@ -151,6 +151,6 @@ def adder_input_gradient_tile(target: Target, height: int, width: int, channels:
     have room for the broadcast; then one vector is best, whose filters stay in L1, and eight
     accumulators are enough for the latency.
     """
-    if not target.range:
+    if not target.least_magnitude:
         return contraction_tile(target, height, width, channels, 1)
     return _bounded(target, *_pixel_tile(height, width, 8), 1)

@@ -15,7 +15,6 @@ from typing import Any
 from .. import llvm
 from ..emit.builder import F32, I8, I32, I64, POINTER, Emitter, Index, Register, constant, vector
 from ..emit.module import ModuleEmitter
-from ..kernels.forward.dense_u8 import psad_of
 from ..targets.target import Target
 
 FORMS = ("product", "minimum", "direct", "clip", "between", "distances", "minima")
@@ -50,14 +49,14 @@ def _zero(form: str, target: Target) -> Any:
         return constant(vector(I8, 4 * target.lanes), 0)
     if form != "distances":
         return constant(vector(F32, target.lanes), 0.0)
-    if psad_of(target) is None:
-        return constant(vector(I32, target.lanes), 0)
-    return constant(vector(I64, target.lanes // 2), 0)
+    if target.byte_distances:
+        return constant(vector(I64, target.lanes // 2), 0)
+    return constant(vector(I32, target.lanes), 0)
 
 
 def terms_of_vector(form: str, target: Target) -> int:
     """Terms that one vector operation on an accumulator takes: with psadbw one for each byte."""
-    bytewise = form == "minima" or (form == "distances" and psad_of(target) is not None)
+    bytewise = form == "minima" or (form == "distances" and target.byte_distances != "")
     return 4 * target.lanes if bytewise else target.lanes
 
 
@@ -87,12 +86,11 @@ def _opaque_term(
 
 def _distances(e: Emitter, x: Register, acc: Register) -> Register:
     """What the kernels of `dense_u8.py` execute, between `x` and the accumulator's bytes."""
-    psad = psad_of(e.target)
-    if psad is None:
+    if not e.target.byte_distances:
         difference = e.b.sub(x, acc)
         return e.call("smax", difference, e.b.neg(difference))
     octets = vector(I8, 4 * e.target.lanes)
-    call = e.intrinsic(f"llvm.x86.{psad}", acc.type, [octets] * 2)
+    call = e.intrinsic(e.target.byte_distances, acc.type, [octets] * 2)
     return e.b.call(call, [e.b.bitcast(x, octets), e.b.bitcast(acc, octets)])
 
 

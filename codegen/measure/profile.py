@@ -31,7 +31,7 @@ from ..emit.lowered import Lowered, ProgramFacts, pack_weights
 from ..emit.module import VOID, BodyEmitter, ModuleEmitter
 from ..emit.waiting import call_pointer
 from ..run.jit import main_weights
-from ..targets.target import runnable
+from ..targets.lookup import runnable
 
 CLOCK, REPETITIONS, TIMES = 0, 8, 16  # bytes into the table
 TIMESPEC = 16  # i64 seconds, i64 nanoseconds

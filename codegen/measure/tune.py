@@ -29,7 +29,7 @@ from ..emit.module import standalone
 from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
 from ..kernels.forward.choice import candidates
 from ..run import cache
-from ..targets.target import runnable
+from ..targets.lookup import runnable
 
 RUNS = 5  # timings of each candidate at least
 

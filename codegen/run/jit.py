@@ -20,7 +20,7 @@ from .. import llvm
 from ..emit.lowered import Lowered, ProgramFacts, WeightEntry, computed_by, pack_weights
 from ..emit.module import emit_program
 from ..inspect import strict
-from ..targets.target import runnable
+from ..targets.lookup import runnable
 from . import cache
 from .workers import Workers
 

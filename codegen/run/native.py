@@ -31,7 +31,7 @@ from addergraph.ir.types import TensorType, dtype_named
 
 from ..export.aot import FORMAT, sha256
 from ..export.interface import ABI_VERSION, CODES, NO_GOLDEN, OK
-from ..targets.target import runnable, target_named
+from ..targets.lookup import runnable, target_named
 
 
 class NativeLibrary:

@@ -1,1 +1,1 @@
-"""Instruction sets and machines, as data."""
+"""Targets (what instructions there are) and machines (what they cost), as data."""

@@ -30,7 +30,7 @@ from addergraph.cli.bench.graphs import (
 from addergraph.cli.bench.timing import LAYERS, ROUNDS, Layer, Slope, Timing, line_slope, pinned
 from addergraph.codegen.llvm import compile_assembly
 from addergraph.codegen.measure import peak
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import DataError, StorageError
 from addergraph.ir import CONTRACTION
 from addergraph.ir.interpreter import interpret

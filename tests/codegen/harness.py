@@ -23,7 +23,9 @@ import numpy as np
 from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.kernels import Call, Family, Operand, kernel_for
 from addergraph.codegen.llvm import LoadedObject, compile_object
-from addergraph.codegen.targets.target import TARGETS, X86_LEVELS, Target, runnable, target_named
+from addergraph.codegen.targets.lookup import TARGETS, runnable, target_named
+from addergraph.codegen.targets.target import Target
+from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.ir import Array, Halo, Op
 from addergraph.ir.plan import Layout, align
 from addergraph.ir.types import DTYPES, TensorType

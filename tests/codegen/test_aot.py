@@ -17,7 +17,8 @@ import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.export.aot import Exported, export
 from addergraph.codegen.run.jit import Program
-from addergraph.codegen.targets.target import X86_LEVELS, runnable, target_named
+from addergraph.codegen.targets.lookup import runnable, target_named
+from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
 from addergraph.ir.state import initial_weights
 from tests.codegen.libraries import (

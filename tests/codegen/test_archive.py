@@ -9,7 +9,7 @@ import pytest
 
 from addergraph.codegen.export.archive import Member, archive
 from addergraph.codegen.llvm import compile_object
-from addergraph.codegen.targets.target import BASELINE
+from addergraph.codegen.targets.x86 import BASELINE
 
 
 def member(name: str, *symbols: str) -> Member:

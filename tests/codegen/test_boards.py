@@ -16,11 +16,11 @@ from addergraph.codegen.export.aot import Exported, export
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.certificate import certify, certify_bytes
 from addergraph.codegen.inspect.disassembly import disassemble
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.data import digits
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Array
-from addergraph.model.quantized import Quantized
+from addergraph.quantization import Quantized
 from tests.codegen.boards import (
     BOARDS,
     SOURCES,

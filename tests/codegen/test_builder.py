@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from addergraph.codegen.emit.builder import F32, I64, POINTER, Emitter, vector, wide
 from addergraph.codegen.emit.module import ModuleEmitter
 from addergraph.codegen.llvm import LoadedObject, compile_object
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array
 from addergraph.ir.types import bool_, f32, i32
 from tests.codegen.harness import HERE, guarded, same_bits

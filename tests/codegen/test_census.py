@@ -31,7 +31,8 @@ from addergraph.codegen.inspect.instructions import (
     UNKNOWN,
     X86_64,
 )
-from addergraph.codegen.targets.target import TARGETS, X86_LEVELS
+from addergraph.codegen.targets.lookup import TARGETS
+from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.ir.state import initial_weights
 from tests.codegen.libraries import MIXED, NET
 

@@ -20,7 +20,7 @@ from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.census import census, count_instructions
 from addergraph.codegen.inspect.certificate import Certificate, certify, certify_bytes
 from addergraph.codegen.inspect.instructions import CONTROL, MACHINES, PRODUCTS, REFUSED, UNKNOWN
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from addergraph.ir.state import initial_weights
 from tests.codegen import objects

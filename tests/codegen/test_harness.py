@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from addergraph.codegen.llvm import compile_object
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from tests.codegen.harness import guarded, undefined_symbols
 
 

@@ -18,7 +18,7 @@ from addergraph.codegen.export.interface import (
     identifier,
     interface_of,
 )
-from addergraph.codegen.targets.target import BASELINE
+from addergraph.codegen.targets.x86 import BASELINE
 from addergraph.compiler import lower
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Builder

@@ -16,7 +16,7 @@ import pytest
 from addergraph import compiler
 from addergraph.codegen import llvm
 from addergraph.codegen.run.jit import Built, Program
-from addergraph.codegen.targets.target import TARGETS, runnable
+from addergraph.codegen.targets.lookup import TARGETS, runnable
 from addergraph.errors import AdderGraphError, CodegenError, DataError, ShapeError, TargetError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference

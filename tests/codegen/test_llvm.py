@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from addergraph.codegen import llvm
-from addergraph.codegen.targets.target import AVX2, AVX512, TARGETS, Target, host, runnable
+from addergraph.codegen.targets.lookup import TARGETS, host, runnable
+from addergraph.codegen.targets.target import Target
+from addergraph.codegen.targets.x86 import AVX2, AVX512
 from addergraph.errors import CodegenError
 
 SEVEN = "define i64 @seven() {\n  ret i64 7\n}"
@@ -46,7 +48,7 @@ def test_many_objects_with_the_same_symbol_live_side_by_side() -> None:
 def test_an_unknown_symbol_is_an_error() -> None:
     """In a process of its own: LLVM could end it."""
     script = (
-        "from addergraph.codegen import llvm\nfrom addergraph.codegen.targets.target import host\n"
+        "from addergraph.codegen import llvm\nfrom addergraph.codegen.targets.lookup import host\n"
         "from addergraph.errors import CodegenError\n"
         f"loaded = llvm.LoadedObject(llvm.compile_object({SEVEN!r}, host()), host())\n"
         "try:\n    loaded.address('eight')\nexcept CodegenError as error:\n    print(error)"

@@ -19,7 +19,8 @@ from addergraph.codegen.export.aot import export, sha256
 from addergraph.codegen.export.interface import interface_of
 from addergraph.codegen.run.jit import Program
 from addergraph.codegen.run.native import NativeLibrary, load
-from addergraph.codegen.targets.target import X86_LEVELS, runnable, target_named
+from addergraph.codegen.targets.lookup import runnable, target_named
+from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.errors import (
     DataError,
     ShapeError,

@@ -15,7 +15,9 @@ from addergraph.codegen.kernels.schedule import (  # fmt: skip
     contraction_tile,
     filter_tile,
 )
-from addergraph.codegen.targets.target import AVX512, TARGETS, Target
+from addergraph.codegen.targets.lookup import TARGETS
+from addergraph.codegen.targets.target import Target
+from addergraph.codegen.targets.x86 import AVX512
 
 TOY = TARGETS["toy"]
 targets = st.sampled_from(list(TARGETS.values()))

@@ -25,14 +25,9 @@ from addergraph.codegen.inspect.instructions import ADDRESS_MULTIPLY, PRODUCTS, 
 from addergraph.codegen.inspect.strict import compile_object as compile_strict
 from addergraph.codegen.inspect.strict import without_multiplier
 from addergraph.codegen.llvm import LoadedObject, compile_assembly, compile_object
-from addergraph.codegen.targets.target import (
-    BASELINE,
-    TARGETS,
-    X86_LEVELS,
-    Target,
-    runnable,
-    target_named,
-)
+from addergraph.codegen.targets.lookup import TARGETS, runnable, target_named
+from addergraph.codegen.targets.target import Target
+from addergraph.codegen.targets.x86 import BASELINE, X86_LEVELS
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph
 from addergraph.ir.trace import Tensor
@@ -283,7 +278,9 @@ def test_a_call_of_a_library_is_named_with_its_nodes() -> None:
 
 def test_scalars_instead_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """What small machines run, on this one: one lane, few registers, no multiplier."""
-    scalar = dataclasses.replace(BASELINE, name="scalar", lanes=1, registers=8, multiplier=False)
+    scalar = dataclasses.replace(
+        BASELINE, name="scalar", lanes=1, registers=8, multiplier=False, byte_distances="",
+    )  # fmt: skip
     monkeypatch.setitem(TARGETS, "scalar", scalar)
     graph, rng = integers(), np.random.default_rng(1)
     for batch in (None, 5):

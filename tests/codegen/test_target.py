@@ -12,19 +12,9 @@ import pytest
 from addergraph.cli.main import commands
 from addergraph.codegen import llvm
 from addergraph.codegen.inspect.instructions import machine_for
-from addergraph.codegen.targets import target
-from addergraph.codegen.targets.target import (  # fmt: skip
-    AVX2,
-    AVX512,
-    BASELINE,
-    CPUS,
-    TARGETS,
-    X86_LEVELS,
-    Target,
-    host,
-    runnable,
-    target_named,
-)
+from addergraph.codegen.targets.lookup import CPUS, TARGETS, host, runnable, target_named
+from addergraph.codegen.targets.target import Target
+from addergraph.codegen.targets.x86 import AVX2, AVX512, BASELINE, X86_LEVELS
 from addergraph.errors import TargetError
 
 ON_X86 = pytest.mark.skipif(host().triple != BASELINE.triple, reason="the machine is not x86-64")
@@ -88,9 +78,9 @@ def test_machines_nobody_knows_need_a_name(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(platform, "machine", lambda: "vax")
     with pytest.raises(TargetError, match="vax"):
-        target.host()
+        host()
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert target.host() is TARGETS["aarch64-linux-gnu"]
+    assert host() is TARGETS["aarch64-linux-gnu"]
     assert not runnable(BASELINE)
 
 
@@ -98,7 +88,7 @@ def test_llvm_knows_every_cpu_and_feature() -> None:
     """It ends the process on an unknown CPU, and warns on stderr of an unknown feature."""
     script = (
         "from addergraph.codegen.llvm import compile_object\n"
-        "from addergraph.codegen.targets.target import TARGETS\n"
+        "from addergraph.codegen.targets.lookup import TARGETS\n"
         "for t in TARGETS.values():\n"
         "    text = f'target triple = \"{t.triple}\"\\ndefine void @f() {{\\n ret void\\n}}'\n"
         "    print(t.name, len(compile_object(text, t)) > 0)\n"

@@ -14,7 +14,7 @@ from addergraph.codegen.kernels import Operand
 from addergraph.codegen.kernels.forward.choice import candidates
 from addergraph.codegen.measure import tune as tuning
 from addergraph.codegen.run.jit import Program, build
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Array, Graph, Init
 from addergraph.ir.plan import Layout

@@ -56,6 +56,9 @@ class Full(Op):
     ) -> tuple[Interval, ...]:
         return (point(self.value, self.dtype),)
 
+    def positive_zero(self, operands: Sequence[bool]) -> bool:
+        return str(float(self.value)) == "0.0"
+
 
 def full(
     like: Tensor,

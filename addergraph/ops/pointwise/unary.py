@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Cost, Op
+from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source
 from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, i32
@@ -69,6 +69,9 @@ class Neg(_Unary):
         dtype = types[0].dtype
         return (stored(-held(ranges[0], dtype), dtype),)
 
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        return operands[0].inputs[0] if isinstance(operands[0].op, Neg) else None
+
 
 @dataclass(frozen=True)
 class Abs(_Unary):
@@ -100,6 +103,16 @@ class Abs(_Unary):
         dtype = types[0].dtype
         x = held(ranges[0], dtype)
         return (stored(Interval(max(x.lo, -x.hi, 0.0), max(-x.lo, x.hi)), dtype),)
+
+    def positive_zero(self, operands: Sequence[bool]) -> bool:
+        return True
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """abs of neg, and abs of what has no sign bit already."""
+        (x,) = operands
+        if isinstance(x.op, Neg):
+            return Abs(), x.inputs
+        return x.value if isinstance(x.op, Abs) or (x.op and x.op.rectifies) else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Bound, Cost, Op
+from ...ir import Array, Bound, Canonical, Cost, Op, Source
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -61,6 +61,10 @@ class MaxPool2d(Pooling):
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
         return (held(ranges[0], types[0].dtype),)
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """Of one element each. A mean is not: it starts its sum at +0.0, which loses a -0.0."""
+        return operands[0].value if self == MaxPool2d((1, 1), (1, 1)) else None
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
         return (known[0],)

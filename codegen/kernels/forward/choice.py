@@ -25,7 +25,7 @@ from ..sparse._sparse_choice import sparse_cycles, sparse_tile
 from ..sparse.sparse_f32 import SparseAdderKernel
 from ..sparse.sparse_u8 import SparseU8Kernel, sparse_bytes_tile
 from .dense import ContractionKernel
-from .dense_u8 import AdderU8Kernel, psad_of
+from .dense_u8 import AdderU8Kernel
 from .geometry import MINIMUM, Geometry
 from .product_u8 import ProductU8Kernel
 
@@ -55,7 +55,7 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
 def _chosen_of_bytes(call: Call, body: Graph | None) -> Kernel:
     dense = _byte_kernel(call, body)
     tile = sparse_bytes_tile(dense)
-    if tile is None or not call.kept or psad_of(call.target) is None:
+    if tile is None or not call.kept or not call.target.byte_distances:
         return dense
     kept = call.kept[dense.operands[1]] / ALL_KEPT
     if sparse_bytes_cycles(tile, kept) < _dense_bytes_cycles(dense.g, tile.lanes):

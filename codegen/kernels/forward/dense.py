@@ -312,7 +312,7 @@ class ContractionKernel(ForwardContraction):
                         for v in range(vectors):
                             a = p * vectors + v
                             acc[a] = self._term(e, one, taps[v], acc[a])
-                    if vectors > 1 or not self.target.range:
+                    if vectors > 1 or not self.target.least_magnitude:
                         e.keep_order()
                     return acc
 

@@ -33,17 +33,9 @@ from addergraph.ir import Array
 from addergraph.ir.types import u8
 
 from ...emit.builder import I8, I32, I64, Emitter, Index, Register, constant, vector
-from ...targets.target import Target
 from ..schedule import Tile, byte_tile, ceil_div
 from .dense import ContractionKernel
 from .geometry import filter_row
-
-PSAD = {16: "sse2.psad.bw", 32: "avx2.psad.bw", 64: "avx512.psad.bw.512"}  # by bytes of a vector
-
-
-def psad_of(target: Target) -> str | None:
-    """The instruction of `target` that sums distances of bytes, if we know one."""
-    return PSAD.get(4 * target.lanes) if target.x86 else None
 
 
 class AdderU8Kernel(ContractionKernel):
@@ -60,7 +52,7 @@ class AdderU8Kernel(ContractionKernel):
     @property
     def step(self) -> int:
         """Bytes of one channel that a step takes."""
-        return 1 if psad_of(self.target) is None else 8
+        return 8 if self.target.byte_distances else 1
 
     @property
     def part_lanes(self) -> int:
@@ -218,10 +210,9 @@ class AdderU8Kernel(ContractionKernel):
 
     def _terms(self, e: Emitter, x: Register, f: Register) -> Register:
         """One number per lane: the sum of |x - f| over its bytes."""
-        psad = psad_of(self.target)
-        if psad is not None:
+        if name := self.target.byte_distances:
             made = vector(I64, self.part_lanes)
-            return e.b.call(e.intrinsic(f"llvm.x86.{psad}", made, [x.type] * 2), [x, f])
+            return e.b.call(e.intrinsic(name, made, [x.type] * 2), [x, f])
         made = vector(I32, self.part_lanes)
         difference = e.b.sub(e.b.zext(x, made), e.b.zext(f, made))
         return e.call("smax", difference, e.b.neg(difference))

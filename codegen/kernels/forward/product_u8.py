@@ -19,15 +19,7 @@ from __future__ import annotations
 import llvmlite.ir as ir
 
 from ...emit.builder import I32, Emitter, Register, constant, vector
-from ...targets.target import Target
 from .dense_u8 import AdderU8Kernel
-
-MADD = {16: "sse2.pmadd.wd", 32: "avx2.pmadd.wd", 64: "avx512.pmaddw.d.512"}  # by bytes of a vector
-
-
-def madd_of(target: Target) -> str | None:
-    """The instruction of `target` that adds products of 16-bit numbers in pairs, if we know one."""
-    return MADD.get(4 * target.lanes) if target.x86 else None
 
 
 class ProductU8Kernel(AdderU8Kernel):
@@ -35,7 +27,7 @@ class ProductU8Kernel(AdderU8Kernel):
 
     @property
     def step(self) -> int:
-        return 1 if madd_of(self.target) is None else 4
+        return 4 if self.target.pair_products else 1
 
     @property
     def part_lanes(self) -> int:
@@ -47,12 +39,12 @@ class ProductU8Kernel(AdderU8Kernel):
 
     def _terms(self, e: Emitter, x: Register, f: Register) -> Register:
         """One number per lane: the sum of x f over its bytes."""
-        madd, made = madd_of(self.target), vector(I32, self.lanes)
-        if madd is None:
+        made = vector(I32, self.lanes)
+        if not self.target.pair_products:
             return e.b.mul(e.b.zext(x, made), e.b.sext(f, made))
         pairs = vector(ir.IntType(16), 2 * self.lanes)
         x, f, byte = e.b.bitcast(x, pairs), e.b.bitcast(f, pairs), constant(pairs, 8)
         even_x, odd_x = e.b.and_(x, constant(pairs, 255)), e.b.lshr(x, byte)
         even_f, odd_f = e.b.ashr(e.b.shl(f, byte), byte), e.b.ashr(f, byte)
-        add = e.intrinsic(f"llvm.x86.{madd}", made, [pairs] * 2)
+        add = e.intrinsic(self.target.pair_products, made, [pairs] * 2)
         return e.b.add(e.b.call(add, [even_x, even_f]), e.b.call(add, [odd_x, odd_f]))

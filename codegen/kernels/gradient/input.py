@@ -122,7 +122,7 @@ class InputGradientKernel(Kernel):
     @property
     def loses_nan(self) -> bool:
         """Whether the clip does, so that NaN needs a way of its own."""
-        return self.adder and self.target.range
+        return self.adder and bool(self.target.least_magnitude)
 
     @property
     def tap_bytes(self) -> int:

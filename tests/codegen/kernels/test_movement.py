@@ -15,7 +15,7 @@ from addergraph.codegen.emit.module import ModuleEmitter
 from addergraph.codegen.kernels import Operand
 from addergraph.codegen.kernels.movement import CopyKernel
 from addergraph.codegen.llvm import LoadedObject, compile_object
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array, Halo, Op
 from addergraph.ir.plan import Layout
 from addergraph.ir.types import DTYPES, f32, tensor

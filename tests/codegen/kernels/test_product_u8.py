@@ -7,9 +7,9 @@ import pytest
 
 from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.kernels.forward.choice import candidates
-from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel, madd_of
+from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel
 from addergraph.codegen.llvm import compile_object
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array, Builder
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, i8, i32, u8
@@ -102,5 +102,5 @@ def test_targets_without_the_instruction_call_nothing(target: str) -> None:
     layer = LAYERS["tails"]
     call = make_call(layer.op("product"), integers(layer, 7)[:2], target=target)
     text = standalone(call, ProductU8Kernel(call))
-    assert ("pmadd" in text) == (madd_of(target_named(target)) is not None)
+    assert ("pmadd" in text) == bool(target_named(target).pair_products)
     assert not undefined_symbols(compile_object(text, call.target))

@@ -21,7 +21,7 @@ from addergraph.codegen.kernels.forward.dense import ContractionKernel
 from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel
 from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
-from addergraph.codegen.targets.target import target_named
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array
 from addergraph.ir.types import tensor
 from addergraph.ops.contraction.adder2d import Adder2dGradFilter, Adder2dGradInput

@@ -18,7 +18,7 @@ from addergraph.codegen.kernels.sparse._bytes_tile import BytesTile
 from addergraph.codegen.kernels.sparse._patches import Patches
 from addergraph.codegen.kernels.sparse.sparse_u8 import SparseU8Kernel
 from addergraph.codegen.llvm import compile_assembly
-from addergraph.codegen.targets.target import TARGETS
+from addergraph.codegen.targets.lookup import TARGETS
 from addergraph.ir import Array, Builder, Init
 from addergraph.ir.trace import Tensor, new_parameter, trace
 from addergraph.ir.types import DTYPES, TensorType, tensor, u8

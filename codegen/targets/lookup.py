@@ -1,0 +1,76 @@
+"""Targets by name, and the one of this machine.
+
+LLVM ends the process on an unknown CPU name and ignores unknown feature strings, so every name is
+looked up here first.
+"""
+
+from __future__ import annotations
+
+from addergraph.errors import TargetError, nearest
+
+from .. import llvm
+from .aarch64 import AARCH64
+from .riscv import RISCV32I, RISCV64, RISCV64I
+from .target import Target
+from .thumb import THUMBV6M
+from .toy import TOY
+from .x86 import AVX2, AVX512, X86_LEVELS, level_of
+
+TARGETS: dict[str, Target] = {
+    t.name: t for t in (*X86_LEVELS, TOY, AARCH64, RISCV64, RISCV32I, RISCV64I, THUMBV6M)
+}
+
+_V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"
+_V4 = (
+    "skylake-avx512 cascadelake icelake-client icelake-server tigerlake sapphirerapids "
+    "emeraldrapids graniterapids znver4 znver5"
+)
+CPUS: dict[str, Target] = {
+    **dict.fromkeys(_V3.split(), AVX2),
+    **dict.fromkeys(_V4.split(), AVX512),
+}
+
+
+def target_named(name: str) -> Target:
+    """The target called `name`: "host", a name of TARGETS, or an x86 CPU name.
+
+    Raises TargetError with the nearest known name.
+    """
+    if name == "host":
+        return host()
+    known = {**TARGETS, **CPUS}
+    if not isinstance(name, str) or name not in known:
+        hint = nearest(str(name), known)
+        if str(name).lower().startswith(("cortex-m", "thumb")):
+            hint = " (every Cortex-M runs the code of thumbv6m)"
+        raise TargetError(
+            f'unknown target or CPU "{name}"{hint}; '
+            f"known: host, {', '.join(TARGETS)}, and the x86 CPUs {', '.join(CPUS)}"
+        )
+    return known[name]
+
+
+def host() -> Target:
+    """The best x86 level that this machine runs, or the portable target of its architecture."""
+    import platform
+
+    machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        return AARCH64
+    if machine not in ("x86_64", "amd64"):
+        raise TargetError(
+            f'no in-process target for this machine ("{machine}"); '
+            f"name one to cross-compile for: {', '.join(TARGETS)}"
+        )
+    return level_of(llvm.host_features())
+
+
+def runnable(target: Target) -> bool:
+    """Whether this machine executes code made for `target`."""
+    best = host()
+    if target.triple != best.triple:
+        return False
+    levels = [level.name for level in X86_LEVELS]
+    if target.name not in levels:
+        return True  # toy runs wherever the baseline does; portable triples matched above
+    return levels.index(target.name) <= levels.index(best.name)

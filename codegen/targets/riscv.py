@@ -1,0 +1,12 @@
+"""RISC-V: RV64 with an operating system, portable code; and cores without a multiplier."""
+
+from __future__ import annotations
+
+from .target import Target, scalar_core
+
+RISCV64 = Target(
+    "riscv64-linux-gnu", "riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d",
+    lanes=4, registers=16, fma=False,
+)  # fmt: skip
+RISCV32I = scalar_core("riscv32i", "riscv32-unknown-none-elf", "generic-rv32", 16, 32)
+RISCV64I = scalar_core("riscv64i", "riscv64-unknown-none-elf", "generic-rv64", 16, 64)
