@@ -183,11 +183,16 @@ commands.add_command(import_)
     epilog=example(
         "  addergraph inspect small-adder",
         "  addergraph inspect m.safetensors --plan --census",
+        "  addergraph inspect m.safetensors --after hoist",
         "  addergraph inspect m.safetensors --dot | dot -Tsvg > graph.svg",
     )
 )
 @click.argument("file")
 @click.option("--passes", is_flag=True, help="Print the graph after each pass.")
+@click.option(
+    "--after", metavar="PASS",
+    help="Print what is known after this pass, or step of lowering, as fuse, hoist or plan_memory.",
+)  # fmt: skip
 @click.option("--plan", is_flag=True, help="Print what stands where in the arena.")
 @click.option("--census", is_flag=True, help="Count the instructions of the kernels, by kind.")
 @click.option("--dot", is_flag=True, help="Print the declared graph in DOT, and nothing else.")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ... import compiler, zoo
 from ...errors import RangeWarning
-from ...ir import Graph
 from ...report.lints import lint
 from ...report.summary import summary_text, table_lines
 from ...report.view import to_dot
 from .source import open_source
+
+if TYPE_CHECKING:
+    from ...passes.lowering import Lowering
 
 HEADS = ("network", "input", "classes", "what it is")
 
@@ -39,6 +42,7 @@ class Inspection:
 
     dot: bool
     passes: bool
+    after: str | None
     plan: bool
     census: bool
     batch: int | None
@@ -47,25 +51,32 @@ class Inspection:
 
 def inspect(file: str, options: Inspection) -> None:
     """Prints the graph before and after the pipeline, or the views that were asked for."""
-    graph = open_source(file).graph
+    source = open_source(file)
+    graph, batch, target = source.graph, options.batch, options.target
     if options.dot:
         print(to_dot(graph))
         return
-    if not (options.passes or options.plan or options.census):
+    if not (options.passes or options.after or options.plan or options.census):
         print(f"# as declared\n{graph}\n\n# after the pipeline\n{compiler.optimize(graph)}")
     if options.passes:
         print(f"# as declared\n{graph}\n")
         compiler.optimize(graph, [_print_pass])
+    if options.after:
+        points = compiler.points_after(
+            graph, options.after, weights=source.weights, batch=batch, target=target
+        )
+        for point in points:
+            print(f"# after {options.after}\n{point}\n")
     with warnings.catch_warnings():
-        if options.passes:
+        if options.passes or options.after:
             warnings.simplefilter("ignore", RangeWarning)  # shown above
         if options.plan:
-            print(compiler.memory_plan_text(graph, batch=options.batch, target=options.target))
+            print(compiler.memory_plan_text(graph, batch=batch, target=target))
         if options.census:
-            print(compiler.census(graph, batch=options.batch, target=options.target).render())
+            print(compiler.census(graph, batch=batch, target=target).render())
 
 
-def _print_pass(name: str, before: Graph, after: Graph, seconds: float) -> None:
+def _print_pass(name: str, before: Lowering, after: Lowering, seconds: float) -> None:
     """An observer of the pipeline."""
     shown = "no change" if after == before else str(after)
     print(f"# after {name} ({1e3 * seconds:.1f} ms)\n{shown}\n")
