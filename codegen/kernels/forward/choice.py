@@ -2,8 +2,9 @@
 
 Both give the same bits, so the choice may read the weights. The model counts cycles: vector terms
 at the rate that each inner loop reaches, what lists cost beside them, and the sparse kernels'
-moving of inputs and outputs between channels in the lanes and pixels in the lanes. Its constants
-were measured on Zen 5; those of f32 lists are in `_sparse_choice.py`, as the tile depends on them.
+moving of inputs and outputs between channels in the lanes and pixels in the lanes. What depends on
+the CPU is read from the target's machine; the constants here are of the emitted loops, fitted on
+Zen 5. Those of f32 lists are in `_sparse_choice.py`, as the tile depends on them.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ from .adder_u8 import AdderU8Kernel
 from .contraction import ContractionKernel
 from .product_u8 import ProductU8Kernel
 
-DENSE_RATE = 1.9  # vector terms a cycle
-SUM_COST = 4.0  # cycles for the channel sums of a vector of inputs
-BYTES_DENSE_RATE = 1.65  # vectors of distances of bytes a cycle
-BYTES_TAIL = 2.4  # cycles for a vector of i32 sums to become bytes
+DENSE_SHARE, BYTES_DENSE_SHARE = 0.95, 0.825  # of the machine's rate
+SUM_TERMS = 8.0  # in whose time a vector of inputs is added to the channel sums
+TAIL_TERMS = 4.8  # in whose time a vector of i32 sums becomes bytes
 
 
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
@@ -47,7 +47,9 @@ def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
         return dense
     tile = sparse_tile(call.target, dense.g)
-    if tile is None or _dense_cycles(dense.g, call.target) <= sparse_cycles(tile, kept):
+    if tile is None or _dense_cycles(dense.g, call.target) <= sparse_cycles(
+        call.target, tile, kept
+    ):
         return dense
     return SparseAdderKernel(call, body)
 
@@ -58,15 +60,17 @@ def _chosen_of_bytes(call: Call, body: Graph | None) -> Kernel:
     if tile is None or not call.kept or not call.target.byte_distances:
         return dense
     kept = call.kept[dense.operands[1]] / ALL_KEPT
-    if sparse_bytes_cycles(tile, kept) < _dense_bytes_cycles(dense.g, tile.lanes):
+    if sparse_bytes_cycles(call.target, tile, kept) < _dense_bytes_cycles(dense.g, call.target):
         return SparseU8Kernel(call, body)
     return dense
 
 
-def _dense_bytes_cycles(g: Geometry, lanes: int) -> float:
+def _dense_bytes_cycles(g: Geometry, target: Target) -> float:
+    lanes, rates = target.vector_bytes, target.rates
     channels = ceil_div(g.outputs, lanes // 8) * lanes // 8
     outputs = g.groups * g.samples * g.height * g.width * channels
-    return outputs * g.steps / lanes / BYTES_DENSE_RATE + 4 * outputs / lanes * BYTES_TAIL
+    distances = outputs * g.steps / lanes / (BYTES_DENSE_SHARE * rates.distances)
+    return distances + 4 * outputs / lanes * (TAIL_TERMS / rates.terms)
 
 
 def _of_bytes(call: Call, body: Graph | None) -> bool:
@@ -113,5 +117,5 @@ def _input_vectors(g: Geometry, target: Target) -> float:
 def _dense_cycles(g: Geometry, target: Target) -> float:
     lanes = target.lanes
     waste = -(-g.outputs // lanes) * lanes / max(1, g.outputs)
-    terms = waste * _vector_terms(g, target)
-    return terms / DENSE_RATE + SUM_COST * _input_vectors(g, target)
+    terms, rate = waste * _vector_terms(g, target), target.rates.terms
+    return terms / (DENSE_SHARE * rate) + SUM_TERMS / rate * _input_vectors(g, target)
