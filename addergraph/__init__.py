@@ -21,13 +21,14 @@ from .ir.trace import trace
 
 if TYPE_CHECKING:
     from . import errors, layers, ops
-    from .compiler import compile, compile_layers, grad, load_native, quantization_aware, quantize
+    from .compiler import compile, compile_layers, grad, load_native
     from .errors import AdderGraphError
     from .ir import Graph
     from .ir.interpreter import interpret
     from .ir.text import parse
     from .ir.types import tensor
     from .model import Model
+    from .model.quantization import quantization_aware, quantize
     from .verification.layers import verify_layers
     from .verification.outputs import verify
 
@@ -65,8 +66,8 @@ _HOME = {
     "interpret": ".ir.interpreter",
     "load_native": ".compiler",
     "parse": ".ir.text",
-    "quantization_aware": ".compiler",
-    "quantize": ".compiler",
+    "quantization_aware": ".model.quantization",
+    "quantize": ".model.quantization",
     "tensor": ".ir.types",
     "verify": ".verification.outputs",
     "verify_layers": ".verification.layers",

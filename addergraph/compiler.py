@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, GraphError, RangeWarning, ShapeError
+from .errors import GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
-from .ir.attributes import DEFAULT_BITS, FULL_PRECISION
+from .ir.attributes import FULL_PRECISION
+from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
 
 if TYPE_CHECKING:
@@ -25,11 +26,10 @@ if TYPE_CHECKING:
     from .codegen.run.jit import Built, Program
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
-    from .model import Model
-    from .model.quantized import Quantized
     from .ops.pointwise.fake_quantize import Rounding
-    from .report.lints import Finding
-    from .training.optimizers import Optimizer
+    from .passes.quantize.quantize import IntegerGraph
+    from .passes.train_step import Loss, Optimizer
+    from .report.findings import Finding
 
 TUNE_SECONDS = 10.0
 Observer = Callable[[str, Graph, Graph, float], None]
@@ -46,19 +46,12 @@ def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
 
 
 def train_step_graph(
-    graph: Graph,
-    loss_name: str,
-    optimizer: Optimizer,
-    *,
-    label_smoothing: float = 0.0,
-    gradient: str = FULL_PRECISION,
+    graph: Graph, loss: Loss, optimizer: Optimizer, *, gradient: str = FULL_PRECISION
 ) -> Graph:
-    """One training step as one graph; see `passes/train/train_step.py`."""
-    from .passes.train.train_step import train_step
+    """One training step as one graph; see `passes/train_step.py`."""
+    from .passes.train_step import train_step
 
-    return train_step(
-        graph, loss_name, optimizer, label_smoothing=label_smoothing, gradient=gradient
-    )
+    return train_step(graph, loss, optimizer, gradient=gradient)
 
 
 def findings(graph: Graph) -> tuple[Finding, ...]:
@@ -123,7 +116,7 @@ def _mixing(graph: Graph) -> str:
 
 
 def compile(
-    graph: Graph | Model,
+    graph: Graph | Network,
     *,
     weights: Mapping[str, Array] | None = None,
     batch: int | None = None,
@@ -151,14 +144,14 @@ def compile(
     """
     from .codegen.run.jit import Program
 
-    graph, weights = _source(graph, weights)
+    graph, weights = graph_and_weights(graph, weights)
     built = build(
         graph, weights, batch=batch, target=target, cache=cache, tune=tune,
         multiplication_free=multiplication_free, observers=observers,
     )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
-        return Program(built, _required(graph, weights), None, threads)
+        return Program(built, require_weights(graph, weights), None, threads)
     if state is None:
         state = State(graph.parameters)
         state.load(initial_weights(graph) if weights is None else weights)
@@ -166,7 +159,7 @@ def compile(
 
 
 def compile_layers(
-    graph: Graph | Model,
+    graph: Graph | Network,
     *,
     weights: Mapping[str, Array] | None = None,
     target: str = "host",
@@ -187,10 +180,10 @@ def compile_layers(
     from .passes.hoist import hoist
     from .passes.plan_memory import plan_memory
 
-    graph, weights = _source(graph, weights)
+    graph, weights = graph_and_weights(graph, weights)
     if graph.updates:
         raise GraphError(f'graph "{graph.name}" updates parameters; compile its forward graph')
-    numbers, machine = _required(graph, weights), target_named(target)
+    numbers, machine = require_weights(graph, weights), target_named(target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)  # `compile` gives them
         whole = lower(graph, machine, weights=numbers)
@@ -268,30 +261,8 @@ def tune_graph(
     return tune(lower(bound, target_named(target), weights=weights), seconds)
 
 
-def _source(
-    graph: Graph | Model, weights: Mapping[str, Array] | None
-) -> tuple[Graph, Mapping[str, Array] | None]:
-    from .model import Model, inference_graph
-
-    if not isinstance(graph, Model):
-        return inference_graph(graph), weights
-    if weights is not None:
-        raise DataError("a model brings its own weights; change model.weights instead")
-    return inference_graph(graph), graph.weights
-
-
-def _required(graph: Graph, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:
-    if weights is None and graph.parameters:
-        names = ", ".join(p.name for p in graph.parameters[:3])
-        raise DataError(
-            f'graph "{graph.name}" has parameters ({names}, ...): pass their numbers as '
-            "weights={name: array}"
-        )
-    return weights or {}
-
-
 def export(
-    graph: Graph | Model,
+    graph: Graph | Network,
     folder: str | os.PathLike[str],
     *,
     weights: Mapping[str, Array] | None = None,
@@ -308,9 +279,9 @@ def export(
     """
     from .codegen.export import aot
 
-    graph, weights = _source(graph, weights)
+    graph, weights = graph_and_weights(graph, weights)
     lowered = _planned(graph, None, batch, target, False, multiplication_free, ())
-    return aot.export(lowered, _required(graph, weights), folder, name=name)
+    return aot.export(lowered, require_weights(graph, weights), folder, name=name)
 
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
@@ -337,12 +308,12 @@ def arena_bytes(
         return lower(bound, target_named(target), weights=weights).plan.arena_bytes
 
 
-def census(graph: Graph | Model, *, batch: int | None = None, target: str = "host") -> Census:
+def census(graph: Graph | Network, *, batch: int | None = None, target: str = "host") -> Census:
     """The instructions that are emitted for `graph`, by kind; see `codegen/inspect/census.py`."""
     from .codegen.inspect.census import census as count
     from .codegen.targets.lookup import target_named
 
-    source, _ = _source(graph, None)
+    source = graph_of(graph)
     bound = source if batch is None else source.bind(batch)
     return count(lower(bound, target_named(target)))
 
@@ -378,65 +349,29 @@ def profile(
     return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
 
 
-def quantize(
-    graph: Graph | Model,
+def integer_graph(
+    graph: Graph | Network,
     calibration: object,
     *,
     weights: Mapping[str, Array] | None = None,
-    bits: int | None = None,
-    requantize: str = "shift",
-    terms: int | None = None,
-    quantile: float = 0.9997,
-    reestimate: bool = True,
-) -> Quantized:
-    """A trained network in integers alone, from the image to the logits (docs/quantization.md).
+    **options: Any,
+) -> IntegerGraph:
+    """A network in integers; `options` are those of `passes/quantize/quantize.py`."""
+    from .passes.quantize.quantize import Options, quantize
 
-    calibration  samples as the network takes them, a few hundred, without labels
-    weights      the numbers of the graph's parameters; a model brings its own
-    bits         of activations and filters, 2 to 8; by default 8, or what `quantization_aware`
-                 made the model for
-    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
-                 "multiply": an integer product each, for CPUs where that is faster
-    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
-    quantile     of an activation's values that its range has to hold; 1 for all of them. The ranges
-                 of a model that `quantization_aware` made are those that it was trained with
-    reestimate   move batch norms' statistics by what quantization changed
-
-    Raises DataError for options out of range and for calibration data that are of another shape,
-    empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
-    form.
-    """
-    from .passes.quantize.quantize import Options
-    from .passes.quantize.quantize import quantize as convert
-
-    options = Options(bits, requantize, terms, quantile, reestimate)
-    graph, weights = _source(graph, weights)
-    return convert(graph, _required(graph, weights), calibration, options, _run_once)
+    checked = Options(**options)
+    graph, weights = graph_and_weights(graph, weights)
+    return quantize(graph, require_weights(graph, weights), calibration, checked, _run_once)
 
 
-def quantization_aware(
-    model: Model, calibration: object, *, bits: int = DEFAULT_BITS, quantile: float = 0.9997
-) -> Model:
-    """A copy of a trained model that rounds where its integers will, to be trained on.
+def roundings(
+    network: Network, calibration: object, *, bits: int, quantile: float
+) -> Mapping[str, Rounding]:
+    """What `quantization_aware_graph` takes, from the ranges of values on calibration data."""
+    from .passes.quantize.quantize import roundings as calibrated
 
-    `fit`, `evaluate` and `predict` then see the numbers that integers of so many bits stand for,
-    gradients pass straight through the rounding (docs/quantization.md, section 7), and `quantize`
-    makes integers of the same scales.
-
-    calibration  samples as the network takes them, a few hundred, without labels: they fix the
-                 scale of each activation
-    bits         of activations and filters, 2 to 8; the image has 8
-    quantile     of an activation's values that its range has to hold; 1 for all of them
-
-    Raises DataError and UnsupportedError as `quantize` does.
-    """
-    from .model import Model
-    from .passes.quantize.quantize import roundings
-
-    if not isinstance(model, Model):
-        raise GraphError(f"expected a model, found {type(model).__name__}")
-    graph = model.graph(training=False)
-    return model.rounded(roundings(graph, model.weights, calibration, bits, quantile, _run_once))
+    graph = network.inference_graph()
+    return calibrated(graph, network.weights, calibration, bits, quantile, _run_once)
 
 
 def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
@@ -464,7 +399,6 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 __all__ = [
     "arena_bytes", "build", "census", "certify", "compile", "compile_layers", "export", "findings",
-    "grad", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize", "profile",
-    "quantization_aware", "quantization_aware_graph", "quantize",
-    "train_step_graph", "tune_graph",
+    "grad", "integer_graph", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize",
+    "profile", "quantization_aware_graph", "roundings", "train_step_graph", "tune_graph",
 ]  # fmt: skip

@@ -14,8 +14,6 @@ from .hoist import hoistable
 from .recompute import recompute
 from .rewrite import Draft
 
-# The contractions whose kernels take a tail (docs/design.md section 3); gradients do not.
-FORWARD = frozenset({"adder2d", "conv2d", "adder_dense", "dense", "matmul"})
 MAX_BUFFERS = 16  # operands plus results of a pointwise group: its kernel keeps a pointer to each
 
 
@@ -92,7 +90,8 @@ class Fusion:
 
     def is_candidate(self, node: Node) -> bool:
         """Whether a body may hold `node`: pointwise, alive, not itself a group or a constant."""
-        if node.op.kind != POINTWISE or isinstance(node.op, Fused) or self.is_scalar_constant(node):
+        pointwise = node.op.kind == POINTWISE and node.op.subgraph is None
+        if not pointwise or self.is_scalar_constant(node):
             return False
         value = node.outputs[0]
         if not node.inputs and value.type.is_open:
@@ -135,7 +134,7 @@ class Fusion:
 def _take_tails(fusion: Fusion) -> None:
     # In reverse, so that of two contractions that meet in an add, the later one takes it.
     for node in reversed(fusion.graph.nodes):
-        if node.op.name in FORWARD:
+        if node.op.takes_tail:
             for taken in _tail(fusion, node):
                 fusion.join(fusion.group_of[node], fusion.group_of[taken])
 
@@ -188,7 +187,7 @@ def _narrowest(fusion: Fusion, walked: list[Node], ends: list[int]) -> int:
     readers = fusion.readers[walked[last - 1].outputs[0]]
     groups = {fusion.group_of[reader] for reader in readers}
     heads = {fusion.members[group][0] for group in groups}
-    taken = len(heads) == 1 and heads.isdisjoint(readers) and heads.pop().op.name in FORWARD
+    taken = len(heads) == 1 and heads.isdisjoint(readers) and heads.pop().op.takes_tail
     if last == 1 or not taken or walked[last - 1].outputs[0] in fusion.kept:
         return last
     known, first = set(ends), last

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from addergraph.errors import GraphError
-from addergraph.ir import POINTWISE, Graph, Halo, Node, Op, Parameter, Value
+from addergraph.ir import Graph, Halo, Node, Parameter, Value
 from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align, layout_with_halo
 from addergraph.ir.state import parameter_offsets
-from addergraph.ops.fused import Fused
 from addergraph.ops.movement.reshape import Reshape
 
 from .rewrite import Draft
 
 HEADER = ALIGNMENT  # the arena's first bytes are the barrier's
 DENSE = Halo()
-_ALIASING = frozenset({"reshape", "flatten"})
 
 
 def plan_memory(graph: Graph, workspaces: Mapping[str, int] | None = None) -> MemoryPlan:
@@ -85,17 +83,8 @@ def read_in_step(node: Node) -> tuple[Value, ...]:
 
     Of those, one with the result's type may share its buffer.
     """
-    if isinstance(node.op, Fused):
-        in_step = [node.inputs[i] for i in node.op.tail_operands]
-        return tuple(v for v in in_step if node.inputs.count(v) == in_step.count(v))
-    return node.inputs if is_pointwise(node.op) else ()
-
-
-def is_pointwise(op: Op) -> bool:
-    """Whether element e of each result depends on element e of equally shaped operands alone."""
-    if isinstance(op, Fused):
-        return op.contraction is None and not op.sums
-    return op.kind == POINTWISE
+    in_step = [node.inputs[i] for i in node.op.in_step(len(node.inputs))]
+    return tuple(v for v in in_step if node.inputs.count(v) == in_step.count(v))
 
 
 def _require_plannable(graph: Graph, workspaces: Mapping[str, int]) -> None:
@@ -194,7 +183,7 @@ class _Planner:
         for parameter in self.updated.get(v, []):
             views = self.views[parameter]
             reads_now = [operand for operand in node.inputs if operand in views]
-            elementwise = is_pointwise(node.op) and all(r.type == v.type for r in reads_now)
+            elementwise = node.op.elementwise and all(r.type == v.type for r in reads_now)
             read_later = any(self.last[view] > time for view in views)
             if not read_later and (elementwise or not reads_now):
                 return parameter
@@ -205,9 +194,9 @@ class _Planner:
 
         Not for the value of an update: it must outlive changes of what it would look into.
         """
-        if node.op.name not in _ALIASING or v in self.updated:
+        if node.op.aliases is None or v in self.updated:
             return None
-        operand = node.inputs[0]
+        operand = node.inputs[node.op.aliases]
         place, layout = self.places[operand], Layout(v.type.sizes)
         if not place.layout.dense:
             return None

@@ -28,14 +28,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from addergraph.errors import RangeWarning
-from addergraph.ir import MOVEMENT, REDUCTION, Graph, Node, Op, Value
+from addergraph.ir import Graph, Node, Op, Value
 from addergraph.ir.intervals import Interval, value_ranges
 from addergraph.ir.types import f32
-from addergraph.ops.movement.pad import Pad
 from addergraph.ops.pointwise.full import Full
-from addergraph.ops.pointwise.relu import Relu
-from addergraph.ops.pointwise.unary import Abs
-from addergraph.report.lints import Finding
+from addergraph.report.findings import Finding
 
 from .rewrite import Draft, rebuild
 
@@ -59,7 +56,7 @@ def ranges(graph: Graph) -> Graph:
             made = draft.add(op, [], node.outputs)
         else:
             made = draft.add(_licensed(node, known), node.inputs, node.outputs)
-        if constant == 0.0 or _is_zero(node):
+        if constant == 0.0 or (node.op.constant == 0.0 and node.op.positive_zero(())):
             zeros.update(made)
         return made
 
@@ -83,7 +80,7 @@ def _findings(graph: Graph, known: Ranges) -> tuple[Finding, ...]:
 def _finding(node: Node, known: Ranges, producers: Mapping[Value, Node]) -> Finding:
     always = f"{node.label} is always {known[node.name].lo + 0.0:g}"
     origin = _nonpositive_origin(node.inputs[0], known, producers)
-    if isinstance(node.op, Relu) and origin is not None:
+    if node.op.rectifies and origin is not None:
         between = f"{origin.label} and {node.label}"
         return Finding(
             node.name,
@@ -109,7 +106,7 @@ def _is_first(node: Node, known: Ranges, producers: Mapping[Value, Node]) -> boo
     """Whether the node's operands vary (written constants and empty tensors aside)."""
     varies = False
     for v in node.inputs:
-        written = v in producers and isinstance(producers[v].op, Full)
+        written = v in producers and producers[v].op.constant is not None
         if 0 in v.type.shape or (known[v.name].constant and not written):
             return False
         varies = varies or not known[v.name].constant
@@ -131,24 +128,12 @@ def _nonpositive_origin(
 
 def _constant(node: Node, known: Ranges, zeros: set[Value]) -> float | None:
     """The one value of every element of the node's result, if it has one that f32 can hold."""
-    if not _is_fixed(node, known) or isinstance(node.op, Full):
+    if not _is_fixed(node, known) or node.op.constant is not None:
         return None
     value = known[node.name].lo
     if value == 0.0:
-        return 0.0 if _gives_positive_zero(node, zeros) else None
+        return 0.0 if node.op.positive_zero([v in zeros for v in node.inputs]) else None
     return value if float(np.float32(value)) == value else None
-
-
-def _gives_positive_zero(node: Node, zeros: set[Value]) -> bool:
-    """Whether a result known to be zero is +0.0, not -0.0 (as 0 * -1 would be)."""
-    if isinstance(node.op, Relu | Abs):
-        return True
-    gathers = node.op.kind in (MOVEMENT, REDUCTION) and not isinstance(node.op, Pad)
-    return gathers and zeros.issuperset(node.inputs)
-
-
-def _is_zero(node: Node) -> bool:
-    return isinstance(node.op, Full) and str(node.op.value) in ("0.0", "0")
 
 
 def _licensed(node: Node, known: Ranges) -> Op:

@@ -19,16 +19,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from addergraph.ir import POINTWISE, Node, Value
-from addergraph.ops.fused import Fused
 
 if TYPE_CHECKING:
     from .fuse import Fusion
 
-# An instruction or two each: less than what a vector from memory takes.
-CHEAP = frozenset({
-    "relu", "neg", "abs", "clip", "cast", "add", "sub", "mul", "maximum", "minimum", "greater",
-    "select", "full",
-})  # fmt: skip
 MOST = 16  # nodes that are computed again for one value
 
 
@@ -43,7 +37,7 @@ def recompute(fusion: Fusion, most_buffers: int) -> None:
 
 
 def _is_elementwise(node: Node) -> bool:
-    return node.op.kind == POINTWISE and not isinstance(node.op, Fused) and bool(node.inputs)
+    return node.op.kind == POINTWISE and node.op.subgraph is None and bool(node.inputs)
 
 
 class _Recomputation:
@@ -104,7 +98,7 @@ class _Recomputation:
             if node in found:
                 continue
             found.add(node)
-            if node.op.name not in CHEAP or len(found) > MOST:
+            if not node.op.cheap or len(found) > MOST:
                 return None
             made = [fusion.producer[x] for x in node.inputs if x in fusion.producer]
             waiting += [n for n in made if n in inside]

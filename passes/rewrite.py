@@ -19,13 +19,12 @@ class Draft(Builder):
     """The graph that a pass makes from another: its inputs and parameters, then what is appended.
 
     Every name of the original stays reserved for the node that has it there, so names made up by a
-    pass never take one that a later node needs. `scope` is put before made-up names, and `new` maps
-    values of the original to values of the draft.
+    pass never take one that a later node needs. `new` maps values of the original to values of the
+    draft.
     """
 
     def __init__(self, graph: Graph, parameters: Iterable[Parameter] | None = None) -> None:
         super().__init__(graph.name)
-        self.scope = ""
         self.new: dict[Value, Value] = {}
         self._original = graph
         self._reserved = {v.name for v in graph.values()}

@@ -16,6 +16,7 @@ from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
+from addergraph.model.quantized import Quantized
 from addergraph.passes.quantize.quantize import MULTIPLY, SHIFT, Options, quantize
 from tests.passes.networks import settled
 from tests.strategies import Case
@@ -43,7 +44,8 @@ def quantized_case(seed: int) -> Case:
         reestimate=random.random() < 0.7,
     )
     made = quantize(graph, settled(graph, samples, seed), samples, options, _interpreted)
-    x = made.inputs(rng.normal(0, 1.5, (random.choice((1, 2, 3, 5)), *image)).astype(np.float32))
+    x = rng.normal(0, 1.5, (random.choice((1, 2, 3, 5)), *image)).astype(np.float32)
+    x = Quantized(**vars(made)).inputs(x)
     return Case(seed, made.graph, (x,), dict(made.weights))
 
 

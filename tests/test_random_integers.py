@@ -29,9 +29,9 @@ def every_run(number: int) -> list[Run]:
 
 
 def one_target(number: int) -> list[Run]:
-    """Targets take turns; every third time in strict mode as well."""
+    """Targets take turns; every third round in strict mode as well."""
     target = HERE[number % len(HERE)]
-    strict = target in STRICT and number % 3 == 0
+    strict = target in STRICT and number // len(HERE) % 3 == 0
     return [*(Run(target, count) for count in THREADS), *[Run(target, 2, True)] * strict]
 
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from ..ir import CONTRACTION, Array, Node
 from ..ir.walk import returning
-from ..ops.pointwise.relu import Relu
-from ..report.lints import Finding
+from ..report.findings import Finding
 from ..training.labels import as_samples, require_trainable
 from ..training.step import compile_silently, thread_count
 from .distributions import Shape, shape_of
@@ -49,7 +48,7 @@ def activations(model: Model, x: object, *, threads: int | None = None) -> tuple
     samples = as_samples(x, model.input_shape)
     require_trainable(samples)
     graph = model.graph(training=True, batch=len(samples))
-    shown = [n for n in graph.nodes if isinstance(n.op, Relu) or n.op.kind == CONTRACTION]
+    shown = [n for n in graph.nodes if n.op.rectifies or n.op.kind == CONTRACTION]
     outputs = tuple(node.outputs[0] for node in shown)
     whole = returning(graph, outputs)
     program = compile_silently(whole, weights=model.weights, threads=thread_count(threads))
@@ -73,7 +72,7 @@ def dead_relus(found: tuple[Activation, ...]) -> tuple[Finding, ...]:
 
 def _activation(node: Node, values: Array) -> Activation:
     dead = None
-    if isinstance(node.op, Relu):
+    if node.op.rectifies:
         dead = float(np.mean(~values.reshape(-1, values.shape[-1]).any(axis=0)))
     flat = values.reshape(-1)
     if flat.size > KEPT:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..ir import CONTRACTION
 from ..ops.pointwise.fake_quantize import unrounded
-from ..report.lints import Finding, lint
+from ..report.findings import Finding
+from ..report.lints import lint
 from ..report.summary import table_lines
 from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import compiler
 from ..data.loader import Loader
 from ..errors import DataError, GraphError
 from ..ir import Array, Graph
 from ..ir.walk import upstream
-from ..report.lints import Finding
+from ..report.findings import Finding
 from ..training.labels import as_samples, require_trainable, targets_for
 from ..training.step import compile_silently
 
@@ -45,8 +46,6 @@ class GradientProbe:
     """
 
     def __init__(self, step: TrainStep, batch: int) -> None:
-        from .. import compiler
-
         self.step, self.batch = step, batch
         loss = _loss_graph(step.graph(batch))
         self.filters = tuple(p for p in loss.parameters if p.trainable and p.type.rank >= 2)

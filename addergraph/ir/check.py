@@ -19,8 +19,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ..errors import GraphError, ShapeError
-from .graph import Graph, Node, Op, Update, Value
+from .graph import Graph, Node, Update, Value
 from .intervals import Interval, value_ranges
+from .op import Op
 from .quantization import value_quantizations
 from .types import TensorType
 

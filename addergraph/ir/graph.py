@@ -11,26 +11,18 @@ changed in place: a pass builds a new graph, usually with `Builder`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from ..errors import GraphError, ShapeError, nearest
 from .attributes import integer
-from .intervals import ANY, Interval
-from .quantization import Known, Quantization, common
-from .types import TensorType, bind_shape
+from .op import CONTRACTION, Array, Op, result_names
+from .types import TensorType
 from .walk import append
-
-if TYPE_CHECKING:
-    from .trace import Tensor
-
-Array = np.ndarray[Any, np.dtype[Any]]
-CONTRACTION, POINTWISE, REDUCTION, MOVEMENT = "contraction", "pointwise", "reduction", "movement"
-KINDS = (CONTRACTION, POINTWISE, REDUCTION, MOVEMENT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,132 +81,6 @@ class Parameter(Value):
     eta: float | None = None
 
 
-@dataclass(frozen=True)
-class Halo:
-    """Rows and columns of zeros that a consumer reads around an NHWC tensor."""
-
-    top: int = 0
-    bottom: int = 0
-    left: int = 0
-    right: int = 0
-
-    def union(self, other: Halo) -> Halo:
-        return Halo(*map(max, dataclasses.astuple(self), dataclasses.astuple(other)))
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Arithmetic of one call, by kind, for one set of bound shapes."""
-
-    additions: int = 0
-    multiplications: int = 0
-    transcendentals: int = 0
-
-
-class Op:
-    """Base of every op: one frozen dataclass per op, its fields the attributes.
-
-    A subclass sets `name` and `kind` and defines `infer`, `reference` and `grad`; a class that
-    lacks one is refused when it is defined. Ops without a gradient set `not_differentiable`, ops
-    whose gradient is the paper's and not the derivative set `surrogate`.
-    """
-
-    name: ClassVar[str] = ""
-    kind: ClassVar[str] = ""
-    surrogate: ClassVar[bool] = False
-    not_differentiable: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True  # row n of the result depends on row n of the inputs alone
-    result_names: ClassVar[tuple[str, ...]] = ("",)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if not cls.name:
-            return  # an abstract family, such as the common part of all poolings
-        required = ["infer", "reference"] + ([] if cls.not_differentiable else ["grad"])
-        missing = [rule for rule in required if getattr(cls, rule) is getattr(Op, rule)]
-        if missing:
-            raise GraphError(f'op "{cls.name}" ({cls.__name__}) lacks: {", ".join(missing)}')
-        if cls.kind not in KINDS:
-            raise GraphError(f'op "{cls.name}": kind "{cls.kind}" is not one of {", ".join(KINDS)}')
-        if cls.name in _REGISTRY:
-            raise GraphError(f'op "{cls.name}" is defined twice')
-        _REGISTRY[cls.name] = cls
-
-    @property
-    def key(self) -> tuple[Op, tuple[str, ...]]:
-        """Equal keys mean the same op. Floats count by their text, too, since 0.0 == -0.0."""
-        values = (getattr(self, f.name) for f in dataclasses.fields(self))  # type: ignore[arg-type]
-        return self, tuple(str(v) for v in values if isinstance(v, float))
-
-    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        """Result types from operand types; ShapeError (without the node's name) if unfit."""
-        raise GraphError(f'op "{self.name}" has no shape rule')
-
-    def reference(self, *arrays: Array) -> tuple[Array, ...]:
-        """The meaning, in NumPy: sums in float64, results in the inferred dtype."""
-        raise GraphError(f'op "{self.name}" has no reference')
-
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
-        """Gradients of the operands `xs`, given results `ys` and their gradients `gs`.
-
-        None in `gs` is a result that the loss does not use; None in the answer is an operand
-        that gets no gradient.
-        """
-        raise GraphError(f'op "{self.name}" is not differentiable')
-
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
-        """Range of each result from the ranges of the operands; unknown unless an op knows more."""
-        return (ANY,) * len(self.result_names)
-
-    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
-        """What the results' integers stand for, from what those of the operands do.
-
-        A movement keeps it; any other op makes it unknown unless it knows more. ShapeError for
-        operands that must agree and do not.
-        """
-        kept = common("operands", known) if self.kind == MOVEMENT else None
-        return (kept,) * len(self.result_names)
-
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
-        """The zeros that this op reads around each operand."""
-        return (Halo(),) * len(types)
-
-    def cost(self, types: Sequence[TensorType]) -> Cost:
-        """Arithmetic of one call on operands of these bound types."""
-        return Cost()
-
-    def bind(self, batch: int) -> Op:
-        """The same op with `N` in its shape-valued attributes replaced by `batch`."""
-        bound = {
-            f.name: bind_shape(value, batch)
-            for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if isinstance(value := getattr(self, f.name), tuple) and "N" in value
-        }
-        return dataclasses.replace(self, **bound) if bound else self  # type: ignore[type-var]
-
-
-_REGISTRY: dict[str, type[Op]] = {}
-
-
-def registry() -> dict[str, type[Op]]:
-    """Every op by its name in the textual IR. Closed once `addergraph.ops` is imported."""
-    from .. import ops  # noqa: F401  (defining the ops registers them)
-
-    return dict(sorted(_REGISTRY.items()))
-
-
-def op_named(name: str) -> type[Op]:
-    """The op class called `name`; GraphError with the nearest name otherwise."""
-    known = registry()
-    if name not in known:
-        raise GraphError(f'unknown op "{name}"{nearest(name, known)}')
-    return known[name]
-
-
 @dataclass(frozen=True, eq=False)
 class Node:
     """One application of an op. It is known by the name of its first output."""
@@ -231,6 +97,18 @@ class Node:
     def label(self) -> str:
         """How messages speak of it: `adder2d "conv2"`."""
         return f'{self.op.name} "{self.name}"'
+
+    @property
+    def atoms(self) -> tuple[Node, ...]:
+        """The nodes of a fused node's body; of any other node itself."""
+        body = self.op.subgraph
+        return (self,) if body is None else body.nodes
+
+    @property
+    def contraction(self) -> Node | None:
+        """The contraction that this node is, or that opens its body; None where there is none."""
+        first = self.atoms[0]
+        return first if first.op.kind == CONTRACTION else None
 
 
 @dataclass(frozen=True)
@@ -304,18 +182,30 @@ class Graph:
         return print_graph(self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Graph) and str(self) == str(other)
+        if self is other:
+            return True
+        return isinstance(other, Graph) and hash(self) == hash(other) and str(self) == str(other)
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Of the names alone: graphs of one text share them, and printing it takes long."""
+        ops = tuple(node.op.name for node in self.nodes)
+        return hash((self.name, ops, tuple(v.name for v in self.values())))
 
 
 class Builder:
-    """Builds a graph node by node, inferring types and keeping names unique."""
+    """Builds a graph node by node, inferring types and keeping names unique.
+
+    `scope` is put before the names that it makes up.
+    """
 
     def __init__(self, name: str, *, training: bool = False) -> None:
         self.name = name
         self.training = training  # layers that behave differently while training look here
+        self.scope = ""
         self.inputs: list[Value] = []
         self.parameters: dict[str, Parameter] = {}
         self.nodes: list[Node] = []
@@ -323,8 +213,8 @@ class Builder:
         self._names: set[str] = set()
 
     def fresh(self, hint: str) -> str:
-        """`hint`, or `hint_1`, `hint_2` ... when it is taken; the name is then taken."""
-        return self._claim(free_name(hint, self._names))
+        """`scope` + `hint`, numbered `_1`, `_2` ... when it is taken; the name is then taken."""
+        return self._claim(free_name(self.scope + hint, self._names))
 
     def input(self, name: str, type: TensorType) -> Value:
         value = Value(self._claim(name), type)
@@ -388,10 +278,3 @@ def free_name(hint: str, *taken: Container[str]) -> str:
         count += 1
         name = f"{hint}_{count}"
     return name
-
-
-def result_names(op: Op, count: int) -> tuple[str, ...]:
-    """Suffixes of an op's results: its own `result_names`, or ("", "1", "2", ...)."""
-    if len(op.result_names) == count:
-        return op.result_names
-    return ("", *(str(i) for i in range(1, count)))

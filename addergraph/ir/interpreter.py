@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import DataError, GraphError, ShapeError
 from . import walk
-from .graph import Array, Graph, Node, Value
+from .graph import Graph, Node, Value
+from .op import Array
 from .state import bind_weights
 from .types import TensorType
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .graph import Halo
+from .op import Halo
 from .types import TensorType
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import DataError, ShapeError, nearest
-from .graph import Array, Graph, Parameter
+from .graph import Graph, Parameter
+from .op import Array
 from .plan import ALIGNMENT, align
 
 

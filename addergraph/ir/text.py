@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..errors import AdderGraphError, ParseError, nearest
 from .check import check, check_node, check_value, result_types
-from .graph import Graph, Init, Node, Op, Parameter, Update, Value, op_named
+from .graph import Graph, Init, Node, Parameter, Update, Value
+from .op import Op, op_named
 from .quantization import Quantization
 from .text_attributes import attributes, show_float, shown_attributes
 from .types import Dim, DType, TensorType, dtype_named

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import GraphError
 from .check import WORD
-from .graph import Graph, Op
+from .graph import Graph
+from .op import Op
 from .types import Dim, DType
 
 if TYPE_CHECKING:

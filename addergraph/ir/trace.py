@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError
-from .graph import Builder, Graph, Init, Op, Parameter, Value, op_named
+from .graph import Builder, Graph, Init, Parameter, Value
+from .op import Op, op_named
 from .types import DType, Shape, TensorType, f32
 
 

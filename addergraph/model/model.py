@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import compiler
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
 from ..files import storage
 from ..ir import Array, Graph
@@ -192,13 +193,15 @@ class Model:
         """
         key = (training, batch)
         if key not in self._graphs:
-            from .. import compiler
-
             made = self._trace(training, batch)
             if self._rounding:
                 made = compiler.quantization_aware_graph(made, self._rounding)
             self._graphs[key] = made
         return self._graphs[key]
+
+    def inference_graph(self) -> Graph:
+        """The graph that predicts, with an open batch: `graph(training=False)`."""
+        return self.graph(training=False)
 
     def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
@@ -263,7 +266,7 @@ class Model:
 
             learning_rate    a number, a description of `training.schedules`, or a function of the
                              epoch (from 0)
-            label_smoothing  see `passes/train/train_step.py`, as is
+            label_smoothing  see `training/losses.py`
             gradient         of adder layers: "full_precision" (with HardTanh) or "sign"
             augment          random changes of each batch's images
             normalize        of all images, also `x_val`; the network then expects such images
@@ -385,7 +388,6 @@ class Model:
         memory, energy by kind of layer, and what `lints.lint` finds. Needs no data, only
         `input_shape`.
         """
-        from .. import compiler
         from ..report.lints import lint
         from ..report.summary import summary_text
 
@@ -409,17 +411,6 @@ class Model:
         from .file import load_model
 
         return load_model(cls, path)
-
-
-def inference_graph(graph: Graph | Model) -> Graph:
-    """A graph as it is, of a model the one that predicts; GraphError for anything else."""
-    if isinstance(graph, Model):
-        return graph.graph(training=False)
-    if not isinstance(graph, Graph):
-        raise GraphError(
-            f"expected a graph (from ag.trace or ag.parse) or a model, found {type(graph).__name__}"
-        )
-    return graph
 
 
 def require_network(graph: Graph) -> None:

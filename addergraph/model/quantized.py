@@ -24,7 +24,7 @@ _ENTRIES = {"graph", "errors", "chosen", "version"}
 
 @dataclass(frozen=True)
 class Quantized:
-    """What `ag.quantize` makes: `ag.compile(q.graph, weights=q.weights)` is the integer program.
+    """What `ag.quantize` makes: `ag.compile(q)` is the integer program.
 
     graph    integers from the image to the logits; its input and filters say what they stand for
     weights  u8 filters and i32 numbers of the requantizations, by name
@@ -47,6 +47,10 @@ class Quantized:
     def error(self) -> float:
         """Of this network."""
         return self.errors[self.chosen]
+
+    def inference_graph(self) -> Graph:
+        """`graph`: that of integers predicts."""
+        return self.graph
 
     def inputs(self, x: object) -> Array:
         """The integers that stand for samples `x`: what the integer graph takes.

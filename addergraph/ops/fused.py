@@ -61,6 +61,22 @@ class Fused(Op):
             _check_contraction(body, self.contraction, tail)
 
     @property
+    def subgraph(self) -> Graph:
+        return self.body
+
+    @property
+    def elementwise(self) -> bool:
+        return self.contraction is None and not self.sums
+
+    def in_step(self, operands: int) -> tuple[int, ...]:
+        return self.tail_operands
+
+    @property
+    def multiplies(self) -> bool:  # type: ignore[override]
+        """Whether any node of the body does."""
+        return any(node.op.multiplies for node in self.body.nodes)
+
+    @property
     def sums(self) -> tuple[Node, ...]:
         """The channel sums of a body without a contraction."""
         return (

@@ -12,23 +12,12 @@ access to an 8 KiB cache takes 10 pJ for 64 bits by the same source, and control
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..ir import Graph, Op
-from ..ir.types import TensorType
-from ..ops.contraction.adder2d import Adder2d
-from ..ops.contraction.adder_dense import AdderDense
-from ..ops.contraction.conv2d import Conv2d
-from ..ops.contraction.dense import Dense, Matmul
-from ..ops.fused import Fused
-from ..ops.pointwise.batch_norm import BatchNorm
 
 ADDER, PRODUCT, BATCH_NORM, OTHER = "adder", "convolution, dense", "batch norm", "other"
-_KINDS: dict[type[Op], str] = {
-    Adder2d: ADDER, AdderDense: ADDER, Conv2d: PRODUCT, Dense: PRODUCT, Matmul: PRODUCT,
-    BatchNorm: BATCH_NORM,
-}  # fmt: skip
 
 F32_ADD, F32_MULTIPLY = 0.9, 3.7
 INT8_ADD, INT8_MULTIPLY = 0.03, 0.2
@@ -56,8 +45,8 @@ def by_kind(graph: Graph) -> list[Arithmetic]:
     bound = graph.bind(1) if graph.is_open else graph
     additions = dict.fromkeys((ADDER, PRODUCT, BATCH_NORM, OTHER), 0)
     multiplications = dict(additions)
-    for op, types in _ops(bound):
-        cost, kind = op.cost(types), _KINDS.get(type(op), OTHER)
+    for node in (atom for outer in bound.nodes for atom in outer.atoms):
+        cost, kind = node.op.cost([v.type for v in node.inputs]), _kind(node.op)
         additions[kind] += cost.additions
         multiplications[kind] += cost.multiplications
     counts = ((kind, additions[kind], multiplications[kind]) for kind in additions)
@@ -93,9 +82,7 @@ def _arithmetic(kind: str, additions: int, multiplications: int) -> Arithmetic:
     return Arithmetic(kind, additions, multiplications, f32, int8)
 
 
-def _ops(graph: Graph) -> Iterator[tuple[Op, Sequence[TensorType]]]:
-    for node in graph.nodes:
-        if isinstance(node.op, Fused):
-            yield from _ops(node.op.body)
-        else:
-            yield node.op, [v.type for v in node.inputs]
+def _kind(op: Op) -> str:
+    if op.takes_tail:
+        return ADDER if op.measures_distance else PRODUCT
+    return BATCH_NORM if op.normalizes else OTHER

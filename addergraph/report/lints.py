@@ -13,39 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .. import compiler
 from ..ir import MOVEMENT, Graph, Node, Parameter, Value
 from ..ir.intervals import value_ranges
 from ..ir.types import f32
-from ..ops.contraction.adder2d import Adder2d
-from ..ops.contraction.adder_dense import AdderDense
-from ..ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
-from ..ops.pointwise.binary import Add, Mul
 from ..ops.pointwise.fake_quantize import unrounded
-from ..ops.reduction.avg_pool2d import AvgPool2d
-from ..ops.reduction.global_avg_pool import GlobalAvgPool
-from ..ops.reduction.max_pool2d import MaxPool2d
+from .findings import Finding
 
-ADDERS = (Adder2d, AdderDense)
-_POOLS = (AvgPool2d, GlobalAvgPool, MaxPool2d)
 OUTPUT = "the output"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A node or parameter of a graph: what is wrong with it and what to do about it."""
-
-    node: str
-    message: str
-    hint: str
-
-    def __str__(self) -> str:
-        return f"{self.message}; {self.hint}"
 
 
 def lint(graph: Graph) -> tuple[Finding, ...]:
     """All findings of an inference graph as it is declared, before the passes."""
-    from .. import compiler
-
     proven = compiler.findings(graph)
     dead = {finding.node for finding in proven}
     return (*proven, *_without_batch_norm(graph, dead), *_slow_inputs(graph), *_idle_etas(graph))
@@ -55,7 +34,7 @@ def _without_batch_norm(graph: Graph, dead: set[str]) -> Iterator[Finding]:
     """`dead`: nodes with a finding of their own, which already asks for the batch norm."""
     uses = graph.uses()
     for node in graph.nodes:
-        if not isinstance(node.op, ADDERS):
+        if not node.op.measures_distance:
             continue
         reached = [end for end in _readers(node.outputs[0], graph, uses) if end.name not in dead]
         for end in reached[:1]:
@@ -84,9 +63,9 @@ def _readers(value: Value, graph: Graph, uses: Mapping[Value, Sequence[Node]]) -
         v = waiting.pop()
         ends += [_End("", "")] if v in graph.outputs else []
         for node in uses[v]:
-            if isinstance(node.op, BatchNorm | BatchNormStatistics) or _is_scaled(node):
+            if node.op.normalizes or _is_scaled(node):
                 continue
-            if node.op.kind != MOVEMENT and not isinstance(node.op, (*_POOLS, Add)):
+            if node.op.kind != MOVEMENT and not node.op.keeps_scale:
                 ends.append(_End(node.name, node.label))
             elif node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
@@ -96,7 +75,8 @@ def _readers(value: Value, graph: Graph, uses: Mapping[Value, Sequence[Node]]) -
 
 def _is_scaled(node: Node) -> bool:
     """Whether a parameter scales the channels: a batch norm that is folded already."""
-    return isinstance(node.op, Mul) and any(_is_channelwise(v) for v in node.inputs)
+    factor = node.op.multiplies and node.op.broadcasts
+    return factor and any(_is_channelwise(v) for v in node.inputs)
 
 
 def _is_channelwise(value: Value) -> bool:
@@ -106,7 +86,7 @@ def _is_channelwise(value: Value) -> bool:
 def _slow_inputs(graph: Graph) -> Iterator[Finding]:
     known, producers = value_ranges(graph), graph.producers()
     for node in graph.nodes:
-        if not isinstance(node.op, ADDERS):
+        if not node.op.measures_distance:
             continue
         x = node.inputs[0]
         if x.type.dtype != f32 or known[x.name].nonnegative:
@@ -128,7 +108,7 @@ def _origin(value: Value, producers: Mapping[Value, Node]) -> str:
 
 def _idle_etas(graph: Graph) -> Iterator[Finding]:
     under = unrounded(graph)
-    read = (node.inputs[1] for node in graph.nodes if isinstance(node.op, ADDERS))
+    read = (node.inputs[1] for node in graph.nodes if node.op.measures_distance)
     filters = {under.get(v, v) for v in read}
     given = [p for p in graph.parameters if p.eta is not None and p.trainable]
     for parameter in given:

@@ -30,7 +30,7 @@ depend on other rows of the batch, so that a graph with the op compiles for a bo
 
 def ops_markdown() -> str:
     """The page: a table of contents by kind, then one section per op."""
-    known = registry()
+    known = dict(sorted(registry().items()))
     contents = []
     for kind in KINDS:
         names = [f"[{n}](#{n})" for n, op in known.items() if op.kind == kind]

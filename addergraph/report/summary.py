@@ -10,8 +10,6 @@ import numpy as np
 
 from ..ir import Array, Cost, Graph, Node, Parameter
 from ..ir.types import TensorType, f32
-from ..ops.contraction.adder2d import Adder2d
-from ..ops.pointwise.full import Full
 from .arithmetic import ADDER, by_kind, total, with_convolutions
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def _rows(graph: Graph) -> list[tuple[Node, tuple[int, int, int, int]]]:
     counted: set[Parameter] = set()
     rows = []
     for node, sized in zip(graph.nodes, bound.nodes, strict=True):
-        if isinstance(node.op, Full):
+        if node.op.constant is not None:
             continue
         new = {v for v in node.inputs if isinstance(v, Parameter)} - counted
         counted |= new
@@ -179,7 +177,9 @@ def size_text(count: int) -> str:
 
 
 def _share(node: Node, weights: Mapping[str, Array]) -> str:
-    """The share of an adder's filter above zero, as `48%`."""
-    if not isinstance(node.op, Adder2d) or node.inputs[1].name not in weights:
+    """The share of a 2-D adder's filter above zero, as `48%`."""
+    if not node.op.measures_distance or node.inputs[1].type.rank != 4:
+        return ""
+    if node.inputs[1].name not in weights:
         return ""
     return f"{100 * np.mean(weights[node.inputs[1].name] > 0):.0f}%"

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import compiler
 from ..errors import DataError, RangeWarning
 from ..ir import Array
 from ..ops.reduction.softmax import Softmax
 from .history import History
 from .labels import Targets, as_samples, require_trainable, targets_for
 from .loop import Validation, run_epochs
-from .losses import sample_losses
+from .losses import loss_named
 from .settings import Fit
-from .step import NATIVE
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .step import NATIVE, TrainStep
+from .trainee import Trainee
 
 HeldOut = tuple[object, object]  # x and y; both None where there is no validation
 
 
 def fit(
-    model: Model,
+    model: Trainee,
     samples: Array,
     y: object,
     held_out: HeldOut,
@@ -40,9 +38,10 @@ def fit(
         print("compiling the training step", flush=True)
     validation = _validation(model, held_out, settings, engine, threads)
     _warn(model)
-    step = model.train_step(
+    step = TrainStep(
+        model,
         min(settings.batch_size, len(samples)),
-        optimizer=settings.optimizer,
+        settings.optimizer,
         label_smoothing=settings.label_smoothing,
         gradient=settings.gradient,
         engine=engine,
@@ -52,7 +51,7 @@ def fit(
 
 
 def measure(
-    model: Model, samples: Array, targets: Targets, engine: str, threads: int | None
+    model: Trainee, samples: Array, targets: Targets, engine: str, threads: int | None
 ) -> dict[str, float]:
     """The mean loss of checked data and, where the targets are classes, the accuracy."""
     prediction = model.predict(samples, engine=engine, threads=threads)
@@ -60,14 +59,15 @@ def measure(
     last = graph.producers().get(graph.outputs[0])
     probabilities = last is not None and isinstance(last.op, Softmax)
     everything = slice(None)
-    losses = sample_losses(model.loss_name, prediction, targets.rows(everything), probabilities)
+    loss = loss_named(model.loss_name)
+    losses = loss.of_samples(prediction, targets.rows(everything), probabilities)
     result = {"loss": float(np.mean(losses, dtype=np.float64))}
     correct = targets.correct(everything, prediction)
     return result if correct is None else result | {"accuracy": correct / len(samples)}
 
 
 def _validation(
-    model: Model, held_out: HeldOut, settings: Fit, engine: str, threads: int | None
+    model: Trainee, held_out: HeldOut, settings: Fit, engine: str, threads: int | None
 ) -> Validation | None:
     x, y = held_out
     if x is None and y is None:
@@ -89,8 +89,6 @@ def _validation(
     return Validation(samples, targets, measured)
 
 
-def _warn(model: Model) -> None:
-    from .. import compiler
-
+def _warn(model: Trainee) -> None:
     for finding in compiler.findings(model.graph(training=False)):
         warnings.warn(str(finding), RangeWarning, stacklevel=4)

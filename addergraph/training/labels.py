@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
 from ..ir import Array
-from .losses import takes_classes
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .losses import loss_named
+from .trainee import Trainee
 
 Index = Array | slice
 
@@ -135,9 +132,10 @@ def as_targets(
     return Targets(values.argmax(axis=-1) if labelled else None, values, shape)
 
 
-def targets_for(model: Model, y: object, count: int, what: str = "y") -> Targets:
+def targets_for(model: Trainee, y: object, count: int, what: str = "y") -> Targets:
     """`as_targets` for `count` answers of `model` and its loss."""
-    return as_targets(y, count, model.output_shape, takes_classes(model.loss_name), what)
+    classes = loss_named(model.loss_name).of_classes
+    return as_targets(y, count, model.output_shape, classes, what)
 
 
 def require_finite_rows(values: Array, what: str) -> None:

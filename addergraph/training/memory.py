@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import compiler
 from ..errors import MemoryLimitError
 from ..ir import Graph
 from ..ir.state import parameter_offsets
@@ -69,8 +70,6 @@ def training_need(
     `arenas`: `Program.arena_bytes` of each, where they are compiled already. Otherwise they are
     planned here, which takes as long as compiling without its last part (seconds for ResNet-20).
     """
-    from .. import compiler
-
     state = max(parameter_offsets(step.parameters)[1] for step in steps)
     inputs = max(sum(v.type.nbytes for v in step.inputs) for step in steps)
     arenas = arenas or [compiler.arena_bytes(step) for step in steps]

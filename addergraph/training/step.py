@@ -6,21 +6,21 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .. import compiler
 from ..errors import GraphError, RangeWarning, nearest
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
 from .labels import as_samples, require_trainable, targets_for
+from .losses import loss_named
 from .optimizers import Optimizer, average_name
 from .settings import at_least_one, rate_at, require_optimizer
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .trainee import Trainee
 
 NATIVE, REFERENCE = "native", "reference"
 ENGINES = (NATIVE, REFERENCE)
@@ -45,8 +45,6 @@ def thread_count(threads: int | None) -> int:
 
 def compile_silently(graph: Graph, **options: Any) -> Any:
     """`compiler.compile` without range warnings: `fit` gave them, for the inference graph."""
-    from .. import compiler
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
         return compiler.compile(graph, **options)
@@ -63,7 +61,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: Model,
+        model: Trainee,
         batch: int,
         optimizer: Optimizer,
         *,
@@ -103,14 +101,11 @@ class TrainStep:
 
         Raises ShapeError, naming the layer, where batch statistics would be of one value.
         """
-        from .. import compiler
-
         if batch not in self._graphs:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
-                self.model.loss_name,
+                loss_named(self.model.loss_name, self.label_smoothing),
                 self.optimizer,
-                label_smoothing=self.label_smoothing,
                 gradient=self.gradient,
             )
         return self._graphs[batch]

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import DataError
 from ..ir import Array, Graph, Node, Value
+from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.walk import computed
 from ..ops.fused import Fused
@@ -42,9 +43,6 @@ from .outputs import (
     given_calls,
     require_verifiable,
 )
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SAMPLES = 16
 HEADS = ("layer", "op", "type", "error", "bound", "share", "in network", "share")
@@ -130,7 +128,7 @@ class LayerReport(Outcome):
 
 
 def verify_layers(
-    graph: Graph | Model,
+    graph: Graph | Network,
     program: LayerProgram,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -144,9 +142,7 @@ def verify_layers(
     Raises DataError for graphs with updates, for a number of samples below 1, and for a program
     that hides values of its graph or takes other inputs than `graph` has.
     """
-    from ..model import inference_graph
-
-    graph = inference_graph(graph)
+    graph = graph_of(graph)
     require_verifiable(graph, samples)
     layers = _layers(program.graph)
     _require_match(graph, program.graph)

@@ -15,22 +15,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import DataError, VerificationError
-from ..ir import Array, Graph, Node
+from ..ir import Array, Bound, Graph, Node
 from ..ir.interpreter import bind_inputs
 from ..ir.intervals import value_ranges
+from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.types import f32
 from ..ir.walk import evaluate
 from ..ops.fused import Fused
-from .rounding import Bound, rounding_bounds
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 DRAWS = 4
 SLACK = 2.0  # the draws are a sample of the corners, not all of them
@@ -151,7 +148,7 @@ class Report(Outcome):
 
 
 def verify(
-    graph: Graph | Model,
+    graph: Graph | Network,
     program: Runnable,
     samples: int = 100,
     seed: int = 0,
@@ -167,9 +164,7 @@ def verify(
     Raises DataError for programs with updates, whose calls change what they compute, for a number
     of samples below 1, and for a program whose outputs are of other types.
     """
-    from ..model import inference_graph
-
-    graph = inference_graph(graph)
+    graph = graph_of(graph)
     require_verifiable(graph, samples)
     rng = np.random.default_rng(seed)
     totals = [Total(v.name) for v in graph.outputs]
@@ -342,7 +337,7 @@ class Reference:
     def _note(
         self, key: object, node: Node, operands: Sequence[Array], results: Sequence[Array]
     ) -> Sequence[Array]:
-        self._bounds[key] = rounding_bounds(node.op, operands, results)
+        self._bounds[key] = tuple(node.op.rounding(operands, results))
         return results
 
 

@@ -25,8 +25,6 @@ import numpy as np
 from ..errors import DataError
 from ..ir import Array, Graph, Parameter
 from ..model import Model
-from ..ops.contraction.adder2d import Adder2d
-from ..ops.contraction.adder_dense import AdderDense
 
 NETWORKS = tuple(
     f"{name}{form}"
@@ -103,7 +101,7 @@ def _their_name(graph: Graph, parameter: Parameter) -> str:
 
 def _filter_name(graph: Graph, parameter: Parameter) -> str:
     (user,) = (node for node in graph.nodes if parameter in node.inputs)
-    return "adder" if isinstance(user.op, Adder2d | AdderDense) else "weight"
+    return "adder" if user.op.measures_distance else "weight"
 
 
 def _their_shapes(parameter: Parameter) -> list[tuple[int, ...]]:

@@ -84,7 +84,7 @@ def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
 
     The choice between dense and sparse kernels reads it; results do not depend on it. It is coarse,
     so that layers that differ in their numbers alone still share one kernel. Bytes whose mean is
-    above FEW_BYTES count more, up to twice: few of them fit one sum (`kernels/_bytes_lists.py`).
+    above FEW_BYTES count more, up to twice: few of them fit one sum (`sparse/_u8_lists.py`).
     """
     if graph.updates:
         return {}

@@ -234,9 +234,10 @@ class BodyEmitter:
 
     def _is_alias(self, node: Node) -> bool:
         """A reshape that the planner gave its operand's own buffer."""
-        if len(node.inputs) != 1 or node.op.name not in ("reshape", "flatten"):
+        if node.op.aliases is None:
             return False
-        a, b = (self.plan.placements[v.name] for v in (node.inputs[0], node.outputs[0]))
+        operand = node.inputs[node.op.aliases]
+        a, b = (self.plan.placements[v.name] for v in (operand, node.outputs[0]))
         same = (a.space, a.index, a.offset) == (b.space, b.index, b.offset)
         return same and a.layout.dense and b.layout.dense
 

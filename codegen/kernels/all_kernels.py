@@ -2,15 +2,15 @@
 
 from . import fused, movement, pointwise
 from .forward import choice as forward
-from .gradient import contraction_grad_filter, contraction_grad_input
+from .gradient import filter, input
 from .reduction import filter_grid, pool, reduce, softmax
 
 __all__ = [
-    "contraction_grad_filter",
-    "contraction_grad_input",
+    "filter",
     "filter_grid",
     "forward",
     "fused",
+    "input",
     "movement",
     "pointwise",
     "pool",

@@ -1,6 +1,6 @@
 """Post-training quantization: a trained network becomes a graph of integers alone.
 
-    quantize(graph, weights, calibration, options, execute) -> Quantized
+    quantize(graph, weights, calibration, options, execute) -> IntegerGraph
 
 Bytes stand for activations, i32 for sums: `docs/quantization.md` has the equations. The graph is
 walked once, forward; each value of it gets a form in integers:
@@ -27,7 +27,6 @@ from addergraph.ir.attributes import BITS, DEFAULT_BITS, is_bits
 from addergraph.ir.check import check
 from addergraph.ir.quantization import Quantization
 from addergraph.ir.types import f32
-from addergraph.model.quantized import Quantized
 from addergraph.ops.pointwise.fake_quantize import (
     FakeQuantize,
     FakeQuantizeFilter,
@@ -81,13 +80,34 @@ class Options:
             raise DataError(f"quantile={self.quantile!r} must be above 0.5 and at most 1")
 
 
+@dataclass(frozen=True)
+class IntegerGraph:
+    """A network in integers, from the image to the logits.
+
+    weights  u8 filters and i32 numbers of the requantizations, by name
+    errors   how far the outputs were from the float network's on the calibration data, as a share
+             of their rms, by the kind of factors: "shift2" for two powers of two, "multiply"
+    chosen   the kind that this network has
+    """
+
+    graph: Graph
+    weights: Mapping[str, Array]
+    errors: Mapping[str, float]
+    chosen: str
+
+    @property
+    def error(self) -> float:
+        """Of this network."""
+        return self.errors[self.chosen]
+
+
 def quantize(
     graph: Graph,
     weights: Mapping[str, Array],
     calibration: object,
     options: Options,
     execute: Execute,
-) -> Quantized:
+) -> IntegerGraph:
     """`graph` in integers, from the image to the logits; a last softmax is left out.
 
     `calibration` holds samples as the graph takes them, a few hundred, without labels. `execute`
@@ -104,7 +124,7 @@ def quantize(
     moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
     found = replace(found, stated=trained, moments=moments)
 
-    def made(terms: int | None) -> Quantized:
+    def made(terms: int | None) -> IntegerGraph:
         return _converted(plain, weights, samples, found, options, terms, execute)
 
     if options.requantize == MULTIPLY:
@@ -154,7 +174,7 @@ def _converted(
     options: Options,
     terms: int | None,
     execute: Execute,
-) -> Quantized:
+) -> IntegerGraph:
     """The integer network whose factors have so many powers of two; None for products."""
     network = IntegerNetwork(
         graph, weights, samples, found, options.bits or DEFAULT_BITS, terms, options.reestimate,
@@ -166,7 +186,7 @@ def _converted(
     made, arrays = network.finish()
     check(made)
     kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
-    return Quantized(made, arrays, {kind: network.output_error()}, kind)
+    return IntegerGraph(made, arrays, {kind: network.output_error()}, kind)
 
 
 def _require_trained(graph: Graph, bits: int | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from addergraph.errors import GraphError, ShapeError
 from addergraph.ir import (
     KINDS,
+    MOVEMENT,
     POINTWISE,
     Array,
     Builder,
@@ -63,6 +64,28 @@ class TestOps:
                 kind: ClassVar[str] = "magic"
 
         assert "odd" not in registry()
+
+    @pytest.mark.parametrize(
+        ("traits", "message"),
+        [
+            ({"takes_tail": True}, "takes_tail is for the kind contraction, found pointwise"),
+            ({"measures_distance": True}, "measures_distance is for the kind contraction"),
+            ({"kind": MOVEMENT, "rectifies": True}, "rectifies is for the kind pointwise"),
+            ({"kind": MOVEMENT, "cheap": True}, "cheap is for the kind pointwise, found movement"),
+            ({"aliases": 0}, "aliases is for the kind movement, found pointwise"),
+            ({"multiplies": True}, "it multiplies and states no cost"),
+            (
+                {"gradient_of": Relu, "not_differentiable": False, "grad": Relu.grad},
+                "a gradient op is not_differentiable",
+            ),
+        ],
+    )
+    def test_traits_that_contradict_each_other_are_refused(
+        self, traits: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(GraphError, match=rf'op "torn" \(Torn\): {message}'):
+            type("Torn", (_Rules,), {"name": "torn", "kind": POINTWISE, **traits})
+        assert "torn" not in registry()
 
     def test_two_ops_of_one_name_are_refused(self) -> None:
         with pytest.raises(GraphError, match='op "relu" is defined twice'):

@@ -11,7 +11,8 @@ from addergraph import Model, layers, ops, zoo
 from addergraph.ir import Graph, Init
 from addergraph.ir.trace import Tensor, new_parameter
 from addergraph.ir.types import TensorType, f32
-from addergraph.report.lints import Finding, lint
+from addergraph.report.findings import Finding
+from addergraph.report.lints import lint
 
 
 def found(*parts: layers.Layer) -> list[Finding]:

@@ -452,11 +452,11 @@ def test_schedules() -> None:
 
 
 def test_the_losses_of_the_model_are_those_of_the_training_step() -> None:
-    from addergraph.passes.train.train_step import train_step
+    from addergraph.passes.train_step import train_step
 
     model = small_model(input_shape=(8, 8, 1))
-    for loss_name in LOSSES:
-        assert train_step(model.graph(training=True, batch=2), loss_name, SGD()).updates
+    for loss in LOSSES.values():
+        assert train_step(model.graph(training=True, batch=2), loss(), SGD()).updates
 
 
 # --- progress -----------------------------------------------------------------------------------

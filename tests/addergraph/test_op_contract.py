@@ -46,6 +46,31 @@ def test_docstrings() -> None:
 
 
 @every_sample
+def test_what_multiplies_says_so(sample: Sample) -> None:
+    bound = sample.bound()
+    cost = bound.op.cost(bound.types)
+    empty = any(0 in t.shape for t in bound.types)
+    assert bound.op.multiplies == bool(cost.multiplications or cost.transcendentals) or empty
+
+
+@every_sample
+def test_an_alias_has_the_elements_of_its_operand(sample: Sample) -> None:
+    bound = sample.bound()
+    if bound.op.aliases is None:
+        return
+    operands = bound.data(np.random.default_rng(0))
+    (y,) = run(bound, operands)
+    assert y.ravel().tolist() == operands[bound.op.aliases].ravel().tolist()
+
+
+def test_gradient_ops_name_their_op() -> None:
+    for name, op in registry().items():
+        forward = op.gradient_of
+        assert ("_grad" in name) == (forward is not None), name
+        assert forward is None or name.startswith(f"{forward.name}_grad")
+
+
+@every_sample
 def test_ops_are_values(sample: Sample) -> None:
     copy = dataclasses.replace(sample.op)  # type: ignore[type-var]
     assert copy == sample.op

@@ -1,17 +1,13 @@
-"""view: networkx views, paths, fusion legality, DOT."""
+"""view: networkx views, DOT."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import networkx as nx
-import pytest
 
-from addergraph.errors import GraphError
-from addergraph.ir import Graph, Value
 from addergraph.ir.text import parse
-from addergraph.ir.types import tensor
-from addergraph.report.view import ancestors, critical_path, fusion_is_acyclic, to_dot, to_networkx
+from addergraph.report.view import to_dot, to_networkx
 
 # a -> b -> d and a -> c -> d, with a + a at the start
 DIAMOND = parse("""graph diamond(%x: f32[N,4]) params(%s: f32[4] init=ones) {
@@ -52,62 +48,7 @@ def test_edges_from_a_second_result_come_from_its_node() -> None:
       return %y
     }""")
     assert to_networkx(graph)["mean"]["y"][0]["value"] == "variance"
-    assert ancestors(graph, "y") == {"mean", "x"}
     assert '"mean" -> "y" [label="variance"];' in to_dot(graph)
-
-
-def test_ancestors() -> None:
-    assert ancestors(DIAMOND, "d") == {"a", "b", "c", "x", "s"}
-    assert ancestors(DIAMOND, "c") == {"a", "x"}
-    assert ancestors(DIAMOND, "x") == set()
-    with pytest.raises(GraphError, match='no node, input or parameter "z"'):
-        ancestors(DIAMOND, "z")
-
-
-def test_the_critical_path_is_the_most_expensive_chain() -> None:
-    graph = parse("""graph g(%x: f32[N,4,4,8], %f: f32[3,3,8,8]) {
-      %big = adder2d(%x, %f) padding=(1,1,1,1) : f32[N,4,4,8]
-      %r1 = relu(%x) : f32[N,4,4,8]
-      %r2 = relu(%r1) : f32[N,4,4,8]
-      %y = add(%big, %r2) : f32[N,4,4,8]
-      %z = relu(%x) : f32[N,4,4,8]
-      return %y, %z
-    }""")
-    assert critical_path(graph) == ("big", "y")
-    assert critical_path(graph.bind(3)) == ("big", "y")
-
-
-def test_the_critical_path_of_a_graph_without_nodes_is_empty() -> None:
-    x = Value("x", tensor("f32", (1,)))
-    assert critical_path(Graph("g", (x,), (), (), (x,))) == ()
-
-
-@pytest.mark.parametrize(
-    ("groups", "acyclic"),
-    [
-        ([], True),
-        ([["a"]], True),
-        ([["a", "b"]], True),
-        ([["b", "d"]], True),
-        ([["b", "c"]], True),
-        ([["a", "b", "c", "d"]], True),
-        ([["a", "d"]], False),  # b and c would come both after and before the group
-        ([["a", "b", "d"]], False),  # as would c alone
-        ([["a", "c"], ["b", "d"]], True),
-        ([["a", "mean"], ["c", "d"]], False),  # each group waits for the other
-    ],
-)
-def test_fusion_is_acyclic_exactly_where_no_path_leaves_and_returns(
-    groups: list[list[str]], acyclic: bool
-) -> None:
-    assert fusion_is_acyclic(DIAMOND, groups) is acyclic
-
-
-def test_fusion_groups_are_disjoint_sets_of_nodes() -> None:
-    with pytest.raises(GraphError, match='node "a" stands in two groups'):
-        fusion_is_acyclic(DIAMOND, [["a"], ["b", "a"]])
-    with pytest.raises(GraphError, match='no node, input or parameter "z"'):
-        fusion_is_acyclic(DIAMOND, [["z"]])
 
 
 def test_dot_shows_ops_types_and_attributes() -> None:

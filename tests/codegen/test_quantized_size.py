@@ -16,7 +16,7 @@ from addergraph.codegen.export.entry import emit_library
 from addergraph.codegen.export.interface import interface_of
 from addergraph.codegen.inspect.elf import read_elf
 from addergraph.codegen.kernels import kernel_for
-from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import interpret
@@ -43,7 +43,8 @@ def integers(name: str) -> Quantized:
         found = interpret(graph, *inputs, weights=w)
         return found if isinstance(found, tuple) else (found,)
 
-    return quantize(model.graph(training=False), weights, x, Options(terms=3), execute)
+    made = quantize(model.graph(training=False), weights, x, Options(terms=3), execute)
+    return Quantized(**vars(made))
 
 
 def padding(lowered: Lowered) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutant import Mutant, tests_of
 
-U8 = "codegen/kernels/forward/adder_u8.py"
+U8 = "codegen/kernels/forward/dense_u8.py"
 
 
 def u8(*names: str) -> tuple[str, ...]:

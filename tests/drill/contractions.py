@@ -5,12 +5,12 @@ from __future__ import annotations
 from .mutant import Mutant, tests_of
 
 KERNELS = "codegen/kernels"
-DENSE, FORWARD = f"{KERNELS}/contraction.py", f"{KERNELS}/_forward.py"
-SUMS, LISTS = f"{KERNELS}/_sums.py", f"{KERNELS}/_sparse_lists.py"
-SPARSE, TILE = f"{KERNELS}/sparse_adder.py", f"{KERNELS}/_sparse_tile.py"
-PATCHES, STRIPS = f"{KERNELS}/_patches.py", f"{KERNELS}/_sparse_strips.py"
-GRAD_FILTER = f"{KERNELS}/contraction_grad_filter.py"
-GRAD_INPUT = f"{KERNELS}/contraction_grad_input.py"
+DENSE, FORWARD = f"{KERNELS}/forward/dense.py", f"{KERNELS}/forward/tail.py"
+SUMS, LISTS = f"{KERNELS}/forward/window_sums.py", f"{KERNELS}/sparse/_f32_lists.py"
+SPARSE, TILE = f"{KERNELS}/sparse/sparse_f32.py", f"{KERNELS}/sparse/_f32_tile.py"
+PATCHES, STRIPS = f"{KERNELS}/sparse/_patches.py", f"{KERNELS}/sparse/_strips.py"
+GRAD_FILTER = f"{KERNELS}/gradient/filter.py"
+GRAD_INPUT = f"{KERNELS}/gradient/input.py"
 
 
 def layers(*cases: str) -> tuple[str, ...]:
@@ -103,12 +103,12 @@ FORWARD_MUTANTS = (
         layers("same-minimum", "tails-minimum"),
     ),
     Mutant(
-        "a filter packed beforehand keeps values below zero", f"{KERNELS}/_geometry.py",
+        "a filter packed beforehand keeps values below zero", f"{KERNELS}/forward/geometry.py",
         "np.where(packed > 0, packed, np.float32(0))", "packed",
         layers("same-minimum", "tails-minimum"),
     ),
     Mutant(
-        "the stride of rows is 1 in the extent that windows read", f"{KERNELS}/_geometry.py",
+        "the stride of rows is 1 in the extent that windows read", f"{KERNELS}/forward/geometry.py",
         "(n - 1) * s + reach + 1", "(n - 1) + reach + 1",
         layers("strided-minimum"),
     ),

@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "sums of products are negated, as those of distances",
-        "codegen/kernels/forward/_forward.py",
+        "codegen/kernels/forward/tail.py",
         "value = e.b.neg(acc) if k.g.form == BYTES else acc", "value = e.b.neg(acc)",
         u8("test_matrices"),
     ),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .mutant import Mutant, tests_of
 
-KERNELS = "codegen/kernels"
-TILE, LISTS = f"{KERNELS}/_bytes_tile.py", f"{KERNELS}/_bytes_lists.py"
-PLANES, KERNEL = f"{KERNELS}/_bytes_planes.py", f"{KERNELS}/sparse_adder_u8.py"
+KERNELS = "codegen/kernels/sparse"
+TILE, LISTS = f"{KERNELS}/_bytes_tile.py", f"{KERNELS}/_u8_lists.py"
+PLANES, KERNEL = f"{KERNELS}/_u8_planes.py", f"{KERNELS}/sparse_u8.py"
 PATCHES = f"{KERNELS}/_patches.py"
 
 

@@ -20,7 +20,7 @@ from addergraph.ops.fused import Fused
 from addergraph.ops.pointwise.select import select
 from addergraph.passes.fuse import MAX_BUFFERS, fuse
 from addergraph.passes.hoist import hoist
-from addergraph.report.view import fusion_is_acyclic
+from tests.passes.acyclic import fusion_is_acyclic
 from tests.passes.random_graphs import op, random_data, random_graph
 
 

@@ -16,7 +16,8 @@ from addergraph.ir.check import check
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.state import State, initial_weights
 from addergraph.ir.text import parse
-from addergraph.passes.train.train_step import train_step
+from addergraph.passes.train_step import train_step
+from addergraph.training.losses import MeanSquared
 from addergraph.training.optimizers import SGD, Adam, Optimizer
 
 NET = """graph net(%x: f32[6,3]) params(
@@ -129,7 +130,7 @@ CASES: dict[str, tuple[Optimizer, Rule]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_rules_against_loops(name: str, run: Callable[[Graph, Weights], Weights]) -> None:
     optimizer, rule = CASES[name]
-    step = train_step(parse(NET), "mean_squared_error", optimizer)
+    step = train_step(parse(NET), MeanSquared(), optimizer)
     check(step)
     weights = initial_weights(step, seed=1)
     expected = oracle(rule, weights, optimizer.clip_norm, optimizer.average)
@@ -143,9 +144,7 @@ def test_rules_against_loops(name: str, run: Callable[[Graph, Weights], Weights]
 
 
 def test_a_zero_gradient_is_clipped_and_adapted_to_zero() -> None:
-    step = train_step(
-        parse(NET), "mean_squared_error", SGD(momentum=0.0, weight_decay=0.0, clip_norm=1.0)
-    )
+    step = train_step(parse(NET), MeanSquared(), SGD(momentum=0.0, weight_decay=0.0, clip_norm=1.0))
     weights = initial_weights(step)
     _, updates = run_reference(step, (np.zeros((6, 3)), np.zeros((6, 2)), 0.1), weights)
     for name in ("w", "e"):
@@ -153,14 +152,14 @@ def test_a_zero_gradient_is_clipped_and_adapted_to_zero() -> None:
 
 
 def test_the_rate_is_an_input_of_one_program() -> None:
-    step = train_step(parse(NET), "mean_squared_error", SGD())
+    step = train_step(parse(NET), MeanSquared(), SGD())
     assert [v.name for v in step.inputs] == ["x", "targets", "learning_rate"]
     assert step.inputs[2].type.shape == ()
 
 
 def test_an_optimizer_of_ones_own_is_refused() -> None:
     with pytest.raises(GraphError, match="is no optimizer"):
-        train_step(parse(NET), "mean_squared_error", Optimizer())
+        train_step(parse(NET), MeanSquared(), Optimizer())
 
 
 @pytest.mark.parametrize(

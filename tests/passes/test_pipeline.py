@@ -22,7 +22,8 @@ from addergraph.passes.eliminate import eliminate
 from addergraph.passes.fold_batch_norm import fold_batch_norm
 from addergraph.passes.pipeline import PIPELINE, Compare, run
 from addergraph.passes.rewrite import rebuild
-from addergraph.passes.train.train_step import train_step
+from addergraph.passes.train_step import train_step
+from addergraph.training.losses import CatCrossEntropy
 from addergraph.training.optimizers import SGD
 from tests.passes.meaning import require_same_bits
 from tests.passes.random_graphs import random_graph
@@ -64,7 +65,7 @@ def test_inference_and_training_of_a_network_keep_their_meaning() -> None:
     assert [n.op.name for n in inference.nodes].count("batch_norm") == 0
     licensed = [n for n in inference.nodes if "input_nonnegative=True" in repr(n.op)]
     assert len(licensed) == 1
-    step = train_step(NETWORK.bind(4), "cat_cross_entropy", SGD())
+    step = train_step(NETWORK.bind(4), CatCrossEntropy(), SGD())
     run(step, observers=[Compare()])
 
 

@@ -158,7 +158,8 @@ def test_networks_of_the_zoo(name: str, options: dict[str, str]) -> None:
         return found if isinstance(found, tuple) else (found,)
 
     graph = model.graph(training=False)
-    made = quantize(graph, model.weights, x, Options(requantize="multiply"), execute)
+    found = quantize(graph, model.weights, x, Options(requantize="multiply"), execute)
+    made = Quantized(**vars(found))
     assert {v.type.dtype for v in made.graph.values()} <= {u8, i8, i32}
     y = interpret(made.graph, made.inputs(x), weights=made.weights)
     assert np.asarray(y).shape == (2, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from addergraph.ir.state import State
 from addergraph.ir.text import parse
 from addergraph.ir.trace import Tensor, trace
 from addergraph.ir.types import TensorType, f32
-from addergraph.passes.train.train_step import train_step
+from addergraph.passes.train_step import train_step
+from addergraph.training.losses import CatCrossEntropy, Loss, MeanSquared, loss_named
 from addergraph.training.optimizers import SGD
 
 PLAIN = SGD(momentum=0.0, weight_decay=0.0)
@@ -30,7 +32,7 @@ SOFTMAX = """graph net(%x: f32[2,3]) params(%w: f32[3,4] init=normal(0,1)) {
 
 
 def test_text_of_a_plain_step() -> None:
-    made = train_step(parse(DENSE), "mean_squared_error", PLAIN)
+    made = train_step(parse(DENSE), MeanSquared(), PLAIN)
     check(made)
     assert str(made) == (
         """\
@@ -71,7 +73,7 @@ def test_the_authors_recipe_over_three_steps() -> None:
                  %y = add(%b, %k) : f32[5,2]
                  return %y }"""
         ),
-        "mean_squared_error",
+        MeanSquared(),
         SGD(momentum=0.9, weight_decay=0.01),
     )
     check(step)
@@ -104,7 +106,7 @@ def test_the_authors_recipe_over_three_steps() -> None:
 
 def test_a_zero_gradient_stays_zero_under_the_adaptive_rate() -> None:
     text = DENSE.replace("init=normal(0,1)", "init=normal(0,1) eta=0.2")
-    step = train_step(parse(text), "mean_squared_error", PLAIN)
+    step = train_step(parse(text), MeanSquared(), PLAIN)
     w, zeros = np.ones((3, 4), "f4"), np.zeros((2, 3), "f4")
     _, updates = run_reference(step, (zeros, np.ones((2, 4)), 0.1), {"w": w})
     np.testing.assert_array_equal(updates["w"], w)
@@ -118,7 +120,7 @@ def test_optimizer_state_and_running_statistics() -> None:
              update %m <- %s.mean
              return %y }"""
     )
-    step = train_step(graph, "cat_cross_entropy", SGD())
+    step = train_step(graph, CatCrossEntropy(), SGD())
     check(step)
     assert [u.parameter.name for u in step.updates] == ["m", "w.velocity", "w"]
     velocity = next(p for p in step.parameters if p.name == "w.velocity")
@@ -127,7 +129,7 @@ def test_optimizer_state_and_running_statistics() -> None:
 
 
 def run_softmax(text: str, x: Array) -> tuple[float, Array, Array]:
-    step = train_step(parse(text), "cat_cross_entropy", PLAIN)
+    step = train_step(parse(text), CatCrossEntropy(), PLAIN)
     w = np.zeros((3, 4), "f4")
     w[0] = [1, -1, 0, 0]
     targets = np.eye(4)[[1, 2]]
@@ -150,7 +152,7 @@ def test_a_final_softmax_is_left_out_of_the_loss() -> None:
 
 
 def test_mean_squared_error_keeps_the_softmax() -> None:
-    step = train_step(parse(SOFTMAX), "mean_squared_error", PLAIN)
+    step = train_step(parse(SOFTMAX), MeanSquared(), PLAIN)
     losses = next(n for n in step.nodes if n.name == "losses")
     assert losses.inputs[0].name == "y"
 
@@ -158,7 +160,7 @@ def test_mean_squared_error_keeps_the_softmax() -> None:
 def test_label_smoothing_against_its_equation() -> None:
     rng = np.random.default_rng(2)
     x, w = rng.normal(size=(2, 3)), rng.normal(size=(3, 4))
-    step = train_step(parse(SOFTMAX), "cat_cross_entropy", PLAIN, label_smoothing=0.2)
+    step = train_step(parse(SOFTMAX), CatCrossEntropy(label_smoothing=0.2), PLAIN)
     check(step)
     inputs = (x, np.eye(4)[[1, 2]], 1.0)
     (loss, _), updates = run_reference(step, inputs, {"w": w.astype("f4")})
@@ -178,7 +180,7 @@ def test_sign_gradients_of_every_adder_layer(native: bool) -> None:
         %b = flatten(%a) : f32[2,12]
         %y = adder_dense(%b, %h) : f32[2,2]
         return %y }"""
-    step = train_step(parse(text), "mean_squared_error", PLAIN, gradient="sign")
+    step = train_step(parse(text), MeanSquared(), PLAIN, gradient="sign")
     check(step)
     assert "adder2d(%x, %f) gradient=sign" in str(step) and "grad_filter" not in str(step)
     rng = np.random.default_rng(6)
@@ -210,41 +212,47 @@ def test_batch_statistics_of_one_value_are_refused() -> None:
         return layers.BatchNorm(name="norm")(layers.Dense(3)(x))
 
     one, two = (trace(net, TensorType(f32, (n, 2)), name="net", training=True) for n in (1, 2))
-    train_step(two, "mean_squared_error", SGD())
+    train_step(two, MeanSquared(), SGD())
     with pytest.raises(ShapeError, match=r'batch_norm "norm" gets one value.*at least 2 samples'):
-        train_step(one, "mean_squared_error", SGD())
+        train_step(one, MeanSquared(), SGD())
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("smoothing", "message"),
     [
-        ({"label_smoothing": 0.1}, DataError, "mean_squared_error has none"),
-        ({"label_smoothing": 1.0}, DataError, "label_smoothing=1.0 must be"),
-        ({"gradient": "signs"}, ShapeError, "unknown gradient 'signs' .did you mean \"sign\""),
+        (0.1, "mean_squared_error has none"),
+        (1.0, "label_smoothing=1.0 must be"),
+        (math.nan, "label_smoothing=nan must be"),
     ],
 )
-def test_wrong_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        train_step(parse(DENSE), "mean_squared_error", SGD(), **options)
+def test_losses_refuse_a_wrong_smoothing(smoothing: float, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        MeanSquared(label_smoothing=smoothing)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ShapeError, match="unknown gradient 'signs' .did you mean \"sign\""):
+        train_step(parse(DENSE), MeanSquared(), SGD(), gradient="signs")
+    with pytest.raises(GraphError, match='did you mean "cat_cross_entropy"'):
+        loss_named("cross_entropy")
 
 
 @pytest.mark.parametrize(
     ("text", "loss", "error", "message"),
     [
-        (DENSE, "cross_entropy", GraphError, 'did you mean "cat_cross_entropy"'),
-        (DENSE.replace("2,", "N,"), "mean_squared_error", GraphError, r"open batch.*bind\(64\)"),
-        (DENSE.replace("return %y", "return %y, %x"), "mean_squared_error", GraphError,
+        (DENSE.replace("2,", "N,"), MeanSquared(), GraphError, r"open batch.*bind\(64\)"),
+        (DENSE.replace("return %y", "return %y, %x"), MeanSquared(), GraphError,
          "one output.*%y, %x"),
-        (DENSE.replace(") {", ", %dead: f32[] init=ones) {"), "mean_squared_error", GraphError,
+        (DENSE.replace(") {", ", %dead: f32[] init=ones) {"), MeanSquared(), GraphError,
          "does not depend on the trainable parameters dead"),
-        (DENSE.replace("%x", "%targets"), "mean_squared_error", GraphError, '"targets"'),
+        (DENSE.replace("%x", "%targets"), MeanSquared(), GraphError, '"targets"'),
         ("""graph g(%x: f32[2,3]) params(%w: f32[3] init=ones) {
               %y = mul(%x, %w) : f32[2,3]
               %z = reshape(%y) shape=(6) : f32[6]
-              return %z }""", "cat_cross_entropy", ShapeError, "logits must be"),
+              return %z }""", CatCrossEntropy(), ShapeError, "logits must be"),
     ],
 )  # fmt: skip
-def test_errors(text: str, loss: str, error: type[Exception], message: str) -> None:
+def test_errors(text: str, loss: Loss, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         train_step(parse(text), loss, SGD())
 

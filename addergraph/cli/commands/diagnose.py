@@ -17,6 +17,7 @@ from ...files import storage
 from ...model import DEFAULT_OPTIMIZER
 from ...report.lints import lint
 from ...report.summary import size_text
+from ...training.losses import loss_named
 from ...training.memory import available_memory, require_memory, training_need
 from .images import normalized
 from .source import Source, model_for, open_source
@@ -46,7 +47,8 @@ def _check_memory(source: Source, batch: int) -> None:
             f'"{source.file}" is the text of a graph; a model file or a network can be trained'
         )
     forward = source.model.graph(training=True, batch=batch)
-    step = compiler.train_step_graph(forward, source.model.loss_name, DEFAULT_OPTIMIZER)
+    loss = loss_named(source.model.loss_name)
+    step = compiler.train_step_graph(forward, loss, DEFAULT_OPTIMIZER)
     need, available = training_need([step]), available_memory()
     print(f"training with batches of {batch} needs {need}")
     if available is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ... import compiler
 from ...ir.attributes import DEFAULT_BITS
 from ...model.file import require_writable_model
+from ...model.quantization import quantize as convert
 from ...ops.pointwise.fake_quantize import trained_bits
 from .images import samples
 from .source import open_source
@@ -35,7 +35,7 @@ def quantize(options: Quantization) -> None:
     require_writable_model(options.output)
     source = open_source(options.file, options.weights)
     calibration = samples(options.data, options.normalize)[: options.samples]
-    made = compiler.quantize(
+    made = convert(
         source.graph,
         calibration,
         weights=source.required_weights(),

@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ... import compiler
 from ...data import Dataset, Normalize, load
 from ...errors import DataError, StorageError
 from ...ir import Array
 from ...model import Model
 from ...model.file import require_writable_model
+from ...model.quantization import quantization_aware
 from ...training.checkpoint import NAME
 from ...training.optimizers import OPTIMIZERS
 from ...training.recipe import BRIGHTNESS, Recipe
@@ -167,7 +167,7 @@ def _rounding(model: Model, data: Dataset, normalize: Normalize | None, bits: in
     """The model with the roundings of integers, calibrated on the first images as they enter."""
     images = data.x_train[:CALIBRATION]
     images = images if normalize is None else normalize.apply(images)
-    made = compiler.quantization_aware(model, images, bits=bits)
+    made = quantization_aware(model, images, bits=bits)
     print(f"rounds as integers of {bits} bits will, calibrated on {len(images)} samples")
     return made
 

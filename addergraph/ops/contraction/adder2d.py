@@ -2,7 +2,7 @@
 
 Chen et al., "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020
 (arXiv:1912.13200), equations 2, 5 and 6; placement of the adaptive learning rate as in the
-authors' release is in `passes/train/optimizers.py`.
+authors' release is in `training/optimizers.py`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Cost, Halo
+from ...ir import Array, Bound, Cost, Halo, Op
 from ...ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, Pair, choice
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32, i32
 from .._window import require_operands
+from . import _rounding
 from ._contraction import (
     DISTANCES,
     Forms,
@@ -56,6 +57,9 @@ class Adder2d(Windowed):
 
     name: ClassVar[str] = "adder2d"
     surrogate: ClassVar[bool] = True
+    takes_tail: ClassVar[bool] = True
+    measures_distance: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
     forms: ClassVar[Forms] = DISTANCES
     input_nonnegative: bool = False
     gradient: str = FULL_PRECISION
@@ -110,6 +114,17 @@ class Adder2d(Windowed):
         require_zero_padding(self.padding, known[0] or known[1])
         return (distance_quantization(known),)
 
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        x, f, *_ = operands
+        if x.dtype != np.float32:
+            return (0.0,)
+        # The distance to a filter of zeros, one for each group.
+        plain = Adder2d(self.stride, self.padding, self.dilation, self.groups)
+        zeros = np.zeros((*f.shape[:-1], self.groups), np.float32)
+        sums = -plain.reference(x, zeros)[0].astype("f8")
+        x_sums = np.repeat(sums, f.shape[-1] // self.groups, axis=-1)
+        return (_rounding.of_distances(x_sums, operands, results[0]),)
+
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))
 
@@ -127,6 +142,8 @@ class Adder2dGradInput(Windowed):
 
     name: ClassVar[str] = "adder2d_grad_input"
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = Adder2d
+    multiplies: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "g", "x", "f")
@@ -147,6 +164,9 @@ class Adder2dGradInput(Windowed):
                     into += g_g[..., t, None] * np.clip(f_g[i, j, :, t] - tap, -1.0, 1.0)
         return (window.crop(dx).astype(np.float32),)
 
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        return _rounding.hard_tanh_by_input(self, operands, self.groups)
+
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         return (self.gradient_halo(types[1], types[2]), Halo(), Halo())
 
@@ -165,6 +185,8 @@ class Adder2dGradFilter(Windowed):
 
     name: ClassVar[str] = "adder2d_grad_filter"
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = Adder2d
+    multiplies: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -182,6 +204,8 @@ class Adder2dGradFilter(Windowed):
             for i, j, tap in window.taps(x_g, g.shape[1:3]):
                 df_g[i, j] += np.einsum("nhwk,nhwt->kt", tap, g_g) - f_g[i, j] * total
         return (df.astype(np.float32),)
+
+    rounding = _rounding.difference_by_filter
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         return (Halo(), self.input_halo(types[1], types[2]), Halo())

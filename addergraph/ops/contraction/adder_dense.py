@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import CONTRACTION, Array, Cost, Op
+from ...ir import CONTRACTION, Array, Bound, Cost, Op
 from ...ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32, i32
 from .._window import require_gradient, require_operands
+from . import _rounding
 from ._contraction import (
     DISTANCES,
     Forms,
@@ -47,6 +48,9 @@ class AdderDense(Op):
     name: ClassVar[str] = "adder_dense"
     kind: ClassVar[str] = CONTRACTION
     surrogate: ClassVar[bool] = True
+    takes_tail: ClassVar[bool] = True
+    measures_distance: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
     forms: ClassVar[Forms] = DISTANCES
     input_nonnegative: bool = False
     gradient: str = FULL_PRECISION
@@ -96,6 +100,12 @@ class AdderDense(Op):
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
         return (distance_quantization(known),)
 
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        if operands[0].dtype != np.float32:
+            return (0.0,)
+        x_sums = operands[0].astype("f8").sum(-1, keepdims=True)
+        return (_rounding.of_distances(x_sums, operands, results[0]),)
+
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(additions=2 * _terms(types[0], types[1]))
 
@@ -111,6 +121,8 @@ class AdderDenseGradInput(Op):
     name: ClassVar[str] = "adder_dense_grad_input"
     kind: ClassVar[str] = CONTRACTION
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = AdderDense
+    multiplies: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         _require_gradient(types)
@@ -122,6 +134,9 @@ class AdderDenseGradInput(Op):
         for t in range(f.shape[1]):
             dx += g[:, t, None] * np.clip(f[:, t] - x, -1.0, 1.0)
         return (dx.astype(np.float32),)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        return _rounding.hard_tanh_by_input(self, operands)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         terms = _terms(types[1], types[2])
@@ -139,6 +154,8 @@ class AdderDenseGradFilter(Op):
     name: ClassVar[str] = "adder_dense_grad_filter"
     kind: ClassVar[str] = CONTRACTION
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = AdderDense
+    multiplies: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -149,6 +166,8 @@ class AdderDenseGradFilter(Op):
         g, x, f = (a.astype("f8") for a in arrays)
         df = x.T @ g - f * g.sum(0)
         return ((df + 0.0).astype(np.float32),)  # a zero is +0.0
+
+    rounding = _rounding.difference_by_filter
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         terms = _terms(types[1], types[2])

@@ -9,13 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import Array, Cost, Halo
+from ...ir import Array, Bound, Cost, Halo, Op
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32, i32
+from .._rounding import of_sum, per_channel
 from .._window import require_image, require_operands
+from . import _rounding
 from ._contraction import (
     PRODUCTS,
     Forms,
@@ -48,6 +50,9 @@ class Conv2d(Windowed):
     """
 
     name: ClassVar[str] = "conv2d"
+    takes_tail: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
     forms: ClassVar[Forms] = PRODUCTS
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -93,6 +98,8 @@ class Conv2d(Windowed):
         require_zero_padding(self.padding, known[0])
         return (product_quantization(known),)
 
+    rounding = _rounding.products
+
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))
 
@@ -114,6 +121,8 @@ class Conv2dGradInput(Windowed):
 
     name: ClassVar[str] = "conv2d_grad_input"
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = Conv2d
+    multiplies: ClassVar[bool] = True
     input_size: Pair = field(kw_only=True)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -132,6 +141,10 @@ class Conv2dGradInput(Windowed):
             for i, j, into in window.taps(dx_g, g.shape[1:3]):
                 into += np.einsum("nhwt,kt->nhwk", g_g, f_g[i, j])
         return (window.crop(dx).astype(np.float32),)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        magnitude = self.reference(*map(np.abs, operands))[0]
+        return (of_sum(_rounding.reached(operands[1], self.groups) + 2, magnitude),)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         g, f = types
@@ -162,6 +175,8 @@ class Conv2dGradFilter(Windowed):
 
     name: ClassVar[str] = "conv2d_grad_filter"
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = Conv2d
+    multiplies: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False
     kernel_size: Pair = field(kw_only=True)
 
@@ -181,6 +196,10 @@ class Conv2dGradFilter(Windowed):
             for i, j, tap in window.taps(x_g, g.shape[1:3]):
                 df_g[i, j] += np.einsum("nhwk,nhwt->kt", tap, g_g)
         return (df.astype(np.float32),)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        magnitude = self.reference(*map(np.abs, operands))[0]
+        return (of_sum(per_channel(operands[0]) + 2, magnitude),)
 
     def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
         g, x = types

@@ -12,6 +12,7 @@ from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, i32
 from .._window import require_operands
+from . import _rounding
 from ._contraction import (
     PRODUCTS,
     product_quantization,
@@ -30,11 +31,15 @@ class _Product(Op):
     """What the two products share."""
 
     kind: ClassVar[str] = CONTRACTION
+    takes_tail: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = True
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         x, f, *bias = arrays
         y = x.astype("f8") @ f.astype("f8") + 0.0  # a zero sum is +0.0
         return (product_result(x, y, bias),)
+
+    rounding = _rounding.products
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -71,6 +76,7 @@ class Dense(_Product):
     """
 
     name: ClassVar[str] = "dense"
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x", "f", "bias", optional=1)

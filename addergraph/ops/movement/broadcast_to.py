@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Op
+from ...ir import MOVEMENT, Array, Canonical, Op, Source
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType, broadcast_shapes
@@ -46,6 +46,9 @@ class BroadcastTo(Op):
         g = gs[0]
         assert g is not None
         return (sum_to(g, xs[0].shape),)
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        return operands[0].value if operands[0].type == result else None
 
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]

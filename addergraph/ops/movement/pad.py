@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Op
+from ...ir import MOVEMENT, Array, Canonical, Op, Source
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType
@@ -61,6 +61,12 @@ class Pad(Op):
         g, x = gs[0], xs[0]
         assert g is not None
         return (slice(g, self.before, _stops(self.before, x.shape)),)
+
+    def positive_zero(self, operands: Sequence[bool]) -> bool:
+        return all(operands) and str(float(self.value)) == "0.0"
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        return None if any((*self.before, *self.after)) else operands[0].value
 
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Op
+from ...ir import MOVEMENT, Array, Canonical, Op, Source
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType
@@ -18,6 +18,7 @@ from .._window import require_operands
 @dataclass(frozen=True)
 class _Reshape(Op):
     kind: ClassVar[str] = MOVEMENT
+    aliases: ClassVar[int | None] = 0
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -25,6 +26,17 @@ class _Reshape(Op):
         g = gs[0]
         assert g is not None
         return (reshape(g, xs[0].shape),)
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """The order of elements stays, so only the last shape counts."""
+        (x,) = operands
+        if x.type == result:
+            return x.value
+        if not isinstance(x.op, _Reshape):
+            return None
+        before = x.inputs[0].type
+        flattens = before.rank > 1 and Flatten().infer(before) == (result,)
+        return Flatten() if flattens else Reshape(result.shape), x.inputs
 
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
@@ -73,6 +85,7 @@ class Flatten(_Reshape):
     """
 
     name: ClassVar[str] = "flatten"
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")

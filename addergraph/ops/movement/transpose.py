@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Op
+from ...ir import MOVEMENT, Array, Canonical, Op, Source
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
@@ -49,6 +49,14 @@ class Transpose(Op):
         g = gs[0]
         assert g is not None
         return (transpose(g, [self.permutation.index(a) for a in range(len(self.permutation))]),)
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        (x,) = operands
+        if self.permutation == tuple(range(x.type.rank)):
+            return x.value
+        if not isinstance(x.op, Transpose):
+            return None
+        return Transpose(tuple(x.op.permutation[axis] for axis in self.permutation)), x.inputs
 
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]

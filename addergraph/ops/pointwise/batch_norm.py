@@ -14,10 +14,12 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, REDUCTION, Array, Cost, Op
+from ...ir import POINTWISE, REDUCTION, Array, Bound, Cost, Op
 from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply, apply_all
 from ...ir.types import TensorType, f32
+from .._rounding import TINY, leading, of_sum, per_channel
+from .._rounding import gamma as roundings
 from .._window import require_f32, require_operands
 
 
@@ -34,6 +36,9 @@ class BatchNorm(Op):
 
     name: ClassVar[str] = "batch_norm"
     kind: ClassVar[str] = POINTWISE
+    normalizes: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
     epsilon: float = 1e-5
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -69,6 +74,12 @@ class BatchNorm(Op):
         dvariance = dgamma * gamma * (inverse * inverse) * -0.5
         return (g * scale, -(dbeta * scale), dvariance, dgamma, dbeta)
 
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """Native code computes x scale + (beta - mean scale), where scale has 3 roundings."""
+        x, mean, _, gamma, beta = (np.abs(a.astype("f8")) for a in operands)
+        scale = gamma / np.sqrt(operands[2].astype("f8") + self.epsilon)
+        return (roundings(8) * ((x + mean) * scale + beta) + 8 * TINY,)
+
     def cost(self, types: Sequence[TensorType]) -> Cost:
         elements = types[0].elements
         return Cost(additions=2 * elements, multiplications=elements)
@@ -89,6 +100,8 @@ class BatchNormStatistics(Op):
 
     name: ClassVar[str] = "batch_norm_statistics"
     kind: ClassVar[str] = REDUCTION
+    normalizes: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False
     result_names: ClassVar[tuple[str, ...]] = ("mean", "variance")
 
@@ -130,6 +143,13 @@ class BatchNormStatistics(Op):
             return (ANY, NONNEGATIVE)
         count = math.prod(types[0].sizes[:-1])
         return (ranges[0].total(count) * Interval(1 / count, 1 / count), NONNEGATIVE)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """A mean that is off by e adds e^2 to the mean of the squared deviations from it."""
+        x, variance = operands[0], results[1].astype("f8")
+        n = per_channel(x)
+        mean = of_sum(n + 2, np.abs(x.astype("f8")).mean(leading(x)) if n else np.zeros(1))
+        return (mean, of_sum(n + 6, variance) + mean**2)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         elements = types[0].elements

@@ -15,13 +15,14 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Cost, Op
+from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source, Value
 from ...ir.intervals import ANY, Interval
 from ...ir.quantization import Known, Quantization, common
 from ...ir.trace import Operand, Tensor, apply
 from ...ir.types import DType, TensorType, broadcast_shapes, f32, i32
 from .._elementwise import held, require_dtype, require_same_dtype, stored, sum_to
 from .._window import require_operands
+from .unary import Neg
 
 Gradients = tuple[Tensor, Tensor]
 
@@ -31,7 +32,11 @@ class _Binary(Op, ABC):
     """Shape, gradient and range rules; a subclass says what happens to one pair of elements."""
 
     kind: ClassVar[str] = POINTWISE
+    broadcasts: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
+    neutral: ClassVar[float | None] = None  # as the right operand it changes no bit of the left one
+    commutes: ClassVar[bool] = False
 
     @abstractmethod
     def compute(self, a: Array, b: Array) -> Array:
@@ -71,6 +76,27 @@ class _Binary(Op, ABC):
         a, b = (held(r, dtype) for r in ranges)
         return (stored(self.range(a, b), dtype),)
 
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """x + -0.0, x - 0.0, x * 1, x / 1 are x; in i32 x + 0 is, too."""
+        x, y = operands
+        if self._is_neutral(y) and x.type == result:
+            return x.value
+        if self.commutes and self._is_neutral(x) and y.type == result:
+            return y.value
+        return None
+
+    def _is_neutral(self, operand: Source) -> bool:
+        if operand.constant is None or self.neutral is None:
+            return False
+        if operand.type.dtype == i32:
+            return operand.constant == self.neutral
+        return str(float(operand.constant)) == str(self.neutral)
+
+
+def _negated(operand: Source) -> Value | None:
+    """x, where the operand is neg(x)."""
+    return operand.inputs[0] if isinstance(operand.op, Neg) else None
+
 
 @dataclass(frozen=True)
 class _Additive(_Binary):
@@ -90,6 +116,8 @@ class _Additive(_Binary):
 
 @dataclass(frozen=True)
 class _Multiplicative(_Binary):
+    multiplies: ClassVar[bool] = True
+
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(multiplications=self.infer(*types)[0].elements)
 
@@ -99,6 +127,10 @@ class Add(_Additive):
     """Y = a + b. f32, or i32 (wraps); operands broadcast. Gradients: g and g."""
 
     name: ClassVar[str] = "add"
+    neutral: ClassVar[float | None] = -0.0
+    commutes: ClassVar[bool] = True
+    keeps_scale: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
 
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a + b)
@@ -109,12 +141,24 @@ class Add(_Additive):
     def range(self, a: Interval, b: Interval) -> Interval:
         return a + b
 
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """Also x + -y = x - y,  -x + y = y - x: IEEE subtraction adds the negative."""
+        if (kept := super().canonical(operands, result)) is not None:
+            return kept
+        x, y = operands
+        if (minus_y := _negated(y)) is not None:
+            return Sub(), (x.value, minus_y)
+        if (minus_x := _negated(x)) is not None:
+            return Sub(), (y.value, minus_x)
+        return None
+
 
 @dataclass(frozen=True)
 class Sub(_Additive):
     """Y = a - b. f32, or i32 (wraps); operands broadcast. Gradients: g and -g."""
 
     name: ClassVar[str] = "sub"
+    neutral: ClassVar[float | None] = 0.0
 
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a - b)
@@ -125,12 +169,21 @@ class Sub(_Additive):
     def range(self, a: Interval, b: Interval) -> Interval:
         return a - b
 
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """Also x - -y = x + y."""
+        if (kept := super().canonical(operands, result)) is not None:
+            return kept
+        minus_y = _negated(operands[1])
+        return None if minus_y is None else (Add(), (operands[0].value, minus_y))
+
 
 @dataclass(frozen=True)
 class Mul(_Multiplicative):
     """Y = a b. f32, or i32 (wraps: the low 32 bits); operands broadcast. Gradients: g b and g a."""
 
     name: ClassVar[str] = "mul"
+    neutral: ClassVar[float | None] = 1.0
+    commutes: ClassVar[bool] = True
 
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a * b)
@@ -150,6 +203,8 @@ class Div(_Multiplicative):
     """
 
     name: ClassVar[str] = "div"
+    neutral: ClassVar[float | None] = 1.0
+    cheap: ClassVar[bool] = False
     dtypes: ClassVar[tuple[DType, ...]] = (f32,)
 
     def compute(self, a: Array, b: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Op
+from ...ir import POINTWISE, Array, Canonical, Op, Source
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -30,6 +30,7 @@ class Cast(Op):
 
     name: ClassVar[str] = "cast"
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
     dtype: DType
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -58,6 +59,9 @@ class Cast(Op):
             return (stored(x, self.dtype),)
         x = held(x, self.dtype).hull(Interval(0.0, 0.0))  # NaN, which no range speaks of, gives 0
         return (Interval(float(int(x.lo)), float(int(x.hi))),)
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        return operands[0].value if operands[0].type == result else None
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
         """Between integers the numbers stay, where they fit."""

@@ -27,6 +27,7 @@ class Clip(Op):
 
     name: ClassVar[str] = "clip"
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
     lo: float
     hi: float
 

@@ -16,6 +16,7 @@ from ...ir.intervals import Interval
 from ...ir.quantization import Quantization, symmetric
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
+from .._rounding import exact
 from .._window import require_f32, require_operands
 
 
@@ -134,6 +135,8 @@ class FakeQuantizeFilter(Op):
         integers, scale = symmetric(arrays[0], self.bits)
         with np.errstate(invalid="ignore"):
             return ((scale * integers + 0.0).astype(np.float32),)  # no -0.0
+
+    rounding = exact
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]

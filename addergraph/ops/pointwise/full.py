@@ -26,9 +26,14 @@ class Full(Op):
 
     name: ClassVar[str] = "full"
     kind: ClassVar[str] = POINTWISE
+    cheap: ClassVar[bool] = True
     value: float
     shape: Shape = ()
     dtype: DType = f32
+
+    @property
+    def constant(self) -> float:
+        return self.value
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types)
@@ -50,6 +55,9 @@ class Full(Op):
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
         return (point(self.value, self.dtype),)
+
+    def positive_zero(self, operands: Sequence[bool]) -> bool:
+        return str(float(self.value)) == "0.0"
 
 
 def full(

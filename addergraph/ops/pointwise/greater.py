@@ -25,6 +25,8 @@ class Greater(Op):
 
     name: ClassVar[str] = "greater"
     kind: ClassVar[str] = POINTWISE
+    broadcasts: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
     not_differentiable: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Op
+from ...ir import POINTWISE, Array, Canonical, Op, Source
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
@@ -24,6 +24,9 @@ class Relu(Op):
 
     name: ClassVar[str] = "relu"
     kind: ClassVar[str] = POINTWISE
+    rectifies: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
@@ -48,6 +51,12 @@ class Relu(Op):
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
         return (Interval(max(ranges[0].lo, 0.0), max(ranges[0].hi, 0.0)),)
+
+    def positive_zero(self, operands: Sequence[bool]) -> bool:
+        return True
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        return operands[0].value if isinstance(operands[0].op, Relu) else None
 
 
 def relu(x: Tensor, *, name: str | None = None) -> Tensor:

@@ -105,7 +105,8 @@ class RequantizeShift(Requantize):
     Operands: x i32[...,C], then center, offset, shift and 1 to 8 terms, i32[C] or i32[]; result
     `dtype`[...,C]. Arithmetic is i32 and wraps; shifts count modulo 32. What makes the numbers sees
     to it that nothing wraps (`passes/quantize/fixed_point.py`). Attributes: `lo`, `hi`, the ends of
-    the result; `scale`, `zero_point`, what it stands for (scale 0: not stated). Not differentiable.
+    the result; `scale` and `zero_point`, what it stands for (scale 0: not stated). Not
+    differentiable.
     Raises ShapeError for other dtypes, shapes or numbers of operands, and for ends that the
     result's dtype cannot hold.
     Source: the affine map of Jacob et al. 2018 (arXiv:1712.05877), with powers of two for its
@@ -142,6 +143,7 @@ class RequantizeMultiply(Requantize):
     """
 
     name: ClassVar[str] = "requantize_multiply"
+    multiplies: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         made = super().infer(*types)

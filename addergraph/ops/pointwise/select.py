@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Op
+from ...ir import POINTWISE, Array, Canonical, Op, Source
 from ...ir.intervals import Interval
 from ...ir.trace import Operand, Tensor, apply
 from ...ir.types import TensorType, bool_, broadcast_shapes, f32
 from .._elementwise import held, require_dtype, require_same_dtype, sum_to
 from .._window import require_operands
-from .full import full
+from .full import Full, full
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Select(Op):
 
     name: ClassVar[str] = "select"
     kind: ClassVar[str] = POINTWISE
+    broadcasts: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "condition", "a", "b")
@@ -53,6 +55,18 @@ class Select(Op):
         if condition.constant:
             return (ranges[1] if condition.lo else ranges[2],)
         return (ranges[1].hull(ranges[2]),)
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """A constant condition chooses one operand, if that has (or can get) the result's type."""
+        condition, *branches = operands
+        if condition.constant is None:
+            return None
+        chosen = branches[0 if condition.constant else 1]
+        if chosen.type == result:
+            return chosen.value
+        if chosen.constant is None:
+            return None
+        return Full(float(chosen.constant), result.shape, result.dtype), ()
 
 
 def select(condition: Tensor, a: Operand, b: Operand, *, name: str | None = None) -> Tensor:

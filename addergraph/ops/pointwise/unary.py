@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Cost, Op
+from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source
 from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, i32
 from .._elementwise import held, require_dtype, stored
+from .._rounding import one_ulp
 from .._window import require_operands
 
 
@@ -34,6 +35,8 @@ class _Unary(Op):
 class _Transcendental(_Unary):
     """The reference is the float64 function rounded to f32; native code states an ulp bound."""
 
+    multiplies: ClassVar[bool] = True
+
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(transcendentals=types[0].elements)
 
@@ -46,6 +49,7 @@ class Neg(_Unary):
     """
 
     name: ClassVar[str] = "neg"
+    cheap: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
@@ -65,6 +69,9 @@ class Neg(_Unary):
         dtype = types[0].dtype
         return (stored(-held(ranges[0], dtype), dtype),)
 
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        return operands[0].inputs[0] if isinstance(operands[0].op, Neg) else None
+
 
 @dataclass(frozen=True)
 class Abs(_Unary):
@@ -74,6 +81,7 @@ class Abs(_Unary):
     """
 
     name: ClassVar[str] = "abs"
+    cheap: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
@@ -96,6 +104,16 @@ class Abs(_Unary):
         x = held(ranges[0], dtype)
         return (stored(Interval(max(x.lo, -x.hi, 0.0), max(-x.lo, x.hi)), dtype),)
 
+    def positive_zero(self, operands: Sequence[bool]) -> bool:
+        return True
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """abs of neg, and abs of what has no sign bit already."""
+        (x,) = operands
+        if isinstance(x.op, Neg):
+            return Abs(), x.inputs
+        return x.value if isinstance(x.op, Abs) or (x.op and x.op.rectifies) else None
+
 
 @dataclass(frozen=True)
 class Exp(_Transcendental):
@@ -109,6 +127,8 @@ class Exp(_Transcendental):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):
             return (np.asarray(np.exp(arrays[0].astype("f8")), "f4"),)
+
+    rounding = one_ulp
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -135,6 +155,8 @@ class Log(_Transcendental):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):
             return (np.asarray(np.log(arrays[0].astype("f8")), "f4"),)
+
+    rounding = one_ulp
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]

@@ -15,6 +15,7 @@ from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32, i32, u8
 from .._elementwise import INTEGER_BOUNDS
+from .._rounding import exact
 from .._window import require_of, require_operands
 from .reduce import normal_axis
 
@@ -31,6 +32,7 @@ class Argmax(Op):
     name: ClassVar[str] = "argmax"
     kind: ClassVar[str] = REDUCTION
     not_differentiable: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
     axis: int
 
     @property
@@ -50,6 +52,8 @@ class Argmax(Op):
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.asarray(np.argmax(arrays[0], self.axis), "i4"),)
+
+    rounding = exact
 
     def interval(
         self, ranges: Sequence[Interval], types: Sequence[TensorType]

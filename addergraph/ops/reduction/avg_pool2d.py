@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Cost
+from ...ir import Array, Bound, Cost, Op
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
+from .._rounding import of_sum, sum_or_mean
 from .._window import require_image, require_operands
 from ._pooling import Pooling, pooled
 
@@ -28,6 +29,9 @@ class AvgPool2d(Pooling):
     """
 
     name: ClassVar[str] = "avg_pool2d"
+    multiplies: ClassVar[bool] = True
+    keeps_scale: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
@@ -41,6 +45,8 @@ class AvgPool2d(Pooling):
         for _, _, tap in window.taps(window.pad(x), out):
             total += tap
         return ((total / self.area).astype(np.float32),)
+
+    rounding = sum_or_mean
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -74,6 +80,8 @@ class AvgPool2dGrad(Pooling):
 
     name: ClassVar[str] = "avg_pool2d_grad"
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = AvgPool2d
+    multiplies: ClassVar[bool] = True
     input_size: Pair = field(kw_only=True)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -91,6 +99,10 @@ class AvgPool2dGrad(Pooling):
         for _, _, into in window.taps(dx, g.shape[1:3]):
             into += g
         return ((window.crop(dx) / self.area).astype(np.float32),)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """At most as many windows as a window has positions reach one element."""
+        return (of_sum(self.area + 2, self.reference(np.abs(operands[0]))[0]),)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         elements = types[0].elements

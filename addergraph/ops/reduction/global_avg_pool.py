@@ -13,6 +13,7 @@ from ...ir import REDUCTION, Array, Cost, Op
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
+from .._rounding import sum_or_mean
 from .._window import require_image, require_operands
 
 
@@ -27,6 +28,9 @@ class GlobalAvgPool(Op):
 
     name: ClassVar[str] = "global_avg_pool"
     kind: ClassVar[str] = REDUCTION
+    multiplies: ClassVar[bool] = True
+    keeps_scale: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
@@ -39,6 +43,8 @@ class GlobalAvgPool(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         mean = arrays[0].mean((1, 2), dtype=np.float64) + 0.0  # a zero mean is +0.0
         return (mean.astype(np.float32),)
+
+    rounding = sum_or_mean
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Cost
+from ...ir import Array, Bound, Canonical, Cost, Op, Source
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, u8
 from .._elementwise import held
+from .._rounding import exact, of_sum
 from .._window import require_operands
 from ..contraction._contraction import require_trainable
 from ._pooling import Pooling, pooled, require_data_in_every_window
@@ -32,6 +33,8 @@ class MaxPool2d(Pooling):
     """
 
     name: ClassVar[str] = "max_pool2d"
+    keeps_scale: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, u8)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -43,6 +46,8 @@ class MaxPool2d(Pooling):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         *_, (_, _, _, y) = _running_maximum(self, arrays[0])
         return (y,)
+
+    rounding = exact
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -56,6 +61,10 @@ class MaxPool2d(Pooling):
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
         return (held(ranges[0], types[0].dtype),)
+
+    def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
+        """Of one element each. A mean is not: it starts its sum at +0.0, which loses a -0.0."""
+        return operands[0].value if self == MaxPool2d((1, 1), (1, 1)) else None
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
         return (known[0],)
@@ -76,6 +85,7 @@ class MaxPool2dGrad(Pooling):
 
     name: ClassVar[str] = "max_pool2d_grad"
     not_differentiable: ClassVar[bool] = True
+    gradient_of: ClassVar[type[Op] | None] = MaxPool2d
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "g", "x")
@@ -94,6 +104,11 @@ class MaxPool2dGrad(Pooling):
         for i, j, into in window.taps(dx, g.shape[1:3]):
             into += np.where(winner == i * self.window[1] + j, g, 0.0)
         return (window.crop(dx).astype(np.float32),)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """At most as many windows as a window has positions reach one element."""
+        g, x = operands
+        return (of_sum(self.area + 2, self.reference(np.abs(g), x)[0]),)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(additions=types[0].elements * self.area)

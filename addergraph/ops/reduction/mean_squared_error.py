@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Cost, Op
+from ...ir import REDUCTION, Array, Bound, Cost, Op
 from ...ir.intervals import NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
+from .._rounding import of_sum
 from .._window import require_f32, require_operands
 
 
@@ -29,6 +30,7 @@ class MeanSquaredError(Op):
 
     name: ClassVar[str] = "mean_squared_error"
     kind: ClassVar[str] = REDUCTION
+    multiplies: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "prediction", "target")
@@ -63,6 +65,11 @@ class MeanSquaredError(Op):
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
         return (NONNEGATIVE,)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """Squares are non-negative: all roundings are relative."""
+        n = operands[0].size // max(1, results[0].size)
+        return (of_sum(n + 5, results[0]),)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         rows, n = types[0].sizes[0], types[0].elements

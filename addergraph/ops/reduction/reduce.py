@@ -15,6 +15,7 @@ from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Shape, TensorType, f32
 from .._elementwise import stored
+from .._rounding import exact, sum_or_mean
 from .._window import require_f32, require_operands
 
 
@@ -81,6 +82,8 @@ class ReduceSum(_Reduce):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (_narrow(_sum(self, arrays[0])),)
 
+    rounding = sum_or_mean
+
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
@@ -106,12 +109,15 @@ class ReduceMean(_Reduce):
     """
 
     name: ClassVar[str] = "reduce_mean"
+    multiplies: ClassVar[bool] = True
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         (x,) = arrays
         count = math.prod(x.shape[axis] for axis in self.axes)
         with np.errstate(invalid="ignore"):
             return (_narrow(np.divide(_sum(self, x), count)),)
+
+    rounding = sum_or_mean
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -160,6 +166,8 @@ class ReduceMax(_Reduce):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         with np.errstate(invalid="ignore"):
             return (_narrow(arrays[0].max(self.axes, keepdims=self.keepdims) + np.float32(0)),)
+
+    rounding = exact
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]

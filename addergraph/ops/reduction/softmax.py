@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Cost, Op
+from ...ir import REDUCTION, Array, Bound, Cost, Op
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
+from .._rounding import TINY, U, below_maximum, gamma
 from .._window import require_f32, require_operands
 
 
@@ -28,6 +29,7 @@ class Softmax(Op):
 
     name: ClassVar[str] = "softmax"
     kind: ClassVar[str] = REDUCTION
+    multiplies: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
@@ -58,6 +60,13 @@ class Softmax(Op):
         self, ranges: Sequence[Interval], types: Sequence[TensorType]
     ) -> tuple[Interval, ...]:
         return (Interval(0.0, 1.0),)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """e^-d is off by u d (from the rounding of d) and 1 ulp; then the sum and the division."""
+        y = results[0].astype("f8")
+        d = below_maximum(operands[0])
+        relative = U * (d + (y * d).sum(-1, keepdims=True)) + gamma(y.shape[-1] + 6)
+        return (relative * y + 8 * TINY,)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         n = types[0].elements

@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Cost, Op
+from ...ir import REDUCTION, Array, Bound, Cost, Op
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
+from .._rounding import U, below_maximum, gamma, of_sum
 from .._window import require_f32, require_operands
 
 
@@ -29,6 +30,7 @@ class SoftmaxCrossEntropy(Op):
 
     name: ClassVar[str] = "softmax_cross_entropy"
     kind: ClassVar[str] = REDUCTION
+    multiplies: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "logits", "targets")
@@ -58,6 +60,18 @@ class SoftmaxCrossEntropy(Op):
         assert g is not None
         weight = reduce_sum(p, -1, keepdims=True)
         return (reshape(g, (*g.shape, 1)) * (softmax(z) * weight - p), None)
+
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        """sum|p| times the error of L = m + ln s, and the roundings of both weighted sums."""
+        z, p = operands[0].astype("f8"), np.abs(operands[1].astype("f8"))
+        n, d, m = z.shape[-1], below_maximum(operands[0]), z.max(-1)
+        powers = np.exp(-d)
+        s = powers.sum(-1)
+        relative = U * (powers * d).sum(-1) / s + gamma(n + 4)  # of s
+        logarithm = relative + 2 * U * np.abs(np.log(s)) + U * np.abs(m + np.log(s))
+        finite = np.where(np.isfinite(z), np.abs(z), 0.0)
+        weighted = (p * (finite + np.abs(m + np.log(s))[..., None])).sum(-1)
+        return (p.sum(-1) * logarithm + of_sum(n + 4, weighted),)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         rows, n = types[0].sizes[0], types[0].elements

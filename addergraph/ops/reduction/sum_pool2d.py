@@ -16,6 +16,7 @@ from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor
 from ...ir.types import DType, TensorType, i32, u8
 from .._elementwise import held
+from .._rounding import exact
 from .._window import require_operands
 from ..contraction._contraction import U8_TERMS, require_zero_padding
 from ._pooling import Pooling, pooled
@@ -69,6 +70,8 @@ class SumPool2d(Pooling):
             return (None,)
         require_zero_padding(self.padding, x)
         return (Quantization(x.scale, x.zero_point * self.area),)
+
+    rounding = exact
 
     def cost(self, types: Sequence[TensorType]) -> Cost:
         return Cost(additions=self.output(types[0]).elements * (self.area - 1))

@@ -23,11 +23,11 @@ from .. import ALL_KEPT, Call, Kernel, kernel
 from ..schedule import ceil_div, contraction_tiles
 from ..sparse._bytes_tile import cycles as sparse_bytes_cycles
 from ..sparse._sparse_choice import sparse_cycles, sparse_tile
-from ..sparse.sparse_adder import SparseAdderKernel
-from ..sparse.sparse_adder_u8 import SparseU8Kernel, sparse_bytes_tile
-from ._geometry import MINIMUM, Geometry
-from .adder_u8 import AdderU8Kernel
-from .contraction import ContractionKernel
+from ..sparse.sparse_f32 import SparseAdderKernel
+from ..sparse.sparse_u8 import SparseU8Kernel, sparse_bytes_tile
+from .dense import ContractionKernel
+from .dense_u8 import AdderU8Kernel
+from .geometry import MINIMUM, Geometry
 from .product_u8 import ProductU8Kernel
 
 DENSE_SHARE, BYTES_DENSE_SHARE = 0.95, 0.825  # of the machine's rate

@@ -2,7 +2,7 @@
 
     Y[n,h,w,t] = sum_{i,j,k} X[n, s*h + d*i - p, s*w + d*j - p, k] F[i,j,k,t]  (+ b[t])
 
-The loop nest, the runs and their rests are those of `adder_u8.py`, with another term: a step takes
+The loop nest, the runs and their rests are those of `dense_u8.py`, with another term: a step takes
 four bytes of a pixel, broadcast, and four of the filter for each channel. Even and odd bytes become
 16-bit numbers, whose products x86's pmaddwd adds in pairs, in 32 bits. (pmaddubsw, which takes
 bytes as they are, saturates its sums at 16 bits: not exact.) Elsewhere a step is one byte.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import llvmlite.ir as ir
 
 from ...emit.builder import I32, Emitter, Register, constant, vector
-from .adder_u8 import AdderU8Kernel
+from .dense_u8 import AdderU8Kernel
 
 
 class ProductU8Kernel(AdderU8Kernel):

@@ -1,6 +1,6 @@
 """Sizes of the sparse kernel of bytes: patches, tile, channel block, scratch memory and cost.
 
-The contract is in `sparse_adder_u8.py`.
+The contract is in `sparse_u8.py`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from addergraph.ir.plan import align
 
 from ...targets.target import Target
-from ..forward._geometry import BYTES, Geometry
+from ..forward.geometry import BYTES, Geometry
 from ..schedule import ceil_div
+from ._f32_tile import spread
 from ._patches import Patches, arrangements
-from ._sparse_tile import spread
 
 TOGETHER = 16  # channels that are transposed at a time: the bytes of a part of a vector
 TILE_SHARE = 2 / 3  # of L1: what all lists of a tile read should stay there

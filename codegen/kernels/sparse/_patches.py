@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...emit.builder import LINE
-from ..forward._geometry import Geometry
+from ..forward.geometry import Geometry
 from ..schedule import ceil_div
 
 SETS = 64  # of a level 1 cache

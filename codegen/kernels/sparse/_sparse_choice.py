@@ -11,11 +11,11 @@ from itertools import chain
 
 from ...emit.builder import LINE
 from ...targets.target import Target
-from ..forward._geometry import CHANNEL_BLOCK, MINIMUM, Geometry
+from ..forward.geometry import CHANNEL_BLOCK, MINIMUM, Geometry
 from ..schedule import ceil_div
+from ._f32_lists import STEP_BYTES
+from ._f32_tile import SparseTile, sampled
 from ._patches import Patches, arrangements
-from ._sparse_lists import STEP_BYTES
-from ._sparse_tile import SparseTile, sampled
 
 LEAST_ITEMS = 4  # strips of a layer, where they cost little: threads share them
 FEW_ITEMS = 1.06

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from addergraph.codegen.kernels import Call, Kernel
-from addergraph.codegen.kernels.forward._geometry import Geometry
-from addergraph.codegen.kernels.forward.contraction import ContractionKernel
+from addergraph.codegen.kernels.forward.dense import ContractionKernel
+from addergraph.codegen.kernels.forward.geometry import Geometry
+from addergraph.codegen.kernels.sparse._f32_tile import SparseTile, sampled
 from addergraph.codegen.kernels.sparse._patches import Patches
-from addergraph.codegen.kernels.sparse._sparse_tile import SparseTile, sampled
-from addergraph.codegen.kernels.sparse.sparse_adder import SparseAdderKernel
+from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
 from addergraph.ops.fused import Fused
 
 

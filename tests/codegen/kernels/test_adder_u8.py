@@ -12,7 +12,7 @@ import addergraph as ag
 from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.inspect.census import count_instructions
 from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
-from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
 from addergraph.codegen.llvm import compile_assembly, compile_object
 from addergraph.codegen.targets.lookup import TARGETS, target_named
 from addergraph.ir import Array, Builder, Op

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from addergraph.codegen.kernels import Kernel
-from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
-from addergraph.codegen.kernels.forward.contraction import ContractionKernel
+from addergraph.codegen.kernels.forward.dense import ContractionKernel
+from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel
-from addergraph.codegen.kernels.sparse.sparse_adder import SparseAdderKernel
+from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array
 from addergraph.ir.types import tensor

@@ -11,8 +11,8 @@ import pytest
 
 from addergraph.codegen.kernels import ALL_KEPT, Call, Family, Kernel
 from addergraph.codegen.kernels.forward.choice import forward_contraction
-from addergraph.codegen.kernels.forward.contraction import ContractionKernel
-from addergraph.codegen.kernels.sparse.sparse_adder import SparseAdderKernel
+from addergraph.codegen.kernels.forward.dense import ContractionKernel
+from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
 from addergraph.ir import Array, Builder
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32

@@ -12,11 +12,11 @@ from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.inspect.census import count_instructions
 from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
 from addergraph.codegen.kernels import ALL_KEPT, Call, Kernel
-from addergraph.codegen.kernels.forward.adder_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.forward.choice import candidates, forward_contraction
+from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
 from addergraph.codegen.kernels.sparse._bytes_tile import BytesTile
 from addergraph.codegen.kernels.sparse._patches import Patches
-from addergraph.codegen.kernels.sparse.sparse_adder_u8 import SparseU8Kernel
+from addergraph.codegen.kernels.sparse.sparse_u8 import SparseU8Kernel
 from addergraph.codegen.llvm import compile_assembly
 from addergraph.codegen.targets.lookup import TARGETS
 from addergraph.ir import Array, Builder, Init

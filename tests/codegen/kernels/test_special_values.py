@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from addergraph.codegen.kernels.sparse.sparse_adder import SparseAdderKernel
+from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
 from addergraph.ir import Array, Op
 from addergraph.ops.contraction.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
 from addergraph.ops.contraction.adder_dense import (

@@ -18,63 +18,61 @@
         return %loss, %y
       }
 
-The update rules are in `optimizers.py`. The learning rate is an input: a schedule changes it
-without compiling again.
+The loss and the optimizer say themselves what they compute (`addergraph/training/losses.py`,
+`optimizers.py`). The learning rate is an input: a schedule changes it without compiling again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from addergraph.errors import DataError, GraphError, ShapeError
-from addergraph.ir import Graph, Node, Op, Value
+from addergraph.errors import GraphError, ShapeError
+from addergraph.ir import Graph, Node, Parameter, Value
 from addergraph.ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
+from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
-from addergraph.ops.pointwise.binary import add
 from addergraph.ops.pointwise.full import Full
-from addergraph.ops.reduction.reduce import reduce_mean
-from addergraph.ops.reduction.softmax import Softmax
-from addergraph.ops.reduction.softmax_cross_entropy import SoftmaxCrossEntropy
-from addergraph.training.losses import loss_named
-from addergraph.training.optimizers import Optimizer
 
-from ..autodiff import close, differentiate
-from ..rewrite import Draft, rebuild
-from .optimizers import append_updates
+from .autodiff import close, differentiate
+from .rewrite import Draft, rebuild
+
+
+class Loss(Protocol):
+    """What a training makes small."""
+
+    def mean(self, prediction: Tensor, targets: Tensor) -> Tensor:
+        """Appends the loss f32[] to the graph of these tensors, which have one type."""
+
+
+class Optimizer(Protocol):
+    """How parameters follow their gradients."""
+
+    def update(self, gradients: Mapping[Parameter, Tensor], rate: Tensor) -> None:
+        """Appends new values of these parameters, and of its own state, to the graph of `rate`."""
 
 
 def train_step(
-    graph: Graph,
-    loss_name: str,
-    optimizer: Optimizer,
-    *,
-    label_smoothing: float = 0.0,
-    gradient: str = FULL_PRECISION,
+    graph: Graph, loss: Loss, optimizer: Optimizer, *, gradient: str = FULL_PRECISION
 ) -> Graph:
     """(inputs of `graph`, targets, learning_rate) -> (mean loss f32[], prediction), with updates.
 
     `graph` is bound and in training form, with one f32 output: the prediction. Targets have its
-    type (one-hot rows for cat_cross_entropy). Under cat_cross_entropy a final softmax is left out
-    of the loss, which takes its logits (the stable form); any other output is taken as logits. The
-    optimizer's state is in fixed parameters (`optimizers.py`). Updates of `graph` are kept.
+    type (one-hot rows for classes). Updates of `graph` are kept.
 
-    label_smoothing  s in [0, 1): targets become (1 - s) targets + s / T over T classes (Szegedy et
-                     al. 2016, arXiv:1512.00567, section 7); for cat_cross_entropy
-    gradient         of adder layers: "full_precision" leaves them as the graph has them, "sign"
-                     makes all of them sign gradients
+    gradient  of adder layers: "full_precision" leaves them as the graph has them, "sign" makes all
+              of them sign gradients
 
-    Raises GraphError for an unknown loss, an open batch, several outputs, and trainable parameters
-    that the loss does not depend on; ShapeError where the prediction does not fit the loss, or
-    batch statistics would be of one value; DataError for a smoothing out of range.
+    Raises GraphError for an open batch, several outputs, and trainable parameters that the loss
+    does not depend on; ShapeError where the prediction does not fit the loss, or batch statistics
+    would be of one value.
     """
-    loss_op = loss_named(loss_name)
     _check_forward(graph)
-    _check_smoothing(label_smoothing, loss_op)
     require_statistics(graph)
     choice("train_step", "gradient", gradient, GRADIENTS)
     graph = with_sign_gradients(graph) if gradient == SIGN else graph
@@ -83,12 +81,11 @@ def train_step(
     (prediction,) = (draft.new[v] for v in graph.outputs)
     targets = draft.input("targets", prediction.type)
     rate = draft.tensor(draft.input("learning_rate", TensorType(f32, ())))
-    expected = _smoothed(draft, targets, label_smoothing)
-    loss = _mean_loss(draft, loss_op, prediction, expected)
+    mean = loss.mean(draft.tensor(prediction), draft.tensor(targets)).value
 
     trainable = [p for p in graph.parameters if p.trainable]
     one = draft.add(Full(shape=(), value=1.0, dtype=f32), [], "one")[0]
-    gradients = differentiate(draft, {loss: draft.tensor(one)}, trainable)
+    gradients = differentiate(draft, {mean: draft.tensor(one)}, trainable)
     unused = [p.name for p in trainable if p not in gradients]
     if unused:
         raise GraphError(
@@ -97,8 +94,8 @@ def train_step(
         )
     for u in graph.updates:
         draft.update(u.parameter, draft.new[u.value])
-    append_updates(draft, optimizer, {p: gradients[p] for p in trainable}, rate)
-    return close(draft, gradients, [loss, prediction])
+    optimizer.update({p: gradients[p] for p in trainable}, rate)
+    return close(draft, gradients, [mean, prediction])
 
 
 def _check_forward(graph: Graph) -> None:
@@ -110,16 +107,6 @@ def _check_forward(graph: Graph) -> None:
         raise GraphError(
             f'a training step needs a graph with one output, "{graph.name}" has '
             f"{len(graph.outputs)}: {', '.join(map(str, graph.outputs))}"
-        )
-
-
-def _check_smoothing(smoothing: float, loss: Op) -> None:
-    if not 0.0 <= smoothing < 1.0:
-        raise DataError(f"label_smoothing={smoothing!r} must be at least 0 and below 1")
-    if smoothing and not isinstance(loss, SoftmaxCrossEntropy):
-        raise DataError(
-            f"label_smoothing={smoothing} spreads the probabilities of classes; {loss.name} "
-            "has none: use cat_cross_entropy, or no smoothing"
         )
 
 
@@ -151,19 +138,3 @@ def with_sign_gradients(graph: Graph) -> Graph:
         return draft.add(op, node.inputs, node.outputs)
 
     return rebuild(graph, signed)
-
-
-def _smoothed(draft: Draft, targets: Value, smoothing: float) -> Value:
-    if not smoothing:
-        return targets
-    classes = targets.type.sizes[-1]
-    kept = (1.0 - smoothing) * draft.tensor(targets)
-    return add(kept, smoothing / classes, name="smoothed").value
-
-
-def _mean_loss(draft: Draft, op: Op, prediction: Value, targets: Value) -> Value:
-    scores, last = prediction, draft.producer(prediction)
-    if isinstance(op, SoftmaxCrossEntropy) and last is not None and isinstance(last.op, Softmax):
-        scores = last.inputs[0]
-    losses = draft.tensor(draft.add(op, [scores, targets], "losses")[0])
-    return reduce_mean(losses, (0,), name="loss").value

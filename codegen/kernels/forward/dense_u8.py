@@ -2,7 +2,7 @@
 
     Y[n,h,w,t] = - sum_{i,j,k} |X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,k,t]|  (+ b[t])
 
-The loop nest is that of `contraction.py`: output channels in the vector lanes, a register tile of
+The loop nest is that of `dense.py`: output channels in the vector lanes, a register tile of
 pixels times vectors. One step of the reduction takes STEP bytes of a pixel at once, broadcast, and
 STEP bytes of the filter for each channel; x86's psadbw gives the sum of their distances in a 64-bit
 lane. Elsewhere a step is one byte, and the distances are widened to 32 bits.
@@ -33,9 +33,9 @@ from addergraph.ir import Array
 from addergraph.ir.types import u8
 
 from ...emit.builder import I8, I32, I64, Emitter, Index, Register, constant, vector
-from ..gradient._layer import filter_row
 from ..schedule import Tile, byte_tile, ceil_div
-from .contraction import ContractionKernel
+from .dense import ContractionKernel
+from .geometry import filter_row
 
 
 class AdderU8Kernel(ContractionKernel):

@@ -25,8 +25,8 @@ from addergraph.ops.contraction.conv2d import Conv2dGradFilter
 
 from ...emit.builder import LINE, Emitter, Index, Register
 from .. import Call, Kernel, Operand, kernel
+from ..forward.geometry import DIRECT, PRODUCT, filter_row, geometry, rows_as_samples
 from ..schedule import FilterTile, ceil_div, filter_tile
-from ._layer import filter_row, layer_shape, pixel_strides
 
 CHUNK = 512  # outputs summed in registers before the partial sum goes to memory
 
@@ -38,8 +38,9 @@ class FilterGradientKernel(Kernel):
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self.adder = not isinstance(call.op, Conv2dGradFilter)
-        self.g, self.x, self.df = call.inputs[0], call.inputs[1], call.outputs[0]
-        self.s = s = layer_shape(call.op, self.g, self.x.shape, self.df.shape)
+        g, x, self.df = call.inputs[0], call.inputs[1], call.outputs[0]
+        s = geometry(DIRECT if self.adder else PRODUCT, call.op, x, self.df, g)
+        self.s = s = rows_as_samples(s) if len(self.df.shape) == 2 else s
         # Column taps next to each other are one run of input elements.
         contiguous = s.dilation[1] == 1 and s.groups == 1
         self.segments = 1 if contiguous else s.kernel[1]
@@ -75,7 +76,7 @@ class FilterGradientKernel(Kernel):
     @property
     def chunk(self) -> int:
         """Samples in one partial sum."""
-        return max(1, CHUNK // max(1, self.s.output[0] * self.s.output[1]))
+        return max(1, CHUNK // max(1, self.s.height * self.s.width))
 
     @property
     def workspace(self) -> int:
@@ -169,7 +170,7 @@ class FilterGradientKernel(Kernel):
     ) -> list[Register]:  # fmt: skip
         """sum g x over one chunk of samples, in registers [tap][vector]."""
         s, lanes = self.s, self.target.lanes
-        (gn, gh, gw), (xn, xh, xw) = pixel_strides(self.g), pixel_strides(self.x)
+        (gn, gh, gw), (xn, xh, xw) = s.y, s.x
         start = e.sub(e.mul(at.i, s.dilation[0] * xh), s.pad[0] * xh + s.pad[1] * xw)
         start = e.add(start, e.mul(at.j, s.dilation[1] * xw))
         start = e.add(
@@ -198,9 +199,9 @@ class FilterGradientKernel(Kernel):
                             acc[a] = e.fma(one, g, acc[a])
                     return acc
 
-                return e.carry(0, s.output[1], 1, middle, over_columns)
+                return e.carry(0, s.width, 1, middle, over_columns)
 
-            return e.carry(0, s.output[0], 1, outer, over_rows)
+            return e.carry(0, s.height, 1, outer, over_rows)
 
         zeros = [e.number(0.0, lanes)] * (taps * len(counts))
         return e.carry(samples[0], samples[1], 1, zeros, over_samples)
@@ -209,12 +210,12 @@ class FilterGradientKernel(Kernel):
         self, e: Emitter, at: _FilterPlace, n: Index, h: Index, pointers: tuple[Any, Any]
     ) -> None:
         """Row h of sample n of a chunk asks for its part of the next chunk."""
-        rows = self.chunk * self.s.output[0]
-        part = e.add(e.mul(at.item, rows), e.add(e.mul(n, self.s.output[0]), h))
-        for pointer, operand in zip(pointers, (self.g, self.x), strict=True):
-            chunk = self.chunk * operand.strides[0]
+        rows = self.chunk * self.s.height
+        part = e.add(e.mul(at.item, rows), e.add(e.mul(n, self.s.height), h))
+        for pointer, sample in zip(pointers, (self.s.y[0], self.s.x[0]), strict=True):
+            chunk = self.chunk * sample
             size = ceil_div(chunk, rows * self.tiles)
-            offset = e.add(e.mul(at.begin, operand.strides[0]), e.mul(part, size))
+            offset = e.add(e.mul(at.begin, sample), e.mul(part, size))
             for byte in range(0, size, LINE):
                 e.prefetch(e.at(pointer, e.add(offset, chunk + byte)))
 
@@ -232,7 +233,7 @@ class FilterGradientKernel(Kernel):
 
     def _emit_sum_vector(self, e: Emitter, base: Any, active: int) -> Register:
         s, lanes = self.s, self.target.lanes
-        gn, gh, gw = pixel_strides(self.g)
+        gn, gh, gw = s.y
         zero = [e.number(0.0, lanes)]
 
         def over_chunks(begin: Index, total: list[Register]) -> list[Register]:
@@ -246,9 +247,9 @@ class FilterGradientKernel(Kernel):
                         more = e.load(e.at(row, e.mul(w, gw)), lanes=lanes, active=active)
                         return [e.b.fadd(acc[0], more)]
 
-                    return e.carry(0, s.output[1], 1, middle, over_columns)
+                    return e.carry(0, s.width, 1, middle, over_columns)
 
-                return e.carry(0, s.output[0], 1, outer, over_rows)
+                return e.carry(0, s.height, 1, outer, over_rows)
 
             return [e.b.fadd(total[0], e.carry(begin, end, 1, zero, over_samples)[0])]
 

@@ -1,21 +1,18 @@
-"""Sizes, strides and packed filters of the forward contractions: what their kernels share as data.
-
-The contract is in `contraction.py`.
-"""
+"""Sizes, strides and packed filters of the contractions: what their kernels share as data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from addergraph.ir import Array
+from addergraph.ir import Array, Op
 from addergraph.ir.types import u8
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
-from addergraph.ops.contraction.conv2d import Conv2d
 
+from ...emit.builder import Emitter, Index
 from .. import Operand
 from ..schedule import ceil_div
 
@@ -27,24 +24,31 @@ SUM_LANES = 8  # virtual lanes of the channel sums
 
 @dataclass(frozen=True)
 class Geometry:
-    """The loop bounds and byte strides of one windowed contraction; dense layers are 1x1 windows.
+    """Sizes and byte strides of one layer as a windowed contraction; its gradients read them, too.
 
-    A dense layer's rows are image rows of width 1, so that tiles run over them.
+    form             which terms are summed, see `terms.py`
+    samples          images; 1 for a dense layer, whose rows are those of one image of width 1, so
+                     that tiles run over them (`rows_as_samples` is the other view)
+    height, width    of the output
+    image            rows and columns of the input, padding aside
+    kernel, stride, dilation, pad    rows and columns each; `pad` is above and to the left
+    inputs, outputs  channels of one of the `groups`
+    x, y             bytes between samples, rows and columns of the input and of the output
     """
 
     form: str
     samples: int
     height: int
     width: int
+    image: tuple[int, int]
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
     pad: tuple[int, int]
     groups: int
-    inputs: int  # channels of one group
-    outputs: int  # channels of one group
-    rows_in: int  # of the input, padding aside
-    x: tuple[int, int, int]  # bytes between samples, rows, columns
+    inputs: int
+    outputs: int
+    x: tuple[int, int, int]
     y: tuple[int, int, int]
 
     @property
@@ -71,23 +75,33 @@ class Geometry:
         return CHANNEL_BLOCK if self.kernel != (1, 1) else max(1, self.inputs)
 
 
-def geometry(op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
-    if isinstance(op, Adder2d | Conv2d):
-        i, j, inputs, made = f.shape
-        n, h, w, _ = y.shape
+def geometry(form: str, op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
+    """The geometry of a layer with input x, filter f and output y.
+
+    `op` is the layer's or that of one of its gradients: both have its stride, padding and so on.
+    """
+    strides = image_strides(x), image_strides(y)
+    if len(f.shape) == 2:
+        rows, one = x.shape[0], (1, 1)
         return Geometry(
-            _form(op, x), n, h, w, (i, j), op.stride, op.dilation, (op.padding[0], op.padding[2]),
-            op.groups, inputs, made // op.groups, x.shape[1], image_strides(x.strides),
-            image_strides(y.strides),
+            form, 1, rows, 1, (rows, 1), one, one, one, (0, 0), 1, *f.shape, *strides
         )  # fmt: skip
-    rows, (inputs, made) = x.shape[0], f.shape
+    i, j, inputs, made = f.shape
+    n, h, w, _ = y.shape
     return Geometry(
-        _form(op, x), 1, rows, 1, (1, 1), (1, 1), (1, 1), (0, 0), 1, inputs, made, rows,
-        (0, x.strides[0], 0), (0, y.strides[0], 0),
+        form, n, h, w, (x.shape[1], x.shape[2]), (i, j), op.stride, op.dilation,
+        (op.padding[0], op.padding[2]), op.groups, inputs, made // op.groups, *strides,
     )  # fmt: skip
 
 
-def _form(op: Any, x: Operand) -> str:
+def rows_as_samples(g: Geometry) -> Geometry:
+    """The layer of one image of width 1, each of whose rows is a sample of one pixel."""
+    x, y = ((rows, 0, 0) for _, rows, _ in (g.x, g.y))
+    return replace(g, samples=g.height, height=1, image=(1, 1), x=x, y=y)
+
+
+def form_of(op: Op, x: Operand) -> str:
+    """The form of a forward layer with input x."""
     if not isinstance(op, Adder2d | AdderDense):
         return BYTE_PRODUCT if x.type.dtype == u8 else PRODUCT
     if x.type.dtype == u8:
@@ -95,9 +109,20 @@ def _form(op: Any, x: Operand) -> str:
     return MINIMUM if op.input_nonnegative else DIRECT
 
 
-def image_strides(strides: tuple[int, ...]) -> tuple[int, int, int]:
-    """Bytes between samples, rows and columns of an NHWC tensor."""
-    return strides[0], strides[1], strides[2]
+def image_strides(operand: Operand) -> tuple[int, int, int]:
+    """Bytes between samples, rows and columns of an NHWC tensor, or of a matrix of rows."""
+    s = operand.strides
+    return (s[0], s[1], s[2]) if len(s) == 4 else (0, s[0], 0)
+
+
+def filter_row(e: Emitter, f: Operand, row: Index) -> Index:
+    """Bytes to row number `row` of a filter seen as a matrix [(i, j, k), T].
+
+    Its buffer may have a halo: the filter of one layer can be another one's image.
+    """
+    if f.layout.dense:
+        return e.mul(row, f.strides[-2])
+    return e.dot(e.split(row, f.shape[:-1]), f.strides[:-1])
 
 
 def pack_filter(f: Array, g: Geometry, width: int) -> Array:

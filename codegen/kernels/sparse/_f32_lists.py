@@ -5,7 +5,7 @@
                                            entry closes the last group
              steps                         (i32 byte offset, f32 value) per filter; shorter lists of
                                            a group are filled up with (0, 0.0), which adds +0.0
-             f32[...]                      packed sums of |f|, as in `contraction.py`
+             f32[...]                      packed sums of |f|, as in `dense.py`
 
 A list has the taps of `channels` channels, whole channel blocks, in the order of summation.
 Filters with lists of like length share a group. There is room for lists with every tap kept, so
@@ -26,8 +26,8 @@ from addergraph.ir import Array
 from addergraph.ir.plan import align
 
 from ...emit.builder import I32, I64, Emitter, Index, Register
-from ..forward._forward import ForwardContraction
-from ..forward._geometry import CHANNEL_BLOCK, pack_filter
+from ..forward.geometry import CHANNEL_BLOCK, pack_filter
+from ..forward.tail import ForwardContraction
 from ..schedule import ceil_div
 
 STEP_BYTES = 8  # of one filter

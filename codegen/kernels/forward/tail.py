@@ -1,6 +1,6 @@
 """What the dense and the sparse forward contraction share: reading the call, and the tail.
 
-The tail is all that happens between an accumulator and the store, see `contraction.py`.
+The tail is all that happens between an accumulator and the store, see `dense.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from addergraph.ir import Graph
 from ...emit.builder import Emitter, Index, Register
 from .. import Call, Kernel, Operand
 from ..pointwise import emit_body
-from ._geometry import BYTES, MINIMUM, PRODUCT, geometry, image_strides
+from .geometry import BYTES, MINIMUM, PRODUCT, form_of, geometry, image_strides
 
 
 class ForwardContraction(Kernel):
@@ -36,7 +36,7 @@ class ForwardContraction(Kernel):
             position = {v: i for i, v in enumerate(body.inputs)}
             self.operands = [position[v] for v in body.nodes[0].inputs]
         x, f = (call.inputs[i] for i in self.operands[:2])
-        self.g = geometry(self.node_op, x, f, call.outputs[0])
+        self.g = geometry(form_of(self.node_op, x), self.node_op, x, f, call.outputs[0])
 
     @property
     def lanes(self) -> int:
@@ -166,9 +166,8 @@ class Tail:
         """An operand of the result's shape, at the tile's pixel and vector."""
         e, k, place = self.e, self.k, self.place
         size = operand.type.dtype.itemsize
-        strides = operand.strides
-        n, h, w = image_strides(strides) if len(strides) == 4 else (0, strides[0], 0)
-        at = e.dot((place.n, e.add(place.h, pixel[0]), e.add(place.w, pixel[1])), (n, h, w))
+        corner = (place.n, e.add(place.h, pixel[0]), e.add(place.w, pixel[1]))
+        at = e.dot(corner, image_strides(operand))
         channel = e.add(e.mul(place.group, k.g.outputs), self.channel)
         at = e.add(at, e.add(e.mul(channel, size), v * k.lanes * size))
         return e.load(e.at(pointer, at), operand.type.dtype, k.lanes, count)

@@ -1,4 +1,4 @@
-"""The window sums of x that the minimum form needs: see the contract in `contraction.py`."""
+"""The window sums of x that the minimum form needs: see the contract in `dense.py`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ...emit.builder import Emitter, Index, Register
-from ..sparse._transpose import shuffle
-from ._geometry import SUM_LANES, Geometry
+from ..transpose import shuffle
+from .geometry import SUM_LANES, Geometry
 
 
 def emit_window_sums(e: Emitter, g: Geometry, x: Any, windows: Any, channels: Any) -> None:

@@ -1,6 +1,6 @@
 """Sizes of the sparse adder kernel: tile, strip and scratch memory, as plain data.
 
-The contract is in `sparse_adder.py`, the choice of a tile in `_sparse_choice.py`.
+The contract is in `sparse_f32.py`, the choice of a tile in `_sparse_choice.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from addergraph.ir.plan import ALIGNMENT, align
 
-from ..forward._geometry import Geometry
+from ..forward.geometry import Geometry
 from ..schedule import ceil_div
 from ._patches import Patches
 

@@ -6,7 +6,7 @@ outputs, of several samples where a batch has them (`_patches.py`).
 
     acc[t][pixel] = sum over channel blocks, each over (i, j, k) in order, of min(x, f),  f > 0 only
 
-The order, the sums of x and |f| and the tail are those of `contraction.py`, so both kernels give
+The order, the sums of x and |f| and the tail are those of `dense.py`, so both kernels give
 the same bits and either may serve a layer. One work item is a strip, some rows of every patch:
 
     for each group of channels
@@ -15,7 +15,7 @@ the same bits and either may serve a layer. One work item is a strip, some rows 
             partial[t][row][column][lane] += the lists of all filters
     then the partial sums go back, lanes x lanes at a time, through the tail.
 
-The packed lists are described in `_sparse_lists.py`, strips in `_sparse_strips.py`.
+The packed lists are described in `_f32_lists.py`, strips in `_strips.py`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from addergraph.ir import Graph
 
 from ...emit.builder import Emitter, Index, Register
 from .. import Call
-from ..forward._forward import Place, Tail
-from ..forward._geometry import CHANNEL_BLOCK
-from ..forward._sums import emit_tree
+from ..forward.geometry import CHANNEL_BLOCK
+from ..forward.tail import Place, Tail
+from ..forward.window_sums import emit_tree
 from ..schedule import ceil_div
+from ..transpose import transpose
+from ._f32_lists import SparseKernel
+from ._f32_tile import SparseTile
 from ._sparse_choice import sparse_tile
-from ._sparse_lists import SparseKernel
-from ._sparse_strips import Strip, StripKernel
-from ._sparse_tile import SparseTile
-from ._transpose import transpose
+from ._strips import Strip, StripKernel
 
 
 class SparseAdderKernel(StripKernel, SparseKernel):

@@ -10,7 +10,7 @@ import llvmlite.ir as ir
 
 from addergraph.ir.types import u8
 
-from ...emit.builder import I32, I64, POINTER, Emitter, Index, Register
+from ..emit.builder import I32, I64, POINTER, Emitter, Index, Register
 
 
 def transpose(

@@ -37,9 +37,9 @@ from addergraph.ops.contraction.conv2d import Conv2dGradInput
 
 from ...emit.builder import LINE, Emitter, Index, Register
 from .. import Call, Kernel, Operand, kernel
+from ..forward.geometry import DIRECT, PRODUCT, filter_row, geometry, image_strides
 from ..schedule import Tile, adder_input_gradient_tile, ceil_div, contraction_tile
-from ..sparse._transpose import transposed
-from ._layer import filter_row, layer_shape, pixel_strides
+from ..transpose import transposed
 
 # Tile updates emitted in one straight line at most. Unrolled, LLVM runs out of registers in adder
 # kernels, whose terms are long enough to hide the loop.
@@ -92,14 +92,12 @@ class InputGradientKernel(Kernel):
         self.adder = not isinstance(call.op, Conv2dGradInput)
         self.g, self.f = call.inputs[0], call.inputs[-1]
         self.dx = call.outputs[0]
-        self.s = layer_shape(call.op, self.g, self.dx.shape, self.f.shape)
-        s = self.s
+        form = DIRECT if self.adder else PRODUCT
+        self.s = s = geometry(form, call.op, self.dx, self.f, self.g)
         self.rows = _classes(s.image[0], s.kernel[0], s.stride[0], s.dilation[0], s.pad[0])
         self.columns = _classes(s.image[1], s.kernel[1], s.stride[1], s.dilation[1], s.pad[1])
-        # Samples of a dense layer play the part of rows, so that a tile spans several of them.
         self.dense = len(self.f.shape) == 2
-        height = s.samples if self.dense else ceil_div(s.image[0], s.stride[0])
-        width = ceil_div(s.image[1], s.stride[1])
+        height, width = (ceil_div(n, by) for n, by in zip(s.image, s.stride, strict=True))
         choose = adder_input_gradient_tile if self.adder else contraction_tile
         self.tile: Tile = choose(self.target, height, width, s.inputs)
 
@@ -146,25 +144,21 @@ class InputGradientKernel(Kernel):
         one = e.splat(e.opaque(1.0), self.target.lanes) if self.adder and self.target.fma else None
         x = inputs[1] if self.adder else None
         pointers = _Pointers(inputs[0], x, workspace, outputs[0], one)
-        s, samples = self.s, 1 if self.dense else self.s.samples
-        classes = [(r, c, self._strips(r)) for r in self.rows for c in self.columns]
+        s, height = self.s, self.tile.rows
+        classes = [(r, c, ceil_div(r.count, height)) for r in self.rows for c in self.columns]
         strips = sum(count for _, _, count in classes)
-        low, high = e.share(s.groups * samples * strips * self.blocks)
+        low, high = e.share(s.groups * s.samples * strips * self.blocks)
         with e.loop(low, high) as item:
             # Samples outside classes and blocks: one sample stays in L2 while all of them pass.
-            group, n, number = e.split(item, (s.groups, samples, strips * self.blocks))
+            group, n, number = e.split(item, (s.groups, s.samples, strips * self.blocks))
             first = 0
             for row, column, count in classes:
                 with self._within(e, number, first, count * self.blocks, strips * self.blocks):
                     block, strip = e.split(e.sub(number, first), (self.blocks, count))
-                    q = e.mul(strip, self.tile.rows)
+                    q = e.mul(strip, height)
                     place = _GradPlace(self, row, column, group, block, n, q)
                     self._emit_item(e, pointers, place, strip)
                 first += count * self.blocks
-
-    def _strips(self, row: _Class) -> int:
-        """Tile rows of a class."""
-        return ceil_div(self.s.samples if self.dense else row.count, self.tile.rows)
 
     @staticmethod
     def _within(e: Emitter, number: Index, first: int, count: int, every: int) -> Any:
@@ -206,7 +200,7 @@ class InputGradientKernel(Kernel):
 
     def _emit_item(self, e: Emitter, at: _Pointers, place: _GradPlace, strip: Index) -> None:
         """One strip of one residue class: whole tiles, or the fewer rows at the bottom."""
-        rows, height = self.tile.rows, self.s.samples if self.dense else place.row.count
+        rows, height = self.tile.rows, place.row.count
         tail = height % rows
         if not tail or height < rows:
             self._emit_strip(e, at, place, tail or rows)
@@ -286,12 +280,12 @@ class InputGradientKernel(Kernel):
                     e.prefetch(e.at(base, place.pixel_bytes(operand, r, c) + byte))
         if place.row != self.rows[0] or place.column != self.columns[0]:
             return  # all classes read the same g
-        base = e.at(at.g, e.add(place.output_offset(e, self.g, w), self.g.strides[0]))
+        base = e.at(at.g, e.add(place.output_offset(e, w), self.g.strides[0]))
         share = ceil_div(4 * self.s.outputs, LINE * self.blocks) * LINE  # of this block
         base = e.at(base, e.mul(place.block, share))
         for r, c in pixels:
             for byte in range(0, share, LINE):
-                e.prefetch(e.at(base, place.output_bytes(self.g, r, c) + byte))
+                e.prefetch(e.at(base, place.output_bytes(r, c) + byte))
 
     def _emit_reduction(
         self, e: Emitter, at: _Pointers, place: _GradPlace, w: Index,
@@ -299,9 +293,9 @@ class InputGradientKernel(Kernel):
     ) -> list[Register]:  # fmt: skip
         s, lanes = self.s, self.target.lanes
         row, column = place.row, place.column
-        _, gh, gw = pixel_strides(self.g)
-        start = e.at(at.g, place.output_offset(e, self.g, w))
-        offsets = [place.output_bytes(self.g, r, c) for r, c in pixels]
+        _, gh, gw = s.y
+        start = e.at(at.g, place.output_offset(e, w))
+        offsets = [place.output_bytes(r, c) for r, c in pixels]
         number = e.add(e.mul(place.group, self.blocks), place.block)
         filters = e.at(at.f, e.mul(number, self.block_bytes))
 
@@ -417,28 +411,24 @@ class _GradPlace:
 
     def input_offset(self, e: Emitter, operand: Operand, w: Index) -> Index:
         """Bytes to the strip's first element of X or dX, at column number w."""
-        (n, h, c), s = pixel_strides(operand), self.kernel.s
+        s = self.kernel.s
         channel = e.add(e.mul(self.group, s.inputs), e.mul(self.block, self.kernel.width))
-        if self.kernel.dense:
-            return e.add(e.mul(self.q, n), e.mul(channel, 4))
         rows = e.add(e.mul(self.q, s.stride[0]), self.row.first)
         columns = e.add(e.mul(w, s.stride[1]), self.column.first)
-        return e.add(e.dot((self.n, rows, columns), (n, h, c)), e.mul(channel, 4))
+        return e.add(e.dot((self.n, rows, columns), image_strides(operand)), e.mul(channel, 4))
 
     def pixel_bytes(self, operand: Operand, r: int, c: int) -> int:
         """Bytes from the strip's first pixel to pixel (r, c) of the tile, in X or dX."""
-        (n, h, w), stride = pixel_strides(operand), self.kernel.s.stride
-        return r * n if self.kernel.dense else r * stride[0] * h + c * stride[1] * w
+        (_, h, w), stride = image_strides(operand), self.kernel.s.stride
+        return r * stride[0] * h + c * stride[1] * w
 
-    def output_offset(self, e: Emitter, g: Operand, w: Index) -> Index:
+    def output_offset(self, e: Emitter, w: Index) -> Index:
         """Bytes to the element of g that the first tap reads for the first pixel."""
-        n, h, c = pixel_strides(g)
-        channel = 4 * self.kernel.s.outputs
-        if self.kernel.dense:
-            return e.mul(self.q, n)
+        s = self.kernel.s
+        group = 0 if self.kernel.dense else self.group
         rows, columns = e.add(self.q, self.row.shift), e.add(w, self.column.shift)
-        return e.add(e.dot((self.n, rows, columns), (n, h, c)), e.mul(self.group, channel))
+        return e.add(e.dot((self.n, rows, columns), s.y), e.mul(group, 4 * s.outputs))
 
-    def output_bytes(self, g: Operand, r: int, c: int) -> int:
-        n, h, w = pixel_strides(g)
-        return r * n if self.kernel.dense else r * h + c * w
+    def output_bytes(self, r: int, c: int) -> int:
+        _, h, w = self.kernel.s.y
+        return r * h + c * w

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...emit.builder import Emitter, Index
-from ..forward._forward import ForwardContraction, Place
+from ..forward.tail import ForwardContraction, Place
 from ..schedule import ceil_div
 from ._patches import Patches
 

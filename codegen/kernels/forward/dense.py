@@ -42,11 +42,10 @@ from addergraph.ir.plan import align
 
 from ...emit.builder import Emitter, Index, Register
 from .. import Call
-from ..gradient._layer import filter_row
 from ..schedule import Tile, ceil_div, contraction_tile
-from ._forward import ForwardContraction, Place, Tail
-from ._geometry import BYTE_PRODUCT, BYTES, MINIMUM, pack
-from ._sums import emit_window_sums
+from .geometry import BYTE_PRODUCT, BYTES, MINIMUM, filter_row, pack
+from .tail import ForwardContraction, Place, Tail
+from .window_sums import emit_window_sums
 
 L1_SHARE, L2_SHARE = 0.5, 0.5859375  # of a cache: filters that stay there beside the images
 
@@ -252,7 +251,7 @@ class ContractionKernel(ForwardContraction):
         """First and last + 1 of the kernel rows that some row of the tile reads inside the image.
 
         In the minimum form a padded tap adds +0.0: leaving it out changes no bit, nor does it in
-        products of bytes. In distances of bytes `adder_u8.py` adds the sums of such rows. The
+        products of bytes. In distances of bytes `dense_u8.py` adds the sums of such rows. The
         other forms keep all taps: |0 - f| counts, in order, and 0 * f is NaN where f is not finite.
         """
         g = self.g
@@ -261,7 +260,7 @@ class ContractionKernel(ForwardContraction):
             return 0, count
         top = e.sub(e.mul(h, stride), g.pad[0])
         above = e.maximum(e.sub(step - 1 - (rows - 1) * stride, top), 0)
-        within = e.maximum(e.sub(g.rows_in + step - 1, top), 0)
+        within = e.maximum(e.sub(g.image[0] + step - 1, top), 0)
         return e.div(above, step), e.minimum(e.div(within, step), count)
 
     def _emit_reduction(

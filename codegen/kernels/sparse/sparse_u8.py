@@ -5,7 +5,7 @@
 For operands of bytes, whose zero is zero (behind a relu), a filter that was clamped to the input's
 range has a zero for about half of its taps. Lanes run over output pixels, one byte each, so that a
 vector of minima is one load, one minimum and one addition for four times the pixels of an f32
-vector; up to eight minima are added before their total is widened (`_bytes_lists.py`). Sums are
+vector; up to eight minima are added before their total is widened (`_u8_lists.py`). Sums are
 exact: all kernels of a layer give the same bits.
 
 A vector holds a pixel of each of many patches (`_patches.py`), so that a tap's pixels are one
@@ -32,10 +32,12 @@ from addergraph.ir.types import i32, u8
 
 from ...emit.builder import I8, I32, Emitter, Index, Register, constant, vector
 from .. import Call
-from ..forward._forward import ForwardContraction, Place, Tail
+from ..forward.tail import ForwardContraction, Place, Tail
 from ..schedule import ceil_div
-from ._bytes_lists import ByteLists
-from ._bytes_planes import (
+from ._bytes_tile import TOGETHER, BytesTile, bytes_tile
+from ._strips import Strip, StripKernel
+from ._u8_lists import ByteLists
+from ._u8_planes import (
     Region,
     add_classes,
     emit_operand,
@@ -43,8 +45,6 @@ from ._bytes_planes import (
     emit_results,
     emit_windows,
 )
-from ._bytes_tile import TOGETHER, BytesTile, bytes_tile
-from ._sparse_strips import Strip, StripKernel
 
 
 def sparse_bytes_tile(kernel: ForwardContraction) -> BytesTile | None:

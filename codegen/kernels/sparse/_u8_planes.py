@@ -1,6 +1,6 @@
 """The two ends of the sparse kernel of bytes: planes of a strip's input, window sums, results.
 
-Scratch memory and the meaning of each part: see `sparse_adder_u8.py`.
+Scratch memory and the meaning of each part: see `sparse_u8.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from addergraph.ir.types import i32, u8
 
 from ...emit.builder import Emitter, Index, Register, constant
 from .. import Operand
-from ..forward._geometry import image_strides
-from ._bytes_lists import classes, widened, words
+from ..forward.geometry import image_strides
+from ..transpose import transpose_bytes, transpose_planes
 from ._bytes_tile import TOGETHER, BytesTile
-from ._sparse_strips import Strip
-from ._transpose import transpose_bytes, transpose_planes
+from ._strips import Strip
+from ._u8_lists import classes, widened, words
 
 
 class Region:
@@ -108,7 +108,7 @@ def emit_operand(
     e: Emitter, tile: BytesTile, strip: Strip, operand: Operand, pointer: Any, into: Any
 ) -> None:
     """An NHWC operand of the tail, in the order of the results."""
-    g, patches, strides = tile.g, tile.patches, image_strides(operand.strides)
+    g, patches, strides = tile.g, tile.patches, image_strides(operand)
     offsets = patches.output_offsets(strides)
     corner = e.add(e.dot((strip.n, strip.h), strides[:2]), e.mul(strip.group, g.outputs))
 

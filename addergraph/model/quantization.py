@@ -1,0 +1,69 @@
+"""From a trained network to integers, and a model that trains for them (docs/quantization.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .. import compiler
+from ..errors import GraphError
+from ..ir import Array, Graph
+from ..ir.attributes import DEFAULT_BITS
+from ..ir.network import Network
+from .model import Model
+from .quantized import Quantized
+
+
+def quantize(
+    graph: Graph | Network,
+    calibration: object,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    bits: int | None = None,
+    requantize: str = "shift",
+    terms: int | None = None,
+    quantile: float = 0.9997,
+    reestimate: bool = True,
+) -> Quantized:
+    """A trained network in integers alone, from the image to the logits (docs/quantization.md).
+
+    calibration  samples as the network takes them, a few hundred, without labels
+    weights      the numbers of the graph's parameters; a model brings its own
+    bits         of activations and filters, 2 to 8; by default 8, or what `quantization_aware`
+                 made the model for
+    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
+                 "multiply": an integer product each, for CPUs where that is faster
+    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
+    quantile     of an activation's values that its range has to hold; 1 for all of them. The ranges
+                 of a model that `quantization_aware` made are those that it was trained with
+    reestimate   move batch norms' statistics by what quantization changed
+
+    Raises DataError for options out of range and for calibration data that are of another shape,
+    empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
+    form.
+    """
+    made = compiler.integer_graph(
+        graph, calibration, weights=weights, bits=bits, requantize=requantize, terms=terms,
+        quantile=quantile, reestimate=reestimate,
+    )  # fmt: skip
+    return Quantized(made.graph, made.weights, made.errors, made.chosen)
+
+
+def quantization_aware(
+    model: Model, calibration: object, *, bits: int = DEFAULT_BITS, quantile: float = 0.9997
+) -> Model:
+    """A copy of a trained model that rounds where its integers will, to be trained on.
+
+    `fit`, `evaluate` and `predict` then see the numbers that integers of so many bits stand for,
+    gradients pass straight through the rounding (docs/quantization.md, section 7), and `quantize`
+    makes integers of the same scales.
+
+    calibration  samples as the network takes them, a few hundred, without labels: they fix the
+                 scale of each activation
+    bits         of activations and filters, 2 to 8; the image has 8
+    quantile     of an activation's values that its range has to hold; 1 for all of them
+
+    Raises DataError and UnsupportedError as `quantize` does.
+    """
+    if not isinstance(model, Model):
+        raise GraphError(f"expected a model, found {type(model).__name__}")
+    return model.rounded(compiler.roundings(model, calibration, bits=bits, quantile=quantile))
