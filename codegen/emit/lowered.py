@@ -19,6 +19,7 @@ from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.fused import Fused
 
 from ..kernels import ALL_KEPT, Call, Operand, kernel_for
+from ..kernels.schedule import Choice
 from ..targets.target import Target
 
 FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
@@ -44,7 +45,7 @@ class Lowered:
     target: Target
     batched: tuple[bool, ...] | None
     kept: Mapping[str, int] = field(default_factory=dict)
-    choices: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def workspaces(
     graph: Graph,
     target: Target,
     kept: Mapping[str, int],
-    choices: Mapping[str, str] | None = None,
+    choices: Mapping[str, Choice] | None = None,
 ) -> dict[str, int]:
     """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
 
@@ -128,7 +129,7 @@ def workspaces(
     sizes = {}
     for node in graph.nodes:
         fixed, share = _constants(graph, node, kept)
-        choice = (choices or {}).get(node.name, "")
+        choice = (choices or {}).get(node.name)
         call = Call(node.op, dense(node.inputs), dense(node.outputs), target, fixed, share, choice)
         sizes[node.name] = kernel_for(call).workspace
     return {name: size for name, size in sizes.items() if size}
@@ -147,7 +148,7 @@ def planned_call(lowered: Lowered, node: Node) -> Call:
     )
     outputs = tuple(Operand(v.type, plan.placements[v.name].layout) for v in node.outputs)
     fixed, share = _constants(lowered.main, node, lowered.kept)
-    choice = lowered.choices.get(node.name, "")
+    choice = lowered.choices.get(node.name)
     return Call(node.op, inputs, outputs, lowered.target, fixed, share, choice)
 
 

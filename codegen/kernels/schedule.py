@@ -6,6 +6,7 @@ choice reads only static sizes and the target's description; bits never depend o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..targets.target import Target
@@ -31,6 +32,34 @@ class Tile:
     @property
     def accumulators(self) -> int:
         return self.pixels * self.vectors
+
+
+DENSE, SPARSE = "dense", "sparse"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the kernels that serve a forward contraction.
+
+    kind  DENSE or SPARSE
+    tile  of the dense kernel; None: the one that the cost model chooses
+    """
+
+    kind: str
+    tile: Tile | None = None
+
+    def __str__(self) -> str:
+        tile = self.tile
+        return f"{self.kind} {tile.rows}x{tile.columns}x{tile.vectors}" if tile else self.kind
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """The choice that is printed so. ValueError for anything else."""
+        found = re.fullmatch(rf"({DENSE}|{SPARSE})(?: ([1-9]\d*)x([1-9]\d*)x([1-9]\d*))?", text)
+        if found is None:
+            raise ValueError(f'"{text}" is no choice of a kernel')
+        kind, *sizes = found.groups()
+        return cls(kind, Tile(*map(int, sizes)) if sizes[0] else None)
 
 
 def ceil_div(a: int, b: int) -> int:

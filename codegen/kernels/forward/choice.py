@@ -20,14 +20,16 @@ from addergraph.ops.contraction.dense import Dense, Matmul
 
 from ...targets.target import Target
 from .. import ALL_KEPT, Call, Kernel, kernel
-from ..schedule import ceil_div, contraction_tiles
+from ..schedule import DENSE, SPARSE, Choice, ceil_div, contraction_tiles
+from ..sparse._bytes_tile import BytesTile
 from ..sparse._bytes_tile import cycles as sparse_bytes_cycles
+from ..sparse._f32_tile import SparseTile
 from ..sparse._sparse_choice import sparse_cycles, sparse_tile
 from ..sparse.sparse_f32 import SparseAdderKernel
 from ..sparse.sparse_u8 import SparseU8Kernel, sparse_bytes_tile
 from .dense import ContractionKernel
 from .dense_u8 import AdderU8Kernel
-from .geometry import MINIMUM, Geometry
+from .geometry import BYTES, MINIMUM, Geometry
 from .product_u8 import ProductU8Kernel
 
 DENSE_SHARE, BYTES_DENSE_SHARE = 0.95, 0.825  # of the machine's rate
@@ -37,32 +39,72 @@ TAIL_TERMS = 4.8  # in whose time a vector of i32 sums becomes bytes
 
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
 def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
-    """The kernel that `call.choice` names, or the one that the model expects to be the fastest."""
-    if call.choice:
-        return candidates(call, body)[call.choice]
-    if _of_bytes(call, body):
-        return _chosen_of_bytes(call, body)
-    dense = ContractionKernel(call, body)
+    """The kernel of `call.choice`, or the one that the model expects to be the fastest."""
+    dense = _dense(call, body)
+    return _made(dense, call.choice or _expected(dense))
+
+
+def expected_choice(call: Call, body: Graph | None = None) -> Choice:
+    """What the model chooses, whatever `call.choice` is."""
+    return _expected(_dense(call, body))
+
+
+def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
+    """Every kernel that serves the call. All give the same bits."""
+    dense = _dense(call, body)
+    g, tiles = dense.g, [dense.tile]
+    if not _of_bytes(dense):
+        tiles = contraction_tiles(call.target, g.height, g.width, g.outputs)
+    choices = [Choice(DENSE, tile) for tile in tiles]
+    if _sparse_tile(dense) is not None:
+        choices.append(Choice(SPARSE))
+    return {choice: _made(dense, choice) for choice in choices}
+
+
+def _dense(call: Call, body: Graph | None) -> ContractionKernel:
+    """The dense kernel, with the tile that the model chooses."""
+    node = call.op if body is None else body.nodes[0].op
+    first = call.inputs[0].type if body is None else body.nodes[0].inputs[0].type
+    if first.dtype != u8:
+        return ContractionKernel(call, body)
+    adds = isinstance(node, Adder2d | AdderDense)
+    return AdderU8Kernel(call, body) if adds else ProductU8Kernel(call, body)
+
+
+def _of_bytes(dense: ContractionKernel) -> bool:
+    return isinstance(dense, AdderU8Kernel)
+
+
+def _sparse_tile(dense: ContractionKernel) -> SparseTile | BytesTile | None:
+    """The sparse kernel's tile, or None where it does not serve the call."""
+    if _of_bytes(dense):
+        return sparse_bytes_tile(dense)
+    return sparse_tile(dense.target, dense.g) if dense.is_constant else None
+
+
+def _made(dense: ContractionKernel, choice: Choice) -> Kernel:
+    call, body = dense.call, dense.body
+    if choice.kind == SPARSE:
+        return SparseU8Kernel(call, body) if _of_bytes(dense) else SparseAdderKernel(call, body)
+    if choice.tile in (None, dense.tile):
+        return dense
+    return type(dense)(call, body, choice.tile)
+
+
+def _expected(dense: ContractionKernel) -> Choice:
+    call, g, sparse = dense.call, dense.g, False
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
-    if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
-        return dense
-    tile = sparse_tile(call.target, dense.g)
-    if tile is None or _dense_cycles(dense.g, call.target) <= sparse_cycles(
-        call.target, tile, kept
-    ):
-        return dense
-    return SparseAdderKernel(call, body)
-
-
-def _chosen_of_bytes(call: Call, body: Graph | None) -> Kernel:
-    dense = _byte_kernel(call, body)
-    tile = sparse_bytes_tile(dense)
-    if tile is None or not call.kept or not call.target.byte_distances:
-        return dense
-    kept = call.kept[dense.operands[1]] / ALL_KEPT
-    if sparse_bytes_cycles(call.target, tile, kept) < _dense_bytes_cycles(dense.g, call.target):
-        return SparseU8Kernel(call, body)
-    return dense
+    if g.form == BYTES and call.kept and call.target.byte_distances:
+        found = sparse_bytes_tile(dense)
+        sparse = found is not None and (
+            sparse_bytes_cycles(call.target, found, kept) < _dense_bytes_cycles(g, call.target)
+        )
+    elif g.form == MINIMUM and dense.is_constant and kept < 1.0:
+        tile = sparse_tile(call.target, g)
+        sparse = tile is not None and (
+            sparse_cycles(call.target, tile, kept) < _dense_cycles(g, call.target)
+        )
+    return Choice(SPARSE) if sparse else Choice(DENSE, dense.tile)
 
 
 def _dense_bytes_cycles(g: Geometry, target: Target) -> float:
@@ -71,37 +113,6 @@ def _dense_bytes_cycles(g: Geometry, target: Target) -> float:
     outputs = g.groups * g.samples * g.height * g.width * channels
     distances = outputs * g.steps / lanes / (BYTES_DENSE_SHARE * rates.distances)
     return distances + 4 * outputs / lanes * (TAIL_TERMS / rates.terms)
-
-
-def _of_bytes(call: Call, body: Graph | None) -> bool:
-    first = call.inputs[0].type if body is None else body.nodes[0].inputs[0].type
-    return first.dtype == u8
-
-
-def _byte_kernel(call: Call, body: Graph | None) -> AdderU8Kernel:
-    op = call.op if body is None else body.nodes[0].op
-    adds = isinstance(op, Adder2d | AdderDense)
-    return AdderU8Kernel(call, body) if adds else ProductU8Kernel(call, body)
-
-
-def candidates(call: Call, body: Graph | None = None) -> dict[str, Kernel]:
-    """Every kernel that serves the call, by the name of its choice. All give the same bits."""
-    if _of_bytes(call, body):
-        of_bytes = _byte_kernel(call, body)
-        sparse = sparse_bytes_tile(of_bytes) is not None
-        return {
-            "dense bytes": of_bytes,
-            **({"sparse bytes": SparseU8Kernel(call, body)} if sparse else {}),
-        }
-    dense = ContractionKernel(call, body)
-    g, target = dense.g, call.target
-    found: dict[str, Kernel] = {}
-    for tile in contraction_tiles(target, g.height, g.width, g.outputs):
-        name = f"dense {tile.rows}x{tile.columns}x{tile.vectors}"
-        found[name] = ContractionKernel(call, body, tile)
-    if dense.is_constant and sparse_tile(target, g) is not None:
-        found["sparse"] = SparseAdderKernel(call, body)
-    return found
 
 
 def _vector_terms(g: Geometry, target: Target) -> float:
