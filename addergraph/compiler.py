@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import GraphError, RangeWarning, ShapeError
 from .ir import Array, Graph
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
     from .ops.pointwise.fake_quantize import Rounding
-    from .passes.quantize.quantize import IntegerGraph
     from .passes.train_step import Loss, Optimizer
+    from .quantization import QuantizationSettings, Quantized
     from .report.findings import Finding
 
 TUNE_SECONDS = 10.0
@@ -350,19 +350,17 @@ def profile(
     return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
 
 
-def integer_graph(
+def quantized(
     graph: Graph | Network,
     calibration: object,
-    *,
+    settings: QuantizationSettings,
     weights: Mapping[str, Array] | None = None,
-    **options: Any,
-) -> IntegerGraph:
-    """A network in integers; `options` are those of `passes/quantize/quantize.py`."""
-    from .passes.quantize.quantize import Options, quantize
+) -> Quantized:
+    """A network in integers; see `passes/quantize/quantize.py`."""
+    from .passes.quantize.quantize import quantize
 
-    checked = Options(**options)
     graph, weights = graph_and_weights(graph, weights)
-    return quantize(graph, require_weights(graph, weights), calibration, checked, _run_once)
+    return quantize(graph, require_weights(graph, weights), calibration, settings, _run_once)
 
 
 def roundings(
@@ -399,7 +397,24 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 __all__ = [
-    "arena_bytes", "build", "census", "certify", "compile", "compile_layers", "export", "findings",
-    "grad", "integer_graph", "load_native", "lower", "measure_peak", "memory_plan_text", "optimize",
-    "profile", "quantization_aware_graph", "roundings", "train_step_graph", "tune_graph",
+    "arena_bytes",
+    "build",
+    "census",
+    "certify",
+    "compile",
+    "compile_layers",
+    "export",
+    "findings",
+    "grad",
+    "load_native",
+    "lower",
+    "measure_peak",
+    "memory_plan_text",
+    "optimize",
+    "profile",
+    "quantization_aware_graph",
+    "quantized",
+    "roundings",
+    "train_step_graph",
+    "tune_graph",
 ]  # fmt: skip

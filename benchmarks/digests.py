@@ -42,6 +42,7 @@ from digest_graphs import F32, INTEGERS, LAYERS, OTHERS, PRODUCTS, Described, tr
 import addergraph as ag
 from addergraph import Graph, Model, zoo
 from addergraph.errors import AdderGraphError
+from addergraph.training.losses import loss_named
 from addergraph.training.optimizers import SGD, Adam, Optimizer
 
 X86 = ("x86-64", "x86-64-v3", "x86-64-v4")
@@ -64,17 +65,17 @@ def compiler() -> Any:
     `ag.quantize` compiles for the host, whose float instructions would decide the last bits of
     the scales.
     """
-    from addergraph import driver
+    from addergraph import compiler as module
 
     os.environ["ADDERGRAPH_CACHE"] = ""
-    plain = driver.compile
+    plain = module.compile
 
     def pinned(*arguments: Any, **options: Any) -> Any:
         PINNED.append(options)
         return plain(*arguments, **options, target=CALIBRATION_TARGET)
 
-    driver.compile = pinned
-    return driver
+    module.compile = pinned
+    return module
 
 
 PINNED: list[object] = []  # an entry for each pinned compilation
@@ -94,9 +95,9 @@ def calibrated(function: Callable[..., Any], *arguments: Any, **options: Any) ->
 
 def packed_weights(built: Any, weights: Mapping[str, Any]) -> bytes:
     """The block that the calls of a program take: packed constants, or the state of updates."""
-    from addergraph.codegen.jit import main_weights
-    from addergraph.codegen.lowered import pack_weights
-    from addergraph.state import State, initial_weights
+    from addergraph.codegen.emit.lowered import pack_weights
+    from addergraph.codegen.run.jit import main_weights
+    from addergraph.ir.state import State, initial_weights
 
     lowered = built.lowered
     numbers = initial_weights(lowered.source) | weights
@@ -108,7 +109,7 @@ def packed_weights(built: Any, weights: Mapping[str, Any]) -> bytes:
 
 
 def read_object(code: bytes) -> Any:
-    from addergraph.codegen.elf import read_elf
+    from addergraph.codegen.inspect.elf import read_elf
 
     return read_elf(code, "object")
 
@@ -246,8 +247,9 @@ def training(name: str, step: Step, bits: int | None = None) -> Source:
     if bits is not None:
         model = calibrated(ag.quantization_aware, settled(name), samples(model), bits=bits)
     graph = compiler().train_step_graph(
-        model.graph(training=True, batch=BATCH), step.loss, step.optimizer,
-        label_smoothing=step.label_smoothing, gradient=step.gradient,
+        model.graph(training=True, batch=BATCH),
+        loss_named(step.loss, label_smoothing=step.label_smoothing), step.optimizer,
+        gradient=step.gradient,
     )  # fmt: skip
     return Source(graph, model.weights)
 

@@ -30,7 +30,7 @@ from network import best, onnx_call, onnx_resnet20
 
 import addergraph as ag
 from addergraph import zoo
-from addergraph.model.quantized import Quantized
+from addergraph.quantization import Quantized
 
 HELD = "x86-64-v3"
 REQUIRED_INT8, REQUIRED_F32, REQUIRED_HELD = 1.3, 2.8, 1.8

@@ -29,7 +29,7 @@ from addergraph import Model, layers, zoo
 from addergraph.data import digits
 from addergraph.ir import Array
 from addergraph.layers import Layer
-from addergraph.model.quantized import Quantized
+from addergraph.quantization import Quantized
 from addergraph.training.schedules import cosine
 
 EPOCHS, RATE = 60, 0.1

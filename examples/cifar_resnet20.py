@@ -34,7 +34,7 @@ def main() -> None:
     pictures.require_picture(picture)
 
     data = load(options.data)
-    recipe = dataclasses.replace(find("cvpr2020"), epochs=options.epochs, batch=options.batch)
+    recipe = dataclasses.replace(find("cvpr2020"), epochs=options.epochs, batch_size=options.batch)
     model = zoo.build("resnet20", data.shape, data.class_count)
     model.fit(
         data.x_train,

@@ -16,8 +16,8 @@ from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
-from addergraph.model.quantized import Quantized
-from addergraph.passes.quantize.quantize import MULTIPLY, SHIFT, Options, quantize
+from addergraph.passes.quantize.quantize import quantize
+from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings
 from tests.passes.networks import settled
 from tests.strategies import Case
 
@@ -36,16 +36,15 @@ def quantized_case(seed: int) -> Case:
     image = (random.choice(SIDES), random.choice(SIDES), random.choice(CHANNELS))
     graph = network(random, image)
     samples = rng.normal(random.choice((0.0, 1.0)), 1, (24, *image)).astype(np.float32)
-    options = Options(
+    settings = QuantizationSettings(
         bits=random.choice((8, 8, 8, 7, 6, 5, 4)),
         requantize=SHIFT if random.random() < 0.8 else MULTIPLY,
         terms=random.choice((1, 2, 3)),
         quantile=random.choice((0.9997, 1.0)),
         reestimate=random.random() < 0.7,
     )
-    made = quantize(graph, settled(graph, samples, seed), samples, options, _interpreted)
-    x = rng.normal(0, 1.5, (random.choice((1, 2, 3, 5)), *image)).astype(np.float32)
-    x = Quantized(**vars(made)).inputs(x)
+    made = quantize(graph, settled(graph, samples, seed), samples, settings, _interpreted)
+    x = made.inputs(rng.normal(0, 1.5, (random.choice((1, 2, 3, 5)), *image)).astype(np.float32))
     return Case(seed, made.graph, (x,), dict(made.weights))
 
 

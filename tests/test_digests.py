@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from addergraph.codegen import llvm
-from addergraph.codegen.target import BASELINE
+from addergraph.codegen.targets.x86 import BASELINE
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "digests.py"

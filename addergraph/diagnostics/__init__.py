@@ -3,11 +3,11 @@
 The numbers are NumPy; `pictures` needs matplotlib, the extra `addergraph[plot]`.
 """
 
+from ..training.logs import read_log
 from .activations import Activation, activations
 from .diagnosis import Diagnosis, diagnose
 from .distributions import Fit, Shape, shape_of
 from .gradients import GradientHistory, GradientProbe, Recording, record_gradients, vanished
-from .logs import read_log
 
 __all__ = [
     "Activation", "Diagnosis", "Fit", "GradientHistory", "GradientProbe", "Recording", "Shape",

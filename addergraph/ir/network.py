@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..errors import DataError, GraphError
-from .graph import Array, Graph
+from .graph import Graph
+from .op import Array
 
 
 class Network(Protocol):

@@ -1,5 +1,5 @@
-"""Networks with their weights: `Model`, its file, and `Quantized`, a network of integers."""
+"""Networks with their weights: `Model` and its file."""
 
-from .model import CHUNK, DEFAULT_OPTIMIZER, Model
+from .model import CHUNK, Model
 
-__all__ = ["CHUNK", "DEFAULT_OPTIMIZER", "Model"]
+__all__ = ["CHUNK", "Model"]

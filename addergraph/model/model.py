@@ -15,7 +15,6 @@ import copy
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,19 +32,18 @@ from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
 from ..training.fit import fit, measure
-from ..training.history import History
 from ..training.labels import as_samples, require_trainable, targets_for
+from ..training.logs import History
 from ..training.losses import loss_named
-from ..training.optimizers import SGD, Optimizer
-from ..training.settings import Fit, Rate
-from ..training.step import REFERENCE, TrainStep, compile_silently, require_engine, thread_count
+from ..training.optimizers import Optimizer
+from ..training.settings import DEFAULT_OPTIMIZER, REFERENCE, Fit, Rate, require_engine
+from ..training.step import TrainStep, compile_silently, thread_count
 
 if TYPE_CHECKING:
     from ..data import Augment, Normalize
     from ..ops.pointwise.fake_quantize import Rounding
 
 CHUNK = 1024  # samples that are converted to f32 and predicted at a time
-DEFAULT_OPTIMIZER = SGD()
 
 
 class Model:
@@ -285,12 +283,26 @@ class Model:
         MemoryLimitError.
         """
         settings = Fit(
-            epochs, batch_size, learning_rate, optimizer, label_smoothing, gradient, augment,
-            normalize, shuffle, seed, patience, keep_best,
-            None if checkpoint is None else Path(checkpoint), checkpoint_steps, resume, verbose,
-        )  # fmt: skip
-        samples = as_samples(x, self._input_shape)
-        return fit(self, samples, y, (x_val, y_val), settings, engine, threads)
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            label_smoothing=label_smoothing,
+            gradient=gradient,
+            augment=augment,
+            normalize=normalize,
+            shuffle=shuffle,
+            seed=seed,
+            patience=patience,
+            keep_best=keep_best,
+            checkpoint=checkpoint,
+            checkpoint_steps=checkpoint_steps,
+            resume=resume,
+            engine=engine,
+            threads=threads,
+            verbose=verbose,
+        )
+        return fit(self, as_samples(x, self._input_shape), y, (x_val, y_val), settings)
 
     def train_step(
         self,

@@ -9,8 +9,8 @@ from ..errors import GraphError
 from ..ir import Array, Graph
 from ..ir.attributes import DEFAULT_BITS
 from ..ir.network import Network
+from ..quantization import QuantizationSettings, Quantized
 from .model import Model
-from .quantized import Quantized
 
 
 def quantize(
@@ -41,11 +41,8 @@ def quantize(
     empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
     form.
     """
-    made = compiler.integer_graph(
-        graph, calibration, weights=weights, bits=bits, requantize=requantize, terms=terms,
-        quantile=quantile, reestimate=reestimate,
-    )  # fmt: skip
-    return Quantized(made.graph, made.weights, made.errors, made.chosen)
+    settings = QuantizationSettings(bits, requantize, terms, quantile, reestimate)
+    return compiler.quantized(graph, calibration, settings, weights)
 
 
 def quantization_aware(

@@ -1,6 +1,6 @@
 """What `Model.fit` is made of: optimizers, schedules, losses, labels, the loop, checkpoints."""
 
-from .history import History
+from .logs import History
 from .optimizers import SGD, Adam
 from .schedules import Constant, Cosine, Polynomial, Step, cosine
 

@@ -1,8 +1,15 @@
-"""From the arguments of `Model.fit` to its first epoch: everything is checked before any work."""
+"""From the arguments of `Model.fit` to its last epoch: everything is checked before any work."""
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -10,33 +17,47 @@ from .. import compiler
 from ..errors import DataError, RangeWarning
 from ..ir import Array
 from ..ops.reduction.softmax import Softmax
-from .history import History
+from .checkpoint import (
+    BEST,
+    Checkpoint,
+    Identity,
+    Position,
+    RunFolder,
+    digest_of_data,
+    digest_of_network,
+)
 from .labels import Targets, as_samples, require_trainable, targets_for
-from .loop import Validation, run_epochs
+from .logs import History, Logs, log_row, score
 from .losses import loss_named
-from .settings import Fit
-from .step import NATIVE, TrainStep
+from .memory import require_memory, training_need
+from .progress import Progress
+from .settings import NATIVE, Fit, rate_at
+from .step import TrainStep
 from .trainee import Trainee
+
+if TYPE_CHECKING:
+    from ..data import Loader
 
 HeldOut = tuple[object, object]  # x and y; both None where there is no validation
 
 
-def fit(
-    model: Trainee,
-    samples: Array,
-    y: object,
-    held_out: HeldOut,
-    settings: Fit,
-    engine: str,
-    threads: int | None,
-) -> History:
+@dataclass(frozen=True)
+class Validation:
+    """Data that are held out, as the network takes them, and what gives their `val_` numbers."""
+
+    samples: Array
+    targets: Targets
+    measure: Callable[[], Mapping[str, float]]
+
+
+def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: Fit) -> History:
     """As `Model.fit`, which alone calls it: warnings point at the line that called that."""
     require_trainable(samples)
     model.build(samples.shape[1:])
     targets = targets_for(model, y, len(samples))
-    if settings.verbose and engine == NATIVE:
+    if settings.verbose and settings.engine == NATIVE:
         print("compiling the training step", flush=True)
-    validation = _validation(model, held_out, settings, engine, threads)
+    validation = _validation(model, held_out, settings)
     _warn(model)
     step = TrainStep(
         model,
@@ -44,8 +65,8 @@ def fit(
         settings.optimizer,
         label_smoothing=settings.label_smoothing,
         gradient=settings.gradient,
-        engine=engine,
-        threads=threads,
+        engine=settings.engine,
+        threads=settings.threads,
     )
     return run_epochs(step, samples, targets, settings, validation)
 
@@ -66,10 +87,8 @@ def measure(
     return result if correct is None else result | {"accuracy": correct / len(samples)}
 
 
-def _validation(
-    model: Trainee, held_out: HeldOut, settings: Fit, engine: str, threads: int | None
-) -> Validation | None:
-    x, y = held_out
+def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation | None:
+    (x, y), engine, threads = held_out, settings.engine, settings.threads
     if x is None and y is None:
         return None
     if x is None or y is None:
@@ -92,3 +111,254 @@ def _validation(
 def _warn(model: Trainee) -> None:
     for finding in compiler.findings(model.graph(training=False)):
         warnings.warn(str(finding), RangeWarning, stacklevel=4)
+
+
+def run_epochs(
+    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None
+) -> History:
+    """Trains; `validation` is measured at the end of an epoch.
+
+    The model ends with the weights of the best epoch where `keep_best` asks for it, otherwise with
+    the running averages where the optimizer keeps them, otherwise with the last ones.
+
+    Raises DataError when a loss or a weight is no longer finite; the weights are then those of
+    the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
+    before the first step where the run needs more memory than there is.
+    """
+    from ..data import Loader
+
+    loader = Loader(
+        x,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        shuffle=settings.shuffle,
+        augment=settings.augment,
+        normalize=settings.normalize,
+    )
+    _check_steps(step, {len(x) % settings.batch_size, min(settings.batch_size, len(x))}, settings)
+    with ExitStack() as stack:
+        folder = None
+        if settings.checkpoint is not None:
+            identity = _identity(step, x, targets, settings, validation)
+            opened = RunFolder(Path(settings.checkpoint), identity, resume=settings.resume)
+            folder = stack.enter_context(opened)
+        return _Run(step, loader, targets, settings, validation, folder).all_epochs()
+
+
+def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
+    """Refuses what cannot be trained, or not within the memory that there is; shows the need.
+
+    What the reference takes is NumPy's affair.
+    """
+    batches = sorted(sizes - {0})
+    graphs = [step.graph(batch) for batch in batches]
+    if step.engine != NATIVE:
+        return
+    need = training_need(graphs, [step.arena_bytes(batch) for batch in batches])
+    if settings.verbose:
+        print(f"memory {need}", flush=True)
+    require_memory(need)
+
+
+def _identity(
+    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None
+) -> Identity:
+    decided = {"loss": step.model.loss_name, "engine": step.engine, "validation": "none"}
+    if validation is not None:  # the history and the best epoch are of these data
+        decided["validation"] = _digest(validation.samples, validation.targets)
+    return Identity(
+        digest_of_network(step.model.graph(training=False)),
+        _digest(x, targets),
+        {**settings.description(), **decided},
+    )
+
+
+def _digest(x: Array, targets: Targets) -> str:
+    return digest_of_data(targets.labels, targets.values, x)
+
+
+class _Run:
+    """One `Model.fit` between its beginning, or its checkpoint, and its end."""
+
+    def __init__(
+        self,
+        step: TrainStep,
+        loader: Loader,
+        targets: Targets,
+        settings: Fit,
+        validation: Validation | None,
+        folder: RunFolder | None,
+    ) -> None:
+        self.step, self.loader, self.targets = step, loader, targets
+        self.settings, self.validation, self.folder = settings, validation, folder
+        self.best: dict[str, Array] | None = None
+        self.at = Position()
+        if folder is not None and (found := folder.load()) is not None:
+            self._go_on_from(found)
+        self.history = History(self.at.history)
+        self.good, self.good_is = step.state.blob.copy(), self._where()
+        self.before = np.empty_like(step.state.blob)  # the last step
+        self.logs: Logs | None = None
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        self.step.state.load(checkpoint.state)
+        self.at = checkpoint.position
+        self.best = None if checkpoint.best is None else dict(checkpoint.best)
+        if self.settings.verbose and self.folder is not None:
+            print(f'from "{self.folder.file}": {self._done()}', flush=True)
+
+    def _done(self) -> str:
+        at, epochs = self.at, self.settings.epochs
+        if at.epoch >= epochs or self._is_stale():
+            return f"the run is complete, {at.epoch} of {epochs} epochs"
+        where = f"epoch {at.epoch + 1} of {epochs}"
+        if not at.step:
+            return f"going on with {where}"
+        return f"going on in {where}, after step {at.step} of {len(self.loader)}"
+
+    def all_epochs(self) -> History:
+        settings, at = self.settings, self.at
+        if self.folder is not None:
+            self.logs = Logs(self.folder.path, [self._row(e) for e in range(at.epoch)])
+        with Progress(
+            settings.epochs, len(self.loader), len(self.targets), settings.verbose
+        ) as progress:
+            progress.start(at.epoch * len(self.loader) + at.step)
+            while at.epoch < settings.epochs and not self._is_stale():
+                self._epoch(progress)
+        self._finish()
+        return self.history
+
+    def _epoch(self, progress: Progress) -> None:
+        at, number = self.at, self.at.epoch
+        start = time.perf_counter() - at.seconds
+        with closing(self.loader.epoch(number, at.step)) as batches:
+            for x, index in batches:
+                at.loss, at.correct = self._one_step(x, index)
+                at.step += 1
+                progress.step(number, at.loss / self._samples_seen())
+                if self._is_due():
+                    at.seconds = time.perf_counter() - start
+                    self._save()
+        self._require_finite_weights(at.step)
+        record = self._record()
+        record["seconds"] = time.perf_counter() - start
+        self.history.append(record)
+        self._keep_best(record)
+        at.epoch, at.step, at.loss, at.correct, at.seconds = number + 1, 0, 0.0, 0, 0.0
+        self.good, self.good_is = self.step.state.blob.copy(), self._where()
+        if self.folder is not None:
+            self._save()
+        if self.logs is not None:
+            self.logs.append(self._row(number))
+        progress.epoch(number, record)
+
+    def _one_step(self, x: Array, index: Array) -> tuple[float, int]:
+        """The epoch's loss and hits, this batch included."""
+        at = self.at
+        rate = rate_at(self.settings.learning_rate, at.epoch, at.step / len(self.loader))
+        np.copyto(self.before, self.step.state.blob)
+        loss, prediction = self.step.run(x, self.targets.rows(index), rate)
+        if not math.isfinite(loss):
+            self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(x)}", rate)
+        hits = self.targets.correct(index, prediction) or 0
+        return at.loss + loss * len(index), at.correct + hits
+
+    def _record(self) -> dict[str, float]:
+        """The numbers of the epoch that has just ended, seconds aside."""
+        samples = len(self.targets)
+        record = {"loss": self.at.loss / samples}
+        if self.targets.labels is not None:
+            record["accuracy"] = self.at.correct / samples
+        if self.validation is not None:
+            with self.step.evaluating():
+                record |= self.validation.measure()
+        return record
+
+    def _samples_seen(self) -> int:
+        return min(self.at.step * self.settings.batch_size, len(self.targets))
+
+    def _row(self, epoch: int) -> dict[str, float]:
+        rate = rate_at(self.settings.learning_rate, epoch)
+        return log_row(self.history, epoch, rate, len(self.targets))
+
+    # --- checkpoints, the best weights, the end ---------------------------------------------------
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is due after this step; the end of an epoch has its own."""
+        every, step = self.settings.checkpoint_steps, self.at.step
+        due = every > 0 and (self.at.epoch * len(self.loader) + step) % every == 0
+        return due and step < len(self.loader)
+
+    def _save(self) -> None:
+        assert self.folder is not None
+        self._require_finite_weights(self.at.step)
+        self.folder.save(Checkpoint(self.step.state.views, self.best, self.at))
+
+    def _keep_best(self, record: Mapping[str, float]) -> None:
+        at, found = self.at, score(record)
+        if at.best_epoch and found <= at.best_score:
+            return
+        at.best_epoch, at.best_score = at.epoch + 1, found
+        if not self.settings.keep_best:
+            return
+        self.best = {name: array.copy() for name, array in self.step.evaluated.items()}
+        if self.folder is not None:
+            with self.step.evaluating():
+                self.step.model.save(self.folder.path / BEST)
+
+    def _is_stale(self) -> bool:
+        """Whether the best epoch is `patience` epochs ago."""
+        patience = self.settings.patience
+        return 0 < patience <= self.at.epoch - self.at.best_epoch and not self.at.step
+
+    def _finish(self) -> None:
+        at, settings = self.at, self.settings
+        final = self.step.evaluated if self.best is None else self.best
+        if settings.verbose and at.epoch < settings.epochs:
+            print(f"stopped: no epoch since {at.best_epoch} was better", flush=True)
+        if settings.verbose and self.best is not None:
+            print(f"the weights are those of epoch {at.best_epoch}, the best one", flush=True)
+        for name, view in self.step.model.weights.items():
+            view[...] = final[name]
+
+    # --- divergence -------------------------------------------------------------------------------
+
+    def _where(self) -> str:
+        """How messages speak of the weights as they are now."""
+        at = self.at
+        if at.step:
+            return f"those of the checkpoint in epoch {at.epoch + 1}, step {at.step}"
+        return f"those of the end of epoch {at.epoch}" if at.epoch else "those before training"
+
+    def _culprit(self, x: Array) -> str:
+        """What was not finite first in the last step."""
+        after = self.step.state.blob.copy()
+        self.step.state.blob[...] = self.before
+        try:
+            for name, array in self.step.model.weights.items():
+                if not np.isfinite(array).all():
+                    return f'parameter "{name}" had become NaN or Inf in the step before'
+            for label, array in self.step.probe(x):
+                if not np.isfinite(array).all():
+                    return f"{label} is the first whose result is NaN or Inf"
+        finally:
+            self.step.state.blob[...] = after
+        return "every layer's result is finite, the loss itself overflows"
+
+    def _require_finite_weights(self, steps: int) -> None:
+        for name, array in self.step.state.views.items():
+            if not np.isfinite(array).all():
+                rate = rate_at(self.settings.learning_rate, self.at.epoch)
+                self._diverged(steps, f'parameter "{name}" holds NaN or Inf after it', rate)
+
+    def _diverged(self, number: int, what: str, rate: float) -> NoReturn:
+        self.step.state.blob[...] = self.good
+        kept = ""
+        if self.folder is not None and self.folder.file.exists():
+            kept = f'; "{self.folder.file}" is kept'
+        raise DataError(
+            f"training diverged in epoch {self.at.epoch + 1}, step {number}: {what}; the weights "
+            f"are {self.good_is}{kept}. Lower the learning rate (it was {rate:g}), or scale the "
+            "data to about 0..1"
+        )

@@ -1,17 +1,64 @@
-"""Logs of a run, a row an epoch, as CSV and as JSON lines."""
+"""The numbers of a run: its history, and logs with a row an epoch, as CSV and as JSON lines."""
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..errors import StorageError
+import numpy as np
+
+from ..errors import DataError, StorageError
 from ..files import storage
-from .history import History
+from ..ir import Array
 
 LOG_NAMES = ("log.csv", "log.jsonl")
+
+
+@dataclass(frozen=True)
+class History:
+    """`history["loss"]`, `accuracy`, `val_loss`, `val_accuracy`, `seconds`: one number an epoch.
+
+    `loss` and `accuracy` are means over the epoch's steps, each before its own update; the `val_`
+    ones come from the weights at the end of the epoch and exist where validation data was given.
+    Accuracies exist where the targets are classes. `seconds` is wall time, validation included.
+    """
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are numbers of."""
+        return max(map(len, self.history.values()), default=0)
+
+    def append(self, record: Mapping[str, float]) -> None:
+        """Adds the numbers of one epoch."""
+        for name, value in record.items():
+            self.history.setdefault(name, []).append(float(value))
+
+    def record(self, epoch: int) -> dict[str, float]:
+        """The numbers of one epoch, counted from 0."""
+        return {name: values[epoch] for name, values in self.history.items()}
+
+
+# What an epoch is judged by: the first of these that there is, and whether more is better.
+MONITORED = (("val_accuracy", True), ("val_loss", False), ("loss", False))
+
+
+def score(record: Mapping[str, float]) -> float:
+    """How good an epoch is, for early stopping and the best weights: more is better."""
+    name, more = next((name, more) for name, more in MONITORED if name in record)
+    if math.isnan(record[name]):
+        return -math.inf
+    return record[name] if more else -record[name]
+
+
+# --- writing them ---------------------------------------------------------------------------------
 
 
 class Logs:
@@ -67,3 +114,68 @@ def _append(path: Path, text: str) -> None:
         raise StorageError(f'cannot write "{path}": {error.strerror or error}') from None
     if written != len(text.encode()):
         raise StorageError(f'cannot write "{path}": no space left; free some and resume')
+
+
+# --- reading them back ----------------------------------------------------------------------------
+
+
+def read_log(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """The columns of a log by name, f64[rows]; NaN where a row has no such number.
+
+    `.csv` has the names in its first line; `.jsonl` has an object with numbers in each. Raises
+    StorageError for a file that cannot be read or is of another kind, DataError, naming the line,
+    for a row that is not numbers, and for a log without rows.
+    """
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    suffix = Path(path).suffix
+    if suffix not in readers:
+        raise StorageError(f'"{path}": expected a log that ends in {" or ".join(readers)}')
+    try:
+        text = storage.read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise StorageError(f'"{path}" is not text (byte {error.start} is no UTF-8)') from None
+    rows = readers[suffix](path, text)
+    if not rows:
+        raise DataError(f'"{path}" has no rows yet; a run writes one after each epoch')
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.asarray([row.get(name, np.nan) for row in rows]) for name in names}
+
+
+def _csv_rows(path: object, text: str) -> list[dict[str, float]]:
+    lines = list(csv.reader(text.splitlines()))
+    names = lines[0] if lines else []
+    rows = []
+    for number, cells in enumerate(lines[1:], 2):
+        if len(cells) != len(names):
+            raise DataError(
+                f'"{path}", line {number}: {len(cells)} numbers for the {len(names)} columns '
+                f"{', '.join(names)}"
+            )
+        values = zip(names, cells, strict=True)
+        rows.append({name: _number(path, number, name, cell) for name, cell in values})
+    return rows
+
+
+def _json_rows(path: object, text: str) -> list[dict[str, float]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            row: Any = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f'"{path}", line {number}: no JSON ({error})') from None
+        if not isinstance(row, dict):
+            raise DataError(f'"{path}", line {number}: expected an object of numbers, found {line}')
+        rows.append({name: _number(path, number, name, value) for name, value in row.items()})
+    return rows
+
+
+def _number(path: object, line: int, name: str, value: object) -> float:
+    """A cell's number; an empty cell is one that the row does not have."""
+    if value == "" or value is None:
+        return float("nan")
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise DataError(f'"{path}", line {line}: {name} is {value!r}, expected a number')

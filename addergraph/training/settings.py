@@ -1,17 +1,19 @@
-"""The settings of one `Model.fit`, checked before any work."""
+"""The settings of one `Model.fit`: each is declared here, and checked before any work."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError
-from .optimizers import Optimizer
+from ..errors import DataError, GraphError, ShapeError
+from ..ir.attributes import FULL_PRECISION, GRADIENTS
+from ..settings import Setting, plain, require_valid, setting, settings_of
+from .optimizers import SGD, Optimizer
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -19,16 +21,21 @@ if TYPE_CHECKING:
 
 Rate = float | Schedule | Callable[[int], float]
 
+NATIVE, REFERENCE = "native", "reference"
+ENGINES = (NATIVE, REFERENCE)
+DEFAULT_OPTIMIZER = SGD()
+
+# They change no bit of the epochs that there are; the engine is told by the step.
+_CHANGE_NOTHING = {
+    "epochs", "patience", "checkpoint", "checkpoint_steps", "resume", "engine", "threads",
+    "verbose",
+}  # fmt: skip
+
 
 def at_least_one(name: str, value: object) -> int:
     """An integer of at least 1; DataError otherwise."""
-    return _integer(name, value, 1)
-
-
-def _integer(name: str, value: object, least: int) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise DataError(f"{name}={value!r} must be an integer of at least {least}")
-    return int(value)
+    Setting(kind=int, least=1).require(name, value)
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def require_optimizer(value: object) -> None:
@@ -38,6 +45,11 @@ def require_optimizer(value: object) -> None:
             f"optimizer={value!r}: expected a description of one, such as training.SGD() or "
             "training.Adam()"
         )
+
+
+def require_engine(engine: object) -> None:
+    """GraphError, with the nearest name, unless `engine` is "native" or "reference"."""
+    settings_of(Fit)["engine"].require("engine", engine)
 
 
 def rate_at(learning_rate: Rate, epoch: int, fraction: float = 0.0) -> float:
@@ -57,37 +69,61 @@ def rate_at(learning_rate: Rate, epoch: int, fraction: float = 0.0) -> float:
     return float(rate)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The settings of one `Model.fit`; DataError for numbers out of range.
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """The settings that go with a method and no run: those that a recipe has."""
+
+    epochs: int = setting(1, "How often each sample is seen.", least=1)
+    batch_size: int = setting(32, "Samples of a step.", least=1, name="batch")
+    label_smoothing: float = setting(
+        0.0, "Share of a label that is spread over all classes.", least=0, below=1
+    )
+    gradient: str = setting(
+        FULL_PRECISION, "Of adder layers.", choices=tuple(GRADIENTS), error=ShapeError
+    )
+    patience: int = setting(
+        0, "Stop after so many epochs without a better one; 0 for never.", least=0
+    )
+    keep_best: bool = setting(False, "End with the weights of the best epoch.")
+    optimizer: Optimizer = DEFAULT_OPTIMIZER
+
+    def __post_init__(self) -> None:
+        require_valid(self)
+        require_optimizer(self.optimizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Learning):
+    """The settings of one `Model.fit`, where they are described; DataError for what may not be.
 
     A learning rate may be 0 in some epochs, but not in all: nothing would be learned.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: Rate
-    optimizer: Optimizer
-    label_smoothing: float
-    gradient: str
-    augment: Augment | None
-    normalize: Normalize | None
-    shuffle: bool
-    seed: int
-    patience: int
-    keep_best: bool
-    checkpoint: Path | None
-    checkpoint_steps: int
-    resume: bool
-    verbose: int
+    learning_rate: Rate = 0.1
+    augment: Augment | None = None
+    normalize: Normalize | None = None
+    shuffle: bool = True
+    seed: int = setting(0, "Of the order of the samples, and their augmentation.", least=0)
+    checkpoint: str | os.PathLike[str] | None = setting(
+        None, "Checkpoints after each epoch, log.csv and log.jsonl.", unset="none", metavar="FOLDER"
+    )
+    checkpoint_steps: int = setting(
+        0, "Checkpoints within epochs, too, after so many steps.", least=0, metavar="STEPS"
+    )
+    resume: bool = setting(False, "Go on from the checkpoint, if there is one.")
+    engine: str = setting(
+        NATIVE,
+        "Compiled code, or the same training step in NumPy (slow).",
+        choices=ENGINES,
+        error=GraphError,
+    )
+    threads: int | None = setting(
+        None, "Threads to use.", kind=int, least=1, unset="all processors"
+    )
+    verbose: int = 1
 
     def __post_init__(self) -> None:
-        at_least_one("epochs", self.epochs)
-        at_least_one("batch_size", self.batch_size)
-        _integer("seed", self.seed, 0)
-        _integer("patience", self.patience, 0)
-        _integer("checkpoint_steps", self.checkpoint_steps, 0)
-        require_optimizer(self.optimizer)
+        super().__post_init__()
         _require_preparation(self.augment, self.normalize)
         if self.checkpoint is None and (self.resume or self.checkpoint_steps):
             raise DataError("resume and checkpoint_steps need checkpoint=, the folder to use")
@@ -104,16 +140,8 @@ class Fit:
 
         The number of epochs is no part of it: a run may be made longer.
         """
-        return {
-            "learning_rate": _described(self.learning_rate),
-            **{
-                name: repr(getattr(self, name))
-                for name in (
-                    "batch_size", "optimizer", "label_smoothing", "gradient", "augment",
-                    "normalize", "shuffle", "seed", "keep_best",
-                )
-            },
-        }  # fmt: skip
+        decided = {name: repr(v) for name, v in plain(self) if name not in _CHANGE_NOTHING}
+        return decided | {"learning_rate": _described(self.learning_rate)}
 
 
 def _require_preparation(augment: object, normalize: object) -> None:

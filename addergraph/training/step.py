@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import compiler
-from ..errors import GraphError, RangeWarning, nearest
+from ..errors import RangeWarning
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
@@ -19,19 +19,8 @@ from ..ir.walk import computed, returning
 from .labels import as_samples, require_trainable, targets_for
 from .losses import loss_named
 from .optimizers import Optimizer, average_name
-from .settings import at_least_one, rate_at, require_optimizer
+from .settings import NATIVE, at_least_one, rate_at, require_engine, require_optimizer
 from .trainee import Trainee
-
-NATIVE, REFERENCE = "native", "reference"
-ENGINES = (NATIVE, REFERENCE)
-
-
-def require_engine(engine: str) -> None:
-    """GraphError, with the nearest name, unless `engine` is "native" or "reference"."""
-    if engine not in ENGINES:
-        raise GraphError(
-            f'unknown engine "{engine}"{nearest(str(engine), ENGINES)}; known: {", ".join(ENGINES)}'
-        )
 
 
 def thread_count(threads: int | None) -> int:

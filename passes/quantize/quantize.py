@@ -1,6 +1,6 @@
 """Post-training quantization: a trained network becomes a graph of integers alone.
 
-    quantize(graph, weights, calibration, options, execute) -> IntegerGraph
+    quantize(graph, weights, calibration, settings, execute) -> Quantized
 
 Bytes stand for activations, i32 for sums: `docs/quantization.md` has the equations. The graph is
 walked once, forward; each value of it gets a form in integers:
@@ -17,13 +17,13 @@ statistics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from addergraph.errors import DataError, GraphError, UnsupportedError, nearest
+from addergraph.errors import DataError, GraphError, UnsupportedError
 from addergraph.ir import Array, Graph, Value
-from addergraph.ir.attributes import BITS, DEFAULT_BITS, is_bits
+from addergraph.ir.attributes import DEFAULT_BITS
 from addergraph.ir.check import check
 from addergraph.ir.quantization import Quantization
 from addergraph.ir.types import f32
@@ -36,78 +36,24 @@ from addergraph.ops.pointwise.fake_quantize import (
 )
 from addergraph.ops.reduction.argmax import Argmax
 from addergraph.ops.reduction.softmax import Softmax
+from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings, Quantized
+from addergraph.quantization.settings import MOST_TERMS
 
 from .calibrate import Execute, Statistics, calibrate
 from .integer_network import IMAGE_BITS, IntegerNetwork
 from .integer_rules import RULES
 from .quantization_aware import as_trained, rounded_values, without_roundings
 
-SHIFT, MULTIPLY = "shift", "multiply"
-MOST_TERMS = 3
 WORSE = 1.05  # how much more error fewer powers of two may make
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to quantize.
-
-    bits        of activations and filters, 2 to 8; the image has 8. None: 8, or what the network
-                was trained for
-    requantize  "shift": factors are sums of powers of two; "multiply": one integer product each
-    terms       powers of two in a factor, 1 to 3; None: the fewest that are about as good as
-                exact factors on the calibration data
-    quantile    of the values behind an activation that its range has to hold; 1 for all of them
-    reestimate  move batch norms' statistics by what quantization changed on the calibration data
-    """
-
-    bits: int | None = None
-    requantize: str = SHIFT
-    terms: int | None = None
-    quantile: float = 0.9997
-    reestimate: bool = True
-
-    def __post_init__(self) -> None:
-        if self.bits is not None and not is_bits(self.bits):
-            raise DataError(f"bits={self.bits!r} must be an integer from {BITS[0]} to {BITS[1]}")
-        if self.requantize not in (SHIFT, MULTIPLY):
-            known = nearest(str(self.requantize), (SHIFT, MULTIPLY))
-            raise DataError(
-                f'requantize={self.requantize!r}{known} must be "{SHIFT}" or "{MULTIPLY}"'
-            )
-        if self.terms is not None and self.terms not in range(1, MOST_TERMS + 1):
-            raise DataError(f"terms={self.terms!r} must be 1, 2, 3 or None")
-        if not 0.5 < self.quantile <= 1:
-            raise DataError(f"quantile={self.quantile!r} must be above 0.5 and at most 1")
-
-
-@dataclass(frozen=True)
-class IntegerGraph:
-    """A network in integers, from the image to the logits.
-
-    weights  u8 filters and i32 numbers of the requantizations, by name
-    errors   how far the outputs were from the float network's on the calibration data, as a share
-             of their rms, by the kind of factors: "shift2" for two powers of two, "multiply"
-    chosen   the kind that this network has
-    """
-
-    graph: Graph
-    weights: Mapping[str, Array]
-    errors: Mapping[str, float]
-    chosen: str
-
-    @property
-    def error(self) -> float:
-        """Of this network."""
-        return self.errors[self.chosen]
 
 
 def quantize(
     graph: Graph,
     weights: Mapping[str, Array],
     calibration: object,
-    options: Options,
+    settings: QuantizationSettings,
     execute: Execute,
-) -> IntegerGraph:
+) -> Quantized:
     """`graph` in integers, from the image to the logits; a last softmax is left out.
 
     `calibration` holds samples as the graph takes them, a few hundred, without labels. `execute`
@@ -119,18 +65,18 @@ def quantize(
     samples = _samples(graph, calibration)
     plain, trained, names = as_trained(graph)
     _require_known(plain)
-    _require_trained(graph, options.bits)
-    found = calibrate(graph, weights, samples, options.quantile, execute)
+    _require_trained(graph, settings.bits)
+    found = calibrate(graph, weights, samples, settings.quantile, execute)
     moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
     found = replace(found, stated=trained, moments=moments)
 
-    def made(terms: int | None) -> IntegerGraph:
-        return _converted(plain, weights, samples, found, options, terms, execute)
+    def made(terms: int | None) -> Quantized:
+        return _converted(plain, weights, samples, found, settings, terms, execute)
 
-    if options.requantize == MULTIPLY:
+    if settings.requantize == MULTIPLY:
         return made(None)
-    if options.terms is not None:
-        return made(options.terms)
+    if settings.terms is not None:
+        return made(settings.terms)
     exact = made(None)
     tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
     errors = {name: e for one in (*tried, exact) for name, e in one.errors.items()}
@@ -150,7 +96,7 @@ def roundings(
     integers that `quantize` would give it, values by their range on the calibration data. Raises
     what `quantize` does.
     """
-    Options(bits, quantile=quantile)
+    QuantizationSettings(bits, quantile=quantile)
     graph, _ = without_roundings(_require_network(graph))
     samples = _samples(graph, calibration)
     of_filters = FakeQuantizeFilter(bits)
@@ -171,13 +117,13 @@ def _converted(
     weights: Mapping[str, Array],
     samples: Array,
     found: Statistics,
-    options: Options,
+    settings: QuantizationSettings,
     terms: int | None,
     execute: Execute,
-) -> IntegerGraph:
+) -> Quantized:
     """The integer network whose factors have so many powers of two; None for products."""
     network = IntegerNetwork(
-        graph, weights, samples, found, options.bits or DEFAULT_BITS, terms, options.reestimate,
+        graph, weights, samples, found, settings.bits or DEFAULT_BITS, terms, settings.reestimate,
         execute,
     )  # fmt: skip
     for node in graph.nodes:
@@ -186,7 +132,7 @@ def _converted(
     made, arrays = network.finish()
     check(made)
     kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
-    return IntegerGraph(made, arrays, {kind: network.output_error()}, kind)
+    return Quantized(made, arrays, {kind: network.output_error()}, kind)
 
 
 def _require_trained(graph: Graph, bits: int | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 import addergraph as ag
 from addergraph import Model
 from addergraph.ir import Array
-from addergraph.model.quantized import load_quantized
+from addergraph.quantization import load_quantized
 from tests.addergraph.models import adders_only
 from tests.addergraph.shell import Shell
 

@@ -13,7 +13,7 @@ from addergraph import Model, compiler
 from addergraph.errors import DataError, GraphError
 from addergraph.ir import Array, Graph
 from addergraph.ir.network import Network
-from addergraph.model.quantized import Quantized
+from addergraph.quantization import Quantized
 from tests.addergraph.models import small_model
 
 SAMPLES = np.random.default_rng(0).random((8, 8, 8, 1), np.float32)

@@ -17,7 +17,7 @@ from addergraph.ir.check import check
 from addergraph.ir.quantization import Quantization, value_quantizations
 from addergraph.ir.trace import Tensor, new_parameter
 from addergraph.ir.types import TensorType, i32, u8
-from addergraph.model.quantized import Quantized, load_quantized
+from addergraph.quantization import Quantized, load_quantized
 
 TEXT = """\
 graph net(%x: u8[N,4,4,2] scale=0.25) params(

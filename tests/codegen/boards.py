@@ -14,7 +14,7 @@ from addergraph import compiler, zoo
 from addergraph.codegen.export.aot import Exported
 from addergraph.data import digits
 from addergraph.ir import Array
-from addergraph.model.quantized import Quantized
+from addergraph.quantization import Quantized
 from addergraph.training.schedules import cosine
 
 SOURCES = Path(__file__).parents[2] / "examples" / "boards"

@@ -20,7 +20,7 @@ from addergraph.codegen.targets.lookup import target_named
 from addergraph.data import digits
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Array
-from addergraph.model.quantized import Quantized
+from addergraph.quantization import Quantized
 from tests.codegen.boards import (
     BOARDS,
     SOURCES,

@@ -20,8 +20,8 @@ from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import interpret
-from addergraph.model.quantized import Quantized
-from addergraph.passes.quantize.quantize import Options, quantize
+from addergraph.passes.quantize.quantize import quantize
+from addergraph.quantization import QuantizationSettings, Quantized
 
 NETWORKS = {
     "all-adder": zoo.build("all-adder"),
@@ -43,8 +43,7 @@ def integers(name: str) -> Quantized:
         found = interpret(graph, *inputs, weights=w)
         return found if isinstance(found, tuple) else (found,)
 
-    made = quantize(model.graph(training=False), weights, x, Options(terms=3), execute)
-    return Quantized(**vars(made))
+    return quantize(model.graph(training=False), weights, x, QuantizationSettings(terms=3), execute)
 
 
 def padding(lowered: Lowered) -> int:

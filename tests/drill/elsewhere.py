@@ -360,12 +360,12 @@ PASS_MUTANTS = (
         tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
     ),
     Mutant(
-        "a resumed epoch begins at its first batch", "addergraph/training/loop.py",
+        "a resumed epoch begins at its first batch", "addergraph/training/fit.py",
         "self.loader.epoch(number, at.step)", "self.loader.epoch(number)",
         tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
     ),
     Mutant(
-        "a checkpoint forgets the epoch's loss so far", "addergraph/training/loop.py",
+        "a checkpoint forgets the epoch's loss so far", "addergraph/training/fit.py",
         "self.at = checkpoint.position",
         "self.at = checkpoint.position\n        self.at.loss = 0.0",
         tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),

@@ -19,13 +19,13 @@ from addergraph.ir import Array, Graph, Init
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.trace import Tensor, new_parameter, trace
 from addergraph.ir.types import TensorType, f32, u8
-from addergraph.model.quantized import Quantized
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize, stated
 from addergraph.ops.pointwise.requantize import RequantizeShift
 from addergraph.passes.quantize.quantization_aware import quantization_aware, without_roundings
 from addergraph.passes.quantize.quantize import roundings
+from addergraph.quantization import Quantized
 from addergraph.report.lints import lint
 from tests.passes.networks import settled
 from tests.passes.test_quantize import NETWORKS, bn, network, samples, traced

@@ -17,7 +17,6 @@ from addergraph.ir.interpreter import interpret
 from addergraph.ir.text import parse
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32, i8
-from addergraph.model.quantized import Quantized
 from addergraph.ops.contraction.conv2d import Conv2d
 from addergraph.ops.contraction.dense import Dense
 from addergraph.ops.pointwise.fake_quantize import (
@@ -28,6 +27,7 @@ from addergraph.ops.pointwise.fake_quantize import (
 )
 from addergraph.passes.quantize.quantization_aware import quantization_aware
 from addergraph.passes.quantize.quantize import roundings
+from addergraph.quantization import Quantized
 from addergraph.training.schedules import cosine
 from tests.passes.networks import settled
 from tests.passes.test_quantization_aware import compared, execute, values

@@ -16,10 +16,10 @@ from addergraph.ir import Array, Graph, Init
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.trace import Tensor, new_parameter
 from addergraph.ir.types import Shape, TensorType, f32, i32, u8
-from addergraph.model.quantized import Quantized
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.pointwise.requantize import RequantizeShift
 from addergraph.passes.quantize.calibrate import calibrate
+from addergraph.quantization import Quantized
 from addergraph.training.schedules import cosine
 from tests.codegen.harness import HERE
 from tests.passes.networks import settled

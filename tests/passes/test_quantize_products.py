@@ -16,8 +16,8 @@ from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, i8, i32, u8
-from addergraph.model.quantized import Quantized
-from addergraph.passes.quantize.quantize import Options, quantize
+from addergraph.passes.quantize.quantize import quantize
+from addergraph.quantization import QuantizationSettings, Quantized
 from addergraph.zoo.form import Form
 from addergraph.zoo.resnet import ResNet
 from tests.codegen.harness import HERE
@@ -158,8 +158,7 @@ def test_networks_of_the_zoo(name: str, options: dict[str, str]) -> None:
         return found if isinstance(found, tuple) else (found,)
 
     graph = model.graph(training=False)
-    found = quantize(graph, model.weights, x, Options(requantize="multiply"), execute)
-    made = Quantized(**vars(found))
+    made = quantize(graph, model.weights, x, QuantizationSettings(requantize="multiply"), execute)
     assert {v.type.dtype for v in made.graph.values()} <= {u8, i8, i32}
     y = interpret(made.graph, made.inputs(x), weights=made.weights)
     assert np.asarray(y).shape == (2, 10)

@@ -14,11 +14,11 @@ from ...diagnostics import Diagnosis, Recording, pictures, plots, read_log
 from ...diagnostics.diagnosis import diagnose as examine
 from ...errors import StorageError, UnsupportedError
 from ...files import storage
-from ...model import DEFAULT_OPTIMIZER
 from ...report.lints import lint
 from ...report.summary import size_text
 from ...training.losses import loss_named
 from ...training.memory import available_memory, require_memory, training_need
+from ...training.settings import DEFAULT_OPTIMIZER
 from .images import normalized
 from .source import Source, model_for, open_source
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...data import Dataset, Normalize, load
 from ...data.npz import load_npz_samples
 from ...ir import Array
-from ...training.recipe import Images
+from ...training.recipes import Images
 
 
 def normalized(images: Array, data: Dataset, normalize: str) -> Array:

@@ -16,7 +16,7 @@ from ...ir import Array, Graph
 from ...ir.state import bind_weights, initial_weights
 from ...ir.text import parse
 from ...model import Model
-from ...model.quantized import Quantized, is_quantized, load_quantized
+from ...quantization import Quantized, is_quantized, load_quantized
 
 
 @dataclass(frozen=True)

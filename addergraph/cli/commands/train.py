@@ -17,8 +17,7 @@ from ...model.file import require_writable_model
 from ...model.quantization import quantization_aware
 from ...training.checkpoint import NAME
 from ...training.optimizers import OPTIMIZERS
-from ...training.recipe import BRIGHTNESS, Recipe
-from ...training.recipes import BUILT_IN, find
+from ...training.recipes import BRIGHTNESS, BUILT_IN, Recipe, find
 from ...training.schedules import SCHEDULES
 from .images import entering
 from .source import model_for
@@ -62,7 +61,7 @@ class Training:
             schedule = dataclasses.replace(recipe.schedule, base=self.learning_rate)
             recipe = dataclasses.replace(recipe, schedule=schedule)
         if self.batch is not None:
-            recipe = dataclasses.replace(recipe, batch=self.batch)
+            recipe = dataclasses.replace(recipe, batch_size=self.batch)
         return recipe if self.epochs is None else dataclasses.replace(recipe, epochs=self.epochs)
 
 

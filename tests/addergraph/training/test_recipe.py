@@ -13,12 +13,11 @@ import pytest
 from addergraph.data import Augment, Dataset
 from addergraph.errors import DataError, StorageError
 from addergraph.training import SGD, Adam, Cosine, Step
-from addergraph.training.recipe import Images, Recipe, parse
-from addergraph.training.recipes import BUILT_IN, find
+from addergraph.training.recipes import BUILT_IN, Images, Recipe, find, parse
 
 ADAM = Recipe(
     epochs=160,
-    batch=32,
+    batch_size=32,
     label_smoothing=0.1,
     gradient="sign",
     patience=7,
@@ -82,10 +81,10 @@ MINIMAL = 'epochs = 2\nbatch = 8\n[schedule]\nkind = "cosine"\nbase = 0.1\n'
         ("epochs = 2", "epochs = ", "is no TOML file"),
         ("epochs", "epoch", r'unknown key "epoch" in recipe .did you mean "epochs"'),
         ("batch = 8\n", "", "batch is missing"),
-        ("batch = 8", "batch = 0", "batch=0 must be at least 1"),
+        ("batch = 8", "batch = 0", "batch=0 must be an integer of at least 1"),
         ("epochs = 2", "epochs = 2.5", "epochs = 2.5 in recipe: expected an integer"),
         ("epochs = 2", "epochs = true", "epochs = True in recipe: expected an integer"),
-        ("batch = 8", 'batch = 8\ngradient = "signs"', r"gradient: 'signs' .did you mean .sign"),
+        ("batch = 8", 'batch = 8\ngradient = "signs"', r"gradient 'signs' .did you mean .sign"),
         ("batch = 8", "batch = 8\nlabel_smoothing = 1", "label_smoothing=1.0"),
         ("batch = 8", "batch = 8\ndata = 3", r"data is a section, \[data\]"),
         ('[schedule]\nkind = "cosine"\nbase = 0.1\n', "", r"section \[schedule\] is missing"),
@@ -98,13 +97,13 @@ MINIMAL = 'epochs = 2\nbatch = 8\n[schedule]\nkind = "cosine"\nbase = 0.1\n'
         ("base = 0.1", "base = 0.1\nepochs = 2", r'unknown key "epochs" in \[schedule\]'),
         ("[sched", '[optimizer]\nkind = "sgd"\nmomentun = 1\n[sched', '"momentun".*"momentum"'),
         ("[sched", '[optimizer]\nkind = "sgd"\nnesterov = 1\n[sched', "expected true or false"),
-        ("[sched", '[data]\nnormalize = "mean"\n[sched', "unknown normalize: 'mean'"),
-        ("[sched", "[data]\ncrop = -1\n[sched", "crop=-1 must be at least 0"),
+        ("[sched", '[data]\nnormalize = "mean"\n[sched', "unknown normalize 'mean'; known: bright"),
+        ("[sched", "[data]\ncrop = -1\n[sched", "crop=-1 must be an integer of at least 0"),
         ("[sched", "[dataset]\n[sched", r'unknown key "dataset" in recipe .did you mean "data"'),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
-    assert parse(MINIMAL.encode()).batch == 8
+    assert parse(MINIMAL.encode()).batch_size == 8
     path = tmp_path / "my.toml"
     path.write_text(MINIMAL.replace(old, new, 1))
     with pytest.raises(DataError, match=f"my.toml.*{said}"):

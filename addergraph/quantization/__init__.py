@@ -1,0 +1,13 @@
+"""What `ag.quantize` takes and makes: its settings, and a network of integers with its file."""
+
+from .quantized import Quantized, is_quantized, load_quantized
+from .settings import MULTIPLY, SHIFT, QuantizationSettings
+
+__all__ = [
+    "MULTIPLY",
+    "SHIFT",
+    "QuantizationSettings",
+    "Quantized",
+    "is_quantized",
+    "load_quantized",
+]

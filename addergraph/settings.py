@@ -1,0 +1,129 @@
+"""Settings that are declared once: a field of a frozen dataclass says what it means and may be.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Fit:
+        epochs: int = setting(1, "How often each sample is seen.", least=1)
+
+        def __post_init__(self) -> None:
+            require_valid(self)          # DataError: epochs=0 must be an integer of at least 1
+
+The command line takes options from the same declaration (`cli/options.py`), and files of recipes
+their keys (`files/records.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import AdderGraphError, DataError, nearest
+
+NOTHING: Any = MISSING  # for a setting that has to be given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a field may be; None is always allowed where it is the default.
+
+    help     for the command line: a sentence
+    kind     int, float, bool or str
+    least, above, most, below    of numbers; `above` and `below` are not allowed themselves
+    choices  the words there are, where it is one of several
+    error    what is raised for another value
+    name     in files and on the command line, where that is another than the field's
+    unset    what None stands for, as help texts say it
+
+    For the command line alone:
+
+    metavar  what help texts show for the value
+    short    a second name, as "-o"
+    place    an argument and no option; many: several of them
+    """
+
+    help: str = ""
+    kind: type = str
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    error: type[AdderGraphError] = DataError
+    name: str = ""
+    unset: str = ""
+    metavar: str | None = None
+    short: str = ""
+    place: bool = False
+    many: bool = False
+
+    def require(self, name: str, value: object) -> None:
+        """`error` unless it may be `value`; `name` is how the message calls it."""
+        if self.choices and value not in self.choices:
+            raise self.error(
+                f"unknown {name} {value!r}{nearest(str(value), self.choices)}; "
+                f"known: {', '.join(self.choices)}"
+            )
+        if self.kind in (int, float) and not self._holds(value):
+            raise self.error(f"{name}={value!r} must be {self.expected}")
+
+    def _holds(self, value: object) -> bool:
+        numbers = (int, np.integer) if self.kind is int else (int, float, np.integer, np.floating)
+        if not isinstance(value, numbers) or isinstance(value, bool):
+            return False
+        return bool(
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    @property
+    def expected(self) -> str:
+        """`an integer of at least 1`, `an integer from 2 to 8`, `at least 0 and below 1`."""
+        if self.kind is int and None not in (self.least, self.most):
+            return f"an integer from {self.least} to {self.most}"
+        bounds = (
+            ("at least", self.least), ("above", self.above), ("at most", self.most),
+            ("below", self.below),
+        )  # fmt: skip
+        limits = " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+        if self.kind is not int:
+            return limits or "a number"
+        return f"an integer of {limits}" if limits else "an integer"
+
+
+def setting(default: Any, help: str = "", **what: Any) -> Any:
+    """A field with a `Setting`, whose `kind` is the default's unless given."""
+    if default is not None and default is not MISSING:
+        what.setdefault("kind", type(default))
+    return dataclasses.field(default=default, metadata={"setting": Setting(help=help, **what)})
+
+
+def settings_of(kind: type) -> Mapping[str, Setting]:
+    """The settings that a dataclass declares, by field, in its order."""
+    return {
+        f.name: f.metadata["setting"] for f in dataclasses.fields(kind) if "setting" in f.metadata
+    }
+
+
+def defaults_of(kind: type) -> dict[str, Any]:
+    """The defaults of these; MISSING for one that has to be given."""
+    declared = settings_of(kind)
+    return {f.name: f.default for f in dataclasses.fields(kind) if f.name in declared}
+
+
+def require_valid(values: Any) -> None:
+    """Raises what the declarations of a dataclass say for the first value that may not be."""
+    defaults = defaults_of(type(values))
+    for name, one in settings_of(type(values)).items():
+        value = getattr(values, name)
+        if value is not None or defaults[name] is not None:
+            one.require(name, value)
+
+
+def plain(values: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass with their values, none of them taken apart."""
+    return ((f.name, getattr(values, f.name)) for f in dataclasses.fields(values))
