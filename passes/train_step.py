@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from addergraph.errors import GraphError, ShapeError
-from addergraph.ir import Graph, Node, Parameter, Value
+from addergraph.ir import Graph, Node, Op, Parameter, Value
 from addergraph.ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
@@ -132,7 +132,7 @@ def with_sign_gradients(graph: Graph) -> Graph:
     def signed(draft: Draft, node: Node) -> Sequence[Value] | None:
         if not node.op.measures_distance:
             return None
-        op = dataclasses.replace(node.op, gradient=SIGN)
+        op: Op = dataclasses.replace(node.op, gradient=SIGN)  # type: ignore[type-var]
         return draft.add(op, node.inputs, node.outputs)
 
     return rebuild(graph, signed)

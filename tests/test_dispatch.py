@@ -41,8 +41,10 @@ NAMES = {op.name for op in OWN if op.name}
 
 def _is_of_ops(item: object) -> bool:
     """Whether `item` is an op class, or a union or tuple of some."""
-    if isinstance(item, UnionType | tuple):
-        return all(map(_is_of_ops, get_args(item) or item)) and bool(item)
+    if isinstance(item, UnionType):
+        return _is_of_ops(get_args(item))
+    if isinstance(item, tuple):
+        return bool(item) and all(map(_is_of_ops, item))
     return item in OWN if isinstance(item, type) else False
 
 
