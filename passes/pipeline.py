@@ -21,8 +21,8 @@ from addergraph.ir.types import f32
 from .canonicalize import canonicalize
 from .eliminate import eliminate
 from .fold_batch_norm import fold_batch_norm
-from .forget_scales import forget_scales
 from .fuse import fuse
+from .quantize.forget_scales import forget_scales
 from .ranges import ranges
 
 Pass = Callable[[Graph], Graph]
