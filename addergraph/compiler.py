@@ -413,8 +413,8 @@ def roundings(
 
 
 def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
-    """`graph` with the roundings of `rounded`; see `passes/quantize/quantization_aware.py`."""
-    from .passes.quantize.quantization_aware import quantization_aware
+    """`graph` with the roundings of `rounded`; see `passes/quantize/rounded.py`."""
+    from .passes.quantize.rounded import quantization_aware
 
     return quantization_aware(graph, rounded)
 

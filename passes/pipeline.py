@@ -23,9 +23,9 @@ from addergraph.ir.check import check
 from .canonicalize import canonicalize
 from .eliminate import eliminate
 from .fold_batch_norm import fold_batch_norm
-from .forget_scales import forget_scales
 from .fuse import fuse
 from .lowering import LOWERING, Kernels, Lowering, Step
+from .quantize.forget_scales import forget_scales
 from .ranges import ranges
 
 Pass = Callable[[Graph], Graph]
