@@ -189,6 +189,7 @@ for command in (
         """,
         "addergraph inspect small-adder",
         "addergraph inspect m.safetensors --plan --census",
+        "addergraph inspect m.safetensors --after hoist",
         "addergraph inspect m.safetensors --dot | dot -Tsvg > graph.svg",
     ),
     Command(

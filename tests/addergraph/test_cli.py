@@ -154,6 +154,11 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
         "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "forget_scales",
         "fuse",
     ]  # fmt: skip
+    assert shell.ok("inspect", "net.ag", "--after", "canonicalize").count("# after") == 2
+    (fused,) = shell.ok("inspect", "net.ag", "--after", "fuse").split("# after fuse\n")[1:]
+    assert fused.strip() in shell.ok("inspect", "net.ag", "--passes")
+    planned = shell.ok("inspect", "m.safetensors", "--after", "plan_memory")
+    assert "computed once for given weights:\ngraph tiny_setup" in planned and "arena" in planned
     census = shell.ok("inspect", "net.ag", "--census", "--target", "x86-64-v3")
     assert "instructions emitted for x86-64-v3" in census
     assert "multiplication-free: no" in census
@@ -319,6 +324,10 @@ def test_bench_prints_a_row_for_each_way(shell: Shell, model: Model) -> None:
         (("summary", "small_ader"), '(did you mean "small-adder"?)'),
         (("summary", "m.safetensors", "--last", "conv"), "go with the name of a built-in network"),
         (("summary", "binary.ag"), '"binary.ag" is not text'),
+        (
+            ("inspect", "net.ag", "--after", "hoisted"),
+            'unknown pass "hoisted" (did you mean "hoist"?); known: canonicalize, ',
+        ),
         (("inspect", "typo.ag"), '"typo.ag", line 1, column 1: expected "graph", found "grpah"'),
         (
             ("inspect", "m.safetensors", "--plan", "--target", "pentium"),

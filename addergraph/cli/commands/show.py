@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ... import compiler, zoo
 from ...errors import RangeWarning
-from ...ir import Graph
 from ...report.lints import lint
 from ...report.summary import summary_text
 from ...report.tables import Table
@@ -54,6 +53,11 @@ class Inspection:
 
     file: str = shared.file()
     passes: bool = setting(False, "Print the graph after each pass.")
+    after: str | None = setting(
+        None,
+        "Print what is known after this pass, or step of lowering, as fuse, hoist or plan_memory.",
+        metavar="PASS",
+    )
     plan: bool = setting(False, "Print what stands where in the arena.")
     census: bool = setting(False, "Count the instructions of the kernels, by kind.")
     dot: bool = setting(False, "Print the declared graph in DOT, and nothing else.")
@@ -63,25 +67,32 @@ class Inspection:
 
 def inspect(options: Inspection) -> None:
     """Prints the graph before and after the pipeline, or the views that were asked for."""
-    graph = open_source(options.file).graph
+    source = open_source(options.file)
+    graph, batch, target = source.graph, options.batch, options.target
     if options.dot:
         print(to_dot(graph))
         return
-    if not (options.passes or options.plan or options.census):
+    if not (options.passes or options.after or options.plan or options.census):
         print(f"# as declared\n{graph}\n\n# after the pipeline\n{compiler.optimize(graph)}")
     if options.passes:
         print(f"# as declared\n{graph}\n")
         compiler.optimize(graph, [_print_pass])
+    if options.after:
+        points = compiler.points_after(
+            graph, options.after, weights=source.weights, batch=batch, target=target
+        )
+        for point in points:
+            print(f"# after {options.after}\n{point}\n")
     with warnings.catch_warnings():
-        if options.passes:
+        if options.passes or options.after:
             warnings.simplefilter("ignore", RangeWarning)  # shown above
         if options.plan:
-            print(compiler.memory_plan_text(graph, batch=options.batch, target=options.target))
+            print(compiler.memory_plan_text(graph, batch=batch, target=target))
         if options.census:
-            print(compiler.census(graph, batch=options.batch, target=options.target).render())
+            print(compiler.census(graph, batch=batch, target=target).render())
 
 
-def _print_pass(name: str, before: Graph, after: Graph, seconds: float) -> None:
+def _print_pass(name: str, before: object, after: object, seconds: float) -> None:
     """An observer of the pipeline."""
     shown = "no change" if after == before else str(after)
     print(f"# after {name} ({1e3 * seconds:.1f} ms)\n{shown}\n")
