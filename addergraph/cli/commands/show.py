@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ... import compiler, zoo
 from ...errors import RangeWarning
@@ -12,9 +11,6 @@ from ...report.lints import lint
 from ...report.summary import summary_text, table_lines
 from ...report.view import to_dot
 from .source import open_source
-
-if TYPE_CHECKING:
-    from ...passes.lowering import Lowering
 
 HEADS = ("network", "input", "classes", "what it is")
 
@@ -76,7 +72,7 @@ def inspect(file: str, options: Inspection) -> None:
             print(compiler.census(graph, batch=batch, target=target).render())
 
 
-def _print_pass(name: str, before: Lowering, after: Lowering, seconds: float) -> None:
+def _print_pass(name: str, before: object, after: object, seconds: float) -> None:
     """An observer of the pipeline."""
     shown = "no change" if after == before else str(after)
     print(f"# after {name} ({1e3 * seconds:.1f} ms)\n{shown}\n")
