@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .codegen.export.aot import Exported
     from .codegen.inspect.census import Census
     from .codegen.inspect.certificate import Certificate
+    from .codegen.kernels.schedule import Choice
     from .codegen.measure.profile import Profile
     from .codegen.measure.tune import Tuned
     from .codegen.run.jit import Built, Program
@@ -110,7 +111,7 @@ def lower(
     target: Target,
     observers: Sequence[Observer] = (),
     weights: Mapping[str, Array] | None = None,
-    choices: Mapping[str, str] | None = None,
+    choices: Mapping[str, Choice] | None = None,
 ) -> Lowered:
     """The graph ready for code generation: all of PIPELINE, then of LOWERING (`passes/`).
 

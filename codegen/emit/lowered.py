@@ -19,6 +19,7 @@ from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.fused import Fused
 
 from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
+from ..kernels.schedule import Choice
 from ..targets.target import Target
 
 FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
@@ -44,7 +45,7 @@ class Lowered:
     target: Target
     batched: tuple[bool, ...] | None
     kept: Mapping[str, int] = field(default_factory=dict)
-    choices: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Kernels:
 
     target: Target
     weights: Mapping[str, Array] = field(default_factory=dict)
-    choices: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
     def share_kept(self, graph: Graph) -> dict[str, int]:
         """See `share_kept`."""
@@ -75,7 +76,7 @@ class Kernels:
             for values in (node.inputs, node.outputs)
         )
         fixed, share = _constants(graph, node, kept)
-        choice = self.choices.get(node.name, "")
+        choice = self.choices.get(node.name)
         return kernel_for(Call(node.op, inputs, outputs, self.target, fixed, share, choice))
 
 
@@ -159,7 +160,7 @@ def planned_call(lowered: Lowered, node: Node) -> Call:
     )
     outputs = tuple(Operand(v.type, plan.placements[v.name].layout) for v in node.outputs)
     fixed, share = _constants(lowered.main, node, lowered.kept)
-    choice = lowered.choices.get(node.name, "")
+    choice = lowered.choices.get(node.name)
     return Call(node.op, inputs, outputs, lowered.target, fixed, share, choice)
 
 

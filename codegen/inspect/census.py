@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from addergraph.ir import Node
 from addergraph.ir.types import f32
-from addergraph.ops.fused import Fused
 
 from .. import llvm
 from ..emit.module import emit_program
@@ -150,7 +149,7 @@ def _function(symbol: str, nodes: Sequence[Node], counts: Counter[str]) -> Funct
 
 def _atoms(nodes: Sequence[Node]) -> list[Node]:
     """The nodes, those of fused bodies in place of the fused ones."""
-    return [atom for n in nodes for atom in (n.op.body.nodes if isinstance(n.op, Fused) else (n,))]
+    return [atom for n in nodes for atom in n.atoms]
 
 
 def _multiplies(node: Node) -> bool:

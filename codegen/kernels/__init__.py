@@ -22,6 +22,7 @@ from addergraph.ir.types import TensorType
 
 from ..emit.builder import Emitter
 from ..targets.target import Target
+from .schedule import Choice
 
 ALL_KEPT = 8  # eighths of the elements above zero
 
@@ -50,7 +51,7 @@ class Call:
     `constant` holds the numbers of the operands that are constants of the program: a kernel may ask
     for them in an order of its own (`Kernel.packs`). `kept` has, per operand, how many eighths of
     its elements are above zero; empty where that is not known.
-    `choice` names one of several kernels that serve the call; empty leaves it to the cost model.
+    `choice` is one of several kernels that serve the call; None leaves it to the cost model.
     """
 
     op: Op
@@ -59,7 +60,7 @@ class Call:
     target: Target
     constant: frozenset[int] = frozenset()
     kept: tuple[int, ...] = ()
-    choice: str = ""
+    choice: Choice | None = None
 
 
 class Kernel(ABC):

@@ -1,6 +1,7 @@
 """Movement: every op here copies numbers, bit for bit, or writes a constant, and computes nothing.
 
-    Y[i] = X[map(i)]      flatten, reshape, transpose, broadcast_to, slice, concat, pad
+    Y[i] = X[map(i)]      flatten, reshape, transpose, broadcast_to, slice, concat, pad,
+                          resize_nearest
 
 Each is one or more strided copies by `_nest`: contiguous runs move in vectors, tails are masked,
 threads split the rows. Buffers may have halos; only `emit_zero_halo` writes those. Results do not
@@ -21,6 +22,7 @@ from addergraph.ops.movement.broadcast_to import BroadcastTo
 from addergraph.ops.movement.concat import Concat
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.resize_nearest import ResizeNearest
 from addergraph.ops.movement.slice import Slice
 from addergraph.ops.movement.transpose import Transpose
 
@@ -108,7 +110,7 @@ class CopyKernel(Kernel):
             e.store(e.load(read, x.type.dtype), write, x.type.dtype)
 
 
-@kernel(BroadcastTo, Concat, Pad, Slice, Transpose)
+@kernel(BroadcastTo, Concat, Pad, ResizeNearest, Slice, Transpose)
 class MovementKernel(Kernel):
     """Copies of boxes: each operand's elements to where they stand in the result."""
 
@@ -126,6 +128,8 @@ class MovementKernel(Kernel):
                 (x,) = sources
                 strides = tuple(x.strides[axis] for axis in op.permutation)
                 emit_copy(e, y.shape, Access(x.pointer, x.dtype, strides), into)
+            case ResizeNearest():
+                _emit_repeat(e, op, self.call.inputs[0], sources[0], into)
             case Slice():
                 emit_copy(e, y.shape, _from(e, sources[0], op.start), into)
             case Pad():
@@ -152,3 +156,13 @@ def _emit_pad(e: Emitter, op: Pad, x: Operand, source: Access, y: Operand, into:
         emit_fill(e, shape, _from(e, into, start), op.value)
         start[axis], shape[axis] = op.before[axis] + x.shape[axis], op.after[axis]
         emit_fill(e, shape, _from(e, into, start), op.value)
+
+
+def _emit_repeat(e: Emitter, op: ResizeNearest, x: Operand, source: Access, into: Access) -> None:
+    """Walks [N,H,a,W,b,C], which a and b leave in place in the source."""
+    (n, h, w, c), (a, b) = x.shape, op.factors
+    image, row, pixel, channel = source.strides
+    read = Access(source.pointer, source.dtype, (image, row, 0, pixel, 0, channel))
+    image, row, pixel, channel = into.strides
+    strides = (image, a * row, row, b * pixel, pixel, channel)
+    emit_copy(e, (n, h, a, w, b, c), read, Access(into.pointer, into.dtype, strides))

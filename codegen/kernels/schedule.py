@@ -6,12 +6,12 @@ choice reads only static sizes and the target's description; bits never depend o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..targets.target import Target
 
 LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
-FILTER_COST = 3  # loads: a filter vector comes from L2, a broadcast from L1
 FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
 MOST_BYTE_PIXELS = 16  # more only make the code longer
 ENOUGH = 8  # accumulators that hide the latency of adding
@@ -34,6 +34,34 @@ class Tile:
         return self.pixels * self.vectors
 
 
+DENSE, SPARSE = "dense", "sparse"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the kernels that serve a forward contraction.
+
+    kind  DENSE or SPARSE
+    tile  of the dense kernel; None: the one that the cost model chooses
+    """
+
+    kind: str
+    tile: Tile | None = None
+
+    def __str__(self) -> str:
+        tile = self.tile
+        return f"{self.kind} {tile.rows}x{tile.columns}x{tile.vectors}" if tile else self.kind
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """The choice that is printed so. ValueError for anything else."""
+        found = re.fullmatch(rf"({DENSE}|{SPARSE})(?: ([1-9]\d*)x([1-9]\d*)x([1-9]\d*))?", text)
+        if found is None:
+            raise ValueError(f'"{text}" is no choice of a kernel')
+        kind, *sizes = found.groups()
+        return cls(kind, Tile(*map(int, sizes)) if sizes[0] else None)
+
+
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -49,7 +77,8 @@ def contraction_tile(
     tile is chosen for few loads per term, then for few wasted pixels at the edges.
     """
     tiles = contraction_tiles(target, height, width, channels, registers_per_pixel)
-    return min(tiles, key=lambda tile: _cost(tile, height, width))
+    filter = 1 + 2 * target.machine.l2_line  # loads: it comes from L2, a broadcast from L1
+    return min(tiles, key=lambda tile: _cost(tile, height, width, filter))
 
 
 def contraction_tiles(
@@ -88,13 +117,16 @@ def _bounded(target: Target, rows: int, columns: int, vectors: int) -> Tile:
     return Tile(max(1, min(rows, pixels // columns)), columns, vectors if vectors <= most else 1)
 
 
-def _cost(tile: Tile, height: int, width: int) -> float:
-    """Issue slots for one image and one channel: arithmetic, loads, chains too short to hide."""
+def _cost(tile: Tile, height: int, width: int, filter: float) -> float:
+    """Issue slots for one image and one channel: arithmetic, loads, chains too short to hide.
+
+    `filter` is what the load of a filter vector costs, in loads.
+    """
     slots = 0.0
     for rows, many in _parts(max(1, height), tile.rows):
         for columns, times in _parts(max(1, width), tile.columns):
             pixels = rows * columns
-            loads = FILTER_COST * tile.vectors + pixels
+            loads = filter * tile.vectors + pixels
             busy = max(pixels * tile.vectors, ENOUGH) + LOAD_COST * loads
             slots += many * times * busy
     return slots / tile.vectors

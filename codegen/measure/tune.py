@@ -10,15 +10,14 @@ tuning changes nothing but speed.
 from __future__ import annotations
 
 import ctypes
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from addergraph.errors import UnsupportedError
-from addergraph.ir import CONTRACTION, Array, Node
+from addergraph.ir import Array, Graph, Node, Op
 from addergraph.ir.state import aligned_bytes
 from addergraph.ir.types import f32
 from addergraph.ops.fused import Fused
@@ -26,8 +25,9 @@ from addergraph.ops.fused import Fused
 from .. import llvm
 from ..emit.lowered import Lowered, planned_call
 from ..emit.module import standalone
-from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
-from ..kernels.forward.choice import candidates
+from ..kernels import ALL_KEPT, Call, Kernel, Operand, families
+from ..kernels.forward.choice import candidates, expected_choice, forward_contraction
+from ..kernels.schedule import Choice
 from ..run import cache
 from ..targets.lookup import runnable
 
@@ -36,12 +36,12 @@ RUNS = 5  # timings of each candidate at least
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for one node: seconds of each candidate, and of the model's choice."""
+    """What was found for one node: seconds of each candidate, the fastest, the model's choice."""
 
     node: str
-    choice: str
-    seconds: Mapping[str, float]
-    model: str
+    choice: Choice
+    seconds: Mapping[Choice, float]
+    model: Choice
 
     @property
     def loss(self) -> float:
@@ -58,7 +58,7 @@ def tune(lowered: Lowered, seconds: float) -> tuple[Tuned, ...]:
         raise UnsupportedError(
             f'tuning measures on this machine, which does not run code for "{lowered.target.name}"'
         )
-    calls: dict[Call, dict[str, Kernel]] = {}
+    calls: dict[Call, dict[Choice, Kernel]] = {}
     nodes: dict[str, Call] = {}
     for node in lowered.main.nodes:
         found = _options(lowered, node)
@@ -66,37 +66,37 @@ def tune(lowered: Lowered, seconds: float) -> tuple[Tuned, ...]:
             nodes[node.name], calls[found[0]] = found[0], found[1]
     budget = seconds / max(1, sum(map(len, calls.values())))
     measured = {call: _measured(call, options, budget) for call, options in calls.items()}
-    return tuple(_tuned(name, call, measured[call], calls[call]) for name, call in nodes.items())
+    return tuple(_tuned(name, call, measured[call]) for name, call in nodes.items())
 
 
-def _options(lowered: Lowered, node: Node) -> tuple[Call, dict[str, Kernel]] | None:
-    op, body = node.op, None
-    if isinstance(op, Fused):
-        body, op = op.body, op.body.nodes[0].op
-    if op.kind != CONTRACTION or "grad" in op.name:
+def _options(lowered: Lowered, node: Node) -> tuple[Call, dict[Choice, Kernel]] | None:
+    body = _body(node.op)
+    op = node.op if body is None else body.nodes[0].op
+    if families().get(type(op)) is not forward_contraction:
         return None
     call = planned_call(lowered, node)
     return call, candidates(call, body)
 
 
-def _tuned(
-    name: str, call: Call, seconds: Mapping[str, float], options: Mapping[str, Kernel]
-) -> Tuned:
-    chosen = kernel_for(replace(call, choice="")).name
-    model = next(choice for choice, kernel in options.items() if kernel.name == chosen)
-    return Tuned(name, min(seconds, key=lambda c: (seconds[c], c)), seconds, model)
+def _body(op: Op) -> Graph | None:
+    return op.body if isinstance(op, Fused) else None
 
 
-def _measured(call: Call, options: Mapping[str, Kernel], budget: float) -> dict[str, float]:
+def _tuned(name: str, call: Call, seconds: Mapping[Choice, float]) -> Tuned:
+    fastest = min(seconds, key=lambda choice: (seconds[choice], str(choice)))
+    return Tuned(name, fastest, seconds, expected_choice(call, _body(call.op)))
+
+
+def _measured(call: Call, options: Mapping[Choice, Kernel], budget: float) -> dict[Choice, float]:
     """Seconds of each candidate, from the cache if this call was measured before."""
     from addergraph import __version__
 
-    key = cache.key_of("tune", repr(call), *sorted(options), __version__, llvm.version())
+    key = cache.key_of("tune", repr(call), *map(str, options), __version__, llvm.version())
     found = cache.load(key)
     if found is not None:
-        return {str(k): float(v) for k, v in found[0].items()}
-    seconds = {name: _time(call, kernel, budget) for name, kernel in options.items()}
-    cache.store(key, json.loads(json.dumps(seconds)), b"")
+        return {Choice.parse(text): float(time) for text, time in found[0].items()}
+    seconds = {choice: _time(call, kernel, budget) for choice, kernel in options.items()}
+    cache.store(key, {str(choice): time for choice, time in seconds.items()}, b"")
     return seconds
 
 

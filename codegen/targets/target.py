@@ -1,4 +1,4 @@
-"""Instruction sets as plain data: what instructions there are, not what they cost.
+"""Instruction sets as plain data: what instructions there are. A `Machine` says what they cost.
 
 One file of this folder each; `lookup.py` finds them by name. Kernels and schedules ask a target for
 what they need and know no instruction set by name.
@@ -7,6 +7,9 @@ what they need and know no instruction set by name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from .machine import Machine, Rates
+from .machines import GENERIC
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Target:
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
     pause           what a thread executes that polls
+
+    machine   the core that schedules are made for; code runs on every one of the instruction set
     """
 
     name: str
@@ -53,6 +58,7 @@ class Target:
     pair_products: str = ""
     least_magnitude: str = ""
     pause: str = ""
+    machine: Machine = GENERIC
 
     @property
     def pointer_bytes(self) -> int:
@@ -61,6 +67,11 @@ class Target:
     @property
     def vector_bytes(self) -> int:
         return 4 * self.lanes
+
+    @property
+    def rates(self) -> Rates:
+        """Of the machine, for whole vectors."""
+        return self.machine.at(self.vector_bytes)
 
     @property
     def hosted(self) -> bool:

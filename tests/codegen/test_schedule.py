@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addergraph.codegen.kernels.schedule import (  # fmt: skip
+    DENSE,
+    SPARSE,
+    Choice,
     FilterTile,
     Tile,
     adder_input_gradient_tile,
@@ -106,6 +109,19 @@ def test_schedules_are_plain_data() -> None:
     assert contraction_tile(AVX512, 9, 9, 9) == contraction_tile(AVX512, 9, 9, 9)
     assert hash(Tile(1, 2, 3)) == hash(Tile(1, 2, 3)) and Tile(2, 3, 4).accumulators == 24
     assert filter_tile(AVX512, 9, 16) == FilterTile(9, 1)
+
+
+@given(st.sampled_from([DENSE, SPARSE]), st.none() | st.builds(Tile, *[st.integers(1, 99)] * 3))
+def test_choices_are_read_as_they_are_printed(kind: str, tile: Tile | None) -> None:
+    assert Choice.parse(str(Choice(kind, tile))) == Choice(kind, tile)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "dens", "dense ", "dense 1x2", "dense 1x2x3 ", "sparse 0x2x3"]
+)
+def test_no_other_text_is_a_choice(text: str) -> None:
+    with pytest.raises(ValueError, match="no choice of a kernel"):
+        Choice.parse(text)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**3))

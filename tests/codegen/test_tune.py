@@ -12,6 +12,7 @@ from addergraph import compiler, layers, ops
 from addergraph.codegen.emit.lowered import planned_call
 from addergraph.codegen.kernels import Operand
 from addergraph.codegen.kernels.forward.choice import candidates
+from addergraph.codegen.kernels.schedule import DENSE, SPARSE
 from addergraph.codegen.measure import tune as tuning
 from addergraph.codegen.run.jit import Program, build
 from addergraph.codegen.targets.lookup import target_named
@@ -48,14 +49,13 @@ def test_every_choice_gives_the_same_bits() -> None:
     target = target_named("host")
     lowered = compiler.lower(graph, target, weights=weights)
     (node,) = [n for n in lowered.main.nodes if n.name == "relu_1"]
-    names = list(candidates(planned_call(lowered, node), node.op.body))  # type: ignore[attr-defined]
-    assert "sparse" in names
-    assert sum(name.startswith("dense") for name in names) >= 1
+    choices = list(candidates(planned_call(lowered, node), node.op.body))  # type: ignore[attr-defined]
+    assert {choice.kind for choice in choices} == {DENSE, SPARSE}
     expected = ag.compile(graph, weights=weights)(x)
-    for name in names:
-        chosen = compiler.lower(graph, target, (), weights, {"relu_1": name})
+    for choice in choices:
+        chosen = compiler.lower(graph, target, (), weights, {"relu_1": choice})
         program = Program(build(chosen, use_cache=False), weights, None, 1)
-        assert np.array_equal(program(x), expected), name
+        assert np.array_equal(program(x), expected), choice
 
 
 def test_measurements_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,4 +94,4 @@ def test_layers_of_bytes_are_tuned() -> None:
     graph = ag.trace(bytes_net, ag.tensor("u8", ("N", 9, 9, 16)))
     weights: dict[str, Array] = {"f": np.full((3, 3, 16, 16), 40, np.uint8)}
     (found,) = compiler.tune_graph(graph, weights, seconds=0.01)
-    assert found.seconds.keys() == {"dense bytes", "sparse bytes"}
+    assert {choice.kind for choice in found.seconds} == {DENSE, SPARSE}

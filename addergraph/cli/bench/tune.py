@@ -28,7 +28,10 @@ LEFT = (0, 1, 3)
 
 @dataclass(frozen=True)
 class Found:
-    """What the search found for one layer; `choice` and `model` are keys of `seconds`."""
+    """What the search found for one layer; `choice` and `model` are keys of `seconds`.
+
+    Choices are text here, as tables and JSON have them.
+    """
 
     layer: str
     choice: str
@@ -53,7 +56,7 @@ def tune_network(
         tuned = compiler.tune_graph(graph, weights, batch=batch, target=target, seconds=seconds)
     images = f"batch {batch}" if batch else "one image"
     print(f"{graph.name}, {images}, {target_name(target)}, one thread")
-    _print([Found(t.node, t.choice, t.model, dict(t.seconds), t.loss) for t in tuned])
+    _print([Found(t.node, str(t.choice), str(t.model), _named(t.seconds), t.loss) for t in tuned])
 
 
 def tune_layers(options: LayerBench, seconds: float) -> None:
@@ -101,7 +104,12 @@ def _search(options: LayerBench, seconds: float) -> Iterator[Found]:
             batch=None if batch == 1 else batch, target=options.target,
             seconds=seconds / len(asked),
         )  # fmt: skip
-        yield from (Found(what, t.choice, t.model, dict(t.seconds), t.loss) for t in tuned)
+        for t in tuned:
+            yield Found(what, str(t.choice), str(t.model), _named(t.seconds), t.loss)
+
+
+def _named(seconds: Mapping[Any, float]) -> dict[str, float]:
+    return {str(choice): time for choice, time in seconds.items()}
 
 
 def _print(found: Sequence[Found]) -> None:

@@ -2,8 +2,9 @@
 
 Both give the same bits, so the choice may read the weights. The model counts cycles: vector terms
 at the rate that each inner loop reaches, what lists cost beside them, and the sparse kernels'
-moving of inputs and outputs between channels in the lanes and pixels in the lanes. Its constants
-were measured on Zen 5; those of f32 lists are in `_sparse_choice.py`, as the tile depends on them.
+moving of inputs and outputs between channels in the lanes and pixels in the lanes. What depends on
+the CPU is read from the target's machine; the constants here are of the emitted loops, fitted on
+Zen 5. Those of f32 lists are in `_sparse_choice.py`, as the tile depends on them.
 """
 
 from __future__ import annotations
@@ -19,85 +20,99 @@ from addergraph.ops.contraction.dense import Dense, Matmul
 
 from ...targets.target import Target
 from .. import ALL_KEPT, Call, Kernel, kernel
-from ..schedule import ceil_div, contraction_tiles
+from ..schedule import DENSE, SPARSE, Choice, ceil_div, contraction_tiles
+from ..sparse._bytes_tile import BytesTile
 from ..sparse._bytes_tile import cycles as sparse_bytes_cycles
+from ..sparse._f32_tile import SparseTile
 from ..sparse._sparse_choice import sparse_cycles, sparse_tile
 from ..sparse.sparse_f32 import SparseAdderKernel
 from ..sparse.sparse_u8 import SparseU8Kernel, sparse_bytes_tile
 from .dense import ContractionKernel
 from .dense_u8 import AdderU8Kernel
-from .geometry import MINIMUM, Geometry
+from .geometry import BYTES, MINIMUM, Geometry
 from .product_u8 import ProductU8Kernel
 
-DENSE_RATE = 1.9  # vector terms a cycle
-SUM_COST = 4.0  # cycles for the channel sums of a vector of inputs
-BYTES_DENSE_RATE = 1.65  # vectors of distances of bytes a cycle
-BYTES_TAIL = 2.4  # cycles for a vector of i32 sums to become bytes
+DENSE_SHARE, BYTES_DENSE_SHARE = 0.95, 0.825  # of the machine's rate
+SUM_TERMS = 8.0  # in whose time a vector of inputs is added to the channel sums
+TAIL_TERMS = 4.8  # in whose time a vector of i32 sums becomes bytes
 
 
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
 def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
-    """The kernel that `call.choice` names, or the one that the model expects to be the fastest."""
-    if call.choice:
-        return candidates(call, body)[call.choice]
-    if _of_bytes(call, body):
-        return _chosen_of_bytes(call, body)
-    dense = ContractionKernel(call, body)
-    kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
-    if not dense.is_constant or dense.g.form != MINIMUM or kept == 1.0:
-        return dense
-    tile = sparse_tile(call.target, dense.g)
-    if tile is None or _dense_cycles(dense.g, call.target) <= sparse_cycles(tile, kept):
-        return dense
-    return SparseAdderKernel(call, body)
+    """The kernel of `call.choice`, or the one that the model expects to be the fastest."""
+    dense = _dense(call, body)
+    return _made(dense, call.choice or _expected(dense))
 
 
-def _chosen_of_bytes(call: Call, body: Graph | None) -> Kernel:
-    dense = _byte_kernel(call, body)
-    tile = sparse_bytes_tile(dense)
-    if tile is None or not call.kept or not call.target.byte_distances:
-        return dense
-    kept = call.kept[dense.operands[1]] / ALL_KEPT
-    if sparse_bytes_cycles(tile, kept) < _dense_bytes_cycles(dense.g, tile.lanes):
-        return SparseU8Kernel(call, body)
-    return dense
+def expected_choice(call: Call, body: Graph | None = None) -> Choice:
+    """What the model chooses, whatever `call.choice` is."""
+    return _expected(_dense(call, body))
 
 
-def _dense_bytes_cycles(g: Geometry, lanes: int) -> float:
-    channels = ceil_div(g.outputs, lanes // 8) * lanes // 8
-    outputs = g.groups * g.samples * g.height * g.width * channels
-    return outputs * g.steps / lanes / BYTES_DENSE_RATE + 4 * outputs / lanes * BYTES_TAIL
+def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
+    """Every kernel that serves the call. All give the same bits."""
+    dense = _dense(call, body)
+    g, tiles = dense.g, [dense.tile]
+    if not _of_bytes(dense):
+        tiles = contraction_tiles(call.target, g.height, g.width, g.outputs)
+    choices = [Choice(DENSE, tile) for tile in tiles]
+    if _sparse_tile(dense) is not None:
+        choices.append(Choice(SPARSE))
+    return {choice: _made(dense, choice) for choice in choices}
 
 
-def _of_bytes(call: Call, body: Graph | None) -> bool:
+def _dense(call: Call, body: Graph | None) -> ContractionKernel:
+    """The dense kernel, with the tile that the model chooses."""
+    node = call.op if body is None else body.nodes[0].op
     first = call.inputs[0].type if body is None else body.nodes[0].inputs[0].type
-    return first.dtype == u8
-
-
-def _byte_kernel(call: Call, body: Graph | None) -> AdderU8Kernel:
-    op = call.op if body is None else body.nodes[0].op
-    adds = isinstance(op, Adder2d | AdderDense)
+    if first.dtype != u8:
+        return ContractionKernel(call, body)
+    adds = isinstance(node, Adder2d | AdderDense)
     return AdderU8Kernel(call, body) if adds else ProductU8Kernel(call, body)
 
 
-def candidates(call: Call, body: Graph | None = None) -> dict[str, Kernel]:
-    """Every kernel that serves the call, by the name of its choice. All give the same bits."""
-    if _of_bytes(call, body):
-        of_bytes = _byte_kernel(call, body)
-        sparse = sparse_bytes_tile(of_bytes) is not None
-        return {
-            "dense bytes": of_bytes,
-            **({"sparse bytes": SparseU8Kernel(call, body)} if sparse else {}),
-        }
-    dense = ContractionKernel(call, body)
-    g, target = dense.g, call.target
-    found: dict[str, Kernel] = {}
-    for tile in contraction_tiles(target, g.height, g.width, g.outputs):
-        name = f"dense {tile.rows}x{tile.columns}x{tile.vectors}"
-        found[name] = ContractionKernel(call, body, tile)
-    if dense.is_constant and sparse_tile(target, g) is not None:
-        found["sparse"] = SparseAdderKernel(call, body)
-    return found
+def _of_bytes(dense: ContractionKernel) -> bool:
+    return isinstance(dense, AdderU8Kernel)
+
+
+def _sparse_tile(dense: ContractionKernel) -> SparseTile | BytesTile | None:
+    """The sparse kernel's tile, or None where it does not serve the call."""
+    if _of_bytes(dense):
+        return sparse_bytes_tile(dense)
+    return sparse_tile(dense.target, dense.g) if dense.is_constant else None
+
+
+def _made(dense: ContractionKernel, choice: Choice) -> Kernel:
+    call, body = dense.call, dense.body
+    if choice.kind == SPARSE:
+        return SparseU8Kernel(call, body) if _of_bytes(dense) else SparseAdderKernel(call, body)
+    if choice.tile in (None, dense.tile):
+        return dense
+    return type(dense)(call, body, choice.tile)
+
+
+def _expected(dense: ContractionKernel) -> Choice:
+    call, g, sparse = dense.call, dense.g, False
+    kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
+    if g.form == BYTES and call.kept and call.target.byte_distances:
+        found = sparse_bytes_tile(dense)
+        sparse = found is not None and (
+            sparse_bytes_cycles(call.target, found, kept) < _dense_bytes_cycles(g, call.target)
+        )
+    elif g.form == MINIMUM and dense.is_constant and kept < 1.0:
+        tile = sparse_tile(call.target, g)
+        sparse = tile is not None and (
+            sparse_cycles(call.target, tile, kept) < _dense_cycles(g, call.target)
+        )
+    return Choice(SPARSE) if sparse else Choice(DENSE, dense.tile)
+
+
+def _dense_bytes_cycles(g: Geometry, target: Target) -> float:
+    lanes, rates = target.vector_bytes, target.rates
+    channels = ceil_div(g.outputs, lanes // 8) * lanes // 8
+    outputs = g.groups * g.samples * g.height * g.width * channels
+    distances = outputs * g.steps / lanes / (BYTES_DENSE_SHARE * rates.distances)
+    return distances + 4 * outputs / lanes * (TAIL_TERMS / rates.terms)
 
 
 def _vector_terms(g: Geometry, target: Target) -> float:
@@ -113,5 +128,5 @@ def _input_vectors(g: Geometry, target: Target) -> float:
 def _dense_cycles(g: Geometry, target: Target) -> float:
     lanes = target.lanes
     waste = -(-g.outputs // lanes) * lanes / max(1, g.outputs)
-    terms = waste * _vector_terms(g, target)
-    return terms / DENSE_RATE + SUM_COST * _input_vectors(g, target)
+    terms, rate = waste * _vector_terms(g, target), target.rates.terms
+    return terms / (DENSE_SHARE * rate) + SUM_TERMS / rate * _input_vectors(g, target)

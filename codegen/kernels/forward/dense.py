@@ -47,7 +47,7 @@ from .geometry import BYTE_PRODUCT, BYTES, MINIMUM, filter_row, pack
 from .tail import ForwardContraction, Place, Tail
 from .window_sums import emit_window_sums
 
-L1_SHARE, L2_SHARE = 24 * 1024, 600 * 1024  # bytes of filters that stay there beside the images
+L1_SHARE, L2_SHARE = 0.5, 0.5859375  # of a cache: filters that stay there beside the images
 
 
 class ContractionKernel(ForwardContraction):
@@ -131,11 +131,12 @@ class ContractionKernel(ForwardContraction):
         What the innermost loops use again should stay in cache: a block's filters in L1 or all
         filters in L2; else a block's filters or a sample, whichever is less to read again.
         """
-        g = self.g
-        if self.block_bytes > L1_SHARE and self.blocks * self.block_bytes <= L2_SHARE:
+        g, machine = self.g, self.target.machine
+        near, far = L1_SHARE * machine.l1, L2_SHARE * machine.l2
+        if self.block_bytes > near and self.blocks * self.block_bytes <= far:
             return "n", "row", "block"
         sample = self.input_bytes * g.inputs * math.prod(g.read)
-        if self.block_bytes > L1_SHARE and self.block_bytes > sample:
+        if self.block_bytes > near and self.block_bytes > sample:
             return "block", "n", "row"
         return "n", "block", "row"
 

@@ -18,26 +18,24 @@ from ._f32_tile import spread
 from ._patches import Patches, arrangements
 
 TOGETHER = 16  # channels that are transposed at a time: the bytes of a part of a vector
-TILE_BYTES = 32 * 1024  # that all lists of a tile read: it should stay in L1
-STRIP_BYTES = 800 * 1024  # of scratch memory that a strip should not exceed: it stays in L2
-MOST_STRIP_BYTES = 2 << 20  # that it does not exceed, unless a single row of tiles does
+TILE_SHARE = 2 / 3  # of L1: what all lists of a tile read should stay there
+STRIP_SHARE = 0.78125  # of L2: scratch memory that a strip should not exceed
+MOST_STRIP = 2  # times L2: what it does not exceed, unless a single row of tiles does
 MOST_SUMMED = 257  # bytes whose sum fits 16 bits
 ENTRY_BYTES = 6  # of a list, as a rule
 MOST_PLACE = 65535  # a tap's place in the planes of a block, in vectors
 MOST_WASTE = 1.2  # vectors of an arrangement, over the fewest of any: the others are not looked at
 USUAL_SHARE = 0.5  # of the taps that are kept: for the tile, which may not depend on numbers
 
-# Cycles, measured on Zen 5. Loads a cycle (with 64-byte vectors; with shorter ones arithmetic
-# binds), an entry's own beside one for each vector, and entries that fill up a list; what a list
-# costs beside its entries, alone and per vector of its sums, which stay in L2 or do not; an entry
-# whose list comes from beyond L2; a vector that is transposed and summed on its way in, or passes
-# the tail.
-LOADS_64, LOADS, ENTRY_LOADS, LIST_REST = 2.0, 2.4, 1.25, 3.0
-LIST_COST, SUM_COST, FAR_SUM_COST, FAR_COST = 10.0, 4.0, 10.0, 0.5
-MOVE_IN, MOVE_OUT = 9.0, 22.0
-# More for each lane beyond WAYS whose pixel meets the others' in one set of L1.
-CROWD_COST, WAYS = 1.8, 8
-L2_BYTES = 1 << 20
+# Fitted on Zen 5. Loads of an entry beside one for each vector, and entries that fill up a list;
+# cycles of a list beside its entries, alone and per vector of its sums; cache lines of such a
+# vector, and of an entry, from beyond L2; shuffles in whose time a vector is transposed and summed
+# on its way in, or passes the tail.
+ENTRY_LOADS, LIST_REST = 1.25, 3.0
+LIST_COST, SUM_COST, FAR_SUM_LINES, FAR_LINES = 10.0, 4.0, 3.0, 0.25
+MOVE_IN, MOVE_OUT = 18.0, 44.0
+# More for each lane beyond a share of L1's ways whose pixel meets the others' in one set.
+CROWD_COST, WAYS_SHARE = 1.8, 2 / 3
 
 
 @dataclass(frozen=True)
@@ -163,13 +161,13 @@ def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
         tile
         for patches in dealt
         if patches.vectors <= MOST_WASTE * least
-        for tile in _tiles(patches, most)
+        for tile in _tiles(target, patches, most)
         if tile.block * tile.plane_bytes <= MOST_PLACE * tile.lanes
     ]
-    return min(tiles, key=lambda tile: cycles(tile, USUAL_SHARE), default=None)
+    return min(tiles, key=lambda tile: cycles(target, tile, USUAL_SHARE), default=None)
 
 
-def _tiles(patches: Patches, most: int) -> Iterator[BytesTile]:
+def _tiles(target: Target, patches: Patches, most: int) -> Iterator[BytesTile]:
     """The tiles of up to `most` vectors."""
     shapes = [(1, c) for c in range(1, min(most, patches.columns) + 1) if patches.columns % c == 0]
     shapes += [(r, patches.columns) for r in range(2, most // patches.columns + 1)]
@@ -177,41 +175,44 @@ def _tiles(patches: Patches, most: int) -> Iterator[BytesTile]:
         if rows > patches.rows:
             continue
         for strip_rows in range(rows, patches.rows + 1, rows):
-            tile = _blocked(BytesTile(patches, rows, columns, strip_rows, 1))
-            if tile.scratch_bytes > MOST_STRIP_BYTES and strip_rows > rows:
+            tile = _blocked(target, BytesTile(patches, rows, columns, strip_rows, 1))
+            if tile.scratch_bytes > MOST_STRIP * target.machine.l2 and strip_rows > rows:
                 break
             yield tile
 
 
-def _blocked(tile: BytesTile) -> BytesTile:
+def _blocked(target: Target, tile: BytesTile) -> BytesTile:
     """The tile with the largest block whose planes stay in L1 and whose sums fit 16 bits."""
     g = tile.g
     high = tile.patches.rows_read(tile.rows)
     wide = (tile.columns - 1) * g.stride[1] + g.reach[1] + 1
-    most = min(MOST_SUMMED // (g.kernel[0] * g.kernel[1]), TILE_BYTES // (high * wide * tile.lanes))
+    planes = TILE_SHARE * target.machine.l1 / (high * wide * tile.lanes)
+    most = min(MOST_SUMMED // (g.kernel[0] * g.kernel[1]), planes)
     return replace(tile, block=next((b for b in (16, 8, 4, 2) if b <= most), 1))
 
 
-def cycles(tile: BytesTile, kept: float) -> float:
+def cycles(target: Target, tile: BytesTile, kept: float) -> float:
     """What the layer takes with a share `kept` of its taps."""
-    g, patches = tile.g, tile.patches
+    g, patches, machine, rates = tile.g, tile.patches, target.machine, target.rates
+    strip = STRIP_SHARE * machine.l2
     lists = tile.blocks * g.outputs
     entries = kept * g.kernel[0] * g.kernel[1] * min(tile.block, g.inputs) + LIST_REST
     listed = g.groups * lists * entries * ENTRY_BYTES
-    far = FAR_COST if listed + min(tile.scratch_bytes, STRIP_BYTES) > L2_BYTES else 0.0
-    loads = (tile.vectors + ENTRY_LOADS) / (LOADS_64 if tile.lanes == 64 else LOADS)
-    sums = SUM_COST if tile.scratch_bytes <= STRIP_BYTES else FAR_SUM_COST
-    walked = lists * (entries * (loads + far) + LIST_COST + sums * tile.vectors)
+    far = FAR_LINES * machine.l3_line
+    far = far if listed + min(tile.scratch_bytes, strip) > machine.l2 else 0.0
+    entry = max((tile.vectors + ENTRY_LOADS) / rates.listed, tile.vectors / rates.minima)
+    sums = SUM_COST + (FAR_SUM_LINES * machine.l3_line if tile.scratch_bytes > strip else 0.0)
+    walked = lists * (entries * (entry + far) + LIST_COST + sums * tile.vectors)
     tiles = tile.pixels // tile.vectors
-    read, written = _crowd_costs(patches)
-    moved = (MOVE_IN + read) * g.inputs * tile.rows_read * patches.columns_read
-    moved += (MOVE_OUT + written) * g.outputs * tile.pixels
+    read, written = _crowd_costs(patches, WAYS_SHARE * machine.l1_ways)
+    moved = (MOVE_IN / rates.shuffles + read) * g.inputs * tile.rows_read * patches.columns_read
+    moved += (MOVE_OUT / rates.shuffles + written) * g.outputs * tile.pixels
     return g.groups * tile.items * (tiles * walked + moved)
 
 
 @functools.lru_cache(maxsize=1024)
-def _crowd_costs(patches: Patches) -> tuple[float, float]:
-    """What a vector of the input and of the output costs more."""
+def _crowd_costs(patches: Patches, ways: float) -> tuple[float, float]:
+    """What a vector of the input and of the output costs more, cycles."""
     offsets = patches.input_offsets(), patches.output_offsets(patches.g.y)
-    read, written = (CROWD_COST * max(0, patches.crowded(one) - WAYS) for one in offsets)
+    read, written = (CROWD_COST * max(0, patches.crowded(one) - ways) for one in offsets)
     return read, written

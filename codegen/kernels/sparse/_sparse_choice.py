@@ -19,20 +19,20 @@ from ._patches import Patches, arrangements
 
 LEAST_ITEMS = 4  # strips of a layer, where they cost little: threads share them
 FEW_ITEMS = 1.06
-L1_BYTES, L2_BYTES = 28 * 1024, 900_000  # that stay there beside what passes through
+L1_SHARE, L2_SHARE = 7 / 12, 0.8583  # of a cache: what stays there beside what passes through
 WASTE = 1.15  # times the vectors of the arrangement with the fewest
 MOST_CHANNELS = 64  # of a list
 ENOUGH = 8  # accumulators that hide the latency of adding
 MOST_FILTERS = 6  # whose lists are walked together: each takes a pointer
 SHORTLIST = 48  # register tiles whose strips are compared
 HALF = 0.5  # of the taps are above zero in most layers
-# Cycles, fitted to some 300 tiles on Zen 5 with vectors of 64 and 32 bytes.
-TERM_COST, STEP_COST, STEP_COST_64 = 0.6, 0.7, 1.0  # a vector of a step, the step, of 64 bytes
-MISS_COST = 0.12  # of a term, where what a tile reads is twice what L1 holds
-LIST_COST, SUM_COST = 10.0, 0.3  # to begin and to end: a group of lists, a vector of partial sums
-FAR_STEP_COST, FAR_SUM_COST = 0.5, 3.5  # beside those: what comes from beyond L2
-INPUT_COST, OUTPUT_COST = 2.0, 7.5  # a vector of inputs or outputs that changes its layout
-PAGE_COST = 0.8  # more of one, for each doubling of the samples in a vector
+# Fitted to some 300 tiles on Zen 5 with vectors of 64 and 32 bytes.
+TERM = 1.2  # times what the machine's loads and terms allow for a vector of a step
+MISS_LINES = 0.12  # for a term, where what a tile reads is twice what L1 holds
+LIST_COST, SUM_COST = 10.0, 0.3  # cycles to begin and end: a group of lists, a vector of sums
+FAR_STEP_LINES, FAR_SUM_LINES = 0.25, 1.75  # beside those: what comes from beyond L2
+INPUT_SHUFFLES, OUTPUT_SHUFFLES = 4.0, 15.0  # in whose time a vector changes its layout
+PAGE_COST = 0.8  # cycles more of one, for each doubling of the samples in a vector
 
 
 def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
@@ -44,9 +44,9 @@ def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
     return replace(shape, patches=replace(shape.patches, g=sampled(g)))
 
 
-def sparse_cycles(tile: SparseTile, kept: float) -> float:
+def sparse_cycles(target: Target, tile: SparseTile, kept: float) -> float:
     """Cycles of a layer of which the share `kept` of the taps is above zero."""
-    return _walking(tile, kept) + _moving(tile)
+    return _walking(target, tile, kept) + _moving(target, tile)
 
 
 @lru_cache(maxsize=1024)
@@ -59,8 +59,9 @@ def _best(target: Target, g: Geometry) -> SparseTile:
         if patches.vectors <= WASTE * fewest
         for tile in _tiles(target, patches)
     ]
-    tiles = heapq.nsmallest(SHORTLIST, tiles, key=lambda tile: _walking(tile, HALF))
-    return min(chain.from_iterable(map(_strips, tiles)), key=_judged)
+    tiles = heapq.nsmallest(SHORTLIST, tiles, key=lambda tile: _walking(target, tile, HALF))
+    strips = chain.from_iterable(_strips(target, tile) for tile in tiles)
+    return min(strips, key=lambda tile: _judged(target, tile))
 
 
 def _tiles(target: Target, patches: Patches) -> Iterator[SparseTile]:
@@ -83,61 +84,61 @@ def _channels(g: Geometry) -> list[int]:
     return sizes
 
 
-def _strips(tile: SparseTile) -> Iterator[SparseTile]:
+def _strips(target: Target, tile: SparseTile) -> Iterator[SparseTile]:
     """The tile with ever more rows in a strip, as long as the scratch memory stays in L2."""
     last = 0
     for count in range(1, tile.patches.rows // tile.rows + 1):
         longer = replace(tile, strip_rows=count * tile.rows)
-        if count > 1 and longer.region_bytes > L2_BYTES:
+        if count > 1 and longer.region_bytes > L2_SHARE * target.machine.l2:
             return
         if longer.strips != last:
             yield longer
         last = longer.strips
 
 
-def _judged(tile: SparseTile) -> float:
+def _judged(target: Target, tile: SparseTile) -> float:
     items = tile.strips * tile.patches.sample_groups
-    return sparse_cycles(tile, HALF) * (FEW_ITEMS if items < LEAST_ITEMS else 1.0)
+    return sparse_cycles(target, tile, HALF) * (FEW_ITEMS if items < LEAST_ITEMS else 1.0)
 
 
 def _items(tile: SparseTile) -> int:
     return tile.g.groups * tile.patches.sample_groups * tile.strips
 
 
-def _walking(tile: SparseTile, kept: float) -> float:
+def _walking(target: Target, tile: SparseTile, kept: float) -> float:
     """Walking all lists."""
-    g, patches = tile.g, tile.patches
+    g, patches, machine = tile.g, tile.patches, target.machine
     size = min(tile.channels, g.inputs)
     steps = kept * math.prod(g.kernel) * size + tile.unroll / 2
     whole, rest = divmod(patches.columns, tile.columns)
-    cycles = whole * _list_cycles(tile, steps, tile.columns)
+    cycles = whole * _list_cycles(target, tile, steps, tile.columns)
     if rest:
-        cycles += _list_cycles(tile, steps, rest)
+        cycles += _list_cycles(target, tile, steps, rest)
     cycles *= tile.strip_rows // tile.rows
     lists = ceil_div(g.inputs, tile.channels) * ceil_div(g.outputs, tile.filters)
-    if lists * steps * tile.filters * STEP_BYTES > L2_BYTES:
-        cycles += FAR_STEP_COST * steps * tile.filters
+    if lists * steps * tile.filters * STEP_BYTES > L2_SHARE * machine.l2:
+        cycles += FAR_STEP_LINES * machine.l3_line * steps * tile.filters
     return cycles * lists * _items(tile)
 
 
-def _list_cycles(tile: SparseTile, steps: float, columns: int) -> float:
+def _list_cycles(target: Target, tile: SparseTile, steps: float, columns: int) -> float:
     """The lists of one group of filters, for a tile of so many columns."""
-    g, patches = tile.g, tile.patches
+    g, patches, machine, rates = tile.g, tile.patches, target.machine, target.rates
     read = patches.rows_read(tile.rows) * ((columns - 1) * g.stride[1] + g.reach[1] + 1)
     read *= tile.vector_bytes * min(tile.channels, g.inputs)
     sums = tile.rows * columns * tile.filters
-    term = TERM_COST + max(0.0, read / L1_BYTES - 1) * MISS_COST * tile.vector_bytes / LINE
-    far = FAR_SUM_COST if tile.region_bytes > L2_BYTES else 0.0
+    missed = max(0.0, read / (L1_SHARE * machine.l1) - 1) * MISS_LINES * machine.l2_line
+    term = TERM / min(rates.terms, rates.loads) + missed * tile.vector_bytes / LINE
+    far = FAR_SUM_LINES * machine.l3_line if tile.region_bytes > L2_SHARE * machine.l2 else 0.0
     terms = steps * max(sums, ENOUGH) * term
-    step = STEP_COST_64 if tile.vector_bytes == 64 else STEP_COST
-    return LIST_COST + (SUM_COST + far) * sums + steps * tile.filters * step + terms
+    return LIST_COST + (SUM_COST + far) * sums + steps * tile.filters * rates.step + terms
 
 
-def _moving(tile: SparseTile) -> float:
+def _moving(target: Target, tile: SparseTile) -> float:
     """Inputs and outputs between channels in the lanes and pixels in the lanes."""
-    g, lanes = tile.g, tile.lanes
+    g, lanes, shuffles = tile.g, tile.lanes, target.rates.shuffles
     read = tile.rows_read * tile.patches.columns_read * ceil_div(g.inputs, lanes)
     made = tile.strip_rows * tile.patches.columns * ceil_div(g.outputs, lanes)
     pages = PAGE_COST * math.log2(tile.patches.samples)
-    moves = (INPUT_COST + pages) * read + (OUTPUT_COST + pages) * made
+    moves = (INPUT_SHUFFLES / shuffles + pages) * read + (OUTPUT_SHUFFLES / shuffles + pages) * made
     return _items(tile) * lanes * moves

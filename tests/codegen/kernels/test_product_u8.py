@@ -8,6 +8,7 @@ import pytest
 from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.kernels.forward.choice import candidates
 from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel
+from addergraph.codegen.kernels.schedule import DENSE
 from addergraph.codegen.llvm import compile_object
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array, Builder
@@ -92,7 +93,7 @@ def test_a_tail() -> None:
     assert len(np.unique(expected)) > 100
     for k, target in enumerate(HERE):
         call = make_call(fused, [x, f, *numbers], target=target, constant=(1,))
-        assert list(candidates(call, fused.body)) == ["dense bytes"]
+        assert [choice.kind for choice in candidates(call, fused.body)] == [DENSE]
         (found,) = run_call(fused, [x, f, *numbers], target=target, threads=1 + k, constant=(1,))
         assert same_bits(found, expected), target
 

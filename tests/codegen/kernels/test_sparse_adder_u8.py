@@ -14,6 +14,7 @@ from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
 from addergraph.codegen.kernels import ALL_KEPT, Call, Kernel
 from addergraph.codegen.kernels.forward.choice import candidates, forward_contraction
 from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.schedule import DENSE, SPARSE, Choice
 from addergraph.codegen.kernels.sparse._bytes_tile import BytesTile
 from addergraph.codegen.kernels.sparse._patches import Patches
 from addergraph.codegen.kernels.sparse.sparse_u8 import SparseU8Kernel
@@ -83,7 +84,7 @@ def served(op: Fused, arrays: list[Array], start: int) -> list[str]:
     known = []
     for target in TARGETS_HERE:
         call = make_call(op, arrays, target=target, constant=(1,))
-        if "sparse bytes" in candidates(call, op.body):
+        if Choice(SPARSE) in candidates(call, op.body):
             known.append(target)
     assert known
     return [known[(start + k) % len(known)] for k in range(min(2, len(known)))]
@@ -178,7 +179,7 @@ def chosen(layer: Layer, kept: int, target: str) -> type[Kernel]:
     shares = (ALL_KEPT, kept, *[ALL_KEPT] * 5)
     known = Call(call.op, call.inputs, call.outputs, call.target, call.constant, shares)
     assert isinstance(call.op, Fused)
-    assert set(candidates(known, call.op.body)) == {"dense bytes", "sparse bytes"}
+    assert [choice.kind for choice in candidates(known, call.op.body)] == [DENSE, SPARSE]
     return type(forward_contraction(known, call.op.body))
 
 

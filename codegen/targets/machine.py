@@ -1,0 +1,54 @@
+"""What a core's instructions and caches cost, as plain data: all that cost models read of a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Vector instructions that a core executes in a cycle, at one width.
+
+    width     bytes of a vector
+    loads     from L1
+    terms     pairs of a 32-bit integer minimum and an f32 addition: they may share ports
+    distances pairs of a sum of distances of bytes (psadbw) and an addition
+    minima    pairs of a minimum and an addition of bytes
+    shuffles  of two vectors, as transpositions want them
+    step      cycles of an entry in a list of f32 beside its terms: the entry and its broadcast
+    listed    loads that lists of bytes reach, those of their entries included
+    """
+
+    width: int
+    loads: float
+    terms: float
+    distances: float
+    minima: float
+    shuffles: float
+    step: float = 0.7
+    listed: float = 2.4
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One core and its caches.
+
+    name        as LLVM names the CPU, or "generic"
+    l1, l1_ways bytes of the first data cache, and ways of its sets
+    l2          bytes of the second, as far as it is one core's own
+    l2_line     cycles of a cache line that comes from L2, where many follow each other
+    l3_line     the same from beyond
+    rates       at each width of vectors, the narrowest first
+    """
+
+    name: str
+    l1: int
+    l1_ways: int
+    l2: int
+    l2_line: float
+    l3_line: float
+    rates: tuple[Rates, ...]
+
+    def at(self, width: int) -> Rates:
+        """The rates of vectors of `width` bytes: those of the next wider ones where it has none."""
+        return next((rates for rates in self.rates if rates.width >= width), self.rates[-1])
