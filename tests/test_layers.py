@@ -26,7 +26,7 @@ FOLDERS = {
 }
 HEAVY = {"llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock"}
 COMMAND_LINE = {  # imported by the command alone
-    "addergraph/cli/main.py", "addergraph/cli/options.py", "addergraph/cli/training.py",
+    "addergraph/cli/main.py", "addergraph/cli/options.py",
 }  # fmt: skip
 
 FLOORS = (  # from the ground up: a unit imports units of lower floors, and itself

@@ -30,7 +30,7 @@ from ..ir import Array, Graph, Node, Value
 from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.walk import computed
-from ..report.summary import table_lines
+from ..report.tables import Table
 from .outputs import (
     Outcome,
     OutputReport,
@@ -114,7 +114,7 @@ class LayerReport(Outcome):
         return next((row for row in self.rows if not row.ok), None)
 
     def __str__(self) -> str:
-        rows = table_lines(HEADS, [row.cells() for row in self.rows], TEXT)
+        rows = Table(HEADS, [row.cells() for row in self.rows], TEXT).lines()
         lines = [self.head("layers of"), *rows]
         if (first := self.first) is not None:
             lines.append(f'first differing layer: {first.op} "{first.node}"')
