@@ -157,8 +157,11 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
     assert shell.ok("inspect", "net.ag", "--after", "canonicalize").count("# after") == 2
     (fused,) = shell.ok("inspect", "net.ag", "--after", "fuse").split("# after fuse\n")[1:]
     assert fused.strip() in shell.ok("inspect", "net.ag", "--passes")
-    planned = shell.ok("inspect", "m.safetensors", "--after", "plan_memory")
-    assert "computed once for given weights:\ngraph tiny_setup" in planned and "arena" in planned
+    planned = shell.ok("inspect", "small-adder", "--after", "plan_memory")
+    assert (
+        "computed once for given weights:\ngraph small_adder_setup(" in planned
+        and "arena" in planned
+    )
     census = shell.ok("inspect", "net.ag", "--census", "--target", "x86-64-v3")
     assert "instructions emitted for x86-64-v3" in census
     assert "multiplication-free: no" in census
