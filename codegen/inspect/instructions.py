@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from addergraph.report.tables import Table
+
 ADD, LOGIC, SHIFT, MOVE = "add/sub", "min/max/logic", "shift", "move"
 MULTIPLY, FMA, DOT, DIVIDE = "multiply", "fma", "dot product", "divide/sqrt"
 CONVERT, CONTROL, UNKNOWN = "convert", "control", "unknown"
@@ -186,15 +188,9 @@ def counts_table(
     """
     total = sum((Counter(counts) for _, counts, _ in rows), Counter[str]())
     kinds = [kind for kind in KINDS if total[kind] or kind in always]
-    cells = [["function", *kinds, last]]
-    for name, counts, text in [*rows, ("total", total, "")]:
-        cells.append([name, *(str(counts.get(kind, 0)) for kind in kinds), text])
-    widths = [max(len(row[column]) for row in cells) for column in range(len(kinds) + 1)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [c.rjust(w) for c, w in zip(row[1:-1], widths[1:], strict=True)]
-            + [row[-1]]
-        ).rstrip()
-        for row in cells
-    )
+    cells = [
+        [name, *(str(counts.get(kind, 0)) for kind in kinds), text]
+        for name, counts, text in [*rows, ("total", total, "")]
+    ]
+    table = Table(["function", *kinds, last], cells, ("function", last), ruled=[len(rows) - 1])
+    return "\n".join(table.lines())

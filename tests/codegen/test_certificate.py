@@ -245,7 +245,7 @@ def test_what_aligns_functions_is_one_row_of_the_table() -> None:
     made = certify_bytes(compiled(CLEAN + PLANTED, "x86-64"), "x.o")
     padding = [f for f in made.functions if f.is_padding]
     assert padding and all(f.name.startswith(".text+") for f in padding)
-    names = [line.split("  ")[0] for line in made.render().splitlines()[3:]]
+    names = [line.split("  ")[0] for line in made.render().splitlines()[4:]]
     assert names[:3] == ["first", "second", "(between functions)"]
 
 
