@@ -34,7 +34,7 @@ from addergraph.ir import Graph, Node, Op, Parameter, Value
 from addergraph.ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
-from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
+from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
 from addergraph.ops.pointwise.full import Full
 
 from .autodiff import close, differentiate
@@ -113,14 +113,15 @@ def require_statistics(graph: Graph) -> None:
 
     That value is its own mean: the variance is 0, the result beta, and every gradient 0.
     """
+    readers = graph.uses()
     for node in graph.nodes:
         if not isinstance(node.op, BatchNormStatistics):
             continue
-        x = node.inputs[0].type
+        x, mean = node.inputs[0].type, node.outputs[0]
         if math.prod(x.sizes[:-1]) == 1:
-            layer = node.name.removesuffix(".mean").removesuffix(".batch")
+            layer = next((n for n in readers[mean] if isinstance(n.op, BatchNorm)), node)
             raise ShapeError(
-                f'batch_norm "{layer}" gets one value for each channel ({x}): in training its '
+                f'batch_norm "{layer.name}" gets one value for each channel ({x}): in training its '
                 "result would not depend on it; use batches of at least 2 samples, also the last "
                 "one of an epoch (samples modulo batch size)"
             )

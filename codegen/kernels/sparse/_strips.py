@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ...emit.builder import Emitter, Index
 from ..forward.tail import ForwardContraction, Place
-from ..schedule import ceil_div
+from ..schedule import SPARSE, ceil_div
 from ._patches import Patches
 
 REGIONS = 8
@@ -52,6 +52,8 @@ class Strip:
 
 class StripKernel(ForwardContraction):
     """A kernel that works strip by strip."""
+
+    kind = SPARSE
 
     @property
     @abstractmethod
