@@ -1,7 +1,7 @@
 """The layers of `addergraph bench --layers` beside convolutions of PyTorch and ONNX Runtime.
 
     python -m benchmarks.layers_against_peers --seconds 0.15 --markdown docs/laboratory.md
-    python -m benchmarks.layers_against_peers --dtype u8 --threads 2 --only ResNet-20
+    python -m benchmarks.layers_against_peers --dtype u8 --threads all --only ResNet-20
     python -m benchmarks.layers_against_peers --tune 60 --markdown docs/laboratory.md
 
 Layers and peers have several turns each, on the same processors. `--tune` compares the model's
@@ -32,6 +32,7 @@ from addergraph.cli.bench.timing import Layer, Timing, pinned
 from addergraph.cli.bench.tune import search, summary, table
 from addergraph.errors import DataError
 from addergraph.files.storage import atomic_write, read_bytes
+from addergraph.training.step import thread_count
 from benchmarks.peers import HELD_TO, Peers
 
 OPERANDS = {"f32": "f32", "u8": "u8", "u6": "u8"}  # of the peers, by those of the layers
@@ -187,10 +188,14 @@ def command(options: LayerBench) -> str:
     return f"{COMMAND} {what} --seconds {options.seconds:g}{only}"
 
 
+def threads_named(text: str) -> int:
+    return thread_count(None if text == "all" else int(text))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dtype", choices=sorted(OPERANDS), default="f32")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=threads_named, default=1, metavar="N|all")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--target", default="host")
     parser.add_argument("--only", default="")

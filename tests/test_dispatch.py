@@ -5,6 +5,8 @@ A dispatch is one of
 * `isinstance` or `issubclass` with a class of ops, and `x.op == Relu()`;
 * a lookup or comparison of `type(op)`, a dict by op classes, a `match` with op classes in it;
 * a comparison of `op.name`, and a dict, set, list or tuple of nothing but two or more ops' names.
+
+An `assert isinstance(...)` is none: it tells a type checker what a registration has decided.
 """
 
 from __future__ import annotations
@@ -25,8 +27,32 @@ from addergraph.ir import Op, registry
 
 ROOT = Path(__file__).parent.parent
 
-# file -> how many dispatches it has, and why it needs them.
-ALLOWED: dict[str, tuple[int, str]] = {}
+MOST = 34
+
+# file -> how many dispatches it may have, and why it needs them.
+ALLOWED: dict[str, tuple[int, str]] = {
+    "addergraph/training/fit.py": (1, "accuracy asks whether predictions are probabilities"),
+    "addergraph/training/losses.py": (1, "a cross-entropy takes the logits of a softmax"),
+    "codegen/emit/lowered.py": (2, "only 2-D adders have kernels that leave taps out"),
+    "codegen/inspect/strict.py": (2, "what to use instead of an op, in words"),
+    "codegen/kernels/__init__.py": (1, "kernels by op: test_every_op_has_a_kernel"),
+    "codegen/kernels/forward/choice.py": (1, "the kernels of bytes: distances or products"),
+    "codegen/kernels/forward/geometry.py": (1, "the term of a contraction: distance or product"),
+    "codegen/kernels/forward/terms.py": (1, "the term of a contraction: distance or product"),
+    "codegen/kernels/gradient/filter.py": (1, "the gradient's term: of an adder or a product"),
+    "codegen/kernels/gradient/input.py": (1, "the gradient's term: of an adder or a product"),
+    "codegen/kernels/pointwise.py": (2, "code by op: test_every_op_has_a_kernel"),
+    "codegen/measure/tune.py": (2, "tuned are the contractions whose kernels have tiles"),
+    "passes/canonicalize.py": (2, "rules about broadcast_to and pad as operands or producers"),
+    "passes/fold_batch_norm.py": (1, "a pass about one op"),
+    "passes/quantize/calibrate.py": (1, "moments of what a batch norm normalizes"),
+    "passes/quantize/forget_scales.py": (1, "a pass about one family of ops"),
+    "passes/quantize/integers.py": (5, "rules by op, and what a rounding op states"),
+    "passes/quantize/quantize.py": (4, "a softmax before an argmax or an output is left out"),
+    "passes/quantize/rounded.py": (3, "rules by op, and what a rounding op states"),
+    "passes/quantize/rules.py": (2, "rules by op"),
+    "passes/train_step.py": (1, "statistics of one value a channel are refused"),
+}
 
 
 def _op_classes(kind: type[Op] = Op) -> Iterator[type[Op]]:
@@ -42,10 +68,10 @@ NAMES = {op.name for op in OWN if op.name}
 def _is_of_ops(item: object) -> bool:
     """Whether `item` is an op class, or a union or tuple of some."""
     if isinstance(item, UnionType):
-        return _is_of_ops(get_args(item))
+        item = get_args(item)
     if isinstance(item, tuple):
         return bool(item) and all(map(_is_of_ops, item))
-    return item in OWN if isinstance(item, type) else False
+    return item in OWN
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
@@ -114,6 +140,15 @@ def _is_dispatch(node: ast.AST, classes: set[str]) -> bool:
     return False
 
 
+def _asserted(tree: ast.Module) -> set[ast.AST]:
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
+        for inner in ast.walk(node.test)
+    }
+
+
 def dispatches(root: Path) -> list[tuple[str, int, str]]:
     """File, line and text of each in the product below `root`."""
     found = []
@@ -124,7 +159,7 @@ def dispatches(root: Path) -> list[tuple[str, int, str]]:
         if file.startswith(("addergraph/ops/", "addergraph/passes/", "addergraph/codegen/")):
             continue  # the ops; symlinks
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        classes = set(_imported(tree))
+        classes, asserted = set(_imported(tree)), _asserted(tree)
         classes |= {
             target.id
             for node in tree.body
@@ -136,7 +171,7 @@ def dispatches(root: Path) -> list[tuple[str, int, str]]:
         found += [
             (file, node.lineno, ast.unparse(node).splitlines()[0])  # type: ignore[attr-defined]
             for node in ast.walk(tree)
-            if _is_dispatch(node, classes)
+            if node not in asserted and _is_dispatch(node, classes)
         ]
     return sorted(found)
 
@@ -165,7 +200,8 @@ def test_dispatches_outside_ops_have_a_reason() -> None:
     print(f"{len(found)} dispatches on an op's class or name outside ops/")
     shown = "\n".join(f"{file}:{line} {text}" for file, line, text in found)
     counts = Counter(file for file, _, _ in found)
-    assert counts == {file: count for file, (count, _) in ALLOWED.items()}, shown
+    assert not [file for file in counts if counts[file] > ALLOWED.get(file, (0, ""))[0]], shown
+    assert len(found) <= MOST, shown
 
 
 def test_every_op_has_a_kernel() -> None:

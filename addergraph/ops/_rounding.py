@@ -63,6 +63,6 @@ def one_ulp(op: Op, operands: Sequence[Array], results: Sequence[Array]) -> Sequ
     return (2 * U * np.abs(results[0].astype("f8")) + TINY,)
 
 
-def three_ulps(op: Op, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
-    """Three units in the last place (codegen/kernels/math.py)."""
-    return (3 * (2 * U * np.abs(results[0].astype("f8")) + TINY),)
+def two_ulps(op: Op, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+    """Two units in the last place (codegen/kernels/math.py)."""
+    return (2 * (2 * U * np.abs(results[0].astype("f8")) + TINY),)

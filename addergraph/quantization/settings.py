@@ -11,7 +11,7 @@ SHIFT, MULTIPLY = "shift", "multiply"
 MOST_TERMS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QuantizationSettings:
     """How a network is quantized; DataError for a setting out of range.
 

@@ -137,7 +137,7 @@ def table(functions: Sequence[FunctionCensus]) -> str:
 
 def _function(symbol: str, nodes: Sequence[Node], counts: Counter[str]) -> FunctionCensus:
     atoms = _atoms(nodes)
-    causes = (n.op.name for n in atoms if _multiplies(n))
+    causes = (n.op.name for n in atoms if n.op.multiplies)
     return FunctionCensus(
         symbol,
         tuple(n.name for n in nodes),
@@ -152,13 +152,8 @@ def _atoms(nodes: Sequence[Node]) -> list[Node]:
     return [atom for n in nodes for atom in n.atoms]
 
 
-def _multiplies(node: Node) -> bool:
-    cost = node.op.cost([v.type for v in node.inputs])
-    return bool(cost.multiplications or cost.transcendentals)
-
-
 def _integer_product(node: Node) -> bool:
-    return _multiplies(node) and all(v.type.dtype != f32 for v in node.outputs)
+    return node.op.multiplies and all(v.type.dtype != f32 for v in node.outputs)
 
 
 def _remaining(f: FunctionCensus) -> str:

@@ -1,7 +1,7 @@
 """exp, log, sigmoid and tanh on f32 registers, by polynomials of our own: no libc, no tables.
 
-Contract: exp and log at most 1 ulp, sigmoid and tanh at most 3 ulps from the float64 function
-rounded to f32 (tests/codegen/kernels/test_math.py holds the figures), over all of f32: overflow
+Contract: exp, log and tanh at most 1 ulp, sigmoid at most 2 ulps from the float64 function rounded
+to f32 (tests/codegen/kernels/test_math.py holds the figures), over all of f32: overflow
 gives inf, underflow passes through the subnormals to +0, subnormal operands count, NaN stays NaN,
 log(0) = -inf, log(x < 0) = NaN, tanh(-0.0) = -0.0. Every multiplication
 and addition is rounded by itself (no FMA), so the bits are the same on every ISA. The caller's

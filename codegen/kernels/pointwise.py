@@ -18,7 +18,6 @@ from addergraph.errors import CodegenError
 from addergraph.ir import Builder, Graph, Op, Value
 from addergraph.ir.types import DType, bool_, f32, i8, i32
 from addergraph.ops._elementwise import INTEGER_BOUNDS
-from addergraph.ops.fused import Fused
 from addergraph.ops.pointwise.batch_norm import BatchNorm
 from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from addergraph.ops.pointwise.cast import Cast
@@ -284,8 +283,8 @@ class PointwiseKernel(Kernel):
     @property
     def body(self) -> Graph:
         """The fused body, or the one op as a body."""
-        if isinstance(self.call.op, Fused):
-            return self.call.op.body
+        if self.call.op.subgraph is not None:
+            return self.call.op.subgraph
         builder = Builder("body")
         operands = [builder.input(f"a{i}", o.type) for i, o in enumerate(self.call.inputs)]
         return builder.finish(builder.add(self.call.op, operands))

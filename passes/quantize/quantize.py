@@ -87,7 +87,7 @@ def roundings(
     integers that `quantize` would give it, values by their range on the calibration data. Raises
     what `quantize` does.
     """
-    QuantizationSettings(bits, quantile=quantile)
+    QuantizationSettings(bits=bits, quantile=quantile)
     graph, _ = without_roundings(_require_network(graph))
     samples = _samples(graph, calibration)
     of_filters = FakeQuantizeFilter(bits)

@@ -339,7 +339,9 @@ def test_search_of_a_network_prints_ratios(capsys: pytest.CaptureFixture[str]) -
     assert end.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("small_adder, one image, ")
-    assert [line.split()[0] for line in lines[1:-1]] == ["layer", "act2", "act3", "act4"]
+    assert lines[1].startswith("layer")
+    shown = [line.split()[0] for line in lines[3:-1]]  # which layers have a choice: by the CPU
+    assert {"act2", "act3", "act4"} <= set(shown) <= {"act1", "act2", "act3", "act4", "dense1"}
     assert "times as long as the search's in the geometric mean" in lines[-1]
 
 

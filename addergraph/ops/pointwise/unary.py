@@ -14,7 +14,7 @@ from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, i32
 from .._elementwise import held, require_dtype, stored
-from .._rounding import one_ulp, three_ulps
+from .._rounding import one_ulp, two_ulps
 from .._window import require_operands
 
 
@@ -218,7 +218,7 @@ class Sigmoid(_Transcendental):
             power = np.exp(-np.abs(x))  # of a large number it would overflow
             return (np.asarray(np.where(x < 0, power, 1.0) / (1.0 + power), "f4"),)
 
-    rounding = three_ulps
+    rounding = two_ulps
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
@@ -247,7 +247,7 @@ class Tanh(_Transcendental):
         with np.errstate(all="ignore"):
             return (np.asarray(np.tanh(arrays[0].astype("f8")), "f4"),)
 
-    rounding = three_ulps
+    rounding = one_ulp
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
