@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from addergraph.errors import GraphError, UnsupportedError
-from addergraph.ir import Graph, Node, Op, Parameter, Value
+from addergraph.ir import CONTRACTION, Graph, Node, Op, Parameter, Value
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.fake_quantize import (
     FakeQuantize,
@@ -41,7 +41,7 @@ from addergraph.ops.pointwise.fake_quantize import (
 from addergraph.ops.reduction.softmax import Softmax
 
 from ..rewrite import Draft
-from .rules import DISTANCES, PRODUCTS, RULES, Emitter, Rule
+from .rules import RULES, Emitter, Rule
 
 Grid = Callable[[Value], FakeQuantize]
 """Which integers stand for an activation (of the float network)."""
@@ -123,7 +123,7 @@ class RoundedEmitter(Emitter[FakeQuantize]):
 
     def write(self, node: Node) -> None:
         """Nodes that do not compute from the image stay; a layer always should."""
-        layer = self.rules.get(type(node.op)) in (DISTANCES, PRODUCTS)
+        layer = node.op.kind == CONTRACTION and node.op.integer_form
         if layer or any(v in self.forms for v in node.inputs):
             super().write(node)
         else:
