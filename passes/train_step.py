@@ -34,7 +34,7 @@ from addergraph.ir import Graph, Node, Op, Parameter, Value
 from addergraph.ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
-from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
+from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.full import Full
 
 from .autodiff import close, differentiate
@@ -119,7 +119,7 @@ def require_statistics(graph: Graph) -> None:
             continue
         x, mean = node.inputs[0].type, node.outputs[0]
         if math.prod(x.sizes[:-1]) == 1:
-            layer = next((n for n in readers[mean] if isinstance(n.op, BatchNorm)), node)
+            layer = next((n for n in readers[mean] if n.op.normalizes), node)
             raise ShapeError(
                 f'batch_norm "{layer.name}" gets one value for each channel ({x}): in training its '
                 "result would not depend on it; use batches of at least 2 samples, also the last "
