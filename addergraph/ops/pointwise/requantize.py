@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Cost, Op
+from ...ir import POINTWISE, Array, Cost, Intervals, Op, Types
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -83,9 +83,7 @@ class Requantize(Op, ABC):
             total = self.scaled(x + center, factors) + offset
         return (np.clip(total >> (shift & 31), self.lo, self.hi).astype(self.dtype.numpy),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (Interval(float(self.lo), float(self.hi)),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
@@ -128,7 +126,7 @@ class RequantizeShift(Requantize):
             total += np.where(term == 0, 0, np.where(term < 0, -shifted, shifted))
         return total
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=types[0].elements * (len(types) - 2))
 
 
@@ -154,7 +152,7 @@ class RequantizeMultiply(Requantize):
     def scaled(self, t: Array, factors: Sequence[Array]) -> Array:
         return np.asarray(t * factors[0])
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         elements = types[0].elements
         return Cost(additions=2 * elements, multiplications=elements)
 
