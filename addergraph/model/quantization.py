@@ -28,16 +28,9 @@ def quantize(
 
     calibration  samples as the network takes them, a few hundred, without labels
     weights      the numbers of the graph's parameters; a model brings its own
-    bits         of activations and filters, 2 to 8; by default 8, or what `quantization_aware`
-                 made the model for
-    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
-                 "multiply": an integer product each, for CPUs where that is faster
-    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
-    quantile     of an activation's values that its range has to hold; 1 for all of them. The ranges
-                 of a model that `quantization_aware` made are those that it was trained with
-    reestimate   move batch norms' statistics by what quantization changed
+    the others   as `QuantizationSettings` says (addergraph/quantization/settings.py)
 
-    Raises DataError for options out of range and for calibration data that are of another shape,
+    Raises DataError for settings out of range and for calibration data that are of another shape,
     empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
     form.
     """
