@@ -14,7 +14,7 @@ their keys (`files/records.py`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
@@ -130,6 +130,7 @@ def require_valid(values: Any) -> None:
             one.require(name, value)
 
 
-def plain(values: Any) -> Iterator[tuple[str, Any]]:
-    """The fields of a dataclass with their values, none of them taken apart."""
-    return ((f.name, getattr(values, f.name)) for f in dataclasses.fields(values))
+def integer(name: str, value: object, least: int) -> int:
+    """An integer of at least `least`; DataError otherwise."""
+    Setting(kind=int, least=least).require(name, value)
+    return int(value)  # type: ignore[call-overload, no-any-return]

@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ..errors import DataError
 from ..ir import Array
 from ..ir.state import aligned_bytes
+from ..settings import require_valid, setting
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,11 @@ class Augment:
     normalisation (black). DataError for a negative padding or a `flip` outside 0..1.
     """
 
-    padding: int = 0
-    flip: float = 0.0
+    padding: int = setting(0, least=0)
+    flip: float = setting(0.0, least=0, most=1)
 
     def __post_init__(self) -> None:
-        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
-            raise DataError(f"padding={self.padding!r} must be an integer of at least 0")
-        if not 0.0 <= self.flip <= 1.0:
-            raise DataError(f"flip={self.flip!r} must be a probability, 0 to 1")
+        require_valid(self)
 
     def apply(self, x: Array, random: np.random.Generator) -> Array:
         """New images of `x` [B,H,W,C]: a pure function of `x` and the generator's state.

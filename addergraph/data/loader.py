@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..ir import Array
+from ..settings import integer
 from .augment import Augment, Normalize, empty_f32
 
 Batch = tuple[Array, Array]
@@ -46,12 +47,12 @@ class Loader:
         if x.ndim < 1 or not len(x):
             raise DataError(f"samples have shape {x.shape}; expected at least one")
         self.x = x
-        self.batch_size = _at_least("batch_size", batch_size, 1)
-        self.seed = _at_least("seed", seed, 0)
+        self.batch_size = integer("batch_size", batch_size, 1)
+        self.seed = integer("seed", seed, 0)
         self.shuffle = shuffle
         self.augment = augment
         self.normalize = normalize
-        self.prefetch = _at_least("prefetch", prefetch, 0)
+        self.prefetch = integer("prefetch", prefetch, 0)
 
     def __len__(self) -> int:
         """Steps an epoch; the last batch may be short."""
@@ -59,7 +60,7 @@ class Loader:
 
     def order(self, number: int) -> Array:
         """Sample numbers i64[N] in the order in which epoch `number` takes them."""
-        _at_least("epoch", number, 0)
+        integer("epoch", number, 0)
         if not self.shuffle:
             return np.arange(len(self.x), dtype=np.int64)
         return np.random.default_rng([self.seed, number]).permutation(len(self.x))
@@ -70,7 +71,7 @@ class Loader:
         Each `x` is a new array, C-contiguous and 64-byte aligned. An error while a batch is made
         is raised where that batch is due. Closing the iterator ends the background thread.
         """
-        if _at_least("first_step", first_step, 0) > len(self):
+        if integer("first_step", first_step, 0) > len(self):
             raise DataError(f"first_step={first_step}: an epoch has {len(self)} steps")
         return self._batches(self.order(number), number, first_step)
 
@@ -103,9 +104,3 @@ class Loader:
         y = empty_f32(x.shape)
         y[...] = x
         return y, index
-
-
-def _at_least(name: str, value: object, least: int) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise DataError(f"{name}={value!r} must be an integer of at least {least}")
-    return int(value)

@@ -25,7 +25,9 @@ from ..errors import DataError, GraphError
 from ..ir import Array, Graph
 from ..ir.walk import upstream
 from ..report.findings import Finding
+from ..settings import like, require_valid, setting
 from ..training.labels import as_samples, require_trainable, targets_for
+from ..training.settings import Fit
 from ..training.step import compile_silently
 
 if TYPE_CHECKING:
@@ -125,17 +127,15 @@ class Recording:
     threads  all processors unless given
     """
 
-    steps: int = 100
-    every: int = 5
-    batch: int = 64
-    learning_rate: float = 0.1
-    seed: int = 0
-    threads: int | None = None
+    steps: int = setting(100, least=1)
+    every: int = setting(5, "Record the gradients once in so many steps.", least=1)
+    batch: int = setting(64, least=1)
+    learning_rate: float = setting(0.1)
+    seed: int = setting(0, least=0)
+    threads: int | None = like(Fit, "threads")
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("every", self.every), ("batch", self.batch)):
-            if value < 1:
-                raise DataError(f"{name}={value} must be at least 1")
+        require_valid(self)
 
 
 DEFAULT = Recording()

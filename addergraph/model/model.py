@@ -31,6 +31,7 @@ from ..ir.trace import Tensor, trace
 from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
+from ..settings import integer
 from ..training.fit import fit, measure
 from ..training.labels import as_samples, require_trainable, targets_for
 from ..training.logs import History
@@ -74,9 +75,7 @@ class Model:
             )
         if net is not None and not callable(net):
             raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {net!r}")
-        if not isinstance(seed, int) or seed < 0:
-            raise DataError(f"seed={seed!r} must be an integer of at least 0")
-        self.loss_name, self.name, self.seed = loss_name, name, seed
+        self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
         self._net = net
         self._stored: Graph | None = None  # all that is known of a loaded function model

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError, GraphError, ShapeError
 from ..ir.attributes import FULL_PRECISION, GRADIENTS
-from ..settings import Setting, plain, require_valid, setting, settings_of
+from ..settings import require_valid, setting, settings_of
 from .optimizers import SGD, Optimizer
 from .schedules import Schedule
 
@@ -30,12 +30,6 @@ _CHANGE_NOTHING = {
     "epochs", "patience", "checkpoint", "checkpoint_steps", "resume", "engine", "threads",
     "verbose",
 }  # fmt: skip
-
-
-def at_least_one(name: str, value: object) -> int:
-    """An integer of at least 1; DataError otherwise."""
-    Setting(kind=int, least=1).require(name, value)
-    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def require_optimizer(value: object) -> None:
@@ -140,7 +134,8 @@ class Fit(Learning):
 
         The number of epochs is no part of it: a run may be made longer.
         """
-        decided = {name: repr(v) for name, v in plain(self) if name not in _CHANGE_NOTHING}
+        names = [f.name for f in fields(self) if f.name not in _CHANGE_NOTHING]
+        decided = {name: repr(getattr(self, name)) for name in names}
         return decided | {"learning_rate": _described(self.learning_rate)}
 
 

@@ -16,17 +16,18 @@ from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
+from ..settings import integer
 from .labels import as_samples, require_trainable, targets_for
 from .losses import loss_named
 from .optimizers import Optimizer, average_name
-from .settings import NATIVE, at_least_one, rate_at, require_engine, require_optimizer
+from .settings import NATIVE, rate_at, require_engine, require_optimizer
 from .trainee import Trainee
 
 
 def thread_count(threads: int | None) -> int:
     """`threads`, or as many as this process may use processors; DataError below 1."""
     if threads is not None:
-        return at_least_one("threads", threads)
+        return integer("threads", threads, 1)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -61,7 +62,7 @@ class TrainStep:
     ) -> None:
         require_engine(engine)
         require_optimizer(optimizer)
-        at_least_one("batch", batch)
+        integer("batch", batch, 1)
         self.model, self.optimizer, self.engine = model, optimizer, engine
         self.label_smoothing, self.gradient = label_smoothing, gradient
         self.threads = thread_count(threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ...settings import NOTHING, like, setting
 from ...training.losses import loss_named
 from ...training.memory import available_memory, require_memory, training_need
 from ...training.recipes import Images
-from ...training.settings import DEFAULT_OPTIMIZER, Fit
+from ...training.settings import DEFAULT_OPTIMIZER
 from .. import options as shared
 from .images import normalized
 from .source import Source, model_for, open_source
@@ -80,12 +80,7 @@ class Options:
     network: str = shared.file("MODEL")
     data: str = shared.data()
     normalize: str = like(Images, "normalize")
-    steps: int = setting(100, least=1)
-    every: int = setting(5, "Record the gradients once in so many steps.", least=1)
-    batch: int = setting(64, least=2)
-    learning_rate: float = setting(0.1)
-    seed: int = setting(0, least=0)
-    threads: int | None = like(Fit, "threads")
+    recording: Mapping[str, Any] = shared.group(Recording)
     output: str | None = setting(
         None, "Write pictures and diagnosis.json there.", short="-o", metavar="FOLDER"
     )
@@ -95,11 +90,8 @@ def diagnose(options: Options) -> None:
     """Prints the diagnosis, and writes pictures and numbers; refuses a bad folder before."""
     folder = None if options.output is None else _prepared(options.output)
     data = load(options.data)
-    model = model_for(options.network, data, options.seed)
-    settings = Recording(
-        options.steps, options.every, options.batch, options.learning_rate, options.seed,
-        options.threads,
-    )  # fmt: skip
+    settings = Recording(**options.recording)
+    model = model_for(options.network, data, settings.seed)
     found = examine(
         model, normalized(data.x_train, data, options.normalize), data.y_train, settings
     )

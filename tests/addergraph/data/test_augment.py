@@ -60,7 +60,7 @@ def test_augment_refuses_settings_and_shapes() -> None:
     with pytest.raises(DataError, match=r"padding=True"):
         Augment(padding=True)
     for flip in (-0.1, 1.5, float("nan")):
-        with pytest.raises(DataError, match=rf"flip={flip}.*probability"):
+        with pytest.raises(DataError, match=rf"flip={flip}.*must be at least 0 and at most 1"):
             Augment(flip=flip)
     with pytest.raises(DataError, match=r"images \[N,H,W,C\], found shape \(3, 4\)"):
         Augment(1).apply(np.zeros((3, 4), np.uint8), np.random.default_rng(0))

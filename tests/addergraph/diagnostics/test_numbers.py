@@ -204,8 +204,8 @@ def test_recording_trains_and_samples() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps=0 must be at least 1"),
-        ({"every": -1}, "every=-1 must be at least 1"),
+        ({"steps": 0}, "steps=0 must be an integer of at least 1"),
+        ({"every": -1}, "every=-1 must be an integer of at least 1"),
         ({"learning_rate": 1e30}, "training diverged"),
     ],
 )
