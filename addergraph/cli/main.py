@@ -217,6 +217,11 @@ def inspect(file: str, **options: Any) -> None:
 @batch
 @target
 @click.option(
+    "--tune-for", metavar="CPU",
+    help="Choose kernels for this machine: an x86 CPU name, generic or host. The code runs on "
+    "every machine of the target.  [default: the CPU that --target names, else generic]",
+)  # fmt: skip
+@click.option(
     "--multiplication-free", is_flag=True,
     help="Refuse a network that needs a product anywhere, and shift and add all addresses.",
 )  # fmt: skip

@@ -29,8 +29,8 @@ SAMPLES = 100  # of the outputs, where the options do not say
 
 
 def compile_library(
-    file: str, weights: str | None, folder: str, target: str, name: str | None, batch: int | None,
-    multiplication_free: bool,
+    file: str, weights: str | None, folder: str, target: str, tune_for: str | None,
+    name: str | None, batch: int | None, multiplication_free: bool,
 ) -> None:  # fmt: skip
     """Exports a C library and lists what was written."""
     source = open_source(file, weights)
@@ -40,6 +40,7 @@ def compile_library(
         weights=source.required_weights(),
         batch=batch,
         target=target,
+        tune_for=tune_for,
         name=name,
         multiplication_free=multiplication_free,
     )
