@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .errors import GraphError, RangeWarning, ShapeError
+from .errors import GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
 from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
+from .ir.walk import computed, returning
 
 if TYPE_CHECKING:
-    from .codegen.emit.lowered import Lowered
+    from .codegen.emit.lowered import Kernels, Lowered
     from .codegen.export.aot import Exported
     from .codegen.inspect.census import Census
     from .codegen.inspect.certificate import Certificate
@@ -28,12 +31,13 @@ if TYPE_CHECKING:
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
     from .ops.pointwise.fake_quantize import Rounding
+    from .passes.lowering import Lowering
+    from .passes.pipeline import Observer
     from .passes.train_step import Loss, Optimizer
     from .quantization import QuantizationSettings, Quantized
     from .report.findings import Finding
 
 TUNE_SECONDS = 10.0
-Observer = Callable[[str, Graph, Graph, float], None]
 
 
 def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
@@ -69,6 +73,39 @@ def optimize(graph: Graph, observers: Sequence[Observer] = ()) -> Graph:
     return run(graph, observers=observers)
 
 
+def points_after(
+    graph: Graph,
+    name: str,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    batch: int | None = None,
+    target: str = "host",
+) -> list[Lowering]:
+    """The graph on its way to code, after each pass of PIPELINE or step of LOWERING of this name.
+
+    Raises GraphError for an unknown name, and what `lower` raises where `name` is a step's.
+    """
+    from .codegen.targets.lookup import target_named
+    from .passes.lowering import LOWERING
+    from .passes.pipeline import PIPELINE, step_name
+
+    passes, steps = ({step_name(s): None for s in road} for road in (PIPELINE, LOWERING))
+    known = passes | steps
+    if name not in known:
+        raise GraphError(f'unknown pass "{name}"{nearest(name, known)}; known: {", ".join(known)}')
+    found: list[Lowering] = []
+
+    def observe(at: str, before: Lowering, after: Lowering, seconds: float) -> None:
+        found.extend([after] * (at == name))
+
+    bound = graph if batch is None else graph.bind(batch)
+    if name in passes:
+        optimize(bound, [observe])
+    else:
+        lower(bound, target_named(target), [observe], weights)
+    return found
+
+
 def lower(
     graph: Graph,
     target: Target,
@@ -76,36 +113,39 @@ def lower(
     weights: Mapping[str, Array] | None = None,
     choices: Mapping[str, Choice] | None = None,
 ) -> Lowered:
-    """The graph ready for code generation: pipeline, hoisting, memory plan.
+    """The graph ready for code generation: all of PIPELINE, then of LOWERING (`passes/`).
 
     `choices`: kernels that were chosen by measuring, by node name (`tune`).
     `weights`, where known, let constant filters choose between dense and sparse kernels.
 
     Raises ShapeError when the batch is open and the graph is not a loop over samples.
     """
-    from .codegen.emit.lowered import Lowered, share_kept, workspaces
-    from .passes.hoist import hoist
-    from .passes.plan_memory import normalize_outputs, plan_memory
+    from .codegen.emit.lowered import Kernels
+
+    kernels = Kernels(target, weights or {}, choices or {})
+    return _lowered(_road(graph, kernels, observers), kernels)
+
+
+def _road(graph: Graph, kernels: Kernels, observers: Sequence[Observer] = ()) -> Lowering:
+    from .passes import pipeline
 
     if graph.is_open and not graph.per_sample:
         raise ShapeError(
             f'graph "{graph.name}" does not compute its samples one by one ({_mixing(graph)}); '
             "bind the batch: ag.compile(graph, batch=64)"
         )
-    optimized = optimize(graph, observers)
-    batched = None
-    if graph.is_open:
-        batched = tuple(v.type.is_open for v in (*optimized.inputs, *optimized.outputs))
-        optimized = optimized.bind(1)
-    setup, main = hoist(normalize_outputs(optimized))
-    if main.updates:
-        # Programs that share a state agree on its layout, so none may drop a parameter.
-        main = Graph(
-            main.name, main.inputs, graph.parameters, main.nodes, main.outputs, main.updates
-        )
-    kept = share_kept(main, weights or {})
-    plan = plan_memory(main, workspaces(main, target, kept, choices))
-    return Lowered(graph, setup, main, plan, target, batched, kept, choices or {})
+    return pipeline.lower(graph, kernels, observers)
+
+
+def _lowered(done: Lowering, kernels: Kernels) -> Lowered:
+    """What code generation takes of the end of the road."""
+    from .codegen.emit.lowered import Lowered
+
+    assert done.setup is not None and done.plan is not None
+    return Lowered(
+        done.source, done.setup, done.main, done.plan, kernels.target, done.batched, done.kept,
+        kernels.choices,
+    )  # fmt: skip
 
 
 def _mixing(graph: Graph) -> str:
@@ -178,26 +218,22 @@ def compile_layers(
 
     Raises what `compile` raises, and GraphError for a graph with updates.
     """
-    from .codegen.emit.lowered import Lowered, workspaces
+    from .codegen.emit.lowered import Kernels
     from .codegen.run import jit
     from .codegen.targets.lookup import target_named
-    from .passes.hoist import hoist
-    from .passes.plan_memory import plan_memory
+    from .passes import pipeline
 
     graph, weights = graph_and_weights(graph, weights)
     if graph.updates:
         raise GraphError(f'graph "{graph.name}" updates parameters; compile its forward graph')
-    numbers, machine = require_weights(graph, weights), target_named(target)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RangeWarning)  # `compile` gives them
-        whole = lower(graph, machine, weights=numbers)
-    main = whole.main
-    values = tuple(v for node in main.nodes for v in node.outputs)
-    # Outputs are never hoisted, so that setup is empty and main what it was.
-    setup, layers = hoist(Graph(main.name, main.inputs, main.parameters, main.nodes, values))
-    plan = plan_memory(layers, workspaces(layers, machine, whole.kept))
-    lowered = Lowered(layers, setup, layers, plan, machine, None, whole.kept)
-    return jit.Program(jit.build(lowered), jit.main_weights(whole, numbers), None, threads)
+    kernels = Kernels(target_named(target), require_weights(graph, weights))
+    with _without_range_warnings():  # `compile` gives them
+        whole = _lowered(_road(graph, kernels), kernels)
+    # Outputs are never hoisted: what setup computes stays a parameter, and kernels the same.
+    layers = returning(whole.main, computed(whole.main))
+    lowered = _lowered(pipeline.lower(layers, kernels, passes=()), kernels)
+    numbers = jit.main_weights(whole, kernels.weights)
+    return jit.Program(jit.build(lowered), numbers, None, threads)
 
 
 def build(
@@ -235,20 +271,24 @@ def _planned(
     observers: Sequence[Observer],
 ) -> Lowered:
     """The graph ready for code generation, after the questions that strict code is asked."""
+    from .codegen.emit.lowered import Kernels
     from .codegen.inspect import limits, strict
+    from .codegen.measure import tune as tuning
     from .codegen.targets.lookup import target_named
+    from .passes import pipeline
+    from .passes.lowering import PLANNING
 
     machine = target_named(target, tune_for)
     if multiplication_free or not machine.multiplier:
         strict.require_layers(graph, machine)
         machine = strict.without_multiplier(machine)
-    bound = graph if batch is None else graph.bind(batch)
-    choices = None
+    kernels = Kernels(machine, weights or {})
+    done = _road(graph if batch is None else graph.bind(batch), kernels, observers)
     if tune:
-        seconds = TUNE_SECONDS if tune is True else float(tune)
-        measured = tune_graph(bound, weights, target=target, tune_for=tune_for, seconds=seconds)
-        choices = {found.node: found.choice for found in measured}
-    lowered = lower(bound, machine, observers, weights, choices)
+        measured = tuning.tune(_lowered(done, kernels), TUNE_SECONDS if tune is True else tune)
+        kernels = replace(kernels, choices={found.node: found.choice for found in measured})
+        done = pipeline.advance(replace(done, kernels=kernels), PLANNING, observers)
+    lowered = _lowered(done, kernels)
     limits.require_target(lowered)
     return lowered
 
@@ -259,7 +299,6 @@ def tune_graph(
     *,
     batch: int | None = None,
     target: str = "host",
-    tune_for: str | None = None,
     seconds: float = TUNE_SECONDS,
 ) -> tuple[Tuned, ...]:
     """What measuring finds for each contraction of `graph`; see `codegen/measure/tune.py`."""
@@ -267,7 +306,7 @@ def tune_graph(
     from .codegen.targets.lookup import target_named
 
     bound = graph if batch is None else graph.bind(batch)
-    return tune(lower(bound, target_named(target, tune_for), weights=weights), seconds)
+    return tune(lower(bound, target_named(target), weights=weights), seconds)
 
 
 def export(
@@ -314,8 +353,7 @@ def arena_bytes(
     from .codegen.targets.lookup import target_named
 
     bound = graph.bind(1) if graph.is_open and not graph.per_sample else graph
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RangeWarning)  # `findings` has them
+    with _without_range_warnings():  # `findings` has them
         return lower(bound, target_named(target), weights=weights).plan.arena_bytes
 
 
@@ -384,8 +422,8 @@ def roundings(
 
 
 def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
-    """`graph` with the roundings of `rounded`; see `passes/quantize/quantization_aware.py`."""
-    from .passes.quantize.quantization_aware import quantization_aware
+    """`graph` with the roundings of `rounded`; see `passes/quantize/rounded.py`."""
+    from .passes.quantize.rounded import quantization_aware
 
     return quantization_aware(graph, rounded)
 
@@ -394,9 +432,15 @@ def _run_once(
     graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
 ) -> tuple[Array, ...]:
     """The outputs of `graph`, natively; batches of any size run one compiled program."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RangeWarning)  # `findings` has them
+    with _without_range_warnings():  # `findings` has them
         return compile(graph, weights=weights).run(inputs)
+
+
+@contextmanager
+def _without_range_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)
+        yield
 
 
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
@@ -420,7 +464,7 @@ __all__ = [
     "lower",
     "measure_peak",
     "memory_plan_text",
-    "optimize",
+    "optimize", "points_after",
     "profile",
     "quantization_aware_graph",
     "quantized",

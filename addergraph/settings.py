@@ -30,7 +30,7 @@ class Setting:
     """What a field may be; None is always allowed where it is the default.
 
     help     for the command line: a sentence
-    kind     int, float, bool or str
+    kind     int, float, bool or str; for the command line also a type of click
     least, above, most, below    of numbers; `above` and `below` are not allowed themselves
     choices  the words there are, where it is one of several
     error    what is raised for another value
@@ -100,6 +100,12 @@ def setting(default: Any, help: str = "", **what: Any) -> Any:
     if default is not None and default is not MISSING:
         what.setdefault("kind", type(default))
     return dataclasses.field(default=default, metadata={"setting": Setting(help=help, **what)})
+
+
+def like(kind: type, name: str, **changes: Any) -> Any:
+    """A field as that of another dataclass, but for these parts of its `Setting`."""
+    one = dataclasses.replace(settings_of(kind)[name], **changes)
+    return dataclasses.field(default=defaults_of(kind)[name], metadata={"setting": one})
 
 
 def settings_of(kind: type) -> Mapping[str, Setting]:

@@ -3,7 +3,7 @@
     python benchmarks/digests.py --jobs 2 > before.txt
     ... change the compiler ...
     python benchmarks/digests.py --jobs 2 --compare before.txt      # ends with 1 if any differs
-    python benchmarks/digests.py --quick --compare before.txt       # small graphs only
+    python benchmarks/digests.py --quick --compare before.txt       # small graphs only, a minute
 
 Compiles a fixed set of graphs without the object cache: each network of the zoo, for inference and
 for training, in f32 and in integers, and graphs of single ops with their gradients. Prints one line
@@ -51,6 +51,7 @@ HOSTED = (*X86, "toy", "aarch64-linux-gnu", "riscv64-linux-gnu")
 BARE = ("riscv32i", "riscv64i", "thumbv6m")
 CALIBRATION_TARGET = "x86-64"
 BATCH = 4
+Targets = tuple[str, ...]
 Columns = tuple[str, ...]  # object, code, weights, plan
 Digests = dict[tuple[str, str], Columns]  # (case, target) ->
 
@@ -138,10 +139,11 @@ def digest(data: bytes) -> str:
 
 
 def digests(source: Source, target: str) -> Columns:
+    known = source.weights if source.known else None
     try:
         built = compiler().build(
-            source.graph, source.weights if source.known else None, batch=source.batch,
-            target=target, cache=False, multiplication_free=source.strict,
+            source.graph, known, batch=source.batch, target=target, cache=False,
+            multiplication_free=source.strict,
         )  # fmt: skip
     except AdderGraphError as error:
         return (type(error).__name__, "-", "-", "-")
@@ -160,8 +162,7 @@ def loaded(code: bytes) -> bytes:
         (s.name, s.type, s.flags, s.size, s.data) for s in elf.sections if s.flags & _ALLOCATED
     ]
     parts += sorted((s.name, _place(elf, s), s.size, s.kind) for s in elf.symbols if s.exported)
-    tables = (s for s in elf.sections if s.type in (_RELA, _REL))
-    addends = [addend for table in tables for addend in _addends(table)]
+    addends = [a for s in elf.sections if s.type in (_RELA, _REL) for a in _addends(s)]
     parts += [
         (elf.sections[r.section].name, r.offset, r.type, _place(elf, r.symbol), addend)
         for r, addend in zip(elf.relocations, addends, strict=True)
@@ -194,8 +195,8 @@ class Case:
 
     name: str
     make: Callable[[], Source]
-    targets: tuple[str, ...]
-    quick: tuple[str, ...] = ()
+    targets: Targets
+    quick: Targets = ()
     cost: float = 1.0
 
 
@@ -220,37 +221,30 @@ def inference(name: str, known: bool, batch: int | None) -> Source:
     return Source(model.graph(training=False), model.weights, known, batch=batch)
 
 
-@dataclass(frozen=True)
-class Step:
-    """A kind of training step."""
-
-    optimizer: Optimizer
-    loss: str = "cat_cross_entropy"
-    label_smoothing: float = 0.0
-    gradient: str = "full_precision"
-
-
-PLAIN = "sgd"
-STEPS = {
-    PLAIN: Step(SGD()),
-    "sgd-bare": Step(SGD(momentum=0.0, weight_decay=0.0), "mean_squared_error"),
-    "nesterov": Step(SGD(nesterov=True, clip_norm=1.0), label_smoothing=0.1),
-    "adam": Step(Adam(weight_decay=1e-2), gradient="sign"),
-    "adam-l2": Step(Adam(weight_decay=1e-4, decoupled=False, average=0.99, clip_norm=2.0)),
-    "average": Step(SGD(average=0.9), "mean_squared_error", gradient="sign"),
-}
+PLAIN, FULL = "sgd", "full_precision"
+STEPS: dict[str, tuple[Optimizer, str, float, str]] = {  # loss, label smoothing, gradient
+    PLAIN: (SGD(), "cat_cross_entropy", 0.0, FULL),
+    "sgd-bare": (SGD(momentum=0.0, weight_decay=0.0), "mean_squared_error", 0.0, FULL),
+    "nesterov": (SGD(nesterov=True, clip_norm=1.0), "cat_cross_entropy", 0.1, FULL),
+    "adam": (Adam(weight_decay=1e-2), "cat_cross_entropy", 0.0, "sign"),
+    "adam-l2": (
+        Adam(weight_decay=1e-4, decoupled=False, average=0.99, clip_norm=2.0),
+        "cat_cross_entropy", 0.0, FULL,
+    ),
+    "average": (SGD(average=0.9), "mean_squared_error", 0.0, "sign"),
+}  # fmt: skip
 
 
-def training(name: str, step: Step, bits: int | None = None) -> Source:
+def training(name: str, kind: str, bits: int | None = None) -> Source:
     """A training step; with `bits`, one that rounds as the integers of so many bits will."""
     model = network(name)
     if bits is not None:
         model = calibrated(ag.quantization_aware, settled(name), samples(model), bits=bits)
+    optimizer, loss, smoothing, gradient = STEPS[kind]
+    forward = model.graph(training=True, batch=BATCH)
     graph = compiler().train_step_graph(
-        model.graph(training=True, batch=BATCH),
-        loss_named(step.loss, label_smoothing=step.label_smoothing), step.optimizer,
-        gradient=step.gradient,
-    )  # fmt: skip
+        forward, loss_named(loss, label_smoothing=smoothing), optimizer, gradient=gradient
+    )
     return Source(graph, model.weights)
 
 
@@ -297,52 +291,54 @@ def integers(
 def zoo_cases() -> Iterator[Case]:
     for name, entry in zoo.NETWORKS.items():
         size = entry.input_shape[0]
-        if size > 100:
-            yield from large_cases(name)
-        else:
-            yield from small_cases(name, size)
+        cases = large_cases if size > 100 else medium_cases if size > 28 else small_cases
+        yield from cases(name, entry.body == "adder")
 
 
-def large_cases(name: str) -> Iterator[Case]:
-    """The networks of ImageNet take long: one level for most of the questions."""
-    yield Case(f"{name}/open-weights", functools.partial(inference, name, True, None), X86, (), 40)
-    yield Case(f"{name}/open", functools.partial(inference, name, False, None), X86[1:2], (), 15)
-    bound = functools.partial(inference, name, True, BATCH)
-    yield Case(f"{name}/bound-weights", bound, NEWEST, (), 20)
-    yield Case(f"{name}/train-{PLAIN}", functools.partial(training, name, STEPS[PLAIN]), NEWEST,
-               (), 35)  # fmt: skip
-    small = functools.partial(integers, name, "shift", None, 64)  # to calibrate is long, too
-    yield Case(f"{name}/int8-shift", small, NEWEST, (), 50)
+def large_cases(name: str, adds: bool) -> Iterator[Case]:
+    """The networks of ImageNet take long: one x86 level for most of the questions.
+
+    `adds`: whether there are filters whose numbers choose kernels.
+    """
+    yield inference_case(name, True, None, X86, 40)
+    yield inference_case(name, True, BATCH, NEWEST, 20)
+    if adds:
+        yield inference_case(name, False, None, X86[1:2], 15)
+    yield training_case(name, PLAIN, NEWEST, 40)
+    yield integers_case(name, "shift", NEWEST, 30, size=64)  # to calibrate is long, too
 
 
-def small_cases(name: str, size: int) -> Iterator[Case]:
-    small = size < 32
-    targets, scale = (HOSTED, 1.0) if small else (X86, 4.0)
-    for form, known, batch in (
-        ("open", False, None), ("open-weights", True, None), ("bound", False, BATCH),
-        ("bound-weights", True, BATCH),
-    ):  # fmt: skip
-        chosen = targets if known else targets[1:3]
-        quick = X86[1:2] if small and form == "open-weights" else ()
-        make = functools.partial(inference, name, known, batch)
-        yield Case(f"{name}/{form}", make, chosen, quick, scale * len(chosen))
-    make = functools.partial(training, name, STEPS[PLAIN])
-    chosen = HOSTED if small else X86[1:]
-    yield Case(f"{name}/train-{PLAIN}", make, chosen, NEWEST if name == "deck" else (), 20)
+def medium_cases(name: str, adds: bool) -> Iterator[Case]:
+    yield inference_case(name, True, None, X86, 12)
+    yield inference_case(name, True, BATCH, X86, 14)
+    if adds:
+        yield inference_case(name, False, None, X86[1:2], 4)
+        yield inference_case(name, False, BATCH, X86[1:2], 4)
+    yield training_case(name, PLAIN, NEWEST, 12)
+    yield integers_case(name, "shift", X86, 35)
+    yield integers_case(name, "multiply", NEWEST, 18)
+
+
+def small_cases(name: str, adds: bool) -> Iterator[Case]:
+    yield inference_case(name, True, None, HOSTED, 6, quick=X86[1:2])
+    yield inference_case(name, True, BATCH, HOSTED, 6)
+    if adds:
+        yield inference_case(name, False, None, X86[1:], 2)
+        yield inference_case(name, False, BATCH, X86[1:], 2)
+    quick = NEWEST if name == "deck" else ()
+    yield training_case(name, PLAIN, (*X86, "aarch64-linux-gnu"), 15, quick=quick)
     for kind in ("shift", "multiply"):
-        yield Case(f"{name}/int8-{kind}", functools.partial(integers, name, kind), targets,
-                   NEWEST if name == "deck" else (), 20 * scale)  # fmt: skip
+        yield integers_case(name, kind, HOSTED, 12, quick=quick)
 
 
 def special_cases() -> Iterator[Case]:
-    """Each kind of training step, and strict code."""
-    for name, step in STEPS.items():
-        if name != PLAIN:
-            yield Case(f"deck/train-{name}", functools.partial(training, "deck", step), HOSTED,
-                       X86[1:2] if name == "adam-l2" else (), 8)  # fmt: skip
+    """Each kind of training step, rounding in training, strict code, layers outside the zoo."""
+    for kind in STEPS:
+        if kind != PLAIN:
+            quick = X86[1:2] if kind == "adam-l2" else ()
+            yield training_case("deck", kind, HOSTED, 8, quick=quick)
     for name, bits in (("all-adder", 8), ("small-conv", 4), ("lenet5_bn", 3)):
-        make = functools.partial(training, name, STEPS[PLAIN], bits)
-        yield Case(f"{name}/train-{bits}bits", make, X86, (), 20)
+        yield training_case(name, PLAIN, X86, 20, bits=bits)
     for name, targets, quick in (
         ("all-adder", (*HOSTED, *BARE), (X86[1], BARE[0])),
         ("lenet5_bn", (*X86, *BARE), ()),
@@ -352,10 +348,34 @@ def special_cases() -> Iterator[Case]:
         make = functools.partial(integers, name, "shift", "adder", strict=True)
         yield Case(f"{name}/int8-strict", make, targets, quick, 8 * len(targets))
     for name in LAYERS:
-        yield Case(f"{name}/open-weights", functools.partial(inference, name, True, None), HOSTED)
+        yield inference_case(name, True, None, HOSTED, 3)
         for kind in ("shift", "multiply"):
-            make = functools.partial(integers, name, kind)
-            yield Case(f"{name}/int8-{kind}", make, HOSTED, (), 8)
+            yield integers_case(name, kind, HOSTED, 10)
+
+
+def inference_case(
+    name: str, known: bool, batch: int | None, targets: Targets, cost: float, quick: Targets = ()
+) -> Case:
+    form = ("open" if batch is None else "bound") + ("-weights" if known else "")
+    make = functools.partial(inference, name, known, batch)
+    return Case(f"{name}/{form}", make, targets, quick, cost)
+
+
+def training_case(
+    name: str, kind: str, targets: Targets, cost: float, bits: int | None = None,
+    quick: Targets = (),
+) -> Case:  # fmt: skip
+    form = kind if bits is None else f"{bits}bits"
+    make = functools.partial(training, name, kind, bits)
+    return Case(f"{name}/train-{form}", make, targets, quick, cost)
+
+
+def integers_case(
+    name: str, kind: str, targets: Targets, cost: float, size: int | None = None,
+    quick: Targets = (),
+) -> Case:  # fmt: skip
+    make = functools.partial(integers, name, kind, None, size)
+    return Case(f"{name}/int8-{kind}", make, targets, quick, cost)
 
 
 # -- graphs of single ops --------------------------------------------------------------------------
@@ -394,7 +414,7 @@ def all_cases() -> dict[str, Case]:
 
 def selected(
     words: Sequence[str], targets: Iterable[str] | None, quick: bool
-) -> dict[str, tuple[str, ...]]:
+) -> dict[str, Targets]:
     """The targets of each case whose name has one of the words (any, if there are none)."""
     found = {}
     for case in all_cases().values():
@@ -404,18 +424,18 @@ def selected(
     return found
 
 
-def compiled(chosen: tuple[str, tuple[str, ...]]) -> tuple[str, Digests, float]:
-    """The lines of one case; runs in a process of its own where there are several."""
-    start, (name, targets) = time.perf_counter(), chosen
+def compiled(chosen: tuple[str, Targets]) -> tuple[str, Digests, float]:
+    """The lines of one case, and the CPU seconds that they took."""
+    start, (name, targets) = time.process_time(), chosen
     compiler()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ranges: what is compiled was never trained
         source = all_cases()[name].make()
         made = {(name, target): digests(source, target) for target in targets}
-    return name, made, time.perf_counter() - start
+    return name, made, time.process_time() - start
 
 
-def run(chosen: Mapping[str, tuple[str, ...]], jobs: int) -> Digests:
+def run(chosen: Mapping[str, Targets], jobs: int) -> Digests:
     cases, found = all_cases(), Digests()
     work = sorted(chosen.items(), key=lambda item: -cases[item[0]].cost)
     with multiprocessing.Pool(jobs) as pool:

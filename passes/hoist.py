@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from addergraph.ir import Builder, Graph, Init, Parameter, Value
 from addergraph.ir.intervals import Interval, value_ranges
 from addergraph.ir.walk import append, upstream
-from addergraph.ops.fused import Fused
 
 
 def hoist(graph: Graph) -> tuple[Graph, Graph]:
@@ -60,7 +59,8 @@ def _claims_hold(graph: Graph, inputs: Sequence[Interval] | None = None) -> bool
         known = [ranges[v.name] for v in node.inputs]
         if getattr(node.op, "input_nonnegative", False) and not known[0].nonnegative:
             return False
-        if isinstance(node.op, Fused) and not _claims_hold(node.op.body, known):
+        body = node.op.subgraph
+        if body is not None and not _claims_hold(body, known):
             return False
     return True
 

@@ -1,4 +1,4 @@
-"""The ordered list of passes, the runner that checks after each of them, and observers.
+"""The ordered list of passes, and the runner that checks and tells observers after each of them.
 
 Every pass is a function `Graph -> Graph`: valid in, valid out, same meaning; inputs and outputs
 keep their types and order. Training graphs are differentiated (`train_step`) before they come here.
@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from addergraph.errors import AdderGraphError, GraphError, PassError, VerificationError
-from addergraph.ir import Array, Graph, Parameter, Value
+from addergraph.errors import (
+    AdderGraphError,
+    CodegenError,
+    GraphError,
+    PassError,
+    UnsupportedError,
+)
+from addergraph.ir import Graph, Value
 from addergraph.ir.check import check
-from addergraph.ir.interpreter import run_reference
-from addergraph.ir.types import f32
 
 from .canonicalize import canonicalize
 from .eliminate import eliminate
 from .fold_batch_norm import fold_batch_norm
-from .forget_scales import forget_scales
 from .fuse import fuse
+from .lowering import LOWERING, Kernels, Lowering, Step
+from .quantize.forget_scales import forget_scales
 from .ranges import ranges
 
 Pass = Callable[[Graph], Graph]
-Observer = Callable[[str, Graph, Graph, float], None]
-"""Called after each checked pass: (pass name, graph before, graph after, seconds of the pass)."""
+Observer = Callable[[str, Lowering, Lowering, float], None]
+"""Called after each checked pass or step: (its name, what was before, after, seconds it took)."""
 
 PIPELINE: tuple[Pass, ...] = (
     canonicalize,  # one form for what can be written in several ways, so that later passes see one
@@ -43,108 +46,100 @@ PIPELINE: tuple[Pass, ...] = (
 def run(
     graph: Graph, passes: Sequence[Pass] = PIPELINE, observers: Sequence[Observer] = ()
 ) -> Graph:
-    """`graph` after each of `passes` in turn, checked after every one.
+    """`graph` after each of `passes` in turn, checked after every one; errors as of `advance`."""
+    return advance(Lowering(graph, graph), [OnMain(p) for p in passes], observers).main
 
-    Raises PassError, naming the pass and showing the graph before and after, when a pass fails or
+
+def lower(
+    graph: Graph,
+    kernels: Kernels,
+    observers: Sequence[Observer] = (),
+    passes: Sequence[Pass] = PIPELINE,
+) -> Lowering:
+    """`graph` after `passes` and every step of LOWERING; errors as of `advance`."""
+    road: list[Step] = [*(OnMain(p) for p in passes), *LOWERING]
+    return advance(Lowering(graph, graph, kernels), road, observers)
+
+
+@dataclass(frozen=True)
+class OnMain:
+    """A pass as a step."""
+
+    of: Pass
+
+    def __call__(self, at: Lowering) -> Lowering:
+        main = self.of(at.main)
+        return at if main is at.main else replace(at, main=main)
+
+
+def advance(at: Lowering, steps: Sequence[Step], observers: Sequence[Observer] = ()) -> Lowering:
+    """`at` after each of `steps` in turn, checked after every one.
+
+    Raises PassError, naming the step and showing what was before and after, when a step fails or
     its result is not well formed or changes what it may not: inputs, types of outputs, parameters
-    (unused ones may go), which parameters are updated.
+    (unused ones may go, those of `source` and what `setup` computes may come), which parameters are
+    updated. What code generation says of a graph (CodegenError, UnsupportedError) passes as it is.
     """
-    for step in passes:
-        name = pass_name(step)
-        after: Graph | None = None
-        start = time.perf_counter()
+    checked: Graph | None = None
+    for step in steps:
+        name, start = step_name(step), time.perf_counter()
+        after: Lowering | None = None
         try:
-            after = step(graph)
+            after = step(at)
             seconds = time.perf_counter() - start
-            check(after)
-            _check_interface(graph, after)
+            if after.main is not checked:  # many passes find nothing to do
+                _check(at, after)
+        except (CodegenError, UnsupportedError):
+            raise
         except AdderGraphError as error:
             result = "" if after is None else f"\nafter:\n{after}"
-            raise PassError(f'pass "{name}": {error}\nbefore:\n{graph}{result}') from error
+            raise PassError(f'pass "{name}": {error}\nbefore:\n{at}{result}') from error
         for observe in observers:
-            observe(name, graph, after, seconds)
-        graph = after
-    return graph
+            observe(name, at, after, seconds)
+        at, checked = after, after.main
+    return at
 
 
-def pass_name(step: Pass) -> str:
-    """The name of a pass: of the function, or of the class of a pass with options."""
+def step_name(step: Pass | Step) -> str:
+    """The name of a pass or step: of the function, or of the class of one with options."""
+    if isinstance(step, OnMain):
+        return step_name(step.of)
     return getattr(step, "__name__", type(step).__name__)
 
 
-def _check_interface(before: Graph, after: Graph) -> None:
-    """GraphError unless `after` can stand where `before` did."""
-    for what, old, new in (
-        ("inputs", _declared(before), _declared(after)),
-        ("output types", _output_types(before), _output_types(after)),
-        ("updated parameters", _updated(before), _updated(after)),
+def _check(before: Lowering, after: Lowering) -> None:
+    """GraphError unless the graphs of `after` are well formed and can stand where before's did."""
+    check(after.main)
+    if after.setup is not None and after.setup is not before.setup:
+        check(after.setup)
+    binds = after.batched is not None and before.batched is None
+    old, new = before.main, after.main
+    for what, was, now in (
+        ("inputs", _declared(old, binds), _declared(new)),
+        ("output types", _output_types(old, binds), _output_types(new)),
+        ("updated parameters", _updated(old), _updated(new)),
     ):
-        if old != new:
-            raise GraphError(f"changed the {what} from ({old}) to ({new})")
-    made = [p.name for p in after.parameters if p not in before.parameters]
+        if was != now:
+            raise GraphError(f"changed the {what} from ({was}) to ({now})")
+    computed = {v.name for v in after.setup.outputs} if after.setup is not None else set()
+    known = {*old.parameters, *after.source.parameters}
+    made = [p.name for p in new.parameters if p not in known and p.name not in computed]
     if made:
         raise GraphError(f"made new parameters: {', '.join(made)}")
 
 
-def _declared(graph: Graph) -> str:
-    return ", ".join(f"{v}: {v.type}" for v in graph.inputs)
+def _declared(graph: Graph, bound: bool = False) -> str:
+    return ", ".join(f"{v}: {_type(v, bound)}" for v in graph.inputs)
 
 
-def _output_types(graph: Graph) -> str:
-    return ", ".join(str(v.type) for v in graph.outputs)
+def _output_types(graph: Graph, bound: bool = False) -> str:
+    return ", ".join(_type(v, bound) for v in graph.outputs)
+
+
+def _type(value: Value, bound: bool) -> str:
+    """Of one sample, where the batch is being bound."""
+    return str(value.type.bind(1) if bound else value.type)
 
 
 def _updated(graph: Graph) -> str:
     return ", ".join(str(u.parameter) for u in graph.updates)
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Observer: interprets the graph before and after on random data.
-
-    With `exact` the data are small integers times 2^-2, on which short sums, products and
-    comparisons do not round, and results have to be equal; otherwise data are normal and an element
-    may differ by `tolerance` times the largest magnitude of its tensor (at least `tolerance`).
-    Parameters that start at one (variances, scales) get positive numbers. An open batch is
-    `batch`. NaN equals NaN, and -0.0 equals 0.0.
-    Raises VerificationError, naming the pass and the output or update.
-    """
-
-    tolerance: float = 1e-4
-    exact: bool = False
-    seed: int = 0
-    batch: int = 3
-
-    def __call__(self, name: str, before: Graph, after: Graph, seconds: float) -> None:
-        rng = np.random.default_rng(self.seed)
-        inputs = [self._sample(rng, v) for v in before.inputs]
-        weights = {p.name: self._sample(rng, p) for p in before.parameters}
-        kept = {p.name: weights[p.name] for p in after.parameters}
-        old, old_updates = run_reference(before, inputs, weights)
-        new, new_updates = run_reference(after, inputs, kept)
-        for v, x, y in zip(before.outputs, old, new, strict=True):
-            self._require_equal(f'pass "{name}" changed output {v}', x, y)
-        for parameter, x in old_updates.items():
-            what = f'pass "{name}" changed the update of %{parameter}'
-            self._require_equal(what, x, new_updates[parameter])
-
-    def _sample(self, rng: np.random.Generator, value: Value) -> Array:
-        type = value.type.bind(self.batch)
-        small = rng.integers(-8, 9, type.sizes)
-        if type.dtype != f32:
-            return np.abs(small).astype(type.dtype.numpy)
-        drawn = small / 4 if self.exact else rng.normal(size=type.sizes)
-        if isinstance(value, Parameter) and value.init.kind == "ones":
-            drawn = np.abs(drawn) + 1  # a variance, or a scale
-        return drawn.astype(np.float32)
-
-    def _require_equal(self, what: str, x: Array, y: Array) -> None:
-        finite = np.abs(x[np.isfinite(x)])
-        largest = float(finite.max()) if finite.size else 0.0
-        allowed = 0.0 if self.exact else self.tolerance * max(1.0, largest)
-        if not np.allclose(y, x, rtol=0.0, atol=allowed, equal_nan=True):
-            difference = np.nanmax(np.abs(x.astype("f8") - y.astype("f8")))
-            raise VerificationError(
-                f"{what}: results differ by up to {difference:g}, expected at most {allowed:g} "
-                f"(random data of seed {self.seed})"
-            )

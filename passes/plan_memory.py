@@ -7,7 +7,7 @@ one of its values is. Scratch memory and staged copies are buffers that live dur
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -58,6 +58,8 @@ def normalize_outputs(graph: Graph) -> Graph:
     a parameter with itself go, but for one where there are no others.
     """
     produced = graph.producers()
+    if _is_normal(graph, produced):
+        return graph
     draft = Draft(graph)
     draft.copy()
     new = draft.new
@@ -87,14 +89,18 @@ def read_in_step(node: Node) -> tuple[Value, ...]:
     return tuple(v for v in in_step if node.inputs.count(v) == in_step.count(v))
 
 
+def _is_normal(graph: Graph, produced: Container[Value]) -> bool:
+    """Whether `normalize_outputs` has nothing to do."""
+    ends = (*graph.outputs, *(u.value for u in graph.updates))
+    return len(set(graph.outputs)) == len(graph.outputs) and all(v in produced for v in ends)
+
+
 def _require_plannable(graph: Graph, workspaces: Mapping[str, int]) -> None:
     if graph.is_open:
         raise GraphError(
             f'graph "{graph.name}": the batch N is open; bind it before planning memory'
         )
-    produced = graph.producers()
-    ends = [*graph.outputs, *(u.value for u in graph.updates)]
-    if len(set(graph.outputs)) < len(graph.outputs) or any(v not in produced for v in ends):
+    if not _is_normal(graph, graph.producers()):
         raise GraphError(
             f'graph "{graph.name}": each output must be a computed value of its own and each '
             "update take a computed value; apply normalize_outputs before planning memory"

@@ -30,12 +30,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from addergraph.errors import GraphError, ShapeError
-from addergraph.ir import Graph, Node, Parameter, Value
+from addergraph.ir import Graph, Node, Op, Parameter, Value
 from addergraph.ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
-from addergraph.ops.contraction.adder2d import Adder2d
-from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.full import Full
 
@@ -132,9 +130,9 @@ def with_sign_gradients(graph: Graph) -> Graph:
     """The graph with the gradient of every adder layer set to `sign`."""
 
     def signed(draft: Draft, node: Node) -> Sequence[Value] | None:
-        if not isinstance(node.op, Adder2d | AdderDense):
+        if not node.op.measures_distance:
             return None
-        op = dataclasses.replace(node.op, gradient=SIGN)
+        op: Op = dataclasses.replace(node.op, gradient=SIGN)  # type: ignore[type-var]
         return draft.add(op, node.inputs, node.outputs)
 
     return rebuild(graph, signed)

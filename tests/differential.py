@@ -18,6 +18,7 @@ from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.intervals import value_ranges
 from addergraph.ir.text import parse
+from addergraph.passes.lowering import Lowering
 from tests.codegen.harness import same_bits
 from tests.minimize import minimize
 from tests.strategies import Case, is_dull
@@ -116,9 +117,9 @@ class _Compare:
     def __init__(self, case: Case, expected: Results) -> None:
         self.case, self.expected = case, expected
 
-    def __call__(self, name: str, before: Graph, after: Graph, seconds: float) -> None:
+    def __call__(self, name: str, before: Lowering, after: Lowering, seconds: float) -> None:
         if after != before:
-            require_same(f'pass "{name}"', reference(after, self.case), self.expected)
+            require_same(f'pass "{name}"', reference(after.main, self.case), self.expected)
 
 
 def _check_native(

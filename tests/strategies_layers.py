@@ -200,12 +200,13 @@ def batch_norm(d: Drawing, x: Known) -> list[Known]:
 
 
 def simple(d: Drawing, x: Known) -> list[Known]:
-    """neg, abs, clip, rounding to a grid, select by a comparison, division by powers of two, a
-    broadcast operand."""
+    """neg, abs, clip, relu6, leaky_relu, rounding to a grid, select by a comparison, division by
+    powers of two, a broadcast operand."""
     middle = float(np.median(x.array)) if x.array.size else 0.0
     middle = math.floor(middle / 2.0**x.quantum) * 2.0**x.quantum
     same: dict[str, Any] = {"quantum": x.quantum, "bound": x.largest}
-    match d.one_of(("clip", "neg", "abs", "grid", "select", "div", "broadcast")):
+    kinds = ("clip", "neg", "abs", "relu6", "leaky_relu", "grid", "select", "div", "broadcast")
+    match d.one_of(kinds):
         case "clip":
             spread = 4 * 2.0**x.quantum
             lo = -math.inf if d.chance(20) else middle - spread
@@ -236,6 +237,10 @@ def simple(d: Drawing, x: Known) -> list[Known]:
             return binary(d, d.one_of(("add", "mul", "maximum")), x, d.leaf((*ones,)))
         case "neg":
             return d.add("neg", x, **same)
+        case "relu6":
+            return d.add("relu6", x, quantum=min(x.quantum, 1), bound=min(x.largest, 6.0))
+        case "leaky_relu":
+            return d.add("leaky_relu", x, slope=0.25, quantum=x.quantum - 2, bound=x.largest)
         case _:
             return d.add("abs", x, **same)
 

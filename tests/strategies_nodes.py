@@ -200,7 +200,8 @@ def movement(d: Drawing) -> None:
     x = d.pick(lambda v: d.chance(60)) or image(d)
     same: dict[str, Any] = {"quantum": x.quantum, "bound": x.largest}
     shape, fixed = x.type.shape, int(x.type.is_open)
-    match d.one_of(("reshape", "transpose", "slice", "pad", "concat", "broadcast_to", "flatten")):
+    moves = ("reshape", "transpose", "slice", "pad", "concat", "broadcast_to", "flatten", "resize")
+    match d.one_of(moves):
         case "reshape":
             d.add("reshape", x, shape=other_shape(d, shape, fixed), **same)
         case "flatten" if shape:
@@ -225,6 +226,8 @@ def movement(d: Drawing) -> None:
             d.add("pad", x, before=sides[0], after=sides[1], value=value, quantum=q, bound=most)
         case "concat" if len(shape) > fixed:
             concat(d, x, d.integer(fixed, len(shape) - 1))
+        case "resize" if len(shape) == 4:
+            d.add("resize_nearest", x, factors=(d.integer(1, 2), d.integer(1, 3)), **same)
         case "broadcast_to":
             wide = [d.one_of((1, 2, 3)) if n == 1 else n for n in shape]
             lead = [batch_axis(d)] if not fixed and d.chance(60) else []

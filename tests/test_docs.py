@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ DOCUMENTS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 BLOCKS = [(file, i) for file in DOCUMENTS for i in range(len(python_blocks(file)))]
 SHELL = [words for file in DOCUMENTS for words in shell_commands(file)]
 COMMANDS = [words for words in SHELL if words[0] == "addergraph"]
-OTHERS = [words for words in SHELL if words[0] != "addergraph"]
+BENCHMARKS = [words for words in SHELL if words[:2] == ["python", "-m"]]
+OTHERS = [words for words in SHELL if words not in COMMANDS and words not in BENCHMARKS]
 # Of the paper's run, what would take hours, and what is as fast.
 FASTER = {
     "epochs=400": "epochs=1",
@@ -134,6 +137,19 @@ def test_a_command_has_options_that_exist(words: list[str]) -> None:
     arguments = words[2 : words.index(">") if ">" in words else None]
     parent = click.Context(commands, **commands.context_settings)  # click keeps what it is given
     commands.commands[words[1]].make_context(words[1], arguments, parent=parent)
+
+
+@pytest.mark.parametrize("module", sorted({words[2] for words in BENCHMARKS}))
+def test_a_benchmark_has_options_that_exist(module: str) -> None:
+    help = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    given = {w for words in BENCHMARKS if words[2] == module for w in words if w.startswith("--")}
+    assert given and [option for option in sorted(given) if f"{option} " not in help] == []
 
 
 def test_other_programs_are_few() -> None:

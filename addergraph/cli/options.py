@@ -1,30 +1,152 @@
-"""Options and parameter types that several commands of `cli.py` take."""
+"""Commands whose options are the settings of a dataclass (`settings.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any, get_type_hints
 
 import click
+
+from ..settings import Setting, defaults_of, setting, settings_of
 
 FAILED = 1  # the exit status of a command that found something
 
 
-def example(*lines: str) -> str:
-    """Examples for the end of a help text, kept as they are."""
-    return "\b\n" + "\n".join(("Example:" if len(lines) == 1 else "Examples:", *lines))
+def examples(*lines: str) -> str:
+    """For the end of a help text, kept as they are."""
+    head = "Example:" if len(lines) == 1 else "Examples:"
+    return "\b\n" + "\n".join([head, *(f"  {line}" for line in lines)])
 
 
-weights = click.option(
-    "--weights", metavar="W.npz", help="Numbers for the parameters of a .ag file, by name."
-)
-target = click.option(
-    "--target",
-    default="host",
-    show_default=True,
-    help="Machine to compile for: x86-64, x86-64-v3, x86-64-v4 or the name of an x86 CPU, "
-    "aarch64-linux-gnu, riscv64-linux-gnu; without a multiplier riscv32i, riscv64i, thumbv6m.",
-)
+class Command(click.Command):
+    """A command that calls a function of `commands/`, imported on use, with its one argument, a
+    dataclass, made of the command line. What is false makes the exit status FAILED."""
+
+    def __init__(self, name: str, run: str, help: str, *lines: str) -> None:
+        text = inspect.cleandoc(help)
+        super().__init__(name, callback=self._call, help=text, epilog=examples(*lines))
+        self._module, _, self._function = run.rpartition(".")
+
+    @property
+    def _run(self) -> Callable[[Any], object]:
+        module = importlib.import_module(f".{self._module}", __package__)
+        found: Callable[[Any], object] = getattr(module, self._function)
+        return found
+
+    @functools.cached_property
+    def _kind(self) -> type:
+        kind: type = get_type_hints(self._run)["options"]
+        return kind
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        self.params = self.params or list(_parameters(self._kind))
+        return super().get_params(ctx)
+
+    def _call(self, **given: Any) -> int:
+        return FAILED if self._run(_filled(self._kind, given)) is False else 0
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Settings of another dataclass among those of a command, as one field: a dict of what was
+    given for each by name. See `group`."""
+
+    kind: type
+    without: Collection[str]
+    unset: str
+    help: Mapping[str, str]
+
+    def settings(self) -> Iterator[tuple[str, Setting, Any]]:
+        """Name, setting and default of each."""
+        defaults = defaults_of(self.kind)
+        for name, one in settings_of(self.kind).items():
+            if name in self.without:
+                continue
+            if name in self.help:
+                one = dataclasses.replace(one, help=self.help[name], unset="")
+            if self.unset:
+                yield name, dataclasses.replace(one, unset=self.unset), None
+            else:
+                yield name, one, defaults[name]
+
+
+def group(
+    kind: type,
+    without: Collection[str] = (),
+    unset: str = "",
+    help: Mapping[str, str] | None = None,
+) -> Any:
+    """The settings of `kind`, but for those in `without`, as options of a command.
+
+    unset  what stands for an option that is not given, where that is not the setting's default:
+           the option is then None
+    help   other help texts, by setting
+    """
+    return field(metadata={"group": _Group(kind, without, unset, help or {})})
+
+
+def _parameters(kind: type) -> Iterator[click.Parameter]:
+    defaults = defaults_of(kind)
+    for f in dataclasses.fields(kind):
+        if "group" in f.metadata:
+            yield from (_parameter(*one) for one in f.metadata["group"].settings())
+        else:
+            yield _parameter(f.name, f.metadata["setting"], defaults[f.name])
+
+
+def _filled(kind: type, given: Mapping[str, Any]) -> Any:
+    values = {}
+    for f in dataclasses.fields(kind):
+        grouped = f.metadata.get("group")
+        names = None if grouped is None else [name for name, _, _ in grouped.settings()]
+        values[f.name] = given[f.name] if names is None else {name: given[name] for name in names}
+    return kind(**values)
+
+
+def _parameter(name: str, one: Setting, default: Any) -> click.Parameter:
+    required = default is MISSING
+    if one.place:
+        return click.Argument(
+            [name], required=required, nargs=-1 if one.many else 1, metavar=one.metavar
+        )
+    flag = f"--{(one.name or name).replace('_', '-')}"
+    if one.kind is bool and default is not False:
+        flag = f"{flag}/--no-{flag[2:]}"
+    shown = not required and default is not None and default is not False
+    return click.Option(
+        [*filter(None, [one.short]), flag, name],
+        type=None if one.kind is bool else _type(one),
+        is_flag=one.kind is bool,
+        required=required,
+        default=None if required else default,
+        show_default=shown,
+        metavar=one.metavar,
+        help=one.help + (f"  [default: {one.unset}]" if default is None and one.unset else ""),
+        callback=waiting_threads if name == "threads" else None,
+    )
+
+
+def _type(one: Setting) -> click.ParamType:  # type: ignore[type-arg]  # of new versions only
+    if issubclass(one.kind, click.ParamType):
+        return one.kind()
+    if one.choices:
+        return click.Choice(one.choices)
+    bounds = (one.least, one.above, one.most, one.below)
+    if one.kind is str or bounds == (None,) * 4:
+        return click.types.convert_type(one.kind)
+    if one.kind is int:
+        return click.IntRange(one.least, one.most)  # type: ignore[arg-type]
+    least, most = (
+        a if b is None else b for a, b in ((one.least, one.above), (one.most, one.below))
+    )
+    return click.FloatRange(
+        least, most, min_open=one.above is not None, max_open=one.below is not None
+    )
 
 
 def waiting_threads(context: click.Context, option: click.Parameter, threads: Any) -> Any:
@@ -46,26 +168,6 @@ def waiting_threads(context: click.Context, option: click.Parameter, threads: An
     return threads
 
 
-threads = click.option(
-    "--threads", type=click.IntRange(1), callback=waiting_threads,
-    help="Threads to use.  [default: all processors]",
-)  # fmt: skip
-one_thread = click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, callback=waiting_threads,
-    help="Threads of a call.",
-)  # fmt: skip
-
-
-data = click.option(
-    "--data", default="digits", show_default=True, metavar="NAME[:PATH]",
-    help="digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz.",
-)  # fmt: skip
-normalize = click.option(
-    "--normalize", type=click.Choice(["brightness", "statistics", "none"]), default="brightness",
-    show_default=True, help="Pixels as 0..1, of mean 0 and deviation 1, or as stored.",
-)  # fmt: skip
-
-
 class Threads(click.ParamType):  # type: ignore[type-arg]  # of new versions only
     """A number of threads, or "all", which is 0."""
 
@@ -75,15 +177,43 @@ class Threads(click.ParamType):  # type: ignore[type-arg]  # of new versions onl
         return 0 if value == "all" else click.IntRange(1).convert(value, param, ctx)
 
 
-batch = click.option(
-    "--batch", type=click.IntRange(0), help="Bind the batch N.  [default: any number of samples]"
-)
+# --- what several commands take -------------------------------------------------------------------
 
 
-def ends(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The kinds of a built-in network's first and last layer."""
-    kind = click.Choice(["adder", "conv"])
-    last = click.option("--last", type=kind, help="The same for its last layer.")(command)
-    return click.option(
-        "--first", type=kind, help="Kind of a built-in network's first layer.  [default: its own]"
-    )(last)
+def file(metavar: str | None = None) -> Any:
+    """An argument: a model, a graph or the name of a network."""
+    return setting(MISSING, place=True, metavar=metavar)
+
+
+def weights() -> Any:
+    return setting(None, "Numbers for the parameters of a .ag file, by name.", metavar="W.npz")
+
+
+def data() -> Any:
+    known = "digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz."
+    return setting("digits", known, metavar="NAME[:PATH]")
+
+
+def target() -> Any:
+    known = (
+        "Machine to compile for: x86-64, x86-64-v3, x86-64-v4 or the name of an x86 CPU, "
+        "aarch64-linux-gnu, riscv64-linux-gnu; without a multiplier riscv32i, riscv64i, thumbv6m."
+    )
+    return setting("host", known)
+
+
+def batch() -> Any:
+    return setting(None, "Bind the batch N.", kind=int, least=0, unset="any number of samples")
+
+
+def one_thread() -> Any:
+    return setting(1, "Threads of a call.", least=1)
+
+
+def first() -> Any:
+    help = "Kind of a built-in network's first layer."
+    return setting(None, help, choices=("adder", "conv"), unset="its own")
+
+
+def last() -> Any:
+    return setting(None, "The same for its last layer.", choices=("adder", "conv"))

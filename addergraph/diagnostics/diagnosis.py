@@ -10,7 +10,7 @@ from ..ir import CONTRACTION
 from ..ops.pointwise.fake_quantize import unrounded
 from ..report.findings import Finding
 from ..report.lints import lint
-from ..report.summary import table_lines
+from ..report.tables import Table
 from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus
 from .distributions import Shape, shape_of
@@ -48,8 +48,8 @@ class Diagnosis:
         """Tables for the terminal: filters with their gradients, activations, findings."""
         filters = [self._filter_row(name, shape) for name, shape in self.filters.items()]
         results = [_activation_row(one) for one in self.activations]
-        lines = [self.name, *table_lines(_FILTERS, filters, text=("filter", "op")), ""]
-        lines += table_lines(_RESULTS, results, text=("results of", "op"))
+        lines = [self.name, *Table(_FILTERS, filters, ("filter", "op")).lines(), ""]
+        lines += Table(_RESULTS, results, ("results of", "op")).lines()
         lines += [f"warning: {finding}" for finding in self.findings]
         return "\n".join(lines)
 

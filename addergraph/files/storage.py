@@ -63,15 +63,6 @@ def require_writable(path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def require_version(path: str | os.PathLike[str], found: str, expected: str) -> None:
-    """StorageError unless the file `path` has the one version of its format that is read here."""
-    if found != expected:
-        raise StorageError(
-            f'"{path}" has format version {found}, this program reads version {expected}; use the '
-            "version of AdderGraph that wrote it"
-        )
-
-
 def save(
     path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str]
 ) -> None:

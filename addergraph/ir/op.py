@@ -91,6 +91,7 @@ class Op:
     measures_distance   a contraction whose terms are |x - f|
     multiplies          it takes products, quotients or transcendental functions by definition
     normalizes          a batch norm, or the statistics of one
+    activation          `layers.Activation` knows it by its name
     rectifies           max(x, 0), limited above or not: what is never above 0 becomes 0
     keeps_scale         results are elements, means or sums of elements of comparable operands, so
                         that what is out of scale before is so behind it; every movement is
@@ -99,7 +100,8 @@ class Op:
     broadcasts          pointwise, of operands that broadcast
     cheap               pointwise, an instruction or two an element: computing a result again takes
                         less than reading it
-    integer_form        `quantize` has a rule for it, in passes/quantize
+    integer_form        `quantize` has a rule for it, in passes/quantize; a differentiable op has to
+                        say so or that it has none
     """
 
     name: ClassVar[str] = ""
@@ -112,6 +114,7 @@ class Op:
     measures_distance: ClassVar[bool] = False
     multiplies: ClassVar[bool] = False
     normalizes: ClassVar[bool] = False
+    activation: ClassVar[bool] = False
     rectifies: ClassVar[bool] = False
     keeps_scale: ClassVar[bool] = False
     aliases: ClassVar[int | None] = None
@@ -158,6 +161,9 @@ class Op:
             return "a gradient op is not_differentiable"
         if cls.multiplies and cls.cost is Op.cost:
             return "it multiplies and states no cost"
+        said = any("integer_form" in vars(c) for c in cls.__mro__ if c is not Op)
+        if not said and not cls.not_differentiable:
+            return "integer_form must be True (passes/quantize has a rule) or False"
         return ""
 
     @property

@@ -74,7 +74,7 @@ def bind_weights(
     if missing:
         raise DataError(
             f"{where}: {len(missing)} of {len(parameters)} parameters have no weights: "
-            f"{_some(missing)}; pass weights={{name: array}}, as initial_weights makes them"
+            f"{_some(missing)}; expected an array for each"
         )
     found = {}
     for p in parameters:

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..errors import GraphError, nearest
+from ..errors import GraphError
+from ..files import records
 from . import LAYERS, Layer, unknown_layer
 
 MAX_NESTING = 16  # layers inside layers
@@ -52,9 +53,7 @@ class _Writer:
                 f"{kind} is not a layer of this library, a model file could not describe it; "
                 f"known: {', '.join(LAYERS)}. For anything else pass a function: Model(net)"
             )
-        plain = [f.name for f in fields(layer) if f.name not in layer.parts]
-        described: dict[str, object] = {"kind": kind}
-        described |= {name: getattr(layer, name) for name in plain}
+        described = records.encode(layer, kind, layer.parts)
         return described | {name: self.describe(getattr(layer, name)) for name in layer.parts}
 
 
@@ -92,12 +91,8 @@ class _Reader:
         kind = str(description.get("kind"))
         if kind not in LAYERS:
             unknown_layer(kind)
-        known = {f.name for f in fields(LAYERS[kind])}
         given = {k: v for k, v in description.items() if k != "kind"}
-        if unknown := sorted(given.keys() - known):
-            raise GraphError(
-                f"{kind}: unknown attribute {unknown[0]!r}{nearest(unknown[0], known)}"
-            )
+        records.require_known(given, [f.name for f in fields(LAYERS[kind])], kind, GraphError)
         for name in LAYERS[kind].parts:
             given[name] = self.restore(given.get(name), depth + 1)
         try:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AdderGraphError, GraphError, StorageError
-from ..files import storage
+from ..files import records, storage
 from ..ir import Graph
 from ..ir.text import parse
 from ..layers.descriptions import describe, restore
@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from .model import Model
 
 FORMAT, VERSION = "addergraph.model", "1"
-_FIELDS = {"name": str, "seed": int, "loss_name": str, "input_shape": list}
+_ENTRIES = ("graph", "model")
+
+
+@dataclass(frozen=True)
+class _Description:
+    """The entry `model`."""
+
+    name: str
+    seed: int
+    loss_name: str
+    input_shape: list[int]
+    layers: list[Any] | None
 
 
 def require_writable_model(path: str | os.PathLike[str]) -> None:
@@ -42,62 +53,41 @@ def require_writable_model(path: str | os.PathLike[str]) -> None:
 
 def metadata_of(model: Model) -> dict[str, str]:
     """The metadata of a model file."""
-    description = {
-        "name": model.name,
-        "seed": model.seed,
-        "loss_name": model.loss_name,
-        "input_shape": model.input_shape,
-        "layers": describe(model.layers) or None,
-    }
+    described = describe(model.layers) or None
+    shape = list(model.input_shape)
+    description = _Description(model.name, model.seed, model.loss_name, shape, described)
     return {
         "format": FORMAT,
         "version": VERSION,
         "graph": str(model.graph(training=False)),
-        "model": json.dumps(description, sort_keys=True),
+        "model": json.dumps(records.encode(description), sort_keys=True),
     }
 
 
 def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
     """The model in `path`; StorageError that names the file and what is wrong with it."""
     tensors, metadata = storage.load(path)
-    _require_format(path, metadata)
+    what = "model file: Model.save writes those"
+    records.require_format(path, metadata, FORMAT, VERSION, what, _ENTRIES)
     try:
         description = _read_description(metadata["model"])
-        model = kind(
-            input_shape=description["input_shape"],
-            loss_name=description["loss_name"],
-            name=description["name"],
-            seed=description["seed"],
-        )
+        layers = description.pop("layers")
+        model = kind(**description)
         graph = parse(metadata["graph"])
-        if description["layers"] is None:
+        if layers is None:
             model.restore(graph)
         else:
-            model = _with_layers(model, description["layers"], graph)
+            model = _with_layers(model, layers, graph)
         model.weights = tensors
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
     return model
 
 
-def _require_format(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT or not {"graph", "model", "version"} <= metadata.keys():
-        raise StorageError(f'"{path}" is no model file: Model.save writes those')
-    storage.require_version(path, metadata["version"], VERSION)
-
-
 def _read_description(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f"the description of the model is not JSON ({error})") from None
-    found = found if isinstance(found, dict) else {}
-    for name, type in _FIELDS.items():
-        if not isinstance(found.get(name), type):
-            raise StorageError(f'the description of the model has no valid "{name}"')
-    if "layers" not in found or not isinstance(found["layers"], list | None):
-        raise StorageError('the description of the model has no valid "layers"')
-    return found
+    what = "the description of the model"
+    found = records.json_object(text, what)
+    return records.read(_Description, found, what, error=StorageError, complete=True)
 
 
 def _with_layers(model: Model, descriptions: object, graph: Graph) -> Model:

@@ -41,7 +41,9 @@ def quantize(
     empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
     form.
     """
-    settings = QuantizationSettings(bits, requantize, terms, quantile, reestimate)
+    settings = QuantizationSettings(
+        bits=bits, requantize=requantize, terms=terms, quantile=quantile, reestimate=reestimate
+    )
     return compiler.quantized(graph, calibration, settings, weights)
 
 

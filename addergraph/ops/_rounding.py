@@ -61,3 +61,8 @@ def sum_or_mean(op: Op, operands: Sequence[Array], results: Sequence[Array]) -> 
 def one_ulp(op: Op, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
     """One unit in the last place (codegen/kernels/math.py)."""
     return (2 * U * np.abs(results[0].astype("f8")) + TINY,)
+
+
+def two_ulps(op: Op, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+    """Two units in the last place (codegen/kernels/math.py)."""
+    return (2 * (2 * U * np.abs(results[0].astype("f8")) + TINY),)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
-from ..files import storage
+from ..files import records, storage
 from ..ir import Array, Graph
 from ..ir.interpreter import bind_inputs
 from ..ir.quantization import value_quantizations
@@ -19,7 +19,7 @@ from ..ir.text import parse
 from ..ops._elementwise import INTEGER_BOUNDS
 
 FORMAT, VERSION = "addergraph.quantized", "1"
-_ENTRIES = {"graph", "errors", "chosen", "version"}
+_ENTRIES = ("graph", "errors", "chosen")
 
 
 @dataclass(frozen=True)
@@ -97,16 +97,16 @@ def is_quantized(metadata: Mapping[str, str]) -> bool:
 def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     """The network that `Quantized.save` wrote; StorageError that says what is wrong with a file."""
     tensors, metadata = storage.load(path)
-    if not is_quantized(metadata) or not metadata.keys() >= _ENTRIES:
-        raise StorageError(f'"{path}" is no quantized network: addergraph quantize writes those')
-    storage.require_version(path, metadata["version"], VERSION)
+    what = "quantized network: addergraph quantize writes those"
+    records.require_format(path, metadata, FORMAT, VERSION, what, _ENTRIES)
     try:
         graph = parse(metadata["graph"])
         weights = bind_weights(f'"{path}"', graph.parameters, tensors)
         check_quantized(graph)
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
-    errors = _errors(metadata["errors"])
+    found = records.json_object(metadata["errors"], f'"{path}" is damaged: the entry "errors"')
+    errors = {name: float(e) for name, e in found.items() if isinstance(e, int | float)}
     if metadata["chosen"] not in errors:
         raise StorageError(f'"{path}" is damaged: its errors do not name "{metadata["chosen"]}"')
     return Quantized(graph, weights, errors, metadata["chosen"])
@@ -118,13 +118,3 @@ def check_quantized(graph: Graph) -> None:
         raise GraphError(
             f'graph "{graph.name}" is no quantized network: expected one input with a scale'
         )
-
-
-def _errors(text: str) -> dict[str, float]:
-    """Kind -> number; what is neither is left out."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    pairs = found.items() if isinstance(found, dict) else ()
-    return {name: float(e) for name, e in pairs if isinstance(e, int | float)}

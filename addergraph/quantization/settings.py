@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import DataError, nearest
-from ..ir.attributes import BITS, is_bits
+from ..ir.attributes import BITS
+from ..settings import require_valid, setting
 
 SHIFT, MULTIPLY = "shift", "multiply"
 MOST_TERMS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QuantizationSettings:
     """How a network is quantized; DataError for a setting out of range.
 
@@ -26,21 +26,26 @@ class QuantizationSettings:
     reestimate  move batch norms' statistics by what quantization changed on the calibration data
     """
 
-    bits: int | None = None
-    requantize: str = SHIFT
-    terms: int | None = None
-    quantile: float = 0.9997
-    reestimate: bool = True
+    bits: int | None = setting(
+        None, kind=int, least=BITS[0], most=BITS[1], unset="8, or what the model was trained for"
+    )
+    requantize: str = setting(
+        SHIFT,
+        "Factors as sums of powers of two, or an integer product each.",
+        choices=(SHIFT, MULTIPLY),
+    )
+    terms: int | None = setting(
+        None,
+        "Powers of two in a factor.",
+        kind=int,
+        least=1,
+        most=MOST_TERMS,
+        unset="the fewest that serve",
+    )
+    quantile: float = setting(
+        0.9997, "Of an activation's values that its range has to hold.", above=0.5, most=1
+    )
+    reestimate: bool = setting(True, "Move batch norms' statistics by what quantization changed.")
 
     def __post_init__(self) -> None:
-        if self.bits is not None and not is_bits(self.bits):
-            raise DataError(f"bits={self.bits!r} must be an integer from {BITS[0]} to {BITS[1]}")
-        if self.requantize not in (SHIFT, MULTIPLY):
-            known = nearest(str(self.requantize), (SHIFT, MULTIPLY))
-            raise DataError(
-                f'requantize={self.requantize!r}{known} must be "{SHIFT}" or "{MULTIPLY}"'
-            )
-        if self.terms is not None and self.terms not in range(1, MOST_TERMS + 1):
-            raise DataError(f"terms={self.terms!r} must be 1, 2, 3 or None")
-        if not 0.5 < self.quantile <= 1:
-            raise DataError(f"quantile={self.quantile!r} must be above 0.5 and at most 1")
+        require_valid(self)

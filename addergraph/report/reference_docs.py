@@ -1,12 +1,15 @@
-"""The page docs/ops.md, from the op registry.
+"""The page docs/ops.md and the stub of `ops` for type checkers, from the ops themselves.
 
 python -m addergraph.report.reference_docs > docs/ops.md
+python -m addergraph.report.reference_docs stub > addergraph/ops/__init__.pyi
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 
+from .. import ops
 from ..ir import KINDS, Op, registry
 from ..ir.text_attributes import Attribute, attributes
 
@@ -38,6 +41,15 @@ def ops_markdown() -> str:
     return "\n".join([_HEAD, *contents, "", *map(_section, known.values())])
 
 
+def ops_stub() -> str:
+    """What type checkers see of `ops`: each function by the module that defines it."""
+    package = f"{ops.__name__}."
+    places = sorted((getattr(ops, n).__module__.removeprefix(package), n) for n in ops.__all__)
+    lines = [f"from .{module} import {name} as {name}" for module, name in places]
+    head = ["# Made by `python -m addergraph.report.reference_docs stub`.", ""]
+    return "\n".join([*head, *lines, "", "__all__: list[str]", ""])
+
+
 def _section(op: type[Op]) -> str:
     """Heading, facts, attributes, equation and contract of one op."""
     equation, _, rest = inspect.cleandoc(op.__doc__ or "").partition("\n\n")
@@ -64,4 +76,4 @@ def _line(attribute: Attribute) -> str:
 
 
 if __name__ == "__main__":
-    print(ops_markdown(), end="")
+    print(ops_stub() if sys.argv[1:] == ["stub"] else ops_markdown(), end="")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..ir import Array, Cost, Graph, Node, Parameter
 from ..ir.types import TensorType, f32
 from .arithmetic import ADDER, by_kind, total, with_convolutions
+from .tables import Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-WIDTH = 1000  # of the console: a table is as wide as its cells, and never cut
 SOURCE = (
     "Energy of the arithmetic alone, without memory: Horowitz, ISSCC 2014, 45 nm. f32: 0.9 pJ an",
     "addition, 3.7 a multiplication. int8: 0.03 and 0.2 in adders and products, whose sums and all",
@@ -49,20 +44,20 @@ def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
     names = ["layer", "op", "output", "parameters", "bytes", "additions", "products"]
     totals = [sum(row[i] for _, row in rows) for i in range(4)]
     footers = ["total", "", "", f"{totals[0]:,}", size_text(totals[1]), *_counts(totals[2:])]
-    if any(shares.values()):
+    if shared := any(shares.values()):
         names.append("f>0")
         footers.append("")
-    table = _table(names, footers)
+    cells: list[Sequence[str]] = []
     group = ""
     for node, (parameters, size, *arithmetic) in rows:
         path, _, name = node.name.rpartition(".")
         if path not in ("", group):
-            table.add_row(path)
+            cells.append([path])
         group = path
-        cells = [f"  {name}" if path else name, node.op.name, _shape(node.outputs[0].type)]
-        cells += [f"{parameters:,}" if parameters else "", size_text(size) if size else ""]
-        table.add_row(*cells, *_counts(arithmetic), shares[node])
-    return _rendered(table)
+        row = [f"  {name}" if path else name, node.op.name, _shape(node.outputs[0].type)]
+        row += [f"{parameters:,}" if parameters else "", size_text(size) if size else ""]
+        cells.append([*row, *_counts(arithmetic), *([shares[node]] if shared else [])])
+    return Table(names, cells, ("layer", "op", "output"), footers).lines()
 
 
 def _rows(graph: Graph) -> list[tuple[Node, tuple[int, int, int, int]]]:
@@ -104,52 +99,14 @@ def _arithmetic(graph: Graph) -> list[str]:
         int8 = sums[0].int8_picojoules / sums[1].int8_picojoules
         ratios = [f"share of the energy with convolutions: {real:.2f} in f32, {int8:.2f} in int8"]
     unit, scale = ("uJ", 1e-6) if sums[0].f32_picojoules >= 1e7 else ("nJ", 1e-3)
-    table = _table(["one sample", "additions", "products", f"f32, {unit}", f"int8, {unit}"])
+    rows = []
     for one in (*kinds, *sums):
         energies = (scale * one.f32_picojoules, scale * one.int8_picojoules)
         numbers = [f"{one.additions:,}", f"{one.multiplications:,}"]
-        end = one is kinds[-1]
-        table.add_row(one.kind, *numbers, *(f"{e:,.2f}" for e in energies), end_section=end)
-    return [*_rendered(table), "", *ratios, *SOURCE]
-
-
-def table_lines(
-    names: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str]
-) -> list[str]:
-    """A table for the terminal, with the columns in `text` to the left and numbers to the right."""
-    table = _table(names, text=text)
-    for row in rows:
-        table.add_row(*row)
-    return _rendered(table)
-
-
-def _table(
-    names: Sequence[str],
-    footers: Sequence[str] | None = None,
-    text: Collection[str] = ("layer", "op", "output", "one sample"),
-) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        show_footer=footers is not None,
-    )
-    for name, footer in zip(names, footers or [""] * len(names), strict=True):
-        justify: Literal["left", "right"] = "left" if name in text else "right"
-        table.add_column(name, footer=footer, justify=justify, no_wrap=True)
-    return table
-
-
-def _rendered(table: Table) -> list[str]:
-    from rich.console import Console
-
-    text = io.StringIO()
-    Console(file=text, width=WIDTH, color_system=None, highlight=False).print(table)
-    return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+        rows.append([one.kind, *numbers, *(f"{e:,.2f}" for e in energies)])
+    heads = ["one sample", "additions", "products", f"f32, {unit}", f"int8, {unit}"]
+    table = Table(heads, rows, ("one sample",), ruled=[len(kinds) - 1])
+    return [*table.lines(), "", *ratios, *SOURCE]
 
 
 def _counts(numbers: Iterable[int]) -> list[str]:

@@ -17,14 +17,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from ..errors import DataError, StorageError
-from ..files import storage
+from ..files import records, storage
 from ..ir import Array, Graph
 from .logs import LOG_NAMES
 
@@ -135,7 +135,7 @@ class RunFolder:
             "network": self.identity.network,
             "data": self.identity.data,
             "settings": json.dumps(dict(self.identity.settings), sort_keys=True),
-            "position": json.dumps(asdict(checkpoint.position)),
+            "position": json.dumps(records.encode(checkpoint.position)),
         }
         storage.save(self.file, tensors, metadata)
 
@@ -148,11 +148,9 @@ class RunFolder:
         if not self.file.exists():
             return None
         tensors, metadata = storage.load(self.file)
-        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-            raise StorageError(
-                f'"{self.file}" has format {metadata.get("format")} version '
-                f"{metadata.get('version')}, expected {FORMAT} version {VERSION}"
-            )
+        what = "checkpoint: Model.fit writes those"
+        entries = ("network", "data", "settings", "position")
+        records.require_format(self.file, metadata, FORMAT, VERSION, what, entries)
         self._require_same_run(metadata)
         best = _under(_BEST, tensors)
         return Checkpoint(_under(_STATE, tensors), best or None, self._position(metadata))
@@ -174,22 +172,12 @@ class RunFolder:
                 )
 
     def _position(self, metadata: Mapping[str, str]) -> Position:
+        where = f'the position of "{self.file}"'
         found = self._json(metadata, "position")
-        expected = asdict(Position())
-        if found.keys() != expected.keys() or any(
-            not isinstance(found[name], type(value)) for name, value in expected.items()
-        ):
-            raise StorageError(f'"{self.file}" is damaged: its position is incomplete')
-        return Position(**found)
+        return Position(**records.read(Position, found, where, error=StorageError, complete=True))
 
     def _json(self, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
-        try:
-            found = json.loads(metadata.get(name, ""))
-        except (ValueError, RecursionError) as error:
-            raise StorageError(f'"{self.file}" is damaged: {name} is not JSON ({error})') from None
-        if not isinstance(found, dict):
-            raise StorageError(f'"{self.file}" is damaged: {name} is no JSON object')
-        return found
+        return records.json_object(metadata[name], f'"{self.file}" is damaged: the entry "{name}"')
 
 
 def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

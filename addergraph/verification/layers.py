@@ -30,9 +30,7 @@ from ..ir import Array, Graph, Node, Value
 from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.walk import computed
-from ..ops.fused import Fused
-from ..ops.pointwise.full import Full
-from ..report.summary import table_lines
+from ..report.tables import Table
 from .outputs import (
     Outcome,
     OutputReport,
@@ -116,7 +114,7 @@ class LayerReport(Outcome):
         return next((row for row in self.rows if not row.ok), None)
 
     def __str__(self) -> str:
-        rows = table_lines(HEADS, [row.cells() for row in self.rows], TEXT)
+        rows = Table(HEADS, [row.cells() for row in self.rows], TEXT).lines()
         lines = [self.head("layers of"), *rows]
         if (first := self.first) is not None:
             lines.append(f'first differing layer: {first.op} "{first.node}"')
@@ -188,7 +186,7 @@ def _layers(graph: Graph) -> list[Graph]:
     return [
         Graph(node.name, tuple(dict.fromkeys(node.inputs)), (), (node,), node.outputs)
         for node in graph.nodes
-        if not isinstance(node.op, Full)
+        if node.op.constant is None
     ]
 
 
@@ -204,6 +202,6 @@ def _require_match(graph: Graph, compiled: Graph) -> None:
 
 def _row(node: Node, value: Value, own: OutputReport, network: OutputReport) -> LayerRow:
     op = node.op.name
-    if isinstance(node.op, Fused):
-        op = "+".join(n.op.name for n in node.op.body.nodes if not isinstance(n.op, Full))
+    if node.op.subgraph is not None:
+        op = "+".join(n.op.name for n in node.atoms if n.op.constant is None)
     return LayerRow(value.name, node.name, op, str(value.type), own, network)

@@ -27,7 +27,6 @@ from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.types import f32
 from ..ir.walk import evaluate
-from ..ops.fused import Fused
 
 DRAWS = 4
 SLACK = 2.0  # the draws are a sample of the corners, not all of them
@@ -364,8 +363,8 @@ def _walk(
 
     def step(node: Node, operands: list[Array]) -> Sequence[Array]:
         key = (*path, next(positions))
-        if isinstance(node.op, Fused):
-            return _walk(node.op.body, operands, visit, key)
+        if node.op.subgraph is not None:
+            return _walk(node.op.subgraph, operands, visit, key)
         with np.errstate(all="ignore"):
             return visit(key, node, operands, node.op.reference(*operands))
 

@@ -6,7 +6,7 @@ planned ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from addergraph.ir.types import u8
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.fused import Fused
 
-from ..kernels import ALL_KEPT, Call, Operand, kernel_for
+from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
 from ..kernels.schedule import Choice
 from ..targets.target import Target
 
@@ -46,6 +46,38 @@ class Lowered:
     batched: tuple[bool, ...] | None
     kept: Mapping[str, int] = field(default_factory=dict)
     choices: Mapping[str, Choice] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels that will serve a graph: what the passes ask of code generation.
+
+    weights  where known, constant filters choose between dense and sparse kernels
+    choices  nodes whose kernel was chosen by measuring, see `tune.py`
+    """
+
+    target: Target
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+
+    def share_kept(self, graph: Graph) -> dict[str, int]:
+        """See `share_kept`."""
+        return share_kept(graph, self.weights)
+
+    def workspaces(self, graph: Graph, kept: Mapping[str, int]) -> dict[str, int]:
+        """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
+        sizes = {node.name: self._kernel(graph, node, kept).workspace for node in graph.nodes}
+        return {name: size for name, size in sizes.items() if size}
+
+    def _kernel(self, graph: Graph, node: Node, kept: Mapping[str, int]) -> Kernel:
+        """Planning asks before layouts are known: those of dense buffers."""
+        inputs, outputs = (
+            tuple(Operand(v.type, Layout(v.type.sizes)) for v in values)
+            for values in (node.inputs, node.outputs)
+        )
+        fixed, share = _constants(graph, node, kept)
+        choice = self.choices.get(node.name)
+        return kernel_for(Call(node.op, inputs, outputs, self.target, fixed, share, choice))
 
 
 @dataclass(frozen=True)
@@ -113,26 +145,6 @@ def _sparse_filters(graph: Graph) -> Iterator[Value]:
             filter = operands[1]
             if inner.op.input_nonnegative or filter.type.dtype == u8:
                 yield filter
-
-
-def workspaces(
-    graph: Graph,
-    target: Target,
-    kept: Mapping[str, int],
-    choices: Mapping[str, Choice] | None = None,
-) -> dict[str, int]:
-    """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
-
-    def dense(values: Sequence[Value]) -> tuple[Operand, ...]:
-        return tuple(Operand(v.type, Layout(v.type.sizes)) for v in values)
-
-    sizes = {}
-    for node in graph.nodes:
-        fixed, share = _constants(graph, node, kept)
-        choice = (choices or {}).get(node.name)
-        call = Call(node.op, dense(node.inputs), dense(node.outputs), target, fixed, share, choice)
-        sizes[node.name] = kernel_for(call).workspace
-    return {name: size for name, size in sizes.items() if size}
 
 
 def constants(graph: Graph) -> frozenset[Value]:

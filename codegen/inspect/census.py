@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from addergraph.ir import Node
 from addergraph.ir.types import f32
-from addergraph.ops.fused import Fused
 
 from .. import llvm
 from ..emit.module import emit_program
@@ -138,7 +137,7 @@ def table(functions: Sequence[FunctionCensus]) -> str:
 
 def _function(symbol: str, nodes: Sequence[Node], counts: Counter[str]) -> FunctionCensus:
     atoms = _atoms(nodes)
-    causes = (n.op.name for n in atoms if _multiplies(n))
+    causes = (n.op.name for n in atoms if n.op.multiplies)
     return FunctionCensus(
         symbol,
         tuple(n.name for n in nodes),
@@ -150,16 +149,11 @@ def _function(symbol: str, nodes: Sequence[Node], counts: Counter[str]) -> Funct
 
 def _atoms(nodes: Sequence[Node]) -> list[Node]:
     """The nodes, those of fused bodies in place of the fused ones."""
-    return [atom for n in nodes for atom in (n.op.body.nodes if isinstance(n.op, Fused) else (n,))]
-
-
-def _multiplies(node: Node) -> bool:
-    cost = node.op.cost([v.type for v in node.inputs])
-    return bool(cost.multiplications or cost.transcendentals)
+    return [atom for n in nodes for atom in n.atoms]
 
 
 def _integer_product(node: Node) -> bool:
-    return _multiplies(node) and all(v.type.dtype != f32 for v in node.outputs)
+    return node.op.multiplies and all(v.type.dtype != f32 for v in node.outputs)
 
 
 def _remaining(f: FunctionCensus) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph, Node, Value
 from addergraph.ir.types import f32
-from addergraph.ops.fused import Fused
 
 from ..emit.lowered import Lowered
 from ..targets.target import Target
@@ -81,8 +80,7 @@ def floats_of(graph: Graph) -> list[str]:
 
 def _values(node: Node) -> list[Value]:
     """What a node reads and writes, inside a fused body, too."""
-    atoms = node.op.body.nodes if isinstance(node.op, Fused) else (node,)
-    return [v for atom in atoms for v in (*atom.inputs, *atom.outputs)]
+    return [v for atom in node.atoms for v in (*atom.inputs, *atom.outputs)]
 
 
 def _is_float(value: Value) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph, Node
 from addergraph.ir.types import f32
-from addergraph.ops.fused import Fused
 
 from .. import llvm
 from ..targets.target import Target
@@ -41,8 +40,7 @@ def without_multiplier(target: Target) -> Target:
 def require_layers(graph: Graph, target: Target) -> None:
     """UnsupportedError that names every node of a graph as declared that multiplies or divides."""
     why = "" if target.multiplier else f", as {target.name} needs it"
-    bound = graph.bind(1) if graph.is_open else graph
-    found = [f"  {n.label}: {_hint(n)}" for n in bound.nodes if _multiplies(n)]
+    found = [f"  {n.label}: {_hint(n)}" for n in graph.nodes if n.op.multiplies]
     if found:
         raise UnsupportedError(
             f'graph "{graph.name}" is not multiplication-free{why}; what multiplies or divides, '
@@ -88,12 +86,6 @@ def _require_instructions(
             f"the code for {target.name} multiplies, although no layer does; please report it:\n"
             + "\n".join(found)
         )
-
-
-def _multiplies(node: Node) -> bool:
-    atoms = node.op.body.nodes if isinstance(node.op, Fused) else (node,)
-    costs = (n.op.cost([v.type for v in n.inputs]) for n in atoms)
-    return any(c.multiplications or c.transcendentals for c in costs)
 
 
 def _hint(node: Node) -> str:

@@ -1,8 +1,9 @@
-"""exp and log on f32 registers, by polynomials of our own: no libc, no tables.
+"""exp, log, sigmoid and tanh on f32 registers, by polynomials of our own: no libc, no tables.
 
-Contract: at most 1 ulp from the float64 function rounded to f32 (tests/codegen/kernels/test_math.py
-holds the figures), over all of f32: overflow gives inf, underflow passes through the subnormals to
-+0, subnormal operands count, NaN stays NaN, log(0) = -inf, log(x < 0) = NaN. Every multiplication
+Contract: exp, log and tanh at most 1 ulp, sigmoid at most 2 ulps from the float64 function rounded
+to f32 (tests/codegen/kernels/test_math.py holds the figures), over all of f32: overflow
+gives inf, underflow passes through the subnormals to +0, subnormal operands count, NaN stays NaN,
+log(0) = -inf, log(x < 0) = NaN, tanh(-0.0) = -0.0. Every multiplication
 and addition is rounded by itself (no FMA), so the bits are the same on every ISA. The caller's
 rounding mode is to nearest and subnormals are not flushed.
 
@@ -32,6 +33,11 @@ EXP = (0.5, 0.1666666716337204, 0.04166646674275398, 0.00833331048488617, 0.0013
 LOG = (0.3333333134651184, -0.2499999701976776, 0.20000715553760529, -0.1666780263185501,
        0.14249058067798615, -0.12425687164068222, 0.11685419827699661, -0.11479733884334564,
        0.06971611827611923)  # fmt: skip
+
+# (tanh(x) - x) / x^3 as a function of x^2 on |x| <= TANH_SMALL.
+TANH = (-0.3333333432674408, 0.13333304226398468, -0.053959257900714874, 0.02176889218389988,
+        -0.008343859575688839, 0.002292647259309888)  # fmt: skip
+TANH_SMALL = 0.625
 
 # Beyond these e^x rounds to +0 and to inf, and the exponents below stay small.
 EXP_LEAST, EXP_MOST = -104.0, 89.0
@@ -82,6 +88,26 @@ def emit_log(e: Emitter, x: Register) -> Register:
     y = b.select(b.fcmp_ordered("<", x, _like(x, float("inf"))), y, x)  # +inf and NaN as they are
     y = b.select(b.fcmp_ordered("<", x, _like(x, 0.0)), _like(x, float("nan")), y)
     return b.select(b.fcmp_ordered("==", x, _like(x, 0.0)), _like(x, float("-inf")), y)
+
+
+def emit_sigmoid(e: Emitter, x: Register) -> Register:
+    """1 / (1 + p) for x >= 0, p / (1 + p) for x < 0, where p = e^-|x| is at most 1."""
+    power, one = emit_exp(e, e.b.fneg(e.call("fabs", x))), _like(x, 1.0)
+    above = e.b.select(e.b.fcmp_ordered("<", x, _like(x, 0.0)), power, one)
+    return e.b.fdiv(above, e.b.fadd(one, power))
+
+
+def emit_tanh(e: Emitter, x: Register) -> Register:
+    """Of |x|, with its sign put back: a polynomial for small ones, else 1 - 2 / (1 + e^2|x|)."""
+    b, one = e.b, _like(x, 1.0)
+    size = e.call("fabs", x)
+    square = b.fmul(size, size)
+    small = b.fadd(size, b.fmul(b.fmul(size, square), _polynomial(e, TANH, square)))
+    power = b.fadd(emit_exp(e, b.fadd(size, size)), one)
+    large = b.fsub(one, b.fdiv(_like(x, 2.0), power))
+    y = b.select(b.fcmp_ordered("<", size, _like(x, TANH_SMALL)), small, large)
+    sign = b.and_(b.bitcast(x, _bits(x)), _like_bits(x, -(2**31)))
+    return b.bitcast(b.or_(b.bitcast(y, _bits(x)), sign), x.type)
 
 
 def _polynomial(e: Emitter, coefficients: Sequence[float], x: Register) -> Register:

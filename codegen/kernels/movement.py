@@ -1,6 +1,7 @@
 """Movement: every op here copies numbers, bit for bit, or writes a constant, and computes nothing.
 
-    Y[i] = X[map(i)]      flatten, reshape, transpose, broadcast_to, slice, concat, pad
+    Y[i] = X[map(i)]      flatten, reshape, transpose, broadcast_to, slice, concat, pad,
+                          resize_nearest
 
 Each is one or more strided copies by `_nest`: contiguous runs move in vectors, tails are masked,
 threads split the rows. Buffers may have halos; only `emit_zero_halo` writes those. Results do not
@@ -9,18 +10,20 @@ share memory with operands.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from addergraph.ir import Halo, Op
+from addergraph.ir import Halo
 from addergraph.ir.plan import Layout
 from addergraph.ir.types import DType, f32, i8, u8
 from addergraph.ops.movement.broadcast_to import BroadcastTo
 from addergraph.ops.movement.concat import Concat
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.resize_nearest import ResizeNearest
 from addergraph.ops.movement.slice import Slice
 from addergraph.ops.movement.transpose import Transpose
 
@@ -108,47 +111,87 @@ class CopyKernel(Kernel):
             e.store(e.load(read, x.type.dtype), write, x.type.dtype)
 
 
-@kernel(BroadcastTo, Concat, Pad, Slice, Transpose)
 class MovementKernel(Kernel):
     """Copies of boxes: each operand's elements to where they stand in the result."""
 
     def emit(
         self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
     ) -> None:
-        op: Op = self.call.op
         (y,) = self.call.outputs
-        into = access(y, outputs[0], y.shape)
-        sources = [access(o, p, o.shape) for o, p in zip(self.call.inputs, inputs, strict=True)]
-        match op:
-            case BroadcastTo():
-                emit_copy(e, y.shape, access(self.call.inputs[0], inputs[0], y.shape), into)
-            case Transpose():
-                (x,) = sources
-                strides = tuple(x.strides[axis] for axis in op.permutation)
-                emit_copy(e, y.shape, Access(x.pointer, x.dtype, strides), into)
-            case Slice():
-                emit_copy(e, y.shape, _from(e, sources[0], op.start), into)
-            case Pad():
-                _emit_pad(e, op, self.call.inputs[0], sources[0], y, into)
-            case Concat():
-                start = [0] * len(y.shape)
-                for operand, source in zip(self.call.inputs, sources, strict=True):
-                    emit_copy(e, operand.shape, source, _from(e, into, start))
-                    start[op.axis] += operand.shape[op.axis]
+        operands = zip(self.call.inputs, inputs, strict=True)
+        sources = [access(o, p, o.shape) for o, p in operands]
+        self.move(e, sources, access(y, outputs[0], y.shape))
+
+    @abstractmethod
+    def move(self, e: Emitter, sources: Sequence[Access], into: Access) -> None:
+        """Emits the copies."""
+
+
+@kernel(BroadcastTo)
+class BroadcastKernel(MovementKernel):
+    def move(self, e: Emitter, sources: Sequence[Access], into: Access) -> None:
+        (x,), shape = self.call.inputs, self.call.outputs[0].shape
+        emit_copy(e, shape, access(x, sources[0].pointer, shape), into)
+
+
+@kernel(Transpose)
+class TransposeKernel(MovementKernel):
+    def move(self, e: Emitter, sources: Sequence[Access], into: Access) -> None:
+        (x,), op = sources, self.call.op
+        assert isinstance(op, Transpose)
+        strides = tuple(x.strides[axis] for axis in op.permutation)
+        emit_copy(e, self.call.outputs[0].shape, Access(x.pointer, x.dtype, strides), into)
+
+
+@kernel(ResizeNearest)
+class ResizeKernel(MovementKernel):
+    """Walks [N,H,a,W,b,C], which a and b leave in place in the source."""
+
+    def move(self, e: Emitter, sources: Sequence[Access], into: Access) -> None:
+        (source,), op = sources, self.call.op
+        assert isinstance(op, ResizeNearest)
+        (n, h, w, c), (a, b) = self.call.inputs[0].shape, op.factors
+        image, row, pixel, channel = source.strides
+        read = Access(source.pointer, source.dtype, (image, row, 0, pixel, 0, channel))
+        image, row, pixel, channel = into.strides
+        strides = (image, a * row, row, b * pixel, pixel, channel)
+        emit_copy(e, (n, h, a, w, b, c), read, Access(into.pointer, into.dtype, strides))
+
+
+@kernel(Slice)
+class SliceKernel(MovementKernel):
+    def move(self, e: Emitter, sources: Sequence[Access], into: Access) -> None:
+        assert isinstance(self.call.op, Slice)
+        source = _from(e, sources[0], self.call.op.start)
+        emit_copy(e, self.call.outputs[0].shape, source, into)
+
+
+@kernel(Pad)
+class PadKernel(MovementKernel):
+    def move(self, e: Emitter, sources: Sequence[Access], into: Access) -> None:
+        op, (x,), (y,) = self.call.op, self.call.inputs, self.call.outputs
+        assert isinstance(op, Pad)
+        emit_copy(e, x.shape, sources[0], _from(e, into, op.before))
+        for axis in range(len(x.shape)):
+            # Axes before this one: the operand's own range, since their padding is written already.
+            start, shape = [*op.before[:axis], *[0] * (len(x.shape) - axis)], list(y.shape)
+            shape[:axis] = x.shape[:axis]
+            shape[axis] = op.before[axis]
+            emit_fill(e, shape, _from(e, into, start), op.value)
+            start[axis], shape[axis] = op.before[axis] + x.shape[axis], op.after[axis]
+            emit_fill(e, shape, _from(e, into, start), op.value)
+
+
+@kernel(Concat)
+class ConcatKernel(MovementKernel):
+    def move(self, e: Emitter, sources: Sequence[Access], into: Access) -> None:
+        op, start = self.call.op, [0] * len(self.call.outputs[0].shape)
+        assert isinstance(op, Concat)
+        for operand, source in zip(self.call.inputs, sources, strict=True):
+            emit_copy(e, operand.shape, source, _from(e, into, start))
+            start[op.axis] += operand.shape[op.axis]
 
 
 def _from(e: Emitter, a: Access, start: Sequence[int]) -> Access:
     """The same tensor from index `start` on."""
     return Access(a.moved(e, start), a.dtype, a.strides)
-
-
-def _emit_pad(e: Emitter, op: Pad, x: Operand, source: Access, y: Operand, into: Access) -> None:
-    emit_copy(e, x.shape, source, _from(e, into, op.before))
-    for axis in range(len(x.shape)):
-        # Axes before this one: the operand's own range, since their padding is written already.
-        start, shape = [*op.before[:axis], *[0] * (len(x.shape) - axis)], list(y.shape)
-        shape[:axis] = x.shape[:axis]
-        shape[axis] = op.before[axis]
-        emit_fill(e, shape, _from(e, into, start), op.value)
-        start[axis], shape[axis] = op.before[axis] + x.shape[axis], op.after[axis]
-        emit_fill(e, shape, _from(e, into, start), op.value)

@@ -18,7 +18,6 @@ from addergraph.errors import CodegenError
 from addergraph.ir import Builder, Graph, Op, Value
 from addergraph.ir.types import DType, bool_, f32, i8, i32
 from addergraph.ops._elementwise import INTEGER_BOUNDS
-from addergraph.ops.fused import Fused
 from addergraph.ops.pointwise.batch_norm import BatchNorm
 from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from addergraph.ops.pointwise.cast import Cast
@@ -26,10 +25,10 @@ from addergraph.ops.pointwise.clip import Clip
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.greater import Greater
-from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.relu import LeakyRelu, Relu, Relu6
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.ops.pointwise.select import Select
-from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
+from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sigmoid, Sqrt, Tanh
 
 from ..emit.builder import (
     F32,
@@ -44,7 +43,7 @@ from ..emit.builder import (
 )
 from . import Kernel, kernel
 from ._nest import access, emit_nest
-from .math import emit_exp, emit_log
+from .math import emit_exp, emit_log, emit_sigmoid, emit_tanh
 
 
 def emit_pointwise(
@@ -97,6 +96,16 @@ Rule = Callable[..., Register]
 def _relu(c: _Context, x: Register) -> Register:
     zero = c.number(0.0)
     return c.e.call("fabs", c.b.select(c.b.fcmp_ordered("<", x, zero), zero, x))
+
+
+def _relu6(c: _Context, x: Register) -> Register:
+    y, most = _relu(c, x), c.number(6.0)
+    return c.b.select(c.b.fcmp_ordered(">", y, most), most, y)
+
+
+def _leaky_relu(c: _Context, x: Register) -> Register:
+    scaled = c.b.fmul(x, c.number(c.op.slope))
+    return c.b.select(c.b.fcmp_ordered(">", x, c.number(0.0)), x, scaled)
 
 
 def _neg(c: _Context, x: Register) -> Register:
@@ -237,11 +246,15 @@ def _requantized(c: _Context, total: Register, shift: Register) -> Register:
 
 _RULES: dict[type[Op], Rule] = {
     Relu: _relu,
+    Relu6: _relu6,
+    LeakyRelu: _leaky_relu,
     Neg: _neg,
     Abs: _abs,
     Exp: lambda c, x: emit_exp(c.e, x),
     Log: lambda c, x: emit_log(c.e, x),
     Sqrt: lambda c, x: c.e.call("sqrt", x),
+    Sigmoid: lambda c, x: emit_sigmoid(c.e, x),
+    Tanh: lambda c, x: emit_tanh(c.e, x),
     Clip: _clip,
     FakeQuantize: _fake_quantize,
     Cast: _cast,
@@ -270,8 +283,8 @@ class PointwiseKernel(Kernel):
     @property
     def body(self) -> Graph:
         """The fused body, or the one op as a body."""
-        if isinstance(self.call.op, Fused):
-            return self.call.op.body
+        if self.call.op.subgraph is not None:
+            return self.call.op.subgraph
         builder = Builder("body")
         operands = [builder.input(f"a{i}", o.type) for i, o in enumerate(self.call.inputs)]
         return builder.finish(builder.add(self.call.op, operands))

@@ -86,7 +86,7 @@ def _opaque_term(
 
 
 def _distances(e: Emitter, x: Register, acc: Register) -> Register:
-    """What the kernels of `dense_u8.py` execute, between `x` and the accumulator's bytes."""
+    """What the kernels of `terms.py` execute, between `x` and the accumulator's bytes."""
     if not e.target.byte_distances:
         difference = e.b.sub(x, acc)
         return e.call("smax", difference, e.b.neg(difference))

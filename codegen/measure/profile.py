@@ -20,10 +20,9 @@ import llvmlite.ir as ir
 import numpy as np
 
 from addergraph.errors import TargetError
-from addergraph.ir import CONTRACTION, Array, Node
+from addergraph.ir import Array, Node
 from addergraph.ir.plan import align
 from addergraph.ir.state import aligned_bytes
-from addergraph.ops.fused import Fused
 
 from .. import llvm
 from ..emit.builder import I32, I64, POINTER, Emitter
@@ -93,8 +92,8 @@ def profile(lowered: Lowered, weights: Mapping[str, Array], seconds: float) -> P
 
 
 def _terms(node: Node) -> int:
-    one = node.op.contraction if isinstance(node.op, Fused) else node
-    if one is None or one.op.kind != CONTRACTION:
+    one = node.contraction
+    if one is None:
         return 0
     cost = one.op.cost([v.type for v in one.inputs])
     return (cost.additions + cost.multiplications) // 2

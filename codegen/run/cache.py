@@ -30,15 +30,25 @@ def folder() -> Path | None:
 
 @functools.cache
 def source_digest() -> str:
-    """SHA-256 over the code generator's own source: a changed kernel finds no old object."""
-    here, digest = Path(__file__).parent.parent, hashlib.sha256()
-    for path in sorted(here.rglob("*.py")):
-        digest.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
+    """SHA-256 over the source of the whole package: kernels import from `ops` and `plan`, and no
+    list of what they need would stay complete. A changed file finds no old object.
+
+    Contents, since times and sizes of files may be equal in two versions. 1.7 ms more of CPU time,
+    once a process, than the code generator's files alone (220 files, 1.4 MB).
+    """
+    # In a checkout, passes and codegen are links, by which this file was imported, too.
+    root, digest = str(Path(__file__).parents[2]), hashlib.sha256()
+    found = os.walk(root, followlinks=True)
+    paths = (os.path.join(folder, n) for folder, _, names in found for n in names)
+    for path in sorted(p for p in paths if p.endswith(".py")):
+        with open(path, "rb", buffering=0) as file:  # a third of the time of `read_bytes`
+            data = file.read()
+        digest.update(f"{path[len(root) :]}\n{len(data)}\n".encode() + data)
     return digest.hexdigest()
 
 
 def key_of(*parts: str) -> str:
-    """SHA-256 over the code generator and the parts, each with its length before it."""
+    """SHA-256 over the package's source and the parts, each with its length before it."""
     digest = hashlib.sha256()
     for part in (source_digest(), *parts):
         data = part.encode()

@@ -212,5 +212,5 @@ def _require_layout(state: State, lowered: Lowered) -> None:
         if ours != theirs:
             raise DataError(
                 f'the state for graph "{lowered.source.name}" does not fit: its parameter number '
-                f"{number} is {ours}, expected {theirs}; make it with State(graph.parameters)"
+                f"{number} is {ours}, expected {theirs}; take that of a program of this network"
             )

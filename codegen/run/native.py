@@ -23,6 +23,7 @@ from addergraph.errors import (
     UnsupportedError,
     VerificationError,
 )
+from addergraph.files.records import json_object, require_version
 from addergraph.files.storage import read_bytes
 from addergraph.ir import Array, Graph, Value
 from addergraph.ir.interpreter import bind_inputs
@@ -151,18 +152,9 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    try:
-        metadata = json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f'"{path}" is damaged: it is not JSON ({error})') from None
-    if not isinstance(metadata, dict):
-        raise StorageError(f'"{path}" is damaged: it is no JSON object')
-    found = metadata.get("format"), metadata.get("abi_version")
-    if found != (FORMAT, ABI_VERSION):
-        raise StorageError(
-            f'"{path}" has format {found[0]} and ABI {found[1]}; this version reads '
-            f"format {FORMAT} and ABI {ABI_VERSION}; export again"
-        )
+    metadata = json_object(read_bytes(path), f'"{path}" is damaged: it')
+    found = f"{metadata.get('format')} and ABI {metadata.get('abi_version')}"
+    require_version(path, found, f"{FORMAT} and ABI {ABI_VERSION}", "export again")
     return metadata
 
 

@@ -2,16 +2,9 @@
 
     quantize(graph, weights, calibration, settings, execute) -> Quantized
 
-Bytes stand for activations, i32 for sums: `docs/quantization.md` has the equations. The graph is
-walked once, forward; each value of it gets a form in integers:
-
-    Bytes   a u8 value with its scale and zero point
-    Sums    i32 values, each with a factor and a constant for every channel: an adder layer's
-            sums, through any batch norm behind it, added up
-
-and becomes bytes again where a relu stands, or an op that needs them. Calibration data run through
-both networks on the way: the float one for the ranges of its values, the integer one for its
-statistics.
+The graph is walked once, forward, by the rules of `rules.py`; `docs/quantization.md` has the
+equations. Calibration data run through both networks on the way: the float one for the ranges of
+its values, the integer one for its statistics.
 """
 
 from __future__ import annotations
@@ -22,8 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from addergraph.errors import DataError, GraphError, UnsupportedError
-from addergraph.ir import Array, Graph, Value
-from addergraph.ir.attributes import DEFAULT_BITS
+from addergraph.ir import Array, Graph, Node, Parameter, Value, walk
 from addergraph.ir.check import check
 from addergraph.ir.quantization import Quantization
 from addergraph.ir.types import f32
@@ -40,9 +32,8 @@ from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings, Quant
 from addergraph.quantization.settings import MOST_TERMS
 
 from .calibrate import Execute, Statistics, calibrate
-from .integer_network import IMAGE_BITS, IntegerNetwork
-from .integer_rules import RULES
-from .quantization_aware import as_trained, rounded_values, without_roundings
+from .integers import IMAGE_BITS, IntegerEmitter
+from .rounded import as_trained, rounded_values, without_roundings
 
 WORSE = 1.05  # how much more error fewer powers of two may make
 
@@ -96,7 +87,7 @@ def roundings(
     integers that `quantize` would give it, values by their range on the calibration data. Raises
     what `quantize` does.
     """
-    QuantizationSettings(bits, quantile=quantile)
+    QuantizationSettings(bits=bits, quantile=quantile)
     graph, _ = without_roundings(_require_network(graph))
     samples = _samples(graph, calibration)
     of_filters = FakeQuantizeFilter(bits)
@@ -122,17 +113,13 @@ def _converted(
     execute: Execute,
 ) -> Quantized:
     """The integer network whose factors have so many powers of two; None for products."""
-    network = IntegerNetwork(
-        graph, weights, samples, found, settings.bits or DEFAULT_BITS, terms, settings.reestimate,
-        execute,
-    )  # fmt: skip
+    emitter = IntegerEmitter(graph, weights, samples, found, settings, terms, execute)
     for node in graph.nodes:
-        RULES[type(node.op)](network, node)
-        network.forget(node)
-    made, arrays = network.finish()
+        emitter.write(node)
+    made, arrays = emitter.finish()
     check(made)
     kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
-    return Quantized(made, arrays, {kind: network.output_error()}, kind)
+    return Quantized(made, arrays, {kind: emitter.output_error()}, kind)
 
 
 def _require_trained(graph: Graph, bits: int | None) -> None:
@@ -146,15 +133,12 @@ def _require_trained(graph: Graph, bits: int | None) -> None:
 
 
 def _require_known(graph: Graph) -> None:
+    """UnsupportedError, naming it, for what has no integer form."""
     for node in graph.nodes:
-        if type(node.op) not in RULES:
-            raise UnsupportedError(f"{node.label} has no integer form; {_hint(node.op.name)}")
-
-
-def _hint(op: str) -> str:
-    known = ", ".join(sorted(op.name for op in RULES))
-    extra = "; a softmax before an output or an argmax is left out" if op == "softmax" else ""
-    return f"quantize knows {known}{extra}"
+        IntegerEmitter.rule(node)
+    for v in graph.outputs:
+        if isinstance(v, Parameter):
+            raise UnsupportedError(f"output {v} is a parameter, which has no integer form")
 
 
 def _require_network(graph: Graph) -> Graph:
@@ -177,18 +161,15 @@ def _logits(graph: Graph) -> Graph:
         node = producers.get(v)
         return node.inputs[0] if node and isinstance(node.op, Softmax) else v
 
-    outputs = [logits(v) for v in graph.outputs]
-    read = set(outputs)
-    nodes = []
-    for node in reversed(graph.nodes):
-        if not read.intersection(node.outputs):
-            continue
-        if isinstance(node.op, Argmax) and node.op.axis == node.inputs[0].type.rank - 1:
-            node = replace(node, inputs=(logits(node.inputs[0]),))
-        read.update(node.inputs)
-        nodes.append(node)
+    def of_logits(node: Node) -> Node:
+        last = isinstance(node.op, Argmax) and node.op.axis == node.inputs[0].type.rank - 1
+        return replace(node, inputs=(logits(node.inputs[0]),)) if last else node
+
+    outputs = tuple(logits(v) for v in graph.outputs)
+    nodes = tuple(walk.upstream([of_logits(node) for node in graph.nodes], outputs))
+    read = {*outputs, *(v for node in nodes for v in node.inputs)}
     parameters = tuple(p for p in graph.parameters if p in read)
-    return Graph(graph.name, graph.inputs, parameters, tuple(nodes[::-1]), tuple(outputs))
+    return Graph(graph.name, graph.inputs, parameters, nodes, outputs)
 
 
 def _samples(graph: Graph, calibration: object) -> Array:

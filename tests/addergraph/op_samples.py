@@ -22,6 +22,7 @@ from addergraph.ops.movement.broadcast_to import BroadcastTo
 from addergraph.ops.movement.concat import Concat
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.resize_nearest import ResizeNearest
 from addergraph.ops.movement.slice import Slice
 from addergraph.ops.movement.transpose import Transpose
 from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
@@ -31,10 +32,10 @@ from addergraph.ops.pointwise.clip import Clip
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize, FakeQuantizeFilter
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.greater import Greater
-from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.relu import LeakyRelu, Relu, Relu6
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.ops.pointwise.select import Select
-from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
+from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sigmoid, Sqrt, Tanh
 from addergraph.ops.reduction.argmax import Argmax
 from addergraph.ops.reduction.avg_pool2d import AvgPool2d, AvgPool2dGrad
 from addergraph.ops.reduction.global_avg_pool import GlobalAvgPool
@@ -241,6 +242,9 @@ SAMPLES: dict[str, list[Sample]] = {
     ),
     "global_avg_pool": samples((GlobalAvgPool(), (IMAGE,)), (GlobalAvgPool(), (f("N", 1, 1, 1),))),
     "greater": samples((Greater(), (f("N", 3), f(3))), (Greater(), (i("N"), i()))),
+    "leaky_relu": samples(
+        (LeakyRelu(), (f("N", 5),)), (LeakyRelu(0.25), (f(3),)), (LeakyRelu(0.0), (f(),))
+    ),
     "log": samples((Log(), (f("N", 3),)), domain=(0.25, 4.0)),
     "matmul": samples((Matmul(), (f("N", 4), f(4, 2))), (Matmul(), (f(3, 1), f(1, 2)))),
     "max_pool2d": samples(
@@ -281,6 +285,7 @@ SAMPLES: dict[str, list[Sample]] = {
         (ReduceSum(()), (f("N"),)),
     ),
     "relu": samples((Relu(), (f("N", 5),)), (Relu(), (f(),))),
+    "relu6": samples((Relu6(), (f("N", 7),)), (Relu6(), (f(),)), domain=(-2.0, 8.5)),
     "requantize_multiply": samples(
         (RequantizeMultiply(0, 255), (i("N", 3), *[i(3)] * 4)),
         (RequantizeMultiply(-9, 9, i32), (i("N", 2, 2), i(), i(2), i(), i())),
@@ -291,11 +296,17 @@ SAMPLES: dict[str, list[Sample]] = {
         (RequantizeShift(-(2**31), 2**31 - 1, i32), (i("N", 1), *[i(1)] * 5)),
     ),
     "reshape": samples((Reshape(("N", 6)), (f("N", 2, 3),)), (Reshape((2, 1, 3)), (f(6),))),
+    "resize_nearest": samples(
+        (ResizeNearest((2, 3)), (f("N", 2, 3, 2),)),
+        (ResizeNearest((1, 1)), (f(2, 1, 2, 1),)),
+        (ResizeNearest((3, 1)), (u("N", 1, 2, 3),)),
+    ),
     "select": samples(
         (Select(), (b("N", 3), f("N", 3), f("N", 3))),
         (Select(), (b("N", 1), f(3), f())),
         (Select(), (b(2), i(2), i())),
     ),
+    "sigmoid": samples((Sigmoid(), (f("N", 3),)), (Sigmoid(), (f(),))),
     "slice": samples((Slice((0, 1), ("N", 3)), (f("N", 4),)), (Slice((1, 0), (1, 2)), (f(2, 2),))),
     "softmax": samples((Softmax(), (f("N", 4),)), (Softmax(), (f("N", 2, 3),))),
     "softmax_cross_entropy": samples((SoftmaxCrossEntropy(), (f("N", 4), f("N", 4)))),
@@ -306,6 +317,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "sum_pool2d": samples(
         (SumPool2d((2, 2), (2, 2)), (u("N", 4, 5, 2),)), (SumPool2d(*POOLED), (u("N", 4, 5, 3),))
     ),
+    "tanh": samples((Tanh(), (f("N", 3),)), (Tanh(), (f(),))),
     "transpose": samples((Transpose((0, 2, 1)), (f("N", 2, 3),)), (Transpose((1, 0)), (i(2, 3),))),
 }
 

@@ -42,20 +42,16 @@ POINT = Layer("tiny", 4, 5, 16, 1, 2)
 
 
 def row(**changes: object) -> br.Row:
-    made = br.Row(
-        CHAIN, 1, "half", "adder2d_sparse_f32", Timing(2e-6, 4e-6), 4000, 2000, 500, 10.0,
-        {"slow": Timing(9e-6, 9e-6), "fast": Timing(3e-6, 8e-6)},
-    )  # fmt: skip
+    made = br.Row(CHAIN, 1, "half", "adder2d_sparse_f32", Timing(2e-6, 4e-6), 4000, 2000, 500, 10.0)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
 def report(*rows: br.Row) -> br.Report:
-    peers = ["fast 1", "slow 2"] if rows[0].peers else []
-    return br.Report("x86-64-v4", "f32", 1, "a machine", 9.0, peers, None, rows)
+    return br.Report("x86-64-v4", "f32", 1, "a machine", 9.0, rows)
 
 
 def options(**changes: object) -> bl.LayerBench:
-    made = bl.LayerBench("host", "f32", 1, 0.0, False, "", None, None, None)
+    made = bl.LayerBench("host", "f32", 1, 0.0, "", None, None)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -200,7 +196,6 @@ def test_figures_of_a_row() -> None:
     one = row()
     assert one.rate == pytest.approx(2.0)
     assert one.executed_rate == pytest.approx(1.0)
-    assert (one.peer, one.ratio, one.median_ratio) == ("fast", 1.5, 2.0)
     assert one.share == pytest.approx(0.1)
     assert br.geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
     assert br.geometric_mean([]) == 1.0
@@ -211,7 +206,6 @@ def test_tables_hold_means_and_minima() -> None:
     slower = row(timing=Timing(8e-6, 8e-6))
     text = report(row(), slower).text()
     assert "8x6x6 -> 8, 3x3" in text
-    assert "ratio to the best convolution: 0.750 in the geometric mean, 0.375 at least" in text
     assert "of peak: 0.050 in the geometric mean, 0.025 at least" in text
     assert "FAILED" not in text
 
@@ -222,12 +216,6 @@ def test_a_share_above_1_fails() -> None:
         assert "FAILED" in bad.text()
 
 
-def test_without_peers_there_are_no_columns_of_them() -> None:
-    text = report(row(peers={})).text()
-    assert "ratio" not in text
-    assert "peers: none." in text
-
-
 @pytest.mark.parametrize(("layer", "batch"), [(CHAIN, 1), (BESIDE, 1), (POINT, 3)])
 def test_measured_rows(layer: Layer, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if layer != CHAIN:  # a figure does not depend on how many layers its slope is of
@@ -235,7 +223,7 @@ def test_measured_rows(layer: Layer, batch: int, monkeypatch: pytest.MonkeyPatch
     for filters in (HALF, ALL):
         subject = bl._Subject(layer, batch, filters, options())
         subject.slope.run(0.0)
-        one = subject.row(1.0, {})
+        one = subject.row(1.0)
         assert one.kernel.startswith("adder2d_")
         assert one.terms == layer.terms(batch)
         assert 0 < one.executed <= one.terms
@@ -249,7 +237,7 @@ def test_measured_rows(layer: Layer, batch: int, monkeypatch: pytest.MonkeyPatch
 def test_measured_rows_of_bytes(kind: str, size: int) -> None:
     subject = bl._Subject(CHAIN, 2, kind, options(dtype="u8"))
     subject.slope.run(0.0)
-    one = subject.row(1.0, {})
+    one = subject.row(1.0)
     assert one.kernel.startswith("adder2d_u8")
     assert one.executed == bl.executed_terms("dense", CHAIN, one.terms, [])
     packed = one.nbytes - 2 * (8 * 6 * 6 + size * 8 * 6 * 6)
@@ -265,7 +253,7 @@ def test_command_writes_its_files(
     monkeypatch.setattr(Slope, "run", lambda self, seconds: None)
     monkeypatch.setattr(Slope, "timing", Timing(1e-6, 2e-6))
     file = tmp_path / "layers.json"
-    command = ["bench", "--layers", "--no-peers", "--seconds", "0", "--json", str(file)]
+    command = ["bench", "--layers", "--seconds", "0", "--json", str(file)]
     with pytest.raises(SystemExit) as end:
         cli.main([*command, "--only", "8x6"])
     assert end.value.code == 0
@@ -277,28 +265,6 @@ def test_command_writes_its_files(
     assert "batch 16, all taps above zero" in capsys.readouterr().out
 
 
-def test_markdown_replaces_the_tables_of_the_same_setting_only(tmp_path: Path) -> None:
-    file = tmp_path / "performance.md"
-    file.write_text("# Performance\n")
-    changes: tuple[dict[str, object], ...] = (
-        {}, {"target": "x86-64-v3"}, {"threads": 2},
-        {"dtype": "u8", "rows": (row(kind="sums"),)}, {"rows": (row(terms=8000),)},
-    )  # fmt: skip
-    for change in changes:
-        one = dataclasses.replace(report(row()), **change)  # type: ignore[arg-type]
-        br.write_markdown(one, str(file), "addergraph bench --layers")
-    text = file.read_text()
-    assert text.startswith("# Performance\n")
-    assert [s for s in text.splitlines() if s.startswith("<!-- begin")] == [
-        f"<!-- begin of layers of {setting} -->"
-        for setting in (
-            "f32, x86-64-v4, one thread", "f32, x86-64-v3, one thread",
-            "f32, x86-64-v4, 2 threads", "u8, x86-64-v4, one thread",
-        )
-    ]  # fmt: skip
-    assert text.count("| 4.0 |") == 1
-
-
 def test_plot_is_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "roofline.png"
@@ -307,9 +273,8 @@ def test_plot_is_written(tmp_path: Path) -> None:
 
 
 def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
-    for write in (br.write_json, lambda r, f: br.write_markdown(r, f, "")):
-        with pytest.raises(StorageError, match="cannot write"):
-            write(report(row()), str(tmp_path / "no" / "file"))
+    with pytest.raises(StorageError, match="cannot write"):
+        br.write_json(report(row()), str(tmp_path / "no" / "file"))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +283,7 @@ def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
         (("--layers", "small-adder"), "leave out FILE"),
         (("--layers", "--only", "9x9"), 'no layer holds "9x9"'),
         (("--plot", "x.png"), "--plot goes with --layers only"),
-        (("--dtype", "u8", "--no-peers"), "--dtype, --no-peers go with --layers only"),
+        (("--dtype", "u8", "--only", "8"), "--dtype, --only go with --layers only"),
         (("--layers", "--batch", "2"), "leave out --weights"),
         (("--layers", "--threads", "1000", "--only", "64x8"), "ask for fewer --threads"),
         (("--layers", "--tune", "1", "--dtype", "u8"), "searches layers of f32"),
@@ -374,22 +339,19 @@ def test_search_of_a_network_prints_ratios(capsys: pytest.CaptureFixture[str]) -
     assert end.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("small_adder, one image, ")
-    assert [line.split()[0] for line in lines[1:-1]] == ["layer", "act2", "act3", "act4"]
+    assert lines[1].startswith("layer")
+    shown = [line.split()[0] for line in lines[3:-1]]  # which layers have a choice: by the CPU
+    assert {"act2", "act3", "act4"} <= set(shown) <= {"act1", "act2", "act3", "act4", "dense1"}
     assert "times as long as the search's in the geometric mean" in lines[-1]
 
 
 def test_search_of_layers_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bl, "LAYERS", (CHAIN, BESIDE))
-    table, numbers = tmp_path / "performance.md", tmp_path / "search.json"
-    files = ["--json", str(numbers), "--markdown", str(table)]
-    for _ in range(2):
-        with pytest.raises(SystemExit) as end:
-            cli.main(["bench", "--layers", "--tune", "0", "--only", "8x6", *files])
-        assert end.value.code == 0
+    numbers = tmp_path / "search.json"
+    with pytest.raises(SystemExit) as end:
+        cli.main(["bench", "--layers", "--tune", "0", "--only", "8x6", "--json", str(numbers)])
+    assert end.value.code == 0
     rows = json.loads(numbers.read_text())["rows"]
     assert len(rows) == 4  # two batches, two kinds of filters
     for one in rows:
         assert one["ratio"] == one["seconds"][one["model"]] / one["seconds"][one["choice"]] >= 1
-    text = table.read_text()
-    assert text.count("## The model against a search") == 1
-    assert text.count("8x6x6 -> 8, 3x3; batch 16, all of the taps") >= 1

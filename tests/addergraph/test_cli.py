@@ -15,6 +15,7 @@ import pytest
 import addergraph as ag
 from addergraph import Model, compiler, layers, ops, zoo
 from addergraph.cli import main as cli
+from addergraph.cli.bench.bench import Bench
 from addergraph.cli.commands import show
 from addergraph.codegen.emit import lowered
 from addergraph.codegen.run import jit
@@ -85,7 +86,7 @@ def test_examples_of_the_help_parse(shell: Shell) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom addergraph import cli\ntry:\n    cli.main(['--help'])\n"
+        "import sys\nfrom addergraph.cli import main as cli\ntry:\n    cli.main(['--help'])\n"
         "except SystemExit:\n    print(*sorted({m.split('.')[0] for m in sys.modules}))"
     )
     command = [sys.executable, "-c", code]
@@ -153,6 +154,14 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
         "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "forget_scales",
         "fuse",
     ]  # fmt: skip
+    assert shell.ok("inspect", "net.ag", "--after", "canonicalize").count("# after") == 2
+    (fused,) = shell.ok("inspect", "net.ag", "--after", "fuse").split("# after fuse\n")[1:]
+    assert fused.strip() in shell.ok("inspect", "net.ag", "--passes")
+    planned = shell.ok("inspect", "small-adder", "--after", "plan_memory")
+    assert (
+        "computed once for given weights:\ngraph small_adder_setup(" in planned
+        and "arena" in planned
+    )
     census = shell.ok("inspect", "net.ag", "--census", "--target", "x86-64-v3")
     assert "instructions emitted for x86-64-v3" in census
     assert "multiplication-free: no" in census
@@ -318,6 +327,10 @@ def test_bench_prints_a_row_for_each_way(shell: Shell, model: Model) -> None:
         (("summary", "small_ader"), '(did you mean "small-adder"?)'),
         (("summary", "m.safetensors", "--last", "conv"), "go with the name of a built-in network"),
         (("summary", "binary.ag"), '"binary.ag" is not text'),
+        (
+            ("inspect", "net.ag", "--after", "hoisted"),
+            'unknown pass "hoisted" (did you mean "hoist"?); known: canonicalize, ',
+        ),
         (("inspect", "typo.ag"), '"typo.ag", line 1, column 1: expected "graph", found "grpah"'),
         (
             ("inspect", "m.safetensors", "--plan", "--target", "pentium"),
@@ -368,8 +381,8 @@ def test_usage_errors_end_with_status_2(shell: Shell, arguments: tuple[str, ...]
 def test_an_unforeseen_error_keeps_its_traceback(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(file: str, **options: object) -> None:
-        raise ZeroDivisionError(file)
+    def fail(options: show.Summary) -> None:
+        raise ZeroDivisionError(options.file)
 
     monkeypatch.setattr(show, "summary", fail)
     with pytest.raises(ZeroDivisionError, match="deck"):
@@ -377,7 +390,7 @@ def test_an_unforeseen_error_keeps_its_traceback(
 
 
 def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(file: str, **options: object) -> None:
+    def interrupt(options: show.Summary) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(show, "summary", interrupt)
@@ -387,7 +400,7 @@ def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatc
 
 
 def test_running_out_of_memory_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(**options: object) -> None:
+    def run(options: Bench) -> None:
         raise MemoryError(said)
 
     monkeypatch.setattr("addergraph.cli.bench.bench.run", run)

@@ -102,9 +102,9 @@ CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
     "repeat": (lambda m: _described(m, layers=[{"repeat": 0}]), "does not exist"),
     "loss": (lambda m: _described(m, loss_name="l1"), "unknown loss"),
     "shape": (lambda m: _described(m, input_shape=[-1]), "input_shape"),
-    "field": (lambda m: _described(m, seed="x"), '"seed"'),
-    "layers": (lambda m: _described(m, layers=3), '"layers"'),
-    "no layers": (lambda m: m | {"model": m["model"].replace('"layers"', '"other"')}, '"layers"'),
+    "field": (lambda m: _described(m, seed="x"), "seed = 'x' in the desc"),
+    "layers": (lambda m: _described(m, layers=3), "layers = 3.*expected a list"),
+    "no layers": (lambda m: m | {"model": m["model"].replace('"layers"', '"other"')}, '"other"'),
     "json": (lambda m: m | {"model": "{"}, "not JSON"),
     "function with another input": (
         lambda m: _described(m, layers=None, input_shape=[4]), r"takes f32\[N,8,8,1\]"

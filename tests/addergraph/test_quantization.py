@@ -149,7 +149,7 @@ def test_a_file_holds_the_network(tmp_path: Path) -> None:
         ({"version": "2"}, "format version 2"),
         ({"graph": "graph"}, "expected"),
         ({"graph": "graph g(%x: u8[N]) {\n  return %x\n}"}, "one input with a scale"),
-        ({"errors": "[1"}, 'do not name "shift1"'),
+        ({"errors": "[1"}, 'the entry "errors" is not JSON'),
         ({"chosen": "shift2"}, 'do not name "shift2"'),
     ],
 )

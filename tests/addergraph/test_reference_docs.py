@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from addergraph.ir import registry
-from addergraph.report.reference_docs import ops_markdown
+from addergraph.report.reference_docs import ops_markdown, ops_stub
 
-PAGE = Path(__file__).parents[2] / "docs" / "ops.md"
+ROOT = Path(__file__).parents[2]
+PAGE, STUB = ROOT / "docs" / "ops.md", ROOT / "addergraph" / "ops" / "__init__.pyi"
 
 
 def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == ops_markdown(), (
         "regenerate it: python -m addergraph.report.reference_docs > docs/ops.md"
+    )
+
+
+def test_the_stub_is_up_to_date() -> None:
+    assert STUB.read_text(encoding="utf-8") == ops_stub(), (
+        "regenerate it: python -m addergraph.report.reference_docs stub "
+        "> addergraph/ops/__init__.pyi"
     )
 
 

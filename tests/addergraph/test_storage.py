@@ -189,7 +189,7 @@ def test_a_failed_save_keeps_the_old_file_and_cleans_up(
 def test_a_killed_save_keeps_the_old_file(saved: Path, moment: str) -> None:
     program = (
         "import os, signal\n"
-        "from addergraph import storage\n"
+        "from addergraph.files import storage\n"
         f"os.{moment} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"storage.atomic_write({str(saved)!r}, b'x' * 100000)\n"
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import addergraph
 from addergraph.codegen.run import cache
 
 FACTS = {"weights": [], "kernels": {"y": "relu"}, "weights_bytes": 0}
@@ -90,3 +95,38 @@ def test_different_parts_have_different_keys(one: list[str], other: list[str]) -
 def test_parts_do_not_run_into_each_other() -> None:
     assert cache.key_of("ab", "c") != cache.key_of("a", "bc") != cache.key_of("abc")
     assert cache.key_of("1:a") != cache.key_of("a")
+
+
+def key_in(folder: Path) -> str:
+    """A key in a new process that imports the package from `folder`."""
+    script = (
+        "import addergraph; from addergraph.codegen.run import cache\n"
+        "print(addergraph.__file__, cache.key_of('a'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", script],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    file, key = done.stdout.split()
+    assert Path(file).is_relative_to(folder)
+    return key
+
+
+def test_an_edit_anywhere_in_the_package_changes_every_key(tmp_path: Path) -> None:
+    """Kernels are not only what lies beside them: an op's attributes end in the code, too."""
+    package = tmp_path / "addergraph"
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(addergraph.__file__).parent, package, ignore=without)
+    first = key_in(tmp_path)
+    assert first == cache.key_of("a")  # wherever it is, with links or without
+    (package / "notes.txt").write_text("x = 1\n")
+    assert key_in(tmp_path) == first
+    for part in ("ops", "passes", "codegen/kernels"):
+        *_, deepest = sorted((package / part).rglob("*.py"), key=lambda p: len(p.parts))
+        good = deepest.read_bytes()
+        deepest.write_bytes(good + b"\n")
+        assert key_in(tmp_path) != first, part
+        deepest.write_bytes(good)
+    (package / "ops" / "another.py").touch()
+    assert key_in(tmp_path) != first

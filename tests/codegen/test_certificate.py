@@ -361,7 +361,7 @@ def test_without_capstone_the_error_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "x.o").write_bytes(compiled(CLEAN, "riscv"))
     code = (
         "import sys; sys.modules['capstone'] = None\n"
-        "from addergraph import cli; cli.main(['certify', sys.argv[1]])"
+        "from addergraph.cli.main import main; main(['certify', sys.argv[1]])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "x.o")], capture_output=True, text=True

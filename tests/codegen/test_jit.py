@@ -22,6 +22,7 @@ from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.state import State
 from addergraph.ir.text import parse
+from tests.codegen.growth import growth
 from tests.codegen.states import step
 
 NETWORK = parse(
@@ -364,6 +365,22 @@ def test_inputs_are_converted_and_may_be_anything_array_like() -> None:
         require_same(program.run([given, shift]), expected)
     x.setflags(write=False)
     require_same(program.run([x, shift]), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_program_goes_with_all_its_memory() -> None:
+    script = """
+from addergraph import compiler
+from addergraph.codegen.run.jit import Program
+from tests.codegen.test_jit import FEW, SMALL, rows
+built = compiler.build(SMALL, FEW)
+def action(number):
+    program = Program(built, FEW, None, threads=2)
+    program(*rows(3))
+    if number % 2:
+        program.close()
+"""
+    assert growth(script, times=200) < 1024
 
 
 def test_inputs_may_start_between_elements() -> None:

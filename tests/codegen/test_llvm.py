@@ -13,7 +13,12 @@ from addergraph.codegen.targets.lookup import TARGETS, host, runnable
 from addergraph.codegen.targets.target import Target
 from addergraph.codegen.targets.x86 import AVX2, AVX512
 from addergraph.errors import CodegenError
+from tests.codegen.growth import growth
 
+IMPORTS = """
+from addergraph.codegen import llvm
+from addergraph.codegen.targets.lookup import host
+"""
 SEVEN = "define i64 @seven() {\n  ret i64 7\n}"
 SUM = """define void @sum(ptr %x, ptr %y) {
 entry:
@@ -48,8 +53,7 @@ def test_many_objects_with_the_same_symbol_live_side_by_side() -> None:
 def test_an_unknown_symbol_is_an_error() -> None:
     """In a process of its own: LLVM could end it."""
     script = (
-        "from addergraph.codegen import llvm\nfrom addergraph.codegen.targets.lookup import host\n"
-        "from addergraph.errors import CodegenError\n"
+        f"{IMPORTS}from addergraph.errors import CodegenError\n"
         f"loaded = llvm.LoadedObject(llvm.compile_object({SEVEN!r}, host()), host())\n"
         "try:\n    loaded.address('eight')\nexcept CodegenError as error:\n    print(error)"
     )
@@ -94,6 +98,19 @@ def test_every_runnable_level_runs_the_same_code() -> None:
         x, y = (ctypes.c_float * 1024)(*range(1024)), (ctypes.c_float * 1024)()
         ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(loaded.address("sum"))(x, y)
         assert list(y) == [i + 1 for i in range(1024)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("compiled", ["compile_object", "compile_assembly", "compile_both"])
+def test_a_compilation_leaves_little_memory_behind(compiled: str) -> None:
+    """1.5 KB. Each pass manager would be 69 KB, the constants of each module 22."""
+    values = ", ".join(f"i64 {{{n} + 1000 * number}}" for n in range(200))
+    script = f"""{IMPORTS}
+def action(number):
+    constants = f"@n = global [200 x i64] [{values}]"
+    llvm.{compiled}({SUM!r} + "\\n" + constants, host())
+"""
+    assert growth(script) < 8192
 
 
 def test_the_version_is_that_of_llvm() -> None:

@@ -175,7 +175,10 @@ def test_the_selftest_finds_a_flipped_weight(net: Program, copied: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format=99), "has format 99 and ABI 1; this version reads format 1"),
+        (
+            lambda m: m.update(format=99),
+            "version 99 and ABI 1, this program reads version 1 and",
+        ),
         (lambda m: m.update(abi_version=None), "ABI None"),
         (lambda m: m.pop("target"), "is damaged"),
         (lambda m: m.update(inputs=[{"name": "x", "dtype": "f99", "shape": []}]), "is damaged"),

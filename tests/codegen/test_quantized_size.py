@@ -16,7 +16,8 @@ from addergraph.codegen.export.entry import emit_library
 from addergraph.codegen.export.interface import interface_of
 from addergraph.codegen.inspect.elf import read_elf
 from addergraph.codegen.kernels import kernel_for
-from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.dense import DenseKernel
+from addergraph.codegen.kernels.forward.terms import ByteTerm
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import interpret
@@ -51,7 +52,7 @@ def padding(lowered: Lowered) -> int:
     total = 0
     for node in lowered.main.nodes:
         kernel = kernel_for(planned_call(lowered, node))
-        if isinstance(kernel, AdderU8Kernel):
+        if isinstance(kernel, DenseKernel) and isinstance(kernel.g.term, ByteTerm):
             g, channel = kernel.g, kernel.block_bytes // kernel.width
             total += g.groups * (kernel.blocks * kernel.width - g.outputs) * channel
     return total

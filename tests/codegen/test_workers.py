@@ -328,7 +328,7 @@ ENDS = """
 import os, signal, sys
 import numpy as np
 from addergraph import compiler
-from addergraph.text import parse
+from addergraph.ir.text import parse
 
 ways, graph = eval(sys.argv[1]), parse(sys.argv[2])
 for how, code in ways.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant, tests_of
 
 U8 = "codegen/kernels/forward/dense_u8.py"
+TERMS, PACKING = "codegen/kernels/forward/terms.py", "codegen/kernels/forward/packing.py"
 
 
 def u8(*names: str) -> tuple[str, ...]:
@@ -45,31 +46,31 @@ MUTANTS = (
         u8("test_runs_of_every_length[1]", "test_runs_of_every_length[3]"),
     ),
     Mutant(
-        "a filter packed beforehand has its rest first", U8,
-        "padded[:, steps * step - run % step :, :, : g.outputs] = f[:, whole:]",
-        "padded[:, whole : whole + run % step, :, : g.outputs] = f[:, whole:]",
+        "a filter packed beforehand has its rest first", PACKING,
+        "[NO_ROW] * (unit - self.rows) + list(range(self.rows))",
+        "list(range(self.rows)) + [NO_ROW] * (unit - self.rows)",
         u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
     ),
     Mutant(
-        "a filter packed beforehand is padded with 1", U8,
-        "padded = np.zeros((rows, steps * step,", "padded = np.ones((rows, steps * step,",
+        "a filter packed beforehand is padded with 1", PACKING,
+        "padded = np.zeros((rows + 1,", "padded = np.ones((rows + 1,",
         u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
     ),
     Mutant(
-        "a filter packed by the kernel has its rest first", U8,
-        "shift = constant(made, 8 * (self.step - count + b))", "shift = constant(made, 8 * b)",
+        "a filter packed by the kernel has its rest first", PACKING,
+        "shift = constant(made, 8 * (self.unit - count + b))", "shift = constant(made, 8 * b)",
         u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
     ),
     Mutant(
         "the last step of a packed run misses a byte", U8,
-        "return pack_step(e.add(first, whole * step), last, rest, total)",
-        "return pack_step(e.add(first, whole * step), last, rest - 1, total)",
+        "Step(rest)", "Step(rest - 1)",
         u8("test_runs_of_every_length[3]", "test_every_number_of_channels[9]"),
     ),
     Mutant(
-        "a row's sums packed by the kernel are those of its last run", U8,
-        "total = e.carry(0, whole, 1, total, over_steps)",
-        "total = e.carry(0, whole, 1, [zero], over_steps)",
+        "a row's sums packed by the kernel are those of its last part", PACKING,
+        "totals = self._emit_part(e, part, source, e.add(row, rows), here, totals)",
+        "none = [self.term.none(e.target, self.lanes)] * len(totals)\n"
+        "            totals = self._emit_part(e, part, source, e.add(row, rows), here, none)",
         u8("test_kernel_rows_beyond_the_image"),
     ),
     Mutant(
@@ -100,7 +101,7 @@ MUTANTS = (
         u8("test_runs_of_every_length[3]", "test_layers[dilated]"),
     ),
     Mutant(
-        "distances without psadbw are signed", U8,
+        "distances without psadbw are signed", TERMS,
         "e.b.sub(e.b.zext(x, made), e.b.zext(f, made))",
         "e.b.sub(e.b.sext(x, made), e.b.sext(f, made))",
         u8("test_ends_of_the_range"),

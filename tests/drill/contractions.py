@@ -6,6 +6,8 @@ from .mutant import Mutant, tests_of
 
 KERNELS = "codegen/kernels"
 DENSE, FORWARD = f"{KERNELS}/forward/dense.py", f"{KERNELS}/forward/tail.py"
+F32, PACKING = f"{KERNELS}/forward/dense_f32.py", f"{KERNELS}/forward/packing.py"
+TERMS, CUT = f"{KERNELS}/forward/terms.py", f"{KERNELS}/cut.py"
 SUMS, LISTS = f"{KERNELS}/forward/window_sums.py", f"{KERNELS}/sparse/_f32_lists.py"
 SPARSE, TILE = f"{KERNELS}/sparse/sparse_f32.py", f"{KERNELS}/sparse/_f32_tile.py"
 PATCHES, STRIPS = f"{KERNELS}/sparse/_patches.py", f"{KERNELS}/sparse/_strips.py"
@@ -44,13 +46,13 @@ def gradients(*cases: str) -> tuple[str, ...]:
 
 FORWARD_MUTANTS = (
     Mutant(
-        "a tail of one column is dropped", DENSE,
-        "if width % columns:", "if width % columns > 1:",
+        "a tail of one column is dropped", CUT,
+        "if extent % size:", "if extent % size > 1:",
         layers("grouped-direct", "depthwise-direct"),
     ),
     Mutant(
-        "the bottom strip has a whole tile's rows", DENSE,
-        "self._emit_row(e, place, tail, inputs", "self._emit_row(e, place, rows, inputs",
+        "the bottom strip has a whole tile's rows", CUT,
+        "        with last:\n            yield rest", "        with last:\n            yield size",
         (
             *layers("same-direct", "depthwise-direct"),
             *dense("test_dense_layers_have_the_bits_of_the_reference_on_exact_data"),
@@ -67,44 +69,43 @@ FORWARD_MUTANTS = (
         layers("strided-product"),
     ),
     Mutant(
-        "dilation of rows is ignored", DENSE,
+        "dilation of rows is ignored", F32,
         "e.mul(i, g.dilation[0] * g.x[1])", "e.mul(i, g.x[1])",
         layers("dilated-direct"),
     ),
     Mutant(
-        "dilated column taps are taken for contiguous", DENSE,
+        "dilated column taps are taken for contiguous", F32,
         "contiguous = g.dilation[1] == 1 and ", "contiguous = ",
         layers("dilated-direct"),
     ),
     Mutant(
         "every group reads the first group's channels", DENSE,
-        "e.mul(place.group, self.input_bytes * g.inputs)", "e.mul(place.group, 0)",
+        "e.mul(place.group, number * g.inputs)", "e.mul(place.group, 0)",
         layers("grouped-direct"),
     ),
     Mutant(
-        "a last channel block of one channel is dropped", DENSE,
+        "a last channel block of one channel is dropped", F32,
         "if g.inputs % size:", "if g.inputs % size > 1:",
         layers("tails-direct"),
     ),
     Mutant(
         "the barrier behind packing is missing", DENSE,
-        "if not self.is_constant or self.g.form == MINIMUM:", "if self.g.form == MINIMUM:",
+        "if not self.is_constant or self.g.term == MINIMUM:", "if self.g.term == MINIMUM:",
         layers("tails-direct", "same-direct", "dilated-direct", "grouped_blocks-product"),
     ),
     Mutant(
-        "the packed order of the last channel block is that of a whole one", DENSE,
-        "e.mul(tap, count * step_bytes)", "e.mul(tap, size * step_bytes)",
+        "the packed order of the last channel block is that of a whole one", F32,
+        "(blocks, channels(rest))", "(blocks, channels(g.channel_block))",
         layers("same-product", "tails-product"),
     ),
     Mutant(
-        "a filter packed by the kernel keeps values below zero", DENSE,
-        "e.store(e.b.select(e.b.fcmp_ordered(\">\", f, zero), f, zero), into)",
-        "e.store(f, into)",
+        "a filter packed by the kernel keeps values below zero", TERMS,
+        'return e.b.select(e.b.fcmp_ordered(">", f, zero), f, zero)', "return f",
         layers("same-minimum", "tails-minimum"),
     ),
     Mutant(
-        "a filter packed beforehand keeps values below zero", f"{KERNELS}/forward/geometry.py",
-        "np.where(packed > 0, packed, np.float32(0))", "packed",
+        "a filter packed beforehand keeps values below zero", TERMS,
+        "return np.where(f > 0, f, np.float32(0))", "return f",
         layers("same-minimum", "tails-minimum"),
     ),
     Mutant(
@@ -118,14 +119,13 @@ FORWARD_MUTANTS = (
         tests_of("codegen/kernels/test_special_values.py", "test_dense_and_sparse"),
     ),
     Mutant(
-        "the sum of x is added", FORWARD,
+        "the sum of x is added", TERMS,
         "e.b.fsub(e.b.fadd(acc, acc), sum_x)", "e.b.fadd(e.b.fadd(acc, acc), sum_x)",
         layers("same-minimum"),
     ),
     Mutant(
-        "the bias is added twice", FORWARD,
-        "return e.b.fadd(value, channels[k.operands[2]])",
-        "return e.b.fadd(e.b.fadd(value, channels[k.operands[2]]), channels[k.operands[2]])",
+        "the bias is added twice", TERMS,
+        "return e.b.fadd(value, bias)", "return e.b.fadd(e.b.fadd(value, bias), bias)",
         dense("test_a_bias_is_added_once"),
     ),
     Mutant(

@@ -231,6 +231,21 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_module.py"),
     ),
     Mutant(
+        "an edit of a kernel finds old objects", "codegen/run/cache.py",
+        "os.walk(root, followlinks=True)", "os.walk(root)",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "pass managers are never freed", "codegen/llvm.py",
+        "    _free(passes)", "    passes.close()",
+        tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
+    ),
+    Mutant(
+        "types and constants of every module are kept", "codegen/llvm.py",
+        "llvm.parse_assembly(ir_text, llvm.create_context())", "llvm.parse_assembly(ir_text)",
+        tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
+    ),
+    Mutant(
         "cached objects are not verified", "codegen/run/cache.py",
         "if _digest(key, rest) != digest:", "if len(digest) != 64:",
         tests_of("codegen/test_cache.py"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutant import Mutant, tests_of
 
-U8 = "codegen/kernels/forward/product_u8.py"
+U8 = "codegen/kernels/forward/terms.py"
 
 
 def u8(*names: str) -> tuple[str, ...]:
@@ -41,22 +41,21 @@ MUTANTS = (
     ),
     Mutant(
         "a pixel is signed where there is no pmaddwd", U8,
-        "e.b.zext(x, made)", "e.b.sext(x, made)", ENDS,
+        "e.b.mul(e.b.zext(x, made)", "e.b.mul(e.b.sext(x, made)", ENDS,
     ),
     Mutant(
         "kernel rows beyond the image count their filter, as for distances", U8,
-        "    def sum_size(self) -> int:\n        return 0",
-        "    def sum_size(self) -> int:\n        return 4", u8("test_layers"),
+        "class ByteProduct(ByteTerm):\n", "class ByteProduct(ByteTerm):\n    magnitudes = True\n\n",
+        u8("test_layers"),
     ),
     Mutant(
-        "sums of products are negated, as those of distances",
-        "codegen/kernels/forward/tail.py",
-        "value = e.b.neg(acc) if k.g.form == BYTES else acc", "value = e.b.neg(acc)",
+        "sums of products are negated, as those of distances", U8,
+        "        return acc\n\n\nDIRECT", "        return e.b.neg(acc)\n\n\nDIRECT",
         u8("test_matrices"),
     ),
     Mutant(
         "lists of minima serve products", "codegen/kernels/sparse/_bytes_tile.py",
-        "if g.form != BYTES or taps == 1", "if taps == 1", u8("test_a_tail"),
+        "if g.term != BYTES or taps == 1", "if taps == 1", u8("test_a_tail"),
     ),
     Mutant(
         "sums of products of bytes may exceed 32 bits",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant, tests_of
 
 POINTWISE, FIXED = "codegen/kernels/pointwise.py", "passes/quantize/fixed_point.py"
-RULES, NETWORK = "passes/quantize/integer_rules.py", "passes/quantize/integer_network.py"
+INTEGERS, FORMS = "passes/quantize/integers.py", "passes/quantize/forms.py"
 INDICES, SHIFT_ADD = "codegen/emit/indices.py", "codegen/emit/shift_add.py"
 STEPS = tests_of("codegen/kernels/test_requantize.py", "test_every_sum", "test_every_term")
 NUMBERS = tests_of("passes/test_fixed_point.py")
@@ -16,7 +16,7 @@ MEANING = tests_of(
 )  # fmt: skip
 PRODUCTS = tests_of("passes/test_quantize_products.py", "test_integers_say_what_the_network_does")
 STRICT = tests_of("codegen/test_strict.py")
-AWARE = "passes/quantize/quantization_aware.py"
+ROUNDED = "passes/quantize/rounded.py"
 AWARE_PRODUCTS = "passes/test_quantization_aware_products.py"
 ROUNDING = tests_of("addergraph/ops/test_fake_quantize.py")
 TRAINING = tests_of(
@@ -63,20 +63,20 @@ MUTANTS = (
         "sign = -1 if factor < 0 else 1", "sign = 1", NUMBERS,
     ),
     Mutant(
-        "what clamping a filter takes off is forgotten", RULES,
+        "what clamping a filter takes off is forgotten", INTEGERS,
         "constant = -beyond", "constant = 0.0 * beyond", MEANING,
     ),
     Mutant(
-        "padding of bytes is always of byte 0", RULES,
+        "padding of bytes is always of byte 0", INTEGERS,
         "or not any(op.padding) or not zero", "or not any(op.padding) or zero", MEANING,
     ),
     Mutant(
-        "a mean forgets its area", RULES,
-        "scale / op.area * ones, -scale * zero * ones", "scale * ones, -scale * zero * ones",
+        "a mean forgets its area", FORMS,
+        "scale / area * ones, -scale * zero * ones", "scale * ones, -scale * zero * ones",
         MEANING,
     ),
     Mutant(
-        "what the zero point leaves of products is forgotten", RULES,
+        "what the zero point leaves of products is forgotten", INTEGERS,
         "constant = -factor * x.quantization.zero_point * integers.sum(axes)",
         "constant = 0.0 * factor", PRODUCTS,
     ),
@@ -92,7 +92,7 @@ MUTANTS = (
         tests_of("codegen/kernels/test_pool.py"),
     ),
     Mutant(
-        "batch norms' means do not move", RULES,
+        "batch norms' means do not move", INTEGERS,
         "mean = mean + (here.mean - before.mean)", "mean = mean + 0 * here.mean",
         tests_of("passes/test_quantize.py", "test_means_and_deviations_stay"),
     ),
@@ -134,32 +134,33 @@ MUTANTS = (
         tests_of("codegen/kernels/test_pointwise.py", "test_rounding_to_a_grid"),
     ),
     Mutant(
-        "filters beyond the range saturate in training", AWARE,
-        "grid.bits, saturate=False)", "grid.bits)", TRAINING,
+        "filters beyond the range saturate in training", ROUNDED,
+        "self._layer(node, replace(x, saturate=False))", "self._layer(node, x)", TRAINING,
     ),
     Mutant(
-        "a relu of sums is not rounded in training", AWARE,
-        "if form is not None and not form.zero_point:", "if form is None or not form.zero_point:",
-        TRAINING,
+        "a relu of sums is not rounded in training", ROUNDED,
+        "return None if form is None else form.zero_point",
+        "return 0 if form is None else form.zero_point", TRAINING,
     ),
     Mutant(
-        "scales of a trained network are calibrated anew", NETWORK,
+        "scales of a trained network are calibrated anew", INTEGERS,
         "if isinstance(op, FakeQuantize):", "if isinstance(op, str):", TRAINING,
     ),
     Mutant(
-        "filters of products forget for how many bits they were trained", NETWORK,
+        "filters of products forget for how many bits they were trained", INTEGERS,
         "return op.bits if isinstance(op, FakeQuantizeFilter) else self.bits", "return self.bits",
         tests_of(AWARE_PRODUCTS, "test_filters_are_those_of_the_integer_network"),
     ),
     Mutant(
-        "filters of products are on the grid of their input in training", AWARE,
-        "    Conv2d: _Walk.product,", "    Conv2d: _Walk.adder,",
+        "filters of products are on the grid of their input in training", ROUNDED,
+        "self._layer(node, self.filter_grid(node.inputs[1]))",
+        "self._layer(node, replace(x, saturate=False))",
         tests_of(AWARE_PRODUCTS, "test_layers_have_the_products_of_bytes"),
     ),
     Mutant(
-        "the input of a dense layer is not rounded in training", AWARE,
-        "        self._require_layer(original)\n        self._bytes(original.inputs[0])\n",
-        "        self._require_layer(original)\n",
+        "sums that a layer reads are not rounded in training", ROUNDED,
+        "return self.forms[value] or self._round(value)",
+        "return self.forms[value] or self.grid(value)",
         tests_of(AWARE_PRODUCTS, "test_both_forms_round_alike"),
     ),
     Mutant(

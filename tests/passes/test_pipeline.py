@@ -20,11 +20,13 @@ from addergraph.ops.pointwise.unary import Neg
 from addergraph.passes.canonicalize import canonicalize
 from addergraph.passes.eliminate import eliminate
 from addergraph.passes.fold_batch_norm import fold_batch_norm
-from addergraph.passes.pipeline import PIPELINE, Compare, run
+from addergraph.passes.lowering import Lowering
+from addergraph.passes.pipeline import PIPELINE, run
 from addergraph.passes.rewrite import rebuild
 from addergraph.passes.train_step import train_step
 from addergraph.training.losses import CatCrossEntropy
 from addergraph.training.optimizers import SGD
+from tests.passes.compare import Compare
 from tests.passes.meaning import require_same_bits
 from tests.passes.random_graphs import random_graph
 
@@ -141,13 +143,13 @@ def canonicalize_nothing(graph: Graph) -> Graph:
 
 
 def test_observers_see_each_pass() -> None:
-    seen: list[tuple[str, Graph, Graph, float]] = []
+    seen: list[tuple[str, Lowering, Lowering, float]] = []
     made = run(GRAPH, (canonicalize, eliminate, eliminate), [lambda *call: seen.append(call)])
     assert [name for name, *_ in seen] == ["canonicalize", "eliminate", "eliminate"]
     assert all(seconds >= 0 for *_, seconds in seen)
-    assert seen[0][1] == GRAPH
+    assert seen[0][1].main == GRAPH
     assert all(after is before for (_, _, after, _), (_, before, _, _) in pairwise(seen))
-    assert seen[-1][2] is made
+    assert seen[-1][2].main is made
 
 
 def test_compare_finds_a_changed_output_and_a_changed_update() -> None:

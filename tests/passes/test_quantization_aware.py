@@ -23,8 +23,8 @@ from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize, stated
 from addergraph.ops.pointwise.requantize import RequantizeShift
-from addergraph.passes.quantize.quantization_aware import quantization_aware, without_roundings
 from addergraph.passes.quantize.quantize import roundings
+from addergraph.passes.quantize.rounded import quantization_aware, without_roundings
 from addergraph.quantization import Quantized
 from addergraph.report.lints import lint
 from tests.passes.networks import settled

@@ -25,8 +25,8 @@ from addergraph.ops.pointwise.fake_quantize import (
     stated,
     trained_bits,
 )
-from addergraph.passes.quantize.quantization_aware import quantization_aware
 from addergraph.passes.quantize.quantize import roundings
+from addergraph.passes.quantize.rounded import quantization_aware
 from addergraph.quantization import Quantized
 from addergraph.training.schedules import cosine
 from tests.passes.networks import settled

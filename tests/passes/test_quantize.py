@@ -243,7 +243,7 @@ def test_calibration_data(data: object, message: str) -> None:
         ({"bits": 6.0}, "bits=6.0"),
         ({"bits": True}, "bits=True"),
         ({"requantize": "shifts"}, r"'shifts' \(did you mean \"shift\"\?\)"),
-        ({"terms": 4}, "terms=4 must be 1, 2, 3 or None"),
+        ({"terms": 4}, "terms=4 must be an integer from 1 to 3"),
         ({"quantile": 0.3}, "quantile=0.3"),
         ({"quantile": float("nan")}, "quantile=nan"),
     ],

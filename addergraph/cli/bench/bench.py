@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -16,29 +15,62 @@ from ...errors import DataError
 from ...ir import CONTRACTION, Array, Graph
 from ...ir.interpreter import run_reference
 from ...ir.types import TensorType, f32
+from ...report.tables import Table
+from ...settings import setting
 from ...training.step import thread_count
+from .. import options as shared
 from ..commands.source import open_source
 from .layers import LayerBench, bench_layers
-from .report import text_table
 from .tune import tune_layers, tune_network
 
 SMALL = "small-adder"
-OF_LAYERS = ("dtype", "only", "json", "markdown", "plot")  # options of --layers
+OF_LAYERS = ("dtype", "only", "json", "plot")  # options of --layers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The options of the command, for a network.
+    """The options of the command.
 
     batch    None: 64 images a call, or one for a profile
-    threads  None or 0: as many as there are processors
+    threads  0: as many as there are processors, as None of a network
     """
 
-    weights: str | None
-    batch: int | None
-    threads: int | None
-    seconds: float
-    target: str
+    file: str | None = setting(None, place=True)
+    weights: str | None = shared.weights()
+    batch: int | None = setting(
+        None, "Images of a call.", kind=int, least=1, unset="64; of a profile: 1"
+    )
+    threads: int | None = setting(
+        None,
+        "Threads of a call.",
+        kind=shared.Threads,
+        metavar="N|all",
+        unset="1 and all; of --layers: 1",
+    )
+    seconds: float = setting(2.0, "How long to time each program.", least=0)
+    target: str = shared.target()
+    profile: bool = setting(False, "Time each kernel inside the network, and alone.")
+    tune: float | None = setting(
+        None,
+        "Search for the fastest kernels; compare with those that are chosen without.",
+        kind=float,
+        least=0,
+        metavar="SECONDS",
+    )
+    layers: bool = setting(False, "Time the layers of ResNet-20 and ResNet-18.")
+    dtype: str | None = setting(
+        None,
+        "Operands of the layers; u6: bytes of 6 bits.",
+        choices=("f32", "u8", "u6"),
+        unset="f32",
+    )
+    only: str | None = setting(
+        None, "The layers that hold this, as 'ResNet-20' or '64x8'.", metavar="TEXT"
+    )
+    json: str | None = setting(None, "Write what --layers measures.", metavar="FILE.json")
+    plot: str | None = setting(
+        None, "Draw the layers under the machine's roofline.", metavar="FILE.png"
+    )
 
 
 @dataclass(frozen=True)
@@ -51,47 +83,43 @@ class _Row:
     best: float
 
 
-def run(file: str | None, layers: bool, profile: bool, tune: float | None, **options: Any) -> bool:
+def run(options: Bench) -> bool:
     """The command; False where what it measured cannot be. DataError for options that do not go
     together."""
-    if profile and tune is not None:
+    file = options.file or SMALL
+    if options.profile and options.tune is not None:
         raise DataError("--profile and --tune are two things: ask for one of them")
-    if layers:
-        if profile or file is not None:
-            raise DataError("--layers times layers of its own: leave out FILE and --profile")
-        return _run_layers(tune, **options)
-    given = [f"--{name}" for name in OF_LAYERS if options.pop(name) is not None]
-    if not options.pop("peers"):
-        given.append("--no-peers")
+    if options.layers:
+        return _run_layers(options)
+    given = [f"--{name}" for name in OF_LAYERS if getattr(options, name) is not None]
     if given:
         verb = "goes" if len(given) == 1 else "go"
         raise DataError(f"{', '.join(given)} {verb} with --layers only")
-    of_network = Bench(**options)
-    if tune is not None:
-        _run_tune(file or SMALL, of_network, tune)
+    if options.tune is not None:
+        _run_tune(file, options, options.tune)
     else:
-        (bench_profile if profile else bench)(file or SMALL, of_network)
+        (bench_profile if options.profile else bench)(file, options)
     return True
 
 
-def _run_layers(
-    tune: float | None, weights: str | None, batch: int | None, dtype: str | None,
-    threads: int | None, only: str | None, **options: Any,
-) -> bool:  # fmt: skip
-    if (weights, batch) != (None, None):
+def _run_layers(options: Bench) -> bool:
+    if options.profile or options.file is not None:
+        raise DataError("--layers times layers of its own: leave out FILE and --profile")
+    if (options.weights, options.batch) != (None, None):
         raise DataError(
             "--layers has weights of its own, in batches of 1 and 16: leave out --weights and "
             "--batch"
         )
+    threads = 1 if options.threads is None else thread_count(options.threads or None)
     chosen = LayerBench(
-        dtype=dtype or "f32", threads=1 if threads is None else thread_count(threads or None),
-        only=only or "", **options,
+        target=options.target, dtype=options.dtype or "f32", threads=threads,
+        seconds=options.seconds, only=options.only or "", json=options.json, plot=options.plot,
     )  # fmt: skip
-    if tune is None:
+    if options.tune is None:
         return bench_layers(chosen)
     if chosen.threads > 1 or chosen.plot is not None:
         raise DataError("--tune searches on one thread, and draws nothing: leave out --plot")
-    tune_layers(chosen, tune)
+    tune_layers(chosen, options.tune)
     return True
 
 
@@ -146,14 +174,15 @@ def bench_profile(file: str, options: Bench) -> None:
     inside, alone = (sum(getattr(k, what) for k in found.kernels) for what in ("inside", "alone"))
     images = f"batch {batch}" if batch else "one image"
     print(f"{graph.name}, {images}, one thread; a kernel's best time, in the network and alone")
-    cells = [["node", "result", "kernel", "us", "share", "alone us", "G terms/s"]]
+    rows = []
     for k in found.kernels:
         share, rate = k.inside / inside, f"{k.terms / k.inside / 1e9:.2f}" if k.terms else ""
-        cells.append([
+        rows.append([
             k.node, k.result, k.symbol, f"{1e6 * k.inside:.2f}", f"{100 * share:.1f} %",
             f"{1e6 * k.alone:.2f}", rate,
         ])  # fmt: skip
-    print("\n".join(text_table(cells, left=(0, 1, 2))))
+    heads = ["node", "result", "kernel", "us", "share", "alone us", "G terms/s"]
+    print("\n".join(Table(heads, rows, ("node", "result", "kernel")).lines()))
     print(
         f"sum {1e6 * inside:.2f} us in the network, {1e6 * alone:.2f} us alone "
         f"({inside / alone:.2f} times); the fastest whole run took {1e6 * found.seconds:.2f} us"
@@ -199,16 +228,16 @@ def _terms(graph: Graph) -> int:
 
 
 def _print_table(rows: list[_Row], images: int, terms: float, peak: float) -> None:
-    heads = f"{'median us':>12} {'best us':>12} {'G terms/s':>10} {'of peak':>8} {'speed-up':>9}"
-    print(f"{'an image':<20} {heads}")
+    cells = []
     for row in rows:
         middle, best = 1e6 * row.median / images, 1e6 * row.best / images
         rate = terms / best / 1e3
-        share = f"{100 * rate / (peak * row.threads):.1f} %"
-        print(
-            f"{row.what:<20} {middle:>12,.1f} {best:>12,.1f} {rate:>10.2f} {share:>8} "
-            f"{rows[0].best / row.best:>8,.1f}x"
-        )
+        cells.append([
+            row.what, f"{middle:,.1f}", f"{best:,.1f}", f"{rate:.2f}",
+            f"{100 * rate / (peak * row.threads):.1f} %", f"{rows[0].best / row.best:,.1f}x",
+        ])  # fmt: skip
+    heads = ["an image", "median us", "best us", "G terms/s", "of peak", "speed-up"]
+    print("\n".join(Table(heads, cells, ("an image",)).lines()))
     print(
         f"{terms / 1e6:.3f} million terms an image, |x - f| or multiply-add; rate, share and "
         "speed-up are of the best time"

@@ -1,6 +1,6 @@
-"""`addergraph bench --layers`: the layers of ResNet-20 and ResNet-18 against convolutions.
+"""`addergraph bench --layers`: the layers of ResNet-20 and ResNet-18 against the machine's peak.
 
-A layer's time is the slope over programs of several (`bench_graphs.py`): a chain of 1 to 8
+A layer's time is the slope over programs of several (`graphs.py`): a chain of 1 to 8
 identical ones where the shape chains; else 1 to 4 of them side by side on one input, whose results
 add up, in the same kernels. The slope holds neither the call nor, of f32, the relu that proves the
 first input non-negative. Batch 1 on one thread runs a program whose batch is open, everything else
@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,10 @@ from ...ir import Array
 from ...ir.trace import trace
 from ...ir.types import tensor
 from .graphs import BYTES, FEW_BYTES, KINDS, OF_BYTES, arranged, input_of, layers_graph, weights_of
-from .peers import HELD_TO, Peers
-from .report import Report, Row, write_json, write_markdown, write_plot
-from .timing import LAYERS, MOST_VISITS, VISITS, Layer, Slope, Timing, pinned
+from .report import Report, Row, write_json, write_plot
+from .timing import LAYERS, MOST_VISITS, VISITS, Layer, Slope, pinned
 
 BATCHES = (1, 16)
-OPERANDS = {"f32": "f32", "u8": "u8", "u6": "u8"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class LayerBench:
     """The options of `bench --layers`.
 
     dtype    of the operands: f32, u8, or u6 for bytes of 6 bits
-    threads  of ours and of the peers
+    threads  of a call
     only     leaves out the layers whose text (network and shape) does not hold it
     """
 
@@ -48,18 +46,9 @@ class LayerBench:
     dtype: str
     threads: int
     seconds: float
-    peers: bool
     only: str
     json: str | None
-    markdown: str | None
     plot: str | None
-
-    @property
-    def command(self) -> str:
-        """What reproduces the tables."""
-        only = f' --only "{self.only}"' if self.only else ""
-        what = f"--dtype {self.dtype} --target {self.target} --threads {self.threads}"
-        return f"addergraph bench --layers {what} --seconds {self.seconds:g}{only}"
 
 
 def bench_layers(options: LayerBench) -> bool:
@@ -71,8 +60,6 @@ def bench_layers(options: LayerBench) -> bool:
     print(report.text(), end="")
     if options.json is not None:
         write_json(report, options.json)
-    if options.markdown is not None:
-        write_markdown(report, options.markdown, options.command)
     if options.plot is not None:
         write_plot(report, options.plot, bandwidths())
     return report.plausible
@@ -87,43 +74,47 @@ def chosen_layers(only: str) -> list[Layer]:
     return chosen
 
 
-def measure(chosen: Sequence[Layer], batches: Sequence[int], options: LayerBench) -> Report:
-    """The rows of the layers. For each layer all kinds, the peers and the peak have several turns,
-    so that all of them meet the machine's slow and its fast spells."""
-    target, machine = target_name(options.target), target_name("host")
-    hold = None if target == machine else HELD_TO.get(target)
+def measure(
+    chosen: Sequence[Layer],
+    batches: Sequence[int],
+    options: LayerBench,
+    turn: Callable[[Layer, int, float], object] = lambda layer, batch, seconds: None,
+) -> Report:
+    """The rows of the layers. For each layer all kinds and the peak have several turns, so that all
+    of them meet the machine's slow and its fast spells; `turn` is called for a layer, a batch and
+    some seconds to time something else in turns with them.
+    """
     peak = functools.partial(compiler.measure_peak, target=options.target, threads=options.threads)
     product, rows = peak("product"), []
-    with contextlib.ExitStack() as stack:
-        peers = stack.enter_context(Peers(hold, options.threads)) if options.peers else None
-        versions = peers.versions if peers else []
-        for batch in batches:
-            for layer in chosen:
-                progress(f"batch {batch}, {layer}")
-                rows += _rows(layer, batch, options, peers if versions else None, peak)
+    for batch in batches:
+        for layer in chosen:
+            progress(f"batch {batch}, {layer}")
+            rows += _rows(layer, batch, options, turn, peak)
     product = max(product, peak("product"))
     progress("")
     return Report(
-        target, options.dtype, options.threads, describe_machine(), product, versions, hold,
+        target_name(options.target), options.dtype, options.threads, describe_machine(), product,
         tuple(rows),
     )  # fmt: skip
 
 
 def _rows(
-    layer: Layer, batch: int, options: LayerBench, peers: Peers | None, peak: Callable[[str], float]
+    layer: Layer,
+    batch: int,
+    options: LayerBench,
+    turn: Callable[[Layer, int, float], object],
+    peak: Callable[[str], float],
 ) -> list[Row]:
     """One layer, all kinds. The slope of the smallest may need more turns than that of others."""
     subjects = [_Subject(layer, batch, kind, options) for kind in KINDS[options.dtype]]
-    most, theirs = dict.fromkeys((one.form for one in subjects), 0.0), {}
+    most = dict.fromkeys((one.form for one in subjects), 0.0)
     rows: list[Row] = []
     for visit in range(1, MOST_VISITS + 1):
-        if peers:
-            seconds = options.seconds / VISITS
-            theirs = peers.measure(layer, batch, OPERANDS[options.dtype], seconds)
+        turn(layer, batch, options.seconds / VISITS)
         for one in subjects:
             one.slope.run(options.seconds / VISITS)
         most = {form: max(known, peak(form)) for form, known in most.items()}
-        rows = [one.row(most[one.form], theirs) for one in subjects]
+        rows = [one.row(most[one.form]) for one in subjects]
         if visit >= VISITS and all(row.plausible for row in rows):
             break
     return rows
@@ -159,7 +150,7 @@ class _Subject:
             return "minimum"
         return "minima" if "_sparse_" in self.kernel else "distances"
 
-    def row(self, peak: float, peers: Mapping[str, Timing]) -> Row:
+    def row(self, peak: float) -> Row:
         layer, batch = self.layer, self.batch
         kernel = self.kernel
         packed = max(entry.nbytes for entry in self.facts.weights if entry.node is not None)
@@ -171,7 +162,6 @@ class _Subject:
         return Row(
             layer, batch, self.kind, kernel, self.slope.timing, terms,
             executed_terms(kernel, layer, terms, filters), packed + batch * image, peak,
-            dict(peers),
         )  # fmt: skip
 
 

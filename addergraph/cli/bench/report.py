@@ -1,4 +1,4 @@
-"""What `bench --layers` found, as text, JSON, Markdown and a roofline plot."""
+"""What `bench --layers` found, as text, JSON and a roofline plot."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ...diagnostics import pictures
-from ...errors import DataError
-from ...files.storage import atomic_write, read_bytes
+from ...files.storage import atomic_write
+from ...report.tables import Table
 from .graphs import KINDS
 from .timing import Layer, Timing
 
-LEFT = (0, 1, 10)  # columns of words: layer, kernel, best convolution
+WORDS = ("layer", "kernel", "best convolution")  # the columns that hold no numbers
 BYTE_PEAKS = "sums of distances of bytes; of sparse kernels minima of bytes"
 PEAKS = {"f32": "integer min, add", "u8": BYTE_PEAKS, "u6": BYTE_PEAKS}
 
@@ -29,7 +28,6 @@ class Row:
     nbytes    input, packed filter and output, each once
     peak      G terms/s of all threads in registers, measured between the layer's runs, of what the
               kernels execute
-    peers     convolutions of the same shape
     """
 
     layer: Layer
@@ -41,7 +39,6 @@ class Row:
     executed: int
     nbytes: int
     peak: float
-    peers: Mapping[str, Timing]
 
     @property
     def rate(self) -> float:
@@ -61,20 +58,6 @@ class Row:
     def plausible(self) -> bool:
         return 0 < self.share <= 1
 
-    @property
-    def peer(self) -> str:
-        """The fastest peer, by its best time."""
-        return min(self.peers, key=lambda name: self.peers[name].best)
-
-    @property
-    def ratio(self) -> float:
-        """How many times as fast as the fastest peer, both at their best."""
-        return self.peers[self.peer].best / self.timing.best
-
-    @property
-    def median_ratio(self) -> float:
-        return min(t.median for t in self.peers.values()) / self.timing.median
-
 
 @dataclass(frozen=True)
 class Report:
@@ -83,7 +66,6 @@ class Report:
     dtype    of the operands
     threads  of each call
     product  the peak of multiply-adds of f32, in G terms/s of all threads
-    hold     the instruction set that the peers are held to
     """
 
     target: str
@@ -91,8 +73,6 @@ class Report:
     threads: int
     machine: str
     product: float
-    peers: Sequence[str]
-    hold: str | None
     rows: tuple[Row, ...]
 
     @property
@@ -107,8 +87,8 @@ class Report:
 
     def text(self) -> str:
         lines = [f"{self.machine}; {time.strftime('%Y-%m-%d')}", *self.facts()]
-        for title, cells, summary in self.tables():
-            lines += ["", title, *text_table(cells, LEFT)]
+        for title, table, summary in self.tables():
+            lines += ["", title, *table.lines()]
             lines += summary
         if not self.plausible:
             lines += ["", "FAILED: a share of the peak is not between 0 and 1; measure again"]
@@ -116,57 +96,52 @@ class Report:
 
     def facts(self) -> list[str]:
         """What holds for all tables."""
-        names = ", ".join(self.peers) or "none"
         peaks = [row.peak for row in self.rows]
-        held = f", oneDNN held to {self.hold}; what cannot be is left out" if self.hold else ""
         return [
             f"{self.setting}; peak {min(peaks):.1f} to {max(peaks):.1f} G terms/s "
-            f"({PEAKS[self.dtype]}), {self.product:.1f} (multiply-add of f32); peers: "
-            f"{names}{held}.",
+            f"({PEAKS[self.dtype]}), {self.product:.1f} (multiply-add of f32).",
             "A rate counts all terms of the layer, a share of the peak those executed; times are "
             "the best, in slopes over several layers.",
         ]
 
-    def tables(self) -> Iterator[tuple[str, list[list[str]], list[str]]]:
-        """Title, cells with their heads, and the lines under the table, of each batch and kind."""
+    def tables(self) -> Iterator[tuple[str, Table, list[str]]]:
+        """Title, table, and the lines under it, of each batch and kind."""
         for batch in sorted({row.batch for row in self.rows}):
             for kind, what in KINDS[self.dtype].items():
                 rows = [r for r in self.rows if (r.batch, r.kind) == (batch, kind)]
                 if rows:
-                    yield f"batch {batch}, {what}", self._cells(rows), self._summary(rows)
+                    table = Table(self.heads(), [self.cells(row) for row in rows], WORDS)
+                    yield f"batch {batch}, {what}", table, self.summary(rows)
 
-    def _cells(self, rows: Sequence[Row]) -> list[list[str]]:
-        head = ["layer", "kernel", "us", "G terms/s", "executed", "of peak", "kB moved"]
-        if self.peers:
-            head += ["ratio", "median", "peer us", "best convolution"]
-        return [head, *(self._cell(row) for row in rows)]
+    def heads(self) -> list[str]:
+        return ["layer", "kernel", "us", "G terms/s", "executed", "of peak", "kB moved"]
 
-    def _cell(self, row: Row) -> list[str]:
-        cell = [
+    def cells(self, row: Row) -> list[str]:
+        return [
             str(row.layer), row.kernel, f"{1e6 * row.timing.best:.1f}", f"{row.rate:.1f}",
             f"{row.executed_rate:.1f}", f"{row.share:.2f}", f"{row.nbytes / 1e3:.0f}",
         ]  # fmt: skip
-        if row.peers:
-            cell += [f"{row.ratio:.2f}", f"{row.median_ratio:.2f}"]
-            cell += [f"{1e6 * row.peers[row.peer].best:.1f}", row.peer]
-        return cell
 
-    def _summary(self, rows: Sequence[Row]) -> list[str]:
+    def summary(self, rows: Sequence[Row]) -> list[str]:
         shares = [row.share for row in rows]
-        lines = [
+        line = (
             f"of peak: {geometric_mean(shares):.3f} in the geometric mean, {min(shares):.3f} at "
             "least"
-        ]
+        )
         wide = [r.share for r in rows if min(r.layer.inputs, r.layer.outputs) >= 64]
         if wide:
-            lines[0] += f", {min(wide):.3f} where inputs and outputs are 64 or more"
-        if self.peers:
-            ratios = [row.ratio for row in rows]
-            lines.append(
-                f"ratio to the best convolution: {geometric_mean(ratios):.3f} in the geometric "
-                f"mean, {min(ratios):.3f} at least"
-            )
-        return lines
+            line += f", {min(wide):.3f} where inputs and outputs are 64 or more"
+        return [line]
+
+    def setup(self) -> dict[str, object]:
+        """What holds for all rows, for `write_json`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rows"}
+
+    def numbers(self, row: Row) -> dict[str, object]:
+        """All that was measured of a layer, for `write_json`."""
+        return {
+            **asdict(row), "g_terms_per_second": row.rate, "share_of_peak": row.share,
+        }  # fmt: skip
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -178,67 +153,9 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 def write_json(report: Report, file: str) -> None:
     """Everything measured; seconds, bytes, G terms/s. StorageError where it cannot be written."""
-    rows = [
-        {
-            **asdict(row), "g_terms_per_second": row.rate, "share_of_peak": row.share,
-            "ratio": row.ratio if row.peers else None,
-            "median_ratio": row.median_ratio if row.peers else None,
-        }
-        for row in report.rows
-    ]  # fmt: skip
-    everything = {**asdict(report), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    rows = [report.numbers(row) for row in report.rows]
+    everything = {**report.setup(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
     atomic_write(file, f"{json.dumps(everything, indent=1)}\n".encode())
-
-
-def write_markdown(report: Report, file: str, command: str) -> None:
-    """The tables for documentation; errors as of `replace_section`."""
-    lines = [
-        f"## Layers of {report.setting}, {time.strftime('%Y-%m-%d')}", "",
-        f"Machine: {report.machine}.", "", " ".join(report.facts()), "", f"    {command}", "",
-    ]  # fmt: skip
-    for title, cells, summary in report.tables():
-        lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(cells, LEFT)]
-        lines += ["", *(f"* {line}" for line in summary), ""]
-    replace_section(file, f"layers of {report.setting}", lines)
-
-
-def markdown_table(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """The lines of a table whose first row is its head; `left` columns hold words."""
-    head, *rest = cells
-    rule = ["---" if i in left else "---:" for i in range(len(head))]
-    return [f"| {' | '.join(cell)} |" for cell in (head, rule, *rest)]
-
-
-def text_table(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """The same for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            c.ljust(w) if i in left else c.rjust(w)
-            for i, (c, w) in enumerate(zip(cell, widths, strict=True))
-        ).rstrip()
-        for cell in cells
-    ]
-
-
-def replace_section(file: str, name: str, lines: Sequence[str]) -> None:
-    """Puts `lines` in the place of the file's former section of that name, or at its end.
-
-    StorageError when the file cannot be read or written, DataError when it holds no text.
-    """
-    begin, end = (f"<!-- {what} of {name} -->" for what in ("begin", "end"))
-    section = "\n".join([begin, *lines, end])
-    try:
-        before = read_bytes(file).decode() if Path(file).exists() else ""
-    except UnicodeDecodeError as error:
-        raise DataError(f'cannot read "{file}" as text: {error}') from None
-    head, found, rest = before.partition(begin)
-    if found:
-        _, found, rest = rest.partition(end)
-    if found:
-        atomic_write(file, (head + section + rest).encode())
-    else:
-        atomic_write(file, (before + ("\n" if before else "") + section + "\n").encode())
 
 
 def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> None:

@@ -17,13 +17,14 @@ from ... import compiler
 from ...errors import DataError
 from ...files.storage import atomic_write
 from ...ir import Array, Graph
+from ...report.tables import Table
 from .graphs import KINDS, arranged, layers_graph, weights_of
 from .layers import BATCHES, LayerBench, chosen_layers, describe_machine, progress, target_name
-from .report import geometric_mean, markdown_table, replace_section, text_table
+from .report import geometric_mean
 from .timing import pinned
 
-HEAD = ["layer", "model's choice", "us", "search's choice", "us", "ratio", "kernels timed"]
-LEFT = (0, 1, 3)
+HEADS = ["layer", "model's choice", "us", "search's choice", "us", "ratio", "kernels timed"]
+WORDS = ("layer", "model's choice", "search's choice")
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ def tune_layers(options: LayerBench, seconds: float) -> None:
             f"--tune searches layers of f32, found --dtype {options.dtype}; those of bytes in a "
             "network of your own: addergraph bench FILE --tune SECONDS"
         )
-    with pinned(1):
-        found = list(_search(options, seconds))
-    progress("")
+    found = search(options, seconds)
     print(f"{describe_machine()}; {time.strftime('%Y-%m-%d')}; {target_name(options.target)}")
     _print(found)
     if options.json is not None:
@@ -82,8 +81,14 @@ def tune_layers(options: LayerBench, seconds: float) -> None:
             "date": time.strftime("%Y-%m-%d"), "rows": rows,
         }  # fmt: skip
         atomic_write(options.json, f"{json.dumps(everything, indent=1)}\n".encode())
-    if options.markdown is not None:
-        _write_markdown(found, options, seconds)
+
+
+def search(options: LayerBench, seconds: float) -> list[Found]:
+    """What the search finds for these layers."""
+    with pinned(1):
+        found = list(_search(options, seconds))
+    progress("")
+    return found
 
 
 def _search(options: LayerBench, seconds: float) -> Iterator[Found]:
@@ -116,11 +121,16 @@ def _print(found: Sequence[Found]) -> None:
     if not found:
         print("no contraction has more than one kernel that serves it")
         return
-    print("\n".join(text_table([HEAD, *(one.cells for one in found)], LEFT)))
-    print(_summary(found))
+    print("\n".join(table(found).lines()))
+    print(summary(found))
 
 
-def _summary(found: Sequence[Found]) -> str:
+def table(found: Sequence[Found]) -> Table:
+    """A row a layer."""
+    return Table(HEADS, [one.cells for one in found], WORDS)
+
+
+def summary(found: Sequence[Found]) -> str:
     ratios = [one.ratio for one in found]
     worst = max(found, key=lambda one: one.ratio)
     same = sum(one.choice == one.model for one in found)
@@ -129,18 +139,3 @@ def _summary(found: Sequence[Found]) -> str:
         f"the geometric mean, {worst.ratio:.3f} times at most ({worst.layer}); they agree on "
         f"{same} of {len(found)}"
     )
-
-
-def _write_markdown(found: Sequence[Found], options: LayerBench, seconds: float) -> None:
-    if options.markdown is None or not found:
-        return
-    target = target_name(options.target)
-    only = f' --only "{options.only}"' if options.only else ""
-    command = f"addergraph bench --layers --tune {seconds:g} --target {options.target}{only}"
-    cells: list[Any] = [HEAD, *(one.cells for one in found)]
-    lines = [
-        f"## The model against a search, {target}, {time.strftime('%Y-%m-%d')}", "",
-        f"Machine: {describe_machine()}.", "", f"    {command}", "",
-        *markdown_table(cells, LEFT), "", f"* {_summary(found)}", "",
-    ]  # fmt: skip
-    replace_section(options.markdown, f"search, {target}", lines)

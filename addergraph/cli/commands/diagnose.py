@@ -16,20 +16,37 @@ from ...errors import StorageError, UnsupportedError
 from ...files import storage
 from ...report.lints import lint
 from ...report.summary import size_text
+from ...settings import NOTHING, like, setting
 from ...training.losses import loss_named
 from ...training.memory import available_memory, require_memory, training_need
-from ...training.settings import DEFAULT_OPTIMIZER
+from ...training.recipes import Images
+from ...training.settings import DEFAULT_OPTIMIZER, Fit
+from .. import options as shared
 from .images import normalized
 from .source import Source, model_for, open_source
 
 NUMBERS = "diagnosis.json"
 
 
-def check(file: str, batch: int | None) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Checking:
+    """The options of `check`."""
+
+    file: str = shared.file()
+    batch: int | None = setting(
+        None,
+        "Also what a training with such batches needs of memory, and whether that is there.",
+        kind=int,
+        least=1,
+    )
+
+
+def check(options: Checking) -> bool:
     """Prints the findings, and with `batch` the memory of a training; whether all is well.
 
     MemoryLimitError where the training does not fit.
     """
+    file, batch = options.file, options.batch
     source = open_source(file)
     findings = lint(source.graph)
     for finding in findings:
@@ -56,20 +73,22 @@ def _check_memory(source: Source, batch: int) -> None:
     require_memory(need, available)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of `diagnose`."""
 
-    network: str
-    data: str
-    normalize: str
-    steps: int
-    every: int
-    batch: int
-    learning_rate: float
-    seed: int
-    threads: int | None
-    output: str | None
+    network: str = shared.file("MODEL")
+    data: str = shared.data()
+    normalize: str = like(Images, "normalize")
+    steps: int = setting(100, least=1)
+    every: int = setting(5, "Record the gradients once in so many steps.", least=1)
+    batch: int = setting(64, least=2)
+    learning_rate: float = setting(0.1)
+    seed: int = setting(0, least=0)
+    threads: int | None = like(Fit, "threads")
+    output: str | None = setting(
+        None, "Write pictures and diagnosis.json there.", short="-o", metavar="FOLDER"
+    )
 
 
 def diagnose(options: Options) -> None:
@@ -90,8 +109,17 @@ def diagnose(options: Options) -> None:
             print(f"wrote {file}")
 
 
-def plot(logs: Sequence[str], output: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """The options of `plot`."""
+
+    logs: Sequence[str] = setting(NOTHING, place=True, many=True, metavar="LOG...")
+    output: str = setting(NOTHING, short="-o", metavar="FILE.png|svg|pdf")
+
+
+def plot(options: Curves) -> None:
     """Writes the curves of all logs into one picture."""
+    logs, output = options.logs, options.output
     pictures.require_picture(output)
     names = [_run_name(Path(log)) for log in logs]
     if len(set(names)) < len(names):

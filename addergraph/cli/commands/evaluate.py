@@ -11,19 +11,23 @@ from ... import compiler, zoo
 from ...data import Dataset, load
 from ...errors import DataError, GraphError
 from ...ir import Array
+from ...settings import like
+from ...training.recipes import Images
+from ...training.settings import Fit
+from .. import options as shared
 from .images import normalized
 from .source import Source, open_source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The options of the command."""
 
-    file: str
-    weights: str | None
-    data: str
-    normalize: str
-    threads: int | None
+    file: str = shared.file("MODEL")
+    weights: str | None = shared.weights()
+    data: str = shared.data()
+    normalize: str = like(Images, "normalize")
+    threads: int | None = like(Fit, "threads")
 
 
 def evaluate(options: Evaluation) -> None:

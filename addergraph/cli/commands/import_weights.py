@@ -6,6 +6,7 @@ import io
 import os
 import pickle  # for the name of its error alone
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from ...files import storage
 from ...ir import Array
 from ...model import Model
 from ...model.file import require_writable_model
+from ...settings import NOTHING, setting
 from ...zoo import authors
+from .. import options as shared
 
 # What PyTorch raises on bytes that are no checkpoint depends on where they go wrong.
 _TORCH_ERRORS = (
@@ -25,10 +28,24 @@ _TORCH_ERRORS = (
 INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
-def import_weights(file: str, network: str, output: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """The options of the command."""
+
+    file: str = shared.file()
+    network: str = setting(
+        NOTHING,
+        "resnet20, resnet32, resnet18 or resnet50; resnet20-conv and so on for convolutions.",
+        metavar="NAME",
+    )
+    output: str = setting(NOTHING, short="-o", metavar="FILE.safetensors")
+
+
+def import_weights(options: Import) -> None:
     """Reads FILE, a state dict of `network`, and writes a model file."""
+    output = options.output
     require_writable_model(output)
-    model = imported(file, network)
+    model = imported(options.file, options.network)
     model.save(output)
     parameters = sum(array.size for array in model.weights.values())
     print(

@@ -19,30 +19,53 @@ from ...errors import DataError, StorageError
 from ...files import storage
 from ...ir import Array, Graph
 from ...ir.interpreter import run_reference
+from ...settings import NOTHING, like, setting
+from ...training.settings import REFERENCE, Fit
 from ...verification.layers import SAMPLES as LAYER_SAMPLES
 from ...verification.layers import verify_layers
 from ...verification.outputs import Runnable
 from ...verification.outputs import verify as compare
+from .. import options as shared
 from .source import open_source
 
 SAMPLES = 100  # of the outputs, where the options do not say
 
 
-def compile_library(
-    file: str, weights: str | None, folder: str, target: str, tune_for: str | None,
-    name: str | None, batch: int | None, multiplication_free: bool,
-) -> None:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """The options of `compile`."""
+
+    file: str = shared.file()
+    folder: str = setting(NOTHING, "Made if need be.", name="output", short="-o", metavar="FOLDER")
+    name: str | None = setting(None, "Of the library and its functions.", unset="the graph's")
+    weights: str | None = shared.weights()
+    batch: int | None = shared.batch()
+    target: str = shared.target()
+    tune_for: str | None = setting(
+        None,
+        "Choose kernels for this machine: an x86 CPU name, generic or host. The code runs on every "
+        "machine of the target.",
+        metavar="CPU",
+        unset="the CPU that --target names, else generic",
+    )
+    multiplication_free: bool = setting(
+        False,
+        "Refuse a network that needs a product anywhere, and shift and add all addresses.",
+    )
+
+
+def compile_library(options: Library) -> None:
     """Exports a C library and lists what was written."""
-    source = open_source(file, weights)
+    source = open_source(options.file, options.weights)
     exported = compiler.export(
         source.graph,
-        folder,
+        options.folder,
         weights=source.required_weights(),
-        batch=batch,
-        target=target,
-        tune_for=tune_for,
-        name=name,
-        multiplication_free=multiplication_free,
+        batch=options.batch,
+        target=options.target,
+        tune_for=options.tune_for,
+        name=options.name,
+        multiplication_free=options.multiplication_free,
     )
     example = shlex.quote(str(exported.example.parent))
     described = [
@@ -65,20 +88,30 @@ def compile_library(
     print(f"a call needs an arena of {facts['arena_bytes']:,} bytes")
 
 
-def run(
-    file: str | None,
-    weights: str | None,
-    folder: str | None,
-    inputs: str,
-    output: str,
-    engine: str,
-    threads: int,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The options of `run`."""
+
+    file: str | None = setting(None, place=True)
+    folder: str | None = setting(
+        None, "An exported library: runs its code.", name="native", metavar="FOLDER"
+    )
+    inputs: str = setting(
+        NOTHING, "Arrays named as the inputs.", name="input", short="-i", metavar="X.npz"
+    )
+    output: str = setting(NOTHING, "Arrays named as the outputs.", short="-o", metavar="Y.npz")
+    weights: str | None = shared.weights()
+    engine: str = like(Fit, "engine", help="")
+    threads: int = shared.one_thread()
+
+
+def run(options: Run) -> None:
     """Reads arrays named as the graph's inputs, writes arrays named as its outputs."""
-    if (file is None) == (folder is None):
+    if (options.file is None) == (options.folder is None):
         raise DataError("give either FILE or --native FOLDER: what shall run?")
-    graph, compute = _computation(file, weights, folder, engine, threads)
-    arrays = read_npz(inputs, *(v.name for v in graph.inputs))
+    graph, compute = _computation(options)
+    output = options.output
+    arrays = read_npz(options.inputs, *(v.name for v in graph.inputs))
     results = compute(arrays)
     made = {v.name: array for v, array in zip(graph.outputs, results, strict=True)}
     _write_npz(output, made)
@@ -89,18 +122,18 @@ def run(
 Computation = Callable[[Sequence[object]], tuple[Array, ...]]
 
 
-def _computation(
-    file: str | None, weights: str | None, folder: str | None, engine: str, threads: int
-) -> tuple[Graph, Computation]:
+def _computation(options: Run) -> tuple[Graph, Computation]:
     """A graph, for its inputs and outputs, and what computes these from those."""
-    if folder is not None:
-        library = compiler.load_native(folder)
+    if options.folder is not None:
+        library = compiler.load_native(options.folder)
         return library.graph, library.run
-    source = open_source(str(file), weights)
+    source = open_source(str(options.file), options.weights)
     numbers = source.required_weights()
-    if engine == "reference":
+    if options.engine == REFERENCE:
         return source.graph, lambda arrays: run_reference(source.graph, arrays, numbers)[0]
-    return source.graph, compiler.compile(source.graph, weights=numbers, threads=threads).run
+    return source.graph, compiler.compile(
+        source.graph, weights=numbers, threads=options.threads
+    ).run
 
 
 def _write_npz(path: str, arrays: Mapping[str, Array]) -> None:
@@ -115,20 +148,31 @@ def _write_npz(path: str, arrays: Mapping[str, Array]) -> None:
     storage.atomic_write(path, data.getvalue())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The options of `verify`; `samples` of None are SAMPLES, by layers LAYER_SAMPLES."""
+    """The options of `verify`."""
 
-    weights: str | None
-    folder: str | None
-    inputs: str | None
-    samples: int | None
-    seed: int
-    batch: int | None
-    target: str
-    threads: int
-    layers: bool
-    plot: str | None
+    file: str = shared.file()
+    weights: str | None = shared.weights()
+    folder: str | None = setting(
+        None, "Check this exported library instead.", name="native", metavar="FOLDER"
+    )
+    inputs: str | None = setting(
+        None, "Samples to compare on.", name="input", metavar="X.npz", unset="random ones"
+    )
+    samples: int | None = setting(
+        None,
+        "Random samples.",
+        kind=int,
+        least=1,
+        unset=f"{SAMPLES} for the outputs, {LAYER_SAMPLES} for --layers",
+    )
+    seed: int = setting(0, least=0)
+    batch: int | None = shared.batch()
+    target: str = shared.target()
+    threads: int = shared.one_thread()
+    layers: bool = setting(False, "Also each layer, on the inputs that it has there.")
+    plot: str | None = setting(None, "Draw the error of each layer.", metavar="FILE.png")
 
 
 @dataclass(frozen=True)
@@ -139,13 +183,13 @@ class _Exported:
     weights: Mapping[str, Array]
 
 
-def verify(file: str, options: Verification) -> bool:
+def verify(options: Verification) -> bool:
     """Prints the report, by layers if asked for; whether all is within its bound.
 
     DataError for options that do not go together.
     """
     _require_fitting(options)
-    source = open_source(file, options.weights)
+    source = open_source(options.file, options.weights)
     graph = source.graph if options.batch is None else source.graph.bind(options.batch)
     program: Runnable
     if options.folder is not None:

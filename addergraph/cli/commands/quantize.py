@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...ir.attributes import DEFAULT_BITS
 from ...model.file import require_writable_model
 from ...model.quantization import quantize as convert
 from ...ops.pointwise.fake_quantize import trained_bits
+from ...quantization.settings import QuantizationSettings
+from ...settings import NOTHING, like, setting
+from ...training.recipes import Images
+from .. import options as shared
 from .images import samples
 from .source import open_source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quantization:
     """The options of the command."""
 
-    file: str
-    weights: str | None
-    data: str
-    normalize: str
-    samples: int
-    bits: int | None
-    requantize: str
-    terms: int | None
-    quantile: float
-    reestimate: bool
-    output: str
+    file: str = shared.file("MODEL")
+    weights: str | None = shared.weights()
+    data: str = setting(
+        NOTHING,
+        "Samples to calibrate on: the training images of this, as for train; or FILE.npz with an "
+        "array x and no labels, taken as it is.",
+        metavar="NAME[:PATH]",
+    )
+    normalize: str = like(Images, "normalize")
+    samples: int = setting(256, "How many of them, from the start.", least=1)
+    settings: Mapping[str, Any] = shared.group(QuantizationSettings)
+    output: str = setting(NOTHING, short="-o", metavar="FILE.safetensors")
 
 
 def quantize(options: Quantization) -> None:
@@ -39,13 +46,9 @@ def quantize(options: Quantization) -> None:
         source.graph,
         calibration,
         weights=source.required_weights(),
-        bits=options.bits,
-        requantize=options.requantize,
-        terms=options.terms,
-        quantile=options.quantile,
-        reestimate=options.reestimate,
+        **options.settings,
     )
-    bits = options.bits or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
+    bits = options.settings["bits"] or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
     print(f"{bits} bits, calibrated on {len(calibration)} samples")
     for name, error in made.errors.items():
         chosen = " (chosen)" if name == made.chosen and len(made.errors) > 1 else ""

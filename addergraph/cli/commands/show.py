@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from ... import compiler, zoo
 from ...errors import RangeWarning
-from ...ir import Graph
 from ...report.lints import lint
-from ...report.summary import summary_text, table_lines
+from ...report.summary import summary_text
+from ...report.tables import Table
 from ...report.view import to_dot
+from ...settings import setting
+from .. import options as shared
 from .source import open_source
 
 HEADS = ("network", "input", "classes", "what it is")
@@ -22,50 +24,75 @@ def networks() -> None:
         [name, "x".join(map(str, one.input_shape)), str(one.classes), one.description]
         for name, one in zoo.NETWORKS.items()
     ]
-    print("\n".join(table_lines(HEADS, rows, text=("network", "input", "what it is"))))
+    print("\n".join(Table(HEADS, rows, ("network", "input", "what it is")).lines()))
 
 
-def summary(file: str, first: str | None = None, last: str | None = None) -> None:
-    """Prints the tables of the network's layers, memory and arithmetic."""
-    source = open_source(file, first=first, last=last)
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The options of `summary`."""
+
+    file: str | None = setting(None, place=True)
+    first: str | None = shared.first()
+    last: str | None = shared.last()
+
+
+def summary(options: Summary) -> None:
+    """Prints the tables of the network's layers, memory and arithmetic; without a file, the
+    built-in networks."""
+    if options.file is None:
+        return networks()
+    source = open_source(options.file, first=options.first, last=options.last)
     graph, weights = source.graph, source.weights
     arena = compiler.arena_bytes(graph, weights)
     print(summary_text(graph, lint(graph), weights, arena))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """The options of `inspect`."""
 
-    dot: bool
-    passes: bool
-    plan: bool
-    census: bool
-    batch: int | None
-    target: str
+    file: str = shared.file()
+    passes: bool = setting(False, "Print the graph after each pass.")
+    after: str | None = setting(
+        None,
+        "Print what is known after this pass, or step of lowering, as fuse, hoist or plan_memory.",
+        metavar="PASS",
+    )
+    plan: bool = setting(False, "Print what stands where in the arena.")
+    census: bool = setting(False, "Count the instructions of the kernels, by kind.")
+    dot: bool = setting(False, "Print the declared graph in DOT, and nothing else.")
+    batch: int | None = shared.batch()
+    target: str = shared.target()
 
 
-def inspect(file: str, options: Inspection) -> None:
+def inspect(options: Inspection) -> None:
     """Prints the graph before and after the pipeline, or the views that were asked for."""
-    graph = open_source(file).graph
+    source = open_source(options.file)
+    graph, batch, target = source.graph, options.batch, options.target
     if options.dot:
         print(to_dot(graph))
         return
-    if not (options.passes or options.plan or options.census):
+    if not (options.passes or options.after or options.plan or options.census):
         print(f"# as declared\n{graph}\n\n# after the pipeline\n{compiler.optimize(graph)}")
     if options.passes:
         print(f"# as declared\n{graph}\n")
         compiler.optimize(graph, [_print_pass])
+    if options.after:
+        points = compiler.points_after(
+            graph, options.after, weights=source.weights, batch=batch, target=target
+        )
+        for point in points:
+            print(f"# after {options.after}\n{point}\n")
     with warnings.catch_warnings():
-        if options.passes:
+        if options.passes or options.after:
             warnings.simplefilter("ignore", RangeWarning)  # shown above
         if options.plan:
-            print(compiler.memory_plan_text(graph, batch=options.batch, target=options.target))
+            print(compiler.memory_plan_text(graph, batch=batch, target=target))
         if options.census:
-            print(compiler.census(graph, batch=options.batch, target=options.target).render())
+            print(compiler.census(graph, batch=batch, target=target).render())
 
 
-def _print_pass(name: str, before: Graph, after: Graph, seconds: float) -> None:
+def _print_pass(name: str, before: object, after: object, seconds: float) -> None:
     """An observer of the pipeline."""
     shown = "no change" if after == before else str(after)
     print(f"# after {name} ({1e3 * seconds:.1f} ms)\n{shown}\n")

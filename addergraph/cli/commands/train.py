@@ -6,8 +6,10 @@ import dataclasses
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...data import Dataset, Normalize, load
 from ...errors import DataError, StorageError
@@ -15,44 +17,74 @@ from ...ir import Array
 from ...model import Model
 from ...model.file import require_writable_model
 from ...model.quantization import quantization_aware
+from ...quantization.settings import QuantizationSettings
+from ...settings import like, setting, settings_of
 from ...training.checkpoint import NAME
 from ...training.optimizers import OPTIMIZERS
 from ...training.recipes import BRIGHTNESS, BUILT_IN, Recipe, find
 from ...training.schedules import SCHEDULES
+from ...training.settings import Fit, Learning
+from .. import options as shared
 from .images import entering
 from .source import model_for
 
 CALIBRATION = 256  # training images that fix the scales of activations
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
-    """The options of the command; None keeps what the recipe says."""
+    """The options of `train`; None keeps what the recipe says."""
 
-    data: str
-    validation: str | None
-    network: str
-    first: str | None
-    last: str | None
-    recipe: str
-    epochs: int | None
-    batch: int | None
-    learning_rate: float | None
-    seed: int
-    quantize_bits: int | None
-    threads: int | None
-    engine: str
-    checkpoint: str | None
-    checkpoint_steps: int
-    resume: bool
-    output: str
+    data: str = shared.data()
+    validation: str | None = setting(
+        None,
+        "Held-out images: the training part of this.",
+        metavar="NAME[:PATH]",
+        unset="the test part of --data",
+    )
+    network: str = setting(
+        "small-adder",
+        "A built-in network, as small-adder or resnet20; or a model file, to train on.",
+        name="model",
+        metavar="NAME|FILE",
+    )
+    first: str | None = shared.first()
+    last: str | None = shared.last()
+    recipe: str = setting(
+        "digits",
+        "cvpr2020, digits, integers or quick; or a file as `addergraph recipe` prints it.",
+        metavar="NAME|FILE.toml",
+    )
+    learning: Mapping[str, Any] = shared.group(Learning, unset="the recipe's")
+    learning_rate: float | None = setting(
+        None, "At the start of the schedule.", kind=float, unset="the recipe's"
+    )
+    quantize_bits: int | None = like(
+        QuantizationSettings,
+        "bits",
+        help="Train a model file on, rounding as integers of so many bits will.",
+        metavar="BITS",
+        unset="",
+    )
+    run: Mapping[str, Any] = shared.group(
+        Fit,
+        without=settings_of(Learning),
+        help={
+            "seed": "Of the weights at the start, the order of the samples, and their "
+            "augmentation.",
+            "checkpoint": "Checkpoints after each epoch, log.csv and log.jsonl.  [default: none; "
+            "with --resume or --checkpoint-steps, OUTPUT with .run for .safetensors]",
+        },
+    )
+    output: str = setting("model.safetensors", short="-o", metavar="FILE.safetensors")
 
     @property
     def folder(self) -> str | None:
         """For checkpoints: beside the output where none is named and they are asked for."""
-        if self.checkpoint is None and (self.resume or self.checkpoint_steps):
+        named: str | None = self.run["checkpoint"]
+        if named is None and (self.run["resume"] or self.run["checkpoint_steps"]):
             return str(Path(self.output).with_suffix(".run"))
-        return self.checkpoint
+        return named
 
     def chosen_recipe(self) -> Recipe:
         """The recipe with what other options change of it."""
@@ -60,9 +92,8 @@ class Training:
         if self.learning_rate is not None:
             schedule = dataclasses.replace(recipe.schedule, base=self.learning_rate)
             recipe = dataclasses.replace(recipe, schedule=schedule)
-        if self.batch is not None:
-            recipe = dataclasses.replace(recipe, batch_size=self.batch)
-        return recipe if self.epochs is None else dataclasses.replace(recipe, epochs=self.epochs)
+        given = {name: value for name, value in self.learning.items() if value is not None}
+        return dataclasses.replace(recipe, **given)
 
 
 def train(options: Training) -> None:
@@ -72,7 +103,7 @@ def train(options: Training) -> None:
     recipe = options.chosen_recipe()
     data = load(options.data)
     x_val, y_val = _held_out(data, options.validation)
-    model = model_for(options.network, data, options.seed, options.first, options.last)
+    model = model_for(options.network, data, options.run["seed"], options.first, options.last)
     normalize = recipe.data.normalization(data)
     held_out = 0 if x_val is None else len(x_val)
     print(
@@ -93,12 +124,7 @@ def train(options: Training) -> None:
             y_val,
             **recipe.arguments(),
             normalize=normalize,
-            seed=options.seed,
-            threads=options.threads,
-            engine=options.engine,
-            checkpoint=options.folder,
-            checkpoint_steps=options.checkpoint_steps,
-            resume=options.resume,
+            **{**options.run, "checkpoint": options.folder},
         )
     except KeyboardInterrupt:
         print(_how_to_go_on(options))
@@ -106,7 +132,7 @@ def train(options: Training) -> None:
     print(f"trained in {time.perf_counter() - start:.1f} s")
     if x_val is not None:
         images = x_val if normalize is None else normalize.apply(x_val)
-        found = model.evaluate(images, y_val, threads=options.threads)
+        found = model.evaluate(images, y_val, threads=options.run["threads"])
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         print(f"validation: {numbers}")
     _save(model, options.output)
@@ -119,7 +145,7 @@ def _how_to_go_on(options: Training) -> str:
         return "nothing was written: runs with --resume have checkpoints to go on from"
     if not (Path(options.folder) / NAME).exists():
         return f'interrupted before the first checkpoint in "{options.folder}"'
-    again = "the same command" + ("" if options.resume else " with --resume")
+    again = "the same command" + ("" if options.run["resume"] else " with --resume")
     return f'the last checkpoint is in "{options.folder}": {again} goes on from it'
 
 
@@ -141,8 +167,16 @@ def _rescued(model: Model) -> str:
     return f'The trained model is in "{path}" instead'
 
 
-def show_recipe(name: str | None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The options of `recipe`."""
+
+    name: str | None = setting(None, place=True)
+
+
+def show_recipe(options: Shown) -> None:
     """Prints a recipe as a TOML file, or the list of built-in ones."""
+    name = options.name
     if name is None:
         for known, (description, _) in BUILT_IN.items():
             print(f"{known:<10} {description}")

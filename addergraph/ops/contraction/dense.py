@@ -32,6 +32,7 @@ class _Product(Op):
 
     kind: ClassVar[str] = CONTRACTION
     takes_tail: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     multiplies: ClassVar[bool] = True
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:

@@ -27,6 +27,7 @@ class BroadcastTo(Op):
 
     name: ClassVar[str] = "broadcast_to"
     kind: ClassVar[str] = MOVEMENT
+    integer_form: ClassVar[bool] = False
     shape: Shape
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

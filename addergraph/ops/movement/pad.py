@@ -28,6 +28,7 @@ class Pad(Op):
 
     name: ClassVar[str] = "pad"
     kind: ClassVar[str] = MOVEMENT
+    integer_form: ClassVar[bool] = False
     before: tuple[int, ...]
     after: tuple[int, ...]
     value: float = 0.0

@@ -19,6 +19,7 @@ from .._window import require_operands
 class _Reshape(Op):
     kind: ClassVar[str] = MOVEMENT
     aliases: ClassVar[int | None] = 0
+    integer_form: ClassVar[bool] = False
 
     def grad(
         self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]

@@ -27,6 +27,7 @@ class Slice(Op):
 
     name: ClassVar[str] = "slice"
     kind: ClassVar[str] = MOVEMENT
+    integer_form: ClassVar[bool] = False
     start: tuple[int, ...]
     stop: Shape
 

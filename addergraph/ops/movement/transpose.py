@@ -24,6 +24,7 @@ class Transpose(Op):
 
     name: ClassVar[str] = "transpose"
     kind: ClassVar[str] = MOVEMENT
+    integer_form: ClassVar[bool] = False
     permutation: tuple[int, ...]
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

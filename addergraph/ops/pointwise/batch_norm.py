@@ -102,6 +102,7 @@ class BatchNormStatistics(Op):
     kind: ClassVar[str] = REDUCTION
     normalizes: ClassVar[bool] = True
     multiplies: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
     result_names: ClassVar[tuple[str, ...]] = ("mean", "variance")
 

@@ -33,6 +33,7 @@ class _Binary(Op, ABC):
 
     kind: ClassVar[str] = POINTWISE
     broadcasts: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     cheap: ClassVar[bool] = True
     dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
     neutral: ClassVar[float | None] = None  # as the right operand it changes no bit of the left one

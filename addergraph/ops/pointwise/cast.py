@@ -31,6 +31,7 @@ class Cast(Op):
     name: ClassVar[str] = "cast"
     kind: ClassVar[str] = POINTWISE
     cheap: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     dtype: DType
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

@@ -28,6 +28,7 @@ class Clip(Op):
     name: ClassVar[str] = "clip"
     kind: ClassVar[str] = POINTWISE
     cheap: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     lo: float
     hi: float
 

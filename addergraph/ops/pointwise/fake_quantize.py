@@ -40,6 +40,7 @@ class FakeQuantize(Op):
     name: ClassVar[str] = "fake_quantize"
     kind: ClassVar[str] = POINTWISE
     surrogate: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     scale: float
     zero_point: int = 0
     bits: int = 8
@@ -115,6 +116,7 @@ class FakeQuantizeFilter(Op):
     name: ClassVar[str] = "fake_quantize_filter"
     kind: ClassVar[str] = REDUCTION
     surrogate: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
     bits: int = 8
 

@@ -27,6 +27,7 @@ class Full(Op):
     name: ClassVar[str] = "full"
     kind: ClassVar[str] = POINTWISE
     cheap: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
     value: float
     shape: Shape = ()
     dtype: DType = f32

@@ -29,6 +29,7 @@ class Select(Op):
     kind: ClassVar[str] = POINTWISE
     broadcasts: ClassVar[bool] = True
     cheap: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "condition", "a", "b")

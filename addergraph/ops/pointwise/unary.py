@@ -1,4 +1,4 @@
-"""Elementwise functions of one operand: neg, abs, exp, log, sqrt."""
+"""Elementwise functions of one operand: neg, abs, exp, log, sqrt, sigmoid, tanh."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, i32
 from .._elementwise import held, require_dtype, stored
-from .._rounding import one_ulp
+from .._rounding import one_ulp, two_ulps
 from .._window import require_operands
 
 
@@ -23,6 +23,7 @@ class _Unary(Op):
     """One operand of any shape; the result has its type."""
 
     kind: ClassVar[str] = POINTWISE
+    integer_form: ClassVar[bool] = False
     dtypes: ClassVar[tuple[DType, ...]] = (f32,)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -201,6 +202,66 @@ class Sqrt(_Transcendental):
         return (stored(Interval(math.sqrt(max(x.lo, 0.0)), math.sqrt(x.hi)), f32),)
 
 
+@dataclass(frozen=True)
+class Sigmoid(_Transcendental):
+    """Y = 1 / (1 + e^-x); sigmoid(-inf) = +0.0, sigmoid(+inf) = 1, NaN stays NaN.
+
+    Operand f32, any shape. Gradient: g Y (1 - Y).
+    """
+
+    name: ClassVar[str] = "sigmoid"
+    activation: ClassVar[bool] = True
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        with np.errstate(all="ignore"):
+            x = arrays[0].astype("f8")
+            power = np.exp(-np.abs(x))  # of a large number it would overflow
+            return (np.asarray(np.where(x < 0, power, 1.0) / (1.0 + power), "f4"),)
+
+    rounding = two_ulps
+
+    def grad(
+        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        g, y = gs[0], ys[0]
+        assert g is not None
+        return (g * (y * (1.0 - y)),)
+
+    def interval(
+        self, ranges: Sequence[Interval], types: Sequence[TensorType]
+    ) -> tuple[Interval, ...]:
+        return (Interval(0.0, 1.0),)
+
+
+@dataclass(frozen=True)
+class Tanh(_Transcendental):
+    """Y = tanh x; of -0.0 it is -0.0, tanh(+-inf) = +-1, NaN stays NaN.
+
+    Operand f32, any shape. Gradient: g (1 - Y^2).
+    """
+
+    name: ClassVar[str] = "tanh"
+    activation: ClassVar[bool] = True
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        with np.errstate(all="ignore"):
+            return (np.asarray(np.tanh(arrays[0].astype("f8")), "f4"),)
+
+    rounding = one_ulp
+
+    def grad(
+        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        g, y = gs[0], ys[0]
+        assert g is not None
+        return (g * (1.0 - y * y),)
+
+    def interval(
+        self, ranges: Sequence[Interval], types: Sequence[TensorType]
+    ) -> tuple[Interval, ...]:
+        return (Interval(-1.0, 1.0),)
+
+
 def neg(x: Tensor, *, name: str | None = None) -> Tensor:
     """-x; see `Neg`."""
     return apply(Neg(), x, name=name)
@@ -224,3 +285,13 @@ def log(x: Tensor, *, name: str | None = None) -> Tensor:
 def sqrt(x: Tensor, *, name: str | None = None) -> Tensor:
     """Square root; see `Sqrt`."""
     return apply(Sqrt(), x, name=name)
+
+
+def sigmoid(x: Tensor, *, name: str | None = None) -> Tensor:
+    """1 / (1 + e^-x); see `Sigmoid`."""
+    return apply(Sigmoid(), x, name=name)
+
+
+def tanh(x: Tensor, *, name: str | None = None) -> Tensor:
+    """Hyperbolic tangent; see `Tanh`."""
+    return apply(Tanh(), x, name=name)

@@ -31,6 +31,7 @@ class MeanSquaredError(Op):
     name: ClassVar[str] = "mean_squared_error"
     kind: ClassVar[str] = REDUCTION
     multiplies: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "prediction", "target")

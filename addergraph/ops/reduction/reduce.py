@@ -28,6 +28,7 @@ class _Reduce(Op):
     """
 
     kind: ClassVar[str] = REDUCTION
+    integer_form: ClassVar[bool] = False
     axes: tuple[int, ...]
     keepdims: bool = False
 

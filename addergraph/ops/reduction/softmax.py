@@ -29,7 +29,9 @@ class Softmax(Op):
 
     name: ClassVar[str] = "softmax"
     kind: ClassVar[str] = REDUCTION
+    activation: ClassVar[bool] = True
     multiplies: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")

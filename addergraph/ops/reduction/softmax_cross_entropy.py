@@ -31,6 +31,7 @@ class SoftmaxCrossEntropy(Op):
     name: ClassVar[str] = "softmax_cross_entropy"
     kind: ClassVar[str] = REDUCTION
     multiplies: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "logits", "targets")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 
 from addergraph.ir import Graph
-from addergraph.ir.types import u8
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.contraction.conv2d import Conv2d
@@ -27,10 +26,9 @@ from ..sparse._f32_tile import SparseTile
 from ..sparse._sparse_choice import sparse_cycles, sparse_tile
 from ..sparse.sparse_f32 import SparseAdderKernel
 from ..sparse.sparse_u8 import SparseU8Kernel, sparse_bytes_tile
-from .dense import ContractionKernel
-from .dense_u8 import AdderU8Kernel
-from .geometry import BYTES, MINIMUM, Geometry
-from .product_u8 import ProductU8Kernel
+from .dense import DenseKernel
+from .geometry import Geometry
+from .terms import BYTES, MINIMUM, ByteTerm
 
 DENSE_SHARE, BYTES_DENSE_SHARE = 0.95, 0.825  # of the machine's rate
 SUM_TERMS = 8.0  # in whose time a vector of inputs is added to the channel sums
@@ -40,18 +38,18 @@ TAIL_TERMS = 4.8  # in whose time a vector of i32 sums becomes bytes
 @kernel(Adder2d, Conv2d, AdderDense, Dense, Matmul)
 def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     """The kernel of `call.choice`, or the one that the model expects to be the fastest."""
-    dense = _dense(call, body)
+    dense = DenseKernel(call, body)
     return _made(dense, call.choice or _expected(dense))
 
 
 def expected_choice(call: Call, body: Graph | None = None) -> Choice:
     """What the model chooses, whatever `call.choice` is."""
-    return _expected(_dense(call, body))
+    return _expected(DenseKernel(call, body))
 
 
 def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
     """Every kernel that serves the call. All give the same bits."""
-    dense = _dense(call, body)
+    dense = DenseKernel(call, body)
     g, tiles = dense.g, [dense.tile]
     if not _of_bytes(dense):
         tiles = contraction_tiles(call.target, g.height, g.width, g.outputs)
@@ -61,45 +59,35 @@ def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
     return {choice: _made(dense, choice) for choice in choices}
 
 
-def _dense(call: Call, body: Graph | None) -> ContractionKernel:
-    """The dense kernel, with the tile that the model chooses."""
-    node = call.op if body is None else body.nodes[0].op
-    first = call.inputs[0].type if body is None else body.nodes[0].inputs[0].type
-    if first.dtype != u8:
-        return ContractionKernel(call, body)
-    adds = isinstance(node, Adder2d | AdderDense)
-    return AdderU8Kernel(call, body) if adds else ProductU8Kernel(call, body)
+def _of_bytes(dense: DenseKernel) -> bool:
+    return isinstance(dense.g.term, ByteTerm)
 
 
-def _of_bytes(dense: ContractionKernel) -> bool:
-    return isinstance(dense, AdderU8Kernel)
-
-
-def _sparse_tile(dense: ContractionKernel) -> SparseTile | BytesTile | None:
+def _sparse_tile(dense: DenseKernel) -> SparseTile | BytesTile | None:
     """The sparse kernel's tile, or None where it does not serve the call."""
     if _of_bytes(dense):
         return sparse_bytes_tile(dense)
     return sparse_tile(dense.target, dense.g) if dense.is_constant else None
 
 
-def _made(dense: ContractionKernel, choice: Choice) -> Kernel:
+def _made(dense: DenseKernel, choice: Choice) -> Kernel:
     call, body = dense.call, dense.body
     if choice.kind == SPARSE:
         return SparseU8Kernel(call, body) if _of_bytes(dense) else SparseAdderKernel(call, body)
     if choice.tile in (None, dense.tile):
         return dense
-    return type(dense)(call, body, choice.tile)
+    return DenseKernel(call, body, choice.tile)
 
 
-def _expected(dense: ContractionKernel) -> Choice:
+def _expected(dense: DenseKernel) -> Choice:
     call, g, sparse = dense.call, dense.g, False
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
-    if g.form == BYTES and call.kept and call.target.byte_distances:
+    if g.term == BYTES and call.kept and call.target.byte_distances:
         found = sparse_bytes_tile(dense)
         sparse = found is not None and (
             sparse_bytes_cycles(call.target, found, kept) < _dense_bytes_cycles(g, call.target)
         )
-    elif g.form == MINIMUM and dense.is_constant and kept < 1.0:
+    elif g.term == MINIMUM and dense.is_constant and kept < 1.0:
         tile = sparse_tile(call.target, g)
         sparse = tile is not None and (
             sparse_cycles(call.target, tile, kept) < _dense_cycles(g, call.target)

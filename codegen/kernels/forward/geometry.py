@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from addergraph.ir import Array, Op
-from addergraph.ir.types import u8
-from addergraph.ops.contraction.adder2d import Adder2d
-from addergraph.ops.contraction.adder_dense import AdderDense
-
 from ...emit.builder import Emitter, Index
 from .. import Operand
-from ..schedule import ceil_div
+from .terms import Term
 
-DIRECT, MINIMUM, PRODUCT = "direct", "minimum", "product"
-BYTES, BYTE_PRODUCT = "bytes", "byte_product"
 CHANNEL_BLOCK = 8  # part of the result's definition, like the next: not of a target
 SUM_LANES = 8  # virtual lanes of the channel sums
 
@@ -26,7 +17,7 @@ SUM_LANES = 8  # virtual lanes of the channel sums
 class Geometry:
     """Sizes and byte strides of one layer as a windowed contraction; its gradients read them, too.
 
-    form             which terms are summed, see `terms.py`
+    term             what is summed, see `terms.py`
     samples          images; 1 for a dense layer, whose rows are those of one image of width 1, so
                      that tiles run over them (`rows_as_samples` is the other view)
     height, width    of the output
@@ -36,7 +27,7 @@ class Geometry:
     x, y             bytes between samples, rows and columns of the input and of the output
     """
 
-    form: str
+    term: Term
     samples: int
     height: int
     width: int
@@ -75,7 +66,7 @@ class Geometry:
         return CHANNEL_BLOCK if self.kernel != (1, 1) else max(1, self.inputs)
 
 
-def geometry(form: str, op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
+def geometry(term: Term, op: Any, x: Operand, f: Operand, y: Operand) -> Geometry:
     """The geometry of a layer with input x, filter f and output y.
 
     `op` is the layer's or that of one of its gradients: both have its stride, padding and so on.
@@ -84,12 +75,12 @@ def geometry(form: str, op: Any, x: Operand, f: Operand, y: Operand) -> Geometry
     if len(f.shape) == 2:
         rows, one = x.shape[0], (1, 1)
         return Geometry(
-            form, 1, rows, 1, (rows, 1), one, one, one, (0, 0), 1, *f.shape, *strides
+            term, 1, rows, 1, (rows, 1), one, one, one, (0, 0), 1, *f.shape, *strides
         )  # fmt: skip
     i, j, inputs, made = f.shape
     n, h, w, _ = y.shape
     return Geometry(
-        form, n, h, w, (x.shape[1], x.shape[2]), (i, j), op.stride, op.dilation,
+        term, n, h, w, (x.shape[1], x.shape[2]), (i, j), op.stride, op.dilation,
         (op.padding[0], op.padding[2]), op.groups, inputs, made // op.groups, *strides,
     )  # fmt: skip
 
@@ -98,15 +89,6 @@ def rows_as_samples(g: Geometry) -> Geometry:
     """The layer of one image of width 1, each of whose rows is a sample of one pixel."""
     x, y = ((rows, 0, 0) for _, rows, _ in (g.x, g.y))
     return replace(g, samples=g.height, height=1, image=(1, 1), x=x, y=y)
-
-
-def form_of(op: Op, x: Operand) -> str:
-    """The form of a forward layer with input x."""
-    if not isinstance(op, Adder2d | AdderDense):
-        return BYTE_PRODUCT if x.type.dtype == u8 else PRODUCT
-    if x.type.dtype == u8:
-        return BYTES
-    return MINIMUM if op.input_nonnegative else DIRECT
 
 
 def image_strides(operand: Operand) -> tuple[int, int, int]:
@@ -123,35 +105,3 @@ def filter_row(e: Emitter, f: Operand, row: Index) -> Index:
     if f.layout.dense:
         return e.mul(row, f.strides[-2])
     return e.dot(e.split(row, f.shape[:-1]), f.strides[:-1])
-
-
-def pack_filter(f: Array, g: Geometry, width: int) -> Array:
-    """[group][block][step][width] from HWIO (or a [K, T] matrix), channels padded with zeros.
-
-    The steps are in the order of summation, see the module's contract.
-    """
-    taps = g.kernel[0] * g.kernel[1]
-    f = f.reshape(taps, g.inputs, g.groups, g.outputs)
-    blocks = ceil_div(g.outputs, width)
-    padded = np.zeros((taps, g.inputs, g.groups, blocks * width), np.float32)
-    padded[..., : g.outputs] = f
-    split = padded.reshape(taps, g.inputs, g.groups, blocks, width).transpose(2, 3, 0, 1, 4)
-    starts = range(0, g.inputs, g.channel_block)
-    sizes = [min(g.channel_block, g.inputs - k) for k in starts]
-    parts = [
-        split[:, :, :, k : k + size].reshape(g.groups, blocks, taps * size, width)
-        for k, size in zip(starts, sizes, strict=True)
-    ]
-    return np.concatenate(parts, axis=2) if parts else split.reshape(g.groups, blocks, 0, width)
-
-
-def pack(f: Array, g: Geometry, width: int) -> Array:
-    """The packed filter, followed in the minimum form by the packed sums."""
-    packed = pack_filter(f, g, width)
-    if g.form != MINIMUM:
-        return packed.reshape(-1)
-    sums = np.zeros((*packed.shape[:2], width), np.float32)
-    for step in range(packed.shape[2]):
-        sums += np.abs(packed[:, :, step])
-    positive = np.where(packed > 0, packed, np.float32(0))
-    return np.concatenate([positive.reshape(-1), sums.reshape(-1)])

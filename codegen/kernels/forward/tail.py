@@ -15,7 +15,8 @@ from addergraph.ir import Graph
 from ...emit.builder import Emitter, Index, Register
 from .. import Call, Kernel, Operand
 from ..pointwise import emit_body
-from .geometry import BYTES, MINIMUM, PRODUCT, form_of, geometry, image_strides
+from .geometry import geometry, image_strides
+from .terms import MINIMUM, Sums, term_of
 
 
 class ForwardContraction(Kernel):
@@ -36,17 +37,12 @@ class ForwardContraction(Kernel):
             position = {v: i for i, v in enumerate(body.inputs)}
             self.operands = [position[v] for v in body.nodes[0].inputs]
         x, f = (call.inputs[i] for i in self.operands[:2])
-        self.g = geometry(form_of(self.node_op, x), self.node_op, x, f, call.outputs[0])
+        self.g = geometry(term_of(self.node_op, x.type.dtype), self.node_op, x, f, call.outputs[0])
 
     @property
     def lanes(self) -> int:
         """Output channels in one vector."""
         return self.target.lanes
-
-    @property
-    def form_name(self) -> str:
-        form = "" if self.g.form == PRODUCT else f"_{self.g.form}"
-        return f"{self.node_op.name}{form}_f32"
 
     @property
     def name_ending(self) -> str:
@@ -111,7 +107,7 @@ class Tail:
         """
         e, k, lanes = self.e, self.k, self.k.lanes
         made: dict[int, Register] = {}
-        if k.g.form == MINIMUM:
+        if k.g.term == MINIMUM:
             made[-1] = e.load(e.at(sums, 4 * v * lanes), lanes=lanes)
         base = e.mul(e.add(e.mul(self.place.group, k.g.outputs), self.channel), 4)
         for number, operand in enumerate(k.call.inputs):
@@ -126,20 +122,11 @@ class Tail:
         return made
 
     def result(self, acc: Register, channels: dict[int, Register], window: Any) -> Register:
-        """The contraction's own result, bias included."""
-        e, k, lanes = self.e, self.k, self.k.lanes
-        match k.g.form:
-            case "direct":
-                value = e.b.fsub(e.number(0.0, lanes), acc)
-            case "minimum":
-                sum_x = e.splat(e.load(window), lanes)
-                value = e.b.fsub(e.b.fsub(e.b.fadd(acc, acc), sum_x), channels[-1])
-            case "bytes" | "byte_product":
-                value = e.b.neg(acc) if k.g.form == BYTES else acc
-                return e.b.add(value, channels[k.operands[2]]) if len(k.operands) > 2 else value
-            case _:
-                value = acc
-        return e.b.fadd(value, channels[k.operands[2]]) if len(k.operands) > 2 else value
+        """The contraction's own result, bias included. `window` points at sum x, where the term
+        wants it."""
+        e, k, term = self.e, self.k, self.k.g.term
+        value = term.result(e, acc, k.lanes, Sums(window, channels.get(-1)))
+        return term.plus(e, value, channels[k.operands[2]]) if len(k.operands) > 2 else value
 
     def apply(
         self, value: Register, channels: dict[int, Register], pixel: tuple[int, int], v: int,

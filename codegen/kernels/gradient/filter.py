@@ -25,7 +25,8 @@ from addergraph.ops.contraction.conv2d import Conv2dGradFilter
 
 from ...emit.builder import LINE, Emitter, Index, Register
 from .. import Call, Kernel, Operand, kernel
-from ..forward.geometry import DIRECT, PRODUCT, filter_row, geometry, rows_as_samples
+from ..forward.geometry import filter_row, geometry, rows_as_samples
+from ..forward.terms import DIRECT, PRODUCT
 from ..schedule import FilterTile, ceil_div, filter_tile
 
 CHUNK = 512  # outputs summed in registers before the partial sum goes to memory

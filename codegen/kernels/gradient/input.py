@@ -37,7 +37,8 @@ from addergraph.ops.contraction.conv2d import Conv2dGradInput
 
 from ...emit.builder import LINE, Emitter, Index, Register
 from .. import Call, Kernel, Operand, kernel
-from ..forward.geometry import DIRECT, PRODUCT, filter_row, geometry, image_strides
+from ..forward.geometry import filter_row, geometry, image_strides
+from ..forward.terms import DIRECT, PRODUCT
 from ..schedule import Tile, adder_input_gradient_tile, ceil_div, contraction_tile
 from ..transpose import transposed
 
@@ -92,8 +93,8 @@ class InputGradientKernel(Kernel):
         self.adder = not isinstance(call.op, Conv2dGradInput)
         self.g, self.f = call.inputs[0], call.inputs[-1]
         self.dx = call.outputs[0]
-        form = DIRECT if self.adder else PRODUCT
-        self.s = s = geometry(form, call.op, self.dx, self.f, self.g)
+        term = DIRECT if self.adder else PRODUCT
+        self.s = s = geometry(term, call.op, self.dx, self.f, self.g)
         self.rows = _classes(s.image[0], s.kernel[0], s.stride[0], s.dilation[0], s.pad[0])
         self.columns = _classes(s.image[1], s.kernel[1], s.stride[1], s.dilation[1], s.pad[1])
         self.dense = len(self.f.shape) == 2

@@ -8,8 +8,9 @@ order and by which thread, is `_fold`'s contract.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from addergraph.ir.types import f32, i32, u8
 from addergraph.ops.reduction.argmax import Argmax
@@ -67,29 +68,19 @@ def _spread(operand: Operand, pointer: Any, rank: int, gone: Sequence[int]) -> A
     return Access(pointer, operand.type.dtype, strides)
 
 
-@kernel(ReduceSum, ReduceMean, ReduceMax, GlobalAvgPool, MeanSquaredError)
 class ReduceKernel(Kernel):
-    """One fold of one operand, or of the squared differences of two."""
+    """One fold of one operand, or of the squared differences of two: a sum unless told otherwise.
+
+    `nothing` is the result of no elements.
+    """
+
+    fold: ClassVar[Fold] = SUM
+    nothing: ClassVar[float] = math.nan
 
     @property
+    @abstractmethod
     def axes(self) -> tuple[int, ...]:
-        match self.call.op:
-            case GlobalAvgPool():
-                return (1, 2)
-            case MeanSquaredError():
-                return tuple(range(1, len(self.call.inputs[0].shape)))
-            case op:
-                assert isinstance(op, (ReduceSum, ReduceMean, ReduceMax))
-                return op.axes
-
-    @property
-    def fold(self) -> Fold:
-        match self.call.op:
-            case MeanSquaredError():
-                return SQUARED_DIFFERENCE
-            case ReduceMax():
-                return MAXIMUM
-        return SUM
+        """Those that go, ascending."""
 
     @property
     def count(self) -> int:
@@ -98,11 +89,7 @@ class ReduceKernel(Kernel):
 
     @property
     def finish(self) -> Finish:
-        match self.call.op:
-            case ReduceMax():  # a zero is +0.0
-                return lambda e, total: [e.b.fadd(total, constant(total.type, 0.0))]
-            case ReduceSum():
-                return lambda e, total: [e.narrow(total)]
+        """The mean."""
         return _mean(self.count)
 
     @property
@@ -117,13 +104,53 @@ class ReduceKernel(Kernel):
     ) -> None:
         (y,), shape = self.call.outputs, self.call.inputs[0].shape
         if 0 in shape:
-            nothing = 0.0 if isinstance(self.call.op, ReduceSum) else float("nan")
-            emit_fill(e, y.shape, access(y, outputs[0], y.shape), nothing)
+            emit_fill(e, y.shape, access(y, outputs[0], y.shape), self.nothing)
             return
         reads = [access(o, p, shape) for o, p in zip(self.call.inputs, inputs, strict=True)]
         writes = [_spread(y, outputs[0], len(shape), self.axes)]
         cut = Cut(shape, self.axes)
         Reduction(e, cut, self.fold, reads, writes, self.finish, workspace).emit()
+
+
+@kernel(ReduceMean)
+class MeanKernel(ReduceKernel):
+    @property
+    def axes(self) -> tuple[int, ...]:
+        assert isinstance(self.call.op, (ReduceSum, ReduceMean, ReduceMax))
+        return self.call.op.axes
+
+
+@kernel(ReduceSum)
+class SumKernel(MeanKernel):
+    nothing = 0.0
+
+    @property
+    def finish(self) -> Finish:
+        return lambda e, total: [e.narrow(total)]
+
+
+@kernel(ReduceMax)
+class MaxKernel(MeanKernel):
+    fold = MAXIMUM
+
+    @property
+    def finish(self) -> Finish:
+        # A zero is +0.0.
+        return lambda e, total: [e.b.fadd(total, constant(total.type, 0.0))]
+
+
+@kernel(GlobalAvgPool)
+class GlobalMeanKernel(ReduceKernel):
+    axes = (1, 2)
+
+
+@kernel(MeanSquaredError)
+class SquaredErrorKernel(ReduceKernel):
+    fold = SQUARED_DIFFERENCE
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        return tuple(range(1, len(self.call.inputs[0].shape)))
 
 
 @kernel(Argmax)

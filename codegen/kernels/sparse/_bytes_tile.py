@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from addergraph.ir.plan import align
 
 from ...targets.target import Target
-from ..forward.geometry import BYTES, Geometry
+from ..forward.geometry import Geometry
+from ..forward.terms import BYTES
 from ..schedule import ceil_div
 from ._f32_tile import spread
 from ._patches import Patches, arrangements
@@ -147,7 +148,7 @@ class BytesTile:
 def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
     """The tile for a layer, or None where this kernel does not serve it."""
     taps = g.kernel[0] * g.kernel[1]
-    if g.form != BYTES or taps == 1 or taps > MOST_SUMMED:
+    if g.term != BYTES or taps == 1 or taps > MOST_SUMMED:
         return None
     if target.lanes < 4 or target.pointer_bytes != 8:  # lists hold 64-bit indices
         return None

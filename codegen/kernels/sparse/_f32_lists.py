@@ -26,7 +26,8 @@ from addergraph.ir import Array
 from addergraph.ir.plan import align
 
 from ...emit.builder import I32, I64, Emitter, Index, Register
-from ..forward.geometry import CHANNEL_BLOCK, pack_filter
+from ..forward.dense_f32 import float_packing
+from ..forward.geometry import CHANNEL_BLOCK
 from ..forward.tail import ForwardContraction
 from ..schedule import ceil_div
 
@@ -107,11 +108,10 @@ class SparseKernel(ForwardContraction):
         """The packed bytes: see the module's contract."""
         g, tile, width = self.g, self.tile, self.tile.filters
         taps = math.prod(g.kernel)
-        packed = pack_filter(f, g, self.lanes)
-        rows = packed.transpose(0, 2, 1, 3).reshape(g.groups, g.steps, -1)[:, :, : g.outputs]
-        sums = np.zeros((g.groups, packed.shape[1], self.lanes), np.float32)
-        for step in range(g.steps):
-            sums += np.abs(packed[:, :, step])
+        dense = float_packing(g, self.lanes, 1)
+        ordered = dense.ordered(f)
+        sums = dense.sums(ordered)
+        rows = ordered.transpose(0, 2, 1, 3, 4).reshape(g.groups, g.steps, -1)[:, :, : g.outputs]
         offsets = {size: self._tap_offsets(size) for size in self._part_sizes}
         blob = np.zeros(self.sums_offset + align(sums.nbytes), np.uint8)
         heads = blob[: self.head_bytes * (self.lists + 1)].view(np.int64)

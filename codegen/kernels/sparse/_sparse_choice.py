@@ -11,7 +11,8 @@ from itertools import chain
 
 from ...emit.builder import LINE
 from ...targets.target import Target
-from ..forward.geometry import CHANNEL_BLOCK, MINIMUM, Geometry
+from ..forward.geometry import CHANNEL_BLOCK, Geometry
+from ..forward.terms import MINIMUM
 from ..schedule import ceil_div
 from ._f32_lists import STEP_BYTES
 from ._f32_tile import SparseTile, sampled
@@ -37,7 +38,7 @@ PAGE_COST = 0.8  # cycles more of one, for each doubling of the samples in a vec
 
 def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
     """The tile for a layer, or None where this kernel does not serve it."""
-    if g.form != MINIMUM or 0 in (g.samples, g.height, g.width, g.inputs, g.outputs):
+    if g.term != MINIMUM or 0 in (g.samples, g.height, g.width, g.inputs, g.outputs):
         return None
     # Strides in memory do not matter.
     shape = _best(target, replace(g, x=(0, 0, 0), y=(0, 0, 0)))

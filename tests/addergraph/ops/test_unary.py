@@ -1,4 +1,4 @@
-"""neg, abs, exp, log, sqrt."""
+"""neg, abs, exp, log, sqrt, sigmoid, tanh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from addergraph.errors import ShapeError
 from addergraph.ir import Cost
 from addergraph.ir.intervals import ANY, NONNEGATIVE, Interval
 from addergraph.ir.types import i32, tensor
-from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
+from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sigmoid, Sqrt, Tanh
 from tests.addergraph.ops.properties import (
     SPECIAL,
     bits,
@@ -33,6 +33,11 @@ def test_special_values() -> None:
     assert bits(run(Exp(), x)) == bits([1.0, 1.0, inf, 0.0, nan, np.exp(-1.0)])
     assert bits(run(Log(), x)) == bits([-inf, -inf, inf, nan, nan, nan])
     assert bits(run(Sqrt(), x)) == bits([0.0, -0.0, inf, nan, nan, nan])
+    assert bits(run(Sigmoid(), [*x[:5], -200.0, 200.0])) == bits([0.5, 0.5, 1, 0.0, nan, 0.0, 1])
+    assert bits(run(Tanh(), [*x[:5], 1e-45, -1e-45])) == bits(
+        [0.0, -0.0, 1, -1, nan, 1e-45, -1e-45]
+    )
+    assert run(Sigmoid(), [-100.0])[0] == pytest.approx(3.783506e-44)
     assert bits(run(Exp(), [100.0, -200.0])) == bits([inf, 0.0])
     assert run(Log(), [1e-45])[0] == pytest.approx(-103.2789)
 
@@ -44,13 +49,13 @@ def test_integers_wrap() -> None:
     assert run(Neg(), np.array(LEAST, "i4")).item() == LEAST
 
 
-@pytest.mark.parametrize("op", [Neg(), Abs(), Exp(), Log(), Sqrt()])
+@pytest.mark.parametrize("op", [Neg(), Abs(), Exp(), Log(), Sqrt(), Sigmoid(), Tanh()])
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2, 0)])
 def test_scalars_and_empty(op, shape) -> None:
     assert run(op, np.ones(shape, "f4")).shape == shape
 
 
-@pytest.mark.parametrize("op", [Neg(), Abs(), Exp(), Log(), Sqrt()])
+@pytest.mark.parametrize("op", [Neg(), Abs(), Exp(), Log(), Sqrt(), Sigmoid(), Tanh()])
 def test_gradients(op) -> None:
     check_gradient(op, POSITIVE)
     check_gradient(op, POSITIVE, open_batch=True)
@@ -62,7 +67,7 @@ def test_abs_has_a_sign_gradient_and_none_at_zero() -> None:
     assert bits(gradients(Abs(), np.array([0.0, -0.0], "f4"))[0]) == bits([0.0, 0.0])
 
 
-@pytest.mark.parametrize("op", [Neg(), Abs(), Exp(), Log(), Sqrt()])
+@pytest.mark.parametrize("op", [Neg(), Abs(), Exp(), Log(), Sqrt(), Sigmoid(), Tanh()])
 def test_ranges_hold(op) -> None:
     rng = np.random.default_rng(0)
     check_interval(op, SPECIAL)
@@ -78,6 +83,8 @@ def test_ranges_hold(op) -> None:
         (Abs(), Interval(-4, -2), Interval(2, 4)),
         (Abs(), ANY, NONNEGATIVE),
         (Exp(), Interval(-1, 3), NONNEGATIVE),
+        (Sigmoid(), ANY, Interval(0, 1)),
+        (Tanh(), ANY, Interval(-1, 1)),
         (Log(), Interval(1, 2), ANY),
         (Sqrt(), Interval(4, 9), Interval(2, 3)),
         (Sqrt(), Interval(-4, 9), Interval(0, 3)),

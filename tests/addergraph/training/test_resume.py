@@ -209,11 +209,11 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     path.write_bytes(data)
     tensors, metadata = storage.load(path)
     for name, value, said in (
-        ("format", "addergraph.model", "has format addergraph.model version 1, expected"),
-        ("version", "2", "version 2, expected"),
-        ("settings", "{", "settings is not JSON"),
-        ("position", "[]", "position is no JSON object"),
-        ("position", '{"epoch": 1}', "its position is incomplete"),
+        ("format", "addergraph.model", "is no checkpoint"),
+        ("version", "2", "version 2, this program reads version 1"),
+        ("settings", "{", '"settings" is not JSON'),
+        ("position", "[]", '"position" is no JSON object'),
+        ("position", '{"epoch": 1}', "step is missing in the position of"),
     ):
         storage.save(path, tensors, metadata | {name: value})
         with pytest.raises(StorageError, match=said):

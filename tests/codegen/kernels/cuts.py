@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from addergraph.codegen.kernels import Call, Kernel
-from addergraph.codegen.kernels.forward.dense import ContractionKernel
+from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.kernels.forward.geometry import Geometry
 from addergraph.codegen.kernels.sparse._f32_tile import SparseTile, sampled
 from addergraph.codegen.kernels.sparse._patches import Patches
@@ -42,5 +42,5 @@ class Cut:
     def __call__(self, call: Call) -> Kernel:
         """The kernel with this tile: a family."""
         body = call.op.body if isinstance(call.op, Fused) else None
-        tile = self.tile(ContractionKernel(call, body).g, call.target.lanes)
+        tile = self.tile(DenseKernel(call, body).g, call.target.lanes)
         return SparseAdderKernel(call, body, tile)

@@ -12,7 +12,7 @@ import addergraph as ag
 from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.inspect.census import count_instructions
 from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
-from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.llvm import compile_assembly, compile_object
 from addergraph.codegen.targets.lookup import TARGETS, target_named
 from addergraph.ir import Array, Builder, Op
@@ -191,7 +191,7 @@ def test_a_network_of_bytes(target: str) -> None:
 def test_targets_without_the_instruction_call_nothing(target: str) -> None:
     layer = LAYERS["tails"]
     call = make_call(layer.op("direct"), integers(layer, 7)[:2], target=target)
-    text = standalone(call, AdderU8Kernel(call))
+    text = standalone(call, DenseKernel(call))
     assert ("psad" in text) == bool(target_named(target).byte_distances)
     assert not undefined_symbols(compile_object(text, call.target))
 

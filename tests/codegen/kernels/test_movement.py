@@ -23,6 +23,7 @@ from addergraph.ops.movement.broadcast_to import BroadcastTo
 from addergraph.ops.movement.concat import Concat
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten, Reshape
+from addergraph.ops.movement.resize_nearest import ResizeNearest
 from addergraph.ops.movement.slice import Slice
 from addergraph.ops.movement.transpose import Transpose
 from tests.codegen.harness import RUNS, guarded, run_call, same_bits
@@ -59,7 +60,8 @@ def movements(draw: st.DrawFn) -> tuple[Op, list[Array]]:
     shape = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
     x, rank = numbers(rng, dtype, shape), len(shape)
     few = st.integers(0, 3)
-    match draw(st.sampled_from(["transpose", "slice", "pad", "broadcast", "concat", "reshape"])):
+    moves = ["transpose", "slice", "pad", "broadcast", "concat", "reshape", "resize"]
+    match draw(st.sampled_from(moves)):
         case "transpose":
             return Transpose(tuple(draw(st.permutations(range(rank))))), [x]
         case "slice":
@@ -76,6 +78,8 @@ def movements(draw: st.DrawFn) -> tuple[Op, list[Array]]:
             axis = draw(st.integers(0, rank - 1))
             parts = [(*shape[:axis], draw(SIZES), *shape[axis + 1 :]) for _ in range(3)]
             return Concat(axis), [numbers(rng, dtype, s) for s in parts]
+        case "resize" if rank == 4:
+            return ResizeNearest((draw(st.integers(1, 3)), draw(st.integers(1, 3)))), [x]
     split = [f for n in shape for f in ((n // 2, 2) if n % 2 == 0 and n else (n,))]
     shapes = [shape[::-1], tuple(split), (math.prod(shape),), (1, *shape)]
     return draw(st.sampled_from([Flatten(), *map(Reshape, shapes)])), [x]
@@ -105,6 +109,7 @@ def test_larger_tensors_in_halos(run: tuple[str, int]) -> None:
         Pad((0, 1, 2, 0), (0, 0, 1, 3), -1.5),
         Slice((0, 1, 2, 3), (2, 11, 9, 30)),
         BroadcastTo((2, 12, 10, 33)),
+        ResizeNearest((2, 3)),
     ):
         for halos in (False, True):
             require_moved(op, [x], run, halos)

@@ -20,7 +20,7 @@ from addergraph.ops.pointwise.clip import Clip
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.greater import Greater
-from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.relu import LeakyRelu, Relu, Relu6
 from addergraph.ops.pointwise.select import Select
 from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sqrt
 from tests.codegen.harness import RUNS, require_equal, run_call, same_bits, ulps
@@ -47,7 +47,10 @@ BY_DTYPE: dict[str, Array] = {
     "i8": np.arange(-128, 128, dtype=np.int8),
     "bool": np.array([True, False, True]),
 }
-EXACT_UNARY = [Relu(), Neg(), Abs(), Sqrt(), Clip(-1.0, 2.5), Clip(0.0, np.inf), Clip(-1e300, -0.0)]
+EXACT_UNARY = [
+    Relu(), Relu6(), LeakyRelu(), LeakyRelu(0.0), LeakyRelu(7.0), Neg(), Abs(), Sqrt(),
+    Clip(-1.0, 2.5), Clip(0.0, np.inf), Clip(-1e300, -0.0),
+]  # fmt: skip
 BINARY = [Add(), Sub(), Mul(), Div(), Maximum(), Minimum(), Greater()]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from addergraph.codegen.emit.module import standalone
 from addergraph.codegen.kernels.forward.choice import candidates
-from addergraph.codegen.kernels.forward.product_u8 import ProductU8Kernel
+from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.kernels.schedule import DENSE
 from addergraph.codegen.llvm import compile_object
 from addergraph.codegen.targets.lookup import target_named
@@ -102,6 +102,6 @@ def test_a_tail() -> None:
 def test_targets_without_the_instruction_call_nothing(target: str) -> None:
     layer = LAYERS["tails"]
     call = make_call(layer.op("product"), integers(layer, 7)[:2], target=target)
-    text = standalone(call, ProductU8Kernel(call))
+    text = standalone(call, DenseKernel(call))
     assert ("pmadd" in text) == bool(target_named(target).pair_products)
     assert not undefined_symbols(compile_object(text, call.target))

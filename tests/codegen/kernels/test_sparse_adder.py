@@ -11,7 +11,7 @@ import pytest
 
 from addergraph.codegen.kernels import ALL_KEPT, Call, Family, Kernel
 from addergraph.codegen.kernels.forward.choice import forward_contraction
-from addergraph.codegen.kernels.forward.dense import ContractionKernel
+from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
 from addergraph.ir import Array, Builder
 from addergraph.ir.trace import Tensor
@@ -91,9 +91,7 @@ def test_exact_data_has_the_bits_of_the_reference(name: str) -> None:
 def test_any_data_has_the_bits_of_the_dense_kernel(name: str) -> None:
     layer = CASES[name]
     arrays = numbers(layer, real, 2)
-    (dense,) = run_call(
-        adder(layer), arrays, target=HERE[0], constant=(1,), family=ContractionKernel
-    )
+    (dense,) = run_call(adder(layer), arrays, target=HERE[0], constant=(1,), family=DenseKernel)
     for target, way in ways():
         (found,) = run_call(adder(layer), arrays, threads=2, **way)
         assert same_bits(found, dense), target
@@ -104,7 +102,7 @@ def test_patches_strips_and_samples_that_do_not_fit(name: str) -> None:
     layer, cut = CUTS[name]
     exact, any_data = (numbers(layer, draw, 3) for draw in (whole, real))
     (expected,) = adder(layer).reference(*exact)
-    (dense,) = run_call(adder(layer), any_data, constant=(1,), family=ContractionKernel)
+    (dense,) = run_call(adder(layer), any_data, constant=(1,), family=DenseKernel)
     for k, (target, way) in enumerate(ways(cut)):
         threads = THREADS[(k + len(name)) % 4]
         (found,) = run_call(adder(layer), exact, threads=threads, **way)
@@ -169,7 +167,7 @@ def test_special_values_are_those_of_the_dense_kernel(special: float) -> None:
     x, f = numbers(layer, real, 8)
     x[3, 2, 1, ::3] = f[1, 1, ::5, ::4] = special
     x[5, 0, 0, 0] = -0.0
-    (dense,) = run_call(adder(layer), [x, f], constant=(1,), family=ContractionKernel)
+    (dense,) = run_call(adder(layer), [x, f], constant=(1,), family=DenseKernel)
     (found,) = run_call(adder(layer), [x, f], constant=(1,), family=SparseAdderKernel)
     assert same_bits(found, dense)
 
@@ -203,8 +201,8 @@ def chosen(layer: Layer, kept: int) -> type[Kernel]:
 def test_the_choice_follows_the_share_of_taps_kept() -> None:
     deep = Layer((1, 28, 28, 128), (3, 3, 128, 128), padding=PADDED)
     assert chosen(deep, 4) is SparseAdderKernel
-    assert chosen(deep, 8) is ContractionKernel
+    assert chosen(deep, 8) is DenseKernel
     batch = Layer((16, 14, 14, 64), (3, 3, 64, 64), padding=PADDED)
     assert chosen(batch, 4) is SparseAdderKernel
     point = Layer((1, 32, 32, 16), (1, 1, 16, 32), (2, 2))
-    assert chosen(point, 4) is ContractionKernel
+    assert chosen(point, 4) is DenseKernel

@@ -13,7 +13,7 @@ from addergraph.codegen.inspect.census import count_instructions
 from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
 from addergraph.codegen.kernels import ALL_KEPT, Call, Kernel
 from addergraph.codegen.kernels.forward.choice import candidates, forward_contraction
-from addergraph.codegen.kernels.forward.dense_u8 import AdderU8Kernel
+from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.kernels.schedule import DENSE, SPARSE, Choice
 from addergraph.codegen.kernels.sparse._bytes_tile import BytesTile
 from addergraph.codegen.kernels.sparse._patches import Patches
@@ -187,9 +187,9 @@ def test_the_choice_follows_the_share_of_taps_kept() -> None:
     wide = Layer((1, 28, 28, 128), (3, 3, 128, 128), padding=PADDED)
     assert chosen(wide, 4, "x86-64-v3") is SparseU8Kernel
     assert chosen(wide, 4, "x86-64-v4") is SparseU8Kernel
-    assert chosen(wide, 8, "x86-64-v3") is AdderU8Kernel
+    assert chosen(wide, 8, "x86-64-v3") is DenseKernel
     small = Layer((1, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
-    assert chosen(small, 4, "x86-64-v4") is AdderU8Kernel  # one vector of pixels
+    assert chosen(small, 4, "x86-64-v4") is DenseKernel  # one vector of pixels
     batch = Layer((16, 8, 8, 64), (3, 3, 64, 64), padding=PADDED)
     assert chosen(batch, 4, "x86-64-v4") is SparseU8Kernel
 

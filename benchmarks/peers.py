@@ -1,4 +1,4 @@
-"""Convolutions of PyTorch and ONNX Runtime on the shapes of `bench --layers`.
+"""Convolutions of PyTorch and ONNX Runtime on the shapes of `layers_against_peers.py`.
 
 They run in a process of their own, because what instructions oneDNN may use is read from the
 environment when it loads. The process takes turns with the one that asks: one line of JSON asks for
@@ -6,7 +6,7 @@ a layer, one line answers. As for the adder layers, a time is the slope over sev
 no peer pays for its call or for reordering its input: in a chain where the shape chains; elsewhere
 side by side on one input, where ONNX Runtime adds up the results in the convolutions, as the adder
 layers do, and PyTorch, which would do so in a pass of its own, leaves it. Filters are scaled so
-that no value of a chain becomes denormal. `bench_peers_int8.py` has the peers of u8 layers.
+that no value of a chain becomes denormal. `peers_int8.py` has the peers of u8 layers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import AdderGraphError
-from ...ir import Array
-from .peers_int8 import Programs, onnx_int8_programs, onnx_session, torch_int8_programs
-from .timing import Layer, Slope, Timing
+from addergraph.cli.bench.timing import Layer, Slope, Timing
+from addergraph.errors import AdderGraphError
+from addergraph.ir import Array
+from benchmarks.peers_int8 import Programs, onnx_int8_programs, onnx_session, torch_int8_programs
 
 Maker = Callable[[Layer, int], Programs]
+
+ROOT = Path(__file__).parent.parent
 
 # oneDNN's name for what a target may use; ONNX Runtime cannot be held to anything.
 HELD_TO = {"x86-64": "SSE41", "x86-64-v3": "AVX2"}
@@ -49,7 +52,7 @@ class Peers:
             environment["ONEDNN_MAX_CPU_ISA"] = hold
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, "held" if hold else "free", count],
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.versions: list[str] = self._answer()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from addergraph.ir import Graph, Node, Value
 from addergraph.ops.pointwise.requantize import Requantize
 
-from .rewrite import Draft, rebuild
+from ..rewrite import Draft, rebuild
 
 
 def forget_scales(graph: Graph) -> Graph:

@@ -1,4 +1,4 @@
-"""Convolutions of u8 activations with s8 filters, in the peers' process of `bench_peers.py`.
+"""Convolutions of u8 activations with s8 filters, in the peers' process of `peers.py`.
 
 Activations are u8 with one scale, filters s8 with one scale per channel, sums i32, and what comes
 out is u8 again: static quantization, NHWC throughout. Side by side, no peer adds up its results,
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ...ir import Array
-from .timing import Layer
+from addergraph.cli.bench.timing import Layer
+from addergraph.ir import Array
 
 Programs = dict[str, dict[int, Callable[[], object]]]
 DEVIATION = 73.0  # of uniform bytes, positive and negative

@@ -1,0 +1,57 @@
+# Made by `python -m addergraph.report.reference_docs stub`.
+
+from .contraction.adder2d import adder2d as adder2d
+from .contraction.adder_dense import adder_dense as adder_dense
+from .contraction.conv2d import conv2d as conv2d
+from .contraction.dense import dense as dense
+from .contraction.dense import matmul as matmul
+from .fused import Fused as Fused
+from .movement.broadcast_to import broadcast_to as broadcast_to
+from .movement.concat import concat as concat
+from .movement.pad import pad as pad
+from .movement.reshape import flatten as flatten
+from .movement.reshape import reshape as reshape
+from .movement.resize_nearest import resize_nearest as resize_nearest
+from .movement.slice import slice as slice
+from .movement.transpose import transpose as transpose
+from .pointwise.batch_norm import batch_norm as batch_norm
+from .pointwise.batch_norm import batch_norm_statistics as batch_norm_statistics
+from .pointwise.binary import add as add
+from .pointwise.binary import div as div
+from .pointwise.binary import maximum as maximum
+from .pointwise.binary import minimum as minimum
+from .pointwise.binary import mul as mul
+from .pointwise.binary import sub as sub
+from .pointwise.cast import cast as cast
+from .pointwise.clip import clip as clip
+from .pointwise.fake_quantize import fake_quantize as fake_quantize
+from .pointwise.fake_quantize import fake_quantize_filter as fake_quantize_filter
+from .pointwise.full import constant as constant
+from .pointwise.full import full as full
+from .pointwise.greater import greater as greater
+from .pointwise.relu import leaky_relu as leaky_relu
+from .pointwise.relu import relu as relu
+from .pointwise.relu import relu6 as relu6
+from .pointwise.requantize import requantize_multiply as requantize_multiply
+from .pointwise.requantize import requantize_shift as requantize_shift
+from .pointwise.select import select as select
+from .pointwise.unary import abs as abs
+from .pointwise.unary import exp as exp
+from .pointwise.unary import log as log
+from .pointwise.unary import neg as neg
+from .pointwise.unary import sigmoid as sigmoid
+from .pointwise.unary import sqrt as sqrt
+from .pointwise.unary import tanh as tanh
+from .reduction.argmax import argmax as argmax
+from .reduction.avg_pool2d import avg_pool2d as avg_pool2d
+from .reduction.global_avg_pool import global_avg_pool as global_avg_pool
+from .reduction.max_pool2d import max_pool2d as max_pool2d
+from .reduction.mean_squared_error import mean_squared_error as mean_squared_error
+from .reduction.reduce import reduce_max as reduce_max
+from .reduction.reduce import reduce_mean as reduce_mean
+from .reduction.reduce import reduce_sum as reduce_sum
+from .reduction.softmax import softmax as softmax
+from .reduction.softmax_cross_entropy import softmax_cross_entropy as softmax_cross_entropy
+from .reduction.sum_pool2d import sum_pool2d as sum_pool2d
+
+__all__: list[str]

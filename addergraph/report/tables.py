@@ -1,0 +1,53 @@
+"""Tables of text: for the terminal, and for documents in Markdown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+WIDTH = 1000  # of the console: a table is as wide as its cells, and never cut
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under `heads`; a row may be shorter.
+
+    words    the columns, by their heads, that stand to the left; all others hold numbers
+    footer   a last row under a line, where there is one
+    ruled    numbers of rows that a line follows
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: Collection[str]
+    footer: Sequence[str] = ()
+    ruled: Collection[int] = ()
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table as Drawn
+
+        table = Drawn(
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+            show_footer=bool(self.footer),
+        )
+        for name, footer in zip(self.heads, self.footer or [""] * len(self.heads), strict=True):
+            justify: Literal["left", "right"] = "left" if name in self.words else "right"
+            table.add_column(name, footer=footer, justify=justify, no_wrap=True)
+        for number, row in enumerate(self.rows):
+            table.add_row(*row, end_section=number in self.ruled)
+        text = io.StringIO()
+        Console(file=text, width=WIDTH, color_system=None, highlight=False).print(table)
+        return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+
+    def markdown(self) -> list[str]:
+        """For a document."""
+        rule = ["---" if name in self.words else "---:" for name in self.heads]
+        return [f"| {' | '.join(cells)} |" for cells in (self.heads, rule, *self.rows)]

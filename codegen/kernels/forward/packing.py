@@ -1,0 +1,322 @@
+"""How a filter stands in memory for a dense kernel: one description, from which NumPy packs the
+filters that are constant, and the kernel itself, in a first phase, those that are not.
+
+    filter   [group][block][kernel row] step after step: [vectors * lanes][unit] numbers
+    sums     [vectors * lanes] of |f|, where the term wants them: i32 behind each kernel row, or
+             f32[group][block] behind all filters
+
+Each step takes some rows of the filter seen as a matrix [(i, j, k), T]: `unit` of them, or fewer,
+which stand last then, behind zeros. Channels that do not exist are zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+
+from addergraph.ir import Array
+from addergraph.ir.types import f32, u8
+
+from ...emit.builder import Emitter, Index, Register, constant, element_type, vector
+from .. import Operand
+from ..schedule import ceil_div
+from .geometry import Geometry, filter_row
+from .terms import Term
+
+SUM = 4  # bytes of a sum
+NO_ROW = -(2**40)  # where a step has zeros
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, of `rows` rows."""
+
+    rows: int
+
+    @property
+    def steps(self) -> int:
+        return 1
+
+    def order(self, unit: int) -> Array:
+        """The rows of each step, [steps][unit]."""
+        return np.array([[NO_ROW] * (unit - self.rows) + list(range(self.rows))])
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`count` times the steps of `body`, each time `each` rows further on. Where it is emitted, it
+    counts times, or rows if it is `in_rows`: then a time has a multiple of `each` steps."""
+
+    count: int
+    each: int
+    body: tuple[Part, ...]
+    in_rows: bool = False
+
+    @property
+    def steps(self) -> int:
+        return self.count * steps_of(self.body)
+
+    @property
+    def rows(self) -> int:
+        return self.count * self.each
+
+    def order(self, unit: int) -> Array:
+        """The rows of each step, [steps][unit]."""
+        first = self.each * np.arange(self.count)
+        return (first[:, None, None] + order_of(self.body, unit)).reshape(-1, unit)
+
+
+Emit = Callable[["_Source"], None]
+Part = Loop | Step  # what stands behind a part begins `rows` further on
+
+
+def steps_of(parts: Sequence[Part]) -> int:
+    return sum(part.steps for part in parts)
+
+
+def order_of(parts: Sequence[Part], unit: int) -> Array:
+    """The rows of each step of parts that stand one behind another, [steps][unit]."""
+    found, first = [np.zeros((0, unit), np.int64)], 0
+    for part in parts:
+        found.append(first + part.order(unit))
+        first += part.rows
+    return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The packed filter of the layer `g`; its term says what is kept of a number.
+
+    unit      numbers of one channel in a step
+    lanes     channels of one register of sums; a block has `vectors` of them
+    parts     the steps in their order
+    by_rows   the only part is a loop over kernel rows, whose sums stand behind each of them
+    """
+
+    g: Geometry
+    unit: int
+    lanes: int
+    vectors: int
+    parts: tuple[Part, ...]
+    by_rows: bool = False
+
+    @property
+    def term(self) -> Term:
+        return self.g.term
+
+    @property
+    def width(self) -> int:
+        """Channels of one block."""
+        return self.vectors * self.lanes
+
+    @property
+    def blocks(self) -> int:
+        return ceil_div(self.g.outputs, self.width)
+
+    @property
+    def step_bytes(self) -> int:
+        """One step of one block."""
+        return self.width * self.unit * self.term.number.itemsize
+
+    @property
+    def vector_bytes(self) -> int:
+        """One step of one of the block's vectors."""
+        return self.lanes * self.unit * self.term.number.itemsize
+
+    @property
+    def sum_bytes(self) -> int:
+        """Sums of one block, or of one kernel row of it."""
+        return SUM * self.width if self.term.magnitudes else 0
+
+    @property
+    def row_bytes(self) -> int:
+        """One kernel row of one block with its sums, if it has some of its own."""
+        row = self.parts[0]
+        assert self.by_rows and isinstance(row, Loop)
+        return steps_of(row.body) * self.step_bytes + self.sum_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        """One block, without sums behind all filters."""
+        if self.by_rows:
+            return self.g.kernel[0] * self.row_bytes
+        return steps_of(self.parts) * self.step_bytes
+
+    @property
+    def filter_bytes(self) -> int:
+        """All blocks; then follow the sums that stand behind them."""
+        return self.g.groups * self.blocks * self.block_bytes
+
+    @property
+    def nbytes(self) -> int:
+        behind = 0 if self.by_rows else self.g.groups * self.blocks * self.sum_bytes
+        return self.filter_bytes + behind
+
+    # -- in NumPy --------------------------------------------------------------------------------
+
+    def pack(self, f: Array) -> Array:
+        """The packed bytes of a filter HWIO or [K, T]."""
+        numbers = self.ordered(f)
+        kept = np.ascontiguousarray(self.term.kept_of(numbers))
+        if not self.term.magnitudes:
+            return kept.reshape(-1).view(np.uint8)
+        if not self.by_rows:
+            sums = self.sums(numbers)
+            return np.concatenate([kept.reshape(-1), sums.reshape(-1)]).view(np.uint8)
+        (rows,) = self.parts
+        own = (*numbers.shape[:2], self.g.kernel[0])  # group, block, kernel row
+        split = numbers.reshape(*own, rows.steps // self.g.kernel[0], *numbers.shape[3:])
+        sums = split.sum((3, 5), np.int32)
+        sizes = self.row_bytes - self.sum_bytes, self.sum_bytes
+        parts = [
+            np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(*own, size)
+            for a, size in zip((kept, sums), sizes, strict=True)
+        ]
+        return np.concatenate(parts, axis=-1).reshape(-1)
+
+    def ordered(self, f: Array) -> Array:
+        """The numbers of a filter, [group][block][step][vectors * lanes][unit]."""
+        g, order = self.g, order_of(self.parts, self.unit)
+        rows = g.steps
+        padded = np.zeros((rows + 1, g.groups, self.blocks * self.width), self.term.number.numpy)
+        padded[:rows, :, : g.outputs] = f.reshape(rows, g.groups, g.outputs).view(padded.dtype)
+        taken = padded[np.where(order < 0, rows, order)]  # the last row has zeros
+        split = taken.reshape(*order.shape, g.groups, self.blocks, self.width)
+        return split.transpose(2, 3, 0, 4, 1)
+
+    def sums(self, numbers: Array) -> Array:
+        """Sums of |f|, f32[group][block][vectors * lanes], step by step, as kernels add them."""
+        total = np.zeros((*numbers.shape[:2], self.width), np.float32)
+        for step in range(numbers.shape[2]):
+            total += np.abs(numbers[:, :, step, :, 0])
+        return total
+
+    # -- emitted ---------------------------------------------------------------------------------
+
+    def emit(self, e: Emitter, f: Operand, raw: Any, packed: Any) -> None:
+        """What `pack` does to the filter `f` at `raw`; threads share the vectors of channels."""
+        g, lanes = self.g, self.lanes
+        with e.loop(*e.share(g.groups * self.blocks * self.vectors)) as item:
+            group, one = e.split(item, (g.groups, self.blocks * self.vectors))
+            block, v = e.split(one, (self.blocks, self.vectors))
+            first = e.add(e.mul(group, g.outputs), e.mul(one, lanes))
+            source = e.at(raw, e.mul(first, self.term.number.itemsize))
+            number = e.add(e.mul(group, self.blocks), block)
+            emit = self._rows_of_vector if self.by_rows else self._whole_vector
+            made = emit(e, packed, number, v)
+            for active, here in e.partial(one, g.outputs // lanes, g.outputs % lanes, lanes):
+                with here:
+                    made(_Source(f, source, active))
+
+    def _whole_vector(self, e: Emitter, packed: Any, number: Index, v: Index) -> Emit:
+        """All steps of vector `v` of block `number`, and their sums behind all filters."""
+        channels = e.mul(v, SUM * self.lanes)  # of a step as of the sums
+        into = e.at(packed, e.add(e.mul(number, self.block_bytes), channels))
+        behind = e.add(e.add(e.mul(number, SUM * self.width), channels), self.filter_bytes)
+        sums = e.at(packed, behind)
+
+        def emit(source: _Source) -> None:
+            for total in self._emit_summed(e, self.parts, source, 0, _Into(into)):
+                e.store(total, sums, self.term.number)
+
+        return emit
+
+    def _rows_of_vector(self, e: Emitter, packed: Any, number: Index, v: Index) -> Emit:
+        """The same, with the sums of each kernel row behind it."""
+        (rows,) = self.parts
+        assert isinstance(rows, Loop)
+        into = e.at(packed, e.mul(number, self.block_bytes))
+
+        def emit(source: _Source) -> None:
+            with e.loop(0, rows.count) as i:
+                begin = e.at(into, e.mul(i, self.row_bytes))
+                first = _Into(begin, v, self.vector_bytes)
+                for total in self._emit_summed(e, rows.body, source, e.mul(i, rows.each), first):
+                    behind = e.add(self.row_bytes - self.sum_bytes, e.mul(v, SUM * self.lanes))
+                    e.store(total, e.at(begin, behind), self.term.number)
+
+        return emit
+
+    def _emit_summed(
+        self, e: Emitter, parts: Sequence[Part], source: _Source, row: Index, into: _Into
+    ) -> list[Register]:
+        """The steps of `parts` and, where the term wants it, one register: their sum of |f|."""
+        none = [self.term.none(e.target, self.lanes)] if self.term.magnitudes else []
+        totals = self._emit_parts(e, parts, source, row, into, none)
+        return [self.term.packed_sum(e, total) for total in totals]
+
+    def _emit_parts(
+        self, e: Emitter, parts: Sequence[Part], source: _Source, row: Index, into: _Into,
+        totals: list[Register],
+    ) -> list[Register]:  # fmt: skip
+        """The steps of `parts`, of which the first has its rows from `row` on; the sums so far."""
+        rows, steps = 0, 0
+        for part in parts:
+            here = replace(into, behind=steps * self.step_bytes)
+            totals = self._emit_part(e, part, source, e.add(row, rows), here, totals)
+            rows, steps = rows + part.rows, steps + part.steps
+        return totals
+
+    def _emit_part(
+        self, e: Emitter, part: Part, source: _Source, row: Index, into: _Into,
+        totals: list[Register],
+    ) -> list[Register]:  # fmt: skip
+        if isinstance(part, Step):
+            f = self._emit_read(e, source, row, part.rows)
+            here = into.at(e)  # before what is stored is made, and behind what is read
+            e.store(self.term.kept(e, f), here, self.term.number)
+            return [self.term.magnitude(e, f, total) for total in totals]
+        begin, size = into.at(e), steps_of(part.body) * self.step_bytes
+        by = part.each if part.in_rows else 1
+
+        def once(i: Index, before: list[Register]) -> list[Register]:
+            first = e.add(row, e.mul(i, part.each // by))
+            here = _Into(begin, i, size // by)
+            return self._emit_parts(e, part.body, source, first, here, before)
+
+        return e.carry(0, part.count * by, by, totals, once)
+
+    def _emit_read(self, e: Emitter, source: _Source, first: Index, count: int) -> Register:
+        """A step: `count` rows from `first` on, the numbers of each channel in its lane, last."""
+        number, lanes = self.term.number, self.lanes
+        if self.unit == 1:
+            if not source.active:
+                return constant(vector(element_type(number), lanes), 0.0 if number == f32 else 0)
+            return e.load(source.row(e, first), number, lanes, source.active)
+        made = vector(ir.IntType(8 * self.unit), lanes)
+        word = constant(made, 0)
+        for b in range(count if source.active else 0):
+            byte = e.b.zext(e.load(source.row(e, e.add(first, b)), u8, lanes, source.active), made)
+            shift = constant(made, 8 * (self.unit - count + b))
+            word = e.b.or_(word, e.b.shl(byte, shift))
+        return word
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A vector of channels of a filter, of which `active` exist; `pointer` is at row 0."""
+
+    filter: Operand
+    pointer: Any
+    active: int
+
+    def row(self, e: Emitter, number: Index) -> Any:
+        return e.at(self.pointer, filter_row(e, self.filter, number))
+
+
+@dataclass(frozen=True)
+class _Into:
+    """Where packed steps go: `behind` bytes behind number `index` of pieces of `size` bytes. The
+    pointer is made where it is used, and takes no register before."""
+
+    pointer: Any
+    index: Index = 0
+    size: int = 0
+    behind: int = 0
+
+    def at(self, e: Emitter) -> Any:
+        return e.at(self.pointer, e.add(e.mul(self.index, self.size), self.behind))

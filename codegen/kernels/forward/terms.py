@@ -1,0 +1,252 @@
+"""The terms that contractions sum, and how their sum becomes the result.
+
+    term          x, f       added for each x and f    result; acc is the sum
+    DIRECT        f32        |x - f|                   0 - acc
+    MINIMUM       f32        min(x, f+)                ((acc + acc) - sum x) - sum|f|
+    PRODUCT       f32        x * f                     acc
+    BYTES         u8, u8     |x - f|                   0 - acc
+    BYTE_PRODUCT  u8, i8     x * f                     acc
+
+f+ = max(f, 0); every x of MINIMUM is at least 0. Terms of f32 are added one by one to a register of
+sums, in an order that is part of the result's definition; PRODUCT uses FMA where there is one.
+
+Terms of bytes come in steps: several bytes of a pixel, broadcast, and as many of the filter for
+each channel, make one number per lane. Their sums are exact in i32, in any order. x86's psadbw sums
+eight distances in a 64-bit lane; elsewhere a step is one byte, and the distance is widened. Of four
+products, even and odd bytes become 16-bit numbers, whose products x86's pmaddwd adds in pairs, in
+32 bits. (pmaddubsw, which takes bytes as they are, saturates its sums at 16 bits: not exact.)
+Elsewhere a step is one byte.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import llvmlite.ir as ir
+import numpy as np
+
+from addergraph.ir import Array, Op
+from addergraph.ir.types import DType, f32, u8
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
+
+from ...emit.builder import F32, I8, I32, I64, Emitter, Register, constant, vector
+from ...targets.target import Target
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What the result of MINIMUM needs beside its terms: a pointer at sum x of the output's window,
+    and a register of sum|f|."""
+
+    window: Any = None
+    magnitudes: Register | None = None
+
+
+class Term(ABC):
+    """One kind of term.
+
+    label           of it in the names of kernels
+    number          dtype of the numbers of a packed filter
+    skips_padding   whether kernel rows in the padding are left out, because their terms are zeros
+                    or, where there are `magnitudes`, known sums
+    magnitudes      whether sums of |f| are packed with a filter
+    """
+
+    label: ClassVar[str]
+    number: ClassVar[DType]
+    skips_padding: ClassVar[bool] = False
+    magnitudes: ClassVar[bool] = False
+
+    @abstractmethod
+    def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
+        """The result without a bias, in a register of `lanes`."""
+
+    @abstractmethod
+    def plus(self, e: Emitter, value: Register, bias: Register) -> Register:
+        """The result with a bias."""
+
+    @abstractmethod
+    def none(self, target: Target, lanes: int) -> Register:
+        """A register of sums before the first term."""
+
+    @abstractmethod
+    def magnitude(self, e: Emitter, f: Register, total: Register) -> Register:
+        """`total` plus the sum of |f| of one step."""
+
+    def packed_sum(self, e: Emitter, total: Register) -> Register:
+        """A sum of |f| as it is packed: 4 bytes for each channel."""
+        return total
+
+    def kept(self, e: Emitter, f: Register) -> Register:
+        """What is packed of a filter. `kept_of` is the same in NumPy."""
+        return f
+
+    def kept_of(self, f: Array) -> Array:
+        return f
+
+
+# -- f32 -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FloatTerm(Term):
+    number = f32
+
+    @abstractmethod
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        """acc plus the term of x and f."""
+
+    def plus(self, e: Emitter, value: Register, bias: Register) -> Register:
+        return e.b.fadd(value, bias)
+
+    def none(self, target: Target, lanes: int) -> Register:
+        return constant(vector(F32, lanes), 0.0)
+
+    def magnitude(self, e: Emitter, f: Register, total: Register) -> Register:
+        return e.b.fadd(total, e.call("fabs", f))
+
+
+@dataclass(frozen=True)
+class Direct(FloatTerm):
+    label = "direct_f32"
+
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        return e.b.fadd(acc, e.call("fabs", e.b.fsub(x, f)))
+
+    def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
+        return e.b.fsub(e.number(0.0, lanes), acc)
+
+
+@dataclass(frozen=True)
+class Minimum(FloatTerm):
+    label = "minimum_f32"
+    skips_padding = magnitudes = True
+
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        return e.b.fadd(acc, e.integer_min(f, x))
+
+    def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
+        sum_x = e.splat(e.load(sums.window), lanes)
+        return e.b.fsub(e.b.fsub(e.b.fadd(acc, acc), sum_x), sums.magnitudes)
+
+    def kept(self, e: Emitter, f: Register) -> Register:
+        zero = constant(f.type, 0.0)
+        return e.b.select(e.b.fcmp_ordered(">", f, zero), f, zero)
+
+    def kept_of(self, f: Array) -> Array:
+        return np.where(f > 0, f, np.float32(0))
+
+
+@dataclass(frozen=True)
+class Product(FloatTerm):
+    label = "f32"
+
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        return e.fma(x, f, acc)
+
+    def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
+        return acc
+
+
+# -- bytes -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ByteTerm(Term):
+    label, number = "u8", u8
+    skips_padding = True
+
+    @abstractmethod
+    def step(self, target: Target) -> int:
+        """Bytes of one channel that a step takes."""
+
+    @abstractmethod
+    def sums(self, e: Emitter, x: Register, f: Register) -> Register:
+        """One number per channel: the sum of its terms in one step."""
+
+    def wide(self, target: Target) -> Any:
+        """The integers that sums are made in."""
+        return I32
+
+    def lanes(self, target: Target) -> int:
+        """Channels of one register of sums."""
+        return target.lanes
+
+    def plus(self, e: Emitter, value: Register, bias: Register) -> Register:
+        return e.b.add(value, bias)
+
+    def none(self, target: Target, lanes: int) -> Register:
+        return constant(vector(self.wide(target), lanes), 0)
+
+    def magnitude(self, e: Emitter, f: Register, total: Register) -> Register:
+        lanes = self.lanes(e.target) * self.step(e.target)
+        bytes = e.b.bitcast(f, vector(I8, lanes))
+        return e.b.add(total, self.sums(e, constant(bytes.type, 0), bytes))
+
+    def packed_sum(self, e: Emitter, total: Register) -> Register:
+        made = vector(I32, self.lanes(e.target))
+        return total if total.type == made else e.b.trunc(total, made)
+
+
+@dataclass(frozen=True)
+class ByteDistance(ByteTerm):
+    magnitudes = True
+
+    def step(self, target: Target) -> int:
+        return 8 if target.byte_distances else 1
+
+    def wide(self, target: Target) -> Any:
+        """psadbw's lanes are 64 bits wide."""
+        return I64 if target.byte_distances else I32
+
+    def lanes(self, target: Target) -> int:
+        return target.lanes // 2 if target.byte_distances else target.lanes
+
+    def sums(self, e: Emitter, x: Register, f: Register) -> Register:
+        lanes = self.lanes(e.target)
+        if name := e.target.byte_distances:
+            made = vector(I64, lanes)
+            return e.b.call(e.intrinsic(name, made, [x.type] * 2), [x, f])
+        made = vector(I32, lanes)
+        difference = e.b.sub(e.b.zext(x, made), e.b.zext(f, made))
+        return e.call("smax", difference, e.b.neg(difference))
+
+    def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
+        return e.b.neg(acc)
+
+
+@dataclass(frozen=True)
+class ByteProduct(ByteTerm):
+    def step(self, target: Target) -> int:
+        return 4 if target.pair_products else 1
+
+    def sums(self, e: Emitter, x: Register, f: Register) -> Register:
+        lanes = self.lanes(e.target)
+        made = vector(I32, lanes)
+        if not e.target.pair_products:
+            return e.b.mul(e.b.zext(x, made), e.b.sext(f, made))
+        pairs = vector(ir.IntType(16), 2 * lanes)
+        x, f, byte = e.b.bitcast(x, pairs), e.b.bitcast(f, pairs), constant(pairs, 8)
+        even_x, odd_x = e.b.and_(x, constant(pairs, 255)), e.b.lshr(x, byte)
+        even_f, odd_f = e.b.ashr(e.b.shl(f, byte), byte), e.b.ashr(f, byte)
+        add = e.intrinsic(e.target.pair_products, made, [pairs] * 2)
+        return e.b.add(e.b.call(add, [even_x, even_f]), e.b.call(add, [odd_x, odd_f]))
+
+    def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
+        return acc
+
+
+DIRECT, MINIMUM, PRODUCT = Direct(), Minimum(), Product()
+BYTES, BYTE_PRODUCT = ByteDistance(), ByteProduct()
+
+
+def term_of(op: Op, dtype: DType) -> Term:
+    """The term of a forward layer whose input has this dtype."""
+    if not isinstance(op, Adder2d | AdderDense):
+        return BYTE_PRODUCT if dtype == u8 else PRODUCT
+    if dtype == u8:
+        return BYTES
+    return MINIMUM if op.input_nonnegative else DIRECT

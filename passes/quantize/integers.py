@@ -1,0 +1,414 @@
+"""The integer network under construction: u8 and i32 ops for each op of the float network.
+
+`docs/quantization.md` has the equations. The calibration samples run along: each form has its
+integers on them, so that batch norms are moved by what quantization really did before them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from addergraph.errors import GraphError, UnsupportedError
+from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Value, free_name
+from addergraph.ir.attributes import DEFAULT_BITS, FULL_PRECISION
+from addergraph.ir.quantization import Quantization, symmetric
+from addergraph.ir.types import DType, TensorType, i8, i32, u8
+from addergraph.ops.contraction.adder2d import Adder2d
+from addergraph.ops.contraction.adder_dense import AdderDense
+from addergraph.ops.contraction.conv2d import Conv2d
+from addergraph.ops.movement.pad import Pad
+from addergraph.ops.movement.reshape import Flatten
+from addergraph.ops.pointwise.batch_norm import BatchNorm
+from addergraph.ops.pointwise.binary import Add
+from addergraph.ops.pointwise.cast import Cast
+from addergraph.ops.pointwise.fake_quantize import FakeQuantize, FakeQuantizeFilter
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.ops.reduction.argmax import Argmax
+from addergraph.ops.reduction.avg_pool2d import AvgPool2d
+from addergraph.ops.reduction.sum_pool2d import SumPool2d
+from addergraph.quantization import QuantizationSettings
+
+from .calibrate import Execute, Moments, Statistics, chunks
+from .fixed_point import LIMIT, multiply_operands, shift_operands
+from .forms import Bytes, Form, Integers, Part, Sums
+from .rules import RULES, Emitter, Rule
+
+IMAGE_BITS = 8
+GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
+GUARD_HALF = 1 << (GUARD_BITS - 1)
+OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
+HEADROOM = 8  # how far beyond that outputs of other data may go
+UNIFORM = 1 << 24  # the end of outputs that are sums themselves, unless these go farther
+
+Slides = TypeVar("Slides", bound=Op)
+
+
+class IntegerEmitter(Emitter[Bytes]):
+    """Writes the integer network.
+
+    statistics  of the float network on `samples`
+    terms       powers of two in a factor; None for integer products
+    """
+
+    refused: ClassVar[str] = "has no integer form; quantize knows"
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Array],
+        samples: Array,
+        statistics: Statistics,
+        settings: QuantizationSettings,
+        terms: int | None,
+        execute: Execute,
+    ) -> None:
+        self.graph, self.source = graph, weights
+        self.statistics, self.terms = statistics, terms
+        self.bits, self.reestimate = settings.bits or DEFAULT_BITS, settings.reestimate
+        self.builder = Builder(graph.name)
+        self.weights: dict[str, Array] = {}
+        self._execute = execute
+        self._forms: dict[Value, Form] = {}
+        self._readers = Counter(v for n in graph.nodes for v in n.inputs) + Counter(graph.outputs)
+        self._reserved = {v.name for v in graph.values()}
+        self._taken: set[str] = set()
+        self._output_real: list[Array] = []
+        self._read_image(samples)
+
+    def _read_image(self, samples: Array) -> None:
+        (x,) = self.graph.inputs
+        known, top = self._quantization(x, IMAGE_BITS)
+        value = self.builder.input(x.name, TensorType(u8, x.type.shape, known))
+        self._forms[x] = Bytes(value, known, top, known.quantized(samples, 0, top).astype(np.uint8))
+
+    def write(self, node: Node) -> None:
+        """Drops forms that no later node reads: their arrays are large."""
+        super().write(node)
+        self._readers.subtract(node.inputs)
+        for v in node.inputs:
+            if self._readers[v] <= 0:
+                self._forms.pop(v, None)
+
+    def finish(self) -> tuple[Graph, dict[str, Array]]:
+        """The integer graph and its numbers; sums at its outputs become i32 of one scale."""
+        outputs = []
+        for v in self.graph.outputs:
+            form = self._forms[v]
+            if isinstance(form, Sums):
+                taken = v.name in self._taken
+                name = self._fresh(f"{v.name}.output") if taken else v.name
+                form = self._integers(form, v, name)
+            outputs.append(form.value)
+            self._output_real.append(form.quantization.values(form.array))
+        return self.builder.finish(outputs), self.weights
+
+    def output_error(self) -> float:
+        """How far the outputs are from the float ones on the samples, as a share of their rms."""
+        off = total = 0.0
+        for real, expected in zip(self._output_real, self.statistics.outputs, strict=True):
+            off += float(np.square(real - expected).sum())
+            total += float(np.square(expected.astype("f8")).sum())
+        return float(np.sqrt(off / total)) if total else float(np.sqrt(off))
+
+    # -- operands --------------------------------------------------------------------------------
+
+    def parameter(self, node: Node, operand: int) -> Array:
+        """The numbers of an operand that has to be a parameter."""
+        value = node.inputs[operand]
+        if not isinstance(value, Parameter):
+            raise UnsupportedError(
+                f"{node.label} reads {value}, which is computed: quantize needs a parameter there"
+            )
+        if value.name not in self.source:
+            raise GraphError(f"{node.label}: the weights have no {value}")
+        return self.source[value.name]
+
+    def form(self, value: Value, user: Node) -> Bytes | Sums:
+        """The form of an operand; UnsupportedError for a parameter or an index, which have none."""
+        form = self._forms.get(value)
+        if form is None:
+            raise UnsupportedError(f"{user.label} reads the parameter {value} as an activation")
+        if isinstance(form, Integers):
+            raise UnsupportedError(f"{user.label} reads the indices {value}: let them be outputs")
+        return form
+
+    def zero_point(self, value: Value, user: Node) -> int | None:
+        form = self.form(value, user)
+        return form.quantization.zero_point if isinstance(form, Bytes) else None
+
+    def bytes(self, value: Value, user: Node) -> Bytes:
+        form = self.form(value, user)
+        if isinstance(form, Sums):
+            form = self._requantized(form, value, self._fresh(f"{value.name}.bytes"))
+            self._forms[value] = form
+        return form
+
+    def sums(self, value: Value, user: Node) -> Sums:
+        """An operand as sums; bytes become i32 without a change."""
+        form = self.form(value, user)
+        if isinstance(form, Sums):
+            return form
+        made = self._node(Cast(i32), [form.value], self._fresh(f"{value.name}.wide"))
+        return Sums((form.mean(made, form.array.astype(np.int32)),))
+
+    # -- ops -------------------------------------------------------------------------------------
+
+    def distances(self, node: Node, x: Bytes) -> None:
+        """sum |x - f| = scale sum |qx - qf| + what clamping the filter took off."""
+        assert isinstance(node.op, Adder2d | AdderDense)
+        f = self.parameter(node, 1).astype("f8")
+        scale, zero = x.quantization.scale, x.quantization.zero_point
+        low, high = -scale * zero, scale * (x.top - zero)
+        axes = tuple(range(f.ndim - 1))
+        beyond = np.maximum(low - f, 0).sum(axes) + np.maximum(f - high, 0).sum(axes)
+        constant = -beyond
+        if len(node.inputs) > 2:
+            constant = constant + self.parameter(node, 2)
+        integers = x.quantization.quantized(f, 0, x.top).astype(np.uint8)
+        name = self._fresh(f"{node.inputs[1].name}.bytes")
+        taps = self._constant(name, integers, u8, x.quantization)
+        op = replace(node.op, input_nonnegative=False, gradient=FULL_PRECISION)
+        value, array = self._layer(op, x, taps, node.name)
+        wide = integers.astype("i8")
+        farthest = np.maximum(wide, x.top - wide).sum(axes).astype("f8")
+        factor = scale * np.ones(f.shape[-1])
+        part = Part(value, factor, constant, -farthest, 0.0 * factor, array)
+        self._forms[node.outputs[0]] = Sums((part,))
+
+    def products(self, node: Node, x: Bytes) -> None:
+        """sum x f = sx sf[t] (sum qx qf - zero_point sum qf), the last a constant of f."""
+        f = self.parameter(node, 1)
+        integers, scale = symmetric(f, self._filter_bits(node.inputs[1]))
+        axes = tuple(range(f.ndim - 1))
+        taps = self._constant(self._fresh(f"{node.inputs[1].name}.bytes"), integers, i8)
+        value, array = self._layer(node.op, x, taps, node.name)
+        factor = x.quantization.scale * scale
+        constant = -factor * x.quantization.zero_point * integers.sum(axes)
+        if len(node.inputs) > 2:
+            constant = constant + self.parameter(node, 2)
+        least, most = (x.top * side(integers, 0.0).sum(axes) for side in (np.minimum, np.maximum))
+        self._forms[node.outputs[0]] = Sums((Part(value, factor, constant, least, most, array),))
+
+    def _layer(self, op: Op, x: Bytes, taps: Parameter, name: str) -> tuple[Value, Array]:
+        """A layer of bytes, and its results on the samples."""
+        x, op = self._padded(x, op, name)
+        value = self._node(op, [x.value, taps], name)
+        builder = Builder("layer")
+        operands = [builder.input("x", x.value.type)]
+        operands.append(builder.parameter(Parameter(taps.name, taps.type)))
+        layer = builder.finish(builder.add(op, operands, "y"))
+        weights = {taps.name: self.weights[taps.name]}
+        results = [self._execute(layer, weights, [part])[0] for part in chunks(x.array)]
+        return value, np.concatenate(results)
+
+    def _padded(self, x: Bytes, op: Slides, name: str) -> tuple[Bytes, Slides]:
+        """An operand and an op without padding, where that is of another byte than 0."""
+        zero = x.quantization.zero_point
+        if not isinstance(op, Adder2d | Conv2d | SumPool2d) or not any(op.padding) or not zero:
+            return x, op
+        top, bottom, left, right = op.padding
+        pad = Pad((0, top, left, 0), (0, bottom, right, 0), float(zero))
+        value, array = self._applied(pad, x, self._fresh(f"{name}.padded"))
+        return replace(x, value=value, array=array), replace(op, padding=(0, 0, 0, 0))
+
+    def normalized(self, node: Node) -> None:
+        """Its statistics move as those of its input did."""
+        assert isinstance(node.op, BatchNorm)
+        x = self.sums(node.inputs[0], node)
+        mean, variance, gamma, beta = (self.parameter(node, k).astype("f8") for k in range(1, 5))
+        if self.reestimate:
+            here, before = Moments(), self.statistics.moments[node.inputs[0].name]
+            here.add(x.real)
+            mean = mean + (here.mean - before.mean)
+            tiny = 1e-3 * variance + node.op.epsilon
+            variance = variance * (here.variance + tiny) / (before.variance + tiny)
+        scale = gamma / np.sqrt(variance + node.op.epsilon)
+        self._forms[node.outputs[0]] = x.scaled(scale, beta - mean * scale)
+
+    def added(self, node: Node) -> None:
+        """A parameter [C] is a constant."""
+        one, other = node.inputs
+        if isinstance(one, Parameter):
+            one, other = other, one
+        if isinstance(other, Parameter):
+            numbers = self.parameter(node, node.inputs.index(other))
+            if numbers.shape not in ((), node.outputs[0].type.shape[-1:]):
+                raise UnsupportedError(
+                    f"{node.label} adds {other}: {other.type}; quantize takes one number a channel"
+                )
+            form = self.sums(one, node)
+            ones = np.ones(int(node.outputs[0].type.shape[-1]))
+            self._forms[node.outputs[0]] = form.scaled(ones, numbers.astype("f8") * ones)
+            return
+        if one.type != other.type:
+            raise UnsupportedError(
+                f"{node.label} adds {one.type} and {other.type}; quantize takes equal types"
+            )
+        parts = (*self.sums(one, node).parts, *self.sums(other, node).parts)
+        self._forms[node.outputs[0]] = Sums(parts)
+
+    def averaged(self, node: Node, x: Bytes) -> None:
+        """The division is part of the next requantization."""
+        if isinstance(node.op, AvgPool2d):
+            name, op = node.name, SumPool2d(node.op.window, node.op.stride, node.op.padding)
+        else:
+            _, height, width, _ = (0, *map(int, x.value.type.shape[1:]))
+            name, op = self._fresh(f"{node.name}.sums"), SumPool2d((height, width), (1, 1))
+        x, op = self._padded(x, op, name)
+        value, array = self._applied(op, x, name)
+        if name != node.name:
+            value = self._node(Flatten(), [value], node.name)
+            array = array.reshape(len(array), -1)
+        self._forms[node.outputs[0]] = Sums((x.mean(value, array, op.area),))
+
+    def moved(self, node: Node, x: Bytes) -> None:
+        value, array = self._applied(node.op, x, node.name)
+        self._forms[node.outputs[0]] = replace(x, value=value, array=array)
+
+    def same(self, node: Node) -> None:
+        self._forms[node.outputs[0]] = self._forms[node.inputs[0]]
+
+    def rounded(self, node: Node) -> None:
+        """The least byte stands for 0.0, so that clipping to bytes is the relu."""
+        sums, value = self.sums(node.inputs[0], node), node.outputs[0]
+        self._forms[value] = self._requantized(sums, value, node.name)
+
+    def _argmax(self, node: Node) -> None:
+        """The largest integer is where the largest number is: all have one scale."""
+        form = self.form(node.inputs[0], node)
+        name = self._fresh(f"{node.inputs[0].name}.integers")
+        x = form if isinstance(form, Bytes) else self._integers(form, node.inputs[0], name)
+        value, array = self._applied(node.op, x, node.name)
+        self._forms[node.outputs[0]] = Integers(value, Quantization(1.0), array)
+
+    rules: ClassVar[Mapping[type[Op], Rule]] = {**RULES, Argmax: _argmax}
+
+    # -- the graph -------------------------------------------------------------------------------
+
+    def _fresh(self, hint: str) -> str:
+        """A name that no value of the float network has, or will have here."""
+        name = free_name(hint, self._reserved)
+        self._reserved.add(name)
+        return name
+
+    def _node(self, op: Op, operands: Sequence[Value], name: str) -> Value:
+        """Appends a node under `name`."""
+        types = op.infer(*(v.type for v in operands))
+        (made,) = self.builder.add(op, operands, [Value(name, types[0])])
+        self._taken.add(name)
+        return made
+
+    def _applied(self, op: Op, x: Bytes | Integers, name: str) -> tuple[Value, Array]:
+        """A node of one operand, and its result on the samples."""
+        (array,) = op.reference(x.array)
+        return self._node(op, [x.value], name), array
+
+    def _constant(
+        self, name: str, array: Array, dtype: DType, quantization: Quantization | None = None
+    ) -> Parameter:
+        """A parameter of the integer network with its numbers."""
+        type = TensorType(dtype, array.shape, quantization)
+        self.weights[name] = array.astype(dtype.numpy)
+        made = self.builder.parameter(Parameter(name, type, Init(), trainable=False))
+        assert isinstance(made, Parameter)
+        return made
+
+    def _filter_bits(self, f: Value) -> int:
+        """Bits of a filter of products: as the graph was trained, else those of the network."""
+        op = self.statistics.stated.get(f.name)
+        return op.bits if isinstance(op, FakeQuantizeFilter) else self.bits
+
+    # -- requantization --------------------------------------------------------------------------
+
+    def _quantization(self, value: Value, bits: int) -> tuple[Quantization, int]:
+        """What bytes of a float value stand for, and the largest: as the graph was trained, else
+        on the value's range with so many bits."""
+        op = self.statistics.stated.get(value.name)
+        if isinstance(op, FakeQuantize):
+            return op.known, op.top
+        top = (1 << bits) - 1
+        return Quantization.of_range(*self.statistics.ranges[value.name], top), top
+
+    def _requantized(self, form: Sums, value: Value, name: str) -> Bytes:
+        """Sums as bytes under `name`, on the range of the float `value`.
+
+        Behind a relu that begins at 0.0, so that the least byte is its zero.
+        """
+        known, top = self._quantization(value, self.bits)
+        part, scale, zero = form.parts[0], known.scale, known.zero_point
+        if len(form.parts) > 1:
+            part, scale = self._added(form, name, scale, top), 1.0
+        op = RequantizeShift(0, top, u8, known.scale, zero)
+        made, array = self._requantize(part, scale, zero, op, name)
+        return Bytes(made, known, top, array)
+
+    def _requantize(
+        self, part: Part, scale: float, zero_point: int, op: RequantizeShift, name: str
+    ) -> tuple[Value, Array]:
+        """A node that makes `part` integers of `scale`, and its results on the samples."""
+        made: Op = op
+        affine = part.affine(scale, zero_point)
+        if self.terms is None:
+            operands = multiply_operands(affine, op.lo, op.hi)
+            made = RequantizeMultiply(op.lo, op.hi, op.dtype, op.scale, op.zero_point)
+        else:
+            operands = shift_operands(affine, op.lo, op.hi, self.terms)
+        constants = [self._operand(f"{name}.{key}", a) for key, a in operands.arrays.items()]
+        value = self._node(made, [part.value, *constants], name)
+        (array,) = made.reference(part.array, *operands.arrays.values())
+        return value, array
+
+    def _operand(self, hint: str, numbers: Array) -> Value:
+        """Numbers of a requantization: one where the channels agree, as those of bytes do.
+
+        0, 1 and the guard's are the same in all layers: these are code.
+        """
+        same = set(numbers.tolist())
+        if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
+            return self.builder.add(Full(float(numbers[0]), (), i32), [], self._fresh("same"))[0]
+        one = numbers[0].reshape(()) if len(same) == 1 else numbers
+        return self._constant(self._fresh(hint), one, i32)
+
+    def _added(self, form: Sums, name: str, scale: float, top: int) -> Part:
+        """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up.
+
+        The result stands for multiples of `scale`.
+        """
+        fine = scale / (1 << GUARD_BITS)
+        limit = 4 * (top + 1) << GUARD_BITS
+        total: tuple[Value, Array] | None = None
+        for part in form.parts:
+            op = RequantizeShift(-limit, limit, i32, fine)
+            made, array = self._requantize(part, fine, 0, op, self._fresh(f"{name}.part"))
+            if total is not None:
+                made = self._node(Add(), [total[0], made], self._fresh(f"{name}.sum"))
+                array = total[1] + array
+            total = made, array
+        assert total is not None
+        ones = np.ones(int(total[0].type.shape[-1]))
+        most = float(limit * len(form.parts)) * ones
+        return Part(total[0], ones / (1 << GUARD_BITS), 0 * ones, -most, most, total[1])
+
+    def _integers(self, form: Sums, value: Value, name: str) -> Integers:
+        """Sums as i32 of one scale for all channels, under `name`."""
+        part, factors = form.parts[0], form.parts[0].factor
+        uniform = len(form.parts) == 1 and factors[0] > 0 and (factors == factors[0]).all()
+        largest = max(map(abs, self.statistics.ranges[value.name])) or 1.0
+        scale, limit = largest / OUTPUT_STEPS, OUTPUT_STEPS * HEADROOM
+        if uniform:  # exact: the sums themselves, moved by an integer
+            scale = float(factors[0])
+            farthest = np.maximum(-part.least, part.most) + np.abs(part.constant) / scale
+            limit = max(UNIFORM, min(math.ceil(farthest.max()) + 1, LIMIT))
+        target = scale
+        if len(form.parts) > 1:
+            part, target = self._added(form, name, scale, OUTPUT_STEPS), 1.0
+        op = RequantizeShift(-limit, limit, i32, scale)
+        made, array = self._requantize(part, target, 0, op, name)
+        return Integers(made, Quantization(scale), array)
