@@ -41,6 +41,13 @@ class Library:
     weights: str | None = shared.weights()
     batch: int | None = shared.batch()
     target: str = shared.target()
+    tune_for: str | None = setting(
+        None,
+        "Choose kernels for this machine: an x86 CPU name, generic or host. The code runs on every "
+        "machine of the target.",
+        metavar="CPU",
+        unset="the CPU that --target names, else generic",
+    )
     multiplication_free: bool = setting(
         False,
         "Refuse a network that needs a product anywhere, and shift and add all addresses.",
@@ -56,6 +63,7 @@ def compile_library(options: Library) -> None:
         weights=source.required_weights(),
         batch=options.batch,
         target=options.target,
+        tune_for=options.tune_for,
         name=options.name,
         multiplication_free=options.multiplication_free,
     )

@@ -30,11 +30,11 @@ USUAL_SHARE = 0.5  # of the taps that are kept: for the tile, which may not depe
 
 # Fitted on Zen 5. Loads of an entry beside one for each vector, and entries that fill up a list;
 # cycles of a list beside its entries, alone and per vector of its sums; cache lines of such a
-# vector, and of an entry, from beyond L2; shuffles in whose time a vector is transposed and summed
-# on its way in, or passes the tail.
+# vector, and of an entry, from beyond L2; shuffles in whose time a vector changes its layout, and
+# cycles that it takes more to pass the tail.
 ENTRY_LOADS, LIST_REST = 1.25, 3.0
 LIST_COST, SUM_COST, FAR_SUM_LINES, FAR_LINES = 10.0, 4.0, 3.0, 0.25
-MOVE_IN, MOVE_OUT = 18.0, 44.0
+SHUFFLES, TAIL_COST = 18.0, 13.0
 # More for each lane beyond a share of L1's ways whose pixel meets the others' in one set.
 CROWD_COST, WAYS_SHARE = 1.8, 2 / 3
 
@@ -201,13 +201,16 @@ def cycles(target: Target, tile: BytesTile, kept: float) -> float:
     listed = g.groups * lists * entries * ENTRY_BYTES
     far = FAR_LINES * machine.l3_line
     far = far if listed + min(tile.scratch_bytes, strip) > machine.l2 else 0.0
-    entry = max((tile.vectors + ENTRY_LOADS) / rates.listed, tile.vectors / rates.minima)
+    entry = max(
+        (tile.vectors + ENTRY_LOADS) / (rates.listed * rates.loads), tile.vectors / rates.minima
+    )
     sums = SUM_COST + (FAR_SUM_LINES * machine.l3_line if tile.scratch_bytes > strip else 0.0)
     walked = lists * (entries * (entry + far) + LIST_COST + sums * tile.vectors)
     tiles = tile.pixels // tile.vectors
     read, written = _crowd_costs(patches, WAYS_SHARE * machine.l1_ways)
-    moved = (MOVE_IN / rates.shuffles + read) * g.inputs * tile.rows_read * patches.columns_read
-    moved += (MOVE_OUT / rates.shuffles + written) * g.outputs * tile.pixels
+    move = SHUFFLES / rates.shuffles
+    moved = (move + read) * g.inputs * tile.rows_read * patches.columns_read
+    moved += (TAIL_COST + move + written) * g.outputs * tile.pixels
     return g.groups * tile.items * (tiles * walked + moved)
 
 
