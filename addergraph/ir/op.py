@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .trace import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Types = Sequence[TensorType]
+Ranges = Sequence[Interval]
+Tensors: TypeAlias = "Sequence[Tensor]"
+Upstream: TypeAlias = "Sequence[Tensor | None]"  # gradients of results; None: of no use to the loss
 Bound = Array | float
 """For each element of a result, how far an f32 evaluation may be from it; 0.0: bit-equal."""
 CONTRACTION, POINTWISE, REDUCTION, MOVEMENT = "contraction", "pointwise", "reduction", "movement"
@@ -205,9 +209,7 @@ class Op:
         """The meaning, in NumPy: sums in float64, results in the inferred dtype."""
         raise GraphError(f'op "{self.name}" has no reference')
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         """Gradients of the operands `xs`, given results `ys` and their gradients `gs`.
 
         None in `gs` is a result that the loss does not use; None in the answer is an operand
@@ -215,9 +217,7 @@ class Op:
         """
         raise GraphError(f'op "{self.name}" is not differentiable')
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         """Range of each result from the ranges of the operands; unknown unless an op knows more."""
         return (ANY,) * len(self.result_names)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import GraphError, ShapeError
-from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op
+from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op, Ranges, Types
 from ..ir.intervals import Interval, value_ranges
 from ..ir.quantization import Known, Quantization, value_quantizations
 from ..ir.types import Shape, TensorType, broadcast_shapes
@@ -124,9 +124,7 @@ class Fused(Op):
         known = evaluate(self.body, arrays, lambda node, xs: node.op.reference(*xs))
         return tuple(known[v] for v in self.body.outputs)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         inner = value_ranges(self.body, ranges)
         return tuple(inner[v.name] for v in self.body.outputs)
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Bound, Cost, Halo, Op
+from ...ir import Array, Bound, Cost, Halo, Op, Ranges, Tensors, Types, Upstream
 from ...ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, Pair, choice
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -85,9 +85,7 @@ class Adder2d(Windowed):
                     y_g -= np.abs(tap[..., k, None] - f_g[i, j, k])
         return ((y + bias[0] if bias else y).astype(made),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from ..reduction.reduce import reduce_sum
         from ._sign_gradient import SCALE, by_filter2d
 
@@ -103,9 +101,7 @@ class Adder2d(Windowed):
             df = apply(Adder2dGradFilter(*same), g, x, f)
         return (dx, df, *(reduce_sum(g, (0, 1, 2)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         if types[0].dtype == f32:
             return (plus_bias(Interval(hi=0.0), ranges),)
         return (byte_distance_range(ranges, types, padded=any(self.padding)),)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import CONTRACTION, Array, Bound, Cost, Op
+from ...ir import CONTRACTION, Array, Bound, Cost, Op, Ranges, Tensors, Types, Upstream
 from ...ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -73,9 +73,7 @@ class AdderDense(Op):
             y -= np.abs(x64[:, k, None] - f64[k])
         return ((y + bias[0] if bias else y).astype(made),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from ..reduction.reduce import reduce_sum
         from ._sign_gradient import SCALE, by_filter
 
@@ -90,9 +88,7 @@ class AdderDense(Op):
             df = apply(AdderDenseGradFilter(), g, x, f)
         return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         if types[0].dtype == f32:
             return (plus_bias(Interval(hi=0.0), ranges),)
         return (byte_distance_range(ranges, types),)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import Array, Bound, Cost, Halo, Op
+from ...ir import Array, Bound, Cost, Halo, Op, Ranges, Tensors, Types, Upstream
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -74,9 +74,7 @@ class Conv2d(Windowed):
                 y_g += np.einsum("nhwk,kt->nhwt", tap, f_g[i, j])
         return (product_result(x, y, bias),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from ..reduction.reduce import reduce_sum
 
         g, (x, f, *bias) = gs[0], xs
@@ -89,9 +87,7 @@ class Conv2d(Windowed):
         df = apply(Conv2dGradFilter(*same, kernel_size=kernel_size), g, x)
         return (dx, df, *(reduce_sum(g, (0, 1, 2)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (product_range(ranges, types, padded=max(self.padding) > 0),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:

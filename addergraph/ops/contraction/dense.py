@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...ir import CONTRACTION, Array, Cost, Op
+from ...ir import CONTRACTION, Array, Cost, Op, Ranges, Tensors, Types, Upstream
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -42,9 +42,7 @@ class _Product(Op):
 
     rounding = _rounding.products
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from ..movement.transpose import transpose
         from ..reduction.reduce import reduce_sum
 
@@ -55,9 +53,7 @@ class _Product(Op):
         df = matmul(transpose(x, (1, 0)), g)
         return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (product_range(ranges, types),)
 
     def cost(self, types: Sequence[TensorType]) -> Cost:

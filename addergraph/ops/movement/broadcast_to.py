@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
+from ...ir import MOVEMENT, Array, Canonical, Op, Ranges, Source, Tensors, Types, Upstream
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType, broadcast_shapes
@@ -41,9 +41,7 @@ class BroadcastTo(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.broadcast_to(arrays[0], [int(d) for d in self.shape]).copy(),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
         return (sum_to(g, xs[0].shape),)
@@ -51,9 +49,7 @@ class BroadcastTo(Op):
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         return operands[0].value if operands[0].type == result else None
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (ranges[0],)
 
 

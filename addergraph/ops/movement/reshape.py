@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
+from ...ir import MOVEMENT, Array, Canonical, Op, Ranges, Source, Tensors, Types, Upstream
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType
@@ -21,9 +21,7 @@ class _Reshape(Op):
     aliases: ClassVar[int | None] = 0
     integer_form: ClassVar[bool] = False
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
         return (reshape(g, xs[0].shape),)
@@ -39,9 +37,7 @@ class _Reshape(Op):
         flattens = before.rank > 1 and Flatten().infer(before) == (result,)
         return Flatten() if flattens else Reshape(result.shape), x.inputs
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (ranges[0],)
 
 

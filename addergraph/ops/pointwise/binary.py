@@ -15,7 +15,19 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source, Value
+from ...ir import (
+    POINTWISE,
+    Array,
+    Canonical,
+    Cost,
+    Op,
+    Ranges,
+    Source,
+    Tensors,
+    Types,
+    Upstream,
+    Value,
+)
 from ...ir.intervals import ANY, Interval
 from ...ir.quantization import Known, Quantization, common
 from ...ir.trace import Operand, Tensor, apply
@@ -62,17 +74,13 @@ class _Binary(Op, ABC):
         with np.errstate(all="ignore"):
             return (np.asarray(self.compute(*arrays)),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g, (a, b) = gs[0], xs
         assert g is not None
         da, db = self.partial(g, a, b)
         return (sum_to(da, a.shape), sum_to(db, b.shape))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         dtype = types[0].dtype
         a, b = (held(r, dtype) for r in ranges)
         return (stored(self.range(a, b), dtype),)

@@ -3,14 +3,13 @@ training sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, REDUCTION, Array, Graph, Op, Value
+from ...ir import POINTWISE, REDUCTION, Array, Graph, Op, Ranges, Tensors, Types, Upstream, Value
 from ...ir.attributes import BITS, is_bits
 from ...ir.intervals import Interval
 from ...ir.quantization import Quantization, symmetric
@@ -78,9 +77,7 @@ class FakeQuantize(Op):
                 return np.asarray(y)
             return np.where((steps < low) | (steps > high), x, y).astype(np.float32)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from .select import select
 
         g, x = gs[0], xs[0]
@@ -90,9 +87,7 @@ class FakeQuantize(Op):
         low, high = (self.scale * (end - self.zero_point) for end in (0, self.top))
         return (select(x < low, 0.0, select(x > high, 0.0, g)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         lo, hi = self._rounded(np.array([ranges[0].lo, ranges[0].hi]))  # it is monotone
         return (Interval(float(lo), float(hi)),)
 
@@ -140,14 +135,10 @@ class FakeQuantizeFilter(Op):
 
     rounding = exact
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         return (gs[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         lo, hi = ranges[0].lo, ranges[0].hi
         most = max(-lo, hi)
         return (Interval(-most if lo < 0 else 0.0, most if hi > 0 else 0.0),)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Op
+from ...ir import POINTWISE, Array, Op, Ranges, Tensors, Types, Upstream
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor
 from ...ir.types import DType, Shape, TensorType, bool_, dtype_named, f32, i32
@@ -47,14 +47,10 @@ class Full(Op):
         made = TensorType(self.dtype, self.shape)
         return (np.full(made.sizes, self.value, self.dtype.numpy),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         return ()
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (point(self.value, self.dtype),)
 
     def positive_zero(self, operands: Sequence[bool]) -> bool:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Cost, Op
+from ...ir import POINTWISE, Array, Cost, Op, Ranges, Types
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -83,9 +83,7 @@ class Requantize(Op, ABC):
             total = self.scaled(x + center, factors) + offset
         return (np.clip(total >> (shift & 31), self.lo, self.hi).astype(self.dtype.numpy),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (Interval(float(self.lo), float(self.hi)),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:

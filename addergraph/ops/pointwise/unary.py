@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source
+from ...ir import POINTWISE, Array, Canonical, Cost, Op, Ranges, Source, Tensors, Types, Upstream
 from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, i32
@@ -57,16 +57,12 @@ class Neg(_Unary):
         with np.errstate(over="ignore"):
             return (np.asarray(np.negative(arrays[0])),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
         return (-g,)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         dtype = types[0].dtype
         return (stored(-held(ranges[0], dtype), dtype),)
 
@@ -89,18 +85,14 @@ class Abs(_Unary):
         with np.errstate(over="ignore"):
             return (np.asarray(np.abs(arrays[0])),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from .select import select
 
         g, x = gs[0], xs[0]
         assert g is not None
         return (select(x > 0.0, g, select(x < 0.0, -g, 0.0)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         dtype = types[0].dtype
         x = held(ranges[0], dtype)
         return (stored(Interval(max(x.lo, -x.hi, 0.0), max(-x.lo, x.hi)), dtype),)
@@ -131,16 +123,12 @@ class Exp(_Transcendental):
 
     rounding = one_ulp
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
         return (g * ys[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (NONNEGATIVE,)
 
 
@@ -159,16 +147,12 @@ class Log(_Transcendental):
 
     rounding = one_ulp
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
         return (g / xs[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (ANY,)
 
 
@@ -186,16 +170,12 @@ class Sqrt(_Transcendental):
         with np.errstate(invalid="ignore"):
             return (np.asarray(np.sqrt(arrays[0])),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
         return (g * 0.5 / ys[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         x = ranges[0]
         if x.hi < 0:
             return (NONNEGATIVE,)  # every result is NaN; a point would be taken for a constant
@@ -220,16 +200,12 @@ class Sigmoid(_Transcendental):
 
     rounding = two_ulps
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g, y = gs[0], ys[0]
         assert g is not None
         return (g * (y * (1.0 - y)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (Interval(0.0, 1.0),)
 
 
@@ -249,16 +225,12 @@ class Tanh(_Transcendental):
 
     rounding = one_ulp
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g, y = gs[0], ys[0]
         assert g is not None
         return (g * (1.0 - y * y),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (Interval(-1.0, 1.0),)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Op
+from ...ir import REDUCTION, Array, Op, Ranges, Types
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -55,9 +54,7 @@ class Argmax(Op):
 
     rounding = exact
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         size = types[0].shape[self.axis]
         last = INTEGER_BOUNDS[i32][1] if size == "N" else size - 1
         return (Interval(0.0, float(last)),)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Bound, Cost, Op
+from ...ir import Array, Bound, Cost, Op, Ranges, Tensors, Types, Upstream
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
@@ -48,18 +48,14 @@ class AvgPool2d(Pooling):
 
     rounding = sum_or_mean
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g, (x,) = gs[0], xs
         assert g is not None
         size = (int(x.shape[1]), int(x.shape[2]))
         op = AvgPool2dGrad(self.window, self.stride, self.padding, input_size=size)
         return (apply(op, g),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         x = ranges[0].hull(Interval(0.0, 0.0)) if max(self.padding) else ranges[0]
         return (x.total(self.area) * Interval(1 / self.area, 1 / self.area),)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Bound, Canonical, Cost, Op, Source
+from ...ir import Array, Bound, Canonical, Cost, Op, Ranges, Source, Tensors, Types, Upstream
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -49,17 +49,13 @@ class MaxPool2d(Pooling):
 
     rounding = exact
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         g = gs[0]
         assert g is not None
         require_trainable(self.name, xs[0])
         return (apply(MaxPool2dGrad(self.window, self.stride, self.padding), g, xs[0]),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (held(ranges[0], types[0].dtype),)
 
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:

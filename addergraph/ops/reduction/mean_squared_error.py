@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Bound, Cost, Op
+from ...ir import REDUCTION, Array, Bound, Cost, Op, Ranges, Tensors, Types, Upstream
 from ...ir.intervals import NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
@@ -49,9 +49,7 @@ class MeanSquaredError(Op):
             total = np.square(p - t).sum(tuple(range(1, p.ndim)))
             return (np.divide(total, math.prod(p.shape[1:])).astype("f4"),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from ..movement.reshape import reshape
 
         g, (p, t) = gs[0], xs
@@ -62,9 +60,7 @@ class MeanSquaredError(Op):
         dp = g * (p - t)
         return (dp, -dp)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         return (NONNEGATIVE,)
 
     def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Bound, Cost, Op
+from ...ir import REDUCTION, Array, Bound, Cost, Op, Tensors, Upstream
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
 from .._rounding import U, below_maximum, gamma, of_sum
@@ -50,9 +50,7 @@ class SoftmaxCrossEntropy(Op):
             lse = m[:, 0] + np.log(np.exp(z - m).sum(-1))
             return ((p.sum(-1) * lse - (p * z).sum(-1)).astype("f4"),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Upstream) -> tuple[Tensor | None, ...]:
         from ..movement.reshape import reshape
         from .reduce import reduce_sum
         from .softmax import softmax

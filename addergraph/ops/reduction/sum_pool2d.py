@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import Array, Cost
+from ...ir import Array, Cost, Ranges, Types
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -57,9 +57,7 @@ class SumPool2d(Pooling):
             total += tap
         return (total,)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Ranges, types: Types) -> tuple[Interval, ...]:
         x = held(ranges[0], u8)
         x = x.hull(Interval(0.0, 0.0)) if max(self.padding) else x
         return (Interval(self.area * x.lo, self.area * x.hi),)
