@@ -1,4 +1,4 @@
-"""Gradients of a training, layer by layer and step by step.
+"""Gradients of a training run, layer by layer and step by step.
 
 A probe differentiates the loss that a training step computes, so it sees the gradients that the
 step makes (the paper's own for adder layers), before clipping, adaptive rate and weight decay:
