@@ -181,8 +181,8 @@ def compile(
     state    parameters that a program with updates shares with others (they change in place)
     tune     measure the kernels that could serve each contraction and keep the fastest: True, or
              about how many seconds to spend; results keep their bits
-    multiplication_free  strict mode: no product or quotient in the whole program, address
-             arithmetic included, or UnsupportedError that names each layer that needs one
+    multiplication_free  strict mode: no multiplication or division in the whole program,
+             address arithmetic included, or UnsupportedError that names each layer that needs one
 
     Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
     """
@@ -404,7 +404,7 @@ def quantized(
     settings: QuantizationSettings,
     weights: Mapping[str, Array] | None = None,
 ) -> Quantized:
-    """A network in integers; see `passes/quantize/quantize.py`."""
+    """A trained network as an int8 model; see `passes/quantize/quantize.py`."""
     from .passes.quantize.quantize import quantize
 
     graph, weights = graph_and_weights(graph, weights)

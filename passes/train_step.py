@@ -42,7 +42,7 @@ from .rewrite import Draft, rebuild
 
 
 class Loss(Protocol):
-    """What a training makes small."""
+    """What training minimizes."""
 
     def mean(self, prediction: Tensor, targets: Tensor) -> Tensor:
         """Appends the loss f32[] to the graph of these tensors, which have one type."""

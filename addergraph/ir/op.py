@@ -235,7 +235,7 @@ class Op:
         return None
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
-        """What the results' integers stand for, from what those of the operands do.
+        """Scale and zero point of the results, from those of the operands.
 
         A movement keeps it; any other op makes it unknown unless it knows more. ShapeError for
         operands that must agree and do not.

@@ -51,7 +51,7 @@ class IntegerEmitter(Emitter[Bytes]):
     """Writes the integer network.
 
     statistics  of the float network on `samples`
-    terms       powers of two in a factor; None for integer products
+    terms       powers of two in a factor; None for integer multiplications
     """
 
     refused: ClassVar[str] = "has no integer form; quantize knows"

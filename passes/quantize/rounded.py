@@ -13,7 +13,7 @@
       %g.rounded = fake_quantize(%g) scale=0.21 bits=4 saturate=false : f32[3,3,8,8]
       %b = adder2d(%y.rounded, %g.rounded) : f32[N,4,4,8]
 
-    a filter of products (conv2d, dense) has a grid of its own for each output channel:
+    a filter of conv2d or dense has a grid of its own for each output channel:
       %b = conv2d(%y, %g) : f32[N,4,4,8]
       ->
       %g.rounded = fake_quantize_filter(%g) bits=4 : f32[3,3,8,8]
@@ -44,9 +44,9 @@ from ..rewrite import Draft
 from .rules import RULES, Emitter, Rule
 
 Grid = Callable[[Value], FakeQuantize]
-"""Which integers stand for an activation (of the float network)."""
+"""The fake quantization of an activation (of the float network)."""
 FilterGrid = Callable[[Value], FakeQuantizeFilter]
-"""Which integers stand for a filter of products."""
+"""The fake quantization of a filter of a convolution or dense layer."""
 Kind = TypeVar("Kind", FakeQuantize, FakeQuantizeFilter)
 
 

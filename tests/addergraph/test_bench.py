@@ -288,7 +288,7 @@ def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
         (("--dtype", "u8", "--only", "8"), "--dtype, --only go with --layers only"),
         (("--layers", "--batch", "2"), "leave out --weights"),
         (("--layers", "--threads", "1000", "--only", "64x8"), "ask for fewer --threads"),
-        (("--layers", "--tune", "1", "--dtype", "u8"), "searches layers of f32"),
+        (("--layers", "--tune", "1", "--dtype", "u8"), "searches f32 layers"),
         (("--layers", "--tune", "1", "--threads", "2"), "on one thread"),
         (("--tune", "1", "--threads", "2"), "on one thread"),
         (("--tune", "1", "--profile"), "ask for one of them"),

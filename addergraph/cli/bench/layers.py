@@ -177,7 +177,7 @@ def executed_terms(sparse: bool, layer: Layer, terms: int, filters: Sequence[Arr
 
 
 def target_name(name: str) -> str:
-    """The name of the target that `name` stands for."""
+    """The name of the target that `name` selects."""
     graph = trace(ops.relu, tensor("f32", ("N", 1)))
     return compiler.build(graph, target=name).lowered.target.name
 
@@ -192,13 +192,16 @@ def progress(text: str) -> None:
 
 
 def describe_machine() -> str:
-    """The processor as the system names it, and how many there are."""
-    name = platform.processor() or platform.machine()
+    """The processor as the system names it, with its family and model where there are any, as one
+    name may cover several generations; and how many there are."""
+    facts: dict[str, str] = {}
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
+        first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
+        pairs = (line.partition(":") for line in first.splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in pairs}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in facts:
+        name += f" (family {facts['cpu family']}, model {facts.get('model')})"
     return f"{name}, {os.cpu_count()} processors, {platform.system()}"
 
 

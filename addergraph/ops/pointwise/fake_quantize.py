@@ -1,5 +1,5 @@
-"""fake_quantize, fake_quantize_filter: the numbers that integers would stand for, in f32, so that
-training sees them."""
+"""fake_quantize, fake_quantize_filter: quantized and dequantized again in f32, so that training
+sees the rounding."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FakeQuantize(Op):
 
     @property
     def known(self) -> Quantization:
-        """What the integers stand for."""
+        """Scale and zero point."""
         return Quantization(self.scale, self.zero_point)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

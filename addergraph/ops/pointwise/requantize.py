@@ -1,7 +1,7 @@
 """requantize_shift and requantize_multiply: integers of one scale as integers of another.
 
 An affine map with one factor for each channel, such as a batch norm behind an adder layer, in
-integers: the sum of a few signed powers of two for the factor, or a fixed-point product.
+integers: the sum of a few signed powers of two for the factor, or a fixed-point multiplication.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Requantize(Op, ABC):
 
     lo, hi             ends of the result; a relu is lo = the result's zero point
     dtype              of the result: u8 or i32, which has to hold lo and hi
-    scale, zero_point  what the result stands for; scale 0: not stated
+    scale, zero_point  of the result; scale 0: not stated
     """
 
     kind: ClassVar[str] = POINTWISE
@@ -103,7 +103,7 @@ class RequantizeShift(Requantize):
     Operands: x i32[...,C], then center, offset, shift and 1 to 8 terms, i32[C] or i32[]; result
     `dtype`[...,C]. Arithmetic is i32 and wraps; shifts count modulo 32. What makes the numbers sees
     to it that nothing wraps (`passes/quantize/fixed_point.py`). Attributes: `lo`, `hi`, the ends of
-    the result; `scale` and `zero_point`, what it stands for (scale 0: not stated). Not
+    the result; `scale` and `zero_point`, its own (scale 0: not stated). Not
     differentiable.
     Raises ShapeError for other dtypes, shapes or numbers of operands, and for ends that the
     result's dtype cannot hold.
@@ -134,7 +134,7 @@ class RequantizeShift(Requantize):
 class RequantizeMultiply(Requantize):
     """Y[...,c] = clip((multiplier[c] (X[...,c] + center[c]) + offset[c]) >> shift[c], lo, hi).
 
-    As `requantize_shift`, with one integer product in place of the powers of two. Operands: x
+    As `requantize_shift`, with one integer multiplication for the powers of two. Operands: x
     i32[...,C], then center, offset, shift and multiplier, i32[C] or i32[]. The product has its low
     32 bits. Not differentiable. Raises ShapeError as there.
     Source: Jacob et al. 2018 (arXiv:1712.05877), section 2.2.
@@ -170,6 +170,6 @@ def requantize_multiply(
     x: Tensor, center: Tensor, offset: Tensor, shift: Tensor, multiplier: Tensor, *, lo: int,
     hi: int, dtype: DType = u8, scale: float = 0.0, zero_point: int = 0, name: str | None = None,
 ) -> Tensor:  # fmt: skip
-    """Integers of another scale, by a product; see `RequantizeMultiply`."""
+    """Integers of another scale, by a multiplication; see `RequantizeMultiply`."""
     op = RequantizeMultiply(lo, hi, dtype, scale, zero_point)
     return apply(op, x, center, offset, shift, multiplier, name=name)

@@ -60,7 +60,7 @@ class Argmax(Op):
         return (Interval(0.0, float(last)),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
-        return (Quantization(1.0),)  # an index stands for itself
+        return (Quantization(1.0),)  # an index is its own value
 
 
 def argmax(x: Tensor, axis: int = -1, *, name: str | None = None) -> Tensor:

@@ -62,7 +62,7 @@ class ByteLists:
     @property
     def sums_offset(self) -> int:
         taps = self.g.kernel[0] * self.g.kernel[1] * self.tile.block
-        # All by fours, and all but one byte of each of them alone.
+        # The upper bound: every four keeps one byte, and its other bytes have records of their own.
         longest = ceil_div(taps, FOUR) * (record_bytes(FOUR) + (FOUR - 1) * record_bytes(1))
         return self.records_offset + align(self.lists * longest + record_bytes(EIGHT))
 
