@@ -35,7 +35,7 @@ from addergraph.ir.types import u8
 
 from ...emit.builder import I8, I32, I64, Emitter, Index, Register, constant, vector
 from ..schedule import ceil_div
-from ._bytes_tile import TOGETHER, BytesTile
+from ._u8_tile import TOGETHER, BytesTile
 
 MOST_BYTE, MOST_WORD = 255, 65535
 HEAD_BYTES = 48

@@ -74,7 +74,7 @@ def _tiles(target: Target, patches: Patches) -> Iterator[SparseTile]:
         for rows in range(1, min(patches.rows, most // columns) + 1):
             together = min(most // (rows * columns), patches.g.outputs, MOST_FILTERS)
             for channels in _channels(patches.g):
-                yield SparseTile(patches, rows, columns, max(1, together), channels, rows)
+                yield SparseTile(patches, rows, columns, rows, max(1, together), channels)
 
 
 def _channels(g: Geometry) -> list[int]:
@@ -98,12 +98,12 @@ def _strips(target: Target, tile: SparseTile) -> Iterator[SparseTile]:
 
 
 def _judged(target: Target, tile: SparseTile) -> float:
-    items = tile.strips * tile.patches.sample_groups
-    return sparse_cycles(target, tile, HALF) * (FEW_ITEMS if items < LEAST_ITEMS else 1.0)
+    few = tile.items < LEAST_ITEMS
+    return sparse_cycles(target, tile, HALF) * (FEW_ITEMS if few else 1.0)
 
 
 def _items(tile: SparseTile) -> int:
-    return tile.g.groups * tile.patches.sample_groups * tile.strips
+    return tile.g.groups * tile.items
 
 
 def _walking(target: Target, tile: SparseTile, kept: float) -> float:
