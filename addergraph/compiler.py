@@ -162,6 +162,7 @@ def compile(
     weights: Mapping[str, Array] | None = None,
     batch: int | None = None,
     target: str = "host",
+    tune_for: str | None = None,
     threads: int = 1,
     state: State | None = None,
     cache: bool = True,
@@ -174,12 +175,14 @@ def compile(
     weights  the numbers of the graph's parameters; not needed for a model or with `state`
     batch    binds N; without it a graph whose samples are independent runs any batch
     target   "host", a name that `addergraph.codegen.targets.lookup` lists, or an x86 CPU name
+    tune_for the machine that kernels are chosen for, where `target` leaves it open: an x86 CPU
+             name, "generic" or "host"; results keep their bits
     threads  threads of each call; results have the same bits for any number
     state    parameters that a program with updates shares with others (they change in place)
     tune     measure the kernels that could serve each contraction and keep the fastest: True, or
              about how many seconds to spend; results keep their bits
-    multiplication_free  strict mode: no product or quotient in the whole program, address
-             arithmetic included, or UnsupportedError that names each layer that needs one
+    multiplication_free  strict mode: no multiplication or division in the whole program,
+             address arithmetic included, or UnsupportedError that names each layer that needs one
 
     Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
     """
@@ -187,7 +190,7 @@ def compile(
 
     graph, weights = graph_and_weights(graph, weights)
     built = build(
-        graph, weights, batch=batch, target=target, cache=cache, tune=tune,
+        graph, weights, batch=batch, target=target, tune_for=tune_for, cache=cache, tune=tune,
         multiplication_free=multiplication_free, observers=observers,
     )  # fmt: skip
     graph = built.lowered.source
@@ -239,6 +242,7 @@ def build(
     *,
     batch: int | None = None,
     target: str = "host",
+    tune_for: str | None = None,
     cache: bool = True,
     tune: bool | float = False,
     multiplication_free: bool = False,
@@ -250,7 +254,9 @@ def build(
     """
     from .codegen.run import jit
 
-    lowered = _planned(graph, weights, batch, target, tune, multiplication_free, observers)
+    lowered = _planned(
+        graph, weights, batch, target, tune_for, tune, multiplication_free, observers
+    )
     return jit.build(lowered, use_cache=cache)
 
 
@@ -259,6 +265,7 @@ def _planned(
     weights: Mapping[str, Array] | None,
     batch: int | None,
     target: str,
+    tune_for: str | None,
     tune: bool | float,
     multiplication_free: bool,
     observers: Sequence[Observer],
@@ -271,7 +278,7 @@ def _planned(
     from .passes import pipeline
     from .passes.lowering import PLANNING
 
-    machine = target_named(target)
+    machine = target_named(target, tune_for)
     if multiplication_free or not machine.multiplier:
         strict.require_layers(graph, machine)
         machine = strict.without_multiplier(machine)
@@ -309,19 +316,21 @@ def export(
     weights: Mapping[str, Array] | None = None,
     batch: int | None = None,
     target: str = "host",
+    tune_for: str | None = None,
     name: str | None = None,
     multiplication_free: bool = False,
 ) -> Exported:
     """A C library of `graph` for any target, also one that this machine cannot run.
 
     `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
+    `tune_for`: the machine that kernels are chosen for, as for `compile`.
 
     See `codegen/export/aot.py`; `Program.export` does it for a program at hand.
     """
     from .codegen.export import aot
 
     graph, weights = graph_and_weights(graph, weights)
-    lowered = _planned(graph, None, batch, target, False, multiplication_free, ())
+    lowered = _planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
     return aot.export(lowered, require_weights(graph, weights), folder, name=name)
 
 
@@ -395,7 +404,7 @@ def quantized(
     settings: QuantizationSettings,
     weights: Mapping[str, Array] | None = None,
 ) -> Quantized:
-    """A network in integers; see `passes/quantize/quantize.py`."""
+    """A trained network as an int8 model; see `passes/quantize/quantize.py`."""
     from .passes.quantize.quantize import quantize
 
     graph, weights = graph_and_weights(graph, weights)

@@ -35,7 +35,7 @@ class Setting:
     choices  the words there are, where it is one of several
     error    what is raised for another value
     name     in files and on the command line, where that is another than the field's
-    unset    what None stands for, as help texts say it
+    unset    what None means, as help texts say it
 
     For the command line alone:
 

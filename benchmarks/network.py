@@ -21,6 +21,7 @@ import numpy as np
 
 import addergraph as ag
 from addergraph import zoo
+from addergraph.ops.pointwise.batch_norm import BatchNorm
 
 REQUIRED, REQUIRED_SCALING = 1.25, 1.8
 TURNS = 400
@@ -42,11 +43,11 @@ def compiled(batch: int | None, threads: int) -> Any:
     model = zoo.build("resnet20")
     weights = dict(model.weights)
     graph = model.graph(training=False)
-    for name in weights:
-        if name.endswith(".mean"):
-            weights[name] = np.full_like(weights[name], -100.0)
-        if name.endswith(".variance"):
-            weights[name] = np.full_like(weights[name], 1e4)
+    for node in graph.nodes:
+        if isinstance(node.op, BatchNorm):
+            _, mean, variance, *_ = (v.name for v in node.inputs)
+            weights[mean] = np.full_like(weights[mean], -100.0)
+            weights[variance] = np.full_like(weights[variance], 1e4)
     return ag.compile(graph, weights=weights, batch=batch, threads=threads, cache=False)
 
 

@@ -1,4 +1,4 @@
-"""Test accuracy on the digits of integer networks, with and without quantization-aware training.
+"""Test accuracy on the digits of int8 models, with and without quantization-aware training.
 
     python -m benchmarks.quantization                  # seeds 0 to 4, 8 to 2 bits
     python -m benchmarks.quantization --bits 8 --seeds 1
@@ -36,10 +36,10 @@ EPOCHS, RATE = 60, 0.1
 TUNING_EPOCHS, TUNING_RATE = 20, 0.05
 BATCH, SMOOTHING, CALIBRATION = 64, 0.1, 256
 BITS = (8, 6, 5, 4, 3, 2)
-ALLOWED = {"products": 0.3, "powers of two": 0.6}  # points at 8 bits, of the all-adder network
+ALLOWED = {"multiply": 0.3, "shift": 0.6}  # points at 8 bits, of the all-adder network
 WORSE = 0.3  # points that a network trained with the rounding may lose beyond one that is not
-FACTORS = ("products", "powers of two")
-AS_IS, LONGER, ROUNDED = "", ", trained on in f32", ", trained with the rounding"
+FACTORS = ("multiply", "shift")
+AS_IS, LONGER, ROUNDED = "", ", fine-tuned in f32", ", QAT"
 ROWS = tuple(factors + training for training in (AS_IS, LONGER, ROUNDED) for factors in FACTORS)
 
 
@@ -148,7 +148,7 @@ def too_much(name: str, lost: dict[tuple[str, int], float], all_bits: list[int])
     """What a network loses beyond what is allowed, in words."""
     for row, allowed in ALLOWED.items():
         if name == "all-adder" and lost.get((row, 8), 0.0) > allowed:
-            yield f"{row} at 8 bits lose {lost[row, 8]:.2f} points"
+            yield f"{row} at 8 bits loses {lost[row, 8]:.2f} points"
     for factors in FACTORS:
         without, rounded = (
             float(np.mean([lost[factors + training, bits] for bits in all_bits]))

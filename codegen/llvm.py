@@ -35,6 +35,12 @@ def version() -> str:
 
 
 @functools.cache
+def host_cpu() -> str:
+    """This machine's CPU as LLVM names it."""
+    return str(_binding().get_host_cpu_name())
+
+
+@functools.cache
 def host_features() -> frozenset[str]:
     return frozenset(k for k, v in _binding().get_host_cpu_features().items() if v)
 

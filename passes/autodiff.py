@@ -20,7 +20,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from addergraph.errors import GraphError, nearest
-from addergraph.ir import Graph, Node, Value
+from addergraph.ir import Gradients, Graph, Node, Value
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
 from addergraph.ir.walk import downstream
@@ -87,9 +87,7 @@ def close(draft: Draft, gradients: Mapping[Value, Tensor], outputs: Sequence[Val
     return without_dead(renamed(draft.finish(outputs), names), keep_parameters=True)
 
 
-def _operand_gradients(
-    draft: Draft, node: Node, gs: Sequence[Tensor | None]
-) -> tuple[Tensor | None, ...]:
+def _operand_gradients(draft: Draft, node: Node, gs: Gradients) -> Gradients:
     if node.op.not_differentiable:
         raise GraphError(
             f"{node.label} has no gradient, but the gradient has to pass through it; "

@@ -42,7 +42,7 @@ from .rewrite import Draft, rebuild
 
 
 class Loss(Protocol):
-    """What a training makes small."""
+    """What training minimizes."""
 
     def mean(self, prediction: Tensor, targets: Tensor) -> Tensor:
         """Appends the loss f32[] to the graph of these tensors, which have one type."""
@@ -113,14 +113,15 @@ def require_statistics(graph: Graph) -> None:
 
     That value is its own mean: the variance is 0, the result beta, and every gradient 0.
     """
+    readers = graph.uses()
     for node in graph.nodes:
         if not isinstance(node.op, BatchNormStatistics):
             continue
-        x = node.inputs[0].type
+        x, mean = node.inputs[0].type, node.outputs[0]
         if math.prod(x.sizes[:-1]) == 1:
-            layer = node.name.removesuffix(".mean").removesuffix(".batch")
+            layer = next((n for n in readers[mean] if n.op.normalizes), node)
             raise ShapeError(
-                f'batch_norm "{layer}" gets one value for each channel ({x}): in training its '
+                f'batch_norm "{layer.name}" gets one value for each channel ({x}): in training its '
                 "result would not depend on it; use batches of at least 2 samples, also the last "
                 "one of an epoch (samples modulo batch size)"
             )

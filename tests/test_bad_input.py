@@ -161,7 +161,7 @@ DATA: dict[str, Case] = {
         lambda: net().fit(altered(X, (1, 0, 0, 1), np.inf), Y),
         DataError, ("sample 1 holds inf", "expected finite"),
     ),
-    "real numbers where integers stand for them": (
+    "real numbers for a quantized input": (
         lambda: ag.compile(ag.parse(BYTES))(X),
         DataError, ("expected u8, found an array of float32", "scale=0.25", "q.inputs(x)"),
     ),

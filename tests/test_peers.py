@@ -20,7 +20,9 @@ CHAIN = Layer("tiny", 8, 6, 8, 3)
 
 
 def row(**changes: object) -> Row:
-    made = Row(CHAIN, 1, "half", "adder2d_sparse_f32", Timing(2e-6, 4e-6), 4000, 2000, 500, 10.0)
+    made = Row(
+        CHAIN, 1, "half", "adder2d_sparse_f32", True, Timing(2e-6, 4e-6), 4000, 2000, 500, 10.0
+    )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 

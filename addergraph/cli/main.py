@@ -109,7 +109,7 @@ for command in (
         "commands.evaluate.evaluate",
         """Print the accuracy on held-out images.
 
-        MODEL is a model (.safetensors), one of integers that quantize made, or the text of a
+        MODEL is a model (.safetensors), an int8 model that quantize made, or the text of a
         graph (.ag) with its weights. The images are the test part of the data; all of them where
         there is none. They have to enter as the network was trained on them, which train prints.
         """,
@@ -119,11 +119,11 @@ for command in (
     Command(
         "quantize",
         "commands.quantize.quantize",
-        """Make a trained network of adder layers one of integers alone.
+        """Quantize a trained network to an int8 model.
 
         MODEL is a model (.safetensors), or the text of a graph (.ag) with its weights. The file
-        that is written can be given to compile, run, verify and inspect; run takes the bytes that
-        stand for an image. It answers with logits in i32.
+        that is written can be given to compile, run, verify and inspect; run takes
+        quantized images (u8) and returns i32 logits.
         """,
         "addergraph quantize m.safetensors --data digits -o q.safetensors",
         "addergraph quantize m.safetensors --data images.npz --bits 6 -o q.safetensors",
@@ -208,8 +208,8 @@ for command in (
         """Check that compiled code multiplies nothing.
 
         FILE is an object, a static archive or a shared library for x86-64, AArch64, Thumb or
-        RISC-V. Every instruction is decoded and must be known and no product. Needs capstone: pip
-        install 'addergraph[certify]'. The exit status is 1 when something is refused.
+        RISC-V. Every instruction is decoded; it must be known and must not multiply. Needs
+        capstone: pip install 'addergraph[certify]'. The exit status is 1 when something is refused.
         """,
         "addergraph certify build/libnet.a",
         "addergraph certify firmware/net.o --json net.certificate.json",

@@ -83,7 +83,7 @@ def group(
 ) -> Any:
     """The settings of `kind`, but for those in `without`, as options of a command.
 
-    unset  what stands for an option that is not given, where that is not the setting's default:
+    unset  what an option that is not given means, where that is not the setting's default:
            the option is then None
     help   other help texts, by setting
     """
@@ -186,7 +186,7 @@ def file(metavar: str | None = None) -> Any:
 
 
 def weights() -> Any:
-    return setting(None, "Numbers for the parameters of a .ag file, by name.", metavar="W.npz")
+    return setting(None, "Weights for the parameters of a .ag file, by name.", metavar="W.npz")
 
 
 def data() -> Any:

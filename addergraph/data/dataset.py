@@ -1,4 +1,4 @@
-"""Images and labels in two parts, with the facts that a training needs."""
+"""Images and labels in two parts, with the facts that a training run needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training does, as numbers and as pictures: docs/diagnostics.md.
+"""What a training run does, as numbers and as pictures: docs/diagnostics.md.
 
 The numbers are NumPy; `pictures` needs matplotlib, the extra `addergraph[plot]`.
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 _FILTERS = (
-    "filter", "op", "weights", "deviation", "zeros", "Laplace - normal, nats",
+    "filter", "op", "weights", "deviation", "zeros", "log-likelihood, Laplace - normal",
     "gradient rms, first", "and last",
 )  # fmt: skip
 _RESULTS = ("results of", "op", "mean", "deviation", "zeros", "dead channels")

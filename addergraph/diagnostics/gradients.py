@@ -1,4 +1,4 @@
-"""Gradients of a training, layer by layer and step by step.
+"""Gradients of a training run, layer by layer and step by step.
 
 A probe differentiates the loss that a training step computes, so it sees the gradients that the
 step makes (the paper's own for adder layers), before clipping, adaptive rate and weight decay:
@@ -128,7 +128,7 @@ class Recording:
     """
 
     steps: int = setting(100, least=1)
-    every: int = setting(5, "Record the gradients once in so many steps.", least=1)
+    every: int = setting(5, "Record the gradients every so many steps.", least=1)
     batch: int = setting(64, least=1)
     learning_rate: float = setting(0.1)
     seed: int = setting(0, least=0)

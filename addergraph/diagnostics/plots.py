@@ -259,7 +259,7 @@ def _verdict(shape: Shape) -> str:
     better = shape.better
     if better is None:
         return "all the same"
-    return f"{better.density} fits better by {abs(shape.advantage):.3f} nats a weight"
+    return f"{better.density} fits better: mean log-likelihood +{abs(shape.advantage):.3f} nats"
 
 
 def _scientific(axis: Any) -> None:

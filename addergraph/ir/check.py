@@ -6,7 +6,7 @@
 * every operand is defined before its node (SSA order) and every output is defined;
 * the type of every value is what its op's shape rule gives;
 * each update gives one parameter of this graph a value of its own type, at most once;
-* integers that meet in an adder layer, a sum or a concatenation stand for the same numbers;
+* integers that meet in an adder layer, a sum or a concatenation have one scale and zero point;
 * `input_nonnegative` is provable from the value ranges, also inside fused bodies;
 * a fused body is a well-formed graph of its own (its form and its types are the shape rule's).
 """

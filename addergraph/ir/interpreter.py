@@ -113,8 +113,8 @@ def _as_array(where: str, type: TensorType, given: object) -> Array:
         how = "convert it"
         if type.quantization is not None:
             how = (
-                f"its integers stand for real numbers ({type.quantization}): make them by the "
-                "`inputs` of the quantized network, q.inputs(x)"
+                f"the tensor is quantized ({type.quantization}): quantize the samples with "
+                "q.inputs(x)"
             )
         raise DataError(f"{where}: expected {dtype}, found an array of {array.dtype}; {how}")
     if wanted.kind in "iu" and array.size:

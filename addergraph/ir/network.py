@@ -1,4 +1,4 @@
-"""What may stand for a graph: whatever brings the graph that predicts, and its weights."""
+"""What may be given for a graph: whatever brings the graph that predicts, and its weights."""
 
 from __future__ import annotations
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from .trace import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Types: TypeAlias = Sequence[TensorType]
+Intervals: TypeAlias = Sequence[Interval]
+Tensors: TypeAlias = "Sequence[Tensor]"
+Gradients: TypeAlias = "Sequence[Tensor | None]"
+"""Of tensors, in their order; None: the loss does not depend on it, or it gets no gradient."""
 Bound = Array | float
 """For each element of a result, how far an f32 evaluation may be from it; 0.0: bit-equal."""
 CONTRACTION, POINTWISE, REDUCTION, MOVEMENT = "contraction", "pointwise", "reduction", "movement"
@@ -205,9 +210,7 @@ class Op:
         """The meaning, in NumPy: sums in float64, results in the inferred dtype."""
         raise GraphError(f'op "{self.name}" has no reference')
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         """Gradients of the operands `xs`, given results `ys` and their gradients `gs`.
 
         None in `gs` is a result that the loss does not use; None in the answer is an operand
@@ -215,9 +218,7 @@ class Op:
         """
         raise GraphError(f'op "{self.name}" is not differentiable')
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         """Range of each result from the ranges of the operands; unknown unless an op knows more."""
         return (ANY,) * len(self.result_names)
 
@@ -234,7 +235,7 @@ class Op:
         return None
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
-        """What the results' integers stand for, from what those of the operands do.
+        """Scale and zero point of the results, from those of the operands.
 
         A movement keeps it; any other op makes it unknown unless it knows more. ShapeError for
         operands that must agree and do not.
@@ -251,11 +252,11 @@ class Op:
         """
         return (0.0,) * len(results)
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         """The zeros that this op reads around each operand."""
         return (Halo(),) * len(types)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         """Arithmetic of one call on operands of these bound types."""
         return Cost()
 

@@ -1,10 +1,10 @@
-"""What integers stand for: a scale and a zero point, and how they travel through a graph.
+"""Scale and zero point of integer tensors, and how they travel through a graph.
 
     value = scale (q - zero_point)
 
 An adder layer needs one quantization for its input and its filter: then |x - f| = scale |qx - qf|,
 and the zero point cancels. `value_quantizations` walks a graph from its inputs and parameters,
-whose types say what they stand for, by each op's `quantization` rule; `check` runs it, so that
+whose types state scale and zero point, by each op's `quantization` rule; `check` runs it, so that
 integers of different scales never meet in a difference or a sum.
 """
 
@@ -51,7 +51,7 @@ class Quantization:
         return np.asarray(np.clip(whole + self.zero_point, low, high), np.int64)
 
     def values(self, integers: Array) -> Array:
-        """What `integers` stand for, in float64."""
+        """`integers`, dequantized to float64."""
         return np.asarray(self.scale * (integers.astype("f8") - self.zero_point))
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Quantization:
 
 
 def symmetric(filters: Array, bits: int) -> tuple[Array, Array]:
-    """Integers and scales of a filter of products: f[...,t] = scale[t] q[...,t], both f64.
+    """Integers and scales of a conv2d or dense filter: f[...,t] = scale[t] q[...,t], both f64.
 
         scale[t] = max |f[...,t]| / (2^(bits-1) - 1),   q = round(f / scale[t])
 
@@ -95,7 +95,7 @@ def common(what: str, known: Known) -> Quantization | None:
 def value_quantizations(
     graph: Graph, inputs: Known | None = None
 ) -> dict[str, Quantization | None]:
-    """What the integers of every value of `graph` stand for, by name; None where that is unknown.
+    """Scale and zero point of every value of `graph`, by name; None where they are unknown.
 
     `inputs` are those of the graph's inputs where they are known, as for a fused body. ShapeError,
     naming the node, where operands of different quantizations meet.

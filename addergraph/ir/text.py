@@ -67,7 +67,7 @@ def _header(graph: Graph) -> str:
 
 
 def _print_declared(value: Value) -> str:
-    """An input or a parameter, with what its integers stand for."""
+    """An input or a parameter, with its scale and zero point."""
     declared, known = f"{value}: {value.type}", value.type.quantization
     if known is None:
         return declared
@@ -355,7 +355,7 @@ class _Scope:
         return self.define(Value(token.text[1:], self.declared_type()), token)
 
     def declared_type(self) -> TensorType:
-        """A type, and what its integers stand for where that is stated."""
+        """A type, with scale and zero point where they are stated."""
         parser, token = self.parser, self.parser.peek
         type = parser.tensor_type()
         if not parser.accept("scale"):

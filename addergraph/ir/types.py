@@ -56,7 +56,7 @@ def dtype_named(name: str) -> DType:
 class TensorType:
     """`f32[N,8,8,16]`: a dtype and a shape. `N` may stand only as the leading dimension.
 
-    `quantization` says what the integers of an input or a parameter stand for. Shape rules and
+    `quantization` is the scale and zero point of an input or a parameter. Shape rules and
     kernels do not read it, so types that differ in it alone are equal; those of computed values
     follow by `quantization.value_quantizations`.
     """
@@ -74,7 +74,7 @@ class TensorType:
                 raise ShapeError(f"dimension {dim!r} of axis {axis} is not a size (0 or more)")
         if self.quantization is not None and self.dtype not in (u8, i8, i32):
             raise ShapeError(
-                f"{self} has {self.quantization}: only integers (u8, i8, i32) stand for others"
+                f"{self} has {self.quantization}: only integers (u8, i8, i32) have a scale"
             )
 
     @property

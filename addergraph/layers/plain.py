@@ -73,8 +73,7 @@ class GlobalAvgPool(Layer):
 class Activation(Layer):
     """`function`: the op of this name in `ops`, with its attributes as they are by default.
 
-    ACTIVATIONS has all: leaky_relu (slope 0.01), relu, relu6, sigmoid, softmax (over the last
-    axis), tanh. The result has the type of x.
+    ACTIVATIONS has the names: `docs/ops.md` has what they mean. The result has the type of x.
     """
 
     prefix: ClassVar[str] = "act"

@@ -24,20 +24,13 @@ def quantize(
     quantile: float = 0.9997,
     reestimate: bool = True,
 ) -> Quantized:
-    """A trained network in integers alone, from the image to the logits (docs/quantization.md).
+    """A trained network as an int8 model, from the image to the logits (docs/quantization.md).
 
     calibration  samples as the network takes them, a few hundred, without labels
     weights      the numbers of the graph's parameters; a model brings its own
-    bits         of activations and filters, 2 to 8; by default 8, or what `quantization_aware`
-                 made the model for
-    requantize   "shift": factors are sums of signed powers of two, so that nothing multiplies;
-                 "multiply": an integer product each, for CPUs where that is faster
-    terms        powers of two in a factor, 1 to 3; by default the fewest that serve
-    quantile     of an activation's values that its range has to hold; 1 for all of them. The ranges
-                 of a model that `quantization_aware` made are those that it was trained with
-    reestimate   move batch norms' statistics by what quantization changed
+    the others   as `QuantizationSettings` says (addergraph/quantization/settings.py)
 
-    Raises DataError for options out of range and for calibration data that are of another shape,
+    Raises DataError for settings out of range and for calibration data that are of another shape,
     empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
     form.
     """
@@ -50,16 +43,16 @@ def quantize(
 def quantization_aware(
     model: Model, calibration: object, *, bits: int = DEFAULT_BITS, quantile: float = 0.9997
 ) -> Model:
-    """A copy of a trained model that rounds where its integers will, to be trained on.
+    """A copy of a trained model that rounds where its int8 model will, to be trained on.
 
-    `fit`, `evaluate` and `predict` then see the numbers that integers of so many bits stand for,
+    `fit`, `evaluate` and `predict` then see values rounded to so many bits,
     gradients pass straight through the rounding (docs/quantization.md, section 7), and `quantize`
-    makes integers of the same scales.
+    keeps the scales and zero points.
 
     calibration  samples as the network takes them, a few hundred, without labels: they fix the
                  scale of each activation
     bits         of activations and filters, 2 to 8; the image has 8
-    quantile     of an activation's values that its range has to hold; 1 for all of them
+    quantile     share of an activation's values that its range covers; 1 for all of them
 
     Raises DataError and UnsupportedError as `quantize` does.
     """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import GraphError, ShapeError
-from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Node, Op
-from ..ir.intervals import Interval, value_ranges
+from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Intervals, Node, Op, Types
+from ..ir.intervals import value_ranges
 from ..ir.quantization import Known, Quantization, value_quantizations
 from ..ir.types import Shape, TensorType, broadcast_shapes
 from ..ir.walk import evaluate
@@ -124,9 +124,7 @@ class Fused(Op):
         known = evaluate(self.body, arrays, lambda node, xs: node.op.reference(*xs))
         return tuple(known[v] for v in self.body.outputs)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         inner = value_ranges(self.body, ranges)
         return tuple(inner[v.name] for v in self.body.outputs)
 
@@ -134,7 +132,7 @@ class Fused(Op):
         inner = value_quantizations(self.body, known)
         return tuple(inner[v.name] for v in self.body.outputs)
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         wanted = {v: Halo() for v in self.body.inputs}
         node = self.contraction
         if node is not None:
@@ -142,7 +140,7 @@ class Fused(Op):
                 wanted[v] = wanted[v].union(halo)
         return tuple(wanted[v] for v in self.body.inputs)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         costs = [node.op.cost(_types(node)) for node in self.body.nodes]
         return Cost(
             sum(c.additions for c in costs),

@@ -1,4 +1,4 @@
-"""What `ag.quantize` takes and makes: its settings, and a network of integers with its file."""
+"""What `ag.quantize` takes and makes: its settings, and an int8 model with its file."""
 
 from .quantized import Quantized, is_quantized, load_quantized
 from .settings import MULTIPLY, SHIFT, QuantizationSettings

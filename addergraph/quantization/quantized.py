@@ -26,10 +26,10 @@ _ENTRIES = ("graph", "errors", "chosen")
 class Quantized:
     """What `ag.quantize` makes: `ag.compile(q)` is the integer program.
 
-    graph    integers from the image to the logits; its input and filters say what they stand for
+    graph    integers from the image to the logits; its input and filters have scale and zero point
     weights  u8 filters and i32 numbers of the requantizations, by name
-    errors   how far the outputs were from the float network's on the calibration data, as a share
-             of their rms, by the kind of factors: "shift2" for two powers of two, "multiply"
+    errors   relative RMS error of the outputs against the float network's on the calibration data,
+             by the kind of requantization: "shift2" for two powers of two, "multiply"
     chosen   the kind that this network has
 
     Raises GraphError for a graph of another kind.
@@ -53,7 +53,7 @@ class Quantized:
         return self.graph
 
     def inputs(self, x: object) -> Array:
-        """The integers that stand for samples `x`: what the integer graph takes.
+        """Samples `x`, quantized: what the integer graph takes.
 
         DataError where `x` is no array of real numbers.
         """
@@ -70,11 +70,11 @@ class Quantized:
         return samples
 
     def outputs(self, y: Array) -> Array:
-        """The f32 numbers that the graph's first output stands for."""
+        """The first output, dequantized to f32."""
         output = self.graph.outputs[0]
         known = value_quantizations(self.graph)[output.name]
         if known is None:
-            raise DataError(f"output {output} does not say what its integers stand for")
+            raise DataError(f"output {output} has no scale and zero point")
         return known.values(y).astype(np.float32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -113,7 +113,7 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
 
 
 def check_quantized(graph: Graph) -> None:
-    """GraphError unless the graph is one of integers: one input that says what it stands for."""
+    """GraphError unless the graph is quantized: one input, which has a scale, and outputs."""
     if len(graph.inputs) != 1 or graph.inputs[0].type.quantization is None or not graph.outputs:
         raise GraphError(
             f'graph "{graph.name}" is no quantized network: expected one input with a scale'

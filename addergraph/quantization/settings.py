@@ -18,10 +18,10 @@ class QuantizationSettings:
     bits        of activations and filters, 2 to 8; the image has 8. None: 8, or what
                 `quantization_aware` made the network for
     requantize  "shift": factors are sums of signed powers of two, so that nothing multiplies;
-                "multiply": an integer product each, for CPUs where that is faster
-    terms       powers of two in a factor, 1 to 3; None: the fewest whose outputs are about as good
-                as those of integer products on the calibration data
-    quantile    of an activation's values that its range has to hold, above 0.5; 1 for all of them.
+                "multiply": one integer multiplication each, for CPUs where that is faster
+    terms       powers of two in a factor, 1 to 3; None: the fewest whose relative RMS error on the
+                calibration data is at most 5 % above that of "multiply"
+    quantile    share of an activation's values that its range covers, above 0.5; 1 for all of them.
                 A network that `quantization_aware` made keeps the ranges that it was trained with
     reestimate  move batch norms' statistics by what quantization changed on the calibration data
     """
@@ -31,7 +31,7 @@ class QuantizationSettings:
     )
     requantize: str = setting(
         SHIFT,
-        "Factors as sums of powers of two, or an integer product each.",
+        "Requantize by sums of powers of two (shifts), or by an integer multiplication.",
         choices=(SHIFT, MULTIPLY),
     )
     terms: int | None = setting(
@@ -40,10 +40,10 @@ class QuantizationSettings:
         kind=int,
         least=1,
         most=MOST_TERMS,
-        unset="the fewest that serve",
+        unset="the fewest within 5 % of multiply's error",
     )
     quantile: float = setting(
-        0.9997, "Of an activation's values that its range has to hold.", above=0.5, most=1
+        0.9997, "Share of an activation's values that its range covers.", above=0.5, most=1
     )
     reestimate: bool = setting(True, "Move batch norms' statistics by what quantization changed.")
 

@@ -1,7 +1,7 @@
 """What a network computes for one sample, by kind of layer, and the energy of that arithmetic.
 
 Counted are the additions and multiplications that the ops state as declared (`Op.cost`): a term
-|x - f| of an adder is two additions (the difference, the sum), a term x f of a product is one
+|x - f| of an adder is two additions (the difference, the sum), a term x f of a convolution is one
 multiplication and one addition, a batch norm takes two additions and one multiplication an element.
 Comparisons of relu, biases and exponentials are not counted; those of a max pool are additions.
 
@@ -30,7 +30,7 @@ class Arithmetic:
 
     f32:  0.9 pJ an addition, 3.7 pJ a multiplication
     int8: operands of contractions are int8, their sums and all other layers int32. So a term of an
-          adder takes 0.03 + 0.1 pJ, a term of a product 0.2 + 0.1 pJ
+          adder takes 0.03 + 0.1 pJ, a multiply-add 0.2 + 0.1 pJ
     """
 
     kind: str

@@ -12,9 +12,9 @@ from .arithmetic import ADDER, by_kind, total, with_convolutions
 from .tables import Table
 
 SOURCE = (
-    "Energy of the arithmetic alone, without memory: Horowitz, ISSCC 2014, 45 nm. f32: 0.9 pJ an",
-    "addition, 3.7 a multiplication. int8: 0.03 and 0.2 in adders and products, whose sums and all",
-    "other layers are int32: 0.1 and 3.1. An adder's |x - f| is two additions; relu is free.",
+    "Energy of the arithmetic only, without memory: Horowitz, ISSCC 2014, 45 nm. f32: 0.9 pJ an",
+    "addition, 3.7 a multiplication. int8: 0.03 a difference, 0.2 a multiplication; sums and all",
+    "other layers in int32: 0.1 and 3.1. An adder's |x - f| is two additions; relu is free.",
 )
 
 
@@ -41,7 +41,7 @@ def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
     """The table of nodes; those called a.b.c stand below a line that says a.b."""
     rows = _rows(graph)
     shares = {node: _share(node, weights) for node, _ in rows}
-    names = ["layer", "op", "output", "parameters", "bytes", "additions", "products"]
+    names = ["layer", "op", "output", "parameters", "bytes", "additions", "multiplies"]
     totals = [sum(row[i] for _, row in rows) for i in range(4)]
     footers = ["total", "", "", f"{totals[0]:,}", size_text(totals[1]), *_counts(totals[2:])]
     if shared := any(shares.values()):
@@ -104,7 +104,7 @@ def _arithmetic(graph: Graph) -> list[str]:
         energies = (scale * one.f32_picojoules, scale * one.int8_picojoules)
         numbers = [f"{one.additions:,}", f"{one.multiplications:,}"]
         rows.append([one.kind, *numbers, *(f"{e:,.2f}" for e in energies)])
-    heads = ["one sample", "additions", "products", f"f32, {unit}", f"int8, {unit}"]
+    heads = ["one sample", "additions", "multiplications", f"f32, {unit}", f"int8, {unit}"]
     table = Table(heads, rows, ("one sample",), ruled=[len(kinds) - 1])
     return [*table.lines(), "", *ratios, *SOURCE]
 

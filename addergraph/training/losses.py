@@ -81,7 +81,7 @@ class CatCrossEntropy(Loss):
     def of_samples(self, prediction: Array, targets: Array, probabilities: bool) -> Array:
         """As for any loss; of probabilities, that of their logarithms, whose softmax they are.
 
-        Where a probability underflowed to zero, the smallest normal f32 stands for it: a loss of at
+        Where a probability underflowed to zero, the smallest normal f32 replaces it: a loss of at
         most 87.4.
         """
         if probabilities:

@@ -1,4 +1,4 @@
-"""What a training needs of memory, and a refusal where the machine has less.
+"""The memory that a training run needs, and a refusal where the machine has less.
 
     need = training_need([step.graph(64)])
     print(need)              # 1.20 MiB: arena 1.02 MiB, state 156 KiB, batches 32.0 KiB
@@ -28,7 +28,7 @@ _UNLIMITED = 1 << 60  # version 1 of cgroups writes its "no limit" as about 2^63
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a training takes beside the data set and what the process has already.
+    """Bytes that a training run takes beside the data set and what the process has already.
 
     arena    working memory of the compiled steps, one for each batch size
     state    weights and the optimizer's state, with the copies that a run keeps

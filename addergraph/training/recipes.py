@@ -1,4 +1,4 @@
-"""Recipes: all that decides a training beside network, data and seed, as a TOML file to edit.
+"""Recipes: all settings of a training run but network, data and seed, as a TOML file to edit.
 
     addergraph recipe cvpr2020 > my.toml      # print a built-in one
     addergraph train --recipe my.toml ...     # after editing
@@ -164,7 +164,7 @@ BUILT_IN: dict[str, tuple[str, Recipe]] = {
         Recipe(epochs=30, batch_size=64, schedule=Cosine(0.1, 30)),
     ),
     "integers": (
-        "a trained network on the digits, with the rounding of integers (train --quantize-bits)",
+        "quantization-aware training of a trained network on the digits (train --quantize-bits)",
         Recipe(epochs=20, batch_size=64, schedule=Cosine(0.05, 20)),
     ),
     "quick": (

@@ -102,7 +102,7 @@ class Fit(Learning):
         None, "Checkpoints after each epoch, log.csv and log.jsonl.", unset="none", metavar="FOLDER"
     )
     checkpoint_steps: int = setting(
-        0, "Checkpoints within epochs, too, after so many steps.", least=0, metavar="STEPS"
+        0, "Also write a checkpoint every STEPS steps.", least=0, metavar="STEPS"
     )
     resume: bool = setting(False, "Go on from the checkpoint, if there is one.")
     engine: str = setting(

@@ -19,7 +19,7 @@ from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.fused import Fused
 
 from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
-from ..kernels.schedule import Choice
+from ..kernels.schedule import SPARSE, Choice
 from ..targets.target import Target
 
 FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
@@ -92,23 +92,39 @@ class WeightEntry:
 
 
 @dataclass(frozen=True)
+class KernelFacts:
+    """The function that computes a node.
+
+    symbol  its name in the object
+    kind    which of several kernels that serve an op it is: `Kernel.kind`
+    """
+
+    symbol: str
+    kind: str
+
+    @property
+    def sparse(self) -> bool:
+        return self.kind == SPARSE
+
+
+@dataclass(frozen=True)
 class ProgramFacts:
     """What a loader has to know of an emitted program, as plain data.
 
     weights        the blocks of the read-only weights, `weights_bytes` in all
-    kernels        node name -> symbol of the function that computes it
+    kernels        node name -> the function that computes it
     """
 
     weights: tuple[WeightEntry, ...]
     weights_bytes: int
-    kernels: Mapping[str, str]
+    kernels: Mapping[str, KernelFacts]
 
 
 def computed_by(facts: ProgramFacts) -> dict[str, list[str]]:
     """Function -> the nodes that it computes."""
     nodes: dict[str, list[str]] = {}
-    for name, symbol in facts.kernels.items():
-        nodes.setdefault(symbol, []).append(name)
+    for name, kernel in facts.kernels.items():
+        nodes.setdefault(kernel.symbol, []).append(name)
     return nodes
 
 

@@ -31,7 +31,15 @@ from ..kernels.movement import CopyKernel, emit_zero_halo
 from ..targets.target import Target
 from .builder import I32, POINTER, Emitter
 from .entry_threads import THREAD_ENTRIES, emit_thread_entries
-from .lowered import Lowered, ProgramFacts, WeightEntry, constants, operand_place, planned_call
+from .lowered import (
+    KernelFacts,
+    Lowered,
+    ProgramFacts,
+    WeightEntry,
+    constants,
+    operand_place,
+    planned_call,
+)
 from .waiting import emit_wait
 
 VOID = ir.VoidType()
@@ -157,7 +165,7 @@ class BodyEmitter:
 
     `emit_node` emits one node's kernel with the copies and zeros that its operands need; whoever
     wants something around each of them overrides it. After `emit`: `entries` are the blocks of the
-    `weights_bytes` that the program's blob takes, `symbols` the function of each node by its name.
+    `weights_bytes` that the program's blob takes, `kernels` the function of each node by its name.
     """
 
     def __init__(self, made: ModuleEmitter, lowered: Lowered) -> None:
@@ -166,7 +174,7 @@ class BodyEmitter:
         self.constant = constants(lowered.main)
         self.entries: dict[tuple[Any, ...], WeightEntry] = {}
         self.weights_bytes = 0
-        self.symbols: dict[str, str] = {}
+        self.kernels: dict[str, KernelFacts] = {}
 
     def emit(self, name: str) -> Any:
         word = self.made.word
@@ -189,7 +197,7 @@ class BodyEmitter:
         call = planned_call(self.lowered, node)
         kernel = kernel_for(call)
         function = self.made.kernel(call, kernel)
-        self.symbols[node.name] = function.name
+        self.kernels[node.name] = KernelFacts(function.name, kernel.kind)
         pointers = [
             self._packed(v, node.name, i, call, kernel)
             if i in kernel.packs
@@ -295,7 +303,7 @@ def emit_body(made: ModuleEmitter, lowered: Lowered) -> tuple[Any, ProgramFacts]
     emitter = BodyEmitter(made, lowered)
     body = emitter.emit(made.unique("body"))
     weights = tuple(emitter.entries.values())
-    return body, ProgramFacts(weights, emitter.weights_bytes, emitter.symbols)
+    return body, ProgramFacts(weights, emitter.weights_bytes, emitter.kernels)
 
 
 def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:

@@ -86,8 +86,8 @@ _INTEGERS = """\
  * Numbers. All of them are integers: any input is valid, and the outputs have the same bits on
  * every machine."""
 _MEANING = Template("""
-/* What integers stand for: q is the number SCALE * (q - ZERO_POINT). An input is made of real
- * numbers by dividing by SCALE, rounding to nearest, adding ZERO_POINT, and clipping. */
+/* Quantized tensors: value = SCALE * (q - ZERO_POINT). An input is made of real numbers by
+ * dividing by SCALE, rounding to nearest, adding ZERO_POINT, and clipping. */
 $macros
 """)
 
@@ -294,7 +294,7 @@ def header(interface: Interface, *, golden: bool) -> str:
 
 
 def _meaning(interface: Interface) -> str:
-    """The macros that say what integers stand for; nothing where none of them does."""
+    """The macros of scales and zero points; nothing where no tensor has them."""
     known = [macro for a in interface.arguments for macro in interface.meaning(a)]
     macros = "\n".join(f"#define {name} {value}" for name, value in known)
     return _MEANING.substitute(macros=macros) if known else ""

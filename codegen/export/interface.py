@@ -62,7 +62,7 @@ class Argument:
     c_name   in the C interface
     source   its type in the graph, whose batch may be open
     type     what one call reads or writes
-    meaning  what its integers stand for, where that is known
+    meaning  its scale and zero point, where they are known
     """
 
     name: str
@@ -128,7 +128,7 @@ class Interface:
         return f"{self.macro}_{argument.c_name.upper()}_ELEMENTS"
 
     def meaning(self, argument: Argument) -> tuple[tuple[str, str], ...]:
-        """The macros, and their values, that say what integers of `argument` stand for."""
+        """The macros of the scale and zero point of `argument`, and their values."""
         if argument.meaning is None:
             return ()
         start = f"{self.macro}_{argument.c_name.upper()}"

@@ -102,7 +102,7 @@ def census(lowered: Lowered) -> Census:
     for node in lowered.main.nodes:
         if node.name in facts.kernels:
             # LLVM drops kernels that do nothing, those of tensors without elements.
-            computed.setdefault(facts.kernels[node.name], []).append(node)
+            computed.setdefault(facts.kernels[node.name].symbol, []).append(node)
     functions = tuple(
         _function(symbol, nodes, counts.get(symbol, Counter()))
         for symbol, nodes in computed.items()

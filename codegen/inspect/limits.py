@@ -67,8 +67,7 @@ def _require_integers(lowered: Lowered) -> None:
         more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         raise UnsupportedError(
             f'{target.name} has no float instructions, and graph "{graph.name}" has floats; '
-            "make it one of integers (ag.quantize, addergraph quantize):\n"
-            + "\n".join(found[:_SHOWN] + more)
+            "quantize it (ag.quantize, addergraph quantize):\n" + "\n".join(found[:_SHOWN] + more)
         )
 
 

@@ -19,6 +19,7 @@ from ..targets.target import Target
 
 FORMS = ("product", "minimum", "direct", "clip", "between", "distances", "minima")
 ROUNDS = 200_000  # of one measurement
+LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 THREAD_ROUNDS = 8 * ROUNDS  # with several threads: they do not start at the same instant
 
 
@@ -109,11 +110,10 @@ def measure_peak(form: str, target: Target, seconds: float = 0.3, threads: int =
 
 
 def _measure(form: str, target: Target, accumulators: int, seconds: float, threads: int) -> float:
-    text = peak_module(form, target, accumulators)
-    loaded = llvm.LoadedObject(llvm.compile_object(text, target), target)
-    run = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(
-        loaded.address("peak")
+    loaded = llvm.LoadedObject(
+        llvm.compile_object(peak_module(form, target, accumulators), target), target
     )
+    run = LOOP(loaded.address("peak"))
     data = (ctypes.c_float * (2 * target.lanes))(*([1e-3] * 2 * target.lanes))
     rounds = THREAD_ROUNDS if threads > 1 else ROUNDS
     work = rounds * accumulators * terms_of_vector(form, target) / 1e9

@@ -80,7 +80,7 @@ def profile(lowered: Lowered, weights: Mapping[str, Array], seconds: float) -> P
     kernels = tuple(
         KernelTime(
             node.name,
-            program.symbols[node.name],
+            program.kernels[node.name].symbol,
             ", ".join(str(v.type) for v in node.outputs),
             float(a),
             float(b),
@@ -131,8 +131,8 @@ class _Program:
         entry = made.unique("profile")
         body = _TimedBody(made, lowered)
         _emit_entry(made, body.emit(made.unique("body")), entry)
-        self.nodes, self.symbols = body.nodes, body.symbols
-        facts = ProgramFacts(tuple(body.entries.values()), body.weights_bytes, body.symbols)
+        self.nodes, self.kernels = body.nodes, body.kernels
+        facts = ProgramFacts(tuple(body.entries.values()), body.weights_bytes, body.kernels)
         self._weights = pack_weights(facts, lowered, main_weights(lowered, weights))
         self._arena = aligned_bytes(body.table + TIMES + 2 * TIMESPEC * len(body.nodes))
         table = self._arena[body.table :].view(np.int64)

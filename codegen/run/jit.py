@@ -17,7 +17,14 @@ from addergraph.ir.interpreter import bind_inputs, run_reference
 from addergraph.ir.state import State, bind_weights
 
 from .. import llvm
-from ..emit.lowered import Lowered, ProgramFacts, WeightEntry, computed_by, pack_weights
+from ..emit.lowered import (
+    KernelFacts,
+    Lowered,
+    ProgramFacts,
+    WeightEntry,
+    computed_by,
+    pack_weights,
+)
 from ..emit.module import emit_program
 from ..inspect import strict
 from ..targets.lookup import runnable
@@ -27,7 +34,7 @@ from .workers import Workers
 if TYPE_CHECKING:
     from ..export.aot import Exported
 
-FORMAT = 2  # of cached facts and of the calling convention: bump when either changes
+FORMAT = 3  # of cached facts and of the calling convention: bump when either changes
 
 
 MOST_SEEN = 64  # shapes of inputs that a program remembers
@@ -68,7 +75,8 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
 
 def _facts(raw: Any) -> ProgramFacts:
     entries = tuple(WeightEntry(**entry) for entry in raw["weights"])
-    return ProgramFacts(entries, raw["weights_bytes"], raw["kernels"])
+    kernels = {node: KernelFacts(**kernel) for node, kernel in raw["kernels"].items()}
+    return ProgramFacts(entries, raw["weights_bytes"], kernels)
 
 
 def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Array]:

@@ -6,10 +6,14 @@ looked up here first.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from addergraph.errors import TargetError, nearest
 
 from .. import llvm
 from .aarch64 import AARCH64
+from .machine import Machine
+from .machines import MACHINES, machine_named
 from .riscv import RISCV32I, RISCV64, RISCV64I
 from .target import Target
 from .thumb import THUMBV6M
@@ -26,18 +30,39 @@ _V4 = (
     "emeraldrapids graniterapids znver4 znver5"
 )
 CPUS: dict[str, Target] = {
-    **dict.fromkeys(_V3.split(), AVX2),
-    **dict.fromkeys(_V4.split(), AVX512),
+    name: replace(level, machine=MACHINES[name])
+    for level, names in ((AVX2, _V3), (AVX512, _V4))
+    for name in names.split()
 }
 
 
-def target_named(name: str) -> Target:
+def target_named(name: str, tune_for: str | None = None) -> Target:
     """The target called `name`: "host", a name of TARGETS, or an x86 CPU name.
+
+    tune_for  the machine that kernels are chosen for: "host", "generic" or an x86 CPU name; by
+              default this machine where the target is "host", a CPU where one is named, else
+              "generic". Code runs on every machine of the target, whatever it is tuned for.
 
     Raises TargetError with the nearest known name.
     """
-    if name == "host":
-        return host()
+    found = host() if name == "host" else _known(name)
+    if tune_for is None and name != "host":
+        return found
+    this = tune_for in (None, "host")
+    return replace(found, machine=_this_machine(found) if this else machine_named(str(tune_for)))
+
+
+def _this_machine(target: Target) -> Machine:
+    from ..measure.host import host_machine
+
+    if not runnable(target):
+        raise TargetError(
+            f'this machine does not run code for "{target.name}", so that it cannot be tuned for it'
+        )
+    return host_machine(target)
+
+
+def _known(name: str) -> Target:
     known = {**TARGETS, **CPUS}
     if not isinstance(name, str) or name not in known:
         hint = nearest(str(name), known)

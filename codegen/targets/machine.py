@@ -14,9 +14,9 @@ class Rates:
     terms     pairs of a 32-bit integer minimum and an f32 addition: they may share ports
     distances pairs of a sum of distances of bytes (psadbw) and an addition
     minima    pairs of a minimum and an addition of bytes
+    latency   cycles that an f32 addition waits for the one before it, as loops see it
     shuffles  of two vectors, as transpositions want them
-    step      cycles of an entry in a list of f32 beside its terms: the entry and its broadcast
-    listed    loads that lists of bytes reach, those of their entries included
+    listed    times `loads` that lists of bytes reach, those of their entries included
     """
 
     width: int
@@ -25,8 +25,13 @@ class Rates:
     distances: float
     minima: float
     shuffles: float
-    step: float = 0.7
-    listed: float = 2.4
+    latency: float = 4
+    listed: float = 1.2
+
+    @property
+    def under_way(self) -> float:
+        """Sums that hide the latency of adding."""
+        return self.latency * self.terms
 
 
 @dataclass(frozen=True)

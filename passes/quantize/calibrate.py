@@ -9,7 +9,6 @@ import numpy as np
 
 from addergraph.errors import DataError
 from addergraph.ir import Array, Graph, Value, walk
-from addergraph.ops.pointwise.batch_norm import BatchNorm
 from addergraph.ops.pointwise.fake_quantize import Rounding
 
 Execute = Callable[[Graph, Mapping[str, Array], Sequence[Array]], Sequence[Array]]
@@ -66,7 +65,7 @@ def calibrate(
     DataError, naming the value, where one becomes NaN or infinite.
     """
     computed = [v for v in walk.computed(graph) if v.type.is_open]
-    normalized = {n.inputs[0].name for n in graph.nodes if isinstance(n.op, BatchNorm)}
+    normalized = {n.inputs[0].name for n in graph.nodes if n.op.normalizes}
     probed = walk.returning(graph, computed)
     ends: dict[str, list[tuple[float, float]]] = {v.name: [] for v in (*graph.inputs, *computed)}
     moments = {name: Moments() for name in sorted(normalized)}

@@ -1,4 +1,4 @@
-"""The integers of a requantization: per channel, y = factor (x + ...) in shifts or one product.
+"""The integers of a requantization: per channel, y = factor (x + ...) in shifts or one multiply.
 
     y = clip(round(factor x + constant), lo, hi),  x in [least, most]
 
@@ -43,7 +43,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Operands:
-    """What the op takes behind x: i32 arrays [C]; one factor for a product, else the terms."""
+    """What the op takes behind x: i32 arrays [C]; one factor to multiply by, else the terms."""
 
     center: Array
     offset: Array

@@ -1,4 +1,4 @@
-"""forget_scales: what integers stand for is no concern of code."""
+"""forget_scales: code needs no scale and zero point."""
 
 from __future__ import annotations
 

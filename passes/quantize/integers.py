@@ -16,18 +16,15 @@ import numpy as np
 
 from addergraph.errors import GraphError, UnsupportedError
 from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Value, free_name
-from addergraph.ir.attributes import DEFAULT_BITS, FULL_PRECISION
+from addergraph.ir.attributes import DEFAULT_BITS, FULL_PRECISION, Padding
 from addergraph.ir.quantization import Quantization, symmetric
 from addergraph.ir.types import DType, TensorType, i8, i32, u8
-from addergraph.ops.contraction.adder2d import Adder2d
-from addergraph.ops.contraction.adder_dense import AdderDense
-from addergraph.ops.contraction.conv2d import Conv2d
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten
 from addergraph.ops.pointwise.batch_norm import BatchNorm
 from addergraph.ops.pointwise.binary import Add
 from addergraph.ops.pointwise.cast import Cast
-from addergraph.ops.pointwise.fake_quantize import FakeQuantize, FakeQuantizeFilter
+from addergraph.ops.pointwise.fake_quantize import FakeQuantize
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.ops.reduction.argmax import Argmax
@@ -54,7 +51,7 @@ class IntegerEmitter(Emitter[Bytes]):
     """Writes the integer network.
 
     statistics  of the float network on `samples`
-    terms       powers of two in a factor; None for integer products
+    terms       powers of two in a factor; None for integer multiplications
     """
 
     refused: ClassVar[str] = "has no integer form; quantize knows"
@@ -162,7 +159,6 @@ class IntegerEmitter(Emitter[Bytes]):
 
     def distances(self, node: Node, x: Bytes) -> None:
         """sum |x - f| = scale sum |qx - qf| + what clamping the filter took off."""
-        assert isinstance(node.op, Adder2d | AdderDense)
         f = self.parameter(node, 1).astype("f8")
         scale, zero = x.quantization.scale, x.quantization.zero_point
         low, high = -scale * zero, scale * (x.top - zero)
@@ -174,7 +170,7 @@ class IntegerEmitter(Emitter[Bytes]):
         integers = x.quantization.quantized(f, 0, x.top).astype(np.uint8)
         name = self._fresh(f"{node.inputs[1].name}.bytes")
         taps = self._constant(name, integers, u8, x.quantization)
-        op = replace(node.op, input_nonnegative=False, gradient=FULL_PRECISION)
+        op = replace(node.op, input_nonnegative=False, gradient=FULL_PRECISION)  # type: ignore[type-var]
         value, array = self._layer(op, x, taps, node.name)
         wide = integers.astype("i8")
         farthest = np.maximum(wide, x.top - wide).sum(axes).astype("f8")
@@ -210,13 +206,14 @@ class IntegerEmitter(Emitter[Bytes]):
 
     def _padded(self, x: Bytes, op: Slides, name: str) -> tuple[Bytes, Slides]:
         """An operand and an op without padding, where that is of another byte than 0."""
+        padding: Padding = getattr(op, "padding", (0, 0, 0, 0))
         zero = x.quantization.zero_point
-        if not isinstance(op, Adder2d | Conv2d | SumPool2d) or not any(op.padding) or not zero:
+        if not any(padding) or not zero:
             return x, op
-        top, bottom, left, right = op.padding
+        top, bottom, left, right = padding
         pad = Pad((0, top, left, 0), (0, bottom, right, 0), float(zero))
         value, array = self._applied(pad, x, self._fresh(f"{name}.padded"))
-        return replace(x, value=value, array=array), replace(op, padding=(0, 0, 0, 0))
+        return replace(x, value=value, array=array), replace(op, padding=(0, 0, 0, 0))  # type: ignore[type-var]
 
     def normalized(self, node: Node) -> None:
         """Its statistics move as those of its input did."""
@@ -323,7 +320,7 @@ class IntegerEmitter(Emitter[Bytes]):
     def _filter_bits(self, f: Value) -> int:
         """Bits of a filter of products: as the graph was trained, else those of the network."""
         op = self.statistics.stated.get(f.name)
-        return op.bits if isinstance(op, FakeQuantizeFilter) else self.bits
+        return self.bits if op is None else op.bits
 
     # -- requantization --------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Post-training quantization: a trained network becomes a graph of integers alone.
+"""Post-training quantization: a trained network becomes an int8 graph.
 
     quantize(graph, weights, calibration, settings, execute) -> Quantized
 
@@ -112,7 +112,7 @@ def _converted(
     terms: int | None,
     execute: Execute,
 ) -> Quantized:
-    """The integer network whose factors have so many powers of two; None for products."""
+    """The int8 model whose factors have so many powers of two; None for multiply."""
     emitter = IntegerEmitter(graph, weights, samples, found, settings, terms, execute)
     for node in graph.nodes:
         emitter.write(node)

@@ -13,7 +13,7 @@
       %g.rounded = fake_quantize(%g) scale=0.21 bits=4 saturate=false : f32[3,3,8,8]
       %b = adder2d(%y.rounded, %g.rounded) : f32[N,4,4,8]
 
-    a filter of products (conv2d, dense) has a grid of its own for each output channel:
+    a filter of conv2d or dense has a grid of its own for each output channel:
       %b = conv2d(%y, %g) : f32[N,4,4,8]
       ->
       %g.rounded = fake_quantize_filter(%g) bits=4 : f32[3,3,8,8]
@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from addergraph.errors import GraphError, UnsupportedError
-from addergraph.ir import Graph, Node, Op, Parameter, Value
+from addergraph.ir import CONTRACTION, Graph, Node, Op, Parameter, Value
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.fake_quantize import (
     FakeQuantize,
@@ -41,12 +41,12 @@ from addergraph.ops.pointwise.fake_quantize import (
 from addergraph.ops.reduction.softmax import Softmax
 
 from ..rewrite import Draft
-from .rules import DISTANCES, PRODUCTS, RULES, Emitter, Rule
+from .rules import RULES, Emitter, Rule
 
 Grid = Callable[[Value], FakeQuantize]
-"""Which integers stand for an activation (of the float network)."""
+"""The fake quantization of an activation (of the float network)."""
 FilterGrid = Callable[[Value], FakeQuantizeFilter]
-"""Which integers stand for a filter of products."""
+"""The fake quantization of a filter of a convolution or dense layer."""
 Kind = TypeVar("Kind", FakeQuantize, FakeQuantizeFilter)
 
 
@@ -123,7 +123,7 @@ class RoundedEmitter(Emitter[FakeQuantize]):
 
     def write(self, node: Node) -> None:
         """Nodes that do not compute from the image stay; a layer always should."""
-        layer = self.rules.get(type(node.op)) in (DISTANCES, PRODUCTS)
+        layer = node.op.kind == CONTRACTION and node.op.integer_form
         if layer or any(v in self.forms for v in node.inputs):
             super().write(node)
         else:

@@ -121,16 +121,14 @@ def _clipped(emit: Emitter[Any], node: Node) -> None:
         emit.rounded(node)
 
 
-DISTANCES, PRODUCTS = _reads_bytes(Emitter.distances), _reads_bytes(Emitter.products)
-
 RULES: Mapping[type[Op], Rule] = {
     Add: _reads_any(Emitter.added),
-    Adder2d: DISTANCES,
-    AdderDense: DISTANCES,
+    Adder2d: _reads_bytes(Emitter.distances),
+    AdderDense: _reads_bytes(Emitter.distances),
     AvgPool2d: _reads_bytes(Emitter.averaged),
     BatchNorm: _reads_any(Emitter.normalized),
-    Conv2d: PRODUCTS,
-    Dense: PRODUCTS,
+    Conv2d: _reads_bytes(Emitter.products),
+    Dense: _reads_bytes(Emitter.products),
     Flatten: _reads_bytes(Emitter.moved),
     GlobalAvgPool: _reads_bytes(Emitter.averaged),
     MaxPool2d: _reads_bytes(Emitter.moved),

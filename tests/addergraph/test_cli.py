@@ -264,7 +264,7 @@ def test_verify_by_layers_names_the_first_one_and_ends_with_status_1(
     done = shell("verify", "m.safetensors", "--layers")
     assert done.status == 1
     assert 'first differing layer: dense "dense1"' in done.out
-    assert "every layer is right alone" not in done.out
+    assert "every layer is right by itself" not in done.out
 
 
 def test_verify_by_layers_says_when_only_the_outputs_differ(
@@ -282,7 +282,7 @@ def test_verify_by_layers_says_when_only_the_outputs_differ(
     done = shell("verify", "m.safetensors", "--layers")
     assert done.status == 1
     assert 'layers of "tiny": 16 samples, random inputs of seed 0: passed' in done.out
-    assert "every layer is right alone, but the outputs are not" in done.out
+    assert "every layer is right by itself, but the outputs are not" in done.out
 
 
 @pytest.mark.needs("cc")

@@ -29,7 +29,7 @@ def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:
         "quantize", "m.safetensors", "--data", "x.npz", "--bits", 6, "-o", "q.safetensors"
     )
     assert "6 bits, calibrated on 40 samples" in out
-    assert "(chosen)" in out and "factors by integer products" in out
+    assert "(chosen)" in out and "requantize by integer multiplications" in out
     assert "wrote q.safetensors" in out
     assert "requantize_shift" in shell.ok("inspect", "q.safetensors")
     assert "passed" in shell.ok("verify", "q.safetensors", "--samples", 5)
@@ -51,9 +51,9 @@ def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:
 def test_options(shell: Shell, network: Model) -> None:
     base = ("quantize", "m.safetensors", "--data", "x.npz", "-o", "q.safetensors", "--samples", 8)
     out = shell.ok(*base, "--requantize", "multiply", "--quantile", 1.0, "--no-reestimate")
-    assert "by integer products" in out and "power" not in out
+    assert "by integer multiplications" in out and "power" not in out
     assert "8 samples" in out
-    assert "of 1 power of two" in shell.ok(*base, "--terms", 1)
+    assert "by 1 power of two" in shell.ok(*base, "--terms", 1)
     error = shell.error("compile", "m.safetensors", "-o", "build", "--multiplication-free")
     assert 'batch_norm "bn1": ag.quantize' in error
 
@@ -76,7 +76,7 @@ def test_training_with_the_rounding(shell: Shell, network: Model) -> None:
     np.savez("data.npz", x_train=x, y_train=y)
     base = ("train", "--data", "data.npz", "--epochs", 2, "--quantize-bits", 4, "--recipe")
     out = shell.ok(*base, "integers", "--model", "m.safetensors", "-o", "aware.safetensors")
-    assert "rounds as integers of 4 bits will, calibrated on 40 samples" in out
+    assert "quantization-aware training for 4 bits, calibrated on 40 samples" in out
     assert "fake_quantize" in shell.ok("inspect", "aware.safetensors")
     out = shell.ok("quantize", "aware.safetensors", "--data", "x.npz", "-o", "q.safetensors")
     assert "4 bits, calibrated on 40 samples" in out

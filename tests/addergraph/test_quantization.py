@@ -1,4 +1,4 @@
-"""What integers stand for: in types, in text, and as `check` follows it through a graph."""
+"""Scale and zero point: in types, in text, and as `check` follows it through a graph."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_zero_points() -> None:
     image = TensorType(u8, ("N", 4, 4, 2), ZERO)
     fine = traced(lambda x: ops.adder2d(x, filter_of(x, ZERO)), image)
     assert value_quantizations(fine)["adder2d"] == Quantization(0.25)  # it cancels
-    with pytest.raises(GraphError, match=r"padding=\(1, 1, 1, 1\) is of bytes 0.*ops\.pad"):
+    with pytest.raises(GraphError, match=r"padding=\(1, 1, 1, 1\) pads with byte 0.*ops\.pad"):
         traced(lambda x: ops.adder2d(x, filter_of(x, ZERO), padding=1), image)
     with pytest.raises(GraphError, match=r"their zero points would be"):
         traced(lambda x: ops.cast(x, "i32") + 1, image)
@@ -94,7 +94,7 @@ def test_what_says_nothing_fits_any() -> None:
     check(traced(lambda x: ops.adder2d(x, filter_of(x, None), padding=1)))
 
 
-def test_only_integers_stand_for_others() -> None:
+def test_only_integers_have_a_scale() -> None:
     with pytest.raises(ShapeError, match=r"f32\[3\] has scale=1.0: only integers"):
         ag.tensor("f32", (3,), Quantization(1.0))
     for scale in (0.0, -1.0, float("inf"), float("nan")):

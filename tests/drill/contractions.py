@@ -9,7 +9,8 @@ DENSE, FORWARD = f"{KERNELS}/forward/dense.py", f"{KERNELS}/forward/tail.py"
 F32, PACKING = f"{KERNELS}/forward/dense_f32.py", f"{KERNELS}/forward/packing.py"
 TERMS, CUT = f"{KERNELS}/forward/terms.py", f"{KERNELS}/cut.py"
 SUMS, LISTS = f"{KERNELS}/forward/window_sums.py", f"{KERNELS}/sparse/_f32_lists.py"
-SPARSE, TILE = f"{KERNELS}/sparse/sparse_f32.py", f"{KERNELS}/sparse/_f32_tile.py"
+TILE = f"{KERNELS}/sparse/_f32_tile.py"
+SPARSE_CUT = f"{KERNELS}/sparse/_cut.py"
 PATCHES, STRIPS = f"{KERNELS}/sparse/_patches.py", f"{KERNELS}/sparse/_strips.py"
 GRAD_FILTER = f"{KERNELS}/gradient/filter.py"
 GRAD_INPUT = f"{KERNELS}/gradient/input.py"
@@ -214,14 +215,14 @@ SPARSE_MUTANTS = (
         sparse("same", "batch"),
     ),
     Mutant(
-        "the last columns of a patch have a whole tile's width", SPARSE,
-        "(width - rest, width, rest)", "(width - rest, width, tile.columns)",
+        "the last columns of a patch have a whole tile's width", CUT,
+        "yield whole, extent % size", "yield whole, size",
         cut("bands_and_chunks", "samples"),
     ),
     Mutant(
-        "the strides of tiles are those of the input", TILE,
-        "return row * sh * self.row_bytes + column * sw * one",
-        "return row * self.row_bytes + column * one",
+        "the strides of tiles are those of the input", SPARSE_CUT,
+        "return row * down * self.row_bytes + column * right * self.vector_bytes",
+        "return row * self.row_bytes + column * self.vector_bytes",
         sparse("strided_pairs", "row_phases"),
     ),
     Mutant(

@@ -54,7 +54,7 @@ MUTANTS = (
         u8("test_matrices"),
     ),
     Mutant(
-        "lists of minima serve products", "codegen/kernels/sparse/_bytes_tile.py",
+        "lists of minima serve products", "codegen/kernels/sparse/_u8_choice.py",
         "if g.term != BYTES or taps == 1", "if taps == 1", u8("test_a_tail"),
     ),
     Mutant(

@@ -68,7 +68,7 @@ MUTANTS = (
     ),
     Mutant(
         "padding of bytes is always of byte 0", INTEGERS,
-        "or not any(op.padding) or not zero", "or not any(op.padding) or zero", MEANING,
+        "if not any(padding) or not zero:", "if not any(padding) or zero:", MEANING,
     ),
     Mutant(
         "a mean forgets its area", FORMS,
@@ -148,7 +148,7 @@ MUTANTS = (
     ),
     Mutant(
         "filters of products forget for how many bits they were trained", INTEGERS,
-        "return op.bits if isinstance(op, FakeQuantizeFilter) else self.bits", "return self.bits",
+        "return self.bits if op is None else op.bits", "return self.bits",
         tests_of(AWARE_PRODUCTS, "test_filters_are_those_of_the_integer_network"),
     ),
     Mutant(

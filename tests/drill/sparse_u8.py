@@ -5,7 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant, tests_of
 
 KERNELS = "codegen/kernels/sparse"
-TILE, LISTS = f"{KERNELS}/_bytes_tile.py", f"{KERNELS}/_u8_lists.py"
+CUT, LISTS = f"{KERNELS}/_cut.py", f"{KERNELS}/_u8_lists.py"
 PLANES, KERNEL = f"{KERNELS}/_u8_planes.py", f"{KERNELS}/sparse_u8.py"
 PATCHES = f"{KERNELS}/_patches.py"
 
@@ -56,9 +56,9 @@ MUTANTS = (
         sparse("test_bytes_of_every_size_can_be_packed[63]"),
     ),
     Mutant(
-        "neighbours of a patch read neighbours of the input in strided layers", TILE,
-        "row * down * self.row_bytes + column * right * self.lanes",
-        "row * self.row_bytes + column * self.lanes",
+        "neighbours of a patch read neighbours of the input in strided layers", CUT,
+        "row * down * self.row_bytes + column * right * self.vector_bytes",
+        "row * self.row_bytes + column * self.vector_bytes",
         sparse("test_layers[strided_pairs]"),
     ),
     Mutant(

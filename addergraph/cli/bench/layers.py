@@ -138,38 +138,36 @@ class _Subject:
         calls = {n: functools.partial(p.run, [x]) for n, p in programs.items()}
         self.slope = Slope(calls, options.threads)
         self.facts = programs[max(programs)].built.facts
-
-    @property
-    def kernel(self) -> str:
-        return next(k for k in self.facts.kernels.values() if k.startswith("adder2d"))
+        # All layers have the same kernel; the others have no kind.
+        self.kernel = next(k for k in self.facts.kernels.values() if k.kind)
 
     @property
     def form(self) -> str:
         """The peak of what the kernel executes; see `compiler.measure_peak`."""
         if self.kind not in OF_BYTES:
             return "minimum"
-        return "minima" if "_sparse_" in self.kernel else "distances"
+        return "minima" if self.kernel.sparse else "distances"
 
     def row(self, peak: float) -> Row:
         layer, batch = self.layer, self.batch
-        kernel = self.kernel
         packed = max(entry.nbytes for entry in self.facts.weights if entry.node is not None)
         into = 1 if self.kind in OF_BYTES else 4
         out = 1 if self.kind in (BYTES, FEW_BYTES) else 4
         image = into * layer.inputs * layer.size**2 + out * layer.outputs * layer.made**2
         terms = layer.terms(batch)
-        filters = [a for name, a in self.weights.items() if name.endswith(".f")]
+        filters = [a for a in self.weights.values() if a.ndim == 4]
         return Row(
-            layer, batch, self.kind, kernel, self.slope.timing, terms,
-            executed_terms(kernel, layer, terms, filters), packed + batch * image, peak,
+            layer, batch, self.kind, self.kernel.symbol, self.kernel.sparse, self.slope.timing,
+            terms, executed_terms(self.kernel.sparse, layer, terms, filters),
+            packed + batch * image, peak,
         )  # fmt: skip
 
 
-def executed_terms(kernel: str, layer: Layer, terms: int, filters: Sequence[Array]) -> int:
+def executed_terms(sparse: bool, layer: Layer, terms: int, filters: Sequence[Array]) -> int:
     """The terms that a kernel computes: of the sparse ones, those of taps above zero; of the dense
     one, all but those of kernel rows in the padding, which it leaves out. Idle lanes do not count.
     """
-    if "_sparse_" not in kernel:
+    if not sparse:
         pad = layer.kernel // 2
         first = [row * layer.stride - pad for row in range(layer.made)]
         inside = sum(0 <= top + i < layer.size for top in first for i in range(layer.kernel))
@@ -179,7 +177,7 @@ def executed_terms(kernel: str, layer: Layer, terms: int, filters: Sequence[Arra
 
 
 def target_name(name: str) -> str:
-    """The name of the target that `name` stands for."""
+    """The name of the target that `name` selects."""
     graph = trace(ops.relu, tensor("f32", ("N", 1)))
     return compiler.build(graph, target=name).lowered.target.name
 
@@ -194,13 +192,16 @@ def progress(text: str) -> None:
 
 
 def describe_machine() -> str:
-    """The processor as the system names it, and how many there are."""
-    name = platform.processor() or platform.machine()
+    """The processor as the system names it, with its family and model where there are any, as one
+    name may cover several generations; and how many there are."""
+    facts: dict[str, str] = {}
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
+        first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
+        pairs = (line.partition(":") for line in first.splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in pairs}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in facts:
+        name += f" (family {facts['cpu family']}, model {facts.get('model')})"
     return f"{name}, {os.cpu_count()} processors, {platform.system()}"
 
 

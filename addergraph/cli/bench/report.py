@@ -16,7 +16,7 @@ from .graphs import KINDS
 from .timing import Layer, Timing
 
 WORDS = ("layer", "kernel", "best convolution")  # the columns that hold no numbers
-BYTE_PEAKS = "sums of distances of bytes; of sparse kernels minima of bytes"
+BYTE_PEAKS = "u8 distances; in sparse kernels u8 minima"
 PEAKS = {"f32": "integer min, add", "u8": BYTE_PEAKS, "u6": BYTE_PEAKS}
 
 
@@ -24,6 +24,7 @@ PEAKS = {"f32": "integer min, add", "u8": BYTE_PEAKS, "u6": BYTE_PEAKS}
 class Row:
     """One layer, batch and kind (`bench_graphs.KINDS`).
 
+    kernel    its function; sparse: whether it leaves out taps
     terms     of the layer; executed: those that the kernel computes
     nbytes    input, packed filter and output, each once
     peak      G terms/s of all threads in registers, measured between the layer's runs, of what the
@@ -34,6 +35,7 @@ class Row:
     batch: int
     kind: str
     kernel: str
+    sparse: bool
     timing: Timing
     terms: int
     executed: int
@@ -199,19 +201,16 @@ def _draw_roof(axes: Any, report: Report, bandwidths: Mapping[str, float]) -> No
 
 def _draw_rows(axes: Any, report: Report) -> None:
     for batch, marker in zip(sorted({r.batch for r in report.rows}), "os^v", strict=False):
-        for what, color in (("dense", "tab:blue"), ("sparse", "tab:orange")):
-            rows = [
-                r for r in report.rows
-                if r.batch == batch and ("_sparse_" in r.kernel) == (what == "sparse")
-            ]  # fmt: skip
+        for sparse, color in ((False, "tab:blue"), (True, "tab:orange")):
+            rows = [r for r in report.rows if (r.batch, r.sparse) == (batch, sparse)]
             if not rows:
                 continue
             x = [r.executed / r.nbytes for r in rows]
-            label = f"{what}, batch {batch}"
+            label = f"{'sparse' if sparse else 'dense'}, batch {batch}"
             axes.scatter(
                 x, [r.executed_rate for r in rows], marker=marker, c=color, s=26, label=label
             )
-            if what == "sparse":
+            if sparse:
                 axes.scatter(
                     x, [r.rate for r in rows], marker=marker, facecolors="none",
                     edgecolors=color, s=26, label=f"{label}: terms of the layer",

@@ -68,7 +68,7 @@ def tune_layers(options: LayerBench, seconds: float) -> None:
     """
     if options.dtype != "f32":
         raise DataError(
-            f"--tune searches layers of f32, found --dtype {options.dtype}; those of bytes in a "
+            f"--tune searches f32 layers, found --dtype {options.dtype}; int8 layers in a "
             "network of your own: addergraph bench FILE --tune SECONDS"
         )
     found = search(options, seconds)

@@ -35,16 +35,17 @@ class Checking:
     file: str = shared.file()
     batch: int | None = setting(
         None,
-        "Also what a training with such batches needs of memory, and whether that is there.",
+        "Also the memory that a training run with this batch size needs, and whether it is "
+        "available.",
         kind=int,
         least=1,
     )
 
 
 def check(options: Checking) -> bool:
-    """Prints the findings, and with `batch` the memory of a training; whether all is well.
+    """Prints the findings, and with `batch` the memory of a training run; whether all is well.
 
-    MemoryLimitError where the training does not fit.
+    MemoryLimitError where the run does not fit.
     """
     file, batch = options.file, options.batch
     source = open_source(file)

@@ -36,14 +36,23 @@ class Library:
     """The options of `compile`."""
 
     file: str = shared.file()
-    folder: str = setting(NOTHING, "Made if need be.", name="output", short="-o", metavar="FOLDER")
+    folder: str = setting(
+        NOTHING, "Created if missing.", name="output", short="-o", metavar="FOLDER"
+    )
     name: str | None = setting(None, "Of the library and its functions.", unset="the graph's")
     weights: str | None = shared.weights()
     batch: int | None = shared.batch()
     target: str = shared.target()
+    tune_for: str | None = setting(
+        None,
+        "Choose kernels for this machine: an x86 CPU name, generic or host. The code runs on every "
+        "machine of the target.",
+        metavar="CPU",
+        unset="the CPU that --target names, else generic",
+    )
     multiplication_free: bool = setting(
         False,
-        "Refuse a network that needs a product anywhere, and shift and add all addresses.",
+        "Refuse a network that multiplies or divides; compute addresses by shifts and additions.",
     )
 
 
@@ -56,6 +65,7 @@ def compile_library(options: Library) -> None:
         weights=source.required_weights(),
         batch=options.batch,
         target=options.target,
+        tune_for=options.tune_for,
         name=options.name,
         multiplication_free=options.multiplication_free,
     )
@@ -163,7 +173,7 @@ class Verification:
     batch: int | None = shared.batch()
     target: str = shared.target()
     threads: int = shared.one_thread()
-    layers: bool = setting(False, "Also each layer, on the inputs that it has there.")
+    layers: bool = setting(False, "Also compare each layer, on its own native inputs.")
     plot: str | None = setting(None, "Draw the error of each layer.", metavar="FILE.png")
 
 
@@ -241,8 +251,8 @@ def _verify_layers(
     print(report)
     if report.ok and not outputs_ok:
         print(
-            "every layer is right alone, but the outputs are not: what differs is made by the "
-            "passes (see inspect --passes) or by the memory plan (inspect --plan)"
+            "every layer is right by itself, but the outputs are not: the passes "
+            "(see inspect --passes) or the memory plan (inspect --plan) are wrong"
         )
     if options.plot is not None:
         pictures.save(plots.plot_layer_errors(report), options.plot)

@@ -38,7 +38,7 @@ class Quantization:
 
 
 def quantize(options: Quantization) -> None:
-    """Quantizes, reports the error on the calibration data, and writes the integer network."""
+    """Quantizes, reports the error on the calibration data, and writes the int8 model."""
     require_writable_model(options.output)
     source = open_source(options.file, options.weights)
     calibration = samples(options.data, options.normalize)[: options.samples]
@@ -52,13 +52,13 @@ def quantize(options: Quantization) -> None:
     print(f"{bits} bits, calibrated on {len(calibration)} samples")
     for name, error in made.errors.items():
         chosen = " (chosen)" if name == made.chosen and len(made.errors) > 1 else ""
-        print(f"  factors {_shown(name):<24} outputs off by {error:.2%} of their rms{chosen}")
+        print(f"  requantize {_shown(name):<25} relative RMS error {error:.2%}{chosen}")
     made.save(options.output)
     print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
 
 
 def _shown(name: str) -> str:
     if name == "multiply":
-        return "by integer products"
+        return "by integer multiplications"
     count = name.removeprefix("shift")
-    return f"of {count} power{'' if count == '1' else 's'} of two"
+    return f"by {count} power{'' if count == '1' else 's'} of two"

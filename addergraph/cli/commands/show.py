@@ -58,7 +58,7 @@ class Inspection:
         "Print what is known after this pass, or step of lowering, as fuse, hoist or plan_memory.",
         metavar="PASS",
     )
-    plan: bool = setting(False, "Print what stands where in the arena.")
+    plan: bool = setting(False, "Print the memory plan: offset and size of each tensor.")
     census: bool = setting(False, "Count the instructions of the kernels, by kind.")
     dot: bool = setting(False, "Print the declared graph in DOT, and nothing else.")
     batch: int | None = shared.batch()

@@ -62,7 +62,7 @@ class Training:
     quantize_bits: int | None = like(
         QuantizationSettings,
         "bits",
-        help="Train a model file on, rounding as integers of so many bits will.",
+        help="Quantization-aware training of a model file for this many bits.",
         metavar="BITS",
         unset="",
     )
@@ -197,11 +197,11 @@ def _require_trained(options: Training) -> None:
 
 
 def _rounding(model: Model, data: Dataset, normalize: Normalize | None, bits: int) -> Model:
-    """The model with the roundings of integers, calibrated on the first images as they enter."""
+    """The model with fake quantization, calibrated on the first images as they enter."""
     images = data.x_train[:CALIBRATION]
     images = images if normalize is None else normalize.apply(images)
     made = quantization_aware(model, images, bits=bits)
-    print(f"rounds as integers of {bits} bits will, calibrated on {len(images)} samples")
+    print(f"quantization-aware training for {bits} bits, calibrated on {len(images)} samples")
     return made
 
 

@@ -258,10 +258,10 @@ def require_trainable(op: str, x: Tensor) -> None:
 
 
 def require_zero_padding(padding: Padding, known: Quantization | None) -> None:
-    """ShapeError where a layer pads bytes whose 0 does not stand for 0.0."""
+    """ShapeError where a layer pads bytes whose zero point is not 0."""
     if known is not None and known.zero_point and any(padding):
         raise ShapeError(
-            f"padding={padding} is of bytes 0, which do not stand for 0.0 here "
+            f"padding={padding} pads with byte 0, whose value is not 0.0 here "
             f"({known}); pad with the zero point by ops.pad before the layer"
         )
 

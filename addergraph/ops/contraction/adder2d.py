@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Bound, Cost, Halo, Op
+from ...ir import Array, Bound, Cost, Gradients, Halo, Intervals, Op, Tensors, Types
 from ...ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, Pair, choice
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -85,9 +85,7 @@ class Adder2d(Windowed):
                     y_g -= np.abs(tap[..., k, None] - f_g[i, j, k])
         return ((y + bias[0] if bias else y).astype(made),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..reduction.reduce import reduce_sum
         from ._sign_gradient import SCALE, by_filter2d
 
@@ -103,9 +101,7 @@ class Adder2d(Windowed):
             df = apply(Adder2dGradFilter(*same), g, x, f)
         return (dx, df, *(reduce_sum(g, (0, 1, 2)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         if types[0].dtype == f32:
             return (plus_bias(Interval(hi=0.0), ranges),)
         return (byte_distance_range(ranges, types, padded=any(self.padding)),)
@@ -125,10 +121,10 @@ class Adder2d(Windowed):
         x_sums = np.repeat(sums, f.shape[-1] // self.groups, axis=-1)
         return (_rounding.of_distances(x_sums, operands, results[0]),)
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=2 * self.terms(types[0], types[1]))
 
 
@@ -167,10 +163,10 @@ class Adder2dGradInput(Windowed):
     def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
         return _rounding.hard_tanh_by_input(self, operands, self.groups)
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         return (self.gradient_halo(types[1], types[2]), Halo(), Halo())
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         terms = self.terms(types[1], types[2])
         return Cost(additions=4 * terms, multiplications=terms)
 
@@ -207,10 +203,10 @@ class Adder2dGradFilter(Windowed):
 
     rounding = _rounding.difference_by_filter
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         return (Halo(), self.input_halo(types[1], types[2]), Halo())
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         terms = self.terms(types[1], types[2])
         return Cost(additions=terms, multiplications=terms)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import CONTRACTION, Array, Bound, Cost, Op
+from ...ir import CONTRACTION, Array, Bound, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -73,9 +73,7 @@ class AdderDense(Op):
             y -= np.abs(x64[:, k, None] - f64[k])
         return ((y + bias[0] if bias else y).astype(made),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..reduction.reduce import reduce_sum
         from ._sign_gradient import SCALE, by_filter
 
@@ -90,9 +88,7 @@ class AdderDense(Op):
             df = apply(AdderDenseGradFilter(), g, x, f)
         return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         if types[0].dtype == f32:
             return (plus_bias(Interval(hi=0.0), ranges),)
         return (byte_distance_range(ranges, types),)
@@ -106,7 +102,7 @@ class AdderDense(Op):
         x_sums = operands[0].astype("f8").sum(-1, keepdims=True)
         return (_rounding.of_distances(x_sums, operands, results[0]),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=2 * _terms(types[0], types[1]))
 
 
@@ -138,7 +134,7 @@ class AdderDenseGradInput(Op):
     def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
         return _rounding.hard_tanh_by_input(self, operands)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         terms = _terms(types[1], types[2])
         return Cost(additions=4 * terms, multiplications=terms)
 
@@ -169,7 +165,7 @@ class AdderDenseGradFilter(Op):
 
     rounding = _rounding.difference_by_filter
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         terms = _terms(types[1], types[2])
         return Cost(additions=terms, multiplications=terms)
 
@@ -179,7 +175,7 @@ def _terms(x: TensorType, f: TensorType) -> int:
     return x.sizes[0] * f.elements
 
 
-def _require_gradient(types: Sequence[TensorType]) -> None:
+def _require_gradient(types: Types) -> None:
     require_operands(types, "g", "x", "f")
     g, x, f = types
     require_gradient(g, require_matrices(x, f))

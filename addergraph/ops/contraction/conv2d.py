@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import Array, Bound, Cost, Halo, Op
+from ...ir import Array, Bound, Cost, Gradients, Halo, Intervals, Op, Tensors, Types
 from ...ir.attributes import Pair
-from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32, i32
@@ -74,9 +73,7 @@ class Conv2d(Windowed):
                 y_g += np.einsum("nhwk,kt->nhwt", tap, f_g[i, j])
         return (product_result(x, y, bias),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..reduction.reduce import reduce_sum
 
         g, (x, f, *bias) = gs[0], xs
@@ -89,9 +86,7 @@ class Conv2d(Windowed):
         df = apply(Conv2dGradFilter(*same, kernel_size=kernel_size), g, x)
         return (dx, df, *(reduce_sum(g, (0, 1, 2)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (product_range(ranges, types, padded=max(self.padding) > 0),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
@@ -100,10 +95,10 @@ class Conv2d(Windowed):
 
     rounding = _rounding.products
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         return (self.input_halo(types[0], types[1]), *(Halo() for _ in types[1:]))
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         terms = self.terms(types[0], types[1])
         return Cost(additions=terms, multiplications=terms)
 
@@ -146,11 +141,11 @@ class Conv2dGradInput(Windowed):
         magnitude = self.reference(*map(np.abs, operands))[0]
         return (of_sum(_rounding.reached(operands[1], self.groups) + 2, magnitude),)
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         g, f = types
         return (self.gradient_halo(self._input(g, f), f), Halo())
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         g, f = types
         terms = self.terms(self._input(g, f), f)
         return Cost(additions=terms, multiplications=terms)
@@ -201,11 +196,11 @@ class Conv2dGradFilter(Windowed):
         magnitude = self.reference(*map(np.abs, operands))[0]
         return (of_sum(per_channel(operands[0]) + 2, magnitude),)
 
-    def halo(self, types: Sequence[TensorType]) -> tuple[Halo, ...]:
+    def halo(self, types: Types) -> tuple[Halo, ...]:
         g, x = types
         return (Halo(), self.input_halo(x, self._filter(g, x)))
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         g, x = types
         terms = self.terms(x, self._filter(g, x))
         return Cost(additions=terms, multiplications=terms)

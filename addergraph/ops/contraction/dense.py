@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...ir import CONTRACTION, Array, Cost, Op
-from ...ir.intervals import Interval
+from ...ir import CONTRACTION, Array, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, i32
@@ -42,9 +40,7 @@ class _Product(Op):
 
     rounding = _rounding.products
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..movement.transpose import transpose
         from ..reduction.reduce import reduce_sum
 
@@ -55,12 +51,10 @@ class _Product(Op):
         df = matmul(transpose(x, (1, 0)), g)
         return (dx, df, *(reduce_sum(g, (0,)) for _ in bias))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (product_range(ranges, types),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         terms = types[0].sizes[0] * types[1].elements
         return Cost(additions=terms, multiplications=terms)
 

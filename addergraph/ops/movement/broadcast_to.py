@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
-from ...ir.intervals import Interval
+from ...ir import MOVEMENT, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType, broadcast_shapes
 from .._elementwise import sum_to
@@ -41,9 +40,7 @@ class BroadcastTo(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.broadcast_to(arrays[0], [int(d) for d in self.shape]).copy(),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (sum_to(g, xs[0].shape),)
@@ -51,9 +48,7 @@ class BroadcastTo(Op):
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         return operands[0].value if operands[0].type == result else None
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0],)
 
 

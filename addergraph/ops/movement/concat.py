@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Op
+from ...ir import MOVEMENT, Array, Gradients, Intervals, Op, Tensors, Types
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, TensorType
@@ -56,9 +56,7 @@ class Concat(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.concatenate(arrays, self.axis),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .slice import slice
 
         g, at, parts = gs[0], 0, []
@@ -70,9 +68,7 @@ class Concat(Op):
             parts.append(slice(g, start, stop))
         return tuple(parts)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (reduce(Interval.hull, ranges),)
 
 

@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
-from ...ir.intervals import Interval
+from ...ir import MOVEMENT, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType
 from .._elementwise import point, require_value
@@ -54,9 +53,7 @@ class Pad(Op):
         y[tuple(np.s_[b : b + d] for b, d in zip(self.before, x.shape, strict=True))] = x
         return (y,)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .slice import slice
 
         g, x = gs[0], xs[0]
@@ -69,9 +66,7 @@ class Pad(Op):
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         return None if any((*self.before, *self.after)) else operands[0].value
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         if not any((*self.before, *self.after)):
             return (ranges[0],)
         return (ranges[0].hull(point(self.value, types[0].dtype)),)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
-from ...ir.intervals import Interval
+from ...ir import MOVEMENT, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType
 from .._window import require_operands
@@ -21,9 +20,7 @@ class _Reshape(Op):
     aliases: ClassVar[int | None] = 0
     integer_form: ClassVar[bool] = False
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (reshape(g, xs[0].shape),)
@@ -39,9 +36,7 @@ class _Reshape(Op):
         flattens = before.rank > 1 and Flatten().infer(before) == (result,)
         return Flatten() if flattens else Reshape(result.shape), x.inputs
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0],)
 
 

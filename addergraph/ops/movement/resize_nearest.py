@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
+from ...ir import MOVEMENT, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.attributes import Pair, pair
-from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DTYPES, TensorType
 from .._window import label, require_image, require_operands
@@ -44,9 +43,7 @@ class ResizeNearest(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (arrays[0].repeat(self.factors[0], 1).repeat(self.factors[1], 2),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..reduction.reduce import reduce_sum
         from .reshape import reshape
 
@@ -57,9 +54,7 @@ class ResizeNearest(Op):
         a, b = self.factors
         return (reduce_sum(reshape(g, (samples, height, a, width, b, channels)), (2, 4)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0],)
 
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:

@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
-from ...ir.intervals import Interval
+from ...ir import MOVEMENT, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.trace import Tensor, apply
 from ...ir.types import Dim, Shape, TensorType
 from .._window import require_operands
@@ -47,9 +46,7 @@ class Slice(Op):
         ranges = zip(self.start, self.stop, strict=True)
         return (np.array(arrays[0][tuple(np.s_[first:last] for first, last in ranges)]),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .pad import pad
 
         g, x = gs[0], xs[0]
@@ -63,9 +60,7 @@ class Slice(Op):
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         return operands[0].value if operands[0].type == result else None
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0],)
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import ShapeError
-from ...ir import MOVEMENT, Array, Canonical, Op, Source
-from ...ir.intervals import Interval
+from ...ir import MOVEMENT, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
 from .._window import require_operands
@@ -44,9 +43,7 @@ class Transpose(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (arrays[0].transpose(self.permutation).copy(),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (transpose(g, [self.permutation.index(a) for a in range(len(self.permutation))]),)
@@ -59,9 +56,7 @@ class Transpose(Op):
             return None
         return Transpose(tuple(x.op.permutation[axis] for axis in self.permutation)), x.inputs
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0],)
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, REDUCTION, Array, Bound, Cost, Op
+from ...ir import POINTWISE, REDUCTION, Array, Bound, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply, apply_all
 from ...ir.types import TensorType, f32
@@ -58,9 +58,7 @@ class BatchNorm(Op):
         y = (x - mean) * (gamma / np.sqrt(variance + self.epsilon)) + beta
         return (y.astype(np.float32),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..reduction.reduce import reduce_sum
         from .unary import sqrt
 
@@ -80,7 +78,7 @@ class BatchNorm(Op):
         scale = gamma / np.sqrt(operands[2].astype("f8") + self.epsilon)
         return (roundings(8) * ((x + mean) * scale + beta) + 8 * TINY,)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         elements = types[0].elements
         return Cost(additions=2 * elements, multiplications=elements)
 
@@ -122,9 +120,7 @@ class BatchNormStatistics(Op):
         variance = np.square(x - mean).mean(axes)
         return (mean.astype(np.float32), variance.astype(np.float32))
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..movement.broadcast_to import broadcast_to
 
         (x,), (mean, _), (dmean, dvariance) = xs, ys, gs
@@ -137,9 +133,7 @@ class BatchNormStatistics(Op):
             return (through_variance,)
         return (through_variance + dmean * each,)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         if types[0].is_open:
             return (ANY, NONNEGATIVE)
         count = math.prod(types[0].sizes[:-1])
@@ -152,7 +146,7 @@ class BatchNormStatistics(Op):
         mean = of_sum(n + 2, np.abs(x.astype("f8")).mean(leading(x)) if n else np.zeros(1))
         return (mean, of_sum(n + 6, variance) + mean**2)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         elements = types[0].elements
         return Cost(additions=3 * elements, multiplications=elements)
 

@@ -15,7 +15,19 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source, Value
+from ...ir import (
+    POINTWISE,
+    Array,
+    Canonical,
+    Cost,
+    Gradients,
+    Intervals,
+    Op,
+    Source,
+    Tensors,
+    Types,
+    Value,
+)
 from ...ir.intervals import ANY, Interval
 from ...ir.quantization import Known, Quantization, common
 from ...ir.trace import Operand, Tensor, apply
@@ -23,8 +35,6 @@ from ...ir.types import DType, TensorType, broadcast_shapes, f32, i32
 from .._elementwise import held, require_dtype, require_same_dtype, stored, sum_to
 from .._window import require_operands
 from .unary import Neg
-
-Gradients = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class _Binary(Op, ABC):
         """The results, for operands that broadcast."""
 
     @abstractmethod
-    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of both operands, still of the result's shape."""
 
     @abstractmethod
@@ -62,17 +72,13 @@ class _Binary(Op, ABC):
         with np.errstate(all="ignore"):
             return (np.asarray(self.compute(*arrays)),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g, (a, b) = gs[0], xs
         assert g is not None
         da, db = self.partial(g, a, b)
         return (sum_to(da, a.shape), sum_to(db, b.shape))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         dtype = types[0].dtype
         a, b = (held(r, dtype) for r in ranges)
         return (stored(self.range(a, b), dtype),)
@@ -101,7 +107,7 @@ def _negated(operand: Source) -> Value | None:
 
 @dataclass(frozen=True)
 class _Additive(_Binary):
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=self.infer(*types)[0].elements)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
@@ -119,7 +125,7 @@ class _Additive(_Binary):
 class _Multiplicative(_Binary):
     multiplies: ClassVar[bool] = True
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(multiplications=self.infer(*types)[0].elements)
 
 
@@ -136,7 +142,7 @@ class Add(_Additive):
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a + b)
 
-    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return g, g
 
     def range(self, a: Interval, b: Interval) -> Interval:
@@ -164,7 +170,7 @@ class Sub(_Additive):
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a - b)
 
-    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return g, -g
 
     def range(self, a: Interval, b: Interval) -> Interval:
@@ -189,7 +195,7 @@ class Mul(_Multiplicative):
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a * b)
 
-    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return g * b, g * a
 
     def range(self, a: Interval, b: Interval) -> Interval:
@@ -211,7 +217,7 @@ class Div(_Multiplicative):
     def compute(self, a: Array, b: Array) -> Array:
         return np.asarray(a / b)
 
-    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         da = g / b
         return da, -da * (a / b)
 
@@ -235,7 +241,7 @@ class Maximum(_Binary):
     def compute(self, a: Array, b: Array) -> Array:
         return np.where((a > b) | (a != a), a, b)
 
-    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         from .select import select
 
         b_wins = a < b
@@ -257,7 +263,7 @@ class Minimum(_Binary):
     def compute(self, a: Array, b: Array) -> Array:
         return np.where((a < b) | (a != a), a, b)
 
-    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> Gradients:
+    def partial(self, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         from .select import select
 
         b_wins = a > b

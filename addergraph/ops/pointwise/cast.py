@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Canonical, Op, Source
+from ...ir import POINTWISE, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -45,14 +45,10 @@ class Cast(Op):
         whole = np.where(np.isnan(x), 0.0, np.trunc(x.astype("f8")))
         return (np.asarray(np.clip(whole, *INTEGER_BOUNDS[self.dtype]), self.dtype.numpy),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         return (gs[0] if self.dtype == xs[0].dtype == f32 else None,)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         x = held(ranges[0], types[0].dtype)
         if self.dtype == bool_:
             return (Interval(0.0, 1.0),)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Op
-from ...ir.intervals import Interval
+from ...ir import POINTWISE, Array, Gradients, Intervals, Op, Tensors, Types
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
 from .._elementwise import stored
@@ -45,18 +43,14 @@ class Clip(Op):
             lo, hi = np.float32(self.lo), np.float32(self.hi)
         return (np.where(x < lo, lo, np.where(x > hi, hi, x)),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .select import select
 
         g, x = gs[0], xs[0]
         assert g is not None
         return (select(x < self.lo, 0.0, select(x > self.hi, 0.0, g)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (stored(ranges[0].clip(self.lo, self.hi), f32),)
 
 

@@ -1,16 +1,26 @@
-"""fake_quantize, fake_quantize_filter: the numbers that integers would stand for, in f32, so that
-training sees them."""
+"""fake_quantize, fake_quantize_filter: quantized and dequantized again in f32, so that training
+sees the rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, REDUCTION, Array, Graph, Op, Value
+from ...ir import (
+    POINTWISE,
+    REDUCTION,
+    Array,
+    Gradients,
+    Graph,
+    Intervals,
+    Op,
+    Tensors,
+    Types,
+    Value,
+)
 from ...ir.attributes import BITS, is_bits
 from ...ir.intervals import Interval
 from ...ir.quantization import Quantization, symmetric
@@ -53,7 +63,7 @@ class FakeQuantize(Op):
 
     @property
     def known(self) -> Quantization:
-        """What the integers stand for."""
+        """Scale and zero point."""
         return Quantization(self.scale, self.zero_point)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -78,9 +88,7 @@ class FakeQuantize(Op):
                 return np.asarray(y)
             return np.where((steps < low) | (steps > high), x, y).astype(np.float32)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .select import select
 
         g, x = gs[0], xs[0]
@@ -90,9 +98,7 @@ class FakeQuantize(Op):
         low, high = (self.scale * (end - self.zero_point) for end in (0, self.top))
         return (select(x < low, 0.0, select(x > high, 0.0, g)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         lo, hi = self._rounded(np.array([ranges[0].lo, ranges[0].hi]))  # it is monotone
         return (Interval(float(lo), float(hi)),)
 
@@ -140,14 +146,10 @@ class FakeQuantizeFilter(Op):
 
     rounding = exact
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         return (gs[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         lo, hi = ranges[0].lo, ranges[0].hi
         most = max(-lo, hi)
         return (Interval(-most if lo < 0 else 0.0, most if hi > 0 else 0.0),)

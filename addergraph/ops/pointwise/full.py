@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Op
-from ...ir.intervals import Interval
+from ...ir import POINTWISE, Array, Gradients, Intervals, Op, Tensors, Types
 from ...ir.trace import Tensor
 from ...ir.types import DType, Shape, TensorType, bool_, dtype_named, f32, i32
 from .._elementwise import point, require_dtype, require_value
@@ -47,14 +46,10 @@ class Full(Op):
         made = TensorType(self.dtype, self.shape)
         return (np.full(made.sizes, self.value, self.dtype.numpy),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         return ()
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (point(self.value, self.dtype),)
 
     def positive_zero(self, operands: Sequence[bool]) -> bool:

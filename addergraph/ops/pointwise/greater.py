@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Op
+from ...ir import POINTWISE, Array, Intervals, Op, Types
 from ...ir.intervals import Interval
 from ...ir.trace import Operand, Tensor, apply
 from ...ir.types import TensorType, bool_, broadcast_shapes, f32, i32
@@ -40,9 +39,7 @@ class Greater(Op):
         a, b = arrays
         return (np.asarray(a > b),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         a, b = (held(r, t.dtype) for r, t in zip(ranges, types, strict=True))
         # never provably true: ranges do not exclude NaN
         return (Interval(0.0, 0.0 if a.hi <= b.lo else 1.0),)

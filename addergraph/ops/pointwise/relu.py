@@ -10,7 +10,18 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source
+from ...ir import (
+    POINTWISE,
+    Array,
+    Canonical,
+    Cost,
+    Gradients,
+    Intervals,
+    Op,
+    Source,
+    Tensors,
+    Types,
+)
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
@@ -42,18 +53,14 @@ class Relu(Op):
         (x,) = arrays
         return (np.asarray(np.abs(np.where(x < 0, np.float32(0), x))),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .select import select
 
         g = gs[0]
         assert g is not None
         return (select(ys[0] > 0.0, g, 0.0),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (Interval(max(ranges[0].lo, 0.0), max(ranges[0].hi, 0.0)),)
 
     def positive_zero(self, operands: Sequence[bool]) -> bool:
@@ -86,18 +93,14 @@ class Relu6(Op):
         (y,) = Relu().reference(*arrays)
         return (np.where(y > 6, np.float32(6), y),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .select import select
 
         g, y = gs[0], ys[0]
         assert g is not None
         return (select(y > 0.0, select(y < 6.0, g, 0.0), 0.0),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0].clip(0.0, 6.0),)
 
     def positive_zero(self, operands: Sequence[bool]) -> bool:
@@ -138,24 +141,20 @@ class LeakyRelu(Op):
         with np.errstate(all="ignore"):
             return (np.where(x > 0, x, x * np.float32(self.slope)),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .select import select
 
         g = gs[0]
         assert g is not None
         return (select(xs[0] > 0.0, g, g * self.slope),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         slope = float(np.float32(self.slope))
         below = ranges[0].clip(-math.inf, 0.0) * Interval(slope, slope)
         above = ranges[0].clip(0.0, math.inf)
         return (stored(Interval(min(below.lo, above.lo), max(below.hi, above.hi)), types[0].dtype),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(multiplications=types[0].elements)
 
 

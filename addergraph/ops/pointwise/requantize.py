@@ -1,7 +1,7 @@
 """requantize_shift and requantize_multiply: integers of one scale as integers of another.
 
 An affine map with one factor for each channel, such as a batch norm behind an adder layer, in
-integers: the sum of a few signed powers of two for the factor, or a fixed-point product.
+integers: the sum of a few signed powers of two for the factor, or a fixed-point multiplication.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import POINTWISE, Array, Cost, Op
+from ...ir import POINTWISE, Array, Cost, Intervals, Op, Types
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -30,7 +30,7 @@ class Requantize(Op, ABC):
 
     lo, hi             ends of the result; a relu is lo = the result's zero point
     dtype              of the result: u8 or i32, which has to hold lo and hi
-    scale, zero_point  what the result stands for; scale 0: not stated
+    scale, zero_point  of the result; scale 0: not stated
     """
 
     kind: ClassVar[str] = POINTWISE
@@ -83,9 +83,7 @@ class Requantize(Op, ABC):
             total = self.scaled(x + center, factors) + offset
         return (np.clip(total >> (shift & 31), self.lo, self.hi).astype(self.dtype.numpy),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (Interval(float(self.lo), float(self.hi)),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
@@ -105,7 +103,7 @@ class RequantizeShift(Requantize):
     Operands: x i32[...,C], then center, offset, shift and 1 to 8 terms, i32[C] or i32[]; result
     `dtype`[...,C]. Arithmetic is i32 and wraps; shifts count modulo 32. What makes the numbers sees
     to it that nothing wraps (`passes/quantize/fixed_point.py`). Attributes: `lo`, `hi`, the ends of
-    the result; `scale` and `zero_point`, what it stands for (scale 0: not stated). Not
+    the result; `scale` and `zero_point`, its own (scale 0: not stated). Not
     differentiable.
     Raises ShapeError for other dtypes, shapes or numbers of operands, and for ends that the
     result's dtype cannot hold.
@@ -128,7 +126,7 @@ class RequantizeShift(Requantize):
             total += np.where(term == 0, 0, np.where(term < 0, -shifted, shifted))
         return total
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=types[0].elements * (len(types) - 2))
 
 
@@ -136,7 +134,7 @@ class RequantizeShift(Requantize):
 class RequantizeMultiply(Requantize):
     """Y[...,c] = clip((multiplier[c] (X[...,c] + center[c]) + offset[c]) >> shift[c], lo, hi).
 
-    As `requantize_shift`, with one integer product in place of the powers of two. Operands: x
+    As `requantize_shift`, with one integer multiplication for the powers of two. Operands: x
     i32[...,C], then center, offset, shift and multiplier, i32[C] or i32[]. The product has its low
     32 bits. Not differentiable. Raises ShapeError as there.
     Source: Jacob et al. 2018 (arXiv:1712.05877), section 2.2.
@@ -154,7 +152,7 @@ class RequantizeMultiply(Requantize):
     def scaled(self, t: Array, factors: Sequence[Array]) -> Array:
         return np.asarray(t * factors[0])
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         elements = types[0].elements
         return Cost(additions=2 * elements, multiplications=elements)
 
@@ -172,6 +170,6 @@ def requantize_multiply(
     x: Tensor, center: Tensor, offset: Tensor, shift: Tensor, multiplier: Tensor, *, lo: int,
     hi: int, dtype: DType = u8, scale: float = 0.0, zero_point: int = 0, name: str | None = None,
 ) -> Tensor:  # fmt: skip
-    """Integers of another scale, by a product; see `RequantizeMultiply`."""
+    """Integers of another scale, by a multiplication; see `RequantizeMultiply`."""
     op = RequantizeMultiply(lo, hi, dtype, scale, zero_point)
     return apply(op, x, center, offset, shift, multiplier, name=name)

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Canonical, Op, Source
-from ...ir.intervals import Interval
+from ...ir import POINTWISE, Array, Canonical, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.trace import Operand, Tensor, apply
 from ...ir.types import TensorType, bool_, broadcast_shapes, f32
 from .._elementwise import held, require_dtype, require_same_dtype, sum_to
@@ -41,17 +40,13 @@ class Select(Op):
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.where(*arrays),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g, (condition, a, b) = gs[0], xs
         assert g is not None
         da, db = select(condition, g, 0.0), select(condition, 0.0, g)
         return (None, sum_to(da, a.shape), sum_to(db, b.shape))
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         condition = held(ranges[0], bool_)
         if condition.constant:
             return (ranges[1] if condition.lo else ranges[2],)

@@ -9,7 +9,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import POINTWISE, Array, Canonical, Cost, Op, Source
+from ...ir import (
+    POINTWISE,
+    Array,
+    Canonical,
+    Cost,
+    Gradients,
+    Intervals,
+    Op,
+    Source,
+    Tensors,
+    Types,
+)
 from ...ir.intervals import ANY, NONNEGATIVE, Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, i32
@@ -38,7 +49,7 @@ class _Transcendental(_Unary):
 
     multiplies: ClassVar[bool] = True
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(transcendentals=types[0].elements)
 
 
@@ -57,16 +68,12 @@ class Neg(_Unary):
         with np.errstate(over="ignore"):
             return (np.asarray(np.negative(arrays[0])),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (-g,)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         dtype = types[0].dtype
         return (stored(-held(ranges[0], dtype), dtype),)
 
@@ -89,18 +96,14 @@ class Abs(_Unary):
         with np.errstate(over="ignore"):
             return (np.asarray(np.abs(arrays[0])),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .select import select
 
         g, x = gs[0], xs[0]
         assert g is not None
         return (select(x > 0.0, g, select(x < 0.0, -g, 0.0)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         dtype = types[0].dtype
         x = held(ranges[0], dtype)
         return (stored(Interval(max(x.lo, -x.hi, 0.0), max(-x.lo, x.hi)), dtype),)
@@ -131,16 +134,12 @@ class Exp(_Transcendental):
 
     rounding = one_ulp
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (g * ys[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (NONNEGATIVE,)
 
 
@@ -159,16 +158,12 @@ class Log(_Transcendental):
 
     rounding = one_ulp
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (g / xs[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ANY,)
 
 
@@ -186,16 +181,12 @@ class Sqrt(_Transcendental):
         with np.errstate(invalid="ignore"):
             return (np.asarray(np.sqrt(arrays[0])),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (g * 0.5 / ys[0],)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         x = ranges[0]
         if x.hi < 0:
             return (NONNEGATIVE,)  # every result is NaN; a point would be taken for a constant
@@ -220,16 +211,12 @@ class Sigmoid(_Transcendental):
 
     rounding = two_ulps
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g, y = gs[0], ys[0]
         assert g is not None
         return (g * (y * (1.0 - y)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (Interval(0.0, 1.0),)
 
 
@@ -249,16 +236,12 @@ class Tanh(_Transcendental):
 
     rounding = one_ulp
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g, y = gs[0], ys[0]
         assert g is not None
         return (g * (1.0 - y * y),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (Interval(-1.0, 1.0),)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Op
+from ...ir import REDUCTION, Array, Intervals, Op, Types
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
@@ -55,15 +54,13 @@ class Argmax(Op):
 
     rounding = exact
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         size = types[0].shape[self.axis]
         last = INTEGER_BOUNDS[i32][1] if size == "N" else size - 1
         return (Interval(0.0, float(last)),)
 
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
-        return (Quantization(1.0),)  # an index stands for itself
+        return (Quantization(1.0),)  # an index is its own value
 
 
 def argmax(x: Tensor, axis: int = -1, *, name: str | None = None) -> Tensor:

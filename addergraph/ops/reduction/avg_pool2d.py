@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Bound, Cost, Op
+from ...ir import Array, Bound, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
@@ -48,22 +48,18 @@ class AvgPool2d(Pooling):
 
     rounding = sum_or_mean
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g, (x,) = gs[0], xs
         assert g is not None
         size = (int(x.shape[1]), int(x.shape[2]))
         op = AvgPool2dGrad(self.window, self.stride, self.padding, input_size=size)
         return (apply(op, g),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         x = ranges[0].hull(Interval(0.0, 0.0)) if max(self.padding) else ranges[0]
         return (x.total(self.area) * Interval(1 / self.area, 1 / self.area),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         elements = self.output(types[0]).elements
         return Cost(additions=elements * (self.area - 1), multiplications=elements)
 
@@ -104,7 +100,7 @@ class AvgPool2dGrad(Pooling):
         """At most as many windows as a window has positions reach one element."""
         return (of_sum(self.area + 2, self.reference(np.abs(operands[0]))[0]),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         elements = types[0].elements
         return Cost(additions=elements * self.area, multiplications=elements)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Cost, Op
+from ...ir import REDUCTION, Array, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
@@ -46,9 +45,7 @@ class GlobalAvgPool(Op):
 
     rounding = sum_or_mean
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..movement.broadcast_to import broadcast_to
         from ..movement.reshape import reshape
 
@@ -57,13 +54,11 @@ class GlobalAvgPool(Op):
         share = reshape(g * (1.0 / _area(x.type)), (x.shape[0], 1, 1, x.shape[3]))
         return (broadcast_to(share, x.shape),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         area = _area(types[0])
         return (ranges[0].total(area) * Interval(1 / area, 1 / area),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         n, h, w, c = types[0].sizes
         return Cost(additions=n * (h * w - 1) * c, multiplications=n * c)
 

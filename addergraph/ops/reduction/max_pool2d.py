@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir import Array, Bound, Canonical, Cost, Op, Source
+from ...ir import Array, Bound, Canonical, Cost, Gradients, Intervals, Op, Source, Tensors, Types
 from ...ir.attributes import Pair
-from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
 from ...ir.trace import Tensor, apply
 from ...ir.types import DType, TensorType, f32, u8
@@ -49,17 +48,13 @@ class MaxPool2d(Pooling):
 
     rounding = exact
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         require_trainable(self.name, xs[0])
         return (apply(MaxPool2dGrad(self.window, self.stride, self.padding), g, xs[0]),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (held(ranges[0], types[0].dtype),)
 
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
@@ -69,7 +64,7 @@ class MaxPool2d(Pooling):
     def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
         return (known[0],)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=self.output(types[0]).elements * (self.area - 1))
 
 
@@ -110,7 +105,7 @@ class MaxPool2dGrad(Pooling):
         g, x = operands
         return (of_sum(self.area + 2, self.reference(np.abs(g), x)[0]),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=types[0].elements * self.area)
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Bound, Cost, Op
-from ...ir.intervals import NONNEGATIVE, Interval
+from ...ir import REDUCTION, Array, Bound, Cost, Gradients, Intervals, Op, Tensors, Types
+from ...ir.intervals import NONNEGATIVE
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
 from .._rounding import of_sum
@@ -49,9 +49,7 @@ class MeanSquaredError(Op):
             total = np.square(p - t).sum(tuple(range(1, p.ndim)))
             return (np.divide(total, math.prod(p.shape[1:])).astype("f4"),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..movement.reshape import reshape
 
         g, (p, t) = gs[0], xs
@@ -62,9 +60,7 @@ class MeanSquaredError(Op):
         dp = g * (p - t)
         return (dp, -dp)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (NONNEGATIVE,)
 
     def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
@@ -72,7 +68,7 @@ class MeanSquaredError(Op):
         n = operands[0].size // max(1, results[0].size)
         return (of_sum(n + 5, results[0]),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         rows, n = types[0].sizes[0], types[0].elements
         return Cost(additions=2 * n, multiplications=n + rows)
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Cost, Op
+from ...ir import REDUCTION, Array, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import Shape, TensorType, f32
@@ -85,19 +85,15 @@ class ReduceSum(_Reduce):
 
     rounding = sum_or_mean
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
         assert g is not None
         return (self.spread(g, xs[0]),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (stored(self.total(ranges[0], self.count(types[0])), f32),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=types[0].elements)
 
 
@@ -120,9 +116,7 @@ class ReduceMean(_Reduce):
 
     rounding = sum_or_mean
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..pointwise.full import full
 
         g, x = gs[0], xs[0]
@@ -134,16 +128,14 @@ class ReduceMean(_Reduce):
         samples = reduce_sum(full(x, 1.0, ("N",)))  # counts the batch while it is open
         return (self.spread(g / (samples * float(rest)), x),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         count = self.count(types[0])
         total = self.total(ranges[0], count)
         if not count:
             return (total,)
         return (stored(Interval(total.lo / count, total.hi / count), f32),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=types[0].elements, multiplications=self.infer(*types)[0].elements)
 
 
@@ -170,9 +162,7 @@ class ReduceMax(_Reduce):
 
     rounding = exact
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..pointwise.select import select
 
         g, x = gs[0], xs[0]
@@ -181,9 +171,7 @@ class ReduceMax(_Reduce):
         ties = reduce_sum(largest, self.axes, self.keepdims)
         return (largest * self.spread(g / ties, x),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0],)
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Bound, Cost, Op
+from ...ir import REDUCTION, Array, Bound, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
@@ -49,18 +49,14 @@ class Softmax(Op):
             e = np.exp(x - x.max(-1, keepdims=True, initial=-np.inf))
             return ((e / e.sum(-1, keepdims=True)).astype("f4"),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from .reduce import reduce_sum
 
         g, y = gs[0], ys[0]
         assert g is not None
         return (y * (g - reduce_sum(g * y, -1, keepdims=True)),)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (Interval(0.0, 1.0),)
 
     def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
@@ -70,7 +66,7 @@ class Softmax(Op):
         relative = U * (d + (y * d).sum(-1, keepdims=True)) + gamma(y.shape[-1] + 6)
         return (relative * y + 8 * TINY,)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         n = types[0].elements
         return Cost(additions=2 * n, multiplications=n, transcendentals=n)
 

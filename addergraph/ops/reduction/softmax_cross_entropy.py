@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Bound, Cost, Op
+from ...ir import REDUCTION, Array, Bound, Cost, Gradients, Op, Tensors, Types
 from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType, f32
 from .._rounding import U, below_maximum, gamma, of_sum
@@ -50,9 +50,7 @@ class SoftmaxCrossEntropy(Op):
             lse = m[:, 0] + np.log(np.exp(z - m).sum(-1))
             return ((p.sum(-1) * lse - (p * z).sum(-1)).astype("f4"),)
 
-    def grad(
-        self, xs: Sequence[Tensor], ys: Sequence[Tensor], gs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
+    def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         from ..movement.reshape import reshape
         from .reduce import reduce_sum
         from .softmax import softmax
@@ -74,7 +72,7 @@ class SoftmaxCrossEntropy(Op):
         weighted = (p * (finite + np.abs(m + np.log(s))[..., None])).sum(-1)
         return (p.sum(-1) * logarithm + of_sum(n + 4, weighted),)
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         rows, n = types[0].sizes[0], types[0].elements
         return Cost(additions=4 * n + 2 * rows, multiplications=n + rows, transcendentals=n + rows)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import Array, Cost
+from ...ir import Array, Cost, Intervals, Types
 from ...ir.attributes import Pair
 from ...ir.intervals import Interval
 from ...ir.quantization import Known, Quantization
@@ -57,9 +57,7 @@ class SumPool2d(Pooling):
             total += tap
         return (total,)
 
-    def interval(
-        self, ranges: Sequence[Interval], types: Sequence[TensorType]
-    ) -> tuple[Interval, ...]:
+    def interval(self, ranges: Intervals, types: Types) -> Intervals:
         x = held(ranges[0], u8)
         x = x.hull(Interval(0.0, 0.0)) if max(self.padding) else x
         return (Interval(self.area * x.lo, self.area * x.hi),)
@@ -73,7 +71,7 @@ class SumPool2d(Pooling):
 
     rounding = exact
 
-    def cost(self, types: Sequence[TensorType]) -> Cost:
+    def cost(self, types: Types) -> Cost:
         return Cost(additions=self.output(types[0]).elements * (self.area - 1))
 
 

@@ -4,7 +4,7 @@ Both give the same bits, so the choice may read the weights. The model counts cy
 at the rate that each inner loop reaches, what lists cost beside them, and the sparse kernels'
 moving of inputs and outputs between channels in the lanes and pixels in the lanes. What depends on
 the CPU is read from the target's machine; the constants here are of the emitted loops, fitted on
-Zen 5. Those of f32 lists are in `_sparse_choice.py`, as the tile depends on them.
+Zen 5. Those of f32 lists are in `_f32_choice.py`, as the tile depends on them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from addergraph.ops.contraction.dense import Dense, Matmul
 from ...targets.target import Target
 from .. import ALL_KEPT, Call, Kernel, kernel
 from ..schedule import DENSE, SPARSE, Choice, ceil_div, contraction_tiles
-from ..sparse._bytes_tile import BytesTile
-from ..sparse._bytes_tile import cycles as sparse_bytes_cycles
+from ..sparse._f32_choice import sparse_cycles, sparse_tile
 from ..sparse._f32_tile import SparseTile
-from ..sparse._sparse_choice import sparse_cycles, sparse_tile
+from ..sparse._u8_choice import cycles as sparse_bytes_cycles
+from ..sparse._u8_tile import BytesTile
 from ..sparse.sparse_f32 import SparseAdderKernel
 from ..sparse.sparse_u8 import SparseU8Kernel, sparse_bytes_tile
 from .dense import DenseKernel

@@ -38,7 +38,7 @@ from addergraph.ir.plan import align
 from ...emit.builder import Emitter, Index, Register
 from .. import Call
 from ..cut import piece, pieces
-from ..schedule import Tile, ceil_div
+from ..schedule import DENSE, Tile, ceil_div
 from .dense_f32 import FloatSteps
 from .dense_u8 import ByteSteps
 from .steps import Steps
@@ -51,6 +51,8 @@ L1_SHARE, L2_SHARE = 0.5, 0.5859375  # of a cache: filters that stay there besid
 
 class DenseKernel(ForwardContraction):
     """Every term of every output. See the module's contract."""
+
+    kind = DENSE
 
     def __init__(self, call: Call, body: Graph | None = None, tile: Tile | None = None) -> None:
         super().__init__(call, body)

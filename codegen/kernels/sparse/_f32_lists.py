@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,45 +27,17 @@ from addergraph.ir.plan import align
 from ...emit.builder import I32, I64, Emitter, Index, Register
 from ..forward.dense_f32 import float_packing
 from ..forward.geometry import CHANNEL_BLOCK
-from ..forward.tail import ForwardContraction
 from ..schedule import ceil_div
+from ._f32_tile import SparseTile
 
 STEP_BYTES = 8  # of one filter
 
 
-class ListTile(Protocol):
-    """What the lists need to know of a tile."""
+class FloatLists:
+    """The packed lists of one layer."""
 
-    @property
-    def filters(self) -> int:
-        """Filters whose lists are walked together."""
-
-    @property
-    def channels(self) -> int:
-        """Input channels of a list: whole channel blocks."""
-
-    @property
-    def unroll(self) -> int:
-        """Steps in one loop body; lists are whole bodies, so that few lengths differ."""
-
-    @property
-    def partial_bytes(self) -> int:
-        """Bytes between the partial sums of neighbouring filters."""
-
-    def tap_offset(self, i: int, j: int, k: int) -> int:
-        """Bytes from an output's place in channel 0 to what tap (i, j) of channel k reads."""
-
-
-class SparseKernel(ForwardContraction):
-    """A forward adder over lists of taps."""
-
-    @property
-    @abstractmethod
-    def tile(self) -> ListTile: ...
-
-    @property
-    def lanes(self) -> int:
-        return self.target.lanes
+    def __init__(self, tile: SparseTile) -> None:
+        self.tile, self.g, self.lanes = tile, tile.g, tile.lanes
 
     @property
     def filter_groups(self) -> int:
@@ -99,10 +70,6 @@ class SparseKernel(ForwardContraction):
         """Room for lists with every tap kept: the code does not depend on the numbers."""
         longest = _whole(self.tile.channels * math.prod(self.g.kernel), self.tile.unroll)
         return self.steps_offset + align(self.lists * longest * self.step_bytes)
-
-    @property
-    def packs(self) -> dict[int, Callable[[Array], Array]]:
-        return {self.operands[1]: self.pack}
 
     def pack(self, f: Array) -> Array:
         """The packed bytes: see the module's contract."""
@@ -155,7 +122,7 @@ class SparseKernel(ForwardContraction):
             steps[: len(rows), q, 1] = np.ascontiguousarray(values[rows, q]).view(np.int32)
         return _whole(max(map(len, kept)), self.tile.unroll)
 
-    def emit_lists(
+    def emit(
         self, e: Emitter, packed: Any, group: Index, part: Index, source: Any, partial: Any,
         places: Sequence[tuple[int, int]],
     ) -> None:  # fmt: skip

@@ -10,25 +10,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ...emit.builder import Emitter, Index
 from ..forward.tail import ForwardContraction, Place
-from ..schedule import ceil_div
-from ._patches import Patches
+from ..schedule import SPARSE
+from ._cut import Cut, Region
 
 REGIONS = 8
-
-
-class Cut(Protocol):
-    """What sharing out strips needs to know of a tile."""
-
-    @property
-    def patches(self) -> Patches: ...
-
-    @property
-    def strip_rows(self) -> int:
-        """Rows of every patch in a strip, no more than a patch has."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +42,26 @@ class Strip:
 class StripKernel(ForwardContraction):
     """A kernel that works strip by strip."""
 
+    kind = SPARSE
+
     @property
     @abstractmethod
     def tile(self) -> Cut: ...
 
     @property
-    @abstractmethod
-    def region_bytes(self) -> int:
-        """Scratch memory of a strip."""
-
-    @abstractmethod
-    def emit_item(self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, base: Any) -> None:
-        """The results of one strip, with scratch memory at `base`."""
+    def sections(self) -> dict[Any, int]:
+        """Bytes of each part of a strip's scratch memory: of the tile and what the tail wants."""
+        return {**self.tile.sections}
 
     @property
-    def strips(self) -> int:
-        """Strips of a patch."""
-        return ceil_div(self.tile.patches.rows, self.tile.strip_rows)
+    def region_bytes(self) -> int:
+        return sum(self.sections.values())
+
+    @abstractmethod
+    def emit_item(
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, region: Region
+    ) -> None:
+        """The results of one strip, with scratch memory `region`."""
 
     @property
     def shares(self) -> int:
@@ -78,7 +70,7 @@ class StripKernel(ForwardContraction):
 
     @property
     def regions(self) -> int:
-        return min(REGIONS, self.tile.patches.sample_groups * self.strips * self.shares)
+        return min(REGIONS, self.tile.items * self.shares)
 
     @property
     def workspace(self) -> int:
@@ -90,7 +82,7 @@ class StripKernel(ForwardContraction):
         if 0 in self.call.outputs[0].shape:
             return
         active, shares = e.minimum(e.threads, self.regions), self.shares
-        count = self.tile.patches.sample_groups * self.strips * shares
+        count = self.tile.items * shares
         with e.when(e.less(e.thread, active)):
             low = e.div(e.mul(count, e.thread), active)
             high = e.div(e.mul(count, e.add(e.thread, 1)), active)
@@ -101,11 +93,11 @@ class StripKernel(ForwardContraction):
                 begin = e.maximum(e.sub(low, first), 0) if shares > 1 else 0
                 end = e.minimum(e.sub(high, first), shares) if shares > 1 else 1
                 strip = self._strip(e, item, group, begin, end)
-                self.emit_item(e, strip, inputs, outputs[0], base)
+                self.emit_item(e, strip, inputs, outputs[0], Region(e, base, self.sections))
 
     def _strip(self, e: Emitter, item: Index, group: Index, begin: Index, end: Index) -> Strip:
         patches, rows = self.tile.patches, self.tile.strip_rows
-        several, number = e.split(item, (patches.sample_groups, self.strips))
+        several, number = e.split(item, (patches.sample_groups, self.tile.strips))
         sample, row = e.mul(several, patches.samples), e.mul(number, rows)
         n = e.minimum(sample, self.g.samples - patches.samples)
         h = e.minimum(row, patches.rows - rows)

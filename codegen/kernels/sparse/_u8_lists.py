@@ -35,7 +35,7 @@ from addergraph.ir.types import u8
 
 from ...emit.builder import I8, I32, I64, Emitter, Index, Register, constant, vector
 from ..schedule import ceil_div
-from ._bytes_tile import TOGETHER, BytesTile
+from ._u8_tile import TOGETHER, BytesTile
 
 MOST_BYTE, MOST_WORD = 255, 65535
 HEAD_BYTES = 48
@@ -62,7 +62,7 @@ class ByteLists:
     @property
     def sums_offset(self) -> int:
         taps = self.g.kernel[0] * self.g.kernel[1] * self.tile.block
-        # All by fours, and all but one byte of each of them alone.
+        # The upper bound: every four keeps one byte, and its other bytes have records of their own.
         longest = ceil_div(taps, FOUR) * (record_bytes(FOUR) + (FOUR - 1) * record_bytes(1))
         return self.records_offset + align(self.lists * longest + record_bytes(EIGHT))
 

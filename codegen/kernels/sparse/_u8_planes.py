@@ -1,6 +1,6 @@
 """The two ends of the sparse kernel of bytes: planes of a strip's input, window sums, results.
 
-Scratch memory and the meaning of each part: see `sparse_u8.py`.
+What each part of the scratch memory holds: see `BytesTile.sections`.
 """
 
 from __future__ import annotations
@@ -14,37 +14,10 @@ from ...emit.builder import Emitter, Index, Register, constant
 from .. import Operand
 from ..forward.geometry import image_strides
 from ..transpose import transpose_bytes, transpose_planes
-from ._bytes_tile import TOGETHER, BytesTile
+from ._cut import Region
 from ._strips import Strip
 from ._u8_lists import classes, widened, words
-
-
-class Region:
-    """Pointers to the sections of one strip's scratch memory.
-
-    planes     u8[k][row][column][lane]            the input, one channel after the other
-    sums       u16[row][column][2][lane / 2]       their sums over a block, `all` and `odd`
-    windows    i32[row][column][class][lane / 4]   the sums of the input over each window
-    pairs      u16[filter][row][column][2][...]    the lists' sums on the way, `all` and `odd`
-    partial    i32[1 + filter][row][column][class][...]    and at their end
-    results    u8[channel][row][column][lane]
-    operands   as results, for each operand of the tail that has the result's shape
-    """
-
-    def __init__(self, e: Emitter, tile: BytesTile, base: Any, operands: list[int]) -> None:
-        sections, at = tile.sections, 0
-        for name, size in sections.items():
-            setattr(self, name, e.at(base, at))
-            at += size
-        size = sections["results"]
-        self.operands = {n: e.at(base, at + i * size) for i, n in enumerate(operands)}
-
-    planes: Any
-    sums: Any
-    windows: Any
-    pairs: Any
-    partial: Any
-    results: Any
+from ._u8_tile import TOGETHER, BytesTile
 
 
 def emit_planes(
@@ -57,7 +30,7 @@ def emit_planes(
     offsets = patches.input_offsets()
     with e.loop(0, tile.rows_read) as row, e.loop(0, patches.columns_read) as column:
         source = e.at(x, e.add(start, e.dot((row, column), g.x[1:])))
-        into = e.at(region.planes, e.dot((row, column), (tile.row_bytes, tile.lanes)))
+        into = e.at(region["planes"], e.dot((row, column), (tile.row_bytes, tile.lanes)))
         transpose_bytes(e, source, offsets, into, tile.plane_bytes, count)
 
 
@@ -72,7 +45,7 @@ def emit_windows(
         for k in range(size):
             plane = e.at(planes, k * tile.plane_bytes)
             acc = widened(e, [e.load(e.at(plane, at), u8, lanes)], acc)
-        into = e.at(region.sums, e.mul(at, 2))
+        into = e.at(region["sums"], e.mul(at, 2))
         for half, register in enumerate(acc):
             e.b.store(register, e.at(into, half * lanes), align=2)
     columns = tile.patches.columns
@@ -82,12 +55,12 @@ def emit_windows(
         acc = [constant(words(lanes), 0)] * 2
         for i in range(g.kernel[0]):
             for j in range(g.kernel[1]):
-                here = e.at(region.sums, e.add(at_sums, 2 * tile.tap_offset(i, j, 0)))
+                here = e.at(region["sums"], e.add(at_sums, 2 * tile.tap_offset(i, j, 0)))
                 acc = [
                     e.b.add(a, e.b.load(e.at(here, half * lanes), typ=a.type, align=2))
                     for half, a in enumerate(acc)
                 ]
-        add_classes(e, acc, e.at(region.windows, e.mul(at, 4 * lanes)), first)
+        add_classes(e, acc, e.at(region["windows"], e.mul(at, 4 * lanes)), first)
 
 
 def add_classes(e: Emitter, acc: list[Register], into: Any, first: Any) -> None:
@@ -133,7 +106,7 @@ def emit_results(e: Emitter, tile: BytesTile, strip: Strip, region: Region, y: A
     corner = e.add(e.dot((strip.n, strip.h), g.y[:2]), e.mul(strip.group, g.outputs))
 
     def write(first: Index, count: int) -> None:
-        planes = e.at(region.results, e.mul(first, tile.pixel_bytes))
+        planes = e.at(region["results"], e.mul(first, tile.pixel_bytes))
         with (
             e.loop(strip.written_rows, tile.strip_rows) as row,
             e.loop(0, patches.columns) as column,

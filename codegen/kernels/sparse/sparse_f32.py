@@ -10,7 +10,7 @@ The order, the sums of x and |f| and the tail are those of `dense.py`, so both k
 the same bits and either may serve a layer. One work item is a strip, some rows of every patch:
 
     for each group of channels
-        pixels   f32[k][row][column][lane]   what the strip reads, transposed, padding included
+        planes   f32[k][row][column][lane]   what the strip reads, transposed, padding included
         for the channels of each list, for each tile of `rows` x `columns` pixels
             partial[t][row][column][lane] += the lists of all filters
     then the partial sums go back, lanes x lanes at a time, through the tail.
@@ -20,25 +20,27 @@ The packed lists are described in `_f32_lists.py`, strips in `_strips.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from addergraph.ir import Graph
+from addergraph.ir import Array, Graph
 
 from ...emit.builder import Emitter, Index, Register
 from .. import Call
+from ..cut import pieces
 from ..forward.geometry import CHANNEL_BLOCK
 from ..forward.tail import Place, Tail
 from ..forward.window_sums import emit_tree
 from ..schedule import ceil_div
 from ..transpose import transpose
-from ._f32_lists import SparseKernel
+from ._cut import Region
+from ._f32_choice import sparse_tile
+from ._f32_lists import FloatLists
 from ._f32_tile import SparseTile
-from ._sparse_choice import sparse_tile
 from ._strips import Strip, StripKernel
 
 
-class SparseAdderKernel(StripKernel, SparseKernel):
+class SparseAdderKernel(StripKernel):
     """See the module's contract. `tile` is the model's choice, or the caller's."""
 
     def __init__(
@@ -47,7 +49,7 @@ class SparseAdderKernel(StripKernel, SparseKernel):
         super().__init__(call, body)
         chosen = sparse_tile(self.target, self.g) if tile is None else tile
         assert chosen is not None, "the caller asks `sparse_tile` first"
-        self._tile = chosen
+        self._tile, self.lists = chosen, FloatLists(chosen)
 
     @property
     def tile(self) -> SparseTile:
@@ -60,12 +62,13 @@ class SparseAdderKernel(StripKernel, SparseKernel):
         return f"{self.node_op.name}_sparse_f32_{size}{self.name_ending}"
 
     @property
-    def region_bytes(self) -> int:
-        return self.tile.region_bytes
+    def packs(self) -> dict[int, Callable[[Array], Array]]:
+        return {self.operands[1]: self.lists.pack}
 
-    def emit_item(self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, base: Any) -> None:
+    def emit_item(
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, region: Region
+    ) -> None:
         x, packed = (inputs[i] for i in self.operands[:2])
-        region = _Region(e, self.tile, base)
         size = self.tile.together
         whole, rest = divmod(self.g.inputs, size)
         with e.loop(0, whole) as number:
@@ -73,12 +76,12 @@ class SparseAdderKernel(StripKernel, SparseKernel):
         if rest:
             self._emit_channels(e, strip, (x, packed), region, whole, rest)
         self._emit_windows(e, region)
-        self._emit_outputs(e, strip, inputs, e.at(packed, self.sums_offset), y, region)
+        self._emit_outputs(e, strip, inputs, e.at(packed, self.lists.sums_offset), y, region)
 
     # -- partial sums ----------------------------------------------------------------------------
 
     def _emit_channels(
-        self, e: Emitter, strip: Strip, pointers: tuple[Any, Any], region: _Region, number: Index,
+        self, e: Emitter, strip: Strip, pointers: tuple[Any, Any], region: Region, number: Index,
         size: int,
     ) -> None:  # fmt: skip
         """Pixels, sums and lists of the channels that are transposed together, `size` of them."""
@@ -86,34 +89,31 @@ class SparseAdderKernel(StripKernel, SparseKernel):
         self._emit_input(e, strip, x, region, number, size)
         for k in range(0, size, CHANNEL_BLOCK):
             block = e.add(e.mul(number, tile.together // CHANNEL_BLOCK), k // CHANNEL_BLOCK)
-            pixels = e.at(region.pixels, k * tile.channel_bytes)
+            pixels = e.at(region["planes"], k * tile.plane_bytes)
             self._emit_sums(e, pixels, region, block, min(CHANNEL_BLOCK, size - k))
         with e.loop(0, ceil_div(size, tile.channels)) as inside:
             part = e.add(e.mul(number, tile.together // tile.channels), inside)
-            pixels = e.at(region.pixels, e.mul(inside, tile.channels * tile.channel_bytes))
+            pixels = e.at(region["planes"], e.mul(inside, tile.channels * tile.plane_bytes))
             with e.loop(0, tile.strip_rows, tile.rows) as row:
-                self._emit_row(e, packed, strip.group, part, pixels, region.partial, row)
+                self._emit_row(e, packed, strip.group, part, pixels, region["partial"], row)
 
     def _emit_row(
         self, e: Emitter, packed: Any, group: Index, part: Index, pixels: Any, partial: Any,
         row: Index,
     ) -> None:  # fmt: skip
         """The lists of all filters for one row of tiles."""
-        tile, width = self.tile, self.tile.patches.columns
-        source = e.at(pixels, e.mul(row, tile.source_offset(1, 0)))
+        tile = self.tile
+        source = e.at(pixels, e.mul(row, tile.pixel_offset(1, 0)))
         into = e.at(partial, e.mul(row, tile.output_row_bytes))
-        rest = width % tile.columns
-        cuts = ((0, width - rest, tile.columns), (width - rest, width, rest))
-        for low, high, columns in cuts[: 2 if rest else 1]:
-            with e.loop(low, high, columns) as w:
-                here = e.at(source, e.mul(w, tile.source_offset(0, 1)))
-                there = e.at(into, e.mul(w, tile.vector_bytes))
-                self.emit_lists(e, packed, group, part, here, there, tile.places(columns))
+        for w, columns in pieces(e, tile.patches.columns, tile.columns):
+            here = e.at(source, e.mul(w, tile.pixel_offset(0, 1)))
+            there = e.at(into, e.mul(w, tile.vector_bytes))
+            self.lists.emit(e, packed, group, part, here, there, tile.places(columns))
 
     # -- input side ------------------------------------------------------------------------------
 
     def _emit_input(
-        self, e: Emitter, strip: Strip, x: Any, region: _Region, number: Index, size: int
+        self, e: Emitter, strip: Strip, x: Any, region: Region, number: Index, size: int
     ) -> None:
         """pixels[k][row][column][lane] of the strip."""
         g, tile, lanes = self.g, self.tile, self.lanes
@@ -127,41 +127,41 @@ class SparseAdderKernel(StripKernel, SparseKernel):
             e.loop(0, tile.patches.columns_read) as column,
         ):
             source = e.at(start, e.dot((row, column), steps[1:]))
-            into = e.at(region.pixels, e.dot((row, column), (tile.row_bytes, tile.vector_bytes)))
+            into = e.at(region["planes"], e.dot((row, column), (tile.row_bytes, tile.vector_bytes)))
             for k in range(0, size, lanes):
-                here, there = e.at(source, 4 * k), e.at(into, k * tile.channel_bytes)
-                transpose(e, here, places, there, tile.channel_bytes, min(lanes, size - k))
+                here, there = e.at(source, 4 * k), e.at(into, k * tile.plane_bytes)
+                transpose(e, here, places, there, tile.plane_bytes, min(lanes, size - k))
 
-    def _emit_sums(self, e: Emitter, pixels: Any, region: _Region, block: Index, size: int) -> None:
+    def _emit_sums(self, e: Emitter, pixels: Any, region: Region, block: Index, size: int) -> None:
         """sums[row][column][lane] += tree over the block's channels."""
         tile, lanes = self.tile, self.lanes
         zero = e.number(0.0, lanes)
         first = e.b.icmp_signed("==", e.index(block), e.index(0))
         with e.loop(0, tile.rows_read * tile.row_bytes, tile.vector_bytes) as at:
             here = e.at(pixels, at)
-            values = [e.load(e.at(here, k * tile.channel_bytes), lanes=lanes) for k in range(size)]
-            total = e.at(region.sums, at)
+            values = [e.load(e.at(here, k * tile.plane_bytes), lanes=lanes) for k in range(size)]
+            total = e.at(region["sums"], at)
             before = e.choose(first, lambda: [zero], lambda: [e.load(total, lanes=lanes)])
             e.store(e.b.fadd(before[0], emit_tree(e, values)), total)
 
-    def _emit_windows(self, e: Emitter, region: _Region) -> None:
+    def _emit_windows(self, e: Emitter, region: Region) -> None:
         """windows[row][column][lane] = the channel sums of its taps, in order."""
         tile, lanes = self.tile, self.lanes
-        steps = (tile.source_offset(1, 0), tile.source_offset(0, 1))
+        steps = (tile.pixel_offset(1, 0), tile.pixel_offset(0, 1))
         with e.loop(0, tile.strip_rows) as row, e.loop(0, tile.patches.columns) as column:
-            first = e.at(region.sums, e.dot((row, column), steps))
+            first = e.at(region["sums"], e.dot((row, column), steps))
             total = e.number(0.0, lanes)
             for i in range(self.g.kernel[0]):
                 for j in range(self.g.kernel[1]):
                     tap = e.at(first, tile.tap_offset(i, j, 0))
                     total = e.b.fadd(total, e.load(tap, lanes=lanes))
             into = e.dot((row, column), (tile.output_row_bytes, tile.vector_bytes))
-            e.store(total, e.at(region.windows, into))
+            e.store(total, e.at(region["windows"], into))
 
     # -- output side -----------------------------------------------------------------------------
 
     def _emit_outputs(
-        self, e: Emitter, strip: Strip, inputs: Sequence[Any], sums: Any, y: Any, region: _Region
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], sums: Any, y: Any, region: Region
     ) -> None:
         """Partial sums back to NHWC, through the tail."""
         g, lanes = self.g, self.lanes
@@ -172,7 +172,7 @@ class SparseAdderKernel(StripKernel, SparseKernel):
             channel = e.mul(block, lanes)
             of_group = e.add(e.mul(strip.group, blocks), block)
             sum_f = e.at(sums, e.mul(of_group, 4 * lanes))
-            partial = e.at(region.partial, e.mul(channel, self.tile.partial_bytes))
+            partial = e.at(region["partial"], e.mul(channel, self.tile.partial_bytes))
             for active, here in e.partial(block, whole, rest, lanes):
                 if not active:
                     continue
@@ -182,7 +182,7 @@ class SparseAdderKernel(StripKernel, SparseKernel):
 
     def _emit_block(
         self, e: Emitter, strip: Strip, tail: Tail, partial: Any, sum_f: Any, y: Any,
-        region: _Region, active: int,
+        region: Region, active: int,
     ) -> None:  # fmt: skip
         """The strip's outputs, for one vector of channels of which `active` exist."""
         tile, lanes = self.tile, self.lanes
@@ -191,10 +191,10 @@ class SparseAdderKernel(StripKernel, SparseKernel):
         rows, columns = (strip.written_rows, tile.strip_rows), (0, tile.patches.columns)
         with e.loop(*rows) as row, e.loop(*columns) as column:
             at = e.dot((row, column), (tile.output_row_bytes, tile.vector_bytes))
-            transpose(e, e.at(partial, at), places, region.square, 4 * lanes, lanes)
-            windows = e.at(region.windows, at)
+            transpose(e, e.at(partial, at), places, region["square"], 4 * lanes, lanes)
+            windows = e.at(region["windows"], at)
             with self.each_lane(e, strip, row, column) as (lane, place):
-                sums = e.load(e.at(region.square, e.mul(lane, 4 * lanes)), lanes=lanes)
+                sums = e.load(e.at(region["square"], e.mul(lane, 4 * lanes)), lanes=lanes)
                 window = e.at(windows, e.mul(lane, 4))
                 self._emit_pixel(e, tail.moved(place), channels, sums, window, y, active)
 
@@ -208,15 +208,3 @@ class SparseAdderKernel(StripKernel, SparseKernel):
         out = e.add(e.dot((place.n, place.h, place.w), g.y), e.mul(channel, dtype.itemsize))
         value = tail.apply(tail.result(sums, channels, window), channels, (0, 0), 0, active)
         e.store(value, e.at(y, out), dtype, active=active)
-
-
-class _Region:
-    """Pointers to the sections of a strip's scratch memory."""
-
-    def __init__(self, e: Emitter, tile: SparseTile, base: Any) -> None:
-        pixels, partial, windows, sums, _ = tile.sections
-        self.pixels = base
-        self.partial = e.at(base, pixels)
-        self.windows = e.at(base, pixels + partial)
-        self.sums = e.at(base, pixels + partial + windows)
-        self.square = e.at(base, pixels + partial + windows + sums)

@@ -34,17 +34,18 @@ from ...emit.builder import I8, I32, Emitter, Index, Register, constant, vector
 from .. import Call
 from ..forward.tail import ForwardContraction, Place, Tail
 from ..schedule import ceil_div
-from ._bytes_tile import TOGETHER, BytesTile, bytes_tile
+from ._cut import Region
 from ._strips import Strip, StripKernel
+from ._u8_choice import bytes_tile
 from ._u8_lists import ByteLists
 from ._u8_planes import (
-    Region,
     add_classes,
     emit_operand,
     emit_planes,
     emit_results,
     emit_windows,
 )
+from ._u8_tile import TOGETHER, BytesTile
 
 
 def sparse_bytes_tile(kernel: ForwardContraction) -> BytesTile | None:
@@ -93,18 +94,20 @@ class SparseU8Kernel(StripKernel):
         return ceil_div(self.g.outputs, TOGETHER)
 
     @property
-    def region_bytes(self) -> int:
+    def sections(self) -> dict[Any, int]:
+        """Beside those of the tile, one for each operand of the tail with the result's shape."""
         sections = self.tile.sections
-        return sum(sections.values()) + len(self.images) * sections["results"]
+        return {**sections, **dict.fromkeys(self.images, sections["results"])}
 
     # -- emission --------------------------------------------------------------------------------
 
-    def emit_item(self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, base: Any) -> None:
+    def emit_item(
+        self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, region: Region
+    ) -> None:
         tile, g = self.tile, self.g
-        region = Region(e, tile, base, self.images)
         for number in self.images:
             operand = self.call.inputs[number]
-            emit_operand(e, tile, strip, operand, inputs[number], region.operands[number])
+            emit_operand(e, tile, strip, operand, inputs[number], region[number])
         whole, rest = divmod(g.inputs, TOGETHER)
         with e.loop(0, whole) as together:
             self._emit_channels(e, strip, inputs, region, together, TOGETHER)
@@ -124,11 +127,11 @@ class SparseU8Kernel(StripKernel):
         whole, rest = divmod(count, tile.block)
         start = e.mul(together, TOGETHER // tile.block)
         with e.loop(0, whole) as inside:
-            planes = e.at(region.planes, e.mul(inside, tile.block * tile.plane_bytes))
+            planes = e.at(region["planes"], e.mul(inside, tile.block * tile.plane_bytes))
             block = e.add(start, inside)
             self._emit_block(e, strip, inputs, region, block, planes, tile.block)
         if rest:
-            planes = e.at(region.planes, whole * tile.block * tile.plane_bytes)
+            planes = e.at(region["planes"], whole * tile.block * tile.plane_bytes)
             self._emit_block(e, strip, inputs, region, e.add(start, whole), planes, rest)
 
     def _emit_block(
@@ -159,9 +162,9 @@ class SparseU8Kernel(StripKernel):
     ) -> None:  # fmt: skip
         """List `number` for the tile whose first pixel is number `pixel` of the strip."""
         tile, lanes = self.tile, self.tile.lanes
-        packed, pairs = inputs[self.operands[1]], e.at(region.pairs, e.mul(pixel, 2 * lanes))
+        packed, pairs = inputs[self.operands[1]], e.at(region["pairs"], e.mul(pixel, 2 * lanes))
         walked = self.byte_lists.emit(e, packed, number, source, pairs)
-        partial = e.at(region.partial, e.add(walked.place, e.mul(pixel, 4 * lanes)))
+        partial = e.at(region["partial"], e.add(walked.place, e.mul(pixel, 4 * lanes)))
         with e.b.if_else(walked.flush) as (flush, keep):
             with flush:
                 for v in range(tile.vectors):
@@ -186,8 +189,8 @@ class SparseU8Kernel(StripKernel):
         channels = tail.channels(0, self.lanes, None)
         first = e.mul(pixel, tile.lanes)
         line = e.add(e.mul(channel, tile.pixel_bytes), first)
-        planar = {n: e.at(at, line) for n, at in region.operands.items()}
-        results, windows = e.at(region.results, line), e.at(region.windows, e.mul(first, 4))
+        planar = {n: e.at(at, line) for n, at in ((n, region[n]) for n in self.images)}
+        results, windows = e.at(region["results"], line), e.at(region["windows"], e.mul(first, 4))
         with e.loop(0, tile.vectors * tile.lanes, tile.lanes) as at:
             words = {n: e.load(e.at(p, at), i32, self.lanes) for n, p in planar.items()}
             made: list[Register] = []

@@ -171,7 +171,7 @@ def test_what_sums_of_bytes_stand_for() -> None:
     assert Conv2d().quantization([x, None]) == (None,)
     shifted = Quantization(0.5, 3)
     assert Dense().quantization([shifted, f]) == (None,)
-    with pytest.raises(ShapeError, match="bytes 0, which do not stand for 0.0"):
+    with pytest.raises(ShapeError, match="byte 0, whose value is not 0.0"):
         Conv2d(padding=(0, 1, 0, 0)).quantization([shifted, None])
     with pytest.raises(ShapeError, match="sums of products and their bias need one scale"):
         Conv2d().quantization([x, f, Quantization(0.5)])

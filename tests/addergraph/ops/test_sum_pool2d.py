@@ -35,7 +35,7 @@ def test_ranges_and_what_it_stands_for() -> None:
     known = SumPool2d((2, 2), (2, 2)).quantization([Quantization(0.5, 3)])
     assert known == (Quantization(0.5, 12),)
     assert SumPool2d(*SHAPED).quantization([None]) == (None,)
-    with pytest.raises(ShapeError, match="do not stand for 0.0"):
+    with pytest.raises(ShapeError, match="whose value is not 0.0"):
         SumPool2d(*SHAPED).quantization([Quantization(0.5, 3)])
 
 

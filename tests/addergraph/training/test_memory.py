@@ -1,4 +1,4 @@
-"""What a training needs, what there is, and the refusal."""
+"""The memory that a training run needs, what there is, and the refusal."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ class Cut:
         strip_rows = min(self.strip_rows, patches.rows)
         rows = min(self.rows, strip_rows)
         return SparseTile(
-            patches, rows, min(self.columns, patches.columns), min(self.filters, g.outputs),
-            self.channels, strip_rows - strip_rows % rows,
+            patches, rows, min(self.columns, patches.columns), strip_rows - strip_rows % rows,
+            min(self.filters, g.outputs), self.channels,
         )  # fmt: skip
 
     def __call__(self, call: Call) -> Kernel:

@@ -15,8 +15,8 @@ from addergraph.codegen.kernels import ALL_KEPT, Call, Kernel
 from addergraph.codegen.kernels.forward.choice import candidates, forward_contraction
 from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.kernels.schedule import DENSE, SPARSE, Choice
-from addergraph.codegen.kernels.sparse._bytes_tile import BytesTile
 from addergraph.codegen.kernels.sparse._patches import Patches
+from addergraph.codegen.kernels.sparse._u8_tile import BytesTile
 from addergraph.codegen.kernels.sparse.sparse_u8 import SparseU8Kernel
 from addergraph.codegen.llvm import compile_assembly
 from addergraph.codegen.targets.lookup import TARGETS

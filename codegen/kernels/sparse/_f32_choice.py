@@ -23,16 +23,16 @@ FEW_ITEMS = 1.06
 L1_SHARE, L2_SHARE = 7 / 12, 0.8583  # of a cache: what stays there beside what passes through
 WASTE = 1.15  # times the vectors of the arrangement with the fewest
 MOST_CHANNELS = 64  # of a list
-ENOUGH = 8  # accumulators that hide the latency of adding
 MOST_FILTERS = 6  # whose lists are walked together: each takes a pointer
 SHORTLIST = 48  # register tiles whose strips are compared
 HALF = 0.5  # of the taps are above zero in most layers
 # Fitted to some 300 tiles on Zen 5 with vectors of 64 and 32 bytes.
-TERM = 1.2  # times what the machine's loads and terms allow for a vector of a step
+STEP = 1.2  # times what the machine's loads or terms allow for a step
+STEP_COST, STEP_COST_64 = 0.1, 0.4  # cycles beside that, for each filter; of 64-byte vectors
 MISS_LINES = 0.12  # for a term, where what a tile reads is twice what L1 holds
 LIST_COST, SUM_COST = 10.0, 0.3  # cycles to begin and end: a group of lists, a vector of sums
 FAR_STEP_LINES, FAR_SUM_LINES = 0.25, 1.75  # beside those: what comes from beyond L2
-INPUT_SHUFFLES, OUTPUT_SHUFFLES = 4.0, 15.0  # in whose time a vector changes its layout
+SHUFFLES, OUTPUT_COST = 4.0, 5.5  # of a vector that changes its layout; cycles more of outputs
 PAGE_COST = 0.8  # cycles more of one, for each doubling of the samples in a vector
 
 
@@ -74,7 +74,7 @@ def _tiles(target: Target, patches: Patches) -> Iterator[SparseTile]:
         for rows in range(1, min(patches.rows, most // columns) + 1):
             together = min(most // (rows * columns), patches.g.outputs, MOST_FILTERS)
             for channels in _channels(patches.g):
-                yield SparseTile(patches, rows, columns, max(1, together), channels, rows)
+                yield SparseTile(patches, rows, columns, rows, max(1, together), channels)
 
 
 def _channels(g: Geometry) -> list[int]:
@@ -98,12 +98,12 @@ def _strips(target: Target, tile: SparseTile) -> Iterator[SparseTile]:
 
 
 def _judged(target: Target, tile: SparseTile) -> float:
-    items = tile.strips * tile.patches.sample_groups
-    return sparse_cycles(target, tile, HALF) * (FEW_ITEMS if items < LEAST_ITEMS else 1.0)
+    few = tile.items < LEAST_ITEMS
+    return sparse_cycles(target, tile, HALF) * (FEW_ITEMS if few else 1.0)
 
 
 def _items(tile: SparseTile) -> int:
-    return tile.g.groups * tile.patches.sample_groups * tile.strips
+    return tile.g.groups * tile.items
 
 
 def _walking(target: Target, tile: SparseTile, kept: float) -> float:
@@ -129,17 +129,22 @@ def _list_cycles(target: Target, tile: SparseTile, steps: float, columns: int) -
     read *= tile.vector_bytes * min(tile.channels, g.inputs)
     sums = tile.rows * columns * tile.filters
     missed = max(0.0, read / (L1_SHARE * machine.l1) - 1) * MISS_LINES * machine.l2_line
-    term = TERM / min(rates.terms, rates.loads) + missed * tile.vector_bytes / LINE
+    vectors = max(sums, rates.under_way)
+    term, step = STEP / rates.terms, STEP_COST_64 if tile.vector_bytes == 64 else STEP_COST
+    # Each term has a load, and each filter one more, a broadcast.
+    if (vectors + tile.filters) / rates.loads >= vectors / rates.terms:
+        term, step = STEP / rates.loads, STEP / rates.loads + step
+    term += missed * tile.vector_bytes / LINE
     far = FAR_SUM_LINES * machine.l3_line if tile.region_bytes > L2_SHARE * machine.l2 else 0.0
-    terms = steps * max(sums, ENOUGH) * term
-    return LIST_COST + (SUM_COST + far) * sums + steps * tile.filters * rates.step + terms
+    terms = steps * vectors * term
+    return LIST_COST + (SUM_COST + far) * sums + steps * tile.filters * step + terms
 
 
 def _moving(target: Target, tile: SparseTile) -> float:
     """Inputs and outputs between channels in the lanes and pixels in the lanes."""
-    g, lanes, shuffles = tile.g, tile.lanes, target.rates.shuffles
+    g, lanes = tile.g, tile.lanes
     read = tile.rows_read * tile.patches.columns_read * ceil_div(g.inputs, lanes)
     made = tile.strip_rows * tile.patches.columns * ceil_div(g.outputs, lanes)
-    pages = PAGE_COST * math.log2(tile.patches.samples)
-    moves = (INPUT_SHUFFLES / shuffles + pages) * read + (OUTPUT_SHUFFLES / shuffles + pages) * made
+    move, pages = SHUFFLES / target.rates.shuffles, PAGE_COST * math.log2(tile.patches.samples)
+    moves = (move + pages) * read + (OUTPUT_COST + move + pages) * made
     return _items(tile) * lanes * moves
