@@ -195,6 +195,14 @@ def test_compile_for_another_machine(shell: Shell, model: Model) -> None:
         assert "no shared library" in out
 
 
+def test_compile_tuned_for_a_cpu(shell: Shell, model: Model) -> None:
+    command = ("compile", "m.safetensors", "-o", "build", "--target", "riscv64-linux-gnu")
+    assert "libtiny.a" in shell.ok(*command, "--tune-for", "generic")
+    assert 'unknown machine "znver55" (did you mean "znver5"?)' in shell.error(
+        *command, "--tune-for", "znver55"
+    )
+
+
 @pytest.mark.parametrize("engine", ["native", "reference"])
 def test_run_the_text_of_a_graph(shell: Shell, model: Model, engine: str) -> None:
     shell.ok(

@@ -111,7 +111,8 @@ def test_vectors_fit_the_registers() -> None:
 
 
 def test_the_help_names_every_target() -> None:
-    (option,) = [p for p in commands.commands["compile"].params if p.name == "target"]
+    command = commands.commands["compile"]
+    (option,) = [p for p in command.get_params(click.Context(command)) if p.name == "target"]
     assert isinstance(option, click.Option)
     assert set(TARGETS) - {"toy"} <= set(re.findall(r"[\w-]+", str(option.help)))
 

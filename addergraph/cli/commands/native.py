@@ -48,7 +48,7 @@ class Library:
         "Choose kernels for this machine: an x86 CPU name, generic or host. The code runs on every "
         "machine of the target.",
         metavar="CPU",
-        unset="the CPU that --target names, else generic",
+        unset="host or the CPU that --target names, else generic",
     )
     multiplication_free: bool = setting(
         False,
