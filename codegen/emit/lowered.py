@@ -204,6 +204,6 @@ def pack_weights(facts: ProgramFacts, lowered: Lowered, weights: Mapping[str, Ar
         raw = np.ascontiguousarray(weights[entry.parameter])
         if entry.node is not None:
             call = planned_call(lowered, nodes[entry.node])
-            raw = kernel_for(call).packs[entry.operand](raw)
+            raw = kernel_for(call).packs[entry.operand].pack(raw)
         blob[entry.offset : entry.offset + entry.nbytes] = raw.reshape(-1).view(np.uint8)
     return blob

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.ir as ir
-import numpy as np
 
 from addergraph.ir import Halo, Node, Value
 from addergraph.ir.plan import Placement, align
@@ -262,8 +261,7 @@ class BodyEmitter:
         return self.e.at(self.e.load_pointer(self.io, slot * self.e.target.pointer_bytes), origin)
 
     def _packed(self, v: Value, node: str, operand: int, call: Call, kernel: Kernel) -> Any:
-        zeros = np.zeros(v.type.sizes, v.type.dtype.numpy)
-        nbytes = kernel.packs[operand](zeros).nbytes
+        nbytes = kernel.packs[operand].nbytes
         entry = self._entry((v.name, call, operand), v, nbytes, node, operand)
         return self.e.at(self.weights, entry.offset)
 

@@ -13,7 +13,7 @@ if __name__ != "addergraph.codegen.kernels":
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from addergraph.errors import CodegenError
 from addergraph.ir import Array, Op
@@ -63,15 +63,25 @@ class Call:
     choice: Choice | None = None
 
 
+class Packing(Protocol):
+    """How a kernel wants the numbers of a constant operand."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of what `pack` gives, whatever the numbers are."""
+
+    def pack(self, f: Array, /) -> Array:
+        """The packed bytes, u8[nbytes]."""
+
+
 class Kernel(ABC):
     """One emitted function for one call. Subclasses are the kernel families.
 
     kind       which of several kernels that serve an op this is, as `Choice.kind`; empty for others
     name       by the grammar <op>_<dtype>_<tile>_<isa>
     workspace  bytes of scratch memory in the arena, 64-byte aligned; must not depend on layouts
-    packs      operand number -> the function that packs its numbers (a NumPy array in, a flat
-               byte-sized array out); only operands in `call.constant` may be packed. The kernel
-               then receives a pointer to the packed bytes in place of the operand.
+    packs      operand number -> how its numbers are packed; only operands in `call.constant` may
+               be. The kernel then receives a pointer to the packed bytes in place of the operand.
     """
 
     kind: ClassVar[str] = ""
@@ -89,7 +99,7 @@ class Kernel(ABC):
         return 0
 
     @property
-    def packs(self) -> dict[int, Callable[[Array], Array]]:
+    def packs(self) -> dict[int, Packing]:
         return {}
 
     @property

@@ -111,7 +111,7 @@ def _time(call: Call, kernel: Kernel, budget: float) -> float:
         if number in kernel.packs:
             kept = call.kept[number] / ALL_KEPT if call.kept else 1.0
             drawn = _drawn(rng, operand, kept)
-            buffers.append(_aligned(kernel.packs[number](drawn)))
+            buffers.append(_aligned(kernel.packs[number].pack(drawn)))
             pointers.append(buffers[-1].ctypes.data)
             continue
         buffers.append(_aligned(numbers.astype(operand.type.dtype.numpy)))

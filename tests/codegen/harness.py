@@ -229,7 +229,7 @@ def _run(
         pointers = []
         for i, (operand, array) in enumerate(zip(call.inputs, arrays, strict=True)):
             if i in made.packs:
-                packed = made.packs[i](array)
+                packed = made.packs[i].pack(array)
                 buffer = stack.enter_context(guarded(packed.nbytes, right))
                 buffer.bytes[:] = packed.reshape(-1).view(np.uint8)
                 pointers.append(buffer.address)

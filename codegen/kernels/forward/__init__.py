@@ -1,1 +1,15 @@
-"""Forward contractions: dense kernels, and the choice between them and the sparse ones."""
+"""Forward contractions: what their kernels are put together from, the dense one, and the choice.
+
+    geometry.py      sizes and strides of a layer, which its gradients read, too
+    terms.py         what is summed: distances, minima or products, of f32 or of bytes
+    packing.py       the packed filter: one description for NumPy and for emitted code
+    steps.py         how the sums of a register tile are made of it: dense_f32.py, dense_u8.py
+    window_sums.py   the sums of x that minima of f32 need beside
+    tail.py          what happens between a sum and the store: bias, fused pointwise nodes
+    dense.py         the loop nest: DenseKernel = term + packing + steps + tail
+    choice.py        dense or sparse (../sparse/), and which tile
+
+The kernel of an `adder2d` is DenseKernel, of f32 with FloatSteps and of bytes with ByteSteps; where
+its filter is constant and has zeros, SparseAdderKernel or SparseU8Kernel of ../sparse/ may serve
+it. Its gradients are ../gradient/input.py and filter.py. All cut their work by ../cut.py.
+"""

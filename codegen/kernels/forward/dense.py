@@ -28,15 +28,15 @@ residual, which the tail reads before it writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from addergraph.ir import Array, Graph
+from addergraph.ir import Graph
 from addergraph.ir.plan import align
 
 from ...emit.builder import Emitter, Index, Register
-from .. import Call
+from .. import Call, Packing
 from ..cut import piece, pieces
 from ..schedule import DENSE, Tile, ceil_div
 from .dense_f32 import FloatSteps
@@ -107,8 +107,8 @@ class DenseKernel(ForwardContraction):
         return self.sum_bytes + (0 if self.is_constant else align(self.packing.nbytes))
 
     @property
-    def packs(self) -> dict[int, Callable[[Array], Array]]:
-        return {self.operands[1]: self.packing.pack} if self.is_constant else {}
+    def packs(self) -> dict[int, Packing]:
+        return {self.operands[1]: self.packing} if self.is_constant else {}
 
     @property
     def order(self) -> tuple[str, str, str]:

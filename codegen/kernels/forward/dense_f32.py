@@ -13,12 +13,12 @@ from ...emit.builder import Emitter, Index, Register
 from ...targets.target import Target
 from ..schedule import Tile, contraction_tile
 from .geometry import Geometry
-from .packing import Loop, Packing, Step
+from .packing import DensePacking, Loop, Step
 from .steps import Steps
 from .terms import FloatTerm
 
 
-def float_packing(g: Geometry, lanes: int, vectors: int) -> Packing:
+def float_packing(g: Geometry, lanes: int, vectors: int) -> DensePacking:
     """The filter in the order of summation."""
 
     def channels(count: int) -> Loop:
@@ -27,7 +27,7 @@ def float_packing(g: Geometry, lanes: int, vectors: int) -> Packing:
 
     whole, rest = divmod(g.inputs, g.channel_block)
     blocks = Loop(whole, g.channel_block, (channels(g.channel_block),), in_rows=True)
-    return Packing(g, 1, lanes, vectors, (blocks, channels(rest)))
+    return DensePacking(g, 1, lanes, vectors, (blocks, channels(rest)))
 
 
 class FloatSteps(Steps):

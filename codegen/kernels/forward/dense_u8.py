@@ -32,7 +32,7 @@ from ...emit.builder import I8, I32, Emitter, Index, Register, vector
 from ...targets.target import Target
 from ..schedule import Tile, byte_tile, ceil_div
 from .geometry import Geometry
-from .packing import SUM, Loop, Packing, Part, Step
+from .packing import SUM, DensePacking, Loop, Part, Step
 from .steps import Steps
 from .terms import ByteTerm
 
@@ -44,13 +44,13 @@ def byte_runs(g: Geometry) -> tuple[int, int]:
     return g.kernel[1], g.inputs
 
 
-def byte_packing(g: Geometry, unit: int, lanes: int, vectors: int) -> Packing:
+def byte_packing(g: Geometry, unit: int, lanes: int, vectors: int) -> DensePacking:
     """The filter run by run, in steps of `unit` bytes."""
     runs, run = byte_runs(g)
     whole, rest = divmod(run, unit)
     steps: tuple[Part, ...] = (Loop(whole, unit, (Step(unit),)), *([Step(rest)] if rest else []))
     rows = Loop(g.kernel[0], runs * run, (Loop(runs, run, steps),))
-    return Packing(g, unit, lanes, vectors, (rows,), by_rows=True)
+    return DensePacking(g, unit, lanes, vectors, (rows,), by_rows=True)
 
 
 class ByteSteps(Steps):

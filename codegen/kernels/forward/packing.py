@@ -88,7 +88,7 @@ def order_of(parts: Sequence[Part], unit: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Packing:
+class DensePacking:
     """The packed filter of the layer `g`; its term says what is kept of a number.
 
     unit      numbers of one channel in a step

@@ -10,7 +10,7 @@ from ...emit.builder import Emitter, Index, Register
 from ...targets.target import Target
 from ..schedule import Tile
 from .geometry import Geometry
-from .packing import Packing
+from .packing import DensePacking
 
 
 class Steps(ABC):
@@ -22,7 +22,7 @@ class Steps(ABC):
     """
 
     lanes: int
-    packing: Packing
+    packing: DensePacking
     unroll_budget: ClassVar[int]
 
     def __init__(self, g: Geometry, target: Target, tile: Tile) -> None:

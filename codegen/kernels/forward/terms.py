@@ -29,8 +29,6 @@ import numpy as np
 
 from addergraph.ir import Array, Op
 from addergraph.ir.types import DType, f32, u8
-from addergraph.ops.contraction.adder2d import Adder2d
-from addergraph.ops.contraction.adder_dense import AdderDense
 
 from ...emit.builder import F32, I8, I32, I64, Emitter, Register, constant, vector
 from ...targets.target import Target
@@ -243,9 +241,14 @@ DIRECT, MINIMUM, PRODUCT = Direct(), Minimum(), Product()
 BYTES, BYTE_PRODUCT = ByteDistance(), ByteProduct()
 
 
-def term_of(op: Op, dtype: DType) -> Term:
+def measures_distance(op: Op) -> bool:
+    """Of a layer's op, or of that of one of its gradients."""
+    return (op.gradient_of or op).measures_distance
+
+
+def term_of(op: Any, dtype: DType) -> Term:
     """The term of a forward layer whose input has this dtype."""
-    if not isinstance(op, Adder2d | AdderDense):
+    if not op.measures_distance:
         return BYTE_PRODUCT if dtype == u8 else PRODUCT
     if dtype == u8:
         return BYTES

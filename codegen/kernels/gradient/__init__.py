@@ -1,1 +1,1 @@
-"""Gradients of the contractions."""
+"""Gradients of the contractions: with respect to the input, and to the filter."""

@@ -25,8 +25,9 @@ from addergraph.ops.contraction.conv2d import Conv2dGradFilter
 
 from ...emit.builder import LINE, Emitter, Index, Register
 from .. import Call, Kernel, Operand, kernel
+from ..cut import piece
 from ..forward.geometry import filter_row, geometry, rows_as_samples
-from ..forward.terms import DIRECT, PRODUCT
+from ..forward.terms import DIRECT, PRODUCT, measures_distance
 from ..schedule import FilterTile, ceil_div, filter_tile
 
 CHUNK = 512  # outputs summed in registers before the partial sum goes to memory
@@ -38,7 +39,7 @@ class FilterGradientKernel(Kernel):
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
-        self.adder = not isinstance(call.op, Conv2dGradFilter)
+        self.adder = measures_distance(call.op)
         g, x, self.df = call.inputs[0], call.inputs[1], call.outputs[0]
         s = geometry(DIRECT if self.adder else PRODUCT, call.op, x, self.df, g)
         self.s = s = rows_as_samples(s) if len(self.df.shape) == 2 else s
@@ -97,29 +98,10 @@ class FilterGradientKernel(Kernel):
         # Chunks outside tiles: the samples of one chunk stay in L2 while all tiles pass.
         with e.loop(0, max(1, s.samples), self.chunk) as begin, e.loop(low, high) as item:
             at = _FilterPlace(begin, item, *e.split(item, sizes))
-            tail = self.run % self.tile.taps
-            if not tail or self.strips == 1:
-                self._emit_block(e, at, tail or self.tile.taps, (g, x, f, outputs[0], workspace))
-            else:
-                with e.b.if_else(e.less(at.strip, self.strips - 1)) as (whole, rest):
-                    with whole:
-                        self._emit_block(e, at, self.tile.taps, (g, x, f, outputs[0], workspace))
-                    with rest:
-                        self._emit_block(e, at, tail, (g, x, f, outputs[0], workspace))
-
-    def _emit_block(
-        self, e: Emitter, at: _FilterPlace, taps: int, pointers: tuple[Any, ...]
-    ) -> None:
-        last = self.blocks - 1
-        partial = self.s.outputs - last * self.width
-        if partial == self.width or last == 0:
-            self._emit_tile(e, at, taps, partial if last == 0 else self.width, pointers)
-            return
-        with e.b.if_else(e.less(at.block, last)) as (whole, rest):
-            with whole:
-                self._emit_tile(e, at, taps, self.width, pointers)
-            with rest:
-                self._emit_tile(e, at, taps, partial, pointers)
+            pointers = (g, x, f, outputs[0], workspace)
+            for taps in piece(e, at.strip, self.run, self.tile.taps):
+                for active in piece(e, at.block, s.outputs, self.width):
+                    self._emit_tile(e, at, taps, active, pointers)
 
     def _emit_tile(
         self, e: Emitter, at: _FilterPlace, taps: int, active: int, pointers: tuple[Any, ...]

@@ -37,8 +37,9 @@ from addergraph.ops.contraction.conv2d import Conv2dGradInput
 
 from ...emit.builder import LINE, Emitter, Index, Register
 from .. import Call, Kernel, Operand, kernel
+from ..cut import piece, pieces
 from ..forward.geometry import filter_row, geometry, image_strides
-from ..forward.terms import DIRECT, PRODUCT
+from ..forward.terms import DIRECT, PRODUCT, measures_distance
 from ..schedule import Tile, adder_input_gradient_tile, ceil_div, contraction_tile
 from ..transpose import transposed
 
@@ -90,7 +91,7 @@ class InputGradientKernel(Kernel):
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
-        self.adder = not isinstance(call.op, Conv2dGradInput)
+        self.adder = measures_distance(call.op)
         self.g, self.f = call.inputs[0], call.inputs[-1]
         self.dx = call.outputs[0]
         term = DIRECT if self.adder else PRODUCT
@@ -158,7 +159,10 @@ class InputGradientKernel(Kernel):
                     block, strip = e.split(e.sub(number, first), (self.blocks, count))
                     q = e.mul(strip, height)
                     place = _GradPlace(self, row, column, group, block, n, q)
-                    self._emit_item(e, pointers, place, strip)
+                    for rows in piece(e, strip, row.count, height):
+                        for w, columns in pieces(e, column.count, self.tile.columns):
+                            for active in piece(e, block, s.inputs, self.width):
+                                self._emit_tile(e, pointers, place, w, (rows, columns), active)
                 first += count * self.blocks
 
     @staticmethod
@@ -199,42 +203,7 @@ class InputGradientKernel(Kernel):
             for row, mark in enumerate(marks):
                 e.store(mark, e.at(into, 4 * (s.outputs + row) * self.width))
 
-    def _emit_item(self, e: Emitter, at: _Pointers, place: _GradPlace, strip: Index) -> None:
-        """One strip of one residue class: whole tiles, or the fewer rows at the bottom."""
-        rows, height = self.tile.rows, place.row.count
-        tail = height % rows
-        if not tail or height < rows:
-            self._emit_strip(e, at, place, tail or rows)
-            return
-        with e.b.if_else(e.less(strip, height // rows)) as (whole, bottom):
-            with whole:
-                self._emit_strip(e, at, place, rows)
-            with bottom:
-                self._emit_strip(e, at, place, tail)
-
-    def _emit_strip(self, e: Emitter, at: _Pointers, place: _GradPlace, rows: int) -> None:
-        columns, count = self.tile.columns, place.column.count
-        whole = count - count % columns
-        with e.loop(0, whole, columns) as w:
-            self._emit_tile(e, at, place, w, (rows, columns))
-        if count % columns:
-            self._emit_tile(e, at, place, whole, (rows, count % columns))
-
     def _emit_tile(
-        self, e: Emitter, at: _Pointers, place: _GradPlace, w: Index, size: tuple[int, int]
-    ) -> None:
-        last = self.blocks - 1
-        partial = self.s.inputs - last * self.width
-        if partial == self.width or last == 0:
-            self._emit_active_tile(e, at, place, w, size, partial if last == 0 else self.width)
-            return
-        with e.b.if_else(e.less(place.block, last)) as (whole, rest):
-            with whole:
-                self._emit_active_tile(e, at, place, w, size, self.width)
-            with rest:
-                self._emit_active_tile(e, at, place, w, size, partial)
-
-    def _emit_active_tile(
         self, e: Emitter, at: _Pointers, place: _GradPlace, w: Index, size: tuple[int, int],
         active: int,
     ) -> None:  # fmt: skip

@@ -71,6 +71,11 @@ class FloatLists:
         longest = _whole(self.tile.channels * math.prod(self.g.kernel), self.tile.unroll)
         return self.steps_offset + align(self.lists * longest * self.step_bytes)
 
+    @property
+    def nbytes(self) -> int:
+        sums = 4 * self.g.groups * ceil_div(self.g.outputs, self.lanes) * self.lanes
+        return self.sums_offset + align(sums)
+
     def pack(self, f: Array) -> Array:
         """The packed bytes: see the module's contract."""
         g, tile, width = self.g, self.tile, self.tile.filters
@@ -80,7 +85,7 @@ class FloatLists:
         sums = dense.sums(ordered)
         rows = ordered.transpose(0, 2, 1, 3, 4).reshape(g.groups, g.steps, -1)[:, :, : g.outputs]
         offsets = {size: self._tap_offsets(size) for size in self._part_sizes}
-        blob = np.zeros(self.sums_offset + align(sums.nbytes), np.uint8)
+        blob = np.zeros(self.nbytes, np.uint8)
         heads = blob[: self.head_bytes * (self.lists + 1)].view(np.int64)
         heads = heads.reshape(self.lists + 1, width + 1)
         steps = blob[self.steps_offset : self.sums_offset].view(np.int32).reshape(-1, width, 2)

@@ -66,12 +66,16 @@ class ByteLists:
         longest = ceil_div(taps, FOUR) * (record_bytes(FOUR) + (FOUR - 1) * record_bytes(1))
         return self.records_offset + align(self.lists * longest + record_bytes(EIGHT))
 
+    @property
+    def nbytes(self) -> int:
+        return self.sums_offset + align(4 * self.g.groups * self.g.outputs)
+
     def pack(self, f: Array) -> Array:
         """The packed bytes of an HWIO filter: see the module's contract."""
         g, block = self.g, self.tile.block
         f = f.reshape(*g.kernel, g.inputs, g.groups, g.outputs)
         sums = f.sum((0, 1, 2), np.int32)
-        blob = np.zeros(self.sums_offset + align(sums.nbytes), np.uint8)
+        blob = np.zeros(self.nbytes, np.uint8)
         heads = blob[: HEAD_BYTES * (self.lists + 1)].view(np.int64).reshape(-1, HEAD_BYTES // 8)
         number, end = 0, self.records_offset
         for group in range(g.groups):

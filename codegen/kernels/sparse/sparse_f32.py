@@ -20,13 +20,13 @@ The packed lists are described in `_f32_lists.py`, strips in `_strips.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from addergraph.ir import Array, Graph
+from addergraph.ir import Graph
 
 from ...emit.builder import Emitter, Index, Register
-from .. import Call
+from .. import Call, Packing
 from ..cut import pieces
 from ..forward.geometry import CHANNEL_BLOCK
 from ..forward.tail import Place, Tail
@@ -62,8 +62,8 @@ class SparseAdderKernel(StripKernel):
         return f"{self.node_op.name}_sparse_f32_{size}{self.name_ending}"
 
     @property
-    def packs(self) -> dict[int, Callable[[Array], Array]]:
-        return {self.operands[1]: self.lists.pack}
+    def packs(self) -> dict[int, Packing]:
+        return {self.operands[1]: self.lists}
 
     def emit_item(
         self, e: Emitter, strip: Strip, inputs: Sequence[Any], y: Any, region: Region

@@ -24,14 +24,14 @@ The tail has to end in bytes, and its operands of the result's shape are bytes."
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from addergraph.ir import Array, Graph
+from addergraph.ir import Graph
 from addergraph.ir.types import i32, u8
 
 from ...emit.builder import I8, I32, Emitter, Index, Register, constant, vector
-from .. import Call
+from .. import Call, Packing
 from ..forward.tail import ForwardContraction, Place, Tail
 from ..schedule import ceil_div
 from ._cut import Region
@@ -73,7 +73,7 @@ class SparseU8Kernel(StripKernel):
         super().__init__(call, body)
         tile = tile or sparse_bytes_tile(self)
         assert tile is not None, "the caller asks `sparse_bytes_tile` first"
-        self._tile, self.byte_lists = tile, ByteLists(tile)
+        self._tile, self.lists = tile, ByteLists(tile)
         self.images = image_operands(self)
 
     @property
@@ -86,8 +86,8 @@ class SparseU8Kernel(StripKernel):
         return f"{self.node_op.name}_sparse_u8_{tile}{self.name_ending}"
 
     @property
-    def packs(self) -> dict[int, Callable[[Array], Array]]:
-        return {self.operands[1]: self.byte_lists.pack}
+    def packs(self) -> dict[int, Packing]:
+        return {self.operands[1]: self.lists}
 
     @property
     def shares(self) -> int:
@@ -163,7 +163,7 @@ class SparseU8Kernel(StripKernel):
         """List `number` for the tile whose first pixel is number `pixel` of the strip."""
         tile, lanes = self.tile, self.tile.lanes
         packed, pairs = inputs[self.operands[1]], e.at(region["pairs"], e.mul(pixel, 2 * lanes))
-        walked = self.byte_lists.emit(e, packed, number, source, pairs)
+        walked = self.lists.emit(e, packed, number, source, pairs)
         partial = e.at(region["partial"], e.add(walked.place, e.mul(pixel, 4 * lanes)))
         with e.b.if_else(walked.flush) as (flush, keep):
             with flush:
@@ -183,7 +183,7 @@ class SparseU8Kernel(StripKernel):
         """The results of one filter for one tile, whose sums are at `partial`."""
         tile, g = self.tile, self.g
         of_all = e.add(e.mul(strip.group, g.outputs), channel)
-        sums = e.at(inputs[self.operands[1]], self.byte_lists.sums_offset)
+        sums = e.at(inputs[self.operands[1]], self.lists.sums_offset)
         sum_f = e.splat(e.load(e.at(sums, e.mul(of_all, 4)), i32), self.lanes)
         tail = PixelTail(self, e, inputs, Place(strip.group, 0, strip.n, strip.h), channel)
         channels = tail.channels(0, self.lanes, None)
