@@ -273,10 +273,7 @@ def _planned(
     """The graph ready for code generation, after the questions that strict code is asked."""
     from .codegen.emit.lowered import Kernels
     from .codegen.inspect import limits, strict
-    from .codegen.measure import tune as tuning
     from .codegen.targets.lookup import target_named
-    from .passes import pipeline
-    from .passes.lowering import PLANNING
 
     machine = target_named(target, tune_for)
     if multiplication_free or not machine.multiplier:
@@ -285,9 +282,12 @@ def _planned(
     kernels = Kernels(machine, weights or {})
     done = _road(graph if batch is None else graph.bind(batch), kernels, observers)
     if tune:
+        from .codegen.measure import tune as tuning
+        from .passes import lowering, pipeline
+
         measured = tuning.tune(_lowered(done, kernels), TUNE_SECONDS if tune is True else tune)
         kernels = replace(kernels, choices={found.node: found.choice for found in measured})
-        done = pipeline.advance(replace(done, kernels=kernels), PLANNING, observers)
+        done = pipeline.advance(replace(done, kernels=kernels), lowering.PLANNING, observers)
     lowered = _lowered(done, kernels)
     limits.require_target(lowered)
     return lowered
