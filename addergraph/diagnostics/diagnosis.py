@@ -10,7 +10,7 @@ from ..ir import CONTRACTION
 from ..ops.pointwise.fake_quantize import unrounded
 from ..report.findings import Finding
 from ..report.lints import lint
-from ..report.tables import Table
+from ..tables import Table
 from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus
 from .distributions import Shape, shape_of

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..ir import Array, Cost, Graph, Node, Parameter
 from ..ir.types import TensorType, f32
+from ..tables import Table
 from .arithmetic import ADDER, by_kind, total, with_convolutions
-from .tables import Table
 
 SOURCE = (
     "Energy of the arithmetic only, without memory: Horowitz, ISSCC 2014, 45 nm. f32: 0.9 pJ an",

@@ -30,7 +30,7 @@ from ..ir import Array, Graph, Node, Value
 from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.walk import computed
-from ..report.tables import Table
+from ..tables import Table
 from .outputs import (
     Outcome,
     OutputReport,

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from addergraph.report.tables import Table
+from addergraph.tables import Table
 
 ADD, LOGIC, SHIFT, MOVE = "add/sub", "min/max/logic", "shift", "move"
 MULTIPLY, FMA, DOT, DIVIDE = "multiply", "fma", "dot product", "divide/sqrt"

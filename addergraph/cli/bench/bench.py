@@ -15,8 +15,8 @@ from ...errors import DataError
 from ...ir import CONTRACTION, Array, Graph
 from ...ir.interpreter import run_reference
 from ...ir.types import TensorType, f32
-from ...report.tables import Table
 from ...settings import setting
+from ...tables import Table
 from ...training.step import thread_count
 from .. import options as shared
 from ..commands.source import open_source

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...diagnostics import pictures
 from ...files.storage import atomic_write
-from ...report.tables import Table
+from ...tables import Table
 from .graphs import KINDS
 from .timing import Layer, Timing
 

@@ -17,7 +17,7 @@ from ... import compiler
 from ...errors import DataError
 from ...files.storage import atomic_write
 from ...ir import Array, Graph
-from ...report.tables import Table
+from ...tables import Table
 from .graphs import KINDS, arranged, layers_graph, weights_of
 from .layers import BATCHES, LayerBench, chosen_layers, describe_machine, progress, target_name
 from .report import geometric_mean

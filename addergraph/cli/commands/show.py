@@ -9,9 +9,9 @@ from ... import compiler, zoo
 from ...errors import RangeWarning
 from ...report.lints import lint
 from ...report.summary import summary_text
-from ...report.tables import Table
 from ...report.view import to_dot
 from ...settings import setting
+from ...tables import Table
 from .. import options as shared
 from .source import open_source
 
