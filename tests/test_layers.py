@@ -34,7 +34,7 @@ FLOORS = (  # from the ground up: a unit imports units of lower floors, and itse
     ("settings", "tables"),
     ("ir",),
     ("ops",),
-    ("files", "report.findings", "report.tables"),
+    ("files", "report.findings"),
     ("data", "layers", "quantization"),
     ("passes", "codegen"),
     ("compiler",),
@@ -240,8 +240,8 @@ def _named(importer: str, imported: str) -> str | None:
 def _unit(module: str) -> str:
     """The folder or file of `addergraph` that a module belongs to; "" for the package itself."""
     _, *inside = module.split(".")
-    if inside[:1] == ["report"] and inside[1:2] in (["findings"], ["tables"]):
-        return ".".join(inside[:2])  # leaves
+    if inside[:2] == ["report", "findings"]:
+        return "report.findings"
     return inside[0] if inside else ""
 
 
