@@ -35,7 +35,7 @@ class Row(NamedTuple):
 def rows() -> list[Row]:
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in DESIGN.read_text().split("### Special values")[1].split("###")[0].splitlines()
+        for line in DESIGN.read_text().split("### Special values")[1].split("\n#")[0].splitlines()
         if line.startswith("|")
     ]
     assert lines[0] == COLUMNS
