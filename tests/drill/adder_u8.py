@@ -16,7 +16,8 @@ MUTANTS = (
     Mutant(
         "sums of bytes wrap at 16 bits", U8,
         "return e.b.shuffle_vector(*halves, even)",
-        "return e.b.and_(e.b.shuffle_vector(*halves, even), constant(halves[0].type, 0xFFFF))",
+        "low = ir.Constant(even.type, [0xFFFF] * self.lanes)\n"
+        "        return e.b.and_(e.b.shuffle_vector(*halves, even), low)",
         u8("test_sums_beyond_16_bits"),
     ),
     Mutant(
