@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from ..targets.target import Target
 
-LOAD_COST = 0.2  # of one load per term, in terms: most of them hide behind the arithmetic
 FILTER_COST = 3  # loads: a filter vector comes from L2, a broadcast from L1
 FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
 MOST_BYTE_PIXELS = 16  # more only make the code longer
@@ -78,7 +77,7 @@ def contraction_tile(
     tile is chosen for few loads per term, then for few wasted pixels at the edges.
     """
     tiles = contraction_tiles(target, height, width, channels, registers_per_pixel)
-    return min(tiles, key=lambda tile: _cost(tile, height, width))
+    return min(tiles, key=lambda tile: _cost(tile, height, width, target.rates.load_cost))
 
 
 def contraction_tiles(
@@ -117,14 +116,14 @@ def _bounded(target: Target, rows: int, columns: int, vectors: int) -> Tile:
     return Tile(max(1, min(rows, pixels // columns)), columns, vectors if vectors <= most else 1)
 
 
-def _cost(tile: Tile, height: int, width: int) -> float:
+def _cost(tile: Tile, height: int, width: int, load_cost: float) -> float:
     """Issue slots for one image and one channel: arithmetic, loads, chains too short to hide."""
     slots = 0.0
     for rows, many in _parts(max(1, height), tile.rows):
         for columns, times in _parts(max(1, width), tile.columns):
             pixels = rows * columns
             loads = FILTER_COST * tile.vectors + pixels
-            busy = max(pixels * tile.vectors, ENOUGH) + LOAD_COST * loads
+            busy = max(pixels * tile.vectors, ENOUGH) + load_cost * loads
             slots += many * times * busy
     return slots / tile.vectors
 

@@ -10,8 +10,9 @@ tuning changes nothing but speed.
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,13 +96,29 @@ def _measured(call: Call, options: Mapping[Choice, Kernel], budget: float) -> di
     found = cache.load(key)
     if found is not None:
         return {Choice.parse(text): float(time) for text, time in found[0].items()}
-    seconds = {choice: _time(call, kernel, budget) for choice, kernel in options.items()}
+    seconds = _times(call, options, budget)
     cache.store(key, {str(choice): time for choice, time in seconds.items()}, b"")
     return seconds
 
 
-def _time(call: Call, kernel: Kernel, budget: float) -> float:
-    """Seconds of one call of `kernel`, the best of several."""
+def _times(call: Call, options: Mapping[Choice, Kernel], budget: float) -> dict[Choice, float]:
+    """Seconds of one call of each kernel, the best of several. They take turns, so that all of them
+    meet the machine's slow and its fast spells; `budget` is for each."""
+    runs = {choice: _prepared(call, kernel) for choice, kernel in options.items()}
+    best, end, turns = dict.fromkeys(options, np.inf), time.perf_counter() + budget * len(runs), 0
+    for run in runs.values():
+        run()
+    while turns < RUNS or time.perf_counter() < end:
+        for choice, run in runs.items():
+            start = time.perf_counter()
+            run()
+            best[choice] = min(best[choice], time.perf_counter() - start)
+        turns += 1
+    return {choice: float(seconds) for choice, seconds in best.items()}
+
+
+def _prepared(call: Call, kernel: Kernel) -> Callable[[], object]:
+    """One call of `kernel` on numbers of its own."""
     loaded = llvm.LoadedObject(
         llvm.compile_object(standalone(call, kernel), call.target), call.target
     )
@@ -118,15 +135,13 @@ def _time(call: Call, kernel: Kernel, budget: float) -> float:
         pointers.append(buffers[-1].ctypes.data + _origin(operand))
     scratch, barrier = aligned_bytes(max(64, kernel.workspace)), aligned_bytes(64)
     types = [ctypes.c_void_p] * (len(pointers) + 2) + [ctypes.c_int64] * 2
-    run = ctypes.CFUNCTYPE(None, *types)(loaded.address("kernel"))
+    function = ctypes.CFUNCTYPE(None, *types)(loaded.address("kernel"))
     arguments = (*pointers, scratch.ctypes.data, barrier.ctypes.data, 0, 1)
-    run(*arguments)
-    best, end, runs = np.inf, time.perf_counter() + budget, 0
-    while runs < RUNS or time.perf_counter() < end:
-        start = time.perf_counter()
-        run(*arguments)
-        best, runs = min(best, time.perf_counter() - start), runs + 1
-    return float(best)
+
+    def run(*_kept: object) -> object:
+        return function(*arguments)
+
+    return functools.partial(run, loaded, buffers, scratch, barrier)
 
 
 def _drawn(rng: np.random.Generator, operand: Operand, kept: float) -> Array:

@@ -17,6 +17,8 @@ class Rates:
     latency   cycles that an f32 addition waits for the one before it, as loops see it
     shuffles  of two vectors, as transpositions want them
     listed    times `loads` that lists of bytes reach, those of their entries included
+    dense     share of `terms` that the loops of dense f32 kernels reach
+    load_cost terms in whose time such a loop issues a load: little, where loads have ports to spare
     """
 
     width: int
@@ -27,6 +29,8 @@ class Rates:
     shuffles: float
     latency: float = 4
     listed: float = 1.2
+    dense: float = 0.95
+    load_cost: float = 0.2
 
     @property
     def under_way(self) -> float:

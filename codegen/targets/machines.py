@@ -7,9 +7,10 @@ together find ports for. Widths of data paths and caches are from the vendors' o
 measured the same where there was a machine: Zen 3, Zen 4, Zen 5, and a Xeon of Golden Cove. There
 and on Zen 4 the pairs share two ports for 512 bits, or four of half the width: one a cycle.
 
-Cycles of cache lines, `latency` and `listed` were fitted to kernels on Zen 5; elsewhere they follow
-the width of the path to L2 (64 bytes a cycle; 32 on Zen 1 to 4; Intel's sustains some 48), and what
-an L3 delivers to one core (published measurements by chipsandcheese.com).
+Cycles of cache lines, `latency`, `listed`, `dense` and `load_cost` were fitted to kernels on Zen 5,
+the last two on Zen 3 as well. Elsewhere cycles of lines follow the width of the path to L2 (64
+bytes a cycle; 32 on Zen 1 to 4; Intel's sustains some 48), and what an L3 delivers to one core
+(published measurements by chipsandcheese.com).
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ ZEN4 = Machine(
         Rates(64, loads=1, terms=1, distances=1, minima=1, shuffles=1, listed=1.0),
     ),
 )  # fmt: skip
-ZEN3 = replace(ZEN4, name="znver3", l2=512 * KB, rates=ZEN4.rates[:1])
+ZEN3 = replace(
+    ZEN4, name="znver3", l2=512 * KB,
+    rates=(replace(ZEN4.rates[0], dense=0.7, load_cost=0.6),),
+)  # fmt: skip
 ZEN2 = replace(
     ZEN3, name="znver2",
     rates=(Rates(32, loads=2, terms=2, distances=1, minima=1.5, shuffles=2),),

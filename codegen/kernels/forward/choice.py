@@ -30,7 +30,7 @@ from .dense import DenseKernel
 from .geometry import Geometry
 from .terms import BYTES, MINIMUM, ByteTerm
 
-DENSE_SHARE, BYTES_DENSE_SHARE = 0.95, 0.825  # of the machine's rate
+BYTES_DENSE_SHARE = 0.825  # of the machine's rate
 SUM_TERMS = 8.0  # in whose time a vector of inputs is added to the channel sums
 TAIL_TERMS = 4.8  # in whose time a vector of i32 sums becomes bytes
 
@@ -117,4 +117,4 @@ def _dense_cycles(g: Geometry, target: Target) -> float:
     lanes = target.lanes
     waste = -(-g.outputs // lanes) * lanes / max(1, g.outputs)
     terms, rate = waste * _vector_terms(g, target), target.rates.terms
-    return terms / (DENSE_SHARE * rate) + SUM_TERMS / rate * _input_vectors(g, target)
+    return terms / (target.rates.dense * rate) + SUM_TERMS / rate * _input_vectors(g, target)
