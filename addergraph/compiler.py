@@ -5,10 +5,14 @@ The only module of this package that knows `passes` and `codegen`, and it import
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  (see _import_compiler)
+import functools
+import importlib
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +42,31 @@ if TYPE_CHECKING:
     from .report.findings import Finding
 
 TUNE_SECONDS = 10.0
+_importing = threading.RLock()
+_held = ExitStack()  # over a fork
+
+
+@functools.cache
+def _import_compiler() -> None:
+    """Imports all that compiling needs, which forks wait for: a child forked in the middle would
+    wait for the importing thread, which it does not have, for ever. `concurrent.futures` is there
+    before: it and `logging` handle forks, and must not begin to in the middle of one."""
+    with _importing:
+        for name in ("platformdirs", "llvmlite.binding"):
+            importlib.import_module(name)
+        from .codegen.inspect import limits, strict  # noqa: F401
+        from .codegen.kernels import all_kernels  # noqa: F401
+        from .codegen.measure import host  # noqa: F401
+        from .codegen.run import jit  # noqa: F401
+        from .passes import pipeline  # noqa: F401
+
+
+if hasattr(os, "register_at_fork"):  # no other system forks
+    os.register_at_fork(
+        before=lambda: _held.enter_context(_importing),
+        after_in_parent=_held.close,
+        after_in_child=_held.close,
+    )
 
 
 def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
@@ -120,6 +149,7 @@ def lower(
 
     Raises ShapeError when the batch is open and the graph is not a loop over samples.
     """
+    _import_compiler()
     from .codegen.emit.lowered import Kernels
 
     kernels = Kernels(target, weights or {}, choices or {})
@@ -186,6 +216,7 @@ def compile(
 
     Raises TargetError, ShapeError, DataError (missing weights) or CodegenError.
     """
+    _import_compiler()
     from .codegen.run.jit import Program
 
     graph, weights = graph_and_weights(graph, weights)
@@ -218,6 +249,7 @@ def compile_layers(
 
     Raises what `compile` raises, and GraphError for a graph with updates.
     """
+    _import_compiler()
     from .codegen.emit.lowered import Kernels
     from .codegen.run import jit
     from .codegen.targets.lookup import target_named
@@ -252,6 +284,7 @@ def build(
 
     `weights`, where known, choose between dense and sparse kernels; the object has none of them.
     """
+    _import_compiler()
     from .codegen.run import jit
 
     lowered = _planned(

@@ -5,28 +5,50 @@ stays is 1.5 KB a compilation, whatever its size: llvmlite (0.50) makes a
 `PassInstrumentationCallbacks` for each pass builder, never deletes it, and has no function that
 would. A builder cannot serve twice: `run` leaves callbacks in it that point into its stack frame.
 A loaded object leaves nothing.
+
+Forks and the end of the process wait for a compilation that is under way on another thread: a
+child would have LLVM's locks as they were in its middle, and never get them; at the end of the
+process, LLVM's own data go while it uses them.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
+import os
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 from addergraph.errors import CodegenError
 
 from .targets.target import Target
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+_forking = ExitStack()  # what is held over a fork
 
 
 @functools.cache
 def _binding() -> Any:
-    import llvmlite.binding as llvm
+    with _lock:
+        import llvmlite.binding as llvm
 
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    return llvm
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        return llvm
+
+
+def _before_fork() -> None:
+    _forking.enter_context(_lock)
+    if _binding.cache_info().currsize:
+        # llvmlite's own, which every call of it holds: objects are freed on any thread.
+        _forking.enter_context(_binding().ffi.lib._lock)
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_forking.close, after_in_child=_forking.close
+)
+atexit.register(_lock.acquire)  # for good: whoever comes later waits until the process is gone
 
 
 def version() -> str:
@@ -94,23 +116,35 @@ def _free(passes: Any) -> None:
 def compile_object(ir_text: str, target: Target) -> bytes:
     """A relocatable object. Raises CodegenError when the IR is not valid."""
     with _lock:
-        module, machine = _optimized(ir_text, target)
-        return bytes(machine.emit_object(module))
+        return _object(*_optimized(ir_text, target))
 
 
 def compile_assembly(ir_text: str, target: Target) -> str:
     """The same code as assembly text, in the syntax that `census` reads."""
     with _lock:
-        module, machine = _optimized(ir_text, target)
-        return str(machine.emit_assembly(module))
+        return _assembly(*_optimized(ir_text, target))
 
 
 def compile_both(ir_text: str, target: Target) -> tuple[bytes, str]:
     """`compile_object` and `compile_assembly` of one module, optimized once."""
     with _lock:
-        module, machine = _optimized(ir_text, target)
-        same = module.clone()  # emission changes a module
-        return bytes(machine.emit_object(module)), str(machine.emit_assembly(same))
+        return _both(*_optimized(ir_text, target))
+
+
+# Modules die inside these functions, while the lock is held.
+
+
+def _object(module: Any, machine: Any) -> bytes:
+    return bytes(machine.emit_object(module))
+
+
+def _assembly(module: Any, machine: Any) -> str:
+    return str(machine.emit_assembly(module))
+
+
+def _both(module: Any, machine: Any) -> tuple[bytes, str]:
+    same = module.clone()  # emission changes a module
+    return _object(module, machine), _assembly(same, machine)
 
 
 class LoadedObject:

@@ -2,16 +2,19 @@
 
     @work(control, thread)                       a worker enters once and leaves when dismissed
     @lead(control, io, weights, n, threads)      one call: thread 0's share; waits for the others
-    @dismiss(control, threads)                   sends the workers home; does not wait for them
+    @dismiss(control, threads)                   tells the workers to leave; does not wait for them
 
 The control block, 64-byte aligned, zero but for what the workers' owner writes (`*`):
 
     0              relax* | park* | wake*: nullable callbacks `void relax(void)`,
                    `int park(signal)` (sem_wait) and `int wake(signal)` (sem_post)
-    64             the call: io | weights | n | threads | stop (i32)
+    64             the call: io | weights | n | threads | stop (i32) | the program's `run`
     128 + 192 t    thread t: go (i32) at 0, arena* at 8     written by the leader
          + 64                done (i32), parked (i32)       written by the worker
          + 128               the signal*: a semaphore of at most 64 bytes
+
+The workers may have entered `work` of another program than the one whose `lead` calls: all of them
+are the same, and find `run` in the control block.
 
 So no cache line is written by two threads that run at the same time. `lead` writes the call, then
 advances `go` of those threads that take part; each runs `run(io, weights, arena, n, t, threads)`,
@@ -38,25 +41,25 @@ THREAD_ENTRIES = ("work", "lead", "dismiss")
 IDLE_POLLS = SPINS + 2048
 
 RELAX, PARK, WAKE = 0, 8, 16
-IO, WEIGHTS, SAMPLES, THREADS, STOP = 64, 72, 80, 88, 96
+IO, WEIGHTS, SAMPLES, THREADS, STOP, RUN = 64, 72, 80, 88, 96, 104
 SLOTS, SLOT_BYTES = 128, 192
 GO, ARENA, DONE, PARKED, SIGNAL = 0, 8, 64, 68, 128
 SIGNAL_BYTES = SLOT_BYTES - SIGNAL
 
 
 def control_bytes(threads: int) -> int:
-    """Size of the control block of a program with `threads` threads."""
+    """Size of the control block of so many threads."""
     return SLOTS + SLOT_BYTES * threads
 
 
 def emit_thread_entries(made: ModuleEmitter, names: Sequence[str], run: Any) -> None:
     """Emits THREAD_ENTRIES, as `names`, around the function `run`."""
-    _emit_work(made, names[0], run)
+    _emit_work(made, names[0])
     _emit_lead(made, names[1], run)
     _emit_dismiss(made, names[2])
 
 
-def _emit_work(made: ModuleEmitter, name: str, run: Any) -> None:
+def _emit_work(made: ModuleEmitter, name: str) -> None:
     function = made.function(name, [POINTER, I64], exported=True)
     control, thread = function.args
     e = Emitter(function, made.target, made.wait)
@@ -79,7 +82,8 @@ def _emit_work(made: ModuleEmitter, name: str, run: Any) -> None:
         b.ret_void()
     arguments = [_pointer(e, control, IO), _pointer(e, control, WEIGHTS), _pointer(e, slot, ARENA)]
     numbers = [b.load(e.at(control, at), typ=I64, align=8) for at in (SAMPLES, THREADS)]
-    b.call(run, [*arguments, numbers[0], thread, numbers[1]])
+    run = _pointer(e, control, RUN)
+    call_pointer(e, run, [*arguments, numbers[0], thread, numbers[1]], ir.VoidType())
     _set(e, slot, DONE, go, "release")
     seen.add_incoming(go, b.block)
     b.branch(wait)
@@ -102,7 +106,9 @@ def _emit_lead(made: ModuleEmitter, name: str, run: Any) -> None:
     function = made.function(name, types, exported=True)
     control, io, weights, n, threads = function.args
     e = Emitter(function, made.target, made.wait)
-    for at, value in ((IO, io), (WEIGHTS, weights), (SAMPLES, n), (THREADS, threads)):
+    address = ir.FormattedConstant(POINTER, run.get_reference())
+    call = ((IO, io), (WEIGHTS, weights), (SAMPLES, n), (THREADS, threads), (RUN, address))
+    for at, value in call:
         e.b.store(value, e.at(control, at), align=8)
     _emit_go(e, control, threads)
     arena = _pointer(e, _slot(e, control, 0), ARENA)

@@ -58,16 +58,17 @@ def with_rates(known: Machine, width: int, found: Mapping[str, float], unknown: 
 def _measured(target: Target, folder: str) -> Mapping[str, float] | None:
     """The rates that are cached in `folder`, or are measured now. None where nothing can be kept:
     it might come out differently next time."""
-    from filelock import FileLock
+    import fcntl  # not on every system; filelock handles forks, which wait for our imports
 
     key = _key(target)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        with FileLock(os.path.join(folder, f"{key}.lock")):
+        with open(os.path.join(folder, f"{key}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
             if cache.load(key) is None:
                 cache.store(key, measured_rates(target), b"")
             found = cache.load(key)
-    except (OSError, NotImplementedError):  # the folder, or what locks files there
+    except OSError:  # the folder, or what locks files there
         return None
     return None if found is None else dict(found[0])
 

@@ -34,7 +34,7 @@ from .workers import Workers
 if TYPE_CHECKING:
     from ..export.aot import Exported
 
-FORMAT = 3  # of cached facts and of the calling convention: bump when either changes
+FORMAT = 4  # of cached facts and of the calling convention: bump when either changes
 
 
 MOST_SEEN = 64  # shapes of inputs that a program remembers
@@ -100,9 +100,10 @@ class Program:
     threads  how many threads a call uses
 
     A program without updates may be called from many Python threads at once: the first call takes
-    the program's worker threads, one that finds them busy runs on its caller's thread alone. Calls
-    of a program with updates take turns. Worker threads are started by the first call that needs
-    them and end with the program, `close` or the process; idle ones sleep. A forked child starts
+    the worker threads, one that finds them busy runs on its caller's thread alone. Calls of a
+    program with updates take turns. All programs of a process share its worker threads, as many as
+    the largest `threads` so far: the first call that needs them starts them, and they end when
+    every program that used them is closed or collected. Idle ones sleep; a forked child starts
     its own. Floating-point modes are the calling thread's, and a worker's those of the thread that
     started it: flush-to-zero changes bits.
     """
@@ -140,7 +141,11 @@ class Program:
         return f'<Program "{self.graph.name}" for {target}: {" -> ".join(ends)}>'
 
     def close(self) -> None:
-        """Ends the worker threads, after the call that uses them. A later call starts new ones."""
+        """Gives up the worker threads, after the call that uses them; they end where no other
+        program of this process uses them. A later call takes them up again.
+
+        CodegenError from a signal handler or finalizer that interrupted a call on this thread.
+        """
         self._workers.close()
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:

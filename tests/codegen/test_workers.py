@@ -18,6 +18,7 @@ import pytest
 
 from addergraph import compiler
 from addergraph.codegen.emit.entry_threads import SIGNAL_BYTES, SLOT_BYTES, SLOTS, control_bytes
+from addergraph.codegen.run.workers import _pool
 from addergraph.errors import CodegenError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
@@ -151,10 +152,10 @@ def test_many_python_threads_call_one_program(make: Callable[[int], Program]) ->
 def test_a_call_that_finds_the_workers_busy_runs_alone() -> None:
     program, x = bound_program(2), samples()
     expected = bits(program.run([x]))
-    with program._workers._turn:  # as a call on another thread holds it
+    with _pool.owner, _pool.turn:  # as a call on another thread holds them
         assert bits(program.run([x])) == expected
-    assert program._workers._turn.acquire(blocking=False)
-    program._workers._turn.release()
+    assert _pool.turn.acquire(blocking=False)
+    _pool.turn.release()
 
 
 def test_updates_take_turns() -> None:
@@ -248,6 +249,87 @@ def test_two_hundred_programs_leave_no_thread() -> None:
     assert eventually(lambda: workers() == before)
 
 
+def test_programs_share_the_threads_of_the_process() -> None:
+    """Thirty programs of eight threads held 210."""
+    before, x = workers(), samples()
+    expected = bits(bound_program(1).run([x]))
+    programs = [(bound_program, open_program)[k % 2](8) for k in range(30)]
+    for _ in range(3):
+        assert {bits(p.run([x])) for p in programs} == {expected}
+    assert workers() == before + 7
+    smaller = open_program(3)
+    assert bits(smaller.run([x])) == expected and workers() == before + 7
+    for program in programs[1:]:
+        program.close()
+    del programs, program
+    gc.collect()
+    assert bits(smaller.run([x])) == expected and workers() == before + 7
+    smaller.close()
+    assert eventually(lambda: workers() == before)
+
+
+def test_a_larger_program_gets_a_larger_crew() -> None:
+    before, x = workers(), samples()
+    programs = [bound_program(threads) for threads in (2, 3, 5, 4)]
+    assert len({bits(p.run([x])) for p in programs}) == 1
+    assert eventually(lambda: workers() == before + 4)
+    assert len({bits(p.run([x])) for p in programs}) == 1
+
+
+def test_programs_of_one_crew_are_called_from_many_threads() -> None:
+    makers = [bound_program, open_program] * 3
+    programs = [make(2 + k % 3) for k, make in enumerate(makers)]
+    steps, zeros = [step_program(2), step_program(3)], np.zeros((8, 4), np.float32)
+    x = samples()
+    expected = bits(bound_program(1).run([x]))
+
+    def work(k: int) -> bool:
+        for _ in range(100):
+            steps[k % 2](zeros)
+            if bits(programs[k].run([x])) != expected:
+                return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+    assert [float(s.state.views["count"]) for s in steps] == [300, 300]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_handler_that_would_wait_for_the_call_it_interrupted_is_refused(threads: int) -> None:
+    """It ran between two steps of a call on its own thread, and waited for ever."""
+    program, x = step_program(threads), np.zeros((8, 4), np.float32)
+    other, rows = bound_program(2), samples()
+    expected, refused = bits(other.run([rows])), []
+
+    def handler(*_: object) -> None:
+        for call in (lambda: program(x), program.close):
+            try:
+                call()
+            except CodegenError as error:
+                refused.append(str(error))
+        assert bits(other.run([rows])) == expected
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    original = program._workers.code.lead, program._workers.code.run
+
+    def raised(entry: Any) -> Any:
+        def run(*arguments: Any) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+            entry(*arguments)
+
+        return run
+
+    program._workers.code.lead, program._workers.code.run = map(raised, original)
+    try:
+        program(x)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(refused) == 2 and all("interrupted a call" in text for text in refused)
+    assert program.state.views["count"] == 1
+    program.close()
+
+
 def test_idle_workers_cost_nothing() -> None:
     programs = [bound_program(7), open_program(3)]
     for program in programs:
@@ -300,7 +382,7 @@ def test_a_c_library_without_semaphores_or_yield(
 def test_a_forked_child_starts_its_own_threads(make: Callable[[int], Program]) -> None:
     program, x = make(2), samples()
     expected = bits(program.run([x]))
-    with program._workers._turn:  # another thread's call, at the worst moment for a fork
+    with _pool.owner, _pool.turn:  # another thread's call, at the worst moment for a fork
         child = os.fork()
         if child == 0:
             signal.alarm(20)  # a child that hangs dies of it
