@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,13 @@ class State:
                 f"unknown names: {_some(unknown)}"
             )
         assign(self.views, bind_weights("weights", self.parameters, weights))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parameters": self.parameters, "blob": self.blob.copy()}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        State.__init__(self, saved["parameters"])  # the views look into the new block
+        self.blob[...] = saved["blob"]
 
     def copy(self) -> State:
         """A state with equal values and memory of its own."""

@@ -12,7 +12,6 @@ model.evaluate(x, y); model.predict(x); model.save("m.safetensors")
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,8 @@ from ..training.logs import History
 from ..training.losses import loss_named
 from ..training.optimizers import Optimizer
 from ..training.settings import DEFAULT_OPTIMIZER, REFERENCE, Fit, Rate, require_engine
-from ..training.step import TrainStep, compile_silently, thread_count
+from ..training.step import TrainStep, thread_count
+from .programs import Programs
 
 if TYPE_CHECKING:
     from ..data import Augment, Normalize
@@ -82,7 +82,7 @@ class Model:
         self._input_shape: tuple[int, ...] | None = None
         self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
-        self._programs: dict[object, Any] = {}
+        self._programs = Programs()
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
         if input_shape is not None:
             self._input_shape = _sample_shape(input_shape)
@@ -152,6 +152,7 @@ class Model:
         if self._weights is None:
             self.build(self.input_shape)
         assert self._weights is not None
+        self._programs.handed_out()
         return self._weights
 
     @weights.setter
@@ -161,6 +162,7 @@ class Model:
         if unknown:
             raise DataError(f'model "{self.name}" has no parameter named "{unknown[0]}"')
         arrays = bind_weights(f'model "{self.name}"', graph.parameters, values)
+        self._programs.handed_out()
         if self._weights is None:
             self._weights = {name: array.copy() for name, array in arrays.items()}
             return
@@ -179,6 +181,7 @@ class Model:
 
     def attach(self, views: dict[str, Array]) -> None:
         """Makes `views`, one for each parameter, the weights themselves (no copy)."""
+        self._programs.handed_out()
         self._weights = views
 
     def graph(self, training: bool, batch: int | None = None) -> Graph:
@@ -203,9 +206,14 @@ class Model:
     def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
         made = copy.copy(self)
-        made.layers, made._rounding, made._graphs, made._programs = [*self.layers], rounding, {}, {}
+        made._rounding, made._graphs = rounding, {}
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has, by `copy`, pickle or joblib: weights of its own. It compiles again."""
+        made = vars(self) | {"layers": [*self.layers], "_graphs": {}, "_programs": Programs()}
         if self._weights is not None:
-            made._weights = {name: array.copy() for name, array in self._weights.items()}
+            made["_weights"] = {name: array.copy() for name, array in self._weights.items()}
         return made
 
     def _trace(self, training: bool, batch: int | None) -> Graph:
@@ -376,17 +384,9 @@ class Model:
 
     def _program(self, graph: Graph, threads: int) -> Any:
         """The compiled network, with the weights as they are now."""
-        digest = hashlib.blake2b()
-        for array in self.weights.values():
-            digest.update(np.ascontiguousarray(array).data)
-        key = (graph.inputs[0].type, threads)
-        program, current = self._programs.get(key, (None, b""))
-        if program is None:
-            program = compile_silently(graph, weights=self.weights, threads=threads)
-        elif current != digest.digest():
-            program.set_weights(self.weights)
-        self._programs[key] = program, digest.digest()
-        return program
+        if self._weights is None:
+            self.build(self.input_shape)
+        return self._programs.program(graph, threads, lambda: self._weights or {})
 
     # --- description and files ------------------------------------------------------------------
 

@@ -75,6 +75,15 @@ class TrainStep:
         self._program(batch)
         model.attach(self._weights)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has, by `copy` or pickle: a state of its own. It compiles again."""
+        return vars(self) | {"_runs": {}, "_weights": [*self._weights], "state": self.state.copy()}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        vars(self).update(saved)
+        self._weights = {name: self.state.views[name] for name in saved["_weights"]}
+        self.model.attach(self._weights)
+
     def __call__(self, x: object, y: object, learning_rate: float) -> tuple[float, Array]:
         """The mean loss and the predictions, both before the update.
 

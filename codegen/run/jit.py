@@ -140,6 +140,12 @@ class Program:
         target = self.built.lowered.target.name
         return f'<Program "{self.graph.name}" for {target}: {" -> ".join(ends)}>'
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, by `copy` or pickle, has weights of its own and is compiled again, which the
+        cache saves; only the shallow copy of a program with updates shares its state."""
+        given = {} if self.state is not None else self.weights
+        return _again, (self.built.lowered, given, self.state, self.threads)
+
     def close(self) -> None:
         """Gives up the worker threads, after the call that uses them; they end where no other
         program of this process uses them. A later call takes them up again.
@@ -210,6 +216,13 @@ class Program:
         if all(a is b for a, b in zip(arrays, inputs, strict=True)) and len(self._seen) < MOST_SEEN:
             self._seen[key] = batch, results
         return batch, arrays, results
+
+
+def _again(
+    lowered: Lowered, weights: Mapping[str, Array], state: State | None, threads: int
+) -> Program:
+    """A program like one that was pickled. TargetError where this machine cannot run it."""
+    return Program(build(lowered), weights, state, threads)
 
 
 def _is_plain(given: object) -> bool:

@@ -6,9 +6,11 @@ library, which has a copy of the rest of it); malice is not.
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import json
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,15 +49,18 @@ class NativeLibrary:
     def __init__(self, metadata: dict[str, Any], graph: Graph, code: bytes) -> None:
         self.metadata, self.graph = metadata, graph
         # Mapped from a copy in memory: what was verified is what runs, and the loader, which knows
-        # libraries by their path, cannot take a new export for the old one. Its path stays open.
-        self._file = os.memfd_create(f"lib{metadata['name']}.so")
-        with os.fdopen(self._file, "wb", closefd=False) as file:
+        # libraries by their path, cannot take a new export for the old one. Its path stays open as
+        # long as it is loaded.
+        descriptor = os.memfd_create(f"lib{metadata['name']}.so")
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(code)
         try:
-            library = ctypes.CDLL(f"/proc/self/fd/{self._file}")
+            library = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
         except OSError as error:
-            os.close(self._file)
+            os.close(descriptor)
             raise StorageError(f"the system cannot load the library: {error}") from None
+        # At the end of the process other threads may be in it.
+        weakref.finalize(self, _unload, library._handle, descriptor).atexit = False
         _require_own(metadata, library)
         prefix = metadata["name"]
         count = len(graph.inputs) + len(graph.outputs)
@@ -65,6 +70,12 @@ class NativeLibrary:
         self._selftest.argtypes = [ctypes.c_void_p]
         self._run.restype = self._selftest.restype = ctypes.c_int32
         self._arenas: list[Array] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise UnsupportedError(
+            f'the loaded library "{self._named}" cannot be copied or pickled; load it once more: '
+            "ag.load_native(folder)"
+        )
 
     def __call__(self, *inputs: object) -> Array | tuple[Array, ...]:
         """The outputs for `inputs`: one array, or a tuple where the graph has several.
@@ -118,6 +129,11 @@ class NativeLibrary:
             return self._arenas.pop()
         except IndexError:
             return aligned_bytes(int(self.metadata["arena_bytes"]))
+
+
+def _unload(handle: int, descriptor: int) -> None:
+    _ctypes.dlclose(handle)
+    os.close(descriptor)
 
 
 def load(folder: str | os.PathLike[str]) -> NativeLibrary:
