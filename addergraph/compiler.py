@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .codegen.kernels.schedule import Choice
     from .codegen.measure.profile import Profile
     from .codegen.measure.tune import Tuned
+    from .codegen.run.cache import Usage
     from .codegen.run.jit import Built, Program
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
@@ -443,6 +444,16 @@ def _without_range_warnings() -> Iterator[None]:
         yield
 
 
+def cached(*, clear: bool = False) -> tuple[Usage, int]:
+    """What the cache of compiled code holds, or held before it was cleared; and its limit in bytes.
+
+    StorageError where its folder cannot be read, or not be cleared.
+    """
+    from .codegen.run import cache
+
+    return cache.clear() if clear else cache.usage(), cache.LIMIT
+
+
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
     """Loads an exported shared library, which runs native code: only load what you trust."""
     from .codegen.run.native import load
@@ -453,6 +464,7 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 __all__ = [
     "arena_bytes",
     "build",
+    "cached",
     "census",
     "certify",
     "compile",

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import AdderGraphError, DataWarning, RangeWarning
+from ..errors import AdderGraphError, DataWarning, EnvironmentWarning, RangeWarning
 from .options import Command, examples
 
 ERROR, INTERRUPTED = 2, 130
@@ -51,8 +51,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """Warnings about the network and the data in one line; others as Python shows them."""
-    if issubclass(category, RangeWarning | DataWarning):
+    """Warnings of our own in one line; others as Python shows them."""
+    if issubclass(category, RangeWarning | DataWarning | EnvironmentWarning):
         click.echo(f"warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
@@ -251,6 +251,16 @@ for command in (
         "addergraph bench --layers --plot roofline.png",
         "addergraph bench --layers --dtype u8 --threads all --only ResNet-20",
         "addergraph bench --layers --tune 60",
+    ),
+    Command(
+        "cache",
+        "commands.cache.cache",
+        """Say where compiled code is kept and how much it is.
+
+        The folder is that of the user's caches, or the one that ADDERGRAPH_CACHE names; nothing is
+        kept where that is empty. A folder or file that others may write is never used.
+        """,
+        "addergraph cache --clear",
     ),
 ):
     commands.add_command(command)

@@ -61,8 +61,9 @@ def _measured(target: Target, folder: str) -> Mapping[str, float] | None:
     from filelock import FileLock
 
     key = _key(target)
+    if cache.made_folder() is None:
+        return None
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         with FileLock(os.path.join(folder, f"{key}.lock")):
             if cache.load(key) is None:
                 cache.store(key, measured_rates(target), b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from addergraph.cli import main as cli
 from addergraph.cli.bench.bench import Bench
 from addergraph.cli.commands import show
 from addergraph.codegen.emit import lowered
-from addergraph.codegen.run import jit
+from addergraph.codegen.run import cache, jit
 from addergraph.codegen.run.jit import Program
 from addergraph.ir import Array, Graph
 from addergraph.ir.trace import Tensor
@@ -29,7 +30,7 @@ from tests.addergraph.shell import Shell
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     "train", "recipe", "evaluate", "quantize", "summary", "check", "diagnose", "plot", "import",
-    "inspect", "compile", "certify", "run", "verify", "bench",
+    "inspect", "compile", "certify", "run", "verify", "bench", "cache",
 )  # fmt: skip
 
 
@@ -395,6 +396,35 @@ def test_an_unforeseen_error_keeps_its_traceback(
     monkeypatch.setattr(show, "summary", fail)
     with pytest.raises(ZeroDivisionError, match="deck"):
         cli.main(["summary", "deck"])
+
+
+def test_the_cache_is_listed_and_cleared(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path("objects").absolute()
+    monkeypatch.setenv("ADDERGRAPH_CACHE", str(folder))
+    assert shell.ok("cache") == f"{folder}: 0 entries, 0 B of at most 1.00 GiB\n"
+    shell.ok("verify", "m.safetensors", "--samples", 1)
+    entries = sum(p.suffix != ".lock" for p in folder.iterdir())
+    assert f"{entries} entries, " in shell.ok("cache")
+    assert shell.ok("cache", "--clear").endswith(" removed\n")
+    assert "0 entries" in shell.ok("cache")
+    monkeypatch.setenv("ADDERGRAPH_CACHE", "")
+    assert shell.ok("cache").startswith("there is no cache: ADDERGRAPH_CACHE is empty")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_a_cache_that_others_may_write_is_passed_over(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("objects").mkdir()
+    Path("objects").chmod(0o777)
+    monkeypatch.setenv("ADDERGRAPH_CACHE", "objects")
+    cache._say.cache_clear()
+    done = shell("verify", "m.safetensors", "--samples", 1)
+    assert done.status == 0 and "passed" in done.out
+    (line,) = done.err.splitlines()
+    assert line.startswith('warning: the cache of compiled code is not used: others may write "obj')
 
 
 def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,6 +268,22 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_cache.py"),
     ),
     Mutant(
+        "a cache that its group may write is used", "codegen/run/cache.py",
+        "status.st_mode & 0o022", "status.st_mode & 0o002",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "an entry of another user is read", "codegen/run/cache.py",
+        "if not stat.S_ISREG(status.st_mode) or not _is_own(path, status):",
+        "if not stat.S_ISREG(status.st_mode):",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "a planted link is followed", "addergraph/files/storage.py",
+        "if shared and status.st_uid not in", "if not shared and status.st_uid not in",
+        tests_of("addergraph/test_storage.py"),
+    ),
+    Mutant(
         "a cached object may stand under another one's key", "codegen/run/cache.py",
         "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
         tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
