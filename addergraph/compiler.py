@@ -320,11 +320,13 @@ def export(
     tune_for: str | None = None,
     name: str | None = None,
     multiplication_free: bool = False,
+    overwrite: bool = False,
 ) -> Exported:
     """A C library of `graph` for any target, also one that this machine cannot run.
 
     `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
     `tune_for`: the machine that kernels are chosen for, as for `compile`.
+    `overwrite`: replace what is in the folder, also another network's library.
 
     See `codegen/export/aot.py`; `Program.export` does it for a program at hand.
     """
@@ -332,7 +334,8 @@ def export(
 
     graph, weights = graph_and_weights(graph, weights)
     lowered = _planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
-    return aot.export(lowered, require_weights(graph, weights), folder, name=name)
+    numbers = require_weights(graph, weights)
+    return aot.export(lowered, numbers, folder, name=name, overwrite=overwrite)
 
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:

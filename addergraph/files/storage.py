@@ -56,7 +56,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes, *, private: bool = F
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        _discard(temporary)
+        discard(temporary)
     try:
         _sync_folder(target.parent)
     except OSError as error:
@@ -79,7 +79,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        _discard(temporary)
+        discard(temporary)
 
 
 def save(
@@ -101,7 +101,7 @@ def save(
                 f"a file holds {', '.join(DTYPES)}"
             )
     described = dict(metadata)
-    content = {"metadata": described, "sha256": _digest(arrays, described)}
+    content = {"metadata": described, "sha256": content_digest(arrays, described)}
     atomic_write(path, serialize(arrays, metadata={_ENTRY: _canonical(content)}))
 
 
@@ -121,13 +121,23 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     except (SafetensorError, ValueError, KeyError) as error:
         raise StorageError(f'"{path}" is damaged: {error}; restore it from a copy') from None
     metadata: dict[str, str] = content["metadata"]
-    found = _digest(arrays, metadata)
+    found = content_digest(arrays, metadata)
     if found != content["sha256"]:
         raise StorageError(
             f'"{path}" is damaged: its content has sha256 {found[:12]}..., the file says '
             f"{content['sha256'][:12]}...; restore it from a copy"
         )
     return arrays, metadata
+
+
+def content_digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over metadata and over name, dtype, shape and bytes of every array, in order."""
+    digest = hashlib.sha256(_canonical(metadata).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -197,7 +207,7 @@ def _require_own_link(link: Path, status: os.stat_result, folder: os.stat_result
         )
 
 
-def _discard(temporary: Path) -> None:
+def discard(temporary: Path) -> None:
     """Removes what a failed write left; an error here would hide the one that counts."""
     with contextlib.suppress(OSError):
         temporary.unlink()
@@ -245,15 +255,6 @@ def _sync(descriptor: int) -> None:
 
 def _canonical(content: Mapping[str, Any]) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
-def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(_canonical(metadata).encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _header(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:

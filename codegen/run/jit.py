@@ -171,11 +171,15 @@ class Program:
         name: str | None = None,
         seed: int = 0,
         shared: bool | None = None,
+        overwrite: bool = False,
     ) -> Exported:
         """Writes this program and its weights as a C library; see `aot.export`."""
         from ..export.aot import export
 
-        return export(self.built, self.weights, folder, name=name, seed=seed, shared=shared)
+        return export(
+            self.built, self.weights, folder, name=name, seed=seed, shared=shared,
+            overwrite=overwrite,
+        )  # fmt: skip
 
     def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
         """As a call, but always a tuple."""

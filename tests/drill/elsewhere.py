@@ -284,6 +284,17 @@ PROGRAM_MUTANTS = (
         tests_of("addergraph/test_storage.py"),
     ),
     Mutant(
+        "another network of the same name replaces an export", "codegen/export/folder.py",
+        'if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:',
+        'if found.get("name") != prefix:',
+        tests_of("codegen/test_aot.py"),
+    ),
+    Mutant(
+        "an interrupted step is saved half", "addergraph/training/fit.py",
+        "if self.before_is == (at.epoch, at.step):", "if self.before_is == (at.epoch, at.step + 1):",
+        tests_of("addergraph/training/test_resume.py"),
+    ),
+    Mutant(
         "a cached object may stand under another one's key", "codegen/run/cache.py",
         "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
         tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
