@@ -291,7 +291,7 @@ PROGRAM_MUTANTS = (
     ),
     Mutant(
         "an interrupted step is saved half", "addergraph/training/fit.py",
-        "if self.before_is == (at.epoch, at.step):", "if self.before_is == (at.epoch, at.step + 1):",
+        "if self.before_is == (at.epoch, at.step):", "if self.before_is == (-1, -1):",
         tests_of("addergraph/training/test_resume.py"),
     ),
     Mutant(
@@ -421,7 +421,7 @@ PASS_MUTANTS = (
     ),
     Mutant(
         "a resumed epoch begins at its first batch", "addergraph/training/fit.py",
-        "self.loader.epoch(number, at.step)", "self.loader.epoch(number)",
+        "self.loader.epoch(number, self.at.step)", "self.loader.epoch(number)",
         tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
     ),
     Mutant(
