@@ -334,6 +334,20 @@ def test_a_shared_library_for_another_machine_takes_its_compiler(
     assert found is not None and found.read_text() == "linked\n"
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(target, marks=pytest.mark.needs(f"{target}-gcc"))
+        for target in ("aarch64-linux-gnu", "riscv64-linux-gnu")
+    ],
+)
+def test_a_real_cross_compiler_links(target: str, tmp_path: Path) -> None:
+    made = export(compiler.lower(ag.parse(CONSTANT), target_named(target)), {}, tmp_path)
+    assert made.shared is not None
+    machine = {"aarch64-linux-gnu": 183, "riscv64-linux-gnu": 243}[target]  # of ELF
+    assert made.shared.read_bytes()[18:20] == machine.to_bytes(2, "little")
+
+
 # -- what is refused -----------------------------------------------------------------------------
 
 
