@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .errors import GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
+from .ir.interpreter import run_reference
 from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
 from .ir.walk import computed, returning
@@ -379,11 +380,16 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
 
 
 def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
-    """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`."""
-    from .codegen.measure import peak
-    from .codegen.targets.lookup import target_named
+    """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`.
 
-    return peak.measure_peak(form, target_named(target), threads=threads)
+    Raises TargetError where this machine cannot run the target's code.
+    """
+    from .codegen.measure import peak
+    from .codegen.targets.lookup import require_runnable, target_named
+
+    machine = target_named(target)
+    require_runnable(machine, f'this machine cannot run code for "{machine.name}"')
+    return peak.measure_peak(form, machine, threads=threads)
 
 
 def profile(
@@ -435,7 +441,12 @@ def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> G
 def _run_once(
     graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
 ) -> tuple[Array, ...]:
-    """The outputs of `graph`, natively; batches of any size run one compiled program."""
+    """The outputs of `graph`, natively where there is native code; batches of any size run one
+    compiled program."""
+    from .codegen.targets.lookup import has_native_code
+
+    if not has_native_code():
+        return run_reference(graph, inputs, weights)[0]
     with _without_range_warnings():  # `findings` has them
         return compile(graph, weights=weights).run(inputs)
 

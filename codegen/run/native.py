@@ -19,7 +19,6 @@ from addergraph.errors import (
     AdderGraphError,
     CodegenError,
     StorageError,
-    TargetError,
     UnsupportedError,
     VerificationError,
 )
@@ -33,7 +32,7 @@ from addergraph.ir.types import TensorType, dtype_named
 from ..export.aot import FORMAT
 from ..export.folder import METADATA, require_exported_from, sha256
 from ..export.interface import ABI_VERSION, CODES, NO_GOLDEN, OK
-from ..targets.lookup import runnable, target_named
+from ..targets.lookup import require_runnable, target_named
 
 
 class NativeLibrary:
@@ -143,8 +142,9 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
         int(metadata["arena_bytes"])
     except (KeyError, TypeError, ValueError, AttributeError, AdderGraphError) as error:
         raise StorageError(f'"{path}" is damaged ({error!r}); export again') from None
-    if not runnable(target_named(target)):
-        raise TargetError(f'"{folder}" holds code for "{target}", which this machine cannot run')
+    require_runnable(
+        target_named(target), f'"{folder}" holds code for "{target}", which this machine cannot run'
+    )
     if digest is None:
         raise UnsupportedError(
             f'"{folder}" has no shared library: {reason}; export again with shared=True'

@@ -134,7 +134,8 @@ def train(options: Training) -> None:
     print(f"trained in {time.perf_counter() - start:.1f} s")
     if x_val is not None:
         images = x_val if normalize is None else normalize.apply(x_val)
-        found = model.evaluate(images, y_val, threads=options.run["threads"])
+        how = {name: options.run[name] for name in ("engine", "threads")}
+        found = model.evaluate(images, y_val, **how)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         print(f"validation: {numbers}")
     _save(model, options.output)
