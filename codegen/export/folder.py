@@ -83,8 +83,8 @@ def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha25
     texts = [f"{prefix}.h", "example/main.c", "example/Makefile"]
     if not (where / METADATA).exists():
         names = [*texts, f"{prefix}.o", f"{prefix}_data.o", f"lib{prefix}.a", f"lib{prefix}.so"]
-        if found := [name for name in names if (where / name).exists()]:
-            raise StorageError(f'"{folder}" has a file {found[0]} that is of no export; {_ADVICE}')
+        if others := [name for name in names if (where / name).exists()]:
+            raise StorageError(f'"{folder}" has a file {others[0]} that is of no export; {_ADVICE}')
         return
     path = where / METADATA
     found = json_object(read_bytes(path), f'"{path}" is of no export: it')

@@ -105,7 +105,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, ver
     monkeypatch.setattr("platformdirs.user_cache_path", found)
     assert cache.folder() is None
     graph = ag.parse("graph g(%x: f32[3]) {\n  %y = relu(%x) : f32[3]\n  return %y\n}")
-    assert list(ag.compile(graph)([-1.0, 0.0, 2.0])) == [0, 0, 2]  # type: ignore[list-item]
+    assert list(ag.compile(graph)([-1.0, 0.0, 2.0])) == [0, 0, 2]
 
 
 def test_a_folder_may_be_named_from_home(monkeypatch: pytest.MonkeyPatch) -> None:
