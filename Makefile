@@ -3,13 +3,17 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test fuzz drill drill-kill lint bench
+.PHONY: demo test test-without-tools fuzz drill drill-kill lint bench
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
 
 test: $(VENV)/.addergraph-test
 	$(PY) -m pytest -q -n 2 --dist=worksteal
+
+# The tests that use compilers, linkers and emulators, as on a system that has none of them.
+test-without-tools: $(VENV)/.addergraph-test
+	PATH=/nonexistent $(PY) -m pytest -q $(shell grep -rl --include='*.py' 'mark\.needs' tests)
 
 fuzz: $(VENV)/.addergraph-test
 	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz

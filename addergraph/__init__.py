@@ -14,7 +14,15 @@ Public names are loaded on first use, so that importing the package stays cheap.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
+
+if os.path.isfile(os.path.join(os.path.dirname(__file__), "codegen")):
+    raise ImportError(
+        "this copy of AdderGraph has lost its symbolic links: addergraph/codegen is a file, where "
+        "a clone has a link to ../codegen. On Windows, allow links (developer mode) and clone with "
+        "`git clone -c core.symlinks=true`; or install a wheel, which has folders instead"
+    )
 
 # Not lazy: importing the submodule `trace` binds its name here, and the function must win.
 from .ir.trace import trace

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .errors import GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
+from .ir.interpreter import run_reference
 from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
 from .ir.walk import computed, returning
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .codegen.kernels.schedule import Choice
     from .codegen.measure.profile import Profile
     from .codegen.measure.tune import Tuned
+    from .codegen.run.cache import Usage
     from .codegen.run.jit import Built, Program
     from .codegen.run.native import NativeLibrary
     from .codegen.targets.target import Target
@@ -352,11 +354,13 @@ def export(
     tune_for: str | None = None,
     name: str | None = None,
     multiplication_free: bool = False,
+    overwrite: bool = False,
 ) -> Exported:
     """A C library of `graph` for any target, also one that this machine cannot run.
 
     `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
     `tune_for`: the machine that kernels are chosen for, as for `compile`.
+    `overwrite`: replace what is in the folder, also another network's library.
 
     See `codegen/export/aot.py`; `Program.export` does it for a program at hand.
     """
@@ -364,7 +368,8 @@ def export(
 
     graph, weights = graph_and_weights(graph, weights)
     lowered = _planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
-    return aot.export(lowered, require_weights(graph, weights), folder, name=name)
+    numbers = require_weights(graph, weights)
+    return aot.export(lowered, numbers, folder, name=name, overwrite=overwrite)
 
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
@@ -408,11 +413,16 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
 
 
 def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
-    """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`."""
-    from .codegen.measure import peak
-    from .codegen.targets.lookup import target_named
+    """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`.
 
-    return peak.measure_peak(form, target_named(target), threads=threads)
+    Raises TargetError where this machine cannot run the target's code.
+    """
+    from .codegen.measure import peak
+    from .codegen.targets.lookup import require_runnable, target_named
+
+    machine = target_named(target)
+    require_runnable(machine, f'this machine cannot run code for "{machine.name}"')
+    return peak.measure_peak(form, machine, threads=threads)
 
 
 def profile(
@@ -464,7 +474,12 @@ def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> G
 def _run_once(
     graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
 ) -> tuple[Array, ...]:
-    """The outputs of `graph`, natively; batches of any size run one compiled program."""
+    """The outputs of `graph`, natively where there is native code; batches of any size run one
+    compiled program."""
+    from .codegen.targets.lookup import has_native_code
+
+    if not has_native_code():
+        return run_reference(graph, inputs, weights)[0]
     with _without_range_warnings():  # `findings` has them
         return compile(graph, weights=weights).run(inputs)
 
@@ -474,6 +489,16 @@ def _without_range_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)
         yield
+
+
+def cached(*, clear: bool = False) -> tuple[Usage, int]:
+    """What the cache of compiled code holds, or held before it was cleared; and its limit in bytes.
+
+    StorageError where its folder cannot be read, or not be cleared.
+    """
+    from .codegen.run import cache
+
+    return cache.clear() if clear else cache.usage(), cache.LIMIT
 
 
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
@@ -486,6 +511,7 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 __all__ = [
     "arena_bytes",
     "build",
+    "cached",
     "census",
     "certify",
     "compile",

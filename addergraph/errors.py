@@ -73,6 +73,10 @@ class DataWarning(UserWarning):
     """A data file that can be read, but is not what was published under its name."""
 
 
+class EnvironmentWarning(UserWarning):
+    """Something optional that this system does not give: work goes on without it."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean "relu"?)`, or an empty string when nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -45,9 +45,10 @@ def _before_fork() -> None:
         _forking.enter_context(_binding().ffi.lib._lock)
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_forking.close, after_in_child=_forking.close
-)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_forking.close, after_in_child=_forking.close
+    )
 atexit.register(_lock.acquire)  # for good: whoever comes later waits until the process is gone
 
 

@@ -25,6 +25,8 @@ settings.register_profile("fuzz", _COMMON, max_examples=1000, print_blob=True)
 _PACKAGES = {
     "cc": "gcc", "ld.lld": "lld", "nm": "binutils", "qemu-aarch64": "qemu-user",
     "qemu-riscv32": "qemu-user", "qemu-riscv64": "qemu-user",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu",
 }  # fmt: skip
 # Kernels are chosen by the table of this CPU: tests shall not depend on what was measured.
 os.environ.setdefault("ADDERGRAPH_MACHINE", "builtin")

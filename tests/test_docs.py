@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -162,3 +163,12 @@ def test_other_programs_are_few() -> None:
         "python",
         "qemu-system-arm",
     }
+
+
+def test_each_claim_of_security_names_tests_that_exist() -> None:
+    named = re.findall(r"`([\w/]*\.py)?::(\w+)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 20
+    file = ""
+    for found, test in named:
+        file = found or file
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), (file, test)

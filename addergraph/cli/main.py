@@ -2,20 +2,25 @@
 `bench/`, imported on use.
 
 Exit status: 0 done, 1 a verification failed or a certificate is refused, 2 an error (one message
-on stderr), 130 interrupted.
+on stderr), 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP, which act as Ctrl-C does.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from .. import __version__
-from ..errors import AdderGraphError, DataWarning, RangeWarning
+from ..errors import AdderGraphError, DataWarning, EnvironmentWarning, RangeWarning
 from .options import Command, examples
 
 ERROR, INTERRUPTED = 2, 130
@@ -23,36 +28,83 @@ ERROR, INTERRUPTED = 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line (`sys.argv` unless `arguments` are given) and ends the process."""
-    with warnings.catch_warnings():
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may have letters that its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings(), _ends_as_interrupts() as received:
         warnings.showwarning = _show_warning  # type: ignore[assignment]
-        sys.exit(_run(arguments))
+        status = _run(arguments)
+    sys.exit(128 + received[0] if received else status)
+
+
+@contextlib.contextmanager
+def _ends_as_interrupts() -> Iterator[list[int]]:
+    """Makes the signals that end a process raise KeyboardInterrupt, and tells which came: work is
+    then left as Ctrl-C leaves it. Signals that are ignored, as by nohup, stay so."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if not received:  # others are not to interrupt what is done about the first
+            received.append(number)
+            raise KeyboardInterrupt
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        known = []  # Python handles signals in the main thread alone
+    taken = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     """The exit status. Errors that nobody foresaw pass through, with their traceback."""
     try:
         status = commands.main(arguments, prog_name="addergraph", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
         error.show()
         return ERROR
-    except click.Abort:  # click's name for Ctrl-C
-        click.echo("interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt):  # click's name for Ctrl-C
+        _say("interrupted")
         return INTERRUPTED
     except AdderGraphError as error:
-        click.echo(f"error: {error}", err=True)
+        _say(f"error: {error}")
         return ERROR
     except MemoryError as error:  # what nobody asked about before
         what = str(error) or "out of memory"
-        click.echo(f"error: {what}; take fewer samples or a smaller batch", err=True)
+        _say(f"error: {what}; take fewer samples or a smaller batch")
+        return ERROR
+    except OSError as error:
+        if error.filename is not None:  # else of a standard stream: ours have become StorageError
+            raise
+        _give_up_stdout()
+        _say(f"error: cannot write the output: {error.strerror or error}")
         return ERROR
     return int(status or 0)
 
 
+def _say(text: str) -> None:
+    """On stderr, where there is one still."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _give_up_stdout() -> None:
+    """What is still to be written goes nowhere: Python would report it again at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """Warnings about the network and the data in one line; others as Python shows them."""
-    if issubclass(category, RangeWarning | DataWarning):
+    """Warnings of our own in one line; others as Python shows them."""
+    if issubclass(category, RangeWarning | DataWarning | EnvironmentWarning):
         click.echo(f"warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
@@ -251,6 +303,16 @@ for command in (
         "addergraph bench --layers --plot roofline.png",
         "addergraph bench --layers --dtype u8 --threads all --only ResNet-20",
         "addergraph bench --layers --tune 60",
+    ),
+    Command(
+        "cache",
+        "commands.cache.cache",
+        """Say where compiled code is kept and how much it is.
+
+        The folder is that of the user's caches, or the one that ADDERGRAPH_CACHE names; nothing is
+        kept where that is empty. A folder or file that others may write is never used.
+        """,
+        "addergraph cache --clear",
     ),
 ):
     commands.add_command(command)

@@ -9,6 +9,8 @@ Reading one runs no code and imports nothing.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -27,25 +29,41 @@ from ..ir.types import DTYPES
 HEADER_LIMIT = 64 << 20  # bytes of JSON; larger headers are refused before they are parsed
 _ENTRY = "addergraph"
 _LONGEST_NAME = 200  # bytes that a temporary file's name takes over
+_PRIVATE = 0o600
+_MOST_LINKS = 40  # of one path, as Linux has it
+# What file systems without such a call answer to fsync: then there is nothing to wait for.
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """`path` with a leading `~` or `~user` replaced by that home folder, where there is one."""
+    return Path(os.path.expanduser(path))
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes, *, private: bool = False) -> None:
     """Writes `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     A temporary file in the same folder is written, synced and renamed over `path`, then the
-    folder is synced. The permissions of a file that was there stay. StorageError when the folder is
-    missing or cannot be written, and for what is no plain file; the previous file then survives
-    and the temporary file is gone.
+    folder is synced, where the file system can. The permissions of a file that was there stay,
+    unless the file is `private`: then nobody else may read or write it. StorageError when the
+    folder is missing or cannot be written, for what is no plain file, and for a link that another
+    user planted; the previous file then survives and the temporary file is gone.
     """
     target, temporary, mode = _places(path)
     try:
-        _write_synced(temporary, data, mode)
+        _write_synced(temporary, data, _PRIVATE if private else mode)
         os.replace(temporary, target)
-        _sync_folder(target.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
+    try:
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise StorageError(
+            f'"{path}" is written, but the disk reports that it may not last '
+            f"({error.strerror or error}); write a copy to another disk"
+        ) from None
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
@@ -57,10 +75,11 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     _, temporary, mode = _places(path)
     try:
         _write_synced(temporary, b"", mode)
+        temporary.unlink()
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
 
 
 def save(
@@ -82,7 +101,7 @@ def save(
                 f"a file holds {', '.join(DTYPES)}"
             )
     described = dict(metadata)
-    content = {"metadata": described, "sha256": _digest(arrays, described)}
+    content = {"metadata": described, "sha256": content_digest(arrays, described)}
     atomic_write(path, serialize(arrays, metadata={_ENTRY: _canonical(content)}))
 
 
@@ -102,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     except (SafetensorError, ValueError, KeyError) as error:
         raise StorageError(f'"{path}" is damaged: {error}; restore it from a copy') from None
     metadata: dict[str, str] = content["metadata"]
-    found = _digest(arrays, metadata)
+    found = content_digest(arrays, metadata)
     if found != content["sha256"]:
         raise StorageError(
             f'"{path}" is damaged: its content has sha256 {found[:12]}..., the file says '
@@ -111,10 +130,20 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     return arrays, metadata
 
 
+def content_digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over metadata and over name, dtype, shape and bytes of every array, in order."""
+    digest = hashlib.sha256(_canonical(metadata).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file; StorageError when it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        return user_path(path).read_bytes()
     except OSError as error:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
 
@@ -122,11 +151,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def _places(path: str | os.PathLike[str]) -> tuple[Path, Path, int | None]:
     """The file that `path` stands for, a fresh name beside it, and the permissions of a file that
     is there; StorageError for anything that is no plain file, since renaming would remove it."""
-    target = Path(os.path.realpath(path))
     try:
-        mode = target.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        mode = None
+        target = _resolved(user_path(path))
+        mode = _mode(target)
     except OSError as error:
         raise _unwritable(path, error) from None
     if not target.parent.is_dir():
@@ -138,6 +165,52 @@ def _places(path: str | os.PathLike[str]) -> tuple[Path, Path, int | None]:
     name = os.fsdecode(os.fsencode(target.name)[:_LONGEST_NAME])
     temporary = target.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
     return target, temporary, None if mode is None else stat.S_IMODE(mode)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _resolved(path: Path) -> Path:
+    """`path` without links; OSError where one cannot be followed, or must not be."""
+    if os.name != "posix":
+        return Path(os.path.realpath(path))
+    first, *rest = path.absolute().parts
+    at, left, links = Path(first), rest[::-1], 0
+    while left:
+        name = left.pop()
+        here = at.parent if name == ".." else at / name
+        if not here.is_symlink():
+            at = here
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        _require_own_link(here, os.lstat(here), os.stat(at))
+        to = Path(os.readlink(here))
+        at = Path(to.anchor) if to.is_absolute() else at
+        left += to.parts[to.is_absolute() :][::-1]
+    return at
+
+
+def _require_own_link(link: Path, status: os.stat_result, folder: os.stat_result) -> None:
+    """OSError for a link that another user put into a folder that everyone may write, as /tmp:
+    the rule of protected_symlinks in proc(5), which the kernel cannot apply to a link that we read,
+    and which it applies to the last part of a path alone."""
+    shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+    if shared and status.st_uid not in (os.geteuid(), folder.st_uid):
+        raise OSError(
+            errno.EACCES, f'"{link}" is a link that another user (uid {status.st_uid}) put there'
+        )
+
+
+def discard(temporary: Path) -> None:
+    """Removes what a failed write left; an error here would hide the one that counts."""
+    with contextlib.suppress(OSError):
+        temporary.unlink()
 
 
 def _unwritable(path: str | os.PathLike[str], error: OSError) -> StorageError:
@@ -156,30 +229,32 @@ def _write_synced(path: Path, data: bytes, mode: int | None) -> None:
             os.chmod(path, mode)
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        _sync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return  # elsewhere a folder cannot be opened; the rename alone is what there is
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be written, but not listed
+        return
+    try:
+        _sync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
 def _canonical(content: Mapping[str, Any]) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
-def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(_canonical(metadata).encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _header(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:

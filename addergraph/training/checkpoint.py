@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..errors import DataError, StorageError
+from ..errors import DataError, EnvironmentWarning, StorageError
 from ..files import records, storage
 from ..ir import Array, Graph
 from .logs import LOG_NAMES
@@ -88,7 +89,8 @@ class RunFolder:
     """The folder of one run; a context manager that holds it for this process alone.
 
     Makes the folder. Raises StorageError when it cannot be written or another run uses it, and
-    when it holds a checkpoint that `resume` does not ask for.
+    when it holds a checkpoint that `resume` does not ask for. Where the file system has no locks,
+    an EnvironmentWarning says that nothing keeps another run out.
     """
 
     def __init__(self, path: Path, identity: Identity, *, resume: bool) -> None:
@@ -97,33 +99,46 @@ class RunFolder:
         self._lock: Any = None
 
     def __enter__(self) -> Self:
-        from filelock import FileLock, Timeout
-
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f'cannot write "{self.path}": {error.strerror or error}') from None
         storage.require_writable(self.file)
-        self._lock = FileLock(self.path / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise StorageError(
-                f'another run is using "{self.path}"; wait for it, or choose another folder'
-            ) from None
+        self._acquire()
         if self.file.exists() and not self.resume:
-            self._lock.release()
+            self.__exit__()
             raise StorageError(
                 f'"{self.file}" is there already: resume that run, choose another folder, or '
                 "delete the file"
             )
         for name in (NAME, BEST, *LOG_NAMES):  # of a process that was killed while it wrote
             for left in self.path.glob(f".{name}.*.tmp"):
-                left.unlink(missing_ok=True)
+                storage.discard(left)
         return self
 
+    def _acquire(self) -> None:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StorageError(
+                f'another run is using "{self.path}"; wait for it, or choose another folder'
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            warnings.warn(
+                f'"{self.path}" cannot be locked ({getattr(error, "strerror", None) or error}): '
+                "let no other run use it",
+                EnvironmentWarning,
+                stacklevel=2,
+            )
+        else:
+            self._lock = lock
+
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint; StorageError, and the old one stays, when that fails."""

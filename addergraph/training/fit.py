@@ -6,15 +6,15 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from .. import compiler
-from ..errors import DataError, RangeWarning
+from ..errors import AdderGraphError, DataError, RangeWarning
+from ..files.storage import user_path
 from ..ir import Array
 from ..ops.reduction.softmax import Softmax
 from .checkpoint import (
@@ -140,7 +140,7 @@ def run_epochs(
         folder = None
         if settings.checkpoint is not None:
             identity = _identity(step, x, targets, settings, validation)
-            opened = RunFolder(Path(settings.checkpoint), identity, resume=settings.resume)
+            opened = RunFolder(user_path(settings.checkpoint), identity, resume=settings.resume)
             folder = stack.enter_context(opened)
         return _Run(step, loader, targets, settings, validation, folder).all_epochs()
 
@@ -198,6 +198,7 @@ class _Run:
         self.history = History(self.at.history)
         self.good, self.good_is = step.state.blob.copy(), self._where()
         self.before = np.empty_like(step.state.blob)  # the last step
+        self.before_is = (-1, -1)  # epoch and step
         self.logs: Logs | None = None
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
@@ -224,22 +225,25 @@ class _Run:
             settings.epochs, len(self.loader), len(self.targets), settings.verbose
         ) as progress:
             progress.start(at.epoch * len(self.loader) + at.step)
-            while at.epoch < settings.epochs and not self._is_stale():
+            while self.at.epoch < settings.epochs and not self._is_stale():
                 self._epoch(progress)
         self._finish()
         return self.history
 
     def _epoch(self, progress: Progress) -> None:
-        at, number = self.at, self.at.epoch
-        start = time.perf_counter() - at.seconds
-        with closing(self.loader.epoch(number, at.step)) as batches:
-            for x, index in batches:
-                at.loss, at.correct = self._one_step(x, index)
-                at.step += 1
-                progress.step(number, at.loss / self._samples_seen())
-                if self._is_due():
-                    at.seconds = time.perf_counter() - start
-                    self._save()
+        number, start = self.at.epoch, time.perf_counter() - self.at.seconds
+        with closing(self.loader.epoch(number, self.at.step)) as batches:
+            try:
+                for x, index in batches:
+                    self.at = self._one_step(x, index)  # all of it at once: Ctrl-C may come here
+                    progress.step(number, self.at.loss / self._samples_seen())
+                    if self._is_due():
+                        self.at.seconds = time.perf_counter() - start
+                        self._save()
+            except KeyboardInterrupt:
+                self._save_interrupted(time.perf_counter() - start)
+                raise
+        at = self.at
         self._require_finite_weights(at.step)
         record = self._record()
         record["seconds"] = time.perf_counter() - start
@@ -253,16 +257,18 @@ class _Run:
             self.logs.append(self._row(number))
         progress.epoch(number, record)
 
-    def _one_step(self, x: Array, index: Array) -> tuple[float, int]:
-        """The epoch's loss and hits, this batch included."""
+    def _one_step(self, x: Array, index: Array) -> Position:
+        """Where the run is after this batch."""
         at = self.at
         rate = rate_at(self.settings.learning_rate, at.epoch, at.step / len(self.loader))
         np.copyto(self.before, self.step.state.blob)
+        self.before_is = at.epoch, at.step
         loss, prediction = self.step.run(x, self.targets.rows(index), rate)
         if not math.isfinite(loss):
             self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(x)}", rate)
         hits = self.targets.correct(index, prediction) or 0
-        return at.loss + loss * len(index), at.correct + hits
+        summed = at.loss + loss * len(index)
+        return replace(at, step=at.step + 1, loss=summed, correct=at.correct + hits)
 
     def _record(self) -> dict[str, float]:
         """The numbers of the epoch that has just ended, seconds aside."""
@@ -294,6 +300,18 @@ class _Run:
         assert self.folder is not None
         self._require_finite_weights(self.at.step)
         self.folder.save(Checkpoint(self.step.state.views, self.best, self.at))
+
+    def _save_interrupted(self, seconds: float) -> None:
+        """A checkpoint of the last whole step; where that cannot be written, the one before it
+        stays. What ends the run is not hidden."""
+        at = self.at
+        if self.folder is None or (at.epoch, at.step) == (0, 0):
+            return
+        if self.before_is == (at.epoch, at.step):  # in the middle of the next one
+            self.step.state.blob[...] = self.before
+        at.seconds = seconds
+        with suppress(AdderGraphError):
+            self._save()
 
     def _keep_best(self, record: Mapping[str, float]) -> None:
         at, found = self.at, score(record)

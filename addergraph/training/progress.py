@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Self
+
+
+def is_terminal(stream: object) -> bool:
+    """Whether a stream is a terminal: it may be None, closed, or any object with a `write`."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return False
 
 
 class Progress:
@@ -21,13 +30,14 @@ class Progress:
         self._began, self._first, self._done = time.perf_counter(), 0, 0
 
     def __enter__(self) -> Self:
-        if self.verbose and sys.stdout.isatty():
+        if self.verbose and is_terminal(sys.stdout):
             self._start_bar()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError):  # the terminal may be what has gone
+                self._bar.stop()
 
     def start(self, done: int) -> None:
         """`done` steps of the run were made before, by another process."""

@@ -14,13 +14,7 @@ AdderGraph and LLVM (and for the shared library from the linker): no dates, no p
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from addergraph.errors import StorageError, ToolchainError, UnsupportedError
-from addergraph.files.storage import atomic_write
+from addergraph.errors import ToolchainError, UnsupportedError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.plan import ALIGNMENT
@@ -39,17 +32,14 @@ from .. import llvm
 from ..emit.lowered import Lowered, computed_by, pack_weights
 from ..inspect import limits, strict
 from ..run.jit import Built, Program, build, main_weights
-from ..targets.lookup import host, runnable
-from ..targets.target import Target
-from . import header
+from ..targets.lookup import runnable
+from . import folder as folders
+from . import header, link
 from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
 
 FORMAT = 1  # of metadata.json
-LINK_FLAGS = (
-    "-shared", "-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,6 +72,7 @@ def export(
     name: str | None = None,
     seed: int = 0,
     shared: bool | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Writes a graph with its weights as a C library into `folder`, which is made if need be.
 
@@ -90,11 +81,15 @@ def export(
     name     of the library, else the graph's; made a C identifier
     seed     of the inputs that the self-test runs on; for a float network where this machine
              cannot run the target there are none, and the self-test says so
-    shared   whether to link a shared library: None if there is a C compiler, True or an error
+    shared   whether to link a shared library: True or an error; None where that can be done, else
+             metadata.json says why there is none. The C compiler is $CC, or cc
+    overwrite  replace what is in the folder, whatever it is; else only an earlier export of the
+             same graph, with these weights or others
 
     Raises UnsupportedError for a graph with updates or clashing names, DataError or ShapeError for
     weights that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
-    StorageError when the folder cannot be written.
+    StorageError when the folder cannot be written, or holds another network's library or files
+    that were changed.
     """
     lowered = _lowered_of(compiled)
     if lowered.main.updates:
@@ -103,19 +98,28 @@ def export(
             "holds read-only; export the inference graph, for example model.graph(training=False)"
         )
     interface = interface_of(lowered, name)
-    where = _made_folder(folder)
-    compiler = _compiler(lowered.target, shared)
+    target, prefix = lowered.target, interface.prefix
+    compiler = link.find_compiler(target, shared)
+    if not overwrite:
+        folders.require_replaceable(folder, prefix, folders.graph_digest(lowered.source))
+    where = folders.made_folder(folder)
     golden = _golden(compiled, weights, interface, seed)
     files = _files(lowered, weights, interface, golden)
-    library = f"lib{interface.prefix}.so"
-    if compiler is not None:
-        files[library] = _linked(compiler, interface.prefix, files)
-    _write(where, interface, files, _why_not_shared(lowered.target, shared, compiler))
-    p = interface.prefix
+    library, why_none = f"lib{prefix}.so", None
+    if compiler is None:
+        why_none = link.why_none(target, shared)
+    else:
+        try:
+            files[library] = link.linked(compiler, prefix, files, where)
+        except ToolchainError as error:
+            if shared:
+                raise
+            why_none = str(error)
+    folders.write(where, prefix, files, why_none)
     return Exported(
-        where / f"{p}.o", where / f"{p}_data.o", where / f"lib{p}.a",
-        where / library if compiler is not None else None,
-        where / f"{p}.h", where / "metadata.json", where / "example" / "main.c",
+        where / f"{prefix}.o", where / f"{prefix}_data.o", where / f"lib{prefix}.a",
+        where / library if why_none is None else None,
+        where / f"{prefix}.h", where / folders.METADATA, where / "example" / "main.c",
     )  # fmt: skip
 
 
@@ -128,7 +132,7 @@ def _files(
     numbers = main_weights(lowered, weights)
     packed = pack_weights(facts, lowered, numbers)
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
-    metadata = _canonical(_metadata(lowered.target, interface, packed, golden))
+    metadata = folders.canonical(_metadata(lowered, weights, interface, packed, golden))
     data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
     if lowered.target.multiplier:
         code_object = llvm.compile_object(text, lowered.target)
@@ -147,7 +151,7 @@ def _files(
         f"{prefix}.h": header.header(interface, golden=golden is not None).encode(),
         "example/main.c": header.example(interface).encode(),
         "example/Makefile": header.makefile(interface).encode(),
-        "metadata.json": metadata,
+        folders.METADATA: metadata,
     }
 
 
@@ -186,12 +190,17 @@ def _drawn(rng: np.random.Generator, type: TensorType) -> Array:
 
 
 def _metadata(
-    target: Target, interface: Interface, packed: Array, golden: _Golden | None
+    lowered: Lowered,
+    weights: Mapping[str, Array],
+    interface: Interface,
+    packed: Array,
+    golden: _Golden | None,
 ) -> dict[str, Any]:
     """What the library says of itself."""
     from addergraph import __version__
 
-    return {
+    target = lowered.target
+    return folders.identity(lowered.source, weights) | {
         "abi_version": ABI_VERSION,
         "arena_align": ALIGNMENT,
         "arena_bytes": interface.arena_bytes,
@@ -210,7 +219,7 @@ def _metadata(
         },
         "versions": {"addergraph": __version__, "llvm": llvm.version()},
         "weights_bytes": packed.nbytes,
-        "weights_sha256": sha256(packed.tobytes()),
+        "weights_sha256": folders.sha256(packed.tobytes()),
     }
 
 
@@ -221,101 +230,3 @@ def _described(argument: Argument) -> dict[str, Any]:
         "name": argument.name,
         "shape": list(argument.source.shape),
     }
-
-
-def _canonical(metadata: Mapping[str, Any]) -> bytes:
-    return json.dumps(metadata, sort_keys=True, indent=2).encode() + b"\n"
-
-
-def sha256(data: bytes) -> str:
-    """The digest by which metadata.json knows a file."""
-    return hashlib.sha256(data).hexdigest()
-
-
-# -- the folder ----------------------------------------------------------------------------------
-
-
-def _made_folder(folder: str | os.PathLike[str]) -> Path:
-    where = Path(folder)
-    try:
-        (where / "example").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f'cannot write into the folder "{folder}": {error.strerror or error}; '
-            "name another one or change its permissions"
-        ) from None
-    return where
-
-
-def _write(
-    where: Path, interface: Interface, files: Mapping[str, bytes], no_shared: str | None
-) -> None:
-    """Writes all files, metadata.json last: until then the old one's digests do not fit."""
-    contents = dict(files)
-    described = json.loads(contents.pop("metadata.json"))
-    described["files"] = {name: sha256(data) for name, data in contents.items()}
-    described["no_shared_library"] = no_shared
-    for name, data in contents.items():
-        atomic_write(where / name, data)
-    stale = where / f"lib{interface.prefix}.so"
-    if stale.name not in contents:
-        stale.unlink(missing_ok=True)  # of another graph or target, from an earlier export
-    atomic_write(where / "metadata.json", _canonical(described))
-
-
-# -- the C compiler ------------------------------------------------------------------------------
-
-
-def _compiler_name(target: Target) -> str:
-    """What the C compiler for `target` is called here."""
-    native = sys.platform == "linux" and target.triple == host().triple
-    return "cc" if native else f"{target.triple.replace('-unknown', '')}-gcc"
-
-
-def _compiler(target: Target, shared: bool | None) -> str | None:
-    """The C compiler that links the shared library, None for no library."""
-    if shared and not target.hosted:
-        raise UnsupportedError(
-            f'"{target.name}" has no operating system that could load a shared library; '
-            "link the static one, and pass shared=None or False"
-        )
-    if shared is False or not target.hosted:
-        return None
-    found = shutil.which(_compiler_name(target))
-    if shared and found is None:
-        raise ToolchainError(
-            f'no C compiler for "{target.name}": looked for '
-            f"{_compiler_name(target)} on the PATH; install one or pass shared=False"
-        )
-    return found
-
-
-def _why_not_shared(target: Target, shared: bool | None, compiler: str | None) -> str | None:
-    if compiler is not None:
-        return None
-    if shared is False:
-        return "not asked for"
-    if not target.hosted:
-        return "the target has no operating system to load one"
-    return f"there was no C compiler ({_compiler_name(target)}) to link it"
-
-
-def _linked(compiler: str, prefix: str, files: Mapping[str, bytes]) -> bytes:
-    """The shared library of the two objects, which exports the C interface alone."""
-    objects = [f"{prefix}.o", f"{prefix}_data.o"]
-    made = f"lib{prefix}.so"
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in objects:
-            (Path(scratch) / name).write_bytes(files[name])
-        command = [compiler, *LINK_FLAGS, f"-Wl,-soname,{made}", "-o", made, *objects]
-        try:
-            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise ToolchainError(f"cannot run the C compiler {compiler}: {error}") from None
-        if done.returncode != 0:
-            raise ToolchainError(
-                f"the C compiler {compiler} could not link {made} (exit status "
-                f"{done.returncode}): {done.stderr.strip()}; "
-                "repair it, or export with shared=False"
-            )
-        return (Path(scratch) / made).read_bytes()

@@ -54,7 +54,7 @@ int32_t ${p}_run($run);
 int32_t ${p}_run_part($run_part);
 
 /* $selftest */
-int32_t ${p}_selftest(void *arena);
+int32_t ${p}_selftest(void * /* arena */);
 
 /* What this library is, as JSON: tensors, target, versions and digests. */
 const char *${p}_metadata_json(void);
@@ -254,9 +254,12 @@ _KINDS = {"f32": "f", "i32": "i", "u8": "u", "bool": "u", "i8": "c"}
 def header(interface: Interface, *, golden: bool) -> str:
     """The text of `<prefix>.h`. `golden`: whether the library has golden outputs."""
     prefix, macro, arguments = interface.prefix, interface.macro, interface.arguments
+    # In comments, where no macro of the program that includes this is replaced.
     parameters = [
-        f"{'const ' if a in interface.inputs else ''}{a.c_type} *{a.c_name}" for a in arguments
+        f"{'const ' if a in interface.inputs else ''}{a.c_type} * /* {a.c_name} */"
+        for a in arguments
     ]
+    arena = "void * /* arena */"
     if golden:
         selftest = (
             f"{macro}_OK if the weights are intact and built-in inputs give built-in outputs, "
@@ -286,8 +289,8 @@ def header(interface: Interface, *, golden: bool) -> str:
         meaning=_meaning(interface),
         numbers=_FLOATS if interface.floats else _INTEGERS,
         codes="\n".join(codes),
-        run=", ".join([*parameters, "void *arena"]),
-        run_part=", ".join([*parameters, "void *arena", "int32_t thread", "int32_t threads"]),
+        run=", ".join([*parameters, arena]),
+        run_part=", ".join([*parameters, arena, "int32_t /* thread */", "int32_t /* threads */"]),
         selftest=selftest,
         threads=threads.substitute(p=prefix, align=ALIGNMENT),
     )

@@ -33,7 +33,7 @@ CODES: dict[int, tuple[str, str]] = {
 C_TYPES = {"f32": "float", "i32": "int32_t", "u8": "uint8_t", "i8": "int8_t", "bool": "uint8_t"}
 
 # Words of C99 and C++23, names that <stdint.h> defines, and names that compilers or the usual
-# headers define as macros.
+# headers define as macros: callers may want to call their variables as the tensors are called.
 _WORDS = """
     alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
     char32_t class co_await co_return co_yield compl concept const const_cast consteval constexpr
@@ -46,12 +46,27 @@ _WORDS = """
     assert complex errno imaginary linux main unix NULL EOF I stdin stdout stderr
 """
 RESERVED_WORDS = frozenset(_WORDS.split())
-_HEADERS = """
-    assert complex ctype errno fenv float inttypes iso646 limits locale malloc math memory setjmp
-    signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
-    tgmath threads time uchar unistd wchar wctype
+# What a file or library of ours must not be called, since `-I` and `-L` would put it before the
+# system's own: headers of C, POSIX, glibc, newlib and the compilers, as other headers include them;
+# libraries that every program is linked with; devices of Windows, which are no file names there.
+# With the last line a code like R_OK would be that of <unistd.h>.
+_SYSTEM = """
+    aio aliases alloca ar argp argz arm_acle arm_neon assert byteswap complex cpio cpuid crypt ctype
+    dirent dlfcn elf endian envlock envz err errno error execinfo fastmath fcntl features fenv float
+    fmtmsg fnmatch fpu_control fstab fts ftw gconv gcov getopt glob grp gshadow iconv ieeefp ifaddrs
+    immintrin inttypes io iso646 langinfo lastlog libgen libintl limits link locale malloc math
+    mcheck memory mntent monetary mqueue netdb newlib nl_types nss obstack paths poll printf
+    proc_service process pthread pty pwd re_comp reent regex regexp resolv sched search semaphore
+    setjmp sgtty shadow signal spawn stab stdalign stdarg stdatomic stdbool stdckdint stddef stdfix
+    stdint stdio stdio_ext stdlib stdnoreturn string strings syscall sysexits syslog tar termio
+    termios tgmath thread_db threads time ttyent uchar ucontext ulimit unctrl unistd unwind utime
+    utmp utmpx values varargs wait wchar wctype windows wordexp x86intrin
+    anl atomic c c_nano dl g g_nano gcc gcc_eh gcc_s gloss gomp m mvec nosys nsl quadmath rt
+    semihost ssp util
+    aux con nul prn
+    f r w x
 """
-SYSTEM_HEADERS = frozenset(_HEADERS.split())
+SYSTEM_NAMES = frozenset(_SYSTEM.split())
 
 
 @dataclass(frozen=True)
@@ -113,16 +128,6 @@ class Interface:
     def arena_bytes(self) -> int:
         return self.run_bytes + self.golden_bytes
 
-    @property
-    def macros(self) -> frozenset[str]:
-        """Every name in capitals that the header defines."""
-        fixed = ["H", "ABI_VERSION", "ARENA_BYTES", "ARENA_ALIGN", *(c for c, _ in CODES.values())]
-        made = {f"{self.macro}_{name}" for name in fixed}
-        for argument in self.arguments:
-            made.add(self.elements(argument))
-            made.update(name for name, _ in self.meaning(argument))
-        return frozenset(made)
-
     def elements(self, argument: Argument) -> str:
         """The macro with the number of elements of a call's `argument`."""
         return f"{self.macro}_{argument.c_name.upper()}_ELEMENTS"
@@ -171,7 +176,7 @@ def identifier(name: str) -> str:
 def _prefix(name: str) -> str:
     """`name` as the start of symbols and file names."""
     made = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
-    if not made or made[0].isdigit() or made.lower() in SYSTEM_HEADERS:
+    if not made or made[0].isdigit() or made.lower() in SYSTEM_NAMES:
         return f"net_{made}".rstrip("_")
     return made
 
@@ -185,18 +190,14 @@ def _names(source: Sequence[Value], main: Sequence[Value]) -> list[str]:
 
 
 def _require_distinct(interface: Interface) -> None:
-    taken = {name: f"the argument `{name}`" for name in ("arena", "thread", "threads")}
-    macros = interface.macros
+    taken: dict[str, str] = {}
     for argument in interface.arguments:
         # Their macros are in capitals, so names that differ in case alone coincide as well.
         made = argument.c_name.lower()
-        other = taken.get(made)
-        if argument.c_name in macros:
-            other = f"the macro {argument.c_name}"
-        if other is not None:
+        if made in taken:
             raise UnsupportedError(
                 f'graph "{interface.graph}": %{argument.name} would be called '
-                f'"{argument.c_name}" in C, which clashes with {other}; '
+                f'"{argument.c_name}" in C, which clashes with %{taken[made]}; '
                 "rename one of them before you export"
             )
-        taken[made] = f"%{argument.name}"
+        taken[made] = argument.name

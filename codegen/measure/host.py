@@ -61,8 +61,9 @@ def _measured(target: Target, folder: str) -> Mapping[str, float] | None:
     import fcntl  # not on every system; filelock handles forks, which wait for our imports
 
     key = _key(target)
+    if cache.made_folder() is None:
+        return None
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         with open(os.path.join(folder, f"{key}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
             if cache.load(key) is None:

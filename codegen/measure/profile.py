@@ -30,7 +30,7 @@ from ..emit.lowered import Lowered, ProgramFacts, pack_weights
 from ..emit.module import VOID, BodyEmitter, ModuleEmitter
 from ..emit.waiting import call_pointer
 from ..run.jit import main_weights
-from ..targets.lookup import runnable
+from ..targets.lookup import require_runnable
 
 CLOCK, REPETITIONS, TIMES = 0, 8, 16  # bytes into the table
 TIMESPEC = 16  # i64 seconds, i64 nanoseconds
@@ -71,8 +71,8 @@ def profile(lowered: Lowered, weights: Mapping[str, Array], seconds: float) -> P
 
     Raises TargetError where this machine cannot run the target's code or has no clock_gettime.
     """
-    if not runnable(lowered.target):
-        raise TargetError(f'this machine cannot run code for "{lowered.target.name}"')
+    target = lowered.target
+    require_runnable(target, f'this machine cannot run code for "{target.name}"')
     program = _Program(lowered, weights)
     inside, whole = program.best(1, seconds / 2)
     repeated, _ = program.best(REPEATED, seconds / 2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from addergraph.errors import CodegenError, DataError, TargetError
+from addergraph.errors import CodegenError, DataError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import bind_inputs, run_reference
 from addergraph.ir.state import State, bind_weights
@@ -27,7 +27,7 @@ from ..emit.lowered import (
 )
 from ..emit.module import emit_program
 from ..inspect import strict
-from ..targets.lookup import runnable
+from ..targets.lookup import require_runnable
 from . import cache
 from .workers import Workers
 
@@ -114,11 +114,11 @@ class Program:
         if not isinstance(threads, int) or threads < 1:
             raise CodegenError(f"threads={threads!r} must be an integer of at least 1")
         lowered = built.lowered
-        if not runnable(lowered.target):
-            raise TargetError(
-                f'this machine cannot run code for "{lowered.target.name}"; '
-                "export it instead, or compile for the host"
-            )
+        require_runnable(
+            lowered.target,
+            f'this machine cannot run code for "{lowered.target.name}"; '
+            "export it instead, or compile for the host",
+        )
         self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
         self.arena_bytes = max(64, lowered.plan.arena_bytes)
         self.weights: dict[str, Array] = {}
@@ -182,11 +182,15 @@ class Program:
         name: str | None = None,
         seed: int = 0,
         shared: bool | None = None,
+        overwrite: bool = False,
     ) -> Exported:
         """Writes this program and its weights as a C library; see `aot.export`."""
         from ..export.aot import export
 
-        return export(self.built, self.weights, folder, name=name, seed=seed, shared=shared)
+        return export(
+            self.built, self.weights, folder, name=name, seed=seed, shared=shared,
+            overwrite=overwrite,
+        )  # fmt: skip
 
     def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
         """As a call, but always a tuple."""

@@ -11,7 +11,7 @@ import ctypes
 import json
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,20 @@ from addergraph.errors import (
     AdderGraphError,
     CodegenError,
     StorageError,
-    TargetError,
     UnsupportedError,
     VerificationError,
 )
 from addergraph.files.records import json_object, require_version
-from addergraph.files.storage import read_bytes
+from addergraph.files.storage import read_bytes, user_path
 from addergraph.ir import Array, Graph, Value
 from addergraph.ir.interpreter import bind_inputs
 from addergraph.ir.state import aligned_bytes
 from addergraph.ir.types import TensorType, dtype_named
 
-from ..export.aot import FORMAT, sha256
+from ..export.aot import FORMAT
+from ..export.folder import METADATA, require_exported_from, sha256
 from ..export.interface import ABI_VERSION, CODES, NO_GOLDEN, OK
-from ..targets.lookup import runnable, target_named
+from ..targets.lookup import require_runnable, target_named
 
 
 class NativeLibrary:
@@ -120,6 +120,12 @@ class NativeLibrary:
         if code != OK:
             raise VerificationError(f"{self._named}_selftest returned {code}: {_meaning(code)}")
 
+    def require_exported_from(
+        self, graph: Graph, weights: Mapping[str, Array], folder: str
+    ) -> None:
+        """DataError unless this is the code of `graph` with these weights; `folder` is named."""
+        require_exported_from(self.metadata, graph, weights, folder)
+
     @property
     def _named(self) -> str:
         return str(self.metadata["name"])
@@ -142,7 +148,7 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
     Raises StorageError for a missing or damaged file or another format, UnsupportedError for an
     export without a shared library, TargetError for one that this machine cannot run.
     """
-    path = Path(folder) / "metadata.json"
+    path = user_path(folder) / METADATA
     metadata = _metadata(path)
     try:
         graph = _graph(metadata)
@@ -152,8 +158,9 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
         int(metadata["arena_bytes"])
     except (KeyError, TypeError, ValueError, AttributeError, AdderGraphError) as error:
         raise StorageError(f'"{path}" is damaged ({error!r}); export again') from None
-    if not runnable(target_named(target)):
-        raise TargetError(f'"{folder}" holds code for "{target}", which this machine cannot run')
+    require_runnable(
+        target_named(target), f'"{folder}" holds code for "{target}", which this machine cannot run'
+    )
     if digest is None:
         raise UnsupportedError(
             f'"{folder}" has no shared library: {reason}; export again with shared=True'

@@ -315,4 +315,5 @@ def _after_fork() -> None:
 
 
 atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows, where this is imported to export
+    os.register_at_fork(after_in_child=_after_fork)

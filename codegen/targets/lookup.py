@@ -6,6 +6,8 @@ looked up here first.
 
 from __future__ import annotations
 
+import struct
+import sys
 from dataclasses import replace
 
 from addergraph.errors import TargetError, nearest
@@ -76,22 +78,39 @@ def _known(name: str) -> Target:
 
 
 def host() -> Target:
-    """The best x86 level that this machine runs, or the portable target of its architecture."""
+    """The best x86 level that this machine runs, or the portable target of its architecture.
+
+    Raises TargetError, which says what is supported, on other systems and architectures: code is
+    made for Linux, and loading it elsewhere would end the process at best.
+    """
     import platform
 
-    machine = platform.machine().lower()
-    if machine in ("aarch64", "arm64"):
-        return AARCH64
-    if machine not in ("x86_64", "amd64"):
-        raise TargetError(
-            f'no in-process target for this machine ("{machine}"); '
-            f"name one to cross-compile for: {', '.join(TARGETS)}"
-        )
-    return level_of(llvm.host_features())
+    machine, bits = platform.machine().lower(), 8 * struct.calcsize("P")
+    if sys.platform == "linux" and bits == 64:
+        if machine in ("aarch64", "arm64"):
+            return AARCH64
+        if machine in ("x86_64", "amd64"):
+            return level_of(llvm.host_features())
+    raise TargetError(
+        "AdderGraph runs native code on 64-bit Linux, on x86-64 and AArch64; this is a "
+        f'{bits}-bit process on "{sys.platform}", "{machine}". Here, train and run with '
+        f'engine="reference" (NumPy), and compile for a target: {", ".join(TARGETS)}'
+    )
+
+
+def has_native_code() -> bool:
+    """Whether there is a target whose code runs in this process."""
+    try:
+        host()
+    except TargetError:
+        return False
+    return True
 
 
 def runnable(target: Target) -> bool:
     """Whether this machine executes code made for `target`."""
+    if not has_native_code():
+        return False
     best = host()
     if target.triple != best.triple:
         return False
@@ -99,3 +118,11 @@ def runnable(target: Target) -> bool:
     if target.name not in levels:
         return True  # toy runs wherever the baseline does; portable triples matched above
     return levels.index(target.name) <= levels.index(best.name)
+
+
+def require_runnable(target: Target, otherwise: str) -> None:
+    """TargetError unless this machine executes code made for `target`: `otherwise`, or, where it
+    runs none at all, what is supported."""
+    if not runnable(target):
+        host()
+        raise TargetError(otherwise)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from addergraph.cli import main as cli
 from addergraph.cli.bench.bench import Bench
 from addergraph.cli.commands import show
 from addergraph.codegen.emit import lowered
-from addergraph.codegen.run import jit
+from addergraph.codegen.run import cache, jit
 from addergraph.codegen.run.jit import Program
+from addergraph.codegen.run.native import NativeLibrary
 from addergraph.ir import Array, Graph
 from addergraph.ir.trace import Tensor
 from addergraph.report.lints import lint
@@ -29,7 +32,7 @@ from tests.addergraph.shell import Shell
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     "train", "recipe", "evaluate", "quantize", "summary", "check", "diagnose", "plot", "import",
-    "inspect", "compile", "certify", "run", "verify", "bench",
+    "inspect", "compile", "certify", "run", "verify", "bench", "cache",
 )  # fmt: skip
 
 
@@ -187,12 +190,14 @@ def test_compile_run_and_verify_a_library(shell: Shell, model: Model) -> None:
     assert "passed" in shell.ok("verify", "m.safetensors", "--native", "build")
 
 
-def test_compile_for_another_machine(shell: Shell, model: Model) -> None:
+def test_compile_for_another_machine(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")  # whether this machine has a cross compiler or not
     target = ("--target", "aarch64-linux-gnu")
     out = shell.ok("compile", "net.ag", "--weights", "net.npz", "-o", "build", *target)
     assert "libtiny.a" in out
-    if shutil.which("aarch64-linux-gnu-gcc") is None:
-        assert "no shared library" in out
+    assert "no shared library: there was no C compiler (aarch64-linux-gnu-gcc) to link it" in out
 
 
 def test_compile_tuned_for_a_cpu(shell: Shell, model: Model) -> None:
@@ -294,16 +299,39 @@ def test_verify_by_layers_says_when_only_the_outputs_differ(
 
 
 @pytest.mark.needs("cc")
-def test_verify_fails_with_status_1_when_the_library_is_of_another_model(
-    shell: Shell, model: Model
-) -> None:
+def test_verify_refuses_the_library_of_another_model(shell: Shell, model: Model) -> None:
+    """Its differences would look like mistakes of the compiler."""
     weights = {name: array.copy() for name, array in model.weights.items()}
     weights["adder1.f"][0, 1, 0, 2] += 0.5
     ag.compile(model.graph(training=False), weights=weights).export("build")
+    error = shell.error("verify", "m.safetensors", "--native", "build")
+    assert error.startswith('"build" was exported from another network of the name "tiny": its wei')
+
+
+@pytest.mark.needs("cc")
+def test_verify_fails_with_status_1_when_the_library_is_wrong(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ag.compile(model).export("build")
+    right = NativeLibrary.run
+    monkeypatch.setattr(NativeLibrary, "run", lambda *a: tuple(1.01 * y for y in right(*a)))
     done = shell("verify", "m.safetensors", "--native", "build")
-    assert done.status == 1
-    assert "FAILED" in done.out
-    assert done.err == ""
+    assert done.status == 1 and "FAILED" in done.out
+
+
+@pytest.mark.needs("cc")
+def test_compile_does_not_replace_another_network(shell: Shell, model: Model) -> None:
+    compile = ("compile", "m.safetensors", "-o", "build")
+    shell.ok(*compile)
+    shell.ok(*compile)
+    other = Model(input_shape=(5, 5, 2), name="tiny")
+    for layer in (layers.Adder(4, kernel_size=3), layers.Flatten(), layers.Dense(2)):
+        other.add(layer)
+    other.save("m.safetensors")
+    assert shell.error(*compile).startswith('"build" holds the library "tiny" of another network;')
+    assert "its graph differs" in shell.error("verify", "m.safetensors", "--native", "build")
+    shell.ok(*compile, "--overwrite")
+    assert "passed" in shell.ok("verify", "m.safetensors", "--native", "build")
 
 
 @pytest.mark.needs("cc")
@@ -397,6 +425,35 @@ def test_an_unforeseen_error_keeps_its_traceback(
         cli.main(["summary", "deck"])
 
 
+def test_the_cache_is_listed_and_cleared(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path("objects").absolute()
+    monkeypatch.setenv("ADDERGRAPH_CACHE", str(folder))
+    assert shell.ok("cache") == f"{folder}: 0 entries, 0 B of at most 1.00 GiB\n"
+    shell.ok("verify", "m.safetensors", "--samples", 1)
+    entries = sum(p.suffix != ".lock" for p in folder.iterdir())
+    assert f"{entries} entries, " in shell.ok("cache")
+    assert shell.ok("cache", "--clear").endswith(" removed\n")
+    assert "0 entries" in shell.ok("cache")
+    monkeypatch.setenv("ADDERGRAPH_CACHE", "")
+    assert shell.ok("cache").startswith("there is no cache: ADDERGRAPH_CACHE is empty")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_a_cache_that_others_may_write_is_passed_over(
+    shell: Shell, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("objects").mkdir()
+    Path("objects").chmod(0o777)
+    monkeypatch.setenv("ADDERGRAPH_CACHE", "objects")
+    cache._say.cache_clear()
+    done = shell("verify", "m.safetensors", "--samples", 1)
+    assert done.status == 0 and "passed" in done.out
+    (line,) = done.err.splitlines()
+    assert line.startswith('warning: the cache of compiled code is not used: others may write "obj')
+
+
 def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(options: show.Summary) -> None:
         raise KeyboardInterrupt
@@ -405,6 +462,64 @@ def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatc
     done = shell("summary", "deck")
     assert done.status == 130
     assert done.err.strip() == "interrupted"
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_signals_that_end_a_process_act_as_ctrl_c(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str, status: int
+) -> None:
+    number, cleaned = getattr(signal, name), []
+
+    def work(options: show.Summary) -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            if name != "SIGINT":
+                signal.raise_signal(number)  # a second one does not stop the cleaning up
+            cleaned.append(True)
+
+    monkeypatch.setattr(show, "summary", work)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = shell("summary", "deck")
+    signal.signal(signal.SIGINT, before)
+    assert done.status == status and done.err.strip() == "interrupted" and cleaned
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals that hang up")
+def test_a_signal_that_is_ignored_stays_so(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nohup does it."""
+    monkeypatch.setattr(show, "summary", lambda options: signal.raise_signal(signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert shell("summary", "deck").status == 0
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
+
+
+def test_the_command_runs_in_any_thread(shell: Shell) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(SystemExit) as end:
+        pool.submit(cli.main, ["recipe"]).result()
+    assert end.value.code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device without space")
+def test_output_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "addergraph", "recipe"], cwd=ROOT, stdout=full,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
+def test_letters_that_the_terminal_lacks_are_written_as_escapes(tmp_path: Path) -> None:
+    graph = "graph g(%ü: f32[3]) {\n  %y = relu(%ü) : f32[3]\n  return %y\n}"
+    (tmp_path / "g.ag").write_text(graph, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "addergraph", "inspect", str(tmp_path / "g.ag")], cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "graph g(%\\xfc: f32[3])" in done.stdout
 
 
 def test_running_out_of_memory_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

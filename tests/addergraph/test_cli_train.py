@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -205,3 +210,35 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert done.status == 130 and done.err.split() == ["interrupted"]
     assert said in done.out.splitlines()[-1]
     assert not Path("m.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals and signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_on_a_terminal_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """SIGTERM gives the cursor back; at SIGHUP the terminal is gone. Both keep a checkpoint."""
+    master, slave = os.openpty()
+    command = ["train", "--model", "small-conv", "--engine", "reference", "--epochs", "9999"]
+    command += ["--resume", "-o", str(tmp_path / "m.safetensors")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "addergraph", *command],
+        cwd=Path(__file__).parents[2], env={**os.environ, "TERM": "xterm"},
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(slave)
+        seen = b""
+        while b"epoch 1/" not in seen:  # a step is done
+            seen += os.read(master, 4096)
+        if number == signal.SIGHUP:
+            os.close(master)
+        process.send_signal(number)
+        if number == signal.SIGTERM:
+            with contextlib.suppress(OSError):  # the end of a terminal
+                while made := os.read(master, 4096):
+                    seen += made
+            os.close(master)
+        assert process.wait(timeout=60) == 128 + number
+    assert (tmp_path / "m.run" / "checkpoint.safetensors").exists()
+    if number == signal.SIGTERM:
+        assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") == 1  # cursor off, cursor on
+        assert b"goes on from it" in seen and seen.endswith(b"interrupted\r\n")
+        assert b"Traceback" not in seen

@@ -18,6 +18,7 @@ from addergraph.ir.trace import Tensor
 from addergraph.model import CHUNK, Model
 from addergraph.training import SGD, cosine
 from addergraph.training.losses import LOSSES
+from addergraph.training.progress import is_terminal
 from tests.addergraph.models import (
     DATA,
     ENGINES,
@@ -486,6 +487,29 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     fit(small_model(), epochs=2, verbose=1)
     assert "epoch 2/2  loss" in terminal.getvalue() and "10/10" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("stream", ["none", "logger", "closed"])
+def test_standard_output_may_be_anything(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    """None under pythonw and some services; a logger's own class; closed."""
+
+    class Logger:
+        written = ""
+
+        def write(self, text: str) -> None:
+            self.written += text
+
+        def flush(self) -> None:
+            pass
+
+    (closed := io.StringIO()).close()
+    given = {"none": None, "closed": closed, "logger": Logger()}[stream]
+    monkeypatch.setattr(sys, "stdout", given)
+    assert not is_terminal(given)
+    if stream != "closed":  # Python's own print raises there
+        fit(small_model(), epochs=1, verbose=1)
+    if isinstance(given, Logger):
+        assert "epoch 1/1" in given.written
 
 
 def test_a_model_and_a_program_say_what_they_are() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from addergraph.errors import StorageError
 from addergraph.files import storage
 from addergraph.ir import Array
+from tests.strangers import give_away
 
 TENSORS: dict[str, Array] = {
     "adder1.f": np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1) - 2,
@@ -205,6 +208,136 @@ def test_a_symbolic_link_stays_one(saved: Path) -> None:
     link.symlink_to(saved)
     storage.save(link, {"w": np.ones(1, np.float32)}, {})
     assert link.is_symlink() and list(storage.load(saved)[0]) == ["w"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+@pytest.mark.parametrize("depth", ["the file", "a folder on the way", "missing"])
+def test_a_link_that_another_user_planted_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: str
+) -> None:
+    """In a folder like /tmp: what the kernel refuses to follow, and more than it."""
+    shared, mine = tmp_path / "shared", tmp_path / "mine"
+    for folder in (shared, mine):
+        folder.mkdir()
+    shared.chmod(0o1777)
+    (mine / "precious").write_bytes(b"precious")
+    link, path = shared / "model", shared / "model"
+    if depth == "the file":
+        link.symlink_to(mine / "precious")
+    elif depth == "missing":
+        link.symlink_to(mine / "new")
+    else:
+        link.symlink_to(mine)
+        path = link / "precious"
+    storage.atomic_write(path, b"precious")  # one's own link may stand there
+    give_away(link, monkeypatch)
+    for write in (storage.require_writable, lambda path: storage.atomic_write(path, b"")):
+        with pytest.raises(StorageError, match="is a link that another user .uid 54321. put there"):
+            write(path)
+    assert (mine / "precious").read_bytes() == b"precious"
+    shared.chmod(0o755)  # nobody else could have put it there
+    storage.atomic_write(path, b"new")
+    assert link.is_symlink()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_paths_are_resolved_as_the_kernel_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "to").symlink_to("a/b")
+    (tmp_path / "a" / "b" / "up").symlink_to(f"../../{tmp_path.name}/../to/../x")
+    (tmp_path / "absolute").symlink_to(tmp_path / "to")
+    monkeypatch.chdir(tmp_path)
+    for path in ("to/f", "absolute/f", "to/../f", "./a/../to/f", "to/up", "f", ".", "/"):
+        assert storage._resolved(Path(path)) == Path(os.path.realpath(path)), path
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StorageError, match=r'cannot write "loop/x": Too many levels'):
+        storage.atomic_write("loop/x", b"")
+
+
+# -- what a system does not have -------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_fsync_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    storage.atomic_write(tmp_path / "f", b"x")
+    assert (tmp_path / "f").read_bytes() == b"x" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced")
+def test_a_failing_disk_is_told_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=r'f" is written, but .*Input/output error'):
+        storage.atomic_write(tmp_path / "f", b"x")
+    assert (tmp_path / "f").read_bytes() == b"x"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced")
+def test_a_folder_that_may_be_written_but_not_read_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def guarded(path: Path, flags: int, *rest: int) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", guarded)
+    storage.atomic_write(tmp_path / "f", b"x")
+    assert (tmp_path / "f").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("write", ["atomic_write", "require_writable"])
+def test_cleaning_up_does_not_hide_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    """On a read-only file system neither writing works nor removing."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("open", "unlink"):
+        monkeypatch.setattr(os, name, fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(StorageError, match="cannot write .*Read-only file system; check"):
+        getattr(storage, write)(tmp_path / "f", *[b"x"] * (write == "atomic_write"))
+
+
+def test_a_folder_that_has_gone_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StorageError, match='cannot write "f"'):
+        storage.atomic_write("f", b"x")
+
+
+def test_a_path_may_start_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    storage.save("~/m", TENSORS, METADATA)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert storage.load("~/m")[1] == METADATA
+    assert storage.user_path("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
 
 
 def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:

@@ -8,18 +8,22 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import addergraph as ag
 from addergraph import compiler
+from addergraph.codegen.export import folder
 from addergraph.codegen.export.aot import Exported, export
 from addergraph.codegen.run.jit import Program
 from addergraph.codegen.targets.lookup import runnable, target_named
 from addergraph.codegen.targets.x86 import X86_LEVELS
-from addergraph.errors import StorageError, ToolchainError, UnsupportedError
+from addergraph.errors import DataError, StorageError, ToolchainError, UnsupportedError
+from addergraph.files import storage
 from addergraph.ir.state import initial_weights
 from tests.codegen.libraries import (
     CONSTANT,
@@ -44,6 +48,11 @@ def net() -> Program:
 @pytest.fixture(scope="module")
 def library(net: Program, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return net.export(tmp_path_factory.mktemp("net"))
+
+
+@pytest.fixture(scope="module")
+def small() -> Program:
+    return compiled(CONSTANT)
 
 
 @pytest.fixture
@@ -303,8 +312,41 @@ def test_a_target_that_cannot_run_here_has_no_golden_outputs(target: str, tmp_pa
     assert "CROSS_ERROR_NO_GOLDEN if they are intact" in made.header.read_text()
     undefined = {line.split()[-1] for line in lines_of("nm", "-u", made.code)}
     assert undefined == {"cross_data_golden", "cross_data_metadata", "cross_data_weights"}
+
+
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu"])
+def test_a_shared_library_for_another_machine_takes_its_compiler(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether this machine has it or not: none first, then one that is a script."""
+    lowered = compiler.lower(ag.parse(CONSTANT), target_named(target))
+    weights: dict[str, Any] = {}
+    tools = tmp_path / "tools"
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setenv("CC", "gcc-of-this-machine")  # says nothing of other machines
     with pytest.raises(ToolchainError, match=f'"{target}": looked for {target}-gcc'):
-        export(lowered, initial_weights(graph), tmp_path, shared=True)
+        export(lowered, weights, tmp_path / "a", shared=True)
+    made = export(lowered, weights, tmp_path / "a")
+    assert made.shared is None
+    reason = json.loads(made.metadata.read_text())["no_shared_library"]
+    assert reason == f"there was no C compiler ({target}-gcc) to link it"
+    program(tools / f"{target}-gcc", "echo linked > libconstant.so")
+    found = export(lowered, weights, tmp_path / "a").shared
+    assert found is not None and found.read_text() == "linked\n"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(target, marks=pytest.mark.needs(f"{target}-gcc"))
+        for target in ("aarch64-linux-gnu", "riscv64-linux-gnu")
+    ],
+)
+def test_a_real_cross_compiler_links(target: str, tmp_path: Path) -> None:
+    made = export(compiler.lower(ag.parse(CONSTANT), target_named(target)), {}, tmp_path)
+    assert made.shared is not None
+    machine = {"aarch64-linux-gnu": 183, "riscv64-linux-gnu": 243}[target]  # of ELF
+    assert made.shared.read_bytes()[18:20] == machine.to_bytes(2, "little")
 
 
 # -- what is refused -----------------------------------------------------------------------------
@@ -328,15 +370,171 @@ def test_without_a_compiler_there_is_no_shared_library(
         ag.load_native(folder)
 
 
-def test_a_compiler_that_fails_is_reported(
-    net: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def program(path: Path, script: str) -> Path:
+    """A program that is a script of the shell, with this system's tools in reach."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'the linker is broken' >&2; exit 3", r"exit status 3\): the linker is broken"),
+        ("printf '\\377' >&2; exit 1", r"exit status 1\): \ufffd"),
+        ("exit 0", r"could not link libconstant\.so \(exit status 0\)"),  # and there is no library
+    ],
+)
+def test_a_compiler_that_fails_costs_the_shared_library_alone(
+    small: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    compiler = tmp_path / "cc"
-    compiler.write_text("#!/bin/sh\necho 'the linker is broken' >&2\nexit 3\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(ToolchainError, match=r"exit status 3\): the linker is broken"):
-        net.export(tmp_path / "net")
+    monkeypatch.setenv("CC", str(program(tmp_path / "broken", script)))
+    made = small.export(tmp_path / "net")
+    assert made.shared is None and made.archive.exists()
+    assert re.search(said, json.loads(made.metadata.read_text())["no_shared_library"])
+    with pytest.raises(UnsupportedError, match=f"no shared library: the C compiler .*{said}"):
+        ag.load_native(tmp_path / "net")
+    with pytest.raises(ToolchainError, match=f"{said}.*export with shared=False"):
+        small.export(tmp_path / "net", shared=True)
+    left = sorted(p.name for p in (tmp_path / "net").iterdir())
+    assert left == [
+        "constant.h", "constant.o", "constant_data.o", "example", "libconstant.a",
+        "metadata.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.needs("cc")
+def test_the_compiler_is_the_one_that_cc_names(
+    small: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = program(tmp_path / "wrapper", 'shift; exec cc "$@"')
+    monkeypatch.setenv("CC", f"{wrapper} --launcher")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert small.export(tmp_path / "net").shared is not None
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    with pytest.raises(ToolchainError, match="looked for no-such-compiler on the PATH"):
+        small.export(tmp_path / "net", shared=True)
+    monkeypatch.setenv("CC", "gcc 'unfinished")
+    with pytest.raises(ToolchainError, match="CC=.* is no command: No closing quotation"):
+        small.export(tmp_path / "net")
+
+
+@pytest.mark.needs("cc")
+def test_linking_needs_no_folder_for_temporary_files(
+    small: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/self")  # even root cannot write there
+    monkeypatch.setenv("TMPDIR", "/proc/self")
+    monkeypatch.chdir(tmp_path)
+    made = small.export("net")
+    assert made.shared is not None
+    assert not [p.name for p in (tmp_path / "net").iterdir() if p.name.startswith(".")]
+
+
+# -- the folder of another -----------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def kept(small: Program, tmp_path: Path) -> Path:
+    """A folder that holds the export of `small`."""
+    small.export(tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+@pytest.mark.parametrize("name", ["constant", "other"])
+def test_another_network_does_not_replace_an_export(kept: Path, name: str) -> None:
+    """Of the same name or not: metadata.json and the example are called alike."""
+    before, other = contents(kept), compiled(SHARED.replace("shared", name))
+    said = (
+        'kept" holds the library "constant" of another network; name another folder, or overwrite'
+    )
+    with pytest.raises(StorageError, match=said):
+        other.export(kept)
+    assert contents(kept) == before
+    other.export(kept, overwrite=True)
+    assert json.loads((kept / "metadata.json").read_text())["name"] == name
+
+
+def test_another_target_of_the_network_replaces_it(small: Program, kept: Path) -> None:
+    lowered = compiler.lower(small.graph, target_named("riscv64-linux-gnu"))
+    export(lowered, {}, kept, shared=False)
+
+
+@pytest.mark.parametrize("name", ["constant.h", "example/main.c", "example/Makefile"])
+def test_a_file_that_was_changed_is_kept(small: Program, kept: Path, name: str) -> None:
+    with (kept / name).open("a") as file:
+        file.write("mine")
+    before = contents(kept)
+    with pytest.raises(StorageError, match=f'{name}" was changed after it was exported'):
+        small.export(kept)
+    assert contents(kept) == before
+    small.export(kept, overwrite=True)
+    assert not (kept / name).read_text().endswith("mine")
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}"])
+def test_files_of_the_users_are_kept(small: Program, tmp_path: Path, text: str | None) -> None:
+    (tmp_path / "constant.h").write_text("mine")
+    if text is not None:
+        (tmp_path / "metadata.json").write_text(text)
+    before = contents(tmp_path)
+    with pytest.raises(StorageError, match=r"of no export|of another network"):
+        small.export(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.needs("cc")
+def test_an_export_that_was_killed_is_known_for_it(
+    small: Program, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are a mixture then; the same network may be exported again."""
+    real, written = storage.atomic_write, 0
+
+    def killed(path: Path, data: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written == 4:
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(folder, "atomic_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        small.export(kept)
+    monkeypatch.undo()
+    with pytest.raises(UnsupportedError, match="no shared library: its export did not end; export"):
+        ag.load_native(kept)
+    assert small.export(kept).shared is not None
+    ag.load_native(kept)
+
+
+@pytest.mark.needs("cc")
+def test_a_library_is_known_by_its_network(net: Program, library: Exported) -> None:
+    loaded = ag.load_native(library.code.parent)
+    loaded.require_exported_from(net.graph, net.weights, "build")
+    other = {**net.weights, "scale": net.weights["scale"] + 1}
+    with pytest.raises(DataError, match='"build" was exported from another .* its weights differ;'):
+        loaded.require_exported_from(net.graph, other, "build")
+    with pytest.raises(DataError, match="its graph differs; .* give the --batch"):
+        loaded.require_exported_from(net.graph.bind(2), net.weights, "build")
+    with pytest.raises(DataError, match='holds the graph "net", which is no code of "constant"'):
+        loaded.require_exported_from(ag.parse(CONSTANT), {}, "build")
+
+
+# -- folders -------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("cc")
+def test_a_folder_may_be_named_from_home(
+    small: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert small.export("~/made").header == tmp_path / "made" / "constant.h"
+    assert ag.load_native("~/made").graph.name == "constant"
 
 
 def test_a_folder_that_cannot_be_written_is_named(net: Program, tmp_path: Path) -> None:

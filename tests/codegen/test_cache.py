@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import addergraph
+import addergraph as ag
 from addergraph.codegen.run import cache
+from addergraph.errors import EnvironmentWarning, StorageError
+from tests.strangers import give_away
 
 FACTS = {"weights": [], "kernels": {"y": "relu"}, "weights_bytes": 0}
 CODE = bytes(range(256)) + b"\n\n" + b"code"
@@ -22,6 +25,7 @@ CODE = bytes(range(256)) + b"\n\n" + b"code"
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ADDERGRAPH_CACHE", str(tmp_path / "a" / "b"))
+    cache._say.cache_clear()
     return tmp_path / "a" / "b"
 
 
@@ -85,6 +89,178 @@ def test_without_a_name_it_is_the_users_own_folder(monkeypatch: pytest.MonkeyPat
     folder = cache.folder()
     assert folder is not None and folder.name == "objects"
     assert "addergraph" in str(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="users")
+@pytest.mark.parametrize("version", ["raises", "leaves ~"])
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """No HOME and a uid without a name, as in containers: compiling needs no cache."""
+    monkeypatch.delenv("ADDERGRAPH_CACHE", raising=False)
+
+    def found(name: str) -> Path:
+        if version == "raises":
+            raise RuntimeError("could not determine the home directory")
+        return Path("~/.cache") / name
+
+    monkeypatch.setattr("platformdirs.user_cache_path", found)
+    assert cache.folder() is None
+    graph = ag.parse("graph g(%x: f32[3]) {\n  %y = relu(%x) : f32[3]\n  return %y\n}")
+    assert list(ag.compile(graph)([-1.0, 0.0, 2.0])) == [0, 0, 2]
+
+
+def test_a_folder_may_be_named_from_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("ADDERGRAPH_CACHE", "~/objects")
+    assert cache.folder() == Path("/home/somebody/objects")
+
+
+# -- whose it is ---------------------------------------------------------------------------------
+
+
+def refused(folder: Path, key: str, said: str) -> None:
+    """Neither read nor written, and said once."""
+    before = sorted((p.name, p.read_bytes()) for p in folder.iterdir())
+    with pytest.warns(EnvironmentWarning, match=said):
+        assert cache.load(key) is None
+    assert cache.load(key) is None  # warnings are errors here: it is said once
+    cache.store(cache.key_of("b"), FACTS, CODE)
+    assert sorted((p.name, p.read_bytes()) for p in folder.iterdir()) == before
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o722, 0o1777])
+def test_a_folder_that_others_may_write_is_not_used(folder: Path, mode: int) -> None:
+    key = cache.key_of("a")
+    cache.store(key, FACTS, CODE)
+    folder.chmod(mode)
+    refused(folder, key, f'others may write ".*b" \\(mode {mode:o}\\).*chmod go-w')
+    folder.chmod(0o755)
+    assert cache.load(key) == (FACTS, CODE)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.skipif(os.name != "posix", reason="users")
+def test_a_folder_of_another_user_is_not_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = cache.key_of("a")
+    cache.store(key, FACTS, CODE)
+    give_away(folder, monkeypatch)
+    refused(folder, key, r"belongs to another user \(uid 54321\), who could make this process run")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="users and permissions")
+@pytest.mark.parametrize("how", ["owner", "mode", "link"])
+def test_an_entry_of_others_is_a_miss_and_is_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    key = cache.key_of("a")
+    cache.store(key, FACTS, b"planted")
+    entry = folder / key
+    if how == "owner":
+        give_away(entry, monkeypatch)
+    elif how == "mode":
+        entry.chmod(0o664)
+    else:  # to what somebody else may change
+        entry.rename(folder.parent / "elsewhere")
+        entry.symlink_to(folder.parent / "elsewhere")
+    if how == "link":
+        assert cache.load(key) is None
+    else:
+        with pytest.warns(EnvironmentWarning, match=key):
+            assert cache.load(key) is None
+    monkeypatch.undo()
+    monkeypatch.setenv("ADDERGRAPH_CACHE", str(folder))
+    entry.unlink()
+    cache.store(key, FACTS, CODE)
+    assert cache.load(key) == (FACTS, CODE)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_what_is_written_is_own_whatever_the_umask_is(folder: Path) -> None:
+    key, before = cache.key_of("a"), os.umask(0o002)
+    try:
+        cache.store(key, FACTS, CODE)
+        (folder / key).chmod(0o666)
+        cache.store(key, FACTS, CODE)  # does not keep the mode of what it replaces
+        cache.store(cache.key_of("b"), FACTS, CODE)
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in folder.iterdir()] == [0o600, 0o600]
+    assert cache.load(key) == (FACTS, CODE)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_rates_are_not_measured_into_a_folder_of_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a lock made there: that of a planted link would empty what it points to."""
+    from addergraph.codegen.measure import host
+    from addergraph.codegen.targets.lookup import target_named
+
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    host._measured.cache_clear()
+    with pytest.warns(EnvironmentWarning, match="others may write"):
+        assert host._measured(target_named("host"), str(folder)) is None
+    assert list(folder.iterdir()) == []
+
+
+# -- how much it is ------------------------------------------------------------------------------
+
+
+def test_the_entries_used_least_recently_go_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(CODE) + 200
+    monkeypatch.setattr(cache, "LIMIT", 5 * size)
+    keys = [cache.key_of(str(i)) for i in range(6)]
+    (folder / "notes").parent.mkdir(parents=True)
+    (folder / "notes").write_bytes(bytes(20 * size))  # not ours: neither counted nor removed
+    for number, key in enumerate(keys[:5]):
+        cache.store(key, FACTS, CODE)
+        os.utime(folder / key, (number, number))
+    assert cache.usage().entries == 5 and cache.usage().nbytes < 5 * size
+    assert cache.load(keys[0]) is not None  # used now: the oldest no longer
+    left = folder / f".{keys[0]}.{'0' * 16}.tmp"
+    left.write_bytes(bytes(size))  # of a process that was killed while it wrote
+    os.utime(left, (0, 0))
+    cache.store(keys[5], FACTS, CODE)
+    assert not left.exists() and (folder / "notes").exists()
+    assert [cache.load(k) is not None for k in keys] == [True, False, False, True, True, True]
+    assert cache.usage().nbytes <= 4 * size
+
+
+def test_the_newest_entry_stays_however_large_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "LIMIT", 100)
+    for name in "ab":
+        cache.store(cache.key_of(name), FACTS, CODE)
+    assert cache.load(cache.key_of("b")) == (FACTS, CODE)
+    assert cache.usage().entries == 1
+
+
+def test_clearing_removes_entries_and_nothing_else(folder: Path) -> None:
+    assert cache.clear() == cache.Usage(folder, 0, 0)  # there is no folder yet
+    cache.store(cache.key_of("a"), FACTS, CODE)
+    (folder / "notes").write_text("mine")
+    removed = cache.clear()
+    assert removed.entries == 1 and removed.nbytes > len(CODE)
+    assert [p.name for p in folder.iterdir()] == ["notes"]
+
+
+def test_a_folder_that_is_a_file_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ADDERGRAPH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="cannot read"):
+        cache.usage()
+
+
+# -- keys ----------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.text(max_size=3), max_size=4), st.lists(st.text(max_size=3), max_size=4))

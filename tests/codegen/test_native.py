@@ -15,7 +15,8 @@ import pytest
 
 import addergraph as ag
 from addergraph import compiler
-from addergraph.codegen.export.aot import export, sha256
+from addergraph.codegen.export.aot import export
+from addergraph.codegen.export.folder import sha256
 from addergraph.codegen.export.interface import interface_of
 from addergraph.codegen.run.jit import Program
 from addergraph.codegen.run.native import NativeLibrary, load

@@ -268,6 +268,33 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_cache.py"),
     ),
     Mutant(
+        "a cache that its group may write is used", "codegen/run/cache.py",
+        "status.st_mode & 0o022", "status.st_mode & 0o002",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "an entry of another user is read", "codegen/run/cache.py",
+        "if not stat.S_ISREG(status.st_mode) or not _is_own(path, status):",
+        "if not stat.S_ISREG(status.st_mode):",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "a planted link is followed", "addergraph/files/storage.py",
+        "if shared and status.st_uid not in", "if not shared and status.st_uid not in",
+        tests_of("addergraph/test_storage.py"),
+    ),
+    Mutant(
+        "another network of the same name replaces an export", "codegen/export/folder.py",
+        'if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:',
+        'if found.get("name") != prefix:',
+        tests_of("codegen/test_aot.py"),
+    ),
+    Mutant(
+        "an interrupted step is saved half", "addergraph/training/fit.py",
+        "if self.before_is == (at.epoch, at.step):", "if self.before_is == (-1, -1):",
+        tests_of("addergraph/training/test_resume.py"),
+    ),
+    Mutant(
         "a cached object may stand under another one's key", "codegen/run/cache.py",
         "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
         tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
@@ -394,7 +421,7 @@ PASS_MUTANTS = (
     ),
     Mutant(
         "a resumed epoch begins at its first batch", "addergraph/training/fit.py",
-        "self.loader.epoch(number, at.step)", "self.loader.epoch(number)",
+        "self.loader.epoch(number, self.at.step)", "self.loader.epoch(number)",
         tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
     ),
     Mutant(

@@ -26,6 +26,7 @@ from ...errors import DataError
 from ...ir import Array
 from ...ir.trace import trace
 from ...ir.types import tensor
+from ...training.progress import is_terminal
 from .graphs import BYTES, FEW_BYTES, KINDS, OF_BYTES, arranged, input_of, layers_graph, weights_of
 from .report import Report, Row, write_json, write_plot
 from .timing import LAYERS, MOST_VISITS, VISITS, Layer, Slope, pinned
@@ -184,7 +185,7 @@ def target_name(name: str) -> str:
 
 def progress(text: str) -> None:
     """What is being measured, on a terminal."""
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         print(f"\r{text:<60}\r", end="", file=sys.stderr, flush=True)
 
 

@@ -128,7 +128,7 @@ def _run_name(log: Path) -> str:
 
 
 def _prepared(output: str) -> Path:
-    folder = Path(output)
+    folder = storage.user_path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

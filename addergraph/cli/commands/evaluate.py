@@ -11,9 +11,10 @@ from ... import compiler, zoo
 from ...data import Dataset, load
 from ...errors import DataError, GraphError
 from ...ir import Array
+from ...ir.interpreter import run_reference
 from ...settings import like
 from ...training.recipes import Images
-from ...training.settings import Fit
+from ...training.settings import REFERENCE, Fit
 from .. import options as shared
 from .images import normalized
 from .source import Source, open_source
@@ -27,6 +28,7 @@ class Evaluation:
     weights: str | None = shared.weights()
     data: str = shared.data()
     normalize: str = like(Images, "normalize")
+    engine: str = like(Fit, "engine", help="")
     threads: int | None = like(Fit, "threads")
 
 
@@ -43,12 +45,18 @@ def evaluate(options: Evaluation) -> None:
     images, classes, part = _held_out(data)
     images = normalized(images, data, options.normalize)
     if source.model is not None:
-        found = source.model.evaluate(images, classes, threads=options.threads)
+        found = source.model.evaluate(
+            images, classes, engine=options.engine, threads=options.threads
+        )
     else:
         if source.quantized is not None:
             images = source.quantized.inputs(images)
-        program = compiler.compile(source.graph, weights=numbers, threads=options.threads or 1)
-        found = {"accuracy": _accuracy(source, program.run([images])[0], classes)}
+        if options.engine == REFERENCE:
+            answers = run_reference(source.graph, [images], numbers)[0][0]
+        else:
+            program = compiler.compile(source.graph, weights=numbers, threads=options.threads or 1)
+            answers = program.run([images])[0]
+        found = {"accuracy": _accuracy(source, answers, classes)}
     shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
     print(f"{options.file} on {options.data}, {len(images):,} {part} images: {shown}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...data import Dataset, Normalize, load
 from ...data.npz import load_npz_samples
+from ...files.storage import user_path
 from ...ir import Array
 from ...training.recipes import Images
 
@@ -22,7 +23,7 @@ def samples(spec: str, normalize: str) -> Array:
     """
     path = spec.removeprefix("npz:")
     if Path(path).suffix == ".npz":
-        given = load_npz_samples(Path(path).expanduser())
+        given = load_npz_samples(user_path(path))
         if given is not None:
             return given
     data = load(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle  # for the name of its error alone
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ def import_weights(options: Import) -> None:
         f"{len(model.weights)} arrays, {parameters:,} numbers; {model.output_shape[0]} classes, "
         f"samples of {'x'.join(map(str, model.input_shape))}"
     )
-    print(f"wrote {output} ({os.path.getsize(output):,} bytes)")
+    print(f"wrote {output} ({storage.user_path(output).stat().st_size:,} bytes)")
 
 
 def imported(file: str, network: str, input_shape: tuple[int, int, int] | None = None) -> Model:

@@ -54,6 +54,9 @@ class Library:
         False,
         "Refuse a network that multiplies or divides; compute addresses by shifts and additions.",
     )
+    overwrite: bool = setting(
+        False, "Replace what is in the folder, also another network's library and changed files."
+    )
 
 
 def compile_library(options: Library) -> None:
@@ -68,6 +71,7 @@ def compile_library(options: Library) -> None:
         tune_for=options.tune_for,
         name=options.name,
         multiplication_free=options.multiplication_free,
+        overwrite=options.overwrite,
     )
     example = shlex.quote(str(exported.example.parent))
     described = [
@@ -196,8 +200,9 @@ def verify(options: Verification) -> bool:
     program: Runnable
     if options.folder is not None:
         library = compiler.load_native(options.folder)
-        _require_same_graph(graph, library.graph.name, options.folder)
-        program, note = _Exported(library.run, source.required_weights()), ""
+        numbers, note = source.required_weights(), ""
+        library.require_exported_from(graph, numbers, options.folder)
+        program = _Exported(library.run, numbers)
     else:
         numbers, note = source.some_weights(options.seed)
         program = compiler.compile(
@@ -214,14 +219,6 @@ def verify(options: Verification) -> bool:
     if not options.layers:
         return report.ok
     return _verify_layers(graph, program.weights, given, options, report.ok)
-
-
-def _require_same_graph(graph: Graph, exported: str, folder: str) -> None:
-    if exported != graph.name:
-        raise DataError(
-            f'"{folder}" holds the graph "{exported}", which is no code of "{graph.name}": '
-            "compile that into the folder, or name another one"
-        )
 
 
 def _require_fitting(options: Verification) -> None:

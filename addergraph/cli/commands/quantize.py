@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...files import storage
 from ...ir.attributes import DEFAULT_BITS
 from ...model.file import require_writable_model
 from ...model.quantization import quantize as convert
@@ -54,7 +54,7 @@ def quantize(options: Quantization) -> None:
         chosen = " (chosen)" if name == made.chosen and len(made.errors) > 1 else ""
         print(f"  requantize {_shown(name):<25} relative RMS error {error:.2%}{chosen}")
     made.save(options.output)
-    print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
+    print(f"wrote {options.output} ({storage.user_path(options.output).stat().st_size:,} bytes)")
 
 
 def _shown(name: str) -> str:

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 
 from ... import compiler, zoo
-from ...errors import RangeWarning
+from ...errors import RangeWarning, TargetError
 from ...report.lints import lint
 from ...report.summary import summary_text
 from ...report.view import to_dot
@@ -43,8 +43,12 @@ def summary(options: Summary) -> None:
         return networks()
     source = open_source(options.file, first=options.first, last=options.last)
     graph, weights = source.graph, source.weights
-    arena = compiler.arena_bytes(graph, weights)
-    print(summary_text(graph, lint(graph), weights, arena))
+    arena, why_not = None, ""
+    try:
+        arena = compiler.arena_bytes(graph, weights)
+    except TargetError as error:  # a system without native code
+        why_not = f"\nnot compiled here: {error}"
+    print(summary_text(graph, lint(graph), weights, arena) + why_not)
 
 
 @dataclass(frozen=True, kw_only=True)

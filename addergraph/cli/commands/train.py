@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from typing import Any
 
 from ...data import Dataset, Normalize, load
 from ...errors import DataError, StorageError
+from ...files.storage import user_path
 from ...ir import Array
 from ...model import Model
 from ...model.file import require_writable_model
@@ -127,23 +128,25 @@ def train(options: Training) -> None:
             **{**options.run, "checkpoint": options.folder},
         )
     except KeyboardInterrupt:
-        print(_how_to_go_on(options))
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            print(_how_to_go_on(options), flush=True)
         raise
     print(f"trained in {time.perf_counter() - start:.1f} s")
     if x_val is not None:
         images = x_val if normalize is None else normalize.apply(x_val)
-        found = model.evaluate(images, y_val, threads=options.run["threads"])
+        how = {name: options.run[name] for name in ("engine", "threads")}
+        found = model.evaluate(images, y_val, **how)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         print(f"validation: {numbers}")
     _save(model, options.output)
-    print(f"wrote {options.output} ({os.path.getsize(options.output):,} bytes)")
+    print(f"wrote {options.output} ({user_path(options.output).stat().st_size:,} bytes)")
 
 
 def _how_to_go_on(options: Training) -> str:
     """What an interrupted run leaves behind."""
     if options.folder is None:
         return "nothing was written: runs with --resume have checkpoints to go on from"
-    if not (Path(options.folder) / NAME).exists():
+    if not (user_path(options.folder) / NAME).exists():
         return f'interrupted before the first checkpoint in "{options.folder}"'
     again = "the same command" + ("" if options.run["resume"] else " with --resume")
     return f'the last checkpoint is in "{options.folder}": {again} goes on from it'

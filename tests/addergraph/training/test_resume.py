@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -13,11 +14,12 @@ import pytest
 
 from addergraph import Model, layers
 from addergraph.data import Augment, Normalize
-from addergraph.errors import AdderGraphError, DataError, StorageError
+from addergraph.errors import AdderGraphError, DataError, EnvironmentWarning, StorageError
 from addergraph.files import storage
 from addergraph.ir import Array
 from addergraph.training import SGD, Adam, Cosine
 from addergraph.training.checkpoint import Identity, RunFolder
+from addergraph.training.step import TrainStep
 from tests.addergraph.models import DATA, ENGINES, X, Y, fit, same_weights, small_model
 
 Arrays = dict[str, Array]
@@ -197,6 +199,55 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
         pytest.raises(StorageError, match="another run is using"),
     ):
         whole(tmp_path)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks"), NotImplementedError("flock")])
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def acquire(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with pytest.warns(EnvironmentWarning, match="cannot be locked .*: let no other run use it"):
+        whole(tmp_path, epochs=1)
+    assert (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("calls", [1, 3, 7, 12])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_keeps_the_last_whole_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, calls: int, when: str
+) -> None:
+    """In the middle of a step, or when it is computed and not yet counted; no checkpoint was due
+    there. The run that goes on has the bits of one that was never interrupted."""
+    real, count = TrainStep.run, 0
+
+    def run(step: TrainStep, *arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == calls and when == "before":
+            step.state.blob[:100] = 255  # half of an update
+            raise KeyboardInterrupt
+        made = real(step, *arguments)
+        if count == calls:
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(TrainStep, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        whole(tmp_path / "a", engine=engine, epochs=3)
+    monkeypatch.undo()
+    assert (tmp_path / "a" / NAME).exists() == (calls > 1)
+    if calls > 1:
+        _, position = state(tmp_path / "a")
+        steps = -(-len(X) // 16)
+        assert position["epoch"] * steps + position["step"] == calls - 1
+    model, history = whole(tmp_path / "a", engine=engine, epochs=3, resume=True)
+    other, expected = whole(tmp_path / "b", engine=engine, epochs=3)
+    assert same_weights(model, other)
+    assert without_seconds(history) == without_seconds(expected)
 
 
 def test_damaged_checkpoints(tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""The folder of an export: whose it is, and how it is written.
+
+metadata.json says what a folder holds. An export replaces an earlier one of the same network, but
+not that of another, nor files of the user's, unless it is told to overwrite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from addergraph.errors import DataError, StorageError
+from addergraph.files.records import json_object
+from addergraph.files.storage import atomic_write, content_digest, read_bytes, user_path
+from addergraph.ir import Array, Graph
+
+METADATA = "metadata.json"
+_ADVICE = "name another folder, or overwrite it (overwrite=True, --overwrite)"
+
+
+def sha256(data: bytes) -> str:
+    """The digest by which metadata.json knows a file."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def graph_digest(graph: Graph) -> str:
+    """SHA-256 of the graph's text."""
+    return sha256(str(graph).encode())
+
+
+def identity(graph: Graph, weights: Mapping[str, Array]) -> dict[str, str]:
+    """What metadata.json knows a network by: digests of its graph's text, and of its numbers."""
+    numbers = {p.name: np.asarray(weights[p.name]) for p in graph.parameters}
+    return {
+        "graph_sha256": graph_digest(graph),
+        "parameters_sha256": content_digest(numbers, {}),
+    }
+
+
+def require_exported_from(
+    metadata: Mapping[str, Any], graph: Graph, weights: Mapping[str, Array], where: str
+) -> None:
+    """DataError unless the library in the folder `where` was exported from this network."""
+    if metadata["graph"] != graph.name:
+        raise DataError(
+            f'"{where}" holds the graph "{metadata["graph"]}", which is no code of "{graph.name}": '
+            "compile that into the folder, or name another one"
+        )
+    for key, found in identity(graph, weights).items():
+        if metadata.get(key) != found:
+            what = "graph" if key == "graph_sha256" else "weights"
+            raise DataError(
+                f'"{where}" was exported from another network of the name "{graph.name}": its '
+                f"{what} differ{'s' * (what == 'graph')}; compile this one into the folder"
+                + ", or give the --batch that it was compiled with"
+                * (what == "graph")
+            )
+
+
+def made_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder, made if need be, with that of the example; StorageError where that fails."""
+    where = user_path(folder)
+    try:
+        (where / "example").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f'cannot write into the folder "{folder}": {error.strerror or error}; '
+            "name another one or change its permissions"
+        ) from None
+    return where
+
+
+def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha256: str) -> None:
+    """StorageError where an export of the library `prefix` would replace what is no earlier export
+    of the same graph: another network's library, or files that somebody wrote or changed."""
+    where = user_path(folder)
+    texts = [f"{prefix}.h", "example/main.c", "example/Makefile"]
+    if not (where / METADATA).exists():
+        names = [*texts, f"{prefix}.o", f"{prefix}_data.o", f"lib{prefix}.a", f"lib{prefix}.so"]
+        if others := [name for name in names if (where / name).exists()]:
+            raise StorageError(f'"{folder}" has a file {others[0]} that is of no export; {_ADVICE}')
+        return
+    path = where / METADATA
+    found = json_object(read_bytes(path), f'"{path}" is of no export: it')
+    if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:
+        raise StorageError(
+            f'"{folder}" holds the library "{found.get("name")}" of another network; {_ADVICE}'
+        )
+    written = found.get("files")
+    for name in texts if isinstance(written, dict) else ():
+        if (
+            name in written
+            and (where / name).exists()
+            and sha256(read_bytes(where / name)) != written[name]
+        ):
+            raise StorageError(
+                f'"{where / name}" was changed after it was exported; keep a copy, or overwrite it '
+                "(overwrite=True, --overwrite)"
+            )
+
+
+def write(where: Path, prefix: str, files: Mapping[str, bytes], no_shared: str | None) -> None:
+    """Writes all files. metadata.json comes first, without digests, so that what a killed export
+    leaves is known for what it is; and again last, with them."""
+    contents = dict(files)
+    described = json.loads(contents.pop(METADATA))
+    unfinished = {"files": {}, "no_shared_library": "its export did not end"}
+    atomic_write(where / METADATA, canonical(described | unfinished))
+    for name, data in contents.items():
+        atomic_write(where / name, data)
+    stale = where / f"lib{prefix}.so"
+    if stale.name not in contents:  # of another target, from an earlier export
+        try:
+            stale.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f'cannot remove "{stale}": {error.strerror or error}') from None
+    digests = {name: sha256(data) for name, data in contents.items()}
+    finished = {"files": digests, "no_shared_library": no_shared}
+    atomic_write(where / METADATA, canonical(described | finished))
+
+
+def canonical(metadata: Mapping[str, Any]) -> bytes:
+    """The text of metadata.json: the same for the same content."""
+    return json.dumps(metadata, sort_keys=True, indent=2).encode() + b"\n"
