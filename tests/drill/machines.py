@@ -5,7 +5,8 @@ from __future__ import annotations
 from .mutant import Mutant, tests_of
 
 ELF, DISASSEMBLY = "codegen/inspect/elf.py", "codegen/inspect/disassembly.py"
-CERTIFICATE, INSTRUCTIONS = "codegen/inspect/certificate.py", "codegen/inspect/instructions.py"
+INSTRUCTIONS = "codegen/inspect/instructions.py"
+FLOW, VISIBLE = "codegen/inspect/flow.py", "codegen/inspect/visible.py"
 LIMITS, INDICES, MODULE = (
     "codegen/inspect/limits.py",
     "codegen/emit/indices.py",
@@ -81,8 +82,8 @@ MUTANTS = (
     Mutant(
         "relocations without addends are not read",
         ELF,
-        "if section.type in (_REL, _RELA) and",
-        "if section.type == _RELA and",
+        "if section.type in (REL, RELA) and",
+        "if section.type == RELA and",
         CALLS,
     ),
     Mutant(
@@ -115,23 +116,23 @@ MUTANTS = (
     ),
     Mutant(
         "calls through registers are not looked at",
-        CERTIFICATE,
-        "if not known_place and re.fullmatch",
-        "if known_place and re.fullmatch",
+        FLOW,
+        "return self.pair(piece, before, i) if paired else UNKNOWN_PLACE",
+        'return self.pair(piece, before, i) if paired else ""',
         FAR,
     ),
     Mutant(
         "a far call of RISC-V counts as one inside the file",
-        CERTIFICATE,
-        'i.mnemonic == "auipc" and not inside',
-        'i.mnemonic == "auipc"',
+        FLOW,
+        "if self.inside(piece, i) or any(r.type not in patches.CALLS for r in named):",
+        "if self.inside(piece, i):",
         FAR,
     ),
     Mutant(
         "a near call of RISC-V counts as one through an address",
-        CERTIFICATE,
-        'return i.operands.partition(",")[0] if alone else ""',
-        'return ""',
+        FLOW,
+        "if before is None or before.offset + 4 != i.offset or",
+        "if not self.relocations or before is None or",
         NEAR,
     ),
     Mutant(
