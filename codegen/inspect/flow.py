@@ -24,6 +24,8 @@ UNKNOWN_PLACE = "goes to a place that is only known when it runs"
 # x86-64: opcode -> bytes of a jump or call; with other prefixes, processors differ in its length.
 _JUMP_SIZES = {0xE8: 5, 0xE9: 5, 0xEB: 2, 0xE3: 2, 0x0F: 6, **dict.fromkeys(range(0x70, 0x80), 2)}
 _HINTS = b"\xf2\x3e\x2e"  # bnd, and predictions of old: prefixes that change nothing
+_LEGACY = b"\x66\x67\xf2\xf3\xf0\x2e\x36\x3e\x26\x64\x65"
+_DIFFERS = "is encoded as processors and decoders differ on it"
 _LONGEST = 15  # bytes of an instruction
 # What assemblers and linkers fill gaps with.
 _FILLER = re.compile(r"(data16 )*(c\.)?nop\w*( .*)?|xchgw %ax, %ax|mov r8, r8")
@@ -156,12 +158,13 @@ class _Follower:
         if not _compiled(self.machine.ends).fullmatch(text):
             self.runs_on.add(here)
         if not self.machine.moves_control(i.mnemonic or "", i.operands):
-            return ""
+            unclear = self.file.machine == elf.X86_64 and _late_prefix(self.code.bytes_of(here[0], i))
+            return _DIFFERS if unclear else ""
         if _compiled(self.machine.returns).fullmatch(text):
             self.runs_on.discard(here)
             return "returns to a place that is not its caller's" if foreign else ""
         if self.file.machine == elf.X86_64 and not _plain_jump(self.code.bytes_of(here[0], i)):
-            return UNKNOWN_PLACE if "*" in i.operands else "is encoded as processors differ on it"
+            return UNKNOWN_PLACE if "*" in i.operands else _DIFFERS
         direct = _compiled(self.machine.direct).fullmatch(text)
         if direct is not None:
             return self.go(piece, i, self.inside(piece, i), _offset(self.file, i, direct[1]))
@@ -324,6 +327,12 @@ def _offset(file: elf.Elf, i: Instruction, shown: str) -> int:
 
 def _signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) & 1 else value
+
+
+def _late_prefix(code: bytes) -> bool:
+    """Whether an x86-64 REX prefix is not the last one: processors then pass over it."""
+    rest = code.lstrip(_LEGACY)
+    return len(rest) > 1 and rest[0] >> 4 == 4 and (rest[1] >> 4 == 4 or rest[1] in _LEGACY)
 
 
 def _plain_jump(code: bytes) -> bool:
