@@ -27,7 +27,7 @@ PRODUCTS = {
     "riscv": r"(c\.)?(vw?)?f?n?(mul|div|rem|madd|msub|macc|msac|nm|sqrt|rec7|rsqrt7|dot|clmul|red)"
     r"\S*|(v?aes|v?sha|v?sm[34]|vg|clmul|vclmul|cv\.|th\.mu)\S*",
 }  # fmt: skip
-_NONE = re.compile(r"<unknown>|.*\(bad\)|([0-9a-f]{2} )*\s*\.\w+")  # no instruction, or data
+_NONE = re.compile(r"<unknown>|.*\(bad\)|([0-9a-f]{2}\s)*\s*\.\w+")  # no instruction, or data
 _PREFIX = re.compile(
     r"lock|repn?[ez]?|data16|data32|addr32|rex\S*|\{\w+\}|[cdefgs]s|xacquire|xrelease|notrack|bnd"
 )
