@@ -120,3 +120,74 @@ def entry(name: bytes, data: bytes) -> bytes:
     """One member of an archive under any name."""
     header = b"%-16s%-12s%-6s%-6s%-8s%-10d`\n" % (name, b"0", b"0", b"0", b"644", len(data))
     return header + data + b"\n" * (len(data) % 2)
+
+
+@dataclass(frozen=True)
+class Segment:
+    type: int
+    flags: int
+    offset: int
+    address: int
+    size: int
+    memory: int | None = None
+
+
+CODE_AT, DATA_AT = 0x1000, 0x2000  # in the file, as in memory
+
+
+def linked(
+    code: bytes,
+    *,
+    segments: Sequence[Segment] = (),
+    data: bytes = b"",
+    dynamic: Sequence[tuple[int, int]] = (),
+    relocations: Sequence[tuple[int, int]] = (),
+    entry: int = 0,
+    flags: int = ALLOC | EXEC,
+    name_at: int = CODE_AT,
+) -> bytes:
+    """A shared library for x86-64 of one function `f`, its segments said or those that fit.
+
+    dynamic      (tag, value); relocations: (address, type), in a section .rela.dyn
+    name_at      the address that the section of code says
+    """
+    strings = Strings()
+    tags = b"".join(struct.pack("<qq", *row) for row in dynamic)
+    rela = b"".join(struct.pack("<QQq", at, type, 0) for at, type in relocations)
+    symbols = _symbol(True, strings, Symbol("", 0, 0, 0, 0, 0))
+    symbols += _symbol(True, strings, Symbol("f", name_at, len(code)))
+    body = code.ljust(DATA_AT - CODE_AT, b"\0") + data
+    parts = [
+        (".text", 1, flags, name_at, CODE_AT, code, 0), (".data", 1, 3, DATA_AT, DATA_AT, data, 0)
+    ]  # fmt: skip
+    for name, kind, content, size in (
+        (".dynamic", 6, tags, 16), (".rela.dyn", 4, rela, 24), (".symtab", 2, symbols, 24)
+    ):  # fmt: skip
+        at = CODE_AT + len(body)
+        alloc = ALLOC if kind != 2 else 0
+        parts.append((name, kind, alloc, at, at, content, size))
+        body += content
+    names = [strings.at(p[0]) for p in parts] + [strings.at(".strtab")]
+    parts.append((".strtab", 3, 0, 0, CODE_AT + len(body), strings.data, 0))
+    body += strings.data
+    rest = CODE_AT + len(body) - DATA_AT
+    shown = segments or [
+        Segment(1, 5, CODE_AT, CODE_AT, len(code)), Segment(1, 6, DATA_AT, DATA_AT, rest),
+        *([Segment(2, 6, parts[2][4], parts[2][3], len(tags))] if dynamic else []),
+    ]  # fmt: skip
+    programs = b"".join(
+        struct.pack("<IIQQQQQQ", s.type, s.flags, s.offset, s.address, s.address, s.size,
+                    s.size if s.memory is None else s.memory, 4096)
+        for s in shown
+    )  # fmt: skip
+    headers = bytes(64)
+    for name, (_, kind, flag, address, at, content, size) in zip(names, parts, strict=True):
+        link = {4: 0, 2: len(parts)}.get(kind, 0)
+        values = (name, kind, flag, address, at, len(content), link, 1, 1, size)
+        headers += struct.pack("<IIQQQQIIQQ", *values)
+    head = struct.pack(
+        "<HHIQQQIHHHHHH", 3, 62, 1, entry, 64, CODE_AT + len(body), 0, 64, 56, len(shown), 64,
+        len(parts) + 1, len(parts),
+    )  # fmt: skip
+    identity = b"\x7fELF\x02\x01\x01" + bytes(9)
+    return (identity + head + programs).ljust(CODE_AT, b"\0") + body + headers

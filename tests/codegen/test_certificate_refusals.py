@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from tests.codegen.elves import (
     ABSOLUTE,
     ALLOC,
+    CODE_AT,
+    DATA_AT,
     EXEC,
     GLOBAL,
     IFUNC,
@@ -28,8 +31,10 @@ from tests.codegen.elves import (
     WRITE,
     Relocation,
     Section,
+    Segment,
     Symbol,
     entry,
+    linked,
     made,
 )  # fmt: skip
 from tests.codegen.objects import CLEAN, PLANTED, compiled
@@ -92,7 +97,7 @@ def failures(data: bytes) -> list[str]:
         ("ebf0", [], None, "goes to what is no instruction"),  # before it
         ("01f0", [], None, "runs on into what was not decoded"),
         ("7400", [], None, "goes to what is no instruction"),
-        ("66e90000c3c3c3", [], None, "as processors differ on it"),
+        ("66e90000c3c3c3", [], None, "as processors and decoders differ on it"),
         ("50c3", [], None, "is not its caller's"),  # pushq %rax; retq
         ("48890424c3", [], None, "is not its caller's"),  # movq %rax, (%rsp); retq
     ],
@@ -356,6 +361,61 @@ def test_a_weak_definition_in_another_member_is_not_the_one_that_is_called() -> 
     assert 'calls "outside", which is weak' in failure
     strong = made("x86-64", [text(RETURN)], [Symbol("outside", 0, 1)])
     assert failures(MAGIC + entry(b"a/", calling) + entry(b"b/", strong)) == []
+
+
+# -- linked files, of which a loader sees the segments ------------------------------------------
+
+CLEAR = bytes.fromhex(ADD + RETURN)
+TEXT, DATA = Segment(1, 5, CODE_AT, CODE_AT, 3), Segment(1, 6, DATA_AT, DATA_AT, 0x100)
+
+
+def test_a_linked_file_that_is_shown_as_it_is_loaded() -> None:
+    tags = [(5, DATA_AT), (30, 8), (0, 0)]
+    data = linked(CLEAR, data=bytes(8), dynamic=tags, relocations=[(DATA_AT, 8)], entry=CODE_AT)
+    assert failures(data) == []
+    assert failures(linked(CLEAR, entry=CODE_AT + 1)) == [
+        "entry point+0x0: 0x1001: is no instruction that was decoded"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (linked(CLEAR, segments=[DATA]), "section .text is code that no segment loads so"),
+        (linked(CLEAR, segments=[replace(TEXT, offset=CODE_AT + 16)]), "no segment loads so"),
+        (linked(CLEAR, segments=[replace(TEXT, address=CODE_AT + 1)]), "no segment loads so"),
+        (linked(CLEAR, segments=[replace(TEXT, size=2)]), "no segment loads so"),
+        (linked(CLEAR, segments=[replace(TEXT, flags=4)]), "no segment loads so"),
+        (linked(CLEAR, name_at=0x5000), "no segment loads so"),
+        (linked(CLEAR, segments=[replace(TEXT, flags=7)]), "that can be written"),
+        (linked(CLEAR, flags=CODE | WRITE), "is code that can be written"),
+        (linked(CLEAR, segments=[TEXT, replace(DATA, address=CODE_AT + 2)]), "overlap in memory"),
+        (linked(CLEAR, segments=[TEXT, Segment(3, 4, DATA_AT, DATA_AT, 4)]), "PT_INTERP"),
+        (linked(CLEAR, segments=[Segment(6, 4, 64, 64, 56)]), "no segment to load"),
+        (linked(CLEAR, segments=[TEXT, Segment(2, 6, DATA_AT, DATA_AT, 16)], data=bytes(16)),
+         "dynamic tags that no section shows"),
+        (linked(CLEAR, dynamic=[(1, 1), (0, 0)]), "NEEDED (another library"),
+        (linked(CLEAR, dynamic=[(12, CODE_AT), (0, 0)]), "the dynamic tag INIT,"),
+        (linked(CLEAR, dynamic=[(25, DATA_AT), (0, 0)]), "the dynamic tag INIT_ARRAY,"),
+        (linked(CLEAR, dynamic=[(22, 0), (0, 0)]), "TEXTREL"),
+        (linked(CLEAR, dynamic=[(30, 4), (0, 0)]), "has the dynamic tag 0x1e,"),
+        (linked(CLEAR, dynamic=[(36, DATA_AT), (0, 0)]), "RELR"),
+        (linked(CLEAR, dynamic=[(0x6FFFFEFC, 1), (0, 0)]), "has the dynamic tag 0x6ffffefc"),
+        (linked(CLEAR, dynamic=[(7, DATA_AT), (0, 0)]), "relocations that no section shows"),
+        (linked(CLEAR, relocations=[(CODE_AT + 1, 8)]), "is changed at 0x1001"),
+        (linked(CLEAR, relocations=[(CODE_AT - 7, 8)]), "is changed at 0xff9"),
+        (linked(CLEAR, relocations=[(DATA_AT, 37)]), "(relocation of type 37)"),  # IRELATIVE
+    ],
+)  # fmt: skip
+def test_what_a_loader_would_see_otherwise(data: bytes, said: str) -> None:
+    with pytest.raises(UnsupportedError, match=r'^"x\.so"') as caught:
+        certify_bytes(data, "x.so")
+    assert said in str(caught.value)
+
+
+def test_a_linked_file_is_no_member_of_an_archive() -> None:
+    with pytest.raises(UnsupportedError, match="is linked, and no member that a linker takes"):
+        certify_bytes(MAGIC + entry(b"a/", linked(CLEAR)), "x.a")
 
 
 # -- what compilers make ------------------------------------------------------------------------
