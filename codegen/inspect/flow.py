@@ -158,8 +158,8 @@ class _Follower:
         if not _compiled(self.machine.ends).fullmatch(text):
             self.runs_on.add(here)
         if not self.machine.moves_control(i.mnemonic or "", i.operands):
-            unclear = self.file.machine == elf.X86_64 and _late_prefix(self.code.bytes_of(here[0], i))
-            return _DIFFERS if unclear else ""
+            x86 = self.file.machine == elf.X86_64
+            return _DIFFERS if x86 and _late_prefix(self.code.bytes_of(here[0], i)) else ""
         if _compiled(self.machine.returns).fullmatch(text):
             self.runs_on.discard(here)
             return "returns to a place that is not its caller's" if foreign else ""
