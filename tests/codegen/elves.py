@@ -181,9 +181,9 @@ def linked(
         for s in shown
     )  # fmt: skip
     headers = bytes(64)
-    for name, (_, kind, flag, address, at, content, size) in zip(names, parts, strict=True):
-        link = {4: 0, 2: len(parts)}.get(kind, 0)
-        values = (name, kind, flag, address, at, len(content), link, 1, 1, size)
+    for called, (_, kind, flag, address, at, content, size) in zip(names, parts, strict=True):
+        link = len(parts) if kind == 2 else 0
+        values = (called, kind, flag, address, at, len(content), link, 1, 1, size)
         headers += struct.pack("<IIQQQQIIQQ", *values)
     head = struct.pack(
         "<HHIQQQIHHHHHH", 3, 62, 1, entry, 64, CODE_AT + len(body), 0, 64, 56, len(shown), 64,

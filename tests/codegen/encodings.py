@@ -90,14 +90,14 @@ def _x86(rng: random.Random) -> Iterator[bytes]:
         second = pp | rng.choice((0x78, 0xF8, 0x7C, 0xC4))
         yield bytes([0xC5, second, opcode, form | rng.randrange(8) << 3]) + tail()
     three = itertools.product((0xC4, 0x8F), range(1, 12), range(4), (0, 0x80), (0, 4), range(256))
-    for lead, table, pp, wide, length, opcode in three:
+    for lead, space, pp, wide, length, opcode in three:
         modrm = rng.choice(forms) | rng.randrange(8) << 3
-        yield bytes([lead, 0xE0 | table, wide | length | 0x78 | pp, opcode, modrm]) + tail()
+        yield bytes([lead, 0xE0 | space, wide | length | 0x78 | pp, opcode, modrm]) + tail()
     four = itertools.product((1, 2, 3, 5, 6), range(4), (0, 0x80), (0, 0x20, 0x40), range(256))
-    for table, pp, wide, length, opcode in four:
+    for space, pp, wide, length, opcode in four:
         modrm, flags = rng.choice(forms) | rng.randrange(8) << 3, rng.choice((0, 0x10, 0x81, 1))
         second = wide | 0x7C | pp
-        yield bytes([0x62, 0xF0 | table, second, length | flags | 8, opcode, modrm]) + tail()
+        yield bytes([0x62, 0xF0 | space, second, length | flags | 8, opcode, modrm]) + tail()
 
 
 def _aarch64(rng: random.Random) -> Iterator[bytes]:
@@ -158,7 +158,7 @@ def decoded(machine: str, path: Path, program: str, attributes: str | None = Non
     found, start, before = list[Seen](), None, ""
     for (at, line), end in zip(lines, ends, strict=True):
         start, text = (at if start is None else start), f"{before} {line}".strip()
-        if not without_prefixes(line) and end == at + 1:
+        if line and end is not None and not without_prefixes(line):
             before = text
             continue
         if not _NONE.match(line):
