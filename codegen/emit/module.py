@@ -45,10 +45,13 @@ VOID = ir.VoidType()
 
 
 class ModuleEmitter:
-    """Holds the module and the kernels emitted so far."""
+    """Holds the module and the kernels emitted so far.
 
-    def __init__(self, name: str, target: Target) -> None:
-        self.target = target
+    `callbacks`: whether a long wait calls what the barrier's block names.
+    """
+
+    def __init__(self, name: str, target: Target, *, callbacks: bool = True) -> None:
+        self.target, self.callbacks = target, callbacks
         # A context of its own: identical modules then get identical text, whatever came before.
         self.module = ir.Module(name, context=ir.Context())
         self.module.triple = target.triple
@@ -150,8 +153,7 @@ class ModuleEmitter:
             b.atomic_rmw("xchg", state, ir.Constant(I32, 0), "monotonic")
             b.atomic_rmw("add", generation, one, "release")
             b.ret_void()
-        relax = e.load_pointer(state, 8)
-        emit_wait(e, generation, seen, relax)
+        emit_wait(e, generation, seen, e.load_pointer(state, 8) if self.callbacks else None)
         b.ret_void()
         return function
 

@@ -41,6 +41,7 @@ def present(e: Emitter, pointer: Any) -> Any:
 def emit_wait(e: Emitter, word: Any, seen: Any, relax: Any, polls: int | None = None) -> None:
     """Emits a wait until the i32 at `word` is not `seen`, or has been read `polls` times.
 
+    `relax` is the pointer of what a long wait calls, None for nothing.
     What other threads wrote before they changed the word is visible afterwards.
     """
     b, before = e.b, e.b.block
@@ -55,8 +56,9 @@ def emit_wait(e: Emitter, word: Any, seen: Any, relax: Any, polls: int | None = 
     if e.target.pause:
         b.call(e.intrinsic(e.target.pause, ir.VoidType(), []), [])
     tired = b.icmp_unsigned(">=", count, ir.Constant(I32, SPINS))
-    with b.if_then(b.and_(tired, present(e, relax))):
-        call_pointer(e, relax, [], ir.VoidType())
+    if relax is not None:
+        with b.if_then(b.and_(tired, present(e, relax))):
+            call_pointer(e, relax, [], ir.VoidType())
     more = b.add(count, ir.Constant(I32, 1))
     # Without a limit the count stays where it is tired: it shall not wrap to zero.
     more = b.select(tired, count, more) if polls is None else more

@@ -11,13 +11,14 @@ Dates and owners are 0 and the modes of members 0644, so equal members give equa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from addergraph.errors import StorageError
+from addergraph.errors import StorageError, UnsupportedError
 
 MAGIC, _THIN = b"!<arch>\n", b"!<thin>\n"
 _HEADER = 60
+_INDEX = {b"/": 4, b"/SYM64/": 8}  # names of the symbol index -> bytes of its words
 _SHORT = 15  # the longest name that fits into a header beside its "/"
 
 
@@ -68,17 +69,39 @@ def is_archive(data: bytes) -> bool:
 def read_archive(data: bytes, file: str) -> list[tuple[str, bytes]]:
     """(name, bytes) of each member of a static archive, in order; `file` is its name in messages.
 
-    The symbol index and the table of long names are no members. StorageError where the bytes are
-    no archive, are damaged, or stand for files elsewhere (a thin archive).
+    Every byte of the archive is one of a header, of a member, or a newline that pads one. The
+    symbol index ("/", first) and the table of long names ("//", first or second) are no members; at
+    other places linkers read members of such names, and so they are refused. StorageError where the
+    bytes are no archive, are damaged, or stand for files elsewhere (a thin archive),
+    UnsupportedError for the names of BSD's archives.
     """
     if data.startswith(_THIN):
         raise StorageError(f'"{file}" is a thin archive, which holds only names; make a whole one')
     if not data.startswith(MAGIC):
         raise StorageError(f'"{file}" is no static archive: it does not begin with {MAGIC!r}')
-    found, long_names, position = [], b"", len(MAGIC)
+    found: list[tuple[str, bytes]] = []
+    long_names, before = b"", list[bytes]()
+    for position, name, content in _entries(data, file):
+        if name in _INDEX and not before:
+            _require_index(content, _INDEX[name], len(data), file)
+        elif name == b"//" and all(n in _INDEX for n in before):
+            long_names = content
+        elif name.startswith((b"#1/", b"__.SYMDEF")):
+            raise UnsupportedError(
+                f'"{file}" is an archive of BSD (member {name.decode()!r}); make one with GNU ar'
+            )
+        else:
+            found.append((_member_name(name, long_names, position, file), content))
+        before.append(name)
+    return found
+
+
+def _entries(data: bytes, file: str) -> Iterator[tuple[int, bytes, bytes]]:
+    """(position, name as it stands, bytes) of each entry."""
+    position = len(MAGIC)
     while position < len(data):
         fields = data[position : position + _HEADER]
-        digits = fields[48:58].strip()
+        digits = fields[48:58].rstrip(b" ")
         if len(fields) < _HEADER or fields[58:] != b"`\n" or not digits.isdigit():
             raise StorageError(f'"{file}" is damaged: no header of a member at byte {position}')
         start, size = position + _HEADER, int(digits)
@@ -88,19 +111,35 @@ def read_archive(data: bytes, file: str) -> list[tuple[str, bytes]]:
                 f'"{file}" is truncated: the member at byte {position} has {size} bytes, '
                 f"{len(content)} are there"
             )
-        name = fields[:16].rstrip()
-        if name == b"//":
-            long_names = content
-        elif name not in (b"/", b"/SYM64/"):
-            found.append((_member_name(name, long_names, file), content))
+        yield position, fields[:16].rstrip(b" "), content
         position = start + size + size % 2
-    return found
+        if size % 2 and data[position - 1 : position] not in (b"", b"\n"):
+            raise StorageError(f'"{file}" is damaged: byte {position - 1} is of no member')
 
 
-def _member_name(field: bytes, long_names: bytes, file: str) -> str:
-    if field[:1] != b"/":
-        return field.removesuffix(b"/").decode(errors="replace")
-    end = long_names.find(b"/\n", int(field[1:])) if field[1:].isdigit() else -1
-    if end < 0:
-        raise StorageError(f'"{file}" is damaged: there is no long name {field!r}')
-    return long_names[int(field[1:]) : end].decode(errors="replace")
+def _require_index(content: bytes, word: int, size: int, file: str) -> None:
+    """StorageError where what stands first is no symbol index of words of `word` bytes."""
+    count = int.from_bytes(content[:word], "big")
+    end = word + count * word
+    fits = end <= len(content) and content.count(b"\0", end) >= count
+    offsets = (content[i : i + word] for i in range(word, end if fits else 0, word))
+    if not fits or any(int.from_bytes(o, "big") >= size for o in offsets):
+        raise StorageError(f'"{file}" is damaged: its first member is no symbol index')
+
+
+def _member_name(field: bytes, long_names: bytes, position: int, file: str) -> str:
+    """A printable name; StorageError for one that is no name of a member."""
+    name = field.removesuffix(b"/")
+    if field[:1] == b"/":
+        digits = field[1:]
+        end = long_names.find(b"/\n", int(digits)) if digits.isdigit() else -1
+        if end < 0:
+            raise StorageError(
+                f'"{file}" is damaged: the name {field!r} of the member at byte {position} '
+                "is not in its table of long names"
+            )
+        name = long_names[int(digits) : end]
+    shown = name.decode(errors="backslashreplace")
+    if not shown or not shown.isprintable():
+        raise StorageError(f'"{file}": the member at byte {position} has the name {field!r}')
+    return shown

@@ -70,9 +70,11 @@ _SEVERAL_THREADS = Template("""\
  * Threads. ${p}_run_part splits one call over threads that the caller brings. Each of them calls it
  * with the same pointers and its own `thread`, from 0 to threads - 1; the results are those of
  * ${p}_run, bit for bit. The first $align bytes of the arena are their barrier: zeros before the
- * first call, and left as they are between calls. At byte 8 of it may stand the pointer of a
- * function void (*)(void), sched_yield for example, which a thread that waits for long then calls.\
+ * first call, and left as they are between calls.\
 """)
+_RELAXES = """
+ * At byte 8 of it may stand the pointer of a function void (*)(void), sched_yield for example,
+ * which a thread that waits for long then calls."""
 _ONE_THREAD = Template("""\
  * Threads. This machine has no atomic instructions, so one thread alone computes a call:
  * ${p}_run_part takes thread 0 of 1.""")
@@ -273,6 +275,7 @@ def header(interface: Interface, *, golden: bool) -> str:
         for code, (name, meaning) in CODES.items()
     ]
     threads = _SEVERAL_THREADS if interface.threaded else _ONE_THREAD
+    relaxes = _RELAXES if interface.relaxes else ""
     return _HEADER.substitute(
         p=prefix,
         M=macro,
@@ -292,7 +295,7 @@ def header(interface: Interface, *, golden: bool) -> str:
         run=", ".join([*parameters, arena]),
         run_part=", ".join([*parameters, arena, "int32_t /* thread */", "int32_t /* threads */"]),
         selftest=selftest,
-        threads=threads.substitute(p=prefix, align=ALIGNMENT),
+        threads=threads.substitute(p=prefix, align=ALIGNMENT) + relaxes,
     )
 
 

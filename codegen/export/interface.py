@@ -99,6 +99,7 @@ class Interface:
     run_bytes   what a run needs of the arena; the golden test's outputs stand behind them
     batched     whether a call computes one sample of an open batch
     threaded    whether several threads may share a call
+    relaxes     whether a thread that waits for long calls what the arena names
     floats      whether it computes with f32 anywhere
     """
 
@@ -109,6 +110,7 @@ class Interface:
     run_bytes: int
     batched: bool
     threaded: bool
+    relaxes: bool
     floats: bool
 
     @property
@@ -148,7 +150,7 @@ def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
     underscore. Raises UnsupportedError when two names then coincide.
     """
     prefix = _prefix(name or lowered.source.name)
-    main, source = lowered.main, lowered.source
+    main, source, target = lowered.main, lowered.source, lowered.target
     names = _names((*source.inputs, *source.outputs), (*main.inputs, *main.outputs))
     ends = zip(names, (*source.inputs, *source.outputs), (*main.inputs, *main.outputs), strict=True)
     meanings = value_quantizations(source)
@@ -158,7 +160,7 @@ def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
     batched = lowered.batched is not None
     interface = Interface(
         prefix, source.name, made[:count], made[count:], run_bytes, batched,
-        lowered.target.atomics, bool(floats_of(main)),
+        target.atomics, target.atomics and target.multiplier, bool(floats_of(main)),
     )  # fmt: skip
     _require_distinct(interface)
     return interface

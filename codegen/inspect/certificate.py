@@ -14,24 +14,24 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from addergraph.errors import StorageError, UnsupportedError
 
 from ..export.archive import is_archive, read_archive
-from . import elf
-from .disassembly import Instruction, Piece, capstone_version, disassemble, machine_of
-from .instructions import CONTROL, REFUSED, UNKNOWN, Machine, counts_table
+from . import elf, flow
+from .disassembly import Piece, capstone_version, disassemble, machine_of
+from .flow import Code, Failure, text_of
+from .instructions import REFUSED, UNKNOWN, Machine, counts_table
+from .visible import require_visible
 
 FORMAT = 1  # of certificate.json
 BYTES_LIMIT = 1 << 30
 FUNCTION_ALIGNMENT = 16  # the largest that LLVM gives functions
 _SHOWN = 20  # failures in the report; the file has all
-_RISCV_CALLS = (18, 19)  # R_RISCV_CALL, R_RISCV_CALL_PLT: at the auipc of an auipc, jalr pair
-_JUMP = r"jalr \w+, {0}, \S+|(jalr|jr) {0}"  # RISC-V, by a register
 _LINKERS = {"_GLOBAL_OFFSET_TABLE_"}  # defined by every linker, and data
 # Helpers of libgcc and compiler-rt that multiply or divide, whichever way they are reached.
 _HELPER = re.compile(r"__(aeabi_)?[a-z]*(mul|div|mod)[a-z]*\d?")
@@ -73,21 +73,6 @@ class Function:
         for mnemonic, count in self.mnemonics.items():
             found[self.machine.kind_of(mnemonic)] += count
         return found
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the certificate is refused: at byte `offset` of a function, 0 being its first."""
-
-    member: str
-    function: str
-    offset: int
-    instruction: str
-    reason: str
-
-    def __str__(self) -> str:
-        where = f"{self.member}: {self.function}" if self.member else self.function
-        return f"{where}+{self.offset:#x}: {self.instruction}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -159,23 +144,22 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
 def certify_bytes(data: bytes, file: str) -> Certificate:
     """As `certify`, of bytes in memory; `file` is their name."""
     decoder = f"capstone {capstone_version()}"
-    members = read_archive(data, file) if is_archive(data) else [("", data)]
-    labels = {member: f"{file}({member})" if member else file for member, _ in members}
-    files = [(member, elf.read_elf(content, labels[member])) for member, content in members]
-    machines = {machine_of(read, labels[member]) for member, read in files}
+    codes = [_code(member, content, file) for member, content in _members(data, file)]
+    machines = {(c.machine.name, c.file.bits, c.file.linked) for c in codes}
     if len(machines) > 1:
-        names = ", ".join(sorted(m.name for m in machines))
+        names = ", ".join(sorted(f"{name} of {bits} bits" for name, bits, _ in machines))
         raise UnsupportedError(f'"{file}" has members for several machines ({names}); expected one')
-    exported = {s.name for _, read in files for s in read.symbols if s.exported} | _LINKERS
-    undefined = {s.name for _, read in files for s in read.symbols if s.undefined} - exported
+    exported = {s.name for c in codes for s in c.file.symbols if s.exported} | _LINKERS
+    undefined = {s.name for c in codes for s in c.file.symbols if s.undefined} - exported
     functions: list[Function] = []
     failures: list[Failure] = []
-    for member, read in files:
-        pieces = disassemble(read, labels[member])
-        machine = machine_of(read, labels[member])
-        functions += [_function(member, read, piece, machine) for piece in pieces]
-        failures += [f for piece in pieces for f in _refused(member, piece, machine)]
-        failures += _missing(member, read, pieces, machine, undefined)
+    for code in codes:
+        functions += [_function(code, piece) for piece in code.pieces]
+        failures += [f for piece in code.pieces for f in _refused(code, piece)]
+    failures += flow.failures(codes)
+    named = " ".join(f.reason for f in failures)
+    for code in codes:
+        failures += _missing(code.member, code.file, undefined, named)
     if not functions:
         raise StorageError(
             f'"{file}" has no code: there is nothing to certify; give the object with the '
@@ -183,7 +167,7 @@ def certify_bytes(data: bytes, file: str) -> Certificate:
         )
     digest = hashlib.sha256(data).hexdigest()
     return Certificate(
-        file, digest, decoder, machine.name, tuple(functions), tuple(failures),
+        file, digest, decoder, codes[0].machine.name, tuple(functions), tuple(failures),
         tuple(sorted(undefined)),
     )  # fmt: skip
 
@@ -198,106 +182,48 @@ def _read(path: Path) -> bytes:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
 
 
-def _function(member: str, file: elf.Elf, piece: Piece, machine: Machine) -> Function:
+def _members(data: bytes, file: str) -> list[tuple[str, bytes]]:
+    return read_archive(data, file) if is_archive(data) else [("", data)]
+
+
+def _code(member: str, data: bytes, file: str) -> Code:
+    label = f"{file}({member})" if member else file
+    read = elf.read_elf(data, label)
+    machine = machine_of(read, label)
+    if member and read.linked:
+        raise UnsupportedError(f'"{label}" is linked, and no member that a linker takes')
+    require_visible(read, label)
+    return Code(member, read, machine, disassemble(read, label))
+
+
+def _function(code: Code, piece: Piece) -> Function:
     decoded = Counter(i.mnemonic for i in piece.instructions if i.mnemonic is not None)
     return Function(
-        member, piece.name, file.sections[piece.section].name, piece.offset, piece.size,
-        piece.data_bytes, machine, dict(sorted(decoded.items())),
+        code.member, piece.name, code.file.sections[piece.section].name, piece.offset, piece.size,
+        piece.data_bytes, code.machine, dict(sorted(decoded.items())),
     )  # fmt: skip
 
 
-def _refused(member: str, piece: Piece, machine: Machine) -> list[Failure]:
+def _refused(code: Code, piece: Piece) -> Iterator[Failure]:
     """The instructions of a piece that are not allowed."""
-    found = []
     for i in piece.instructions:
+        kind = UNKNOWN if i.mnemonic is None else code.machine.kind_of(i.mnemonic)
+        if kind not in REFUSED:
+            continue
+        reason = f"not in the table of {code.machine.name}" if kind == UNKNOWN else kind
         if i.mnemonic is None:
             reason = f"does not decode, nor was the rest read ({i.size} bytes)"
-            found.append(Failure(member, piece.name, i.offset - piece.offset, i.operands, reason))
-            continue
-        kind = machine.kind_of(i.mnemonic)
-        if kind in REFUSED:
-            reason = f"not in the table of {machine.name}" if kind == UNKNOWN else kind
-            found.append(Failure(member, piece.name, i.offset - piece.offset, _text(i), reason))
-    return found
+        yield Failure(code.member, piece.name, i.offset - piece.offset, text_of(i), reason)
 
 
-def _missing(
-    member: str, file: elf.Elf, pieces: Sequence[Piece], machine: Machine, absent: Set[str]
-) -> list[Failure]:
-    """Calls of functions that the file does not hold, and ways in which there may be some."""
-    if file.linked:
-        return [
-            Failure(member, name, 0, "symbol", "is not in this file") for name in sorted(absent)
-        ]
-    code = {piece.section for piece in pieces}
-    everywhere = {r.symbol.name for r in file.relocations if r.section not in code} & absent
-    found = []
-    for piece in pieces:
-        found += _calls_of(member, file, piece, machine, absent, everywhere)
-    named = " ".join(f.reason for f in found)
-    helpers = sorted(n for n in absent if _HELPER.fullmatch(n) and f'"{n}"' not in named)
-    return found + [Failure(member, n, 0, "symbol", "is not in this file") for n in helpers]
+def _missing(member: str, file: elf.Elf, absent: Set[str], named: str) -> list[Failure]:
+    """Symbols that are not in the file: in an object only those of helpers that multiply.
 
-
-def _calls_of(
-    member: str, file: elf.Elf, piece: Piece, machine: Machine, absent: Set[str], known: Set[str]
-) -> list[Failure]:
-    """What one function calls of `absent`.
-
-    A call through a register is held to reach every address that the function takes, and those
-    in the file's data (`known`).
+    Data may be elsewhere; what is called is in `named` already.
     """
-    at: dict[int, list[elf.Relocation]] = {}
-    for r in file.relocations:
-        if r.section == piece.section and 0 <= r.offset - piece.offset < piece.size:
-            at.setdefault(r.offset, []).append(r)
-    found, indirect, addresses, pair, near = [], [], set(known), False, ""
-    for i in piece.instructions:
-        inside = [r for o in range(i.offset, i.offset + i.size) for r in at.pop(o, ())]
-        names = {r.symbol.name for r in inside} & absent
-        text, offset = _text(i), i.offset - piece.offset
-        if not _calls(file, inside, i, machine):
-            addresses |= names
-            known_place = pair or (near and re.fullmatch(_JUMP.format(near), text))
-            if not known_place and re.fullmatch(machine.indirect, text):
-                indirect.append(Failure(member, piece.name, offset, text, ""))
-        elif names:
-            reason = f'calls "{min(names)}", which is not in this file'
-            found.append(Failure(member, piece.name, offset, text, reason))
-        pair = _is_pair(file, inside)
-        near = _near_register(file, inside, i)
-    addresses |= {r.symbol.name for left in at.values() for r in left} & absent
-    if not addresses:
-        return found
-    reason = f"may call what is not in this file: {', '.join(sorted(addresses))}"
-    return found + [replace(failure, reason=reason) for failure in indirect]
-
-
-def _text(i: Instruction) -> str:
-    return f"{i.mnemonic} {i.operands}".rstrip() if i.mnemonic is not None else i.operands
-
-
-def _calls(
-    file: elf.Elf, inside: Sequence[elf.Relocation], i: Instruction, machine: Machine
-) -> bool:
-    """Whether an instruction with the relocations `inside` calls or jumps to their symbols."""
-    if _is_pair(file, inside):
-        return True
-    return bool(inside) and i.mnemonic is not None and machine.kind_of(i.mnemonic) == CONTROL
-
-
-def _near_register(file: elf.Elf, inside: Sequence[elf.Relocation], i: Instruction) -> str:
-    """The register of a RISC-V auipc without relocation, "" for all else.
-
-    A jalr that follows it and adds to it goes to a distance that the assembler knew: into the file.
-    """
-    alone = file.machine == elf.RISCV and i.mnemonic == "auipc" and not inside
-    return i.operands.partition(",")[0] if alone else ""
-
-
-def _is_pair(file: elf.Elf, inside: Sequence[elf.Relocation]) -> bool:
-    """Whether an instruction is the auipc of a call, whose jalr follows it."""
-    return file.machine == elf.RISCV and any(r.type in _RISCV_CALLS for r in inside)
+    helpers = (n for n in absent if _HELPER.fullmatch(n) and f'"{n}"' not in named)
+    wrong = absent if file.linked else helpers
+    return [Failure(member, n, 0, "symbol", "is not in this file") for n in sorted(wrong)]
 
 
 def _described(f: Function) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def disassemble(file: elf.Elf, name: str) -> list[Piece]:
     stripped or that have code that is not Thumb, and where capstone is not installed.
     """
     machine_of(file, name)
-    decoder = _decoder(file)
+    decoder = decoder_of(file)
     pieces = []
     for index, section in enumerate(file.sections):
         if not section.executable or not section.data:
@@ -105,7 +105,8 @@ def _capstone() -> Any:
     return capstone
 
 
-def _decoder(file: elf.Elf) -> Any:
+def decoder_of(file: elf.Elf) -> Any:
+    """capstone for the machine of a file."""
     c = _capstone()
     if file.machine == elf.X86_64:
         made = c.Cs(c.CS_ARCH_X86, c.CS_MODE_64)
@@ -119,7 +120,7 @@ def _decoder(file: elf.Elf) -> Any:
     return c.Cs(c.CS_ARCH_RISCV, mode | (c.CS_MODE_RISCVC if file.flags & _RISCV_COMPRESSED else 0))
 
 
-def _origin(file: elf.Elf, section: elf.Section) -> int:
+def origin_of(file: elf.Elf, section: elf.Section) -> int:
     """What to subtract of a symbol's value for its offset into the section."""
     return section.address if file.linked else 0
 
@@ -132,7 +133,7 @@ def _states(file: elf.Elf, index: int, section: elf.Section) -> Mapping[int, str
     for symbol in file.symbols:
         match = _MAPPING.fullmatch(symbol.name) if symbol.section == index else None
         if match is not None:
-            found[symbol.value - _origin(file, section)] = match[1] or match[2]
+            found[symbol.value - origin_of(file, section)] = match[1] or match[2]
     return dict(sorted(found.items()))
 
 
@@ -163,7 +164,7 @@ def _extents(file: elf.Elf, index: int, section: elf.Section) -> list[tuple[str,
     for symbol in file.symbols:
         if symbol.section != index or symbol.kind != elf.FUNCTION or not symbol.size:
             continue
-        start = (symbol.value & thumb) - _origin(file, section)
+        start = (symbol.value & thumb) - origin_of(file, section)
         start, end = max(start, 0), min(start + symbol.size, section.size)
         if start < end:
             names.setdefault((start, end), []).append(symbol.name)

@@ -39,21 +39,53 @@ _Table = tuple[tuple[str, str], ...]
 class Machine:
     """One instruction set.
 
-    comment   what starts a comment in LLVM's assembly text
-    indirect  pattern of calls and jumps whose destination is in a register or in memory
+    comment  what starts a comment in LLVM's assembly text
+    stays    mnemonics of control after which the next instruction follows, or none at all
+
+    Patterns of "mnemonic operands", for `flow.py`:
+
+    writes   what goes elsewhere and is no control by its mnemonic
+    direct   what goes to a place that stands in the instruction, group 1
+    returns  what goes back to the caller
+    ends     what the next instruction does not follow, but for returns
+    links    what sets the place that a return goes to; group 1 where that comes from no call
     """
 
     name: str
     table: _Table
     comment: str
-    indirect: str
+    stays: str
+    direct: str
+    returns: str
+    ends: str
+    links: str
+    writes: str = ""
 
     def kind_of(self, mnemonic: str) -> str:
         """The kind of an instruction; prefixes, as in `lock xaddq`, and operands do not count."""
-        words = [word for word in mnemonic.split() if word not in _PREFIXES]
-        return _kind(self, words[0]) if words else CONTROL  # a prefix on a line of its own
+        word = _word(mnemonic)
+        return _kind(self, word) if word else CONTROL  # a prefix on a line of its own
+
+    def moves_control(self, mnemonic: str, operands: str) -> bool:
+        """Whether an instruction may go elsewhere than to the next one."""
+        if self.kind_of(mnemonic) == CONTROL:
+            return not _stays(self).fullmatch(_word(mnemonic))
+        return bool(self.writes and re.fullmatch(self.writes, f"{mnemonic} {operands}"))
 
 
+# Control that stays: waits, fences, traps and what else only a system does. All other control goes
+# somewhere.
+_X86_STAYS = r"pause | nop[lqw]? | vzeroupper | ud2 | [mls]fence | int3 | endbr64 | hlt | cli | sti"
+_AARCH64_STAYS = (
+    r"nop | hint | yield | bti | brk | udf | svc | hvc | smc | hlt | dmb | dsb | isb | sb | clrex"
+    r" | paciasp | autiasp | wf[ei] | sevl? | csdb | mrs | msr | tlbi | at"
+)
+_THUMB_STAYS = (
+    r"nop | yield | wf[ei] | sev | udf | bkpt | svc | dmb | dsb | isb | cps(id|ie)? | mrs | msr"
+)
+_RISCV_STAYS = (
+    r"C nop | C ebreak | ecall | C unimp | fence(\.i|\.tso)? | pause | wfi | sfence\.vma | f?csr\w+"
+)
 # F stands for the four float suffixes, B for integer sizes, V for the optional v of three-operand
 # forms.
 _X86: _Table = (
@@ -74,8 +106,8 @@ _X86: _Table = (
     (MOVE, r"v(perm|align|p?expand|p?compress|p?scatter)\w*"),
     (MOVE, r"kmovB | kunpck\w+ | push[lq]? | pop[lq]? | xchgB | cltq | cqto | cltd | bswap[lq]"),
     (MOVE, r"prefetch\w+"),
-    (CONTROL, r"j\w+ | callq? | retq? | pause | nop[lqw]? | vzeroupper | ud2 | [ml]fence"),
-    (CONTROL, r"int3 | endbr64"),
+    (CONTROL, r"j\w+ | callq? | retq?"),
+    (CONTROL, _X86_STAYS),
     (ADDRESS_MULTIPLY, r"i?mulB | mulx[lq] | i?divB"),
     (ADDRESS, r"leaB | (add|sub|adc|sbb|and|or|xor|andn|cmp|test|inc|dec|neg|not)B"),
     (ADDRESS, r"(sh[lr]d?|sa[lr]|ro[lr])B | (shlx|shrx|sarx|rorx)[lq] | cmov\w+ | set\w+"),
@@ -109,8 +141,8 @@ _AARCH64: _Table = (
     (MOVE, r"ld[ut]?r(b|h|sb|sh|sw)? | st[ut]?r[bh]? | lda?x?r[bh]? | stl?r[bh]? | stl?xr[bh]?"),
     (MOVE, r"lda?p?r[bh]? | ldaxr[bh]? | prfu?m"),
     (ADD, r"ldadd(a|l|al)?[bh]? | stadd(l)?[bh]?"),
-    (CONTROL, r"b | b\.\w+ | bl | blr | br | ret | cbn?z | tbn?z | nop | hint | yield | bti | brk"),
-    (CONTROL, r"udf | svc | dmb | dsb | isb | clrex | paciasp | autiasp"),
+    (CONTROL, r"b | b\.\w+ | bl | blr | br | e?ret | cbn?z | tbn?z"),
+    (CONTROL, _AARCH64_STAYS),
 )  # fmt: skip
 
 # ARM v6-M: the 16-bit instructions and bl.
@@ -123,9 +155,9 @@ _THUMB: _Table = (
     (SHIFT, r"lsls? | lsrs? | asrs? | rors?"),
     (CONVERT, r"[us]xt[bh]"),
     (MOVE, r"movs? | ldr(b|h|sb|sh)? | str[bh]? | ldm(ia)? | stm(ia)? | push | pop"),
-    (MOVE, r"rev(16|sh)? | mrs | msr"),
-    (CONTROL, r"b(eq|ne|cs|hs|cc|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le|al)? | bl | blx | bx | nop"),
-    (CONTROL, r"yield | wf[ei] | sev | udf | bkpt | svc | dmb | dsb | isb | cps(id|ie)?"),
+    (MOVE, r"rev(16|sh)?"),
+    (CONTROL, r"b(eq|ne|cs|hs|cc|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le|al)? | bl | blx | bx"),
+    (CONTROL, _THUMB_STAYS),
 )  # fmt: skip
 
 # RV32I and RV64I with A, F and D; C stands for the prefix of compressed forms.
@@ -139,20 +171,40 @@ _RISCV: _Table = (
     (SHIFT, r"C s(ll|rl|ra)i?w?"),
     (CONVERT, r"fcvt\.\S+ | sext\.[bhw] | zext\.[bhw]"),
     (MOVE, r"C (li|lui|mv) | C l[bhw]u? | C ld | C s[bhwd] | C f[ls][wd] | C [ls][wd]sp"),
-    (MOVE, r"C f[ls][wd]sp | fmv\.\S+ | lr\.[wd]\S* | sc\.[wd]\S* | f?csr\w+ | fs?[fr]\w*rm"),
+    (MOVE, r"C f[ls][wd]sp | fmv\.\S+ | lr\.[wd]\S* | sc\.[wd]\S* | fs?[fr]\w*rm"),
     (MOVE, r"rd(cycle|time|instret)h?"),
     (ADD, r"amoadd\.[wd]\S*"),
     (LOGIC, r"amo(and|or|xor|minu?|maxu?|swap)\.[wd]\S*"),
     (CONTROL, r"C (beq|bne|blt|bge|bltu|bgeu|bgt|ble|bgtu|bleu)z? | C j(al|r|alr)? | ret | call"),
-    (CONTROL, r"tail | C nop | C ebreak | ecall | unimp | C unimp | fence(\.i)? | pause"),
+    (CONTROL, r"tail | [ms]ret"),
+    (CONTROL, _RISCV_STAYS),
 )  # fmt: skip
 _RISCV_LETTERS = {"C": r"(c\.)?"}
 _LETTERS = {"x86-64": _X86_LETTERS, "riscv": _RISCV_LETTERS}
 
-X86_64 = Machine("x86-64", _X86, "#", r"(call|jmp)q? \*.*")
-AARCH64 = Machine("aarch64", _AARCH64, "//", r"(blr|br) .*")
-THUMB = Machine("thumb", _THUMB, "@", r"(blx|bx) r.*")
-RISCV = Machine("riscv", _RISCV, "#", r"(c\.)?(jalr|jr) (?!ra$).*|(c\.)?jalr .*")
+_PLACE = r"(-?(?:0x[0-9a-f]+|\d+))"
+X86_64 = Machine(
+    "x86-64", _X86, "#", _X86_STAYS, r"(?:j\w+|callq?) " + _PLACE, r"(repz )?retq?( .*)?",
+    r"jmpq? .*|ud2|int3", r"(push\w* .*|\S+ .*, \(%rsp\))|.*",
+)  # fmt: skip
+_ARM_PLACE = r"(?:.*, )?#" + _PLACE
+AARCH64 = Machine(
+    "aarch64", _AARCH64, "//", _AARCH64_STAYS, r"(?:b|bl|b\.\w+|cbn?z|tbn?z) " + _ARM_PLACE,
+    r"e?ret", r"(b|br|udf|brk) .*",
+    r"bl .*|ldp \w+, x30, \[sp.*|ldp x30, \w+, \[sp.*|ldr x30, \[sp.*"
+    r"|((?!st|cb|tb|cmp)\S+ ([xw]30|\w+, x30, \[).*)",
+)  # fmt: skip
+THUMB = Machine(
+    "thumb", _THUMB, "@", _THUMB_STAYS, r"(?!blx)(?:b|bl|b\w\w) " + _ARM_PLACE,
+    r"bx lr|pop \{.*\bpc\}", r"(b|bx|udf|(mov|add) pc,) .*",
+    r"bl .*|push .*\blr\b.*|(push .*|(mov|add|ldr)s? lr\b.*)",
+    r"\S+ pc\b.*|(?!push)\S+ .*\{.*\bpc\b.*|(?!push)\S+ \{.*\bpc\b.*",
+)  # fmt: skip
+RISCV = Machine(
+    "riscv", _RISCV, "#", _RISCV_STAYS, r"(?:c\.)?(?:b\w+|j|jal) (?:.*, )?" + _PLACE,
+    r"(c\.)?(ret|jr ra)|[ms]ret", r"(c\.)?((j|jr) .*|unimp)",
+    r"(?:c\.)?(?:jalr? .*|l[wd](?:sp)? ra, .*\(sp\))|((?!(?:c\.)?(?:s[bhwd]|b))\S+ ra, .*)",
+)  # fmt: skip
 MACHINES = (X86_64, AARCH64, THUMB, RISCV)
 _ARCHITECTURES = {
     "x86_64": X86_64, "aarch64": AARCH64, "thumbv6m": THUMB, "riscv32": RISCV, "riscv64": RISCV
@@ -164,6 +216,10 @@ def machine_for(triple: str) -> Machine:
     return _ARCHITECTURES[triple.partition("-")[0]]
 
 
+def _word(mnemonic: str) -> str:
+    return next((word for word in mnemonic.split() if word not in _PREFIXES), "")
+
+
 @functools.cache
 def _kind(machine: Machine, mnemonic: str) -> str:
     return next((kind for kind, p in _patterns(machine) if p.fullmatch(mnemonic)), UNKNOWN)
@@ -171,12 +227,18 @@ def _kind(machine: Machine, mnemonic: str) -> str:
 
 @functools.cache
 def _patterns(machine: Machine) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    def compiled(pattern: str) -> re.Pattern[str]:
-        for letter, meaning in _LETTERS.get(machine.name, {}).items():
-            pattern = pattern.replace(letter, meaning)
-        return re.compile(pattern.replace(" ", ""))
+    return tuple((kind, _compiled(machine, pattern)) for kind, pattern in machine.table)
 
-    return tuple((kind, compiled(pattern)) for kind, pattern in machine.table)
+
+@functools.cache
+def _stays(machine: Machine) -> re.Pattern[str]:
+    return _compiled(machine, machine.stays)
+
+
+def _compiled(machine: Machine, pattern: str) -> re.Pattern[str]:
+    for letter, meaning in _LETTERS.get(machine.name, {}).items():
+        pattern = pattern.replace(letter, meaning)
+    return re.compile(pattern.replace(" ", ""))
 
 
 def counts_table(

@@ -23,3 +23,7 @@ def test_certify_writes_the_certificate_beside_the_file(shell: Shell, tmp_path: 
     assert other.read_bytes() == beside.read_bytes()
     file.write_bytes(b"not an object")
     assert "is no ELF file" in shell.error("certify", file)
+    assert not beside.exists(), "it speaks of an earlier file"
+    other.write_text("{}")
+    assert "is no ELF file" in shell.error("certify", file, "--json", other)
+    assert other.read_text() == "{}", "it is no certificate"

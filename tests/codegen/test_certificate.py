@@ -19,6 +19,7 @@ from addergraph.codegen.export.archive import Member, archive
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.census import census, count_instructions
 from addergraph.codegen.inspect.certificate import Certificate, certify, certify_bytes
+from addergraph.codegen.inspect.flow import UNKNOWN_PLACE
 from addergraph.codegen.inspect.instructions import CONTROL, MACHINES, PRODUCTS, REFUSED, UNKNOWN
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
@@ -72,7 +73,7 @@ def test_a_planted_multiply_is_named_with_its_place(
 
 
 @pytest.mark.parametrize(
-    ("machine", "offset", "called"), [("riscv", 4, "__mulsi3"), ("riscv64", 12, "__muldi3")]
+    ("machine", "offset", "called"), [("riscv", 8, "__mulsi3"), ("riscv64", 16, "__muldi3")]
 )
 def test_a_multiply_by_a_library_call_is_found_where_there_is_no_instruction(
     machine: str, offset: int, called: str
@@ -99,8 +100,7 @@ def test_calls_through_an_address_are_found(machine: str) -> None:
     """The large code model loads addresses of functions, from the code or from data."""
     made = certify_bytes(compiled(CALLING, machine, model="large"), "far.o")
     (failure,) = made.failures
-    assert failure.function == "caller"
-    assert failure.reason == "may call what is not in this file: elsewhere"
+    assert failure.function == "caller" and failure.reason == UNKNOWN_PLACE
 
 
 @pytest.mark.parametrize("machine", RISCV)
@@ -111,7 +111,7 @@ def test_a_call_of_risc_v_in_two_parts_is_found(machine: str) -> None:
     word = "<Q" if machine == "riscv64" else "<I"  # of an offset; the type is behind it
     type_at = data.index(struct.pack(f"{word}B", call.offset, call.type)) + struct.calcsize(word)
     made = certify_bytes(data[:type_at] + b"\x17" + data[type_at + 1 :], "x.o")
-    assert reasons(made) == ["caller+0xc: jalr ra: may call what is not in this file: elsewhere"]
+    assert reasons(made) == [f"caller+0xc: jalr ra: {UNKNOWN_PLACE}"]
 
 
 @pytest.mark.parametrize("machine", objects.MACHINES)
@@ -167,7 +167,9 @@ def test_every_instruction_of_exported_networks_is_known(
     lowered = compiler.lower(graph, target_named(target))
     files = export(lowered, initial_weights(graph), tmp_path)
     made = certify(files.archive)
-    assert {f.reason for f in made.failures} <= set(REFUSED) - {UNKNOWN}
+    wrong = [f for f in made.failures if f.reason not in set(REFUSED) - {UNKNOWN}]
+    # A long wait calls what the caller of a library with multiplications may name.
+    assert [(f.function, f.reason) for f in wrong] == [("barrier", UNKNOWN_PLACE)]
     assert not made.undefined
     if not target.startswith("x86"):
         return
@@ -288,7 +290,9 @@ def test_other_kinds_of_elf_files_are_refused(offset: int, value: int, said: str
 
 def test_members_for_several_machines_are_refused() -> None:
     members = [Member(f"{m}.o", compiled(CLEAN, m), ()) for m in ("riscv", "thumb")]
-    with pytest.raises(UnsupportedError, match="several machines \\(riscv, thumb\\)"):
+    with pytest.raises(
+        UnsupportedError, match="several machines \\(riscv of 32 bits, thumb of 32 bits\\)"
+    ):
         certify_bytes(archive(members), "both.a")
 
 

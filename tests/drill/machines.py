@@ -5,7 +5,8 @@ from __future__ import annotations
 from .mutant import Mutant, tests_of
 
 ELF, DISASSEMBLY = "codegen/inspect/elf.py", "codegen/inspect/disassembly.py"
-CERTIFICATE, INSTRUCTIONS = "codegen/inspect/certificate.py", "codegen/inspect/instructions.py"
+INSTRUCTIONS = "codegen/inspect/instructions.py"
+FLOW, VISIBLE = "codegen/inspect/flow.py", "codegen/inspect/visible.py"
 LIMITS, INDICES, MODULE = (
     "codegen/inspect/limits.py",
     "codegen/emit/indices.py",
@@ -15,6 +16,10 @@ LIMITS, INDICES, MODULE = (
 
 def certificate(*names: str) -> tuple[str, ...]:
     return tests_of("codegen/test_certificate.py", *names)
+
+
+def refusals(*names: str) -> tuple[str, ...]:
+    return tests_of("codegen/test_certificate_refusals.py", *names)
 
 
 def strict(*names: str) -> tuple[str, ...]:
@@ -81,8 +86,8 @@ MUTANTS = (
     Mutant(
         "relocations without addends are not read",
         ELF,
-        "if section.type in (_REL, _RELA) and",
-        "if section.type == _RELA and",
+        "if section.type in (REL, RELA) and",
+        "if section.type == RELA and",
         CALLS,
     ),
     Mutant(
@@ -115,24 +120,66 @@ MUTANTS = (
     ),
     Mutant(
         "calls through registers are not looked at",
-        CERTIFICATE,
-        "if not known_place and re.fullmatch",
-        "if known_place and re.fullmatch",
+        FLOW,
+        "return self.pair(piece, before, i) if paired else UNKNOWN_PLACE",
+        'return self.pair(piece, before, i) if paired else ""',
         FAR,
     ),
     Mutant(
         "a far call of RISC-V counts as one inside the file",
-        CERTIFICATE,
-        'i.mnemonic == "auipc" and not inside',
-        'i.mnemonic == "auipc"',
+        FLOW,
+        "if self.inside(piece, i) or any(r.type not in patches.CALLS for r in named):",
+        "if self.inside(piece, i):",
         FAR,
     ),
     Mutant(
         "a near call of RISC-V counts as one through an address",
-        CERTIFICATE,
-        'return i.operands.partition(",")[0] if alone else ""',
-        'return ""',
+        FLOW,
+        "if before is None or before.offset + 4 != i.offset or",
+        "if not self.relocations or before is None or",
         NEAR,
+    ),
+    Mutant(
+        "a jump into an instruction passes",
+        FLOW,
+        'return "" if place in self.starts else',
+        'return "" if place not in self.inner else',
+        refusals("test_a_transfer_that_does_not_end_in_what_was_decoded"),
+    ),
+    Mutant(
+        "a weak definition counts as the one that is called",
+        FLOW,
+        "if symbol.binding == elf.WEAK:",
+        "if symbol.binding == elf.WEAK and not symbol.name:",
+        refusals("test_a_weak_definition_in_another_member_is_not_the_one_that_is_called"),
+    ),
+    Mutant(
+        "relocations of any type may be in code",
+        "codegen/inspect/patches.py",
+        "return i.size == _size(file, r) and any(",
+        "return i.size == _size(file, r) or any(",
+        refusals("test_relocations_that_make_other_instructions"),
+    ),
+    Mutant(
+        "intermediate code of -flto is passed over",
+        VISIBLE,
+        "if _HIDDEN.fullmatch(section.name):",
+        "if _HIDDEN.match(section.name) is None and section.name is None:",
+        refusals("test_sections_that_hide_or_change_code"),
+    ),
+    Mutant(
+        "segments may load other bytes than the sections show",
+        VISIBLE,
+        "inside and section.offset == s.offset + shift:",
+        "inside:",
+        refusals("test_what_a_loader_would_see_otherwise"),
+    ),
+    Mutant(
+        "a second symbol index is passed over",
+        "codegen/export/archive.py",
+        "if name in _INDEX and not before:",
+        "if name in _INDEX and len(content) < 5:",
+        refusals("test_every_byte_of_an_archive_is_accounted_for"),
     ),
     Mutant(
         "helpers of libraries are not looked for",

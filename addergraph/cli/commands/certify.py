@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from ... import compiler
+from ...errors import AdderGraphError
 from ...files import storage
 from ...settings import setting
 from .. import options as shared
@@ -24,12 +26,23 @@ class Certification:
 def certify(options: Certification) -> bool:
     """Prints the census of a compiled file and writes the certificate; whether it holds.
 
-    A refusal is written, too: no certificate of an earlier file stays beside a later one.
+    A refusal is written, too, and where a file cannot be read, the certificate of an earlier one is
+    removed: none stays beside a file that it does not speak of.
     """
     file, json = options.file, options.json
     where = Path(file).parent / "certificate.json" if json is None else Path(json)
-    made = compiler.certify(file)
+    try:
+        made = compiler.certify(file)
+    except AdderGraphError:
+        _remove_earlier(where)
+        raise
     storage.atomic_write(where, made.to_json())
     print(made.render())
     print(f"wrote {where}")
     return made.multiplication_free
+
+
+def _remove_earlier(where: Path) -> None:
+    with contextlib.suppress(OSError):
+        if b'"multiplication_free"' in where.read_bytes():
+            where.unlink()
