@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, StorageError
 from ..ir import Array
-from .dataset import Dataset
+from .dataset import Dataset, require_classes_used
 
 
 def read_npz(path: str | os.PathLike[str], *names: str) -> list[Array]:
@@ -30,7 +31,7 @@ def read_npz(path: str | os.PathLike[str], *names: str) -> list[Array]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
     """The archive, open; what goes wrong in reading it becomes an error that names the file."""
     try:
-        with open(path, "rb") as file:
+        with open(border.path("path", path), "rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f'"{path}" holds one array; expected an .npz archive')
@@ -63,7 +64,7 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[Array, Array]:
     Types and shapes stay as stored. Raises StorageError when the file cannot be read or is
     damaged, DataError when it lacks `x` or `y`, holds Python objects, or the lengths differ.
     """
-    x, y = read_npz(Path(path), "x", "y")
+    x, y = read_npz(path, "x", "y")
     if not x.ndim or not y.ndim or len(x) != len(y):
         raise DataError(
             f'"{path}": x has shape {x.shape} and y has shape {y.shape}; '
@@ -101,6 +102,7 @@ def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
     x_test, y_test = x[:0], y[:0]
     if tests:
         x_test, y_test = _images(path, "x_test", arrays[2]), _classes(path, "y_test", arrays[3])
+    require_classes_used(np.concatenate([y, y_test]), f'"{path}": {names[1]}')
     scale = 1 / 255 if x.dtype == np.uint8 else 1.0
     return Dataset(Path(path).name, x, y, x_test, y_test, None, scale)
 
@@ -111,6 +113,7 @@ def _images(path: str | os.PathLike[str], name: str, x: Array) -> Array:
             f'"{path}": {name} is {x.dtype} {x.shape}; expected numbers [N,H,W] or [N,H,W,C]'
         )
     images = x[..., None] if x.ndim == 3 else x
+    border.require_nhwc(name, images)
     return images if x.dtype == np.uint8 else images.astype(np.float32)
 
 
@@ -121,4 +124,6 @@ def _classes(path: str | os.PathLike[str], name: str, y: Array) -> Array:
             f'"{path}": {name} is {y.dtype} {y.shape}; expected class numbers from 0, one a sample '
             "(addergraph.data.load_npz reads other targets)"
         )
+    if labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise DataError(f'"{path}": {name} has the label {labels.max()}, which i64 cannot hold')
     return labels.astype(np.int64)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import border
 from ..errors import StorageError
 from ..ir import Array
 from ..ir.types import DTYPES
@@ -114,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file; StorageError when it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        return Path(border.path("path", path)).read_bytes()
     except OSError as error:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
 
@@ -122,7 +123,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def _places(path: str | os.PathLike[str]) -> tuple[Path, Path, int | None]:
     """The file that `path` stands for, a fresh name beside it, and the permissions of a file that
     is there; StorageError for anything that is no plain file, since renaming would remove it."""
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(border.path("path", path)))
     try:
         mode = target.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

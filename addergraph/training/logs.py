@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, StorageError
 from ..files import storage
 from ..ir import Array
@@ -38,11 +39,16 @@ class History:
 
     def append(self, record: Mapping[str, float]) -> None:
         """Adds the numbers of one epoch."""
-        for name, value in record.items():
-            self.history.setdefault(name, []).append(float(value))
+        numbers = border.mapping("record", record)
+        plain = {name: border.number(name, value) for name, value in numbers.items()}
+        for name, value in plain.items():
+            self.history.setdefault(name, []).append(value)
 
     def record(self, epoch: int) -> dict[str, float]:
-        """The numbers of one epoch, counted from 0."""
+        """The numbers of one epoch, counted from 0; DataError where there is no such epoch."""
+        epoch = border.integer("epoch", epoch)
+        if not 0 <= epoch < min(map(len, self.history.values()), default=0):
+            raise DataError(f"epoch={epoch}: there are numbers of {self.epochs} epochs, from 0")
         return {name: values[epoch] for name, values in self.history.items()}
 
 

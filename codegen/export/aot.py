@@ -28,12 +28,14 @@ from typing import Any
 
 import numpy as np
 
+from addergraph import border
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
 from addergraph.files.storage import atomic_write
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.plan import ALIGNMENT
 from addergraph.ir.types import TensorType
+from addergraph.settings import integer
 
 from .. import llvm
 from ..emit.lowered import Lowered, computed_by, pack_weights
@@ -96,6 +98,9 @@ def export(
     weights that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
     StorageError when the folder cannot be written.
     """
+    seed, folder = integer("seed", seed, 0), border.path("folder", folder)
+    name = border.plain(str | None, "name", name)
+    shared = border.plain(bool | None, "shared", shared)
     lowered = _lowered_of(compiled)
     if lowered.main.updates:
         raise UnsupportedError(

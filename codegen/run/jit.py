@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from addergraph.errors import CodegenError, DataError, TargetError
+from addergraph import border
+from addergraph.errors import DataError, TargetError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import bind_inputs, run_reference
 from addergraph.ir.state import State, bind_weights
@@ -110,8 +111,6 @@ class Program:
     def __init__(
         self, built: Built, weights: Mapping[str, Array] | None, state: State | None, threads: int
     ) -> None:
-        if not isinstance(threads, int) or threads < 1:
-            raise CodegenError(f"threads={threads!r} must be an integer of at least 1")
         lowered = built.lowered
         if not runnable(lowered.target):
             raise TargetError(
@@ -152,6 +151,7 @@ class Program:
         if self.state is not None:
             raise DataError("a program with updates keeps its weights in program.state")
         built, lowered = self.built, self.built.lowered
+        weights = bind_weights(f'graph "{lowered.source.name}"', lowered.source.parameters, weights)
         numbers = main_weights(lowered, weights)
         self._weights = pack_weights(built.facts, lowered, numbers)
         self.weights = {p.name: weights[p.name].copy() for p in lowered.source.parameters}
@@ -196,6 +196,8 @@ class Program:
         Small networks run for less time than it takes to check their inputs: arrays of shapes that
         were seen before, and needed no conversion, are not checked again.
         """
+        if not isinstance(inputs, list | tuple):
+            inputs = border.plain(Sequence[object], "inputs", inputs)
         key = tuple((a.shape, a.dtype) if _is_plain(a) else None for a in inputs)  # type: ignore[attr-defined]
         if (known := self._seen.get(key)) is not None:
             return known[0], inputs, known[1]  # type: ignore[return-value]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from addergraph import border
 from addergraph.errors import (
     AdderGraphError,
     CodegenError,
@@ -126,7 +127,7 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
     Raises StorageError for a missing or damaged file or another format, UnsupportedError for an
     export without a shared library, TargetError for one that this machine cannot run.
     """
-    path = Path(folder) / "metadata.json"
+    path = Path(border.path("folder", folder)) / "metadata.json"
     metadata = _metadata(path)
     try:
         graph = _graph(metadata)
