@@ -6,7 +6,9 @@ zoo, classes with their methods; `test_border.py` puts each of `odd()` in place 
 
 from __future__ import annotations
 
+import atexit
 import inspect
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -99,12 +101,16 @@ def odd() -> dict[str, object]:
 
 # --- what works -----------------------------------------------------------------------------------
 
+TYPE = ag.tensor("f32", ("N", 6, 6, 2))
 X, Y = _array() / np.float32(7), np.arange(5) % 3
 
 
 @cache
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="borders"))
+    """What is written here goes when the process ends."""
+    made = Path(tempfile.mkdtemp(prefix="borders"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def net() -> Model:
@@ -134,11 +140,7 @@ def by_layers() -> Any:
 
 @cache
 def graph() -> ag.Graph:
-    return ag.trace(lambda x, f: ops.relu(ops.adder2d(x, f)), *types())
-
-
-def types() -> tuple[Any, Any]:
-    return ag.tensor("f32", ("N", 6, 6, 2)), ag.tensor("f32", (3, 3, 2, 4))
+    return ag.trace(lambda x, f: ops.relu(ops.adder2d(x, f)), TYPE, ag.tensor("f32", (3, 3, 2, 4)))
 
 
 @cache
@@ -253,7 +255,7 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("ag.tensor", ag.tensor, {"dtype": "f32", "shape": (2, 3), "quantization": None})
     yield Case("ag.trace", lambda function, type, name, training: ag.trace(
         function, type, name=name, training=training
-    ), {"function": ops.relu, "type": types()[0], "name": "g", "training": False})  # fmt: skip
+    ), {"function": ops.relu, "type": TYPE, "name": "g", "training": False})  # fmt: skip
     shared = {"samples": 2, "seed": 0, "inputs": [X]}
     yield Case("ag.verify", ag.verify, {"graph": built(), "program": program(), **shared})
     yield Case("ag.verify_layers", ag.verify_layers, {
@@ -493,7 +495,3 @@ def cases() -> list[Case]:
 def public_names() -> set[str]:
     """`layers.Adder` and so on, of every public name."""
     return {f"{prefix}.{name}" for prefix, module in MODULES.items() for name in module.__all__}
-
-
-def clean() -> None:
-    shutil.rmtree(folder(), ignore_errors=True)

@@ -108,9 +108,9 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, Array]:
     seed = border.integer("seed", seed)
     if seed < 0:
         raise DataError(f"seed {seed} is negative; expected 0 or more")
-    border.require_memory(
-        f'the weights of graph "{graph.name}"', sum(p.type.nbytes for p in graph.parameters)
-    )
+    sizes = [p.type.nbytes for p in graph.parameters]
+    most = sum(sizes) + 2 * max(sizes, default=0)  # numbers are drawn in f64
+    border.require_memory(f'the weights of graph "{graph.name}"', most)
     return {p.name: p.init.sample(p.type, _generator(seed, p.name)) for p in graph.parameters}
 
 

@@ -105,7 +105,8 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
     found = records.json_object(metadata["errors"], f'"{path}" is damaged: the entry "errors"')
-    errors = {name: float(e) for name, e in found.items() if isinstance(e, int | float)}
+    numbers = {name: border.accept(float, e) for name, e in found.items()}
+    errors = {name: e for name, e in numbers.items() if e is not None}
     if metadata["chosen"] not in errors:
         raise StorageError(f'"{path}" is damaged: its errors do not name "{metadata["chosen"]}"')
     return Quantized(graph, weights, errors, metadata["chosen"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from addergraph import border
-from addergraph.errors import DataError, TargetError
+from addergraph.errors import DataError, MemoryLimitError, TargetError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import bind_inputs, run_reference
 from addergraph.ir.state import State, bind_weights
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 FORMAT = 3  # of cached facts and of the calling convention: bump when either changes
 
 
+SETUP_ANYWAY, SETUP_RATIO = 1 << 28, 32  # bytes from parameters alone; times their own
 MOST_SEEN = 64  # shapes of inputs that a program remembers
 _Results = Sequence[tuple[tuple[int, ...], Any]]
 
@@ -87,10 +88,24 @@ def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Ar
     """
     source = lowered.source
     numbers = bind_weights(f'graph "{source.name}"', source.parameters, weights)
+    _require_setup(lowered)
     computed, _ = run_reference(lowered.setup, [], numbers)
     made = (v.name for v in lowered.setup.outputs)
     known = numbers | dict(zip(made, computed, strict=True))
     return {p.name: known[p.name] for p in lowered.main.parameters}
+
+
+def _require_setup(lowered: Lowered) -> None:
+    """MemoryLimitError where what is computed from parameters alone is far larger than they are."""
+    setup = lowered.setup
+    made = sum(v.type.nbytes for node in setup.nodes for v in node.outputs)
+    limit = max(SETUP_ANYWAY, SETUP_RATIO * sum(p.type.nbytes for p in setup.parameters))
+    if made > limit:
+        raise MemoryLimitError(
+            f'graph "{lowered.source.name}" computes {made:,} bytes from its parameters alone, '
+            f"at most {limit:,} are for parameters of this size; compute them beforehand, as "
+            "parameters"
+        )
 
 
 class Program:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from addergraph.ir.types import TensorType, dtype_named
 from ..export.aot import FORMAT, sha256
 from ..export.interface import ABI_VERSION, CODES, NO_GOLDEN, OK
 from ..targets.lookup import runnable, target_named
+
+_LIBRARY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")  # a C identifier and a part of a file name
 
 
 class NativeLibrary:
@@ -132,10 +135,13 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
     try:
         graph = _graph(metadata)
         name, target = str(metadata["name"]), str(metadata["target"]["name"])
+        if not _LIBRARY.fullmatch(name) or not 0 <= int(metadata["arena_bytes"]) < 1 << 48:
+            raise ValueError(f"no library is called {name[:40]!r} or needs so much memory")
         digest = metadata["files"].get(f"lib{name}.so")
         reason = metadata["no_shared_library"]
-        int(metadata["arena_bytes"])
-    except (KeyError, TypeError, ValueError, AttributeError, AdderGraphError) as error:
+    except (
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AdderGraphError
+    ) as error:  # fmt: skip
         raise StorageError(f'"{path}" is damaged ({error!r}); export again') from None
     if not runnable(target_named(target)):
         raise TargetError(f'"{folder}" holds code for "{target}", which this machine cannot run')
