@@ -8,21 +8,24 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401  (see _import_compiler)
 import functools
 import importlib
+import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .errors import GraphError, RangeWarning, ShapeError, nearest
+from . import border
+from .errors import DataError, GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
 from .ir.interpreter import run_reference
 from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
 from .ir.walk import computed, returning
+from .settings import integer
 
 if TYPE_CHECKING:
     from .codegen.emit.lowered import Kernels, Lowered
@@ -78,7 +81,7 @@ def grad(graph: Graph, wrt: Sequence[str]) -> Graph:
     """
     from .passes.autodiff import grad as differentiate
 
-    return differentiate(graph, wrt)
+    return differentiate(graph_of(graph), border.plain(Sequence[str], "wrt", wrt, GraphError))
 
 
 def train_step_graph(
@@ -222,6 +225,7 @@ def compile(
     from .codegen.run.jit import Program
 
     graph, weights = graph_and_weights(graph, weights)
+    threads = integer("threads", threads, 1)
     built = build(
         graph, weights, batch=batch, target=target, tune_for=tune_for, cache=cache, tune=tune,
         multiplication_free=multiplication_free, observers=observers,
@@ -229,7 +233,7 @@ def compile(
     graph = built.lowered.source
     if not graph.updates:
         return Program(built, require_weights(graph, weights), None, threads)
-    if state is None:
+    if border.plain(State | None, "state", state) is None:
         state = State(graph.parameters)
         state.load(initial_weights(graph) if weights is None else weights)
     return Program(built, None, state, threads)
@@ -258,6 +262,7 @@ def compile_layers(
     from .passes import pipeline
 
     graph, weights = graph_and_weights(graph, weights)
+    threads = integer("threads", threads, 1)
     if graph.updates:
         raise GraphError(f'graph "{graph.name}" updates parameters; compile its forward graph')
     kernels = Kernels(target_named(target), require_weights(graph, weights))
@@ -292,7 +297,7 @@ def build(
     lowered = _planned(
         graph, weights, batch, target, tune_for, tune, multiplication_free, observers
     )
-    return jit.build(lowered, use_cache=cache)
+    return jit.build(lowered, use_cache=border.flag("cache", cache))
 
 
 def _planned(
@@ -310,6 +315,12 @@ def _planned(
     from .codegen.inspect import limits, strict
     from .codegen.targets.lookup import target_named
 
+    batch = border.plain(int | None, "batch", batch, ShapeError)
+    tune = border.plain(bool | float, "tune", tune)
+    if not 0.0 <= tune < math.inf:
+        raise DataError(f"tune={tune} must be True, False, or a number of seconds of at least 0")
+    observers = border.plain(Sequence[Callable[..., None]], "observers", observers)
+    multiplication_free = border.flag("multiplication_free", multiplication_free)
     machine = target_named(target, tune_for)
     if multiplication_free or not machine.multiplier:
         strict.require_layers(graph, machine)

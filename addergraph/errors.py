@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 
 class AdderGraphError(Exception):
@@ -77,7 +78,16 @@ class EnvironmentWarning(UserWarning):
     """Something optional that this system does not give: work goes on without it."""
 
 
+_LONGEST, _MOST = 80, 2000  # letters and names: comparing takes the square of one times the other
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean "relu"?)`, or an empty string when nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """` (did you mean "relu"?)`, or an empty string when nothing is close.
+
+    Bounded: no name of more than _LONGEST letters is compared, and no more than _MOST are.
+    """
+    if len(name) > _LONGEST:
+        return ""
+    short = islice((other for other in known if len(other) <= _LONGEST), _MOST)
+    close = difflib.get_close_matches(name, list(short), n=1, cutoff=0.5)
     return f' (did you mean "{close[0]}"?)' if close else ""

@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-import numpy as np
-
+from .border import accept, shown
 from .errors import AdderGraphError, DataError, nearest
 
 NOTHING: Any = MISSING  # for a setting that has to be given
@@ -59,20 +58,23 @@ class Setting:
     place: bool = False
     many: bool = False
 
-    def require(self, name: str, value: object) -> None:
-        """`error` unless it may be `value`; `name` is how the message calls it."""
-        if self.choices and value not in self.choices:
+    def require(self, name: str, value: object) -> Any:
+        """The value in plain form; `error` where it may not be it, which calls it `name`."""
+        if self.choices:
+            if isinstance(value, str) and value in self.choices:
+                return str(value)
+            hint = nearest(value, self.choices) if isinstance(value, str) else ""
             raise self.error(
-                f"unknown {name} {value!r}{nearest(str(value), self.choices)}; "
-                f"known: {', '.join(self.choices)}"
+                f"unknown {name} {shown(value)}{hint}; known: {', '.join(self.choices)}"
             )
-        if self.kind in (int, float) and not self._holds(value):
-            raise self.error(f"{name}={value!r} must be {self.expected}")
+        if self.kind not in (int, float, bool):
+            return value
+        found = accept(self.kind, value)
+        if found is None or (self.kind is not bool and not self._holds(found)):
+            raise self.error(f"{name}={shown(value)} must be {self.expected}")
+        return found
 
-    def _holds(self, value: object) -> bool:
-        numbers = (int, np.integer) if self.kind is int else (int, float, np.integer, np.floating)
-        if not isinstance(value, numbers) or isinstance(value, bool):
-            return False
+    def _holds(self, value: float) -> bool:
         return bool(
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
@@ -83,6 +85,8 @@ class Setting:
     @property
     def expected(self) -> str:
         """`an integer of at least 1`, `an integer from 2 to 8`, `at least 0 and below 1`."""
+        if self.kind is bool:
+            return "True or False"
         if self.kind is int and None not in (self.least, self.most):
             return f"an integer from {self.least} to {self.most}"
         bounds = (
@@ -122,15 +126,14 @@ def defaults_of(kind: type) -> dict[str, Any]:
 
 
 def require_valid(values: Any) -> None:
-    """Raises what the declarations of a dataclass say for the first value that may not be."""
+    """Puts the values of a dataclass in plain form, or raises what their declarations say."""
     defaults = defaults_of(type(values))
     for name, one in settings_of(type(values)).items():
         value = getattr(values, name)
         if value is not None or defaults[name] is not None:
-            one.require(name, value)
+            object.__setattr__(values, name, one.require(name, value))
 
 
 def integer(name: str, value: object, least: int) -> int:
     """An integer of at least `least`; DataError otherwise."""
-    Setting(kind=int, least=least).require(name, value)
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return Setting(kind=int, least=least).require(name, value)  # type: ignore[no-any-return]

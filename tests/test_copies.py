@@ -1,4 +1,4 @@
-"""Copies and pickles of what holds compiled code: they have their own weights, and compile again."""
+"""Copies of what holds compiled code: they have their own weights, and compile again when asked."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ COMMAND_LINE = {  # imported by the command alone
 
 FLOORS = (  # from the ground up: a unit imports units of lower floors, and itself
     ("errors",),
+    ("border",),
     ("settings", "tables"),
     ("ir",),
     ("ops",),

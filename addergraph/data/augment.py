@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from .. import border
+from ..border import settle
 from ..errors import DataError
 from ..ir import Array
 from ..ir.state import aligned_bytes
@@ -36,7 +38,9 @@ class Augment:
 
         Draws B row offsets, B column offsets, then B uniform numbers, whatever the settings are.
         """
-        if x.ndim != 4:
+        x = border.array("x", x)
+        border.plain(np.random.Generator, "random", random)
+        if x.ndim != 4 or not x[:1].size:
             raise DataError(f"augmentation takes images [N,H,W,C], found shape {x.shape}")
         count, height, width, channels = x.shape
         top, left = random.integers(0, 2 * self.padding + 1, size=(2, count))
@@ -65,6 +69,7 @@ class Normalize:
     scale: float = 1 / 255
 
     def __post_init__(self) -> None:
+        settle(self, where="Normalize: ")
         if not self.mean or len(self.mean) != len(self.std):
             raise DataError(
                 f"mean has {len(self.mean)} numbers and std {len(self.std)}; "
@@ -77,6 +82,7 @@ class Normalize:
 
     def apply(self, x: Array) -> Array:
         """`x` [..., C] as f32, C-contiguous and 64-byte aligned; DataError for other channels."""
+        x = border.array("x", x)
         if not x.ndim or x.shape[-1] != len(self.mean):
             raise DataError(
                 f"the normalisation has {len(self.mean)} channels, samples have shape {x.shape[1:]}"

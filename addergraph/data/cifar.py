@@ -8,6 +8,7 @@ and `labels` (CIFAR-100: `fine_labels`), a list of N integers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,16 +68,17 @@ Files = Iterable[tuple[str, str, bytes]]  # name, what messages call it, content
 def _open(
     source: Source, versions: Sequence[Version], path: Path, verify: bool
 ) -> tuple[Version, Files]:
-    if path.is_file():
+    if os.path.isfile(path):
         return _archive(source, versions, path, verify)
     for version in versions:
         for folder in (path, path / version.folder):
-            if any((folder / file).is_file() for file in version.files):
+            if any(os.path.isfile(folder / file) for file in version.files):
                 return version, _folder(source, version, folder, verify)
     for version in versions:
-        if (path / version.archive).is_file():
-            return _archive(source, versions, path / version.archive, verify)
-    found = "is a folder without them" if path.is_dir() else "does not exist"
+        for name in (version.archive, version.archive.removesuffix(".gz")):
+            if os.path.isfile(path / name):
+                return _archive(source, versions, path / name, verify)
+    found = "is a folder without them" if os.path.isdir(path) else "does not exist"
     raise StorageError(
         f"{source.name}: expected {' or '.join(v.archive for v in versions)}, or a folder with one "
         f"of them or with the files of one ({'; or '.join(', '.join(v.files) for v in versions)}); "
@@ -85,7 +87,7 @@ def _open(
 
 
 def _folder(source: Source, version: Version, folder: Path, verify: bool) -> Files:
-    missing = [file for file in version.files if not (folder / file).is_file()]
+    missing = [file for file in version.files if not os.path.isfile(folder / file)]
     if missing:
         raise StorageError(
             f'{source.name}: folder "{folder}" lacks {", ".join(missing)}; '

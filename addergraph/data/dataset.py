@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError
+from .. import border
+from ..errors import DataError, DataWarning
 from ..ir import Array
 from .augment import Normalize
 
@@ -31,6 +33,10 @@ class Dataset:
     scale: float = 1 / 255
 
     def __post_init__(self) -> None:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            array = border.array(f'data set "{self.name}", {name}', getattr(self, name))
+            object.__setattr__(self, name, array)
+        border.settle(self, where="Dataset: ")
         self._require_part("train", self.x_train, self.y_train)
         self._require_part("test", self.x_test, self.y_test)
         if not len(self.x_train):
@@ -108,3 +114,23 @@ def require_labels(y: Array, classes: int | None, where: str) -> None:
         raise DataError(
             f"{where}: label {y[row]} of sample {row} is out of range; expected {expected}"
         )
+
+
+def require_classes_used(y: Array, what: str) -> None:
+    """Says it where labels do not use all classes from 0 to the largest: a DataWarning for a few,
+    DataError where fewer than half have a sample, since these are no class numbers but ids."""
+    used = np.unique(y)
+    if not used.size or used[0] < 0 or used[-1] < used.size:
+        return
+    count = int(used[-1]) + 1
+    unused = next((at for at, label in enumerate(used.tolist()) if at != label), used.size)
+    message = (
+        f"{what}: {used.size} labels from {used[0]} to {used[-1]} make {count} classes, of which "
+        f"class {unused} has no sample"
+    )
+    if 2 * used.size < count:
+        raise DataError(
+            f"{message}: these are ids; number them, as np.unique(y, return_inverse=True)[1] does"
+        )
+    hint = "; if they count from 1, store y - 1" if used[0] == 1 else ""
+    warnings.warn(f"{message}{hint}", DataWarning, stacklevel=4)

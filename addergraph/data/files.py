@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import tarfile
 import warnings
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from ..errors import DataError, DataWarning, StorageError
 
-BYTES_LIMIT = 1 << 30  # of one file when unpacked; the largest of these data sets has 0.2 GB
+BYTES_LIMIT = 1 << 30  # of published files when unpacked; the largest of them has 0.2 GB
+BYTES_ANYWAY, RATIO = 1 << 28, 32  # unpacked of any file; of a large one, times its own bytes
 _BLOCK = 1 << 20
 _GZIP = b"\x1f\x8b"
-# tarfile lets the last two through for some broken headers.
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError)
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
+
+
+def unpacked_limit(size: int) -> int:
+    """The most bytes that a file of `size` bytes is unpacked to."""
+    return max(BYTES_ANYWAY, RATIO * size)
 
 
 @dataclass(frozen=True)
@@ -35,50 +43,84 @@ class Source:
 def read_unpacked(path: Path) -> bytearray:
     """The bytes of a file, unpacked where it is gzip (seen by its first bytes, not its name).
 
-    StorageError when it cannot be read, is a damaged gzip file, or is larger than BYTES_LIMIT.
+    StorageError when it cannot be read, is a damaged gzip file, or is larger than BYTES_LIMIT or,
+    unpacked, than `unpacked_limit`.
     """
     data = bytearray()
     try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == _GZIP
-        with gzip.open(path) if packed else open(path, "rb") as stream:
+        with _stream(path) as (stream, limit):
             while block := stream.read(_BLOCK):
                 data += block
-                _require_size(f'"{path}"', len(data))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                _require_size(f'"{path}"', len(data), limit)
+    except _DAMAGED as error:
         raise StorageError(f'"{path}" is a damaged gzip file: {error}; get it again') from None
     except OSError as error:
         raise _unreadable(path, error) from None
     return data
 
 
-def read_members(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """Those members of a .tar.gz archive that are in `wanted` (whole names), by name.
+@contextmanager
+def _stream(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """The content of a plain or gzip file, and how many bytes of it are read at most."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == _GZIP
+        limit = min(BYTES_LIMIT, unpacked_limit(file.seek(0, os.SEEK_END)))
+        file.seek(0)
+        if not packed:
+            yield file, BYTES_LIMIT
+            return
+        with gzip.open(file) as stream:
+            yield cast(BinaryIO, stream), limit
 
-    Nothing is written to disk, and other members are passed over unread. StorageError when the
-    archive cannot be read or is damaged or a wanted member is larger than BYTES_LIMIT, DataError
-    for one that comes twice or is no plain file.
+
+def read_members(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
+    """Those members of a .tar or .tar.gz archive that are in `wanted` (whole names), by name.
+
+    Nothing is written to disk, and other members are passed over unread, extended headers among
+    them: the memory taken is that of the members that are wanted. StorageError when the archive
+    cannot be read or is damaged, or when it or the members that are wanted have more bytes than
+    `read_unpacked` reads; DataError for one that comes twice or is no plain file.
     """
     found: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as packed, tarfile.open(fileobj=packed, mode="r|") as archive:
-            for member in archive:
+        with _stream(path) as (stream, limit):
+            left = limit
+            while any(block := _exactly(stream, tarfile.BLOCKSIZE)):
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                padded = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                left -= tarfile.BLOCKSIZE + padded
+                _require_size(f'"{path}"', limit - left, limit)
                 name = str(PurePosixPath(member.name))
-                if name not in wanted:
-                    continue
-                _require_plain(path, member, name in found)
-                stream = archive.extractfile(member)
-                assert stream is not None  # so it is for plain files
-                found[name] = stream.read()
-            while packed.read(_BLOCK):
-                pass  # to the end, where the checksum of the packing is
+                if name in wanted and member.type not in _HEADERS:
+                    _require_plain(path, member, name in found)
+                    found[name] = _exactly(stream, member.size)
+                    padded -= member.size
+                while padded:
+                    padded -= len(_exactly(stream, min(padded, _BLOCK)))
+            while rest := stream.read(_BLOCK):  # to the end, where the checksum of the packing is
+                left -= len(rest)
+                _require_size(f'"{path}"', limit - left, limit)
     except _DAMAGED as error:
         raise StorageError(
-            f'"{path}" is a damaged .tar.gz archive: {error}; get it again'
+            f'"{path}" is a damaged .tar.gz archive, or none: {error}; get it again'
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
     return found
+
+
+# Extended headers (pax, GNU): published archives need none, and these may be as large as they like.
+_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    """So many bytes; EOFError where there are fewer."""
+    if size < 0:
+        raise ValueError("a member has a negative size")
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError("it ends early")
+    return data
 
 
 def _require_plain(path: Path, member: tarfile.TarInfo, repeated: bool) -> None:
@@ -86,12 +128,11 @@ def _require_plain(path: Path, member: tarfile.TarInfo, repeated: bool) -> None:
         raise DataError(f'"{path}": member "{member.name}" comes twice; expected it once')
     if not member.isreg():
         raise DataError(f'"{path}": member "{member.name}" is no plain file')
-    _require_size(f'"{path}": member "{member.name}"', member.size)
 
 
-def _require_size(what: str, size: int) -> None:
-    if size > BYTES_LIMIT:
-        raise StorageError(f"{what} has more than the {BYTES_LIMIT} bytes that are read at most")
+def _require_size(what: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise StorageError(f"{what} has more than the {limit} bytes that are read at most")
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

@@ -39,6 +39,8 @@ def read_idx(path: Path, dimensions: int) -> Array:
     if len(data) < start:
         raise StorageError(f'"{path}" is truncated: {len(data)} bytes, its header has {start}')
     shape = struct.unpack_from(f">{dimensions}I", data, 4)
+    if 0 in shape:
+        raise StorageError(f'"{path}" is damaged: its header says {shape}, which is nothing')
     needed = start + math.prod(shape)
     if len(data) != needed:
         kind = "truncated" if len(data) < needed else "damaged"

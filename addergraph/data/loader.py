@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError
 from ..ir import Array
 from ..settings import integer
@@ -42,6 +43,7 @@ class Loader:
         normalize: Normalize | None = None,
         prefetch: int = 2,
     ) -> None:
+        x = border.array("x", x)
         if x.dtype not in (np.uint8, np.float32):
             raise DataError(f"samples have dtype {x.dtype}; expected uint8 or float32")
         if x.ndim < 1 or not len(x):
@@ -49,9 +51,9 @@ class Loader:
         self.x = x
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = integer("seed", seed, 0)
-        self.shuffle = shuffle
-        self.augment = augment
-        self.normalize = normalize
+        self.shuffle = border.flag("shuffle", shuffle)
+        self.augment = border.plain(Augment | None, "augment", augment)
+        self.normalize = border.plain(Normalize | None, "normalize", normalize)
         self.prefetch = integer("prefetch", prefetch, 0)
 
     def __len__(self) -> int:
@@ -60,7 +62,7 @@ class Loader:
 
     def order(self, number: int) -> Array:
         """Sample numbers i64[N] in the order in which epoch `number` takes them."""
-        integer("epoch", number, 0)
+        number = integer("epoch", number, 0)
         if not self.shuffle:
             return np.arange(len(self.x), dtype=np.int64)
         return np.random.default_rng([self.seed, number]).permutation(len(self.x))
@@ -71,7 +73,8 @@ class Loader:
         Each `x` is a new array, C-contiguous and 64-byte aligned. An error while a batch is made
         is raised where that batch is due. Closing the iterator ends the background thread.
         """
-        if integer("first_step", first_step, 0) > len(self):
+        first_step = integer("first_step", first_step, 0)
+        if first_step > len(self):
             raise DataError(f"first_step={first_step}: an epoch has {len(self)} steps")
         return self._batches(self.order(number), number, first_step)
 

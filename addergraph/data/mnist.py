@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,13 @@ def _paths(source: Source, folder: Path) -> list[Path]:
     """The files, in the order of `source.md5`; the published form first."""
     found = []
     for name in source.md5:
-        choices = [folder / name, folder / name.removesuffix(".gz")]
-        found += [path for path in choices if path.is_file()][:1]
+        # Published with hyphens; unpacked from other mirrors, "train-images.idx3-ubyte".
+        names = (name, name.removesuffix(".gz"))
+        choices = [folder / n for n in (*names, *(n.replace("-idx", ".idx") for n in names))]
+        found += [path for path in choices if os.path.isfile(path)][:1]
     if len(found) == len(source.md5):
         return found
-    present = {path.name.removesuffix(".gz") for path in found}
+    present = {path.name.removesuffix(".gz").replace(".idx", "-idx") for path in found}
     missing = [name for name in source.md5 if name.removesuffix(".gz") not in present]
     raise StorageError(
         f'{source.name}: folder "{folder}" lacks {", ".join(missing)} (or the same without .gz); '

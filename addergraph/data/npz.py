@@ -2,59 +2,125 @@
 
 from __future__ import annotations
 
+import ast
+import math
 import os
+import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, StorageError
 from ..ir import Array
-from .dataset import Dataset
+from .dataset import Dataset, require_classes_used
+from .files import unpacked_limit
+
+_NPY = b"\x93NUMPY"
+_HEADER_LIMIT = 1 << 14  # bytes; NumPy reads 10,000
+_KIND = re.compile(r"[<>|=]?([biufc][1-9]\d?|[SU]\d{1,6})")
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile raises on damage depends on where it is.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, NotImplementedError,
+    ValueError, LookupError, ArithmeticError,
+)  # fmt: skip
 
 
 def read_npz(path: str | os.PathLike[str], *names: str) -> list[Array]:
     """The arrays called `names` of an `.npz` file; never unpickles.
 
-    StorageError when the file cannot be read, DataError when it lacks a name or holds objects.
+    StorageError when the file cannot be read, is damaged, or unpacks to more than `unpacked_limit`
+    bytes; DataError when it lacks a name or holds objects.
     """
     with _opened(path) as archive:
-        return [_member(path, archive, name) for name in names]
+        return [archive.read(name) for name in names]
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
+def _opened(path: str | os.PathLike[str]) -> Iterator[_Archive]:
     """The archive, open; what goes wrong in reading it becomes an error that names the file."""
     try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
+        with open(border.path("path", path), "rb") as file:
+            start = file.read(len(_NPY))
+            if start == _NPY:
                 raise DataError(f'"{path}" holds one array; expected an .npz archive')
-            yield archive
+            if start[:2] != b"PK":
+                raise StorageError(f'"{path}" is damaged or no .npz file: it is no zip archive')
+            yield _Archive(path, zipfile.ZipFile(file), file.seek(0, os.SEEK_END))
+    except _DAMAGED as error:
+        raise StorageError(f'"{path}" is damaged or no .npz file: {error}') from None
     except OSError as error:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise StorageError(f'"{path}" is damaged or no .npz file: {error}') from None
-    except ValueError as error:
-        raise DataError(
-            f'"{path}" does not hold plain arrays ({error}); expected an .npz file of numbers'
-        ) from None
 
 
-def _member(path: str | os.PathLike[str], archive: Mapping[str, Any], name: str) -> Array:
-    if name not in archive:
-        raise DataError(
-            f'"{path}" has no array "{name}": it holds {", ".join(archive) or "nothing"}; '
-            f"save it with np.savez(path, {name}=..., ...)"
+class _Archive:
+    """The arrays of a zip archive by name, each read as data and none larger than the file allows.
+
+    All that are read unpack to at most `unpacked_limit` bytes; a member says how many it has, and
+    no more of it is unpacked.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], archive: zipfile.ZipFile, size: int) -> None:
+        self.path, self.archive, self.limit = path, archive, unpacked_limit(size)
+        self.left = self.limit
+        self.members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.members
+
+    def read(self, name: str) -> Array:
+        """The array `name`; DataError where there is none, or none of plain elements."""
+        if name not in self.members:
+            held = ", ".join(islice(self.members, 20)) or "nothing"
+            raise DataError(
+                f'"{self.path}" has no array "{name}": it holds {held}; '
+                f"save it with np.savez(path, {name}=..., ...)"
+            )
+        member, where = self.members[name], f'"{self.path}", "{name}"'
+        if member.flag_bits & 1 or member.compress_type not in _PACKINGS:
+            raise StorageError(f"{where} is encrypted or packed otherwise than np.savez packs")
+        self.left -= member.file_size
+        if self.left < 0:
+            raise StorageError(
+                f'"{self.path}" has more than the {self.limit} bytes that are unpacked of a file '
+                "of its size; store it with np.savez"
+            )
+        with self.archive.open(member) as stream:
+            return _array(where, bytearray(stream.read()))
+
+
+def _array(where: str, data: bytearray) -> Array:
+    """The array in an `.npy` file: magic, version, length of the header, header, elements."""
+    start = 10 if data[6:7] == b"\1" else 12
+    end = start + int.from_bytes(data[8:start], "little")
+    if data[:6] != _NPY or data[6:8] not in (b"\1\0", b"\2\0", b"\3\0") or end > len(data):
+        raise DataError(f"{where} is no NumPy array")
+    if end > _HEADER_LIMIT:
+        raise StorageError(f"{where} is damaged: its header has {end} bytes")
+    try:
+        header = ast.literal_eval(data[start:end].decode().strip())
+        kind, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
+        raise StorageError(f"{where} is damaged: its header is none of NumPy's") from None
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise DataError(f"{where} holds {border.shown(kind)}; expected plain numbers or text")
+    dtype, sizes = np.dtype(kind), border.accept(tuple[int, ...], shape)
+    if sizes is None or len(sizes) > 32 or not all(0 <= n < 1 << 48 for n in sizes):
+        raise StorageError(f"{where} is damaged: its shape is {border.shown(shape)}")
+    if math.prod(sizes) * dtype.itemsize != len(data) - end:
+        raise StorageError(
+            f"{where} is damaged: {dtype} {sizes} has other than the {len(data) - end} bytes here"
         )
-    member = archive[name]
-    if not isinstance(member, np.ndarray):
-        raise DataError(f'"{path}": "{name}" is no NumPy array')
-    return member
+    if not all(sizes):
+        return np.zeros(sizes if max(sizes) < 1 << 31 else 0, dtype)
+    return np.frombuffer(data, dtype, offset=end).reshape(sizes, order="F" if fortran else "C")
 
 
 def load_npz(path: str | os.PathLike[str]) -> tuple[Array, Array]:
@@ -63,7 +129,7 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[Array, Array]:
     Types and shapes stay as stored. Raises StorageError when the file cannot be read or is
     damaged, DataError when it lacks `x` or `y`, holds Python objects, or the lengths differ.
     """
-    x, y = read_npz(Path(path), "x", "y")
+    x, y = read_npz(path, "x", "y")
     if not x.ndim or not y.ndim or len(x) != len(y):
         raise DataError(
             f'"{path}": x has shape {x.shape} and y has shape {y.shape}; '
@@ -79,7 +145,7 @@ def load_npz_samples(path: str | os.PathLike[str]) -> Array | None:
     with _opened(path) as archive:
         if "x" not in archive or "y" in archive:
             return None
-        x = _member(path, archive, "x")
+        x = archive.read("x")
     return x[..., None] if x.ndim == 3 else x
 
 
@@ -96,11 +162,12 @@ def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
         tests = [name for name in ("x_test", "y_test") if name in archive and names[0] != "x"]
         if len(tests) == 1:
             raise DataError(f'"{path}" has {tests[0]} alone; expected both x_test and y_test')
-        arrays = [_member(path, archive, name) for name in (*names, *tests)]
+        arrays = [archive.read(name) for name in (*names, *tests)]
     x, y = _images(path, names[0], arrays[0]), _classes(path, names[1], arrays[1])
     x_test, y_test = x[:0], y[:0]
     if tests:
         x_test, y_test = _images(path, "x_test", arrays[2]), _classes(path, "y_test", arrays[3])
+    require_classes_used(np.concatenate([y, y_test]), f'"{path}": {names[1]}')
     scale = 1 / 255 if x.dtype == np.uint8 else 1.0
     return Dataset(Path(path).name, x, y, x_test, y_test, None, scale)
 
@@ -111,6 +178,7 @@ def _images(path: str | os.PathLike[str], name: str, x: Array) -> Array:
             f'"{path}": {name} is {x.dtype} {x.shape}; expected numbers [N,H,W] or [N,H,W,C]'
         )
     images = x[..., None] if x.ndim == 3 else x
+    border.require_nhwc(name, images)
     return images if x.dtype == np.uint8 else images.astype(np.float32)
 
 
@@ -121,4 +189,6 @@ def _classes(path: str | os.PathLike[str], name: str, y: Array) -> Array:
             f'"{path}": {name} is {y.dtype} {y.shape}; expected class numbers from 0, one a sample '
             "(addergraph.data.load_npz reads other targets)"
         )
+    if labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise DataError(f'"{path}": {name} has the label {labels.max()}, which i64 cannot hold')
     return labels.astype(np.int64)

@@ -54,7 +54,7 @@ def read_pickle(data: bytes, where: str) -> dict[str, Any]:
     try:
         for opcode, argument, _ in pickletools.genops(data):
             reader.take(opcode.name, argument)
-    except ValueError as error:
+    except (ValueError, OverflowError, MemoryError) as error:
         raise StorageError(f"{where} is damaged or no pickle file: {error}") from None
     except (IndexError, KeyError):
         raise StorageError(f"{where} is damaged: its instructions do not fit together") from None
@@ -198,7 +198,9 @@ def _array(call: _Call, where: str) -> Array:
         raise DataError(f"{where} is no NumPy array")
     kind = _text(dtype.arguments[0]) if dtype.arguments else ""
     if kind != "u1":
-        raise DataError(f'{where} is an array of dtype "{kind}"; expected unsigned bytes, "u1"')
+        raise DataError(
+            f'{where} is an array of dtype "{kind[:40]}"; expected unsigned bytes, "u1"'
+        )
     content = _bytes(raw, where)
     if len(content) != math.prod(shape):
         raise StorageError(

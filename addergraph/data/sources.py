@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import DataError, nearest
+from .. import border
+from ..errors import DataError, StorageError, nearest
 from . import cifar, digits, mnist
 from .dataset import Dataset
 from .npz import load_npz_dataset
@@ -34,16 +35,25 @@ def load(spec: str, *, verify: bool = False) -> Dataset:
     belong and where they come from, or which are damaged; DataError what is wrong with their
     content or with `spec`.
     """
+    spec, verify = border.word("data", spec), border.flag("verify", verify)
     if spec == "digits":
         return digits.dataset()
     name, _, path = spec.partition(":")
     if not path or name not in _READERS:
         if spec.endswith(".npz"):
-            return _npz(Path(spec).expanduser(), verify)
+            return _npz(_file(spec), verify)
         known = ("digits", *_READERS)
         hint = "" if name in known else nearest(name, known)
         raise DataError(f'data "{spec}"{hint}: expected {_FORMS}, or the path of an .npz file')
-    return _READERS[name](Path(path).expanduser(), verify)
+    return _READERS[name](_file(path), verify)
+
+
+def _file(text: str) -> Path:
+    """The path; StorageError for what is none, a home folder that nobody has among them."""
+    try:
+        return Path(border.path("data", text)).expanduser()
+    except RuntimeError as error:
+        raise StorageError(f'cannot read "{text}": {error}') from None
 
 
 def _npz(path: Path, verify: bool) -> Dataset:

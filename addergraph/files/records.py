@@ -16,6 +16,7 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from ..border import accept, shown
 from ..errors import AdderGraphError, DataError, StorageError, nearest
 from ..settings import settings_of
 
@@ -41,7 +42,7 @@ def named(kind: object, table: Mapping[str, type[T]], where: str) -> type[T]:
     """The class of that name; DataError for another one."""
     if not isinstance(kind, str) or kind not in table:
         hint = nearest(kind, table) if isinstance(kind, str) else ""
-        raise DataError(f"unknown kind in {where}: {kind!r}{hint}; known: {', '.join(table)}")
+        raise DataError(f"unknown kind in {where}: {shown(kind)}{hint}; known: {', '.join(table)}")
     return table[kind]
 
 
@@ -79,14 +80,19 @@ def require_known(
     for key in given:
         if key not in known:
             raise error(
-                f'unknown key "{key}" in {where}{nearest(key, known)}; known: {", ".join(known)}'
+                f'unknown key "{key[:80]}" in {where}{nearest(key, known)}; '
+                f"known: {', '.join(known)}"
             )
 
 
 def json_object(text: str | bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `text`, which is `what`; StorageError for anything else."""
+    """The JSON object in `text`, which is `what`; StorageError for anything else, and for words
+    that are no text (half of a surrogate pair), since they could not be printed."""
     try:
         found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"{what} has a word that is no text") from None
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{what} is not JSON ({error})") from None
     if not isinstance(found, dict):
@@ -118,7 +124,8 @@ def require_version(
     """StorageError unless the file `path` has the one version of its format that is read here."""
     if found != expected:
         raise StorageError(
-            f'"{path}" has format version {found}, this program reads version {expected}; {advice}'
+            f'"{path}" has format version {found[:40]}, this program reads version {expected}; '
+            f"{advice}"
         )
 
 
@@ -137,10 +144,10 @@ def _typed(
     kinds = [get_origin(option) or option for option in options]
     if any(type(value) is kind or (value is None and kind is types.NoneType) for kind in kinds):
         return value
-    if float in kinds and type(value) is int:
-        return float(value)
+    if float in kinds and type(value) is int and (found := accept(float, value)) is not None:
+        return found
     if expected == tuple[float, ...] and isinstance(value, list):
         return tuple(_typed(key, item, float, where, error) for item in value)
     if not all(kind in _WORDS or kind is types.NoneType for kind in kinds):
         return value
-    raise error(f"{key} = {value!r} in {where}: expected {_WORDS[kinds[0]]}")
+    raise error(f"{key} = {shown(value)} in {where}: expected {_WORDS[kinds[0]]}")

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -22,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StorageError
+from .. import border
+from ..errors import StorageError, UnsupportedError
 from ..ir import Array
 from ..ir.types import DTYPES
 
@@ -36,8 +38,8 @@ _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """`path` with a leading `~` or `~user` replaced by that home folder, where there is one."""
-    return Path(os.path.expanduser(path))
+    """A path as users give it; see `border.path`."""
+    return Path(border.path("path", path))
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes, *, private: bool = False) -> None:
@@ -118,7 +120,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     content = _content(path, _header(path, data))
     try:
         arrays: dict[str, Array] = deserialize(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise StorageError(f'"{path}" is damaged: {error}; restore it from a copy') from None
     metadata: dict[str, str] = content["metadata"]
     found = content_digest(arrays, metadata)
@@ -140,10 +142,49 @@ def content_digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> 
     return digest.hexdigest()
 
 
+_FOREIGN = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
+    "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def foreign_tensors(path: str | os.PathLike[str], data: bytes) -> dict[str, Array]:
+    """The arrays of any safetensors file, of whoever's: bf16 becomes f32, which holds it exactly.
+
+    StorageError for a damaged file, UnsupportedError for elements that NumPy has not.
+    """
+    header, found = _header(path, data), {}
+    start = 8 + int.from_bytes(data[:8], "little")
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        try:
+            kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            sizes = border.accept(tuple[int, ...], shape)
+            ends = border.accept(tuple[int, ...], (first, last))
+        except (LookupError, TypeError, ValueError):
+            sizes = ends = None
+        if sizes is None or ends is None or not 0 <= ends[0] <= ends[1] <= len(data) - start:
+            raise StorageError(f'"{path}" is damaged: the entry of {border.shown(name)}')
+        if kind not in _FOREIGN:
+            raise UnsupportedError(f'"{path}": {border.shown(name)} is of {border.shown(kind)}')
+        raw = data[start + ends[0] : start + ends[1]]
+        dtype = np.dtype(_FOREIGN[kind])
+        if min(sizes, default=0) < 0 or math.prod(sizes) * dtype.itemsize != len(raw):
+            raise StorageError(f'"{path}" is damaged: {border.shown(name)} has {len(raw)} bytes')
+        array = np.frombuffer(raw, dtype)
+        if kind == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        found[name] = array.reshape(sizes) if array.size else np.zeros(0, array.dtype)
+    return found
+
+
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file; StorageError when it cannot be read."""
+    file = user_path(path)
     try:
-        return user_path(path).read_bytes()
+        if stat.S_ISCHR(file.stat().st_mode):
+            raise StorageError(f'cannot read "{path}": it is a device, and may have no end')
+        return file.read_bytes()
     except OSError as error:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
 
@@ -288,10 +329,18 @@ def _content(path: str | os.PathLike[str], header: Mapping[str, Any]) -> dict[st
         )
     content = _json(path, text.encode())
     metadata = content.get("metadata") if isinstance(content, dict) else None
-    plain = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
+    plain = isinstance(metadata, dict) and all(map(_is_text, [*metadata, *metadata.values()]))
     if not plain or not isinstance(content.get("sha256"), str):
         raise StorageError(f'"{path}" is damaged: its "{_ENTRY}" metadata is incomplete')
     return dict(content)
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that can be printed: half of a surrogate pair is none."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def _json(path: str | os.PathLike[str], text: bytes) -> Any:

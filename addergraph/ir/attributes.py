@@ -7,9 +7,10 @@ layer or op.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from .. import border
+from ..border import shown
 from ..errors import ShapeError, nearest
 
 Pair = tuple[int, int]
@@ -23,20 +24,17 @@ DEFAULT_BITS = 8
 
 def integer(where: str, name: str, value: object, least: int) -> int:
     """An integer of at least `least`; booleans and floats are none."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ShapeError(f"{where}: {name}={value!r} must be an integer of at least {least}")
-    return number
+    number = border.accept(int, value)
+    if number is None or number < least:
+        raise ShapeError(f"{where}: {name}={shown(value)} must be an integer of at least {least}")
+    return int(number)
 
 
 def pair(where: str, name: str, value: object, least: int = 1) -> Pair:
     """One integer for both directions, or (vertical, horizontal)."""
-    sides = list(value) if isinstance(value, Iterable) else [value, value]
+    sides = _sides(value, 2)
     if len(sides) != 2:
-        raise ShapeError(f"{where}: {name}={value!r} must be an int or a pair of ints")
+        raise ShapeError(f"{where}: {name}={shown(value)} must be an int or a pair of ints")
     return integer(where, name, sides[0], least), integer(where, name, sides[1], least)
 
 
@@ -47,42 +45,52 @@ def padding(where: str, value: object) -> Padding:
             f"{where}: padding={value!r} must be numbers of zeros; with stride 1 half of the "
             "kernel keeps the size of an image: padding=1 for kernel_size=3"
         )
-    sides = list(value) if isinstance(value, Iterable) else [value] * 4
+    sides = _sides(value, 4)
     if len(sides) == 2:
         sides = [sides[0], sides[0], sides[1], sides[1]]
     if len(sides) != 4:
         raise ShapeError(
-            f"{where}: padding={value!r} must be an int, (vertical, horizontal) or "
+            f"{where}: padding={shown(value)} must be an int, (vertical, horizontal) or "
             "(top, bottom, left, right)"
         )
     top, bottom, left, right = (integer(where, "padding", s, 0) for s in sides)
     return top, bottom, left, right
 
 
+def _sides(value: object, count: int) -> Sequence[object]:
+    """The items of what has some, as they are; of a single value as many as `count`."""
+    if isinstance(value, str):
+        return []
+    items: Sequence[object] | None = border.accept(Sequence[object], value)
+    return [value] * count if items is None else items
+
+
 def is_bits(value: object) -> bool:
     """Whether `value` is a number of bits that activations can be quantized to."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole and BITS[0] <= value <= BITS[1]  # type: ignore[operator]
+    number = border.accept(int, value)
+    return number is not None and BITS[0] <= number <= BITS[1]
 
 
-def flag(where: str, name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ShapeError(f"{where}: {name}={value!r} must be True or False")
+def flag(where: str, name: str, value: object) -> bool:
+    return border.flag(f"{where}: {name}", value, ShapeError)
 
 
-def real(where: str, name: str, value: object, low: float, high: float = math.inf) -> None:
+def real(where: str, name: str, value: object, low: float, high: float = math.inf) -> float:
     """A finite number in [low, high]."""
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not (math.isfinite(number) and low <= number <= high):
+    number = border.accept(float, value)
+    if number is None or not (math.isfinite(number) and low <= number <= high):
         most = f" and at most {high:g}" if math.isfinite(high) else ""
-        raise ShapeError(f"{where}: {name}={value!r} must be a number of at least {low:g}{most}")
+        raise ShapeError(
+            f"{where}: {name}={shown(value)} must be a number of at least {low:g}{most}"
+        )
+    return float(number)
 
 
 def choice(where: str, name: str, value: object, known: Iterable[str]) -> None:
     """One of the words in `known`."""
     words = list(known)
-    if value not in words:
+    if not isinstance(value, str) or value not in words:
         raise ShapeError(
-            f"{where}: unknown {name} {value!r}{nearest(str(value), words)}; "
+            f"{where}: unknown {name} {shown(value)}{nearest(f'{value}', words)}; "
             f"known: {', '.join(words)}"
         )

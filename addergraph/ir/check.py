@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from ..border import shown
 from ..errors import GraphError, ShapeError
 from .graph import Graph, Node, Update, Value
 from .intervals import Interval, value_ranges
@@ -28,6 +29,8 @@ from .types import TensorType
 NAME = re.compile(r"[\w.]+")  # of values
 WORD = re.compile(r"[^\W\d][\w.]*")  # of graphs, ops, attributes
 MAX_RANK = 32
+MAX_ELEMENTS = 1 << 40  # of a tensor; of a sample of it while the batch is open
+MAX_NAME, MAX_WORD = 1000, 240  # letters: of a value; of a graph, which files are called by
 
 
 def check(graph: Graph) -> None:
@@ -36,7 +39,9 @@ def check(graph: Graph) -> None:
 
 
 def check_value(value: Value) -> None:
-    """GraphError unless the name can be printed and the rank is at most MAX_RANK."""
+    """GraphError unless the name can be printed, and name, rank and elements are within limits."""
+    if not isinstance(value.name, str) or len(value.name) > MAX_NAME:
+        raise GraphError(f"the name {shown(value.name)} has more than {MAX_NAME} letters")
     if not NAME.fullmatch(value.name):
         raise GraphError(
             f'value name "{value.name}" may hold only letters, digits, "_" and ".", at least one'
@@ -45,6 +50,8 @@ def check_value(value: Value) -> None:
         raise GraphError(
             f"{value} has {value.type.rank} dimensions, at most {MAX_RANK} are allowed"
         )
+    if math.prod(d for d in value.type.shape if d != "N") > MAX_ELEMENTS:
+        raise GraphError(f"{value}: {value.type} has more than {MAX_ELEMENTS:,} elements")
 
 
 def result_types(where: str, op: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -84,6 +91,8 @@ def bodies(op: Op) -> list[Graph]:
 def _check(graph: Graph, inputs: Sequence[Interval] | None) -> None:
     """`inputs` are the ranges of the graph's inputs where they are known (in a body)."""
     where = f'graph "{graph.name}"'
+    if len(graph.name) > MAX_WORD:
+        raise GraphError(f'{where[:MAX_WORD]}...": a name has at most {MAX_WORD} letters')
     if not WORD.fullmatch(graph.name):
         raise GraphError(f'{where}: a graph\'s name is one word of letters, digits, "_" and "."')
     try:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, GraphError, ShapeError
 from . import walk
 from .graph import Graph, Node, Value
@@ -26,7 +27,8 @@ def interpret(
     `inputs` are whatever `bind_inputs` takes; `weights` holds an array for each parameter. New
     values of updated parameters are dropped: `run_reference` returns them.
     """
-    outputs, _ = run_reference(graph, inputs, weights or {})
+    graph = border.plain(Graph, "graph", graph, GraphError)
+    outputs, _ = run_reference(graph, inputs, {} if weights is None else weights)
     return outputs[0] if len(outputs) == 1 else outputs
 
 
@@ -68,6 +70,7 @@ def bind_inputs(graph: Graph, inputs: Sequence[object]) -> tuple[int | None, lis
     Raises DataError for a wrong number of inputs, or numbers of the wrong kind or range, and
     ShapeError for a shape that is not the input's or a batch that differs between inputs.
     """
+    inputs = border.plain(Sequence[object], "inputs", inputs)
     if len(inputs) != len(graph.inputs):
         names = ", ".join(f"{v}: {v.type}" for v in graph.inputs)
         raise DataError(
@@ -99,13 +102,7 @@ def _as_array(where: str, type: TensorType, given: object) -> Array:
 
     DataError where that would change its kind.
     """
-    dtype = type.dtype
-    try:
-        array = np.asarray(given)
-    except ValueError as error:
-        raise DataError(
-            f"{where}: expected an array of {dtype}, found no array ({error})"
-        ) from None
+    dtype, array = type.dtype, border.array(where, given)
     wanted = dtype.numpy
     if array.size == 0 and isinstance(given, (list, tuple)):
         array = array.astype(wanted)  # np.asarray([]) is float64 only for want of elements

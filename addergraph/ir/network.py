@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from .. import border
 from ..errors import DataError, GraphError
 from .graph import Graph
 from .op import Array
@@ -36,6 +37,8 @@ def graph_and_weights(
     given: Graph | Network, weights: Mapping[str, Array] | None
 ) -> tuple[Graph, Mapping[str, Array] | None]:
     """As `graph_of`, and the weights: a network's own; DataError where a network gets others."""
+    if weights is not None:
+        weights = border.mapping("weights", weights)
     if isinstance(given, Graph):
         return given, weights
     graph = graph_of(given)

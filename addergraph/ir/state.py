@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, ShapeError, nearest
 from .graph import Graph, Parameter
 from .op import Array
@@ -49,6 +50,7 @@ class State:
 
         Raises DataError for missing or unknown names or a wrong dtype, ShapeError for wrong shapes.
         """
+        weights = border.mapping("weights", weights)
         unknown = [name for name in weights if name not in self.views]
         if unknown:
             raise DataError(
@@ -78,6 +80,7 @@ def bind_weights(
 
     Raises DataError for a missing name or a wrong dtype, ShapeError for a wrong shape.
     """
+    weights = border.mapping(f"{where}: weights", weights)
     missing = [p.name for p in parameters if p.name not in weights]
     if missing:
         raise DataError(
@@ -86,7 +89,7 @@ def bind_weights(
         )
     found = {}
     for p in parameters:
-        array = np.asarray(weights[p.name])
+        array = border.array(f"{where}: parameter {p}", weights[p.name])
         if array.dtype != p.type.dtype.numpy:
             raise DataError(f"{where}: parameter {p}: expected {p.type}, found {array.dtype}")
         if array.shape != p.type.sizes:
@@ -110,8 +113,12 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, Array]:
     Each is drawn from a generator of its own, seeded by `seed` (0 or more) and the parameter's
     name: adding, removing or reordering parameters leaves the numbers of the others as they are.
     """
+    seed = border.integer("seed", seed)
     if seed < 0:
         raise DataError(f"seed {seed} is negative; expected 0 or more")
+    sizes = [p.type.nbytes for p in graph.parameters]
+    most = sum(sizes) + 2 * max(sizes, default=0)  # numbers are drawn in f64
+    border.require_memory(f'the weights of graph "{graph.name}"', most)
     return {p.name: p.init.sample(p.type, _generator(seed, p.name)) for p in graph.parameters}
 
 
@@ -122,6 +129,7 @@ def _generator(seed: int, name: str) -> np.random.Generator:
 
 def aligned_bytes(size: int) -> Array:
     """`size` zero bytes that start at a multiple of ALIGNMENT."""
+    border.require_memory("a block of memory", size)
     raw = np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size]

@@ -32,6 +32,7 @@ from .types import Dim, DType, TensorType, dtype_named
 MAX_CHARACTERS = 1 << 24
 MAX_NESTING = 8  # bodies inside bodies
 _MAX_DIGITS = 18  # every such integer fits in 64 bits
+_LONGEST = 2000  # letters of a message: names may have as many as the text
 _COLUMNS = 100  # a longer header is written with one value a line
 
 T = TypeVar("T")
@@ -131,7 +132,7 @@ class Token(NamedTuple):
         return "the end of the text" if self.kind == "end" else f'"{self.text[:40]}"'
 
 
-_SKIP = re.compile(r"(?:\s|#[^\n]*)*")
+_SKIP = re.compile(r"(?:\s++|#[^\n]*+)*+")  # possessive: no memory for places to go back to
 _TOKEN = re.compile(
     r"""(?P<name>%[\w.]+)
       | (?P<number>-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)(?![\w.]) | -(?:inf|nan)\b)
@@ -172,7 +173,8 @@ class Parser:
         cut = max(0, column - _COLUMNS // 2)  # hostile text may be one endless line
         shown = line[cut : cut + _COLUMNS].replace("\t", " ")
         caret = " " * (column - cut) + "^"
-        raise ParseError(f"line {row}, column {column + 1}: {message}\n  {shown}\n  {caret}")
+        short = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+        raise ParseError(f"line {row}, column {column + 1}: {short}\n  {shown}\n  {caret}")
 
     def guarded(self, at: Token, function: Callable[..., T], *args: Any, **fields: Any) -> T:
         """`function(...)`, whose AdderGraphError becomes a ParseError at `at`."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..border import accept, number, shown
 from ..errors import GraphError
 from .graph import Builder, Graph, Init, Parameter, Value
 from .op import Op, op_named
@@ -121,7 +122,8 @@ def _value(builder: Builder, operand: Operand, dtype: DType) -> Value:
             f"{type(operand).__name__} is no operand: expected a symbolic tensor or a number; "
             "arrays come in as inputs of the graph or as parameters"
         )
-    full = op_named("full")(shape=(), value=float(operand), dtype=dtype)  # type: ignore[call-arg]
+    value = number("a number among the operands", operand, GraphError)
+    full = op_named("full")(shape=(), value=value, dtype=dtype)  # type: ignore[call-arg]
     return builder.add(full, [], "const")[0]
 
 
@@ -151,8 +153,13 @@ def trace(
     sequence of tensors. `training` chooses the form of layers that have two (batch norm).
     Raises GraphError when it returns anything else or the counts differ.
     """
-    if not types:
+    if not types or not all(isinstance(type, TensorType) for type in types):
         raise GraphError("ag.trace needs the type of each argument, as ag.tensor(dtype, shape)")
+    if not callable(function) or not isinstance(name, str | None) or accept(bool, training) is None:
+        raise GraphError(
+            f"ag.trace takes a function, and name= a word or None, training= True or False; found "
+            f"{shown(function)}, {shown(name)}, {shown(training)}"
+        )
     builder = Builder(name or getattr(function, "__name__", "graph").strip("<>"), training=training)
     names = _argument_names(function, len(types))
     symbols = [Tensor(builder, builder.input(n, t)) for n, t in zip(names, types, strict=True)]
@@ -161,7 +168,8 @@ def trace(
     for r in results:
         if not isinstance(r, Tensor) or r.builder is not builder:
             raise GraphError(
-                f'function "{builder.name}" returned {r!r}; expected symbolic tensors of its graph'
+                f'function "{builder.name}" returned {shown(r)}; expected symbolic tensors of its '
+                "graph"
             )
     graph = builder.finish([r.value for r in results])
     from .check import check

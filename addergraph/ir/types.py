@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from ..border import accept, shown
 from ..errors import ShapeError, nearest
 from .quantization import Quantization
 
@@ -45,9 +46,9 @@ DTYPES: dict[str, DType] = {d.name: d for d in (f32, i32, u8, i8, bool_)}
 
 def dtype_named(name: str) -> DType:
     """The dtype called `name`; ShapeError with the nearest name otherwise."""
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise ShapeError(
-            f'unknown dtype "{name}"{nearest(name, DTYPES)}; known: {", ".join(DTYPES)}'
+            f'unknown dtype "{name}"{nearest(f"{name}", DTYPES)}; known: {", ".join(DTYPES)}'
         )
     return DTYPES[name]
 
@@ -123,20 +124,23 @@ def tensor(
     dtype: str | DType, shape: Shape | list[Dim], quantization: Quantization | None = None
 ) -> TensorType:
     """`tensor("f32", ("N", 8, 8, 1))`: the public constructor."""
-    return TensorType(
-        dtype_named(dtype) if isinstance(dtype, str) else dtype, _shape(shape), quantization
-    )
+    if not isinstance(quantization, Quantization | None):
+        raise ShapeError(f"quantization={shown(quantization)} must be a Quantization or None")
+    found = dtype if isinstance(dtype, DType) else dtype_named(dtype)
+    return TensorType(found, _shape(shape), quantization)
 
 
 def _shape(shape: object) -> Shape:
     """The sizes as plain ints; ShapeError for anything but "N" and integers."""
-    if isinstance(shape, str) or not isinstance(shape, Iterable):
-        raise ShapeError(f'shape={shape!r} must be a tuple of sizes, as ("N", 8, 8, 1)')
+    items = accept(Sequence[object], shape)
+    if items is None:
+        raise ShapeError(f'shape={shown(shape)} must be a tuple of sizes, as ("N", 8, 8, 1)')
     dims: list[Dim] = []
-    for axis, dim in enumerate(shape):
-        if not isinstance(dim, int | np.integer) and dim != "N":
-            raise ShapeError(f'dimension {dim!r} of axis {axis} is neither a size nor "N"')
-        dims.append("N" if dim == "N" else int(dim))
+    for axis, dim in enumerate(items):
+        found: Dim | None = accept(Dim, dim)
+        if found is None:
+            raise ShapeError(f'dimension {shown(dim)} of axis {axis} is neither a size nor "N"')
+        dims.append(found)
     return tuple(dims)
 
 

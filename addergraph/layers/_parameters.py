@@ -41,9 +41,8 @@ def require_rank(x: Tensor, rank: int, kind: str, name: str, hint: str) -> None:
         raise ShapeError(f'{kind} "{name}": input must be {hint} (rank {rank}), found {x.type}')
 
 
-def validate_eta(where: str, eta: object) -> None:
-    if eta is not None:
-        real(where, "eta", eta, 0.0)
+def plain_eta(where: str, eta: object) -> float | None:
+    return None if eta is None else real(where, "eta", eta, 0.0)
 
 
 def he_normal(inputs: int) -> Init:

@@ -63,6 +63,7 @@ class Scope:
     def __init__(self) -> None:
         self.path = ""  # what the names of layers inside a composite layer start with
         self.names: dict[Layer, str] = {}
+        self.taken: set[str] = set()  # of these names
         self.counts: dict[str, int] = {}
         # No tensors: these would keep the builder, for which a scope is kept as long as it lives.
         self.parameters: dict[str, Value] = {}
@@ -70,13 +71,13 @@ class Scope:
     def name_of(self, layer: Layer) -> str:
         if layer in self.names:
             return self.names[layer]
-        taken = set(self.names.values())
         name = f"{self.path}{layer.name}"
         if layer.name is None:
-            name = self._numbered(f"{self.path}{layer.prefix}", taken)
-        if name in taken:
+            name = self._numbered(f"{self.path}{layer.prefix}")
+        if name in self.taken:
             raise GraphError(f'two layers are called "{name}"; names must differ')
         self.names[layer] = name
+        self.taken.add(name)
         return name
 
     @contextmanager
@@ -88,11 +89,11 @@ class Scope:
         finally:
             self.path = outer
 
-    def _numbered(self, prefix: str, taken: set[str]) -> str:
+    def _numbered(self, prefix: str) -> str:
         while True:
             self.counts[prefix] = self.counts.get(prefix, 0) + 1
             name = f"{prefix}{self.counts[prefix]}"
-            if name not in taken:
+            if name not in self.taken:
                 return name
 
 

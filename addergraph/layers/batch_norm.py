@@ -30,8 +30,8 @@ class BatchNorm(Layer):
     epsilon: float = 1e-5
 
     def validate(self) -> None:
-        real(self.where, "momentum", self.momentum, 0.0, 1.0)
-        real(self.where, "epsilon", self.epsilon, 1e-12)
+        self._store("momentum", real(self.where, "momentum", self.momentum, 0.0, 1.0))
+        self._store("epsilon", real(self.where, "epsilon", self.epsilon, 1e-12))
 
     def build(self, x: Tensor, name: str) -> Tensor:
         if x.type.rank < 2:

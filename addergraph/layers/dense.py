@@ -8,7 +8,7 @@ from typing import ClassVar
 from .. import ops
 from ..ir.attributes import flag, integer
 from ..ir.trace import Tensor
-from ._parameters import STANDARD_NORMAL, bias, he_normal, parameter, require_rank, validate_eta
+from ._parameters import STANDARD_NORMAL, bias, he_normal, parameter, plain_eta, require_rank
 from .base import Layer
 
 
@@ -22,7 +22,7 @@ class _DenseLayer(Layer):
     def validate(self) -> None:
         outputs = integer(self.where, "output_channels", self.output_channels, 1)
         self._store("output_channels", outputs)
-        flag(self.where, "bias", self.bias)
+        self._store("bias", flag(self.where, "bias", self.bias))
 
     def filter_shape(self, x: Tensor, name: str) -> tuple[int, int]:
         require_rank(x, 2, self.prefix, name, "f32[N,K], flatten first")
@@ -54,7 +54,7 @@ class AdderDense(_DenseLayer):
 
     def validate(self) -> None:
         super().validate()
-        validate_eta(self.where, self.eta)
+        self._store("eta", plain_eta(self.where, self.eta))
 
     def build(self, x: Tensor, name: str) -> Tensor:
         f = parameter(x, f"{name}.f", self.filter_shape(x, name), STANDARD_NORMAL, eta=self.eta)

@@ -10,7 +10,7 @@ from .. import ops
 from ..errors import ShapeError
 from ..ir.attributes import Padding, Pair, flag, integer, padding, pair
 from ..ir.trace import Tensor
-from ._parameters import STANDARD_NORMAL, bias, he_normal, parameter, require_rank, validate_eta
+from ._parameters import STANDARD_NORMAL, bias, he_normal, parameter, plain_eta, require_rank
 from .base import Layer
 
 
@@ -30,7 +30,7 @@ class _Windowed(Layer):
         for name in ("output_channels", "groups"):
             self._store(name, integer(self.where, name, getattr(self, name), 1))
         self.validate_window()
-        flag(self.where, "bias", self.bias)
+        self._store("bias", flag(self.where, "bias", self.bias))
         if self.output_channels % self.groups:
             raise ShapeError(
                 f"{self.where}: output_channels={self.output_channels} does not divide into "
@@ -77,7 +77,7 @@ class Adder(_Windowed):
 
     def validate(self) -> None:
         super().validate()
-        validate_eta(self.where, self.eta)
+        self._store("eta", plain_eta(self.where, self.eta))
 
     def build(self, x: Tensor, name: str) -> Tensor:
         shape = self.filter_shape(x, "adder2d", name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import compiler
+from .. import border, compiler
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
 from ..files import storage
 from ..ir import Array, Graph
@@ -74,7 +74,9 @@ class Model:
                 f"a model's name is one word that starts with a letter, found {name!r}"
             )
         if net is not None and not callable(net):
-            raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {net!r}")
+            raise GraphError(
+                f"Model(net): expected a function of a symbolic tensor, found {border.shown(net)}"
+            )
         self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
         self._net = net
@@ -99,10 +101,13 @@ class Model:
         if self._net is not None or self._stored is not None:
             raise GraphError("this model is a function; layers can be added to Model() only")
         if self._weights is not None:
-            raise GraphError(f"this model is built already; add {layer!r} before fit or build")
+            raise GraphError(
+                f"this model is built already; add {border.shown(layer)} before fit or build"
+            )
         if not isinstance(layer, Layer):
             raise GraphError(
-                f"Model.add: expected a layer such as layers.Activation('relu'), found {layer!r}"
+                "Model.add: expected a layer such as layers.Activation('relu'), found "
+                f"{border.shown(layer)}"
             )
         describe([layer])
         self.layers.append(layer)
@@ -158,6 +163,7 @@ class Model:
     @weights.setter
     def weights(self, values: Mapping[str, Array]) -> None:
         graph = self.graph(training=False)
+        values = border.mapping("weights", values)
         unknown = sorted(values.keys() - {p.name for p in graph.parameters})
         if unknown:
             raise DataError(f'model "{self.name}" has no parameter named "{unknown[0]}"')
@@ -173,14 +179,18 @@ class Model:
 
         GraphError unless it is a network with an open batch for samples of `input_shape`.
         """
-        require_network(graph)
+        require_network(border.plain(Graph, "graph", graph, GraphError))
         expected = TensorType(f32, ("N", *self.input_shape))
         if graph.inputs[0].type != expected:
             raise GraphError(f'"{graph.name}" takes {graph.inputs[0].type}, expected {expected}')
         self._stored = graph
 
     def attach(self, views: dict[str, Array]) -> None:
-        """Makes `views`, one for each parameter, the weights themselves (no copy)."""
+        """Makes `views`, one for each parameter, the weights themselves (no copy).
+
+        DataError or ShapeError, as for `weights`, where they do not fit.
+        """
+        bind_weights(f'model "{self.name}"', self.graph(training=False).parameters, views)
         self._programs.handed_out()
         self._weights = views
 
@@ -191,7 +201,7 @@ class Model:
         without exactly one f32 result a sample; UnsupportedError for the training form of a
         function model that was loaded from a file.
         """
-        key = (training, batch)
+        key = (border.flag("training", training), border.plain(int | None, "batch", batch))
         if key not in self._graphs:
             made = self._trace(training, batch)
             if self._rounding:
@@ -205,6 +215,7 @@ class Model:
 
     def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
+        rounding = border.mapping("rounding", rounding, GraphError)
         made = copy.copy(self)
         made._rounding, made._graphs = rounding, {}
         return made
@@ -367,7 +378,7 @@ class Model:
 
     def prepare(self, samples: int, *, threads: int | None = None) -> None:
         """Compiles now what `predict` and `evaluate` need for so many samples."""
-        self._program(self._graph_for(samples), thread_count(threads))
+        self._program(self._graph_for(integer("samples", samples, 0)), thread_count(threads))
 
     def _graph_for(self, samples: int) -> Graph:
         """The inference graph, bound where it does not compute its samples one by one."""
@@ -443,10 +454,9 @@ def _plain(type: TensorType) -> tuple[int, ...]:
 
 
 def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(d) for d in shape)
-    except (TypeError, ValueError):
-        sizes = ()
+    sizes: tuple[int, ...] = border.accept(Sequence[int], shape) or ()
     if not sizes or min(sizes) < 1:
-        raise ShapeError(f"input_shape={shape!r} must be the sizes of one sample, as (8, 8, 1)")
+        raise ShapeError(
+            f"input_shape={border.shown(shape)} must be the sizes of one sample, as (8, 8, 1)"
+        )
     return sizes

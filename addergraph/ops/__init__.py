@@ -6,14 +6,17 @@ functions of this package are the public ones of those modules that return tenso
 checkers `__init__.pyi` has their names: `python -m addergraph.report.reference_docs stub` makes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from types import FunctionType, ModuleType
 from typing import NoReturn
 
-from ..errors import UnknownNameError, nearest
+from ..border import checked
+from ..errors import ShapeError, UnknownNameError, nearest
 from ..ir import KINDS
+from ..ir.attributes import Pair
+from ..ir.trace import Operand
 from .fused import Fused
 
 
@@ -34,8 +37,10 @@ def _applies(name: str, item: object, module: ModuleType) -> bool:
     return name[0] != "_" and returns in ("Tensor", "tuple[Tensor, Tensor]")
 
 
+# What these may be is said by `trace.apply` and by `ir/attributes.py`.
+_LEFT = (Operand, int | Pair, int | Sequence[int])
 _FUNCTIONS = {
-    name: item
+    name: checked(item, ShapeError, leave=_LEFT)
     for module in _modules()
     for name, item in vars(module).items()
     if _applies(name, item, module)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..border import plain
 from ..errors import GraphError, ShapeError
 from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Intervals, Node, Op, Types
 from ..ir.intervals import value_ranges
@@ -39,7 +40,7 @@ class Fused(Op):
     body: Graph
 
     def __post_init__(self) -> None:
-        body = self.body
+        body = plain(Graph, "fused: body", self.body, GraphError)
         if body.parameters or body.updates:
             raise GraphError("a fused body has inputs only, found parameters or updates")
         if not body.nodes or not body.outputs:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import border
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
 from ..files import records, storage
 from ..ir import Array, Graph
@@ -60,10 +61,8 @@ class Quantized:
         (value,) = self.graph.inputs
         known = value.type.quantization
         assert known is not None  # check_quantized
-        try:
-            array = np.asarray(x, np.float32)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"expected an array of real numbers, found none ({error})") from None
+        with np.errstate(over="ignore"):
+            array = border.array("x", x).astype(np.float32, copy=False)
         integers = known.quantized(array, *INTEGER_BOUNDS[value.type.dtype])
         samples = integers.astype(value.type.dtype.numpy)
         bind_inputs(self.graph, [samples])
@@ -75,7 +74,7 @@ class Quantized:
         known = value_quantizations(self.graph)[output.name]
         if known is None:
             raise DataError(f"output {output} has no scale and zero point")
-        return known.values(y).astype(np.float32)
+        return known.values(border.array("y", y)).astype(np.float32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes graph and weights to a `.safetensors` file, atomically."""
@@ -106,7 +105,8 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
     found = records.json_object(metadata["errors"], f'"{path}" is damaged: the entry "errors"')
-    errors = {name: float(e) for name, e in found.items() if isinstance(e, int | float)}
+    numbers = {name: border.accept(float, e) for name, e in found.items()}
+    errors = {name: e for name, e in numbers.items() if e is not None}
     if metadata["chosen"] not in errors:
         raise StorageError(f'"{path}" is damaged: its errors do not name "{metadata["chosen"]}"')
     return Quantized(graph, weights, errors, metadata["chosen"])

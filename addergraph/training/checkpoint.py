@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -189,10 +190,31 @@ class RunFolder:
     def _position(self, metadata: Mapping[str, str]) -> Position:
         where = f'the position of "{self.file}"'
         found = self._json(metadata, "position")
-        return Position(**records.read(Position, found, where, error=StorageError, complete=True))
+        read = records.read(Position, found, where, error=StorageError, complete=True)
+        position = Position(**read)
+        if problem := _problem(position):
+            raise StorageError(f"{where} is damaged: {problem}")
+        return position
 
     def _json(self, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
         return records.json_object(metadata[name], f'"{self.file}" is damaged: the entry "{name}"')
+
+
+def _problem(at: Position) -> str:
+    """What no run writes, or nothing."""
+    counts = (at.epoch, at.step, at.correct, at.best_epoch)
+    if not all(0 <= n < 1 << 53 for n in counts) or at.best_epoch > at.epoch:
+        return "its counts are out of range"
+    if not (math.isfinite(at.loss) and 0.0 <= at.seconds < math.inf):
+        return "its loss or its seconds are no such numbers"
+    columns = list(at.history.values())
+    if at.epoch and not {"loss", "seconds"} <= at.history.keys():
+        return "its history lacks the loss or the seconds"
+    if not all(isinstance(c, list) and len(c) == at.epoch for c in columns):
+        return f"its history is not of {at.epoch} epochs"
+    if not all(type(number) in (int, float) for column in columns for number in column):
+        return "its history has something else than numbers"
+    return ""
 
 
 def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

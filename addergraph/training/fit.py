@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from .. import compiler
-from ..errors import AdderGraphError, DataError, RangeWarning
+from ..errors import AdderGraphError, DataError, RangeWarning, StorageError
 from ..files.storage import user_path
 from ..ir import Array
+from ..ir.state import bind_weights
 from ..ops.reduction.softmax import Softmax
 from .checkpoint import (
     BEST,
@@ -202,9 +203,15 @@ class _Run:
         self.logs: Logs | None = None
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
-        self.step.state.load(checkpoint.state)
+        assert self.folder is not None
+        file, wanted = self.folder.file, self.step.model.graph(training=False).parameters
+        try:
+            self.step.state.load(checkpoint.state)
+            if checkpoint.best is not None:
+                self.best = bind_weights("the best weights", wanted, checkpoint.best)
+        except AdderGraphError as error:
+            raise StorageError(f'"{file}" is damaged: {error}') from None
         self.at = checkpoint.position
-        self.best = None if checkpoint.best is None else dict(checkpoint.best)
         if self.settings.verbose and self.folder is not None:
             print(f'from "{self.folder.file}": {self._done()}', flush=True)
 

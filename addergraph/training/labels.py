@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError
 from ..ir import Array
 from .losses import loss_named
@@ -21,9 +22,7 @@ def as_samples(x: object, shape: Sequence[int] | None, what: str = "x") -> Array
     `shape` is that of one sample, None where the model does not know it yet. Raises DataError
     for anything but real numbers, and for a wrong shape.
     """
-    array = np.asarray(x)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{what}: expected real numbers, found an array of {array.dtype}")
+    array = border.array(what, x)
     if array.ndim < 2:
         raise DataError(
             f"{what}: expected one sample a row, found shape {array.shape}; "
@@ -34,6 +33,7 @@ def as_samples(x: object, shape: Sequence[int] | None, what: str = "x") -> Array
             f"{what}: samples have shape {array.shape[1:]}, the model takes {tuple(shape)}"
             f"{_shape_hint(array, tuple(shape), what)}"
         )
+    border.require_nhwc(what, array, stated=shape is not None)
     if array.dtype == np.uint8:
         return array
     with np.errstate(over="ignore"):
@@ -105,9 +105,7 @@ def as_targets(
     Raises DataError that names the row and value: labels out of range, rows that are no
     probabilities, NaN or Inf, a length other than `count`, or another shape.
     """
-    array, shape = np.asarray(y), tuple(shape)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{what}: expected numbers, found an array of {array.dtype}")
+    array, shape = border.array(what, y), tuple(shape)
     if not array.ndim or len(array) != count:
         raise DataError(f"{what}: expected {count} rows, one a sample, found shape {array.shape}")
     if classes and len(shape) != 1:
@@ -151,9 +149,18 @@ def _labels(array: Array, classes: int, what: str) -> Array:
         row = int(np.argmin(fits))
         raise DataError(
             f"{what}: label {array[row]} in row {row} is out of range; the model has "
-            f"{classes} classes, labels are 0 to {classes - 1}"
+            f"{classes} classes, labels are 0 to {classes - 1}{_label_hint(array, classes, what)}"
         )
     return array.astype(np.int64)
+
+
+def _label_hint(array: Array, classes: int, what: str) -> str:
+    least, most = array.min(), array.max()
+    if least == 1 and most == classes:
+        return f"; these count from 1: use {what} - 1"
+    if least >= 0 and most >= 2 * classes:
+        return f"; if they are ids: np.unique({what}, return_inverse=True)[1] numbers them"
+    return ""
 
 
 def _require_probabilities(values: Array, what: str) -> None:

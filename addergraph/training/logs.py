@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, StorageError
 from ..files import storage
 from ..ir import Array
 
+MOST_COLUMNS = 1000
 LOG_NAMES = ("log.csv", "log.jsonl")
 
 
@@ -38,11 +40,16 @@ class History:
 
     def append(self, record: Mapping[str, float]) -> None:
         """Adds the numbers of one epoch."""
-        for name, value in record.items():
-            self.history.setdefault(name, []).append(float(value))
+        numbers = border.mapping("record", record)
+        plain = {name: border.number(name, value) for name, value in numbers.items()}
+        for name, value in plain.items():
+            self.history.setdefault(name, []).append(value)
 
     def record(self, epoch: int) -> dict[str, float]:
-        """The numbers of one epoch, counted from 0."""
+        """The numbers of one epoch, counted from 0; DataError where there is no such epoch."""
+        epoch = border.integer("epoch", epoch)
+        if not 0 <= epoch < min(map(len, self.history.values()), default=0):
+            raise DataError(f"epoch={epoch}: there are numbers of {self.epochs} epochs, from 0")
         return {name: values[epoch] for name, values in self.history.items()}
 
 
@@ -126,6 +133,7 @@ def read_log(path: str | os.PathLike[str]) -> dict[str, Array]:
     StorageError for a file that cannot be read or is of another kind, DataError, naming the line,
     for a row that is not numbers, and for a log without rows.
     """
+    path = border.path("path", path)
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     suffix = Path(path).suffix
     if suffix not in readers:
@@ -138,11 +146,16 @@ def read_log(path: str | os.PathLike[str]) -> dict[str, Array]:
     if not rows:
         raise DataError(f'"{path}" has no rows yet; a run writes one after each epoch')
     names = dict.fromkeys(name for row in rows for name in row)
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f'"{path}" has {len(names)} columns; a log has at most {MOST_COLUMNS}')
     return {name: np.asarray([row.get(name, np.nan) for row in rows]) for name in names}
 
 
 def _csv_rows(path: object, text: str) -> list[dict[str, float]]:
-    lines = list(csv.reader(text.splitlines()))
+    try:
+        lines = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise DataError(f'"{path}" is no CSV file: {error}') from None
     names = lines[0] if lines else []
     rows = []
     for number, cells in enumerate(lines[1:], 2):
@@ -164,7 +177,7 @@ def _json_rows(path: object, text: str) -> list[dict[str, float]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f'"{path}", line {number}: no JSON ({error})') from None
         if not isinstance(row, dict):
-            raise DataError(f'"{path}", line {number}: expected an object of numbers, found {line}')
+            raise DataError(f'"{path}", line {number}: expected an object of numbers')
         rows.append({name: _number(path, number, name, value) for name, value in row.items()})
     return rows
 
@@ -178,4 +191,4 @@ def _number(path: object, line: int, name: str, value: object) -> float:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    raise DataError(f'"{path}", line {line}: {name} is {value!r}, expected a number')
+    raise DataError(f'"{path}", line {line}: {name} is {border.shown(value)}, expected a number')

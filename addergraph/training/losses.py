@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..border import settle
 from ..errors import DataError, GraphError, nearest
 from ..ir import Array, Op
 from ..ir.trace import Tensor, apply
@@ -35,6 +36,7 @@ class Loss:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0.0 <= self.label_smoothing < 1.0:
             found = f"label_smoothing={self.label_smoothing!r}"
             raise DataError(f"{found} must be at least 0 and below 1")

@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..border import settle
 from ..errors import DataError, GraphError
 from ..ir import Builder, Init, Parameter, Value
 from ..ir.trace import Tensor
@@ -56,6 +57,7 @@ class Optimizer:
     average: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self, where=f"{type(self).__name__}: ")
         self._require("weight_decay", 0.0 <= self.weight_decay < math.inf, "at least 0")
         self._require("clip_norm", self.clip_norm > 0.0, "above 0")
         self._require("average", 0.0 <= self.average < 1.0, "at least 0 and below 1")

@@ -12,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..border import path
 from ..data import Augment, Dataset, Normalize
 from ..errors import AdderGraphError, DataError, nearest
 from ..files import records
@@ -103,11 +105,21 @@ _SECTIONS: dict[str, Mapping[str, type]] = {
 _LEFT_OUT = ("epochs",)  # the length of a schedule is that of its recipe
 
 
+MOST_BYTES, MOST_DOTS = 1 << 16, 500
+# Reading a dotted key takes the square of its parts: these are the dots that are in no number.
+_DOTS = re.compile(r"(?<!\d)\.|\.(?!\d)|\.(?=\d+[ \t]*\.)")
+
+
 def parse(data: bytes, where: str = "recipe") -> Recipe:
     """The recipe in a TOML file; DataError, naming the key, for anything else."""
+    if len(data) > MOST_BYTES:
+        raise DataError(f"{where} has {len(data)} bytes; a recipe has at most {MOST_BYTES}")
     try:
-        content = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8-sig")  # editors of Windows begin a file with a byte order mark
+        if len(_DOTS.findall(text)) > MOST_DOTS:
+            raise DataError(f"{where} has keys of many parts, a.b.c; a recipe has [sections]")
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no TOML file: {error}") from None
     try:
         return _recipe(content)
@@ -186,7 +198,7 @@ def find(name: str | os.PathLike[str]) -> Recipe:
     Raises StorageError for a file that cannot be read, DataError for what it holds, and for an
     unknown name.
     """
-    text = os.fspath(name)
+    text = path("recipe", name)
     if text.endswith(".toml"):
         return parse(read_bytes(text), f'"{text}"')
     if text not in BUILT_IN:

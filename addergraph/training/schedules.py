@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from ..border import number, settle
 from ..errors import DataError
 
 
@@ -33,11 +34,16 @@ class Schedule(ABC):
     by_step: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        settle(self, where=f"{type(self).__name__}: ")
         self._require("base", 0.0 < self.base < math.inf, "above 0, such as 0.1")
         self._require("epochs", self.epochs >= 1, "of at least 1")
         self._require("warmup", 0.0 <= self.warmup < math.inf, "of at least 0")
 
     def __call__(self, time: float) -> float:
+        """The rate at `time`, in epochs; DataError unless that is a number of at least 0."""
+        time = number("time", time)
+        if not 0.0 <= time < math.inf:
+            raise DataError(f"time={time} must be a number of epochs, at least 0")
         fraction = (time if self.by_step else math.floor(time)) / self.epochs
         rate = self.base * self.shape(min(fraction, 1.0))
         return rate * (time / self.warmup) if time < self.warmup else rate
@@ -80,7 +86,6 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "milestones", tuple(self.milestones))
         inside = all(0.0 < m < 1.0 for m in self.milestones)
         ascending = list(self.milestones) == sorted(set(self.milestones))
         if not (inside and ascending):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, GraphError, ShapeError
 from ..ir.attributes import FULL_PRECISION, GRADIENTS
 from ..settings import require_valid, setting, settings_of
@@ -24,6 +24,8 @@ Rate = float | Schedule | Callable[[int], float]
 NATIVE, REFERENCE = "native", "reference"
 ENGINES = (NATIVE, REFERENCE)
 DEFAULT_OPTIMIZER = SGD()
+LARGEST_RATE = float(np.finfo(np.float32).max)
+MOST_EPOCHS = 1_000_000
 
 # They change no bit of the epochs that there are; the engine is told by the step.
 _CHANGE_NOTHING = {
@@ -36,8 +38,8 @@ def require_optimizer(value: object) -> None:
     """DataError for anything but a description of an optimizer."""
     if not isinstance(value, Optimizer):
         raise DataError(
-            f"optimizer={value!r}: expected a description of one, such as training.SGD() or "
-            "training.Adam()"
+            f"optimizer={border.shown(value)}: expected a description of one, such as "
+            "training.SGD() or training.Adam()"
         )
 
 
@@ -55,19 +57,20 @@ def rate_at(learning_rate: Rate, epoch: int, fraction: float = 0.0) -> float:
         rate: object = learning_rate(epoch + fraction)
     else:
         rate = learning_rate(epoch) if callable(learning_rate) else learning_rate
-    if not (isinstance(rate, int | float | np.floating) and 0.0 <= rate < math.inf):
+    found = border.accept(float, rate)
+    if found is None or not 0.0 <= found <= LARGEST_RATE:
         raise DataError(
-            f"the learning rate of epoch {epoch + 1} is {rate!r}; "
-            "expected a finite number of at least 0"
+            f"the learning rate of epoch {epoch + 1} is {border.shown(rate)}; "
+            "expected a finite number of at least 0 that f32 holds"
         )
-    return float(rate)
+    return float(found)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
     """The settings that go with a method and no run: those that a recipe has."""
 
-    epochs: int = setting(1, "How often each sample is seen.", least=1)
+    epochs: int = setting(1, "How often each sample is seen.", least=1, most=MOST_EPOCHS)
     batch_size: int = setting(32, "Samples of a step.", least=1, name="batch")
     label_smoothing: float = setting(
         0.0, "Share of a label that is spread over all classes.", least=0, below=1
@@ -119,10 +122,17 @@ class Fit(Learning):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_preparation(self.augment, self.normalize)
+        object.__setattr__(self, "shuffle", border.flag("shuffle", self.shuffle))
+        verbose = border.plain(int | bool, "verbose", self.verbose)
+        object.__setattr__(self, "verbose", int(verbose))
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", border.path("checkpoint", self.checkpoint))
         if self.checkpoint is None and (self.resume or self.checkpoint_steps):
             raise DataError("resume and checkpoint_steps need checkpoint=, the folder to use")
         if isinstance(self.learning_rate, Schedule):
             return  # starts above 0
+        if not callable(self.learning_rate):  # 1 and 1.0 are one rate, also when a run goes on
+            object.__setattr__(self, "learning_rate", rate_at(self.learning_rate, 0))
         if not any([rate_at(self.learning_rate, epoch) for epoch in range(self.epochs)]):
             raise DataError(
                 f"the learning rate is 0 in all {self.epochs} epochs: nothing would be learned; "
@@ -151,7 +161,9 @@ def _require_preparation(augment: object, normalize: object) -> None:
     ):
         if not (value is None or isinstance(value, kind)):
             what = f"addergraph.data.{kind.__name__}"
-            raise DataError(f"{name}={value!r}: expected None or {what}, such as {example}")
+            raise DataError(
+                f"{name}={border.shown(value)}: expected None or {what}, such as {example}"
+            )
 
 
 def _described(rate: Rate) -> str:

@@ -62,7 +62,7 @@ class TrainStep:
     ) -> None:
         require_engine(engine)
         require_optimizer(optimizer)
-        integer("batch", batch, 1)
+        batch = integer("batch", batch, 1)
         self.model, self.optimizer, self.engine = model, optimizer, engine
         self.label_smoothing, self.gradient = label_smoothing, gradient
         self.threads = thread_count(threads)

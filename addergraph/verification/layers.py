@@ -141,7 +141,7 @@ def verify_layers(
     that hides values of its graph or takes other inputs than `graph` has.
     """
     graph = graph_of(graph)
-    require_verifiable(graph, samples)
+    samples, seed = require_verifiable(graph, program, samples, seed)
     layers = _layers(program.graph)
     _require_match(graph, program.graph)
     rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..border import shown
 from ..errors import DataError, VerificationError
 from ..ir import Array, Bound, Graph, Node
 from ..ir.interpreter import bind_inputs
@@ -27,6 +28,7 @@ from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.types import f32
 from ..ir.walk import evaluate
+from ..settings import integer
 
 DRAWS = 4
 SLACK = 2.0  # the draws are a sample of the corners, not all of them
@@ -164,7 +166,7 @@ def verify(
     of samples below 1, and for a program whose outputs are of other types.
     """
     graph = graph_of(graph)
-    require_verifiable(graph, samples)
+    samples, seed = require_verifiable(graph, program, samples, seed)
     rng = np.random.default_rng(seed)
     totals = [Total(v.name) for v in graph.outputs]
     calls = drawn_calls(graph, samples, rng) if inputs is None else given_calls(graph, inputs)
@@ -184,12 +186,14 @@ def verify(
     )
 
 
-def require_verifiable(graph: Graph, samples: int) -> None:
-    """DataError for a graph with updates and for a number of samples below 1."""
+def require_verifiable(graph: Graph, program: object, samples: int, seed: int) -> tuple[int, int]:
+    """Both numbers, plain; DataError for a graph with updates, for what is no program, and for
+    numbers that are too small."""
+    if not hasattr(program, "run") or not hasattr(program, "weights"):
+        raise DataError(f"program={shown(program)} must be a program, as ag.compile makes it")
     if graph.updates:
         raise DataError(f'graph "{graph.name}" updates parameters; verify its forward graph')
-    if samples < 1:
-        raise DataError(f"samples={samples} must be at least 1")
+    return integer("samples", samples, 1), integer("seed", seed, 0)
 
 
 Call = tuple[list[Array], int]  # the inputs of one call, and how many samples they are

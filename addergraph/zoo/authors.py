@@ -12,7 +12,7 @@
     bn2.*                                  last_bn.*                     [C]
 
 An adder's filter is called `adder`, a convolution's `weight`. Names may start with `module.`, as
-DataParallel writes them; `num_batches_tracked` is ignored.
+DataParallel writes them, and `_orig_mod.`, as torch.compile does; `num_batches_tracked` is ignored.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ NETWORKS = tuple(
     for form in ("", "-conv")
 )
 
+_WRAPPERS = ("module.", "_orig_mod.")
 _LAYERS = {"first": "conv1", "first_bn": "bn1", "last": "fc", "last_bn": "bn2"}
 _PARTS = {"skip": "downsample.0", "skip_bn": "downsample.1"}
 _FIELDS = {
@@ -67,21 +68,28 @@ def import_weights(model: Model, state: Mapping[str, Array], where: str) -> dict
 
 def classes_of(state: Mapping[str, Array]) -> int | None:
     """The number of classes by the shape of the last layer's weights; None where they lack."""
-    for key in ("fc.weight", "fc.adder", "module.fc.weight", "module.fc.adder"):
-        if key in state and state[key].ndim >= 2:
-            return int(state[key].shape[0])
+    for key, array in state.items():
+        if _plain_name(key) in ("fc.weight", "fc.adder") and array.ndim >= 2:
+            return int(array.shape[0])
     return None
 
 
+def _plain_name(key: str) -> str:
+    """Without what DataParallel and torch.compile put before a name."""
+    while key.startswith(_WRAPPERS):
+        key = key.partition(".")[2]
+    return key
+
+
 def _plain_names(state: Mapping[str, Array], where: str) -> dict[str, Array]:
-    """Without `module.` and the batch counters; DataError where two names become one."""
+    """Without wrappers' prefixes and the batch counters; DataError where two names become one."""
     found: dict[str, Array] = {}
     for key, array in state.items():
-        name = key.removeprefix("module.")
+        name = _plain_name(key)
         if name.endswith(".num_batches_tracked"):
             continue
         if name in found:
-            raise DataError(f'"{where}" has both "{name}" and "module.{name}"; keep one of them')
+            raise DataError(f'"{where}" has "{name}" twice, once as "{key}"; keep one of them')
         found[name] = array
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import layers
+from ..border import settle
 from ..errors import GraphError, nearest
 from ..layers import Layer
 
@@ -28,6 +29,7 @@ class Form:
     last: str = "conv"
 
     def __post_init__(self) -> None:
+        settle(self, GraphError, where="Form: ")
         for name in ("body", "first", "last"):
             kind = getattr(self, name)
             if kind not in KINDS:

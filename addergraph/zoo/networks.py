@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .. import border
 from ..errors import GraphError, nearest
 from ..ir.attributes import integer
 from ..layers import Layer
@@ -100,6 +101,10 @@ def build(
     GraphError, with the nearest name, for an unknown network or kind, ShapeError, naming the layer,
     where images of `input_shape` do not fit.
     """
+    name = border.word("network", name, GraphError)
+    first, last = (
+        border.plain(str | None, "first, last", end, GraphError) for end in (first, last)
+    )
     if name not in NETWORKS:
         raise GraphError(
             f'unknown network "{name}"{nearest(name, NETWORKS)}; known: {", ".join(NETWORKS)}'

@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from addergraph import border
 from addergraph.errors import ToolchainError, UnsupportedError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.plan import ALIGNMENT
 from addergraph.ir.types import TensorType
+from addergraph.settings import integer
 
 from .. import llvm
 from ..emit.lowered import Lowered, computed_by, pack_weights
@@ -91,6 +93,9 @@ def export(
     StorageError when the folder cannot be written, or holds another network's library or files
     that were changed.
     """
+    seed, folder = integer("seed", seed, 0), border.path("folder", folder)
+    name = border.plain(str | None, "name", name)
+    shared = border.plain(bool | None, "shared", shared)
     lowered = _lowered_of(compiled)
     if lowered.main.updates:
         raise UnsupportedError(

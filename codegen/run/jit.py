@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from addergraph.errors import CodegenError, DataError
+from addergraph import border
+from addergraph.errors import DataError, MemoryLimitError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import bind_inputs, run_reference
 from addergraph.ir.state import State, bind_weights
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 FORMAT = 4  # of cached facts and of the calling convention: bump when either changes
 
 
+SETUP_ANYWAY, SETUP_RATIO = 1 << 28, 32  # bytes from parameters alone; times their own
 MOST_SEEN = 64  # shapes of inputs that a program remembers
 _Results = Sequence[tuple[tuple[int, ...], Any]]
 
@@ -86,10 +88,24 @@ def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Ar
     """
     source = lowered.source
     numbers = bind_weights(f'graph "{source.name}"', source.parameters, weights)
+    _require_setup(lowered)
     computed, _ = run_reference(lowered.setup, [], numbers)
     made = (v.name for v in lowered.setup.outputs)
     known = numbers | dict(zip(made, computed, strict=True))
     return {p.name: known[p.name] for p in lowered.main.parameters}
+
+
+def _require_setup(lowered: Lowered) -> None:
+    """MemoryLimitError where what is computed from parameters alone is far larger than they are."""
+    setup = lowered.setup
+    made = sum(v.type.nbytes for node in setup.nodes for v in node.outputs)
+    limit = max(SETUP_ANYWAY, SETUP_RATIO * sum(p.type.nbytes for p in setup.parameters))
+    if made > limit:
+        raise MemoryLimitError(
+            f'graph "{lowered.source.name}" computes {made:,} bytes from its parameters alone, '
+            f"at most {limit:,} are for parameters of this size; compute them beforehand, as "
+            "parameters"
+        )
 
 
 class Program:
@@ -111,8 +127,6 @@ class Program:
     def __init__(
         self, built: Built, weights: Mapping[str, Array] | None, state: State | None, threads: int
     ) -> None:
-        if not isinstance(threads, int) or threads < 1:
-            raise CodegenError(f"threads={threads!r} must be an integer of at least 1")
         lowered = built.lowered
         require_runnable(
             lowered.target,
@@ -163,6 +177,7 @@ class Program:
         if self.state is not None:
             raise DataError("a program with updates keeps its weights in program.state")
         built, lowered = self.built, self.built.lowered
+        weights = bind_weights(f'graph "{lowered.source.name}"', lowered.source.parameters, weights)
         numbers = main_weights(lowered, weights)
         self._weights = pack_weights(built.facts, lowered, numbers)
         self.weights = {p.name: weights[p.name].copy() for p in lowered.source.parameters}
@@ -211,6 +226,8 @@ class Program:
         Small networks run for less time than it takes to check their inputs: arrays of shapes that
         were seen before, and needed no conversion, are not checked again.
         """
+        if not isinstance(inputs, list | tuple):
+            inputs = border.plain(Sequence[object], "inputs", inputs)
         key = tuple((a.shape, a.dtype) if _is_plain(a) else None for a in inputs)  # type: ignore[attr-defined]
         if (known := self._seen.get(key)) is not None:
             return known[0], inputs, known[1]  # type: ignore[return-value]

@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 import json
 import os
+import re
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ from ..export.aot import FORMAT
 from ..export.folder import METADATA, require_exported_from, sha256
 from ..export.interface import ABI_VERSION, CODES, NO_GOLDEN, OK
 from ..targets.lookup import require_runnable, target_named
+
+_LIBRARY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")  # a C identifier and a part of a file name
 
 
 class NativeLibrary:
@@ -153,10 +156,13 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
     try:
         graph = _graph(metadata)
         name, target = str(metadata["name"]), str(metadata["target"]["name"])
+        if not _LIBRARY.fullmatch(name) or not 0 <= int(metadata["arena_bytes"]) < 1 << 48:
+            raise ValueError(f"no library is called {name[:40]!r} or needs so much memory")
         digest = metadata["files"].get(f"lib{name}.so")
         reason = metadata["no_shared_library"]
-        int(metadata["arena_bytes"])
-    except (KeyError, TypeError, ValueError, AttributeError, AdderGraphError) as error:
+    except (
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AdderGraphError
+    ) as error:  # fmt: skip
         raise StorageError(f'"{path}" is damaged ({error!r}); export again') from None
     require_runnable(
         target_named(target), f'"{folder}" holds code for "{target}", which this machine cannot run'

@@ -10,6 +10,7 @@ import struct
 import sys
 from dataclasses import replace
 
+from addergraph.border import shown
 from addergraph.errors import TargetError, nearest
 
 from .. import llvm
@@ -47,9 +48,11 @@ def target_named(name: str, tune_for: str | None = None) -> Target:
 
     Raises TargetError with the nearest known name.
     """
-    found = host() if name == "host" else _known(name)
+    found = host() if isinstance(name, str) and name == "host" else _known(name)
     if tune_for is None and name != "host":
         return found
+    if not isinstance(tune_for, str | None):
+        raise TargetError(f"tune_for={shown(tune_for)} must be a name, or None")
     this = tune_for in (None, "host")
     return replace(found, machine=_this_machine(found) if this else machine_named(str(tune_for)))
 

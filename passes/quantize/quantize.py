@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from addergraph import border
 from addergraph.errors import DataError, GraphError, UnsupportedError
 from addergraph.ir import Array, Graph, Node, Parameter, Value, walk
 from addergraph.ir.check import check
@@ -175,15 +176,13 @@ def _logits(graph: Graph) -> Graph:
 def _samples(graph: Graph, calibration: object) -> Array:
     """The calibration data as f32; DataError unless they are samples that say something."""
     (x,) = graph.inputs
-    try:
-        samples = np.asarray(calibration)
-        samples = samples.astype(np.float32) if samples.dtype.kind in "fiub" else samples
-    except (TypeError, ValueError):
-        samples = np.asarray(None)
+    found = border.array("calibration", calibration)
+    with np.errstate(over="ignore"):
+        samples = found.astype(np.float32)
     expected = ",".join(map(str, x.type.shape))
-    if samples.dtype != np.float32 or samples.shape[1:] != x.type.shape[1:] or not samples.ndim:
+    if samples.shape[1:] != x.type.shape[1:] or not samples.ndim:
         raise DataError(
-            f"calibration data have shape {list(samples.shape)} of {samples.dtype}, expected "
+            f"calibration data have shape {list(found.shape)} of {found.dtype}, expected "
             f"samples of real numbers [{expected}]"
         )
     if not len(samples):

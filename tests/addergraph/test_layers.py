@@ -279,7 +279,7 @@ def test_batch_norm_twice_in_one_training_graph_is_refused() -> None:
         (lambda: Adder(0, 3, name="a"), 'Adder "a": output_channels=0'),
         (lambda: Adder(8, 0), "kernel_size=0"),
         (lambda: Adder(8, (3, 3, 3)), "pair"),  # type: ignore[arg-type]
-        (lambda: Adder(8, "33"), "kernel_size='3'"),  # type: ignore[arg-type]
+        (lambda: Adder(8, "33"), "kernel_size='33'"),  # type: ignore[arg-type]
         (lambda: Conv(8, 3, padding=-1), "Conv: padding=-1 must be an integer of at least 0"),
         (lambda: Conv(8, 3, padding=(1, 2, 3)), r"padding=\(1, 2, 3\)"),  # type: ignore[arg-type]
         (lambda: Conv(8, 3, dilation=0), "dilation=0"),

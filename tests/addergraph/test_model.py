@@ -390,7 +390,7 @@ def _with(array: Array, index: Any, value: float) -> Array:
         (X, np.eye(9)[Y % 9], r"\(70, 10\), found \(70, 9\)"),
         (X, np.eye(10)[Y] * 2, "row 0 is neither one-hot nor probabilities"),
         (X, _with(np.eye(10)[Y], (4, 0), np.nan), "row 4 holds NaN"),
-        (X, np.array(["a"] * 70), "expected numbers"),
+        (X, np.array(["a"] * 70), "expected real numbers"),
         (X, 3, "expected 70 rows"),
     ],
 )

@@ -321,7 +321,7 @@ def test_no_samples_is_an_answer_and_no_number_below_one() -> None:
     empty = verify(adder(), program, inputs=[np.zeros((0, 9, 5, 4))])
     assert empty.ok
     assert "no elements" in str(empty)
-    with pytest.raises(DataError, match="samples=0 must be at least 1"):
+    with pytest.raises(DataError, match="samples=0 must be an integer of at least 1"):
         verify(adder(), program, samples=0)
 
 

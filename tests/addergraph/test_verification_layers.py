@@ -235,7 +235,7 @@ def test_what_cannot_be_verified_is_refused() -> None:
     graph = network()
     weights = weights_of(graph)
     program = ag.compile_layers(graph, weights=weights)
-    with pytest.raises(DataError, match="samples=0 must be at least 1"):
+    with pytest.raises(DataError, match="samples=0 must be an integer of at least 1"):
         verify_layers(graph, program, 0)
     plain = ag.compile(graph, weights=weights, batch=1)
     with pytest.raises(DataError, match="does not return %.*program from ag.compile_layers"):

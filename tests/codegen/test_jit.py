@@ -17,7 +17,7 @@ from addergraph import compiler
 from addergraph.codegen import llvm
 from addergraph.codegen.run.jit import Built, Program
 from addergraph.codegen.targets.lookup import TARGETS, runnable
-from addergraph.errors import AdderGraphError, CodegenError, DataError, ShapeError, TargetError
+from addergraph.errors import AdderGraphError, DataError, ShapeError, TargetError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.state import State
@@ -251,7 +251,7 @@ def test_results_do_not_depend_on_threads(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5])
 def test_threads_must_be_a_positive_integer(threads: Any) -> None:
-    with pytest.raises(CodegenError, match=r"threads=.* at least 1"):
+    with pytest.raises(DataError, match=r"threads=.* at least 1"):
         compiler.compile(NETWORK, weights=weights(), threads=threads)
 
 

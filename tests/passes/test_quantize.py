@@ -221,7 +221,7 @@ def test_a_dead_layer_is_no_error() -> None:
     [
         (np.zeros((8, 6, 6, 3)), "all zero"),
         (np.ones((0, 6, 6, 3)), "are empty"),
-        (np.ones((8, 6, 5, 3)), r"shape \[8, 6, 5, 3\] of float32, expected .* \[N,6,6,3\]"),
+        (np.ones((8, 6, 5, 3)), r"shape \[8, 6, 5, 3\] of float64, expected .* \[N,6,6,3\]"),
         (np.ones(()), r"shape \[\]"),
         (np.full((8, 6, 6, 3), np.nan), "hold NaN"),
         ("images", "real numbers"),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import pickle  # for the name of its error alone
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ... import zoo
@@ -19,11 +17,7 @@ from ...settings import NOTHING, setting
 from ...zoo import authors
 from .. import options as shared
 
-# What PyTorch raises on bytes that are no checkpoint depends on where they go wrong.
-_TORCH_ERRORS = (
-    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError,
-    TypeError, OSError,
-)  # fmt: skip
+_TORCH = (b"PK", b"\x80")  # a zip archive (from PyTorch 1.6), or pickle
 INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
@@ -73,31 +67,22 @@ def imported(file: str, network: str, input_shape: tuple[int, int, int] | None =
 
 
 def read_state(file: str) -> dict[str, Array]:
-    """The named arrays of a `.safetensors` or, through PyTorch, a `.pth` or `.pt` file."""
-    readers: dict[str, Callable[[str], dict[str, Array]]] = {
-        ".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch,
-    }  # fmt: skip
-    suffix = Path(file).suffix
-    if suffix not in readers:
-        raise StorageError(f'"{file}": expected a checkpoint that ends in {", ".join(readers)}')
-    return readers[suffix](file)
+    """The named arrays of a safetensors file or, through PyTorch, of one of its checkpoints.
 
-
-def _read_safetensors(file: str) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+    The first bytes tell which it is; the name may be anything (.pth, .th, .pth.tar).
+    """
     data = storage.read_bytes(file)
-    try:
-        state: dict[str, Array] = load(data)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f'"{file}" is damaged or no safetensors file: {error}') from None
-    return state
+    if data[8:9] == b"{":  # behind the length of the header
+        return storage.foreign_tensors(file, data)
+    if not any(data.startswith(start) for start in _TORCH) and data[257:262] != b"ustar":
+        raise StorageError(
+            f'"{file}" is neither a safetensors file nor a checkpoint of torch.save, or is damaged'
+        )
+    return _read_torch(file, data)
 
 
-def _read_torch(file: str) -> dict[str, Array]:
+def _read_torch(file: str, data: bytes) -> dict[str, Array]:
     """`torch.load(weights_only=True)`: tensors and plain containers, no code."""
-    data = storage.read_bytes(file)
     try:
         import torch
     except ImportError:
@@ -111,17 +96,34 @@ def _read_torch(file: str) -> dict[str, Array]:
 def _loaded(file: str, data: bytes, torch: Any) -> object:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except _TORCH_ERRORS:  # its message advises to load the file without safety
+    except Exception:  # of any kind, by where the bytes go wrong; it advises to load without safety
         raise StorageError(
             f'"{file}" is damaged, or holds more than tensors, which is not loaded: it might run '
             "code. Write a state dict with torch.save(model.state_dict(), path)"
         ) from None
 
 
+def _inner(file: str, found: object, torch: Any) -> object:
+    """The state dict in a checkpoint, whose key is "state_dict", "net" or whatever its author
+    chose; DataError where several could be meant. What has tensors itself is one."""
+    if not isinstance(found, Mapping) or any(isinstance(v, torch.Tensor) for v in found.values()):
+        return found
+    inner = {
+        key: value
+        for key, value in found.items()
+        if isinstance(value, Mapping) and any(isinstance(v, torch.Tensor) for v in value.values())
+    }
+    if len(inner) > 1 and "state_dict" not in inner:
+        raise DataError(
+            f'"{file}" holds several state dicts: {", ".join(map(str, inner))}; save the one that '
+            "is meant with torch.save"
+        )
+    return inner.get("state_dict", next(iter(inner.values()), found))
+
+
 def _arrays(file: str, found: object, torch: Any) -> dict[str, Array]:
-    """The tensors of a state dict, or of one under the key "state_dict"."""
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
+    """The tensors of a state dict, or of the one inside a checkpoint: see `_inner`."""
+    found = _inner(file, found, torch)
     if not isinstance(found, Mapping) or not found:
         raise DataError(f'"{file}" holds a {type(found).__name__}, expected a state dict')
     arrays = {}

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...border import number
+from ...errors import ShapeError
 from ...ir import POINTWISE, Array, Gradients, Intervals, Op, Tensors, Types
 from ...ir.trace import Tensor
 from ...ir.types import DType, Shape, TensorType, bool_, dtype_named, f32, i32
@@ -66,7 +68,7 @@ def full(
 ) -> Tensor:
     """A constant tensor in the graph of `like`; see `Full`."""
     kind = dtype_named(dtype) if isinstance(dtype, str) else dtype
-    op = Full(float(value), tuple(shape), kind)
+    op = Full(number("full: value", value, ShapeError), tuple(shape), kind)
     return Tensor(like.builder, like.builder.add(op, [], name or "const")[0])
 
 

@@ -62,7 +62,7 @@ def test_schedules_see_steps_and_functions_see_epochs() -> None:
         (lambda: Constant(-1.0, 3), "Constant: base=-1.0"),
         (lambda: Constant(1.0, 0), "epochs=0"),
         (lambda: Constant(1.0, 3, warmup=-1.0), "warmup=-1.0"),
-        (lambda: Step(1.0, 3, milestones=(0.5, 80)), r"milestones=\(0.5, 80\) must be fractions"),
+        (lambda: Step(1.0, 3, milestones=(0.5, 80)), r"milestones=\(0.5, 80.0\) must be fractions"),
         (lambda: Step(1.0, 3, milestones=(0.5, 0.2)), "ascending"),
         (lambda: Step(1.0, 3, factor=-1.0), "factor=-1.0"),
         (lambda: Polynomial(1.0, 3, power=0.0), "power=0.0 must be a number above 0"),

@@ -1,0 +1,497 @@
+"""The public functions with arguments that work, and the odd ones that each argument is given.
+
+`cases()` has every public name of `ag`, and of its packages of layers, ops, data, training and the
+zoo, classes with their methods; `test_border.py` puts each of `odd()` in place of each argument.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import addergraph as ag
+from addergraph import Model, data, layers, ops, training, zoo
+from addergraph.ir import Array
+from addergraph.ir.trace import Tensor
+from addergraph.ir.types import u8
+
+MODULES: dict[str, ModuleType] = {
+    "ag": ag, "layers": layers, "ops": ops, "data": data, "training": training, "zoo": zoo,
+}  # fmt: skip
+NOT_CALLED = {  # what they have beside functions and classes; and what stands for others
+    "ag.errors", "ag.layers", "ag.ops", "ag.__version__", "ag.AdderGraphError",
+    "layers.ACTIVATIONS", "layers.LAYERS", "data.digits", "zoo.NETWORKS", "layers.Layer",
+    "layers.unknown_layer",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One function with keyword arguments that it takes; `slow`: it compiles."""
+
+    name: str
+    call: Callable[..., object]
+    arguments: Mapping[str, object]
+    slow: bool = False
+
+
+# --- odd values -----------------------------------------------------------------------------------
+
+
+def _array(dtype: str = "f4") -> Array:
+    return (np.arange(5 * 6 * 6 * 2) % 7).reshape(5, 6, 6, 2).astype(dtype)
+
+
+class Text(str):
+    """A str of another class."""
+
+
+def _read_only() -> Array:
+    array = _array()
+    array.flags.writeable = False
+    return array
+
+
+@cache
+def odd() -> dict[str, object]:
+    """What users hand in that nobody planned for, by name."""
+    endless: list[object] = []
+    endless.append(endless)
+    return {
+        "None": None, "True": True, "3": 3, "-1": -1, "0": 0, "1.5": 1.5, "-0.0": -0.0,
+        "nan": float("nan"), "inf": float("inf"), "10^30": 10**30, "10^400": 10**400, "2^40": 2**40,
+        "fraction": Fraction(1, 3), "complex": 1j,
+        "np.int64": np.int64(2), "np.uint8": np.uint8(1), "np.float32": np.float32(0.5),
+        "np.float64": np.float64(2.0), "np.bool": np.bool_(True), "np.str": np.str_("relu"),
+        "scalar array": np.array(2), "array of one": np.array([0.5], np.float32),
+        "pair": np.array([1, 1]), "masked": np.ma.masked_greater(_array(), 3),
+        "masked pair": np.ma.array([1, 2], mask=[True, False]), "masked scalar": np.ma.masked,
+        "ragged": [[1, 2], [3]], "ragged deep": [np.zeros((2, 2)), np.zeros(3)],
+        "negative strides": _array()[::-1, :, ::-1], "big-endian": _array(">f4"),
+        "big-endian ints": _array(">i4"), "f16": _array("f2"), "u8": _array("u1"),
+        "longdouble": _array("g"), "complex array": _array("c8"), "bool array": _array("?"),
+        "read-only": _read_only(), "empty": np.zeros((0, 6, 6, 2), np.float32),
+        "empty list": [], "empty tuple": (), "no rows": np.zeros(0), "rank 0": np.float32(3)[()],
+        "huge": np.broadcast_to(np.float32(0), (2**20, 6, 2**20, 2)),
+        "objects": np.array([None, "x", 1], object), "words": np.array(["a", "b"]),
+        "record": np.zeros(3, [("a", "f4"), ("b", "i4")]), "dates": np.zeros(3, "M8[s]"),
+        "matrix": np.matrix([[1.0, 2.0]]), "": "", "word": "relu", "words and blanks": "two words",
+        "surrogate": "\udc80x", "NUL": "a\0b", "bytes": b"relu",
+        "bytearray": bytearray(b"\xff\xfe"),
+        "long": "x" * 5000, "accents": "größe", "text": Text("u8"), "format": "{0}%s%n",
+        "path": Path("/nowhere/at all"), "folder": Path("/"), "device": "/dev/null", "home": "~/x",
+        "dict": {"a": 1}, "dict of arrays": {"x": _array()}, "keys": {1: 2}, "set": {1, 2},
+        "generator": (n for n in (1, 2)), "range": range(3), "endless": endless,
+        "object": object(), "class": int, "function": lambda *a, **k: None, "module": np,
+        "list of None": [None], "nested": [[[[1.0]]]], "strings": ["N", "x"], "N": "N",
+        "infinite pair": (float("inf"), 2), "pair of words": ("a", "b"),
+    }  # fmt: skip
+
+
+# --- what works -----------------------------------------------------------------------------------
+
+TYPE = ag.tensor("f32", ("N", 6, 6, 2))
+X, Y = _array() / np.float32(7), np.arange(5) % 3
+
+
+@cache
+def folder() -> Path:
+    """What is written here goes when the process ends."""
+    made = Path(tempfile.mkdtemp(prefix="borders"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def net() -> Model:
+    model = Model(input_shape=(6, 6, 2), name="net")
+    model.add(layers.Conv(2, kernel_size=3))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(3))
+    return model
+
+
+@cache
+def built() -> Model:
+    model = net()
+    model.build((6, 6, 2))
+    return model
+
+
+@cache
+def program() -> Any:
+    return ag.compile(built())
+
+
+@cache
+def by_layers() -> Any:
+    return ag.compile_layers(built())
+
+
+@cache
+def graph() -> ag.Graph:
+    return ag.trace(lambda x, f: ops.relu(ops.adder2d(x, f)), TYPE, ag.tensor("f32", (3, 3, 2, 4)))
+
+
+@cache
+def quantized() -> Any:
+    return ag.quantize(built(), X)
+
+
+@cache
+def stored() -> Path:
+    path = folder() / "m.safetensors"
+    built().save(path)
+    return path
+
+
+@cache
+def exported() -> Path:
+    path = folder() / "library"
+    program().export(path, shared=False)
+    return path
+
+
+@cache
+def archive() -> Path:
+    path = folder() / "xy.npz"
+    np.savez(path, x=X, y=Y)
+    return path
+
+
+def _fit(**given: object) -> object:
+    return net().fit(given.pop("x"), given.pop("y"), **given)  # type: ignore[arg-type]
+
+
+def _model_cases() -> Iterator[Case]:
+    labels = {"x": X, "y": Y}
+    yield Case("ag.Model", Model, {
+        "net": None, "input_shape": (6, 6, 2), "loss_name": "mean_squared_error", "name": "m",
+        "seed": 1,
+    })  # fmt: skip
+    yield Case("ag.Model.add", net().add, {"layer": layers.Flatten()})
+    yield Case("ag.Model.build", lambda **k: net().build(**k), {"input_shape": (6, 6, 2)})
+    yield Case("ag.Model.graph", built().graph, {"training": False, "batch": 2})
+    yield Case("ag.Model.weights", _set_weights, {"weights": built().weights})
+    yield Case("ag.Model.weights, one", _set_one, {"array": built().weights["dense1.b"]})
+    yield Case("ag.Model.restore", lambda **k: net().restore(**k), {"graph": built().graph(False)})
+    yield Case("ag.Model.attach", lambda **k: net().attach(**k), {"views": built().weights})
+    yield Case("ag.Model.rounded", lambda **k: net().rounded(**k), {"rounding": {}})
+    yield Case("ag.Model.fit", _fit, {
+        **labels, "x_val": X, "y_val": Y, "epochs": 1, "batch_size": 2, "learning_rate": 0.1,
+        "optimizer": training.SGD(), "label_smoothing": 0.1, "gradient": "sign",
+        "augment": data.Augment(1), "normalize": data.Normalize((0, 0), (1, 1)), "shuffle": True,
+        "seed": 0, "patience": 1, "keep_best": True, "checkpoint": None, "checkpoint_steps": 0,
+        "resume": False, "engine": "reference", "threads": 1, "verbose": 0,
+    }, slow=True)  # fmt: skip
+    yield Case("ag.Model.train_step", lambda **k: net().train_step(**k), {
+        "batch": 2, "optimizer": training.SGD(), "label_smoothing": 0.1, "gradient": "sign",
+        "engine": "reference", "threads": 1,
+    })  # fmt: skip
+    step = net().train_step(5, engine="reference")
+    yield Case("training step", step, {**labels, "learning_rate": 0.1})
+    engine = {"engine": "native", "threads": 1}
+    yield Case("ag.Model.evaluate", built().evaluate, {**labels, **engine})
+    yield Case("ag.Model.predict", built().predict, {"x": X, **engine})
+    yield Case("ag.Model.prepare", built().prepare, {"samples": 5, "threads": 1})
+    yield Case("ag.Model.save", built().save, {"path": folder() / "saved.safetensors"})
+    yield Case("ag.Model.load", Model.load, {"path": stored()})
+
+
+def _set_weights(weights: Any) -> None:
+    net().weights = weights
+
+
+def _set_one(array: Any) -> None:
+    net().weights = built().weights | {"dense1.b": array}
+
+
+def _graph_cases() -> Iterator[Case]:
+    weights = {"f": np.ones((3, 3, 2, 4), np.float32)}
+    g = ag.parse(PARAMETERS)
+    yield Case("ag.compile", ag.compile, {
+        "graph": g, "weights": weights, "batch": 2, "target": "host", "tune_for": "generic",
+        "threads": 1, "state": None, "cache": True, "tune": False, "multiplication_free": False,
+        "observers": (),
+    })  # fmt: skip
+    yield Case("ag.compile, weights", lambda f: ag.compile(g, weights={"f": f}), weights)
+    yield Case("ag.compile_layers", ag.compile_layers, {
+        "graph": g, "weights": weights, "target": "host", "threads": 1
+    })  # fmt: skip
+    yield Case("program", lambda x: program()(x), {"x": X})
+    yield Case("program.run", program().run, {"inputs": [X]})
+    yield Case("program.set_weights", program().set_weights, {"weights": built().weights})
+    yield Case("program.export", program().export, {
+        "folder": folder() / "out", "name": "net", "seed": 0, "shared": False
+    }, slow=True)  # fmt: skip
+    yield Case("ag.grad", ag.grad, {"graph": graph(), "wrt": ["f"]})
+    yield Case("ag.interpret", lambda graph, x, weights: ag.interpret(graph, x, weights=weights), {
+        "graph": g, "x": X, "weights": weights
+    })  # fmt: skip
+    yield Case("ag.load_native", ag.load_native, {"folder": exported()})
+    yield Case("ag.parse", ag.parse, {"text": str(graph())})
+    yield Case("ag.quantize", ag.quantize, {
+        "graph": built(), "calibration": X, "weights": None, "bits": 8, "requantize": "shift",
+        "terms": 2, "quantile": 0.99, "reestimate": True,
+    })  # fmt: skip
+    q = quantized()
+    answers = ag.interpret(q.graph, q.inputs(X), weights=q.weights)
+    yield Case("quantized.inputs", q.inputs, {"x": X})
+    yield Case("quantized.outputs", q.outputs, {"y": answers})
+    yield Case("quantized.save", q.save, {"path": folder() / "q.safetensors"})
+    yield Case("ag.quantization_aware", ag.quantization_aware, {
+        "model": built(), "calibration": X, "bits": 8, "quantile": 0.99
+    })  # fmt: skip
+    yield Case("ag.tensor", ag.tensor, {"dtype": "f32", "shape": (2, 3), "quantization": None})
+    yield Case("ag.trace", lambda function, type, name, training: ag.trace(
+        function, type, name=name, training=training
+    ), {"function": ops.relu, "type": TYPE, "name": "g", "training": False})  # fmt: skip
+    shared = {"samples": 2, "seed": 0, "inputs": [X]}
+    yield Case("ag.verify", ag.verify, {"graph": built(), "program": program(), **shared})
+    yield Case("ag.verify_layers", ag.verify_layers, {
+        "graph": built(), "program": by_layers(), **shared
+    })  # fmt: skip
+    yield Case("ag.Graph", ag.Graph, {
+        "name": "g", "inputs": (), "parameters": (), "nodes": (), "outputs": (), "updates": ()
+    })  # fmt: skip
+    yield Case("ag.Graph.bind", graph().bind, {"batch": 2})
+
+
+PARAMETERS = """graph g(%x: f32[N,6,6,2]) params(%f: f32[3,3,2,4] init=normal(0,1)) {
+  %y = adder2d(%x, %f) : f32[N,4,4,4]
+  return %y
+}"""
+
+
+# --- layers, data, training, the zoo --------------------------------------------------------------
+
+
+def _layer_cases() -> Iterator[Case]:
+    window = {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1, "bias": True}
+    adder = {"output_channels": 4, **window, "eta": 0.2, "name": "a"}
+    images: dict[str, dict[str, object]] = {
+        "Activation": {"function": "relu"},
+        "Adder": adder,
+        "Conv": {k: v for k, v in adder.items() if k != "eta"},
+        "AvgPool": {"pool_size": 2, "stride": 2, "padding": 0},
+        "MaxPool": {"pool_size": 2, "stride": 2, "padding": 0},
+        "BatchNorm": {"momentum": 0.1, "epsilon": 1e-5},
+        "batch_norm_layer": {"momentum": 0.1, "epsilon": 1e-5},
+        "Flatten": {"name": "a"},
+        "GlobalAvgPool": {"name": "a"},
+        "Residual": {"body": [layers.Activation("relu")], "shortcut": (), "name": "a"},
+        "adder_layer": {"adaptive_eta": 0.1, "output_channels": 2, "kernel_size": 3},
+    }
+    dense = {"output_channels": 3, "bias": True, "name": "a"}
+    vectors: dict[str, dict[str, object]] = {
+        "Dense": dense, "FullyConnected": dense, "AdderDense": {**dense, "eta": 0.2},
+    }  # fmt: skip
+    rows = {"Adder1d": adder, "Conv1d": images["Conv"]}
+    for group, shape in ((images, (6, 6, 2)), (vectors, (6,)), (rows, (6, 2))):
+        for name, arguments in group.items():
+            yield Case(f"layers.{name}", _in_model(getattr(layers, name), shape), arguments)
+            yield Case(f"layers.{name}, called", getattr(layers, name)(**arguments), {"x": X})
+
+
+def _in_model(kind: Callable[..., Any], shape: tuple[int, ...]) -> Callable[..., object]:
+    def made(**arguments: object) -> object:
+        model = Model(input_shape=shape)
+        model.add(kind(**arguments))
+        return str(model.graph(False))
+
+    return made
+
+
+def _data_cases() -> Iterator[Case]:
+    whole = dict.fromkeys(("x_train", "x_test"), X) | dict.fromkeys(("y_train", "y_test"), Y)
+    yield Case("data.Dataset", data.Dataset, {
+        "name": "d", **whole, "classes": ("a", "b", "c"), "scale": 1.0
+    })  # fmt: skip
+    augment = data.Augment(1, 0.5)
+    yield Case("data.Augment", data.Augment, {"padding": 1, "flip": 0.5})
+    yield Case("data.Augment.apply", augment.apply, {"x": X, "random": np.random.default_rng(0)})
+    normalize = data.Normalize((0.0, 0.0), (1.0, 1.0))
+    yield Case("data.Normalize", data.Normalize, {"mean": (0.0,), "std": (1.0,), "scale": 1.0})
+    yield Case("data.Normalize.apply", normalize.apply, {"x": X})
+    yield Case("data.Loader", lambda **k: list(data.Loader(**k).epoch(0)), {
+        "x": X, "batch_size": 2, "seed": 0, "shuffle": True, "augment": augment,
+        "normalize": normalize, "prefetch": 1,
+    })  # fmt: skip
+    loader = data.Loader(X, batch_size=2)
+    yield Case("data.Loader.order", loader.order, {"number": 0})
+    yield Case("data.Loader.epoch", lambda **k: list(loader.epoch(**k)), {
+        "number": 0, "first_step": 1
+    })  # fmt: skip
+    yield Case("data.load", data.load, {"spec": "digits", "verify": False})
+    yield Case("data.load, npz", lambda path: data.load(f"npz:{path}"), {"path": archive()})
+    yield Case("data.load_npz", data.load_npz, {"path": archive()})
+
+
+def _training_cases() -> Iterator[Case]:
+    every = {"weight_decay": 0.1, "clip_norm": 1.0, "average": 0.9}
+    yield Case("training.SGD", _optimizer(training.SGD), {
+        **every, "momentum": 0.5, "nesterov": True
+    })  # fmt: skip
+    yield Case("training.Adam", _optimizer(training.Adam), {
+        **every, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "decoupled": True
+    })  # fmt: skip
+    shared = {"base": 0.1, "epochs": 3, "warmup": 0.5, "by_step": True}
+    own: dict[str, dict[str, object]] = {
+        "Constant": {}, "Cosine": {}, "Step": {"milestones": (0.5,), "factor": 0.1},
+        "Polynomial": {"power": 0.9},
+    }  # fmt: skip
+    for name, more in own.items():
+        kind = getattr(training, name)
+        yield Case(f"training.{name}", lambda kind=kind, **k: kind(**k)(0.5), {**shared, **more})
+        yield Case(f"training.{name}, called", kind(0.1, 3), {"time": 0.5})
+    yield Case("training.cosine", training.cosine, {"base": 0.1, "epochs": 3})
+    yield Case("training.History", training.History, {"history": {}})
+    history = training.History({"loss": [1.0]})
+    yield Case("training.History.append", lambda **k: training.History().append(**k), {
+        "record": {"loss": 1.0}
+    })  # fmt: skip
+    yield Case("training.History.record", history.record, {"epoch": 0})
+
+
+def _optimizer(kind: Any) -> Callable[..., object]:
+    def made(**settings: object) -> object:
+        return net().train_step(2, optimizer=kind(**settings), engine="reference")
+
+    return made
+
+
+def _zoo_cases() -> Iterator[Case]:
+    yield Case("zoo.Form", zoo.Form, {
+        "classes": 3, "body": "adder", "first": "conv", "last": "conv"
+    })  # fmt: skip
+    yield Case("zoo.Network", zoo.Network, {
+        "description": "a", "layers": list, "input_shape": (8, 8, 1), "classes": 10,
+        "body": "adder", "first": "conv", "last": "conv", "fixed": False,
+    })  # fmt: skip
+    yield Case("zoo.build", zoo.build, {
+        "name": "small-adder", "input_shape": (8, 8, 1), "classes": 3, "seed": 0, "first": "conv",
+        "last": "conv",
+    })  # fmt: skip
+
+
+# --- ops ------------------------------------------------------------------------------------------
+
+_IMAGE, _MATRIX, _VECTOR = ("f32", ("N", 6, 6, 2)), ("f32", (6, 6)), ("f32", (2,))
+_WINDOW = {"stride": 1, "padding": 1, "dilation": 1, "groups": 1}
+_FILTER, _SUMS, _OF_SUMS = ("f32", (3, 3, 2, 4)), ("i32", ("N", 6, 6, 2)), ("i32", (2,))
+_REQUANTIZED = {"lo": 0, "hi": 255, "dtype": u8, "scale": 0.5, "zero_point": 0}
+_PLACES = {name: _OF_SUMS for name in ("center", "offset", "shift")}
+OPS: dict[str, tuple[dict[str, tuple[str, Any]], dict[str, object]]] = {
+    # name: (tensors by argument, attributes); ops that are not here take one image
+    **{name: ({"x": _IMAGE, "f": _FILTER, "bias": ("f32", (4,))}, _WINDOW)
+       for name in ("adder2d", "conv2d")},
+    **{name: ({"x": ("f32", ("N", 6)), "f": ("f32", (6, 4)), "bias": ("f32", (4,))}, {})
+       for name in ("adder_dense", "dense")},
+    "matmul": ({"a": _MATRIX, "b": _MATRIX}, {}),
+    "broadcast_to": ({"x": _VECTOR}, {"shape": (3, 2)}),
+    "pad": ({"x": _MATRIX}, {"before": (1, 1), "after": (0, 1), "value": 0.0}),
+    "reshape": ({"x": _MATRIX}, {"shape": (4, 9)}),
+    "resize_nearest": ({"x": _IMAGE}, {"factors": 2}),
+    "slice": ({"x": _MATRIX}, {"start": (0, 1), "stop": (2, 3)}),
+    "transpose": ({"x": _MATRIX}, {"permutation": (1, 0)}),
+    "batch_norm": (
+        {"x": _IMAGE, **{n: _VECTOR for n in ("mean", "variance", "gamma", "beta")}},
+        {"epsilon": 1e-5},
+    ),
+    "batch_norm_statistics": ({"x": _MATRIX}, {}),
+    **{name: ({"a": _IMAGE, "b": _IMAGE}, {})
+       for name in ("add", "sub", "mul", "div", "maximum", "minimum", "greater")},
+    "cast": ({"x": _IMAGE}, {"dtype": "u8"}),
+    "clip": ({"x": _IMAGE}, {"lo": 0.0, "hi": 1.0}),
+    "fake_quantize": ({"x": _IMAGE}, {
+        "scale": 0.5, "zero_point": 0, "bits": 8, "saturate": True
+    }),
+    "fake_quantize_filter": ({"f": _FILTER}, {"bits": 8}),
+    "full": ({"like": _IMAGE}, {"value": 1.0, "shape": (2,), "dtype": "f32"}),
+    "constant": ({"like": _IMAGE}, {"value": 1.0}),
+    "leaky_relu": ({"x": _IMAGE}, {"slope": 0.1}),
+    "requantize_shift": ({"x": _SUMS, **_PLACES, "term": _OF_SUMS}, _REQUANTIZED),
+    "requantize_multiply": ({"x": _SUMS, **_PLACES, "multiplier": _OF_SUMS}, _REQUANTIZED),
+    "select": ({"condition": ("bool", ("N", 6, 6, 2)), "a": _IMAGE, "b": _IMAGE}, {}),
+    "argmax": ({"x": _MATRIX}, {"axis": 1}),
+    **{name: ({"x": _IMAGE}, {"window": 2, "stride": 2, "padding": 0})
+       for name in ("avg_pool2d", "max_pool2d")},
+    "sum_pool2d": ({"x": ("u8", ("N", 6, 6, 2))}, {"window": 2, "stride": 2, "padding": 0}),
+    **{name: ({"x": _IMAGE}, {"axes": (1,), "keepdims": True})
+       for name in ("reduce_sum", "reduce_mean", "reduce_max")},
+    **{name: ({a: _MATRIX for a in names}, {}) for name, names in (
+        ("mean_squared_error", ("prediction", "target")),
+        ("softmax_cross_entropy", ("logits", "targets")),
+    )},
+}  # fmt: skip
+
+
+def _op_cases() -> Iterator[Case]:
+    for name in ops.__all__:
+        if name == "Fused":
+            yield Case("ops.Fused", ops.Fused, {"body": graph()})
+            continue
+        function = getattr(ops, name)
+        tensors, attributes = OPS.get(name, ({"x": _IMAGE}, {}))
+        if name == "concat":
+            yield Case("ops.concat", _concat, {"tensors": TENSOR, "axis": -1, "name": "n"})
+            continue
+        if name == "requantize_shift":  # one of its `*terms`
+            function = _with_term
+        yield Case(f"ops.{name}", _traced(function, tensors), {
+            **dict.fromkeys(tensors, TENSOR), **attributes, "name": "n"
+        })  # fmt: skip
+
+
+TENSOR = "a symbolic tensor"
+
+
+def _traced(function: Callable[..., Any], tensors: Mapping[str, Any]) -> Callable[..., object]:
+    """`function` inside `ag.trace`; what is TENSOR becomes a symbolic tensor of its type."""
+    names = list(inspect.signature(function).parameters)
+
+    def call(**given: Any) -> object:
+        def traced(*symbols: Tensor) -> Any:
+            known = dict(zip(tensors, symbols, strict=True))
+            filled = {n: known[n] if v is TENSOR else v for n, v in given.items()}
+            positional = [filled.pop(n) for n in names if n in tensors]
+            return function(*positional, **filled)
+
+        return str(ag.trace(traced, *(ag.tensor(*t) for t in tensors.values())))
+
+    return call
+
+
+def _with_term(
+    x: Any, center: Any, offset: Any, shift: Any, term: Any, **attributes: Any
+) -> Tensor:
+    return ops.requantize_shift(x, center, offset, shift, term, **attributes)
+
+
+def _concat(tensors: Any, axis: Any, name: Any) -> object:
+    def traced(x: Tensor) -> Tensor:
+        return ops.concat([x] * 2 if tensors is TENSOR else tensors, axis, name=name)
+
+    return str(ag.trace(traced, ag.tensor("f32", (2, 3))))
+
+
+def cases() -> list[Case]:
+    return [
+        *_model_cases(), *_graph_cases(), *_layer_cases(), *_data_cases(), *_training_cases(),
+        *_zoo_cases(), *_op_cases(),
+    ]  # fmt: skip
+
+
+def public_names() -> set[str]:
+    """`layers.Adder` and so on, of every public name."""
+    return {f"{prefix}.{name}" for prefix, module in MODULES.items() for name in module.__all__}
