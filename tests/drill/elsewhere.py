@@ -325,12 +325,6 @@ PASS_MUTANTS = (
         tests_of("passes/test_fold_batch_norm.py"),
     ),
     Mutant(
-        "constants of either zero are +0", "passes/ranges.py",
-        "return 0.0 if node.op.positive_zero([v in zeros for v in node.inputs]) else None",
-        "return 0.0",
-        tests_of("passes/test_ranges.py"),
-    ),
-    Mutant(
         "a tail takes operands of any shape", "passes/fuse.py",
         "return all(v in own or v.type.shape in allowed for v in node.inputs)", "return True",
         tests_of("passes/test_fuse.py", "test_tail_reads_only_the_allowed_shapes"),
