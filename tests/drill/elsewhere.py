@@ -435,4 +435,28 @@ GRAPH_MUTANTS = (
     ),
 )  # fmt: skip
 
-MUTANTS = (*KERNEL_MUTANTS, *PROGRAM_MUTANTS, *PASS_MUTANTS, *GRAPH_MUTANTS)
+VERIFICATION = tests_of("addergraph/test_verification.py")
+VERIFICATION_MUTANTS = (
+    Mutant(
+        "one bound for all elements", "addergraph/verification/reference.py",
+        "allowed = SLACK * spread", "allowed = np.full_like(spread, SLACK * spread.max())",
+        VERIFICATION,
+    ),
+    Mutant(
+        "verification draws small integers only", "addergraph/verification/samples.py",
+        "kind % WHOLE_KINDS, rng", "1, rng", VERIFICATION,
+    ),
+    Mutant(
+        "nodes are compared on the network's values only", "addergraph/verification/nodes.py",
+        "range(DRAWN + MATCHED)", "range(0)", VERIFICATION,
+    ),
+    Mutant(
+        "a compiled node is held to itself", "addergraph/verification/nodes.py",
+        "_between(declared, cut, [by_name[v.name] for v in node.outputs]) or itself", "itself",
+        tests_of("test_score.py"),
+    ),
+)  # fmt: skip
+
+MUTANTS = (
+    *KERNEL_MUTANTS, *PROGRAM_MUTANTS, *PASS_MUTANTS, *GRAPH_MUTANTS, *VERIFICATION_MUTANTS,
+)  # fmt: skip
