@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import AdderGraphError, DataWarning, RangeWarning
+from ..errors import AdderGraphError, DataWarning, QuantizationWarning, RangeWarning
 from .options import Command, examples
 
 ERROR, INTERRUPTED = 2, 130
@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
     """Warnings about the network and the data in one line; others as Python shows them."""
-    if issubclass(category, RangeWarning | DataWarning):
+    if issubclass(category, RangeWarning | DataWarning | QuantizationWarning):
         click.echo(f"warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
