@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from . import border
 from .errors import DataError, GraphError, RangeWarning, ShapeError, nearest
@@ -275,6 +275,36 @@ def compile_layers(
     return jit.Program(jit.build(lowered), numbers, None, threads)
 
 
+def is_compiled(program: object) -> TypeGuard[Program]:
+    """Whether it was compiled in this process, so that its nodes are known."""
+    from .codegen.run.jit import Program
+
+    return isinstance(program, Program)
+
+
+def main_weights(program: Program, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The numbers that `weights` make of the parameters of the compiled graph of `program`."""
+    from .codegen.run import jit
+
+    return jit.main_weights(program.built.lowered, weights)
+
+
+def compile_as(program: Program, graph: Graph) -> Program:
+    """Native code for a bound `graph` as it is, through no pass, by the kernels of `program`.
+
+    Its parameters are those of the compiled graph of `program`, whose numbers they get.
+    """
+    from .codegen.emit.lowered import Kernels
+    from .codegen.run import jit
+    from .passes import pipeline
+
+    lowered = program.built.lowered
+    numbers = main_weights(program, program.weights)
+    kernels = Kernels(lowered.target, numbers, lowered.choices)
+    made = _lowered(pipeline.lower(graph, kernels, passes=()), kernels)
+    return jit.Program(jit.build(made), numbers, None, program.threads)
+
+
 def build(
     graph: Graph,
     weights: Mapping[str, Array] | None = None,
@@ -526,12 +556,15 @@ __all__ = [
     "census",
     "certify",
     "compile",
+    "compile_as",
     "compile_layers",
     "export",
     "findings",
     "grad",
+    "is_compiled",
     "load_native",
     "lower",
+    "main_weights",
     "measure_peak",
     "memory_plan_text",
     "optimize", "points_after",

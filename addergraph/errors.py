@@ -71,7 +71,11 @@ class RangeWarning(UserWarning):
 
 
 class DataWarning(UserWarning):
-    """A data file that can be read, but is not what was published under its name."""
+    """Data that can be used, but are hardly what was meant or published under their name."""
+
+
+class QuantizationWarning(UserWarning):
+    """A quantized network whose answers are far from those of the float network."""
 
 
 class EnvironmentWarning(UserWarning):

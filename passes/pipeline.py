@@ -35,8 +35,7 @@ Observer = Callable[[str, Lowering, Lowering, float], None]
 PIPELINE: tuple[Pass, ...] = (
     canonicalize,  # one form for what can be written in several ways, so that later passes see one
     fold_batch_norm,  # before ranges and fuse: they see a multiplication and an addition
-    ranges,  # before eliminate: what it proves constant leaves dead nodes and parameters
-    canonicalize,  # constants that ranges found move through reshapes and broadcasts
+    ranges,  # before fuse: what it proves of an input is an attribute of the contraction
     eliminate,  # before fuse: a dead reader would keep a value from being fused
     forget_scales,  # before fuse: bodies that differ in them alone become one kernel
     fuse,  # last: no pass but memory planning looks into fused bodies

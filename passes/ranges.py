@@ -1,4 +1,4 @@
-"""Value ranges put to use: faster kernels, dead code, warnings.
+"""Value ranges put to use: faster kernels and warnings.
 
     rewrite (a proven operand licenses the min form of the adder kernels):
       %r = relu(%x) : f32[N,8,8,16]
@@ -7,16 +7,9 @@
       %r = relu(%x) : f32[N,8,8,16]
       %y = adder2d(%r, %f) input_nonnegative=true : f32[N,6,6,8]
 
-    rewrite (relu straight after an adder, whose values are never positive):
-      %a = adder2d(%x, %f) : f32[N,6,6,8]
-      %r = relu(%a) : f32[N,6,6,8]
-      ->
-      %a = adder2d(%x, %f) : f32[N,6,6,8]
-      %r = full() value=0 shape=(N,6,6,8) : f32[N,6,6,8]
-
-Ranges speak of the non-NaN elements: where the original would carry a NaN (or would make one, as
-0 * inf does), a constant is the constant. The sign of a zero is kept: a constant zero is written
-only where the op is known to give +0.0.
+Ranges speak of the elements that are not NaN. So a value with one possible number, such as relu
+straight after an adder, whose sums are never positive, is warned about and computed all the same:
+where a NaN comes in, a NaN comes out.
 """
 
 from __future__ import annotations
@@ -25,13 +18,10 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from addergraph.errors import RangeWarning
 from addergraph.ir import Graph, Node, Op, Value
 from addergraph.ir.intervals import Interval, value_ranges
 from addergraph.ir.types import f32
-from addergraph.ops.pointwise.full import Full
 from addergraph.report.findings import Finding
 
 from .rewrite import Draft, rebuild
@@ -40,25 +30,16 @@ Ranges = Mapping[str, Interval]
 
 
 def ranges(graph: Graph) -> Graph:
-    """Sets `input_nonnegative` where it is provable and replaces constant f32 values by `full`.
+    """Sets `input_nonnegative` where it is provable.
 
     Warns (RangeWarning) once for each of `findings(graph)`.
     """
     known = value_ranges(graph)
     for finding in _findings(graph, known):
         warnings.warn(str(finding), RangeWarning, stacklevel=2)
-    zeros: set[Value] = set()  # of the draft, proven to be +0.0 everywhere
 
-    def transform(draft: Draft, node: Node) -> Sequence[Value] | None:
-        constant = _constant(node, known, zeros)
-        if constant is not None:
-            op = Full(shape=node.outputs[0].type.shape, value=constant, dtype=f32)
-            made = draft.add(op, [], node.outputs)
-        else:
-            made = draft.add(_licensed(node, known), node.inputs, node.outputs)
-        if constant == 0.0 or (node.op.constant == 0.0 and node.op.positive_zero(())):
-            zeros.update(made)
-        return made
+    def transform(draft: Draft, node: Node) -> Sequence[Value]:
+        return draft.add(_licensed(node, known), node.inputs, node.outputs)
 
     return rebuild(graph, transform)
 
@@ -124,16 +105,6 @@ def _nonpositive_origin(
             break
         value = min(origin.inputs, key=lambda v: known[v.name].hi)
     return origin
-
-
-def _constant(node: Node, known: Ranges, zeros: set[Value]) -> float | None:
-    """The one value of every element of the node's result, if it has one that f32 can hold."""
-    if not _is_fixed(node, known) or node.op.constant is not None:
-        return None
-    value = known[node.name].lo
-    if value == 0.0:
-        return 0.0 if node.op.positive_zero([v in zeros for v in node.inputs]) else None
-    return value if float(np.float32(value)) == value else None
 
 
 def _licensed(node: Node, known: Ranges) -> Op:

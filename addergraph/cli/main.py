@@ -20,7 +20,13 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import AdderGraphError, DataWarning, EnvironmentWarning, RangeWarning
+from ..errors import (
+    AdderGraphError,
+    DataWarning,
+    EnvironmentWarning,
+    QuantizationWarning,
+    RangeWarning,
+)
 from .options import Command, examples
 
 ERROR, INTERRUPTED = 2, 130
@@ -104,7 +110,8 @@ def _give_up_stdout() -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
     """Warnings of our own in one line; others as Python shows them."""
-    if issubclass(category, RangeWarning | DataWarning | EnvironmentWarning):
+    ours = RangeWarning | DataWarning | EnvironmentWarning | QuantizationWarning
+    if issubclass(category, ours):
         click.echo(f"warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)

@@ -7,7 +7,7 @@ A range speaks of the non-NaN elements of a tensor. `check` uses it to re-derive
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,15 +75,22 @@ ANY = Interval()
 NONNEGATIVE = Interval(0.0, math.inf)
 
 
-def value_ranges(graph: Graph, inputs: Sequence[Interval] | None = None) -> dict[str, Interval]:
+def value_ranges(
+    graph: Graph,
+    inputs: Sequence[Interval] | None = None,
+    parameters: Mapping[str, Interval] | None = None,
+) -> dict[str, Interval]:
     """The range of every value of `graph`, by name, from each op's `interval` rule.
 
-    `inputs` are the ranges of the graph's inputs where they are known, as for a fused body.
+    `inputs` are the ranges of the graph's inputs where they are known, as for a fused body;
+    `parameters` those of its parameters, by name, where their numbers are.
     """
 
     def step(node: Node, ranges: list[Interval]) -> Sequence[Interval]:
         return node.op.interval(ranges, [v.type for v in node.inputs])
 
     given = [ANY] * len(graph.inputs) if inputs is None else inputs
-    known = evaluate(graph, [*given, *[ANY] * len(graph.parameters)], step)
+    numbers = parameters or {}
+    held = [numbers.get(p.name, ANY) for p in graph.parameters]
+    known = evaluate(graph, [*given, *held], step)
     return {v.name: range for v, range in known.items()}

@@ -222,10 +222,6 @@ class Op:
         """Range of each result from the ranges of the operands; unknown unless an op knows more."""
         return (ANY,) * len(self.result_names)
 
-    def positive_zero(self, operands: Sequence[bool]) -> bool:
-        """Whether a result that is known to be 0 is +0.0; for each operand, whether it is +0.0."""
-        return self.kind in (MOVEMENT, REDUCTION) and all(operands)
-
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         """What gives the same bits more simply, from what the operands are made of.
 

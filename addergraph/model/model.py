@@ -295,7 +295,8 @@ class Model:
             engine           "reference" runs the same step in NumPy
             threads          all processors unless given; results do not depend on it
 
-        Warns of what is provably dead (RangeWarning). Raises DataError for data or settings that do
+        Warns of what is provably dead (RangeWarning) and of samples far beyond the scale of the
+        filters (DataWarning). Raises DataError for data or settings that do
         not fit and when training diverges (the weights are then those of the last good epoch),
         StorageError for a folder that cannot be used, ShapeError for batch statistics of one value,
         MemoryLimitError.

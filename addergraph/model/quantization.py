@@ -32,7 +32,8 @@ def quantize(
 
     Raises DataError for settings out of range and for calibration data that are of another shape,
     empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
-    form.
+    form. Warns (QuantizationWarning) where the integers answer far off: by more than half of how
+    much the float outputs differ between the calibration samples.
     """
     settings = QuantizationSettings(
         bits=bits, requantize=requantize, terms=terms, quantile=quantile, reestimate=reestimate

@@ -3,7 +3,8 @@
 * a relu that is always zero, and other constants: proven from value ranges (`compiler.findings`);
 * an adder whose results reach a relu, another layer or the output without a batch norm;
 * an adder whose input may be negative: it cannot use the fast kernel;
-* an `eta` on a parameter that is no adder's filter: nothing there needs the adaptive rate.
+* an `eta` on a parameter that is no adder's filter: nothing there needs the adaptive rate;
+* an adder's filter without an `eta`: it learns at another pace than the rest of the network.
 
 What shows only in numbers (vanished gradients, dead channels) is found by `diagnostics`.
 """
@@ -27,7 +28,8 @@ def lint(graph: Graph) -> tuple[Finding, ...]:
     """All findings of an inference graph as it is declared, before the passes."""
     proven = compiler.findings(graph)
     dead = {finding.node for finding in proven}
-    return (*proven, *_without_batch_norm(graph, dead), *_slow_inputs(graph), *_idle_etas(graph))
+    adders = _without_batch_norm(graph, dead), _slow_inputs(graph)
+    return (*proven, *(f for found in adders for f in found), *_idle_etas(graph), *_no_etas(graph))
 
 
 def _without_batch_norm(graph: Graph, dead: set[str]) -> Iterator[Finding]:
@@ -107,9 +109,7 @@ def _origin(value: Value, producers: Mapping[Value, Node]) -> str:
 
 
 def _idle_etas(graph: Graph) -> Iterator[Finding]:
-    under = unrounded(graph)
-    read = (node.inputs[1] for node in graph.nodes if node.op.measures_distance)
-    filters = {under.get(v, v) for v in read}
+    filters = _adder_filters(graph)
     given = [p for p in graph.parameters if p.eta is not None and p.trainable]
     for parameter in given:
         if parameter in filters:
@@ -121,6 +121,26 @@ def _idle_etas(graph: Graph) -> Iterator[Finding]:
             "adder layers need",
             "leave eta out, or make the layer an adder",
         )
+
+
+def _no_etas(graph: Graph) -> Iterator[Finding]:
+    filters = _adder_filters(graph)
+    for p in graph.parameters:
+        if p in filters and p.trainable and p.eta is None:
+            yield Finding(
+                p.name,
+                f'parameter "{p.name}" is the filter of an adder layer{_readers_of(graph, p)} and '
+                "has no eta: its gradient is a sum of differences, whose size has nothing to do "
+                "with that of other layers, so that one learning rate does not fit both",
+                "leave eta at 0.2, which gives its gradient a norm of its own (Chen et al. 2020, "
+                "eq. 12-13), or pass eta=",
+            )
+
+
+def _adder_filters(graph: Graph) -> set[Value]:
+    under = unrounded(graph)
+    read = (node.inputs[1] for node in graph.nodes if node.op.measures_distance)
+    return {under.get(v, v) for v in read}
 
 
 def _readers_of(graph: Graph, parameter: Parameter) -> str:

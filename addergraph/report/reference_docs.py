@@ -28,6 +28,12 @@ must be given.
 *Surrogate* ops have the gradient that the paper gives them, which is not the derivative. Ops that
 are *not differentiable* end the backward pass. *Not per sample* means that rows of the result
 depend on other rows of the batch, so that a graph with the op compiles for a bound batch only.
+
+NaN has one rule, for the interpreter and for compiled code alike: each op makes of it what its
+section says, and no pass takes that away. Where nothing is said, a result with a NaN among the
+elements that it is computed from is NaN. That a value is always the same number, as `relu` of sums
+that are never positive, is proven for numbers only: it is warned about and still computed, so that
+`relu(adder2d(x, f))` is NaN where x holds one. The sign and payload of a NaN say nothing.
 """
 
 

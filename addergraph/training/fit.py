@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from .. import compiler
-from ..errors import AdderGraphError, DataError, RangeWarning, StorageError
+from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, StorageError
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.state import bind_weights
@@ -39,6 +39,9 @@ from .trainee import Trainee
 if TYPE_CHECKING:
     from ..data import Loader
 
+LOOKED_AT = 1024  # samples whose scale is measured
+LARGE = 10.0  # their root mean square as they enter, from which on they are out of scale
+
 HeldOut = tuple[object, object]  # x and y; both None where there is no validation
 
 
@@ -59,7 +62,7 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     if settings.verbose and settings.engine == NATIVE:
         print("compiling the training step", flush=True)
     validation = _validation(model, held_out, settings)
-    _warn(model)
+    _warn(model, samples, settings)
     step = TrainStep(
         model,
         min(settings.batch_size, len(samples)),
@@ -109,9 +112,30 @@ def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation 
     return Validation(samples, targets, measured)
 
 
-def _warn(model: Trainee) -> None:
+def _warn(model: Trainee, samples: Array, settings: Fit) -> None:
     for finding in compiler.findings(model.graph(training=False)):
         warnings.warn(str(finding), RangeWarning, stacklevel=4)
+    if (large := _large(samples, settings)) is not None:
+        warnings.warn(large, DataWarning, stacklevel=4)
+
+
+def _large(samples: Array, settings: Fit) -> str | None:
+    """What to say of samples that enter far beyond the scale of the filters; None where they fit.
+
+    An adder's result is a sum of |x - f|: where x is much larger than f, it is one of |x|.
+    """
+    some = samples[:LOOKED_AT]
+    entering = some if settings.normalize is None else settings.normalize.apply(some)
+    rms = float(np.sqrt(np.mean(np.square(entering, dtype=np.float64))))
+    if rms <= LARGE:
+        return None
+    return (
+        f"samples enter with numbers up to {float(np.abs(entering.astype('f8')).max()):.6g} (root "
+        f"mean square {rms:.3g}), and filters begin at about 1, beside which they hardly count: "
+        "pass fit a normalize=, such as Normalize(mean, std, scale) or, of a Dataset, "
+        'data.normalize() (of a recipe, normalize = "statistics"), or divide pixels by their '
+        "largest value (255 of 8 bits, 65535 of 16)"
+    )
 
 
 def run_epochs(

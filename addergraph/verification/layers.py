@@ -31,16 +31,9 @@ from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.walk import computed
 from ..tables import Table
-from .outputs import (
-    Outcome,
-    OutputReport,
-    Reference,
-    Runnable,
-    Total,
-    drawn_calls,
-    given_calls,
-    require_verifiable,
-)
+from .outputs import Outcome, Runnable, require_verifiable
+from .reference import OutputReport, Reference, Total
+from .samples import drawn_calls, given_calls
 
 SAMPLES = 16
 HEADS = ("layer", "op", "type", "error", "bound", "share", "in network", "share")
@@ -160,9 +153,9 @@ def verify_layers(
         known |= dict(zip(program.graph.outputs, native, strict=True))
         for layer, totals in zip(layers, own, strict=True):
             found = [known[v] for v in layer.outputs]
-            reference = Reference(layer, [known[v] for v in layer.inputs], {})
-            reference.compare(totals, found, rng, done)
-        Reference(program.graph, arrays, program.weights).compare(network, native, rng, done)
+            reference = Reference(layer, [known[v] for v in layer.inputs], {}, rng)
+            reference.compare(totals, found, done)
+        Reference(program.graph, arrays, program.weights, rng).compare(network, native, done)
         done += count
     through = {total.name: total.report() for total in network}
     rows = [
@@ -170,7 +163,7 @@ def verify_layers(
         for layer, totals in zip(layers, own, strict=True)
         for value, total in zip(layer.outputs, totals, strict=True)
     ]
-    dull = tuple(total.name for totals in own for total in totals if total.dull)
+    dull = tuple(total.name for totals in own for total in totals if total.variation.still)
     return LayerReport(graph.name, done, seed if inputs is None else None, tuple(rows), dull)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
@@ -108,10 +108,23 @@ class IntegerEmitter(Emitter[Bytes]):
 
     def output_error(self) -> float:
         """How far the outputs are from the float ones on the samples, as a share of their rms."""
+        return self._error_beside(lambda y: y)
+
+    def error_in_spread(self) -> float:
+        """The same as a share of how far the float outputs are from their mean over the samples:
+        outputs that share a large number may differ by little of it. inf where they do not differ
+        at all; of one sample `output_error`.
+        """
+        same = all(len(y) > 1 and (y == y[0]).all() for y in self.statistics.outputs)
+        if same:
+            return math.inf
+        return self._error_beside(lambda y: y - y.mean(0) if len(y) > 1 else y)
+
+    def _error_beside(self, size: Callable[[Array], Array]) -> float:
         off = total = 0.0
         for real, expected in zip(self._output_real, self.statistics.outputs, strict=True):
             off += float(np.square(real - expected).sum())
-            total += float(np.square(expected.astype("f8")).sum())
+            total += float(np.square(size(expected.astype("f8"))).sum())
         return float(np.sqrt(off / total)) if total else float(np.sqrt(off))
 
     # -- operands --------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ its values, the integer one for its statistics.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from addergraph import border
-from addergraph.errors import DataError, GraphError, UnsupportedError
+from addergraph.errors import DataError, GraphError, QuantizationWarning, UnsupportedError
 from addergraph.ir import Array, Graph, Node, Parameter, Value, walk
 from addergraph.ir.check import check
 from addergraph.ir.quantization import Quantization
@@ -36,6 +37,7 @@ from .calibrate import Execute, Statistics, calibrate
 from .integers import IMAGE_BITS, IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
 
+FAR = 0.5  # of the spread of the outputs: from there on classes are mistaken for each other
 WORSE = 1.05  # how much more error fewer powers of two may make
 
 
@@ -51,7 +53,8 @@ def quantize(
     `calibration` holds samples as the graph takes them, a few hundred, without labels. `execute`
     runs a graph on arrays. Raises DataError for calibration data that do not fit the graph, are
     empty, not finite or all zero; UnsupportedError, naming the node, for an op that has no integer
-    form; GraphError for a graph that is no network.
+    form; GraphError for a graph that is no network. Warns (QuantizationWarning) of outputs that are
+    off by more than FAR of their spread over the samples.
     """
     graph = _logits(_require_network(graph))
     samples = _samples(graph, calibration)
@@ -62,18 +65,40 @@ def quantize(
     moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
     found = replace(found, stated=trained, moments=moments)
 
-    def made(terms: int | None) -> Quantized:
+    def made(terms: int | None) -> tuple[Quantized, float]:
         return _converted(plain, weights, samples, found, settings, terms, execute)
 
-    if settings.requantize == MULTIPLY:
-        return made(None)
-    if settings.terms is not None:
-        return made(settings.terms)
-    exact = made(None)
-    tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
-    errors = {name: e for one in (*tried, exact) for name, e in one.errors.items()}
-    chosen = next((q for q in tried if q.error <= WORSE * exact.error), tried[-1])
-    return replace(chosen, errors=errors)
+    if settings.requantize == MULTIPLY or settings.terms is not None:
+        chosen, far = made(None if settings.requantize == MULTIPLY else settings.terms)
+    else:
+        exact, _ = made(None)
+        tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
+        fits = (one for one in tried if one[0].error <= WORSE * exact.error)
+        chosen, far = next(fits, tried[-1])
+        errors = {
+            name: e for one in (*(q for q, _ in tried), exact) for name, e in one.errors.items()
+        }
+        chosen = replace(chosen, errors=errors)
+    if far > FAR:
+        _warn(far)
+    return chosen
+
+
+def _warn(far: float) -> None:
+    if np.isinf(far):
+        what = (
+            "the float outputs are the same for every calibration sample: the network is dead here"
+        )
+    else:
+        what = (
+            f"the outputs in integers are off by {far:.0%} of how much the float outputs differ "
+            f"between the calibration samples (from {FAR:.0%} on, classes are taken for each other)"
+        )
+    hint = (
+        "look for inputs with a large offset or a few huge values (Normalize), for a network that "
+        "hardly tells these samples apart, or take more bits, more terms or quantile=1"
+    )
+    warnings.warn(f"{what}; {hint}", QuantizationWarning, stacklevel=5)
 
 
 def roundings(
@@ -112,15 +137,17 @@ def _converted(
     settings: QuantizationSettings,
     terms: int | None,
     execute: Execute,
-) -> Quantized:
-    """The int8 model whose factors have so many powers of two; None for multiply."""
+) -> tuple[Quantized, float]:
+    """The int8 model whose factors have so many powers of two (None: multiply), and its error
+    beside the spread of the outputs."""
     emitter = IntegerEmitter(graph, weights, samples, found, settings, terms, execute)
     for node in graph.nodes:
         emitter.write(node)
     made, arrays = emitter.finish()
     check(made)
     kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
-    return Quantized(made, arrays, {kind: emitter.output_error()}, kind)
+    quantized = Quantized(made, arrays, {kind: emitter.output_error()}, kind)
+    return quantized, emitter.error_in_spread()
 
 
 def _require_trained(graph: Graph, bits: int | None) -> None:

@@ -154,7 +154,7 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
     assert "arena" in shell.ok("inspect", "net.ag", "--plan")
     passes = shell.ok("inspect", "small-adder", "--passes")
     assert [line.split()[2] for line in passes.splitlines() if line.startswith("# after")] == [
-        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate", "forget_scales",
+        "canonicalize", "fold_batch_norm", "ranges", "eliminate", "forget_scales",
         "fuse",
     ]  # fmt: skip
     assert shell.ok("inspect", "net.ag", "--after", "canonicalize").count("# after") == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model
+from addergraph.errors import QuantizationWarning
 from addergraph.ir import Array
 from addergraph.quantization import load_quantized
 from tests.addergraph.models import adders_only
@@ -53,9 +55,34 @@ def test_options(shell: Shell, network: Model) -> None:
     out = shell.ok(*base, "--requantize", "multiply", "--quantile", 1.0, "--no-reestimate")
     assert "by integer multiplications" in out and "power" not in out
     assert "8 samples" in out
-    assert "by 1 power of two" in shell.ok(*base, "--terms", 1)
+    error = shell.error(*base, "--terms", 1)
+    assert "are off by" in error and "Nothing was written; --force writes it all the same" in error
+    forced = shell(*base, "--terms", 1, "--force")
+    assert forced.status == 0 and "by 1 power of two" in forced.out
+    assert forced.err.startswith("warning: the outputs in integers are off by")
     error = shell.error("compile", "m.safetensors", "-o", "build", "--multiplication-free")
     assert 'batch_norm "bn1": ag.quantize' in error
+
+
+def test_inputs_far_from_zero_are_refused(shell: Shell, network: Model) -> None:
+    """Their outputs share a large number, beside which an error of all that differs is small."""
+    x = np.random.default_rng(0).normal(size=(40, 5, 5, 2)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ag.quantize(network, x)  # a good one says nothing
+    with pytest.warns(QuantizationWarning, match="the same for every calibration sample"):
+        ag.quantize(network, x + 1000)  # no sum is above the batch norm's mean
+    network.weights["bn1.mean"][...] -= 18_000.0
+    network.save("m.safetensors")
+    with pytest.warns(QuantizationWarning, match="of how much the float outputs differ") as caught:
+        made = ag.quantize(network, x + 1000)
+    assert made.error < 0.5
+    assert caught[0].filename == __file__
+    np.savez("far.npz", x=x + 1000)
+    base = ("quantize", "m.safetensors", "--data", "far.npz", "-o", "far.safetensors")
+    assert "inputs with a large offset" in shell.error(*base)
+    assert not Path("far.safetensors").exists()
+    assert "wrote far.safetensors" in shell.ok(*base, "--force")
 
 
 def test_errors(shell: Shell, network: Model) -> None:

@@ -111,6 +111,23 @@ def test_eta_without_an_adaptive_layer() -> None:
     assert "leave eta out" in finding.hint
 
 
+def test_an_adder_without_eta() -> None:
+    relu, norm = layers.Activation("relu"), layers.BatchNorm()
+    (plain,) = found(relu, layers.Adder(4, 3, eta=None), norm, layers.Flatten())
+    assert plain.node == "adder1.f"
+    assert plain.message.startswith(
+        'parameter "adder1.f" is the filter of an adder layer (adder2d "adder1" reads it) and has '
+        "no eta"
+    )
+    assert "leave eta at 0.2" in plain.hint
+    flat = (relu, layers.Flatten(), layers.AdderDense(3, eta=None), norm)
+    (dense,) = found(*flat)
+    assert dense.node == "adder_dense1.f"
+    for name in zoo.NETWORKS:
+        findings = lint(zoo.build(name).graph(training=False))
+        assert not [f for f in findings if "has no eta" in f.message], name
+
+
 def test_a_finding_prints_as_one_sentence() -> None:
     finding = Finding("a", "this is wrong", "do that")
     assert str(finding) == "this is wrong; do that"

@@ -14,11 +14,14 @@ from addergraph import Model, layers, ops
 from addergraph.errors import DataError, GraphError, VerificationError
 from addergraph.ir import Array, Builder, Graph
 from addergraph.ir.interpreter import run_reference
+from addergraph.ir.intervals import NONNEGATIVE, Interval
 from addergraph.ir.trace import Tensor
-from addergraph.ir.types import Shape
+from addergraph.ir.types import Shape, f32, i32, u8
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
-from addergraph.verification.outputs import Difference, verify
+from addergraph.verification.outputs import verify
+from addergraph.verification.reference import Difference
+from addergraph.verification.samples import draw
 from tests.addergraph.models import adders_only
 from tests.addergraph.op_samples import ALL, Sample, identify
 
@@ -250,8 +253,72 @@ def test_every_op_compiled_passes_on_general_data(sample: Sample, target: str) -
         else rng.integers(0, 2, t.sizes).astype(t.dtype.numpy)
         for t in bound.types
     ]
-    report = verify(graph, ag.compile(graph, target=target), inputs=inputs)
+    report = verify(graph, ag.compile(graph, target=target), inputs=inputs, layers=False)
     assert report.ok, report
+
+
+# --- what the outputs of random samples do not tell -----------------------------------------------
+
+
+def test_a_dead_network_is_told_from_a_wrong_one() -> None:
+    """Its outputs differ by class, and are the same for every sample and every first layer."""
+    model = Model(input_shape=(4, 4, 1), name="dead", seed=0)
+    for layer in (
+        layers.Conv(4, 3), layers.Adder(4, 2), layers.BatchNorm(), layers.Activation("relu"),
+        layers.Flatten(), layers.Dense(10), layers.Activation("softmax"),
+    ):  # fmt: skip
+        model.add(layer)
+    model.weights["dense1.b"][...] = np.arange(10) / 9
+    graph, right = model.graph(training=False), model.weights
+    report = verify(graph, ag.compile(model), 20)
+    assert report.ok
+    assert report.constant == ("act1", "flatten1")  # the batch norm leaves sums below 0
+    assert "constant with these weights, whatever the input: %act1, %flatten1;" in str(report)
+    for name in ("conv1.f", "dense1.f"):
+        program = ag.compile(model)
+        program.set_weights({**right, name: np.zeros_like(right[name])})
+        wrong = verify(graph, program, 20, weights=right)
+        assert all(output.ok for output in wrong.outputs)
+        assert [row.name for row in wrong.layers if not row.ok] == [name.removesuffix(".f")]
+        assert f"FAIL %{name.removesuffix('.f')}" in str(wrong)
+    unseen = verify(graph, Fake(graph, right), 20)  # a library shows outputs only
+    assert {"act1", "flatten1", "dense1", "act2"} <= set(unseen.mistrusted)
+    assert "conv1" not in unseen.mistrusted
+
+
+@pytest.mark.parametrize("dtype", ["u8", "i8"])
+def test_a_cast_that_saturates_instead_of_wrapping_is_caught(dtype: str) -> None:
+    graph = ag.trace(lambda x: ops.cast(x, dtype), ag.tensor("i32", ("N", 5)), name="low_bits")
+    ends = np.iinfo(ag.tensor(dtype, ()).dtype.numpy)
+
+    class Saturating(Fake):
+        def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
+            return (np.clip(np.asarray(inputs[0]), ends.min, ends.max).astype(ends.dtype),)
+
+    assert verify(graph, Fake(graph, {})).ok
+    assert not verify(graph, Saturating(graph, {})).ok
+
+
+def test_each_element_has_a_bound_of_its_own() -> None:
+    """Powers from 1e-14 to 1e14 in one tensor: the small ones are no rounding of the large."""
+    graph = ag.trace(lambda x: ops.exp(x * 8.0), ag.tensor("f32", ("N", 50)), name="powers")
+    report = verify(graph, Fake(graph, {}, lambda y: np.where(y < 1, np.float32(0), y)))
+    assert not report.ok
+    assert report.outputs[0].error < 1
+    assert verify(graph, ag.compile(graph)).ok
+
+
+def test_random_samples_reach_what_the_types_hold() -> None:
+    rng = np.random.default_rng(0)
+    small, whole = (draw(f32, (4, 100), kind, rng) for kind in (0, 5))
+    assert np.abs(small).max() < 10 < 1000 < np.abs(whole).max()
+    byte = draw(u8, (1000,), 0, rng)
+    assert (byte.min(), byte.max()) == (0, 255)
+    assert np.abs(draw(i32, (100,), 0, rng).astype("f8")).max() > 2**30
+    known = Interval(-3.0, 40.0)
+    assert all(known.lo <= draw(i32, (9,), k, rng, known).min() for k in range(6))
+    assert all(draw(f32, (9,), k, rng, known).max() <= known.hi for k in range(6))
+    assert all(draw(f32, (9,), k, rng, NONNEGATIVE).min() >= 0 for k in range(6))
 
 
 # --- the report -----------------------------------------------------------------------------------
@@ -308,10 +375,10 @@ def test_nan_and_inf_where_the_reference_has_them_are_no_error() -> None:
 
 
 def test_outputs_that_hardly_vary_are_named() -> None:
-    graph = ag.trace(lambda x: ops.relu(x - 100.0), ag.tensor("f32", ("N", 4)), name="dull")
+    graph = ag.trace(lambda x: ops.relu(x - 1e6), ag.tensor("f32", ("N", 4)), name="dull")
     report = verify(graph, Fake(graph, {}))
     assert report.mistrusted == (graph.outputs[0].name,)
-    assert "is nearly constant" in str(report)
+    assert "mistrusted, since nearly constant on these inputs: %relu" in str(report)
     dead = ag.trace(lambda x: ops.relu(-ops.abs(x)), ag.tensor("f32", ("N", 4)), name="dead")
     assert verify(dead, Fake(dead, {})).mistrusted == ()  # proven, so nothing else is to be seen
 

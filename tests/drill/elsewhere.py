@@ -352,12 +352,6 @@ PASS_MUTANTS = (
         tests_of("passes/test_fold_batch_norm.py"),
     ),
     Mutant(
-        "constants of either zero are +0", "passes/ranges.py",
-        "return 0.0 if node.op.positive_zero([v in zeros for v in node.inputs]) else None",
-        "return 0.0",
-        tests_of("passes/test_ranges.py"),
-    ),
-    Mutant(
         "a tail takes operands of any shape", "passes/fuse.py",
         "return all(v in own or v.type.shape in allowed for v in node.inputs)", "return True",
         tests_of("passes/test_fuse.py", "test_tail_reads_only_the_allowed_shapes"),
@@ -468,4 +462,28 @@ GRAPH_MUTANTS = (
     ),
 )  # fmt: skip
 
-MUTANTS = (*KERNEL_MUTANTS, *PROGRAM_MUTANTS, *PASS_MUTANTS, *GRAPH_MUTANTS)
+VERIFICATION = tests_of("addergraph/test_verification.py")
+VERIFICATION_MUTANTS = (
+    Mutant(
+        "one bound for all elements", "addergraph/verification/reference.py",
+        "allowed = SLACK * spread", "allowed = np.full_like(spread, SLACK * spread.max())",
+        VERIFICATION,
+    ),
+    Mutant(
+        "verification draws small integers only", "addergraph/verification/samples.py",
+        "kind % WHOLE_KINDS, rng", "1, rng", VERIFICATION,
+    ),
+    Mutant(
+        "nodes are compared on the network's values only", "addergraph/verification/nodes.py",
+        "range(DRAWN + MATCHED)", "range(0)", VERIFICATION,
+    ),
+    Mutant(
+        "a compiled node is held to itself", "addergraph/verification/nodes.py",
+        "_between(declared, cut, [by_name[v.name] for v in node.outputs]) or itself", "itself",
+        tests_of("test_score.py"),
+    ),
+)  # fmt: skip
+
+MUTANTS = (
+    *KERNEL_MUTANTS, *PROGRAM_MUTANTS, *PASS_MUTANTS, *GRAPH_MUTANTS, *VERIFICATION_MUTANTS,
+)  # fmt: skip

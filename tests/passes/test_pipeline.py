@@ -57,7 +57,7 @@ NETWORK = parse(
 
 def test_the_order_is_explicit() -> None:
     assert [p.__name__ for p in PIPELINE] == [
-        "canonicalize", "fold_batch_norm", "ranges", "canonicalize", "eliminate",
+        "canonicalize", "fold_batch_norm", "ranges", "eliminate",
         "forget_scales", "fuse",
     ]  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from random import Random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +12,7 @@ from hypothesis import strategies as st
 from addergraph.errors import RangeWarning
 from addergraph.ir import Graph
 from addergraph.ir.check import check
-from addergraph.ir.interpreter import interpret
 from addergraph.ir.text import parse
-from addergraph.ops.pointwise.full import Full
 from addergraph.passes.ranges import findings, ranges
 from tests.passes.meaning import require_same_bits
 from tests.passes.random_graphs import random_graph
@@ -76,9 +73,7 @@ def test_relu_behind_an_adder_is_zero_and_warned_about() -> None:
         'relu "act" is always 0: the values of adder2d "adder1" are never positive; '
         'add a batch norm between adder2d "adder1" and relu "act"'
     ]
-    assert made.nodes[-1].op == Full(0.0, ("N", 8))
-    assert made.outputs[0].name == "act"
-    require_same_bits(graph, made, special=False)
+    assert made == graph
 
 
 def test_a_bias_leaves_the_relu_alone() -> None:
@@ -91,7 +86,7 @@ def test_a_bias_leaves_the_relu_alone() -> None:
     assert quiet(graph) == graph
 
 
-def test_what_follows_a_constant_is_replaced_without_another_finding() -> None:
+def test_what_follows_a_constant_is_no_finding_of_its_own() -> None:
     graph = graph_of(
         """%a = adder2d(%x, %f) : f32[N,2,2,2]
            %r = relu(%a) : f32[N,2,2,2]
@@ -99,14 +94,10 @@ def test_what_follows_a_constant_is_replaced_without_another_finding() -> None:
            %m = mul(%p, %b) : f32[N,1,1,2]
            return %m"""
     )
-    made = quiet(graph)
     assert [f.node for f in findings(graph)] == ["r"]
-    # The product is zero as well, but of either sign: it stays.
-    assert [n.op.name for n in made.nodes] == ["adder2d", "full", "full", "mul"]
-    require_same_bits(graph, made, special=False)
 
 
-def test_other_constants_are_found_and_keep_the_sign_of_zero() -> None:
+def test_other_constants_are_found() -> None:
     graph = graph_of(
         """%c = full() value=0 : f32[]
            %y = mul(%x, %c) : f32[N,4,4,2]
@@ -118,27 +109,12 @@ def test_other_constants_are_found_and_keep_the_sign_of_zero() -> None:
         ("y", 'mul "y" is always 0, whatever %x holds'),
         ("k", 'clip "k" is always 2, whatever %x holds'),
     ]
-    assert [n.op.name for n in quiet(graph).nodes] == ["full", "mul", "full"]
-    require_same_bits(graph, quiet(graph), special=False)
-
-
-def test_ranges_do_not_speak_of_nan() -> None:
-    graph = graph_of("%a = adder2d(%x, %f) : f32[N,2,2,2] %r = relu(%a) : f32[N,2,2,2] return %r")
-    x, weights = (
-        np.full((1, 4, 4, 2), np.nan, "f4"),
-        {"f": np.zeros((3, 3, 2, 2), "f4"), "b": np.zeros(2, "f4")},
-    )
-    np.testing.assert_array_equal(
-        interpret(graph, x, weights=weights), np.full((1, 2, 2, 2), np.nan)
-    )
-    np.testing.assert_array_equal(
-        interpret(quiet(graph), x, weights=weights), np.zeros((1, 2, 2, 2))
-    )
+    assert quiet(graph) == graph
 
 
 @given(seed=st.integers(0, 2**32))
 def test_random_graphs_keep_their_bits(seed: int) -> None:
     graph = random_graph(Random(seed), updates=seed % 2 == 0)
     made = quiet(graph)
-    require_same_bits(graph, made, seed, special=False)
+    require_same_bits(graph, made, seed)
     assert [n.name for n in made.nodes] == [n.name for n in graph.nodes]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import DataError, QuantizationWarning
 from ...files import storage
 from ...ir.attributes import DEFAULT_BITS
 from ...model.file import require_writable_model
@@ -35,19 +37,25 @@ class Quantization:
     samples: int = setting(256, "How many of them, from the start.", least=1)
     settings: Mapping[str, Any] = shared.group(QuantizationSettings)
     output: str = setting(NOTHING, short="-o", metavar="FILE.safetensors")
+    force: bool = setting(False, "Write the model although its answers are far off.")
 
 
 def quantize(options: Quantization) -> None:
-    """Quantizes, reports the error on the calibration data, and writes the int8 model."""
+    """Quantizes, reports the error on the calibration data, and writes the int8 model.
+
+    DataError, and no file, for a network that answers far off, unless forced.
+    """
     require_writable_model(options.output)
     source = open_source(options.file, options.weights)
     calibration = samples(options.data, options.normalize)[: options.samples]
-    made = convert(
-        source.graph,
-        calibration,
-        weights=source.required_weights(),
-        **options.settings,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("default" if options.force else "error", QuantizationWarning)
+        try:
+            made = convert(
+                source.graph, calibration, weights=source.required_weights(), **options.settings
+            )
+        except QuantizationWarning as far:
+            raise DataError(f"{far}. Nothing was written; --force writes it all the same") from None
     bits = options.settings["bits"] or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
     print(f"{bits} bits, calibrated on {len(calibration)} samples")
     for name, error in made.errors.items():

@@ -60,9 +60,6 @@ class Pad(Op):
         assert g is not None
         return (slice(g, self.before, _stops(self.before, x.shape)),)
 
-    def positive_zero(self, operands: Sequence[bool]) -> bool:
-        return all(operands) and str(float(self.value)) == "0.0"
-
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         return None if any((*self.before, *self.after)) else operands[0].value
 

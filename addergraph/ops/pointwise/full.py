@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,9 +52,6 @@ class Full(Op):
 
     def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (point(self.value, self.dtype),)
-
-    def positive_zero(self, operands: Sequence[bool]) -> bool:
-        return str(float(self.value)) == "0.0"
 
 
 def full(

@@ -63,9 +63,6 @@ class Relu(Op):
     def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (Interval(max(ranges[0].lo, 0.0), max(ranges[0].hi, 0.0)),)
 
-    def positive_zero(self, operands: Sequence[bool]) -> bool:
-        return True
-
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         return operands[0].value if isinstance(operands[0].op, Relu) else None
 
@@ -102,9 +99,6 @@ class Relu6(Op):
 
     def interval(self, ranges: Intervals, types: Types) -> Intervals:
         return (ranges[0].clip(0.0, 6.0),)
-
-    def positive_zero(self, operands: Sequence[bool]) -> bool:
-        return True
 
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         """The sign bit is cleared by itself."""

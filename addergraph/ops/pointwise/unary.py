@@ -108,9 +108,6 @@ class Abs(_Unary):
         x = held(ranges[0], dtype)
         return (stored(Interval(max(x.lo, -x.hi, 0.0), max(-x.lo, x.hi)), dtype),)
 
-    def positive_zero(self, operands: Sequence[bool]) -> bool:
-        return True
-
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         """abs of neg, and abs of what has no sign bit already."""
         (x,) = operands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from addergraph import Model, compiler, layers
-from addergraph.errors import DataError, ShapeError
+from addergraph.data import Normalize
+from addergraph.errors import DataError, DataWarning, ShapeError
 from addergraph.ir import Graph
 from addergraph.training import SGD, Adam
 from addergraph.training.progress import Progress
@@ -21,6 +23,32 @@ VALIDATION = {"x_val": DATA.x_test[:40], "y_val": DATA.y_test[:40]}
 def good_then_bad(epoch: int) -> float:
     """Rates that spoil the weights after two epochs, without any NaN."""
     return 0.05 if epoch < 2 else 3.0
+
+
+# --- how samples enter ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype", "normalize", "large"),
+    [
+        (1, "f4", None, False),  # digits as they are loaded: 0 to 1
+        (255, "f4", None, True),
+        (255, "u1", None, True),
+        (65535, "u2", None, True),
+        (255, "u1", Normalize((0.0,), (1.0,)), False),
+        (255, "u1", Normalize((0.0,), (1.0,), scale=1.0), True),
+    ],
+)
+def test_samples_beyond_the_scale_of_the_filters(
+    factor: int, dtype: str, normalize: Normalize | None, large: bool
+) -> None:
+    pixels = (X[:16] / X.max() * factor).astype(dtype)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(small_model(), pixels, Y[:16], normalize=normalize)
+    said = [str(w.message) for w in caught if w.category is DataWarning]
+    assert len(said) == large
+    assert not said or f"samples enter with numbers up to {factor} (root mean square" in said[0]
 
 
 # --- the best epoch -------------------------------------------------------------------------------

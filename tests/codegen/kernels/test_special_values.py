@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+import addergraph as ag
+from addergraph import ops
 from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
+from addergraph.errors import RangeWarning
 from addergraph.ir import Array, Op
+from addergraph.ir.interpreter import run_reference
+from addergraph.ir.trace import Tensor
 from addergraph.ops.contraction.adder2d import Adder2d, Adder2dGradFilter, Adder2dGradInput
 from addergraph.ops.contraction.adder_dense import (
     AdderDense,
@@ -100,3 +107,31 @@ def test_dense_and_sparse(row: Row, target: str) -> None:
     for op, arrays, expected, options in wanted:
         (found,) = run_call(op, arrays, target=target, **options)
         assert same_bits(found, np.full_like(found, expected)), (op, options, found)
+
+
+@pytest.mark.parametrize(
+    "always",
+    [
+        lambda x, f: ops.relu(ops.adder2d(x, f)),
+        lambda x, f: ops.max_pool2d(ops.relu6(ops.adder2d(x, f)), 2),
+        lambda x, f: ops.flatten(ops.clip(x, 2.0, 2.0)),
+        lambda x, f: ops.minimum(ops.abs(x), -1.0),
+        lambda x, f: ops.maximum(ops.adder2d(ops.relu(x), f), 0.0) + 3.0,
+        lambda x, f: ops.adder2d(ops.relu(ops.adder2d(x, f)), ops.slice(f, (0,) * 4, (1, 1, 2, 2))),
+    ],
+)
+def test_what_is_constant_for_numbers_lets_nan_through(always: Callable[..., Tensor]) -> None:
+    """One rule for the interpreter and compiled code; verification passes the correct program."""
+    types = [ag.tensor("f32", shape) for shape in (("N", 4, 4, 2), (2, 2, 2, 2))]
+    graph = ag.trace(always, *types, name="always")
+    x = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype("f4")
+    x[0, 1, 2, 0], x[1], x[2, 0, 0, 0] = np.nan, np.nan, np.inf
+    f = np.ones((2, 2, 2, 2), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)
+        program = ag.compile(graph)
+    (expected,) = run_reference(graph, [x, f], {})[0]
+    assert np.isnan(expected[1]).all()
+    assert not np.isnan(expected[3]).any()
+    np.testing.assert_array_equal(np.isnan(program(x, f)), np.isnan(expected))
+    assert ag.verify(graph, program, inputs=[x, f]).ok

@@ -1,0 +1,328 @@
+"""What NumPy says of a graph on one set of inputs, and how far f32 rounding may be from it.
+
+Each op has a closed-form bound on its own rounding error (`Op.rounding`). How such errors travel
+to a value is sampled: the graph is evaluated again with every result moved to a random corner of
+its bound, and an element may differ from the reference by SLACK times the largest deviation that
+*this element* showed in the draws. A graph of one op gets exactly SLACK times its bound. A graph
+that only moves data and does pointwise arithmetic has bound zero: its values must be equal, as must
+outputs that are not f32, where no draw changes them.
+
+An element's own deviation in few draws may be small by chance, so a failure is one that CONFIRM
+draws leave: an error of a third of the standard deviation passes them with a chance of 2^-80.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError
+from ..ir import Array, Bound, Graph, Node, Value
+from ..ir.interpreter import bind_inputs
+from ..ir.state import bind_weights
+from ..ir.walk import evaluate
+
+DRAWS = 4
+CONFIRM = 36
+SLACK = 2.0  # the draws are a sample of the corners, not all of them
+FEWEST = 16  # elements from which an output that hardly varies is worth a word
+STILL = 0.95  # the share of its elements that do not change, from which it hardly varies
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One element of an output that differs: its sample and index, and both values."""
+
+    sample: int
+    index: tuple[int, ...]
+    native: float
+    reference: float
+
+    def __str__(self) -> str:
+        place = ",".join(map(str, self.index))
+        return (
+            f"sample {self.sample} at [{place}]: native {self.native:.9g}, "
+            f"reference {self.reference:.9g}"
+        )
+
+
+@dataclass(frozen=True)
+class OutputReport:
+    """One output over all samples.
+
+    error, allowed   of the element whose error takes the largest share of what it is allowed;
+                     where nothing differs, 0 and the most that an element is allowed
+    different        how many of the `elements` differ in value at all
+    scale            the largest magnitude of the reference
+    worst            the element of that error; None where nothing differs
+    """
+
+    name: str
+    error: float
+    allowed: float
+    different: int
+    elements: int
+    scale: float
+    worst: Difference | None
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.allowed
+
+    @property
+    def share(self) -> float:
+        """Of the bound that the error takes; inf for an error where none is allowed."""
+        if self.allowed:
+            return self.error / self.allowed
+        return math.inf if self.error else 0.0
+
+    def __str__(self) -> str:
+        head = f"{'ok  ' if self.ok else 'FAIL'} %{self.name}: "
+        if not self.elements:
+            return head + "no elements"
+        text = (
+            f"{head}error {self.error:.3g}, allowed {self.allowed:.3g}, values up to "
+            f"{self.scale:.3g}; {self.different:,} of {self.elements:,} elements differ"
+        )
+        return text if self.ok or self.worst is None else f"{text}\n       {self.worst}"
+
+
+class Variation:
+    """Whether a value depends on the sample: of each element, whether it ever changed."""
+
+    def __init__(self) -> None:
+        self._elements = self._rows = 0
+        self._first: Array | None = None
+        self._moving: Array = np.zeros(0, bool)
+
+    def add(self, value: Array, counted: bool) -> None:
+        """`counted`: whether the leading axis counts samples; otherwise `value` is one."""
+        rows = value if counted else value[None]
+        if not value.size:
+            return
+        if self._first is None:
+            self._first, self._moving = rows[0], np.zeros(rows.shape[1:], bool)
+        self._elements += value.size
+        self._rows += len(rows)
+        self._moving = self._moving | (rows != self._first).any(0)
+
+    @property
+    def still(self) -> bool:
+        """Nearly every element is the same for every sample."""
+        seen = self._rows > 1 and self._elements >= FEWEST
+        return seen and float(self._moving.mean()) <= 1 - STILL
+
+
+class Total:
+    """Collects one output over several calls."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.error = self.allowed = self.scale = 0.0
+        self.different = self.elements = 0
+        self.worst: Difference | None = None
+        self.variation = Variation()
+        self._ratio = -1.0  # of error to allowed
+
+    def add(self, native: Array, reference: Array, spread: Array, first: int) -> None:
+        """One call, whose samples count from `first`; `spread` is the deviation in the draws."""
+        if not reference.size:
+            return
+        differs, errors, allowed, ratios = _judged(native, reference, spread)
+        finite = reference[np.isfinite(reference)].astype("f8")
+        self.scale = max(self.scale, float(np.abs(finite).max(initial=0.0)))
+        self.different += int(differs.sum())
+        self.elements += reference.size
+        worst = int(ratios.argmax())
+        if ratios.flat[worst] == 0:
+            worst = int(allowed.argmax())
+        found = float(ratios.flat[worst]), float(allowed.flat[worst])
+        if found > (self._ratio, self.allowed if self._ratio == 0 else np.inf):
+            self._ratio, self.allowed = found
+            self.error = float(errors.flat[worst])
+            self.worst = _difference(native, reference, worst, first) if self._ratio else None
+
+    @property
+    def failed(self) -> bool:
+        return self._ratio > 1
+
+    def report(self) -> OutputReport:
+        return OutputReport(
+            self.name, self.error, self.allowed, self.different, self.elements, self.scale,
+            self.worst,
+        )  # fmt: skip
+
+
+def beyond(native: Array, reference: Array, spread: Array) -> bool:
+    """Whether any element differs by more than it is allowed."""
+    return bool(reference.size) and bool((_judged(native, reference, spread)[3] > 1).any())
+
+
+def _judged(native: Array, reference: Array, spread: Array) -> tuple[Array, Array, Array, Array]:
+    """Of each element: whether it differs, by how much, what it is allowed, and their ratio.
+
+    An error is inf where one of both is not finite. What is not f32 and changes in a draw may be
+    anything: a comparison or an index that rounding decides.
+    """
+    differs = (native != reference) & ~(np.isnan(native) & np.isnan(reference))
+    if reference.dtype == np.float32:
+        errors = np.where(differs, _deviations(native, reference, np.inf), 0.0)
+        allowed = SLACK * spread
+    else:
+        errors = (differs & (spread == 0)).astype("f8")
+        allowed = np.zeros(reference.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(errors == 0, 0.0, errors / allowed)
+    return differs, errors, allowed, ratios
+
+
+def _deviations(found: Array, reference: Array, otherwise: float) -> Array:
+    """|found - reference|, and `otherwise` where one of them is not finite."""
+    finite = np.isfinite(found) & np.isfinite(reference)
+    with np.errstate(invalid="ignore"):
+        errors = np.abs(found.astype("f8") - reference.astype("f8"))
+    return np.where(finite, errors, otherwise)
+
+
+def _difference(native: Array, reference: Array, at: int, first: int) -> Difference:
+    index = tuple(int(i) for i in np.unravel_index(at, reference.shape))
+    sample = first + (index[0] if index else 0)
+    return Difference(sample, index, float(native[index]), float(reference[index]))
+
+
+Visit = Callable[[object, Node, Sequence[Array]], Sequence[Array]]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A node as the reference has it: what it read, its results, and their bounds."""
+
+    operands: Sequence[Array]
+    results: Sequence[Array]
+    bounds: Sequence[Bound]
+
+
+class Reference:
+    """The reference on one set of inputs, the rounding bound of each result, and draws.
+
+    `known` has every value of the graph (bound to the batch of the inputs).
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        arrays: Sequence[Array],
+        weights: Mapping[str, Array],
+        rng: np.random.Generator,
+    ) -> None:
+        batch, _ = bind_inputs(graph, arrays)
+        self._declared, self.count = graph, batch
+        self.graph = graph if batch is None else graph.bind(batch)
+        numbers = bind_weights(f'graph "{graph.name}"', graph.parameters, weights)
+        self._counted = [v.type.is_open for v in graph.outputs]  # the leading axis counts samples
+        self._rng, self._drawn = rng, 0
+        self._start = [*arrays, *numbers.values()]
+        self._steps: dict[object, _Step] = {}
+        self.known = _walk(self.graph, self._start, self._note, ())
+        self.outputs = [self.known[v] for v in self.graph.outputs]
+        self._spread = [np.zeros(y.shape) for y in self.outputs]
+
+    def compare(self, totals: Sequence[Total], native: Sequence[Array], first: int = 0) -> None:
+        """Adds the outputs of a call, whose samples count from `first`, to a total each.
+
+        DataError for outputs that are not of this graph: broadcasting would compare them all the
+        same.
+        """
+        expected, given = ([(a.shape, str(a.dtype)) for a in x] for x in (self.outputs, native))
+        if given != expected:
+            raise DataError(
+                f'the program does not give what graph "{self.graph.name}" does: found '
+                f"{_shown(given)}, expected {_shown(expected)}; compile it from this graph"
+            )
+        pairs = list(zip(totals, native, self.outputs, strict=True))
+        spreads = self.spread(DRAWS)
+        if any(
+            beyond(found, y, s)
+            for (total, found, y), s in zip(pairs, spreads, strict=True)
+            if not total.failed
+        ):
+            spreads = self.spread(CONFIRM)
+        for (total, found, y), s, counted in zip(pairs, spreads, self._counted, strict=True):
+            total.add(found, y, s, first)
+            total.variation.add(y, counted)
+
+    def values(self) -> dict[str, Array]:
+        """Every value by name."""
+        return {v.name: a for v, a in self.known.items()}
+
+    def note(self, variations: Mapping[str, Variation]) -> None:
+        """Adds the values of these names to what is known of their variation."""
+        for declared, (v, value) in zip(self._declared.values(), self.known.items(), strict=True):
+            if v.name in variations:
+                variations[v.name].add(value, declared.type.is_open)
+
+    def samples(self) -> list[dict[str, Array]]:
+        """Every value by name, for each sample of an open batch."""
+        values = list(zip(self._declared.values(), self.known.values(), strict=True))
+        return [
+            {v.name: a[s : s + 1] if v.type.is_open else a for v, a in values}
+            for s in range(self.count or 0)
+        ]
+
+    def spread(self, draws: int) -> list[Array]:
+        """The largest deviation of each element of the outputs in so many draws, or more."""
+        while self._drawn < draws:
+            moved = _walk(self.graph, self._start, self._move, ())
+            for spread, v, y in zip(self._spread, self.graph.outputs, self.outputs, strict=True):
+                np.maximum(spread, _deviations(moved[v], y, 0.0), out=spread)
+            self._drawn += 1
+        return self._spread
+
+    def _note(self, key: object, node: Node, operands: Sequence[Array]) -> Sequence[Array]:
+        results = node.op.reference(*operands)
+        bounds = tuple(node.op.rounding(operands, results))
+        self._steps[key] = _Step(tuple(operands), results, bounds)
+        return results
+
+    def _move(self, key: object, node: Node, operands: Sequence[Array]) -> Sequence[Array]:
+        """The results on moved operands, moved themselves to a random corner of their bounds."""
+        step = self._steps[key]
+        same = all(a is b for a, b in zip(operands, step.operands, strict=True))
+        results = step.results if same else node.op.reference(*operands)
+        return [_moved(r, b, self._rng) for r, b in zip(results, step.bounds, strict=True)]
+
+
+def _shown(outputs: Sequence[tuple[tuple[int, ...], str]]) -> str:
+    return ", ".join(f"{dtype}{list(shape)}" for shape, dtype in outputs) or "nothing"
+
+
+def _moved(result: Array, bound: Bound, rng: np.random.Generator) -> Array:
+    if result.dtype != np.float32 or (isinstance(bound, float) and bound == 0.0):
+        return result
+    shift = np.where(rng.integers(0, 2, result.shape, dtype=np.int8), bound, np.negative(bound))
+    with np.errstate(over="ignore"):
+        return np.where(np.isfinite(shift), result + shift, result).astype(np.float32)
+
+
+def _walk(
+    graph: Graph, arrays: Sequence[Array], visit: Visit, path: tuple[int, ...]
+) -> dict[Value, Array]:
+    """Every value of a bound graph, each node's results as `visit` returns them.
+
+    Fused bodies are walked too; a node's key is its path of positions.
+    """
+    positions = itertools.count()
+
+    def step(node: Node, operands: list[Array]) -> Sequence[Array]:
+        key = (*path, next(positions))
+        if (body := node.op.subgraph) is not None:
+            inside = _walk(body, operands, visit, key)
+            return [inside[v] for v in body.outputs]
+        with np.errstate(all="ignore"):
+            return visit(key, node, operands)
+
+    return evaluate(graph, arrays, step)
