@@ -78,8 +78,9 @@ def test_copies_of_a_program_with_updates() -> None:
     start = {"w": np.zeros((4, 3), np.float32), "count": np.zeros((), np.float32)}
     program, x = compiler.compile(step(8), weights=start), np.zeros((8, 4), np.float32)
     program(x)
+    assert program.state is not None
     for way in (copy.deepcopy, through_pickle):
-        made = way(program)
+        made: Any = way(program)
         made(x)
         assert (program.state.views["count"], made.state.views["count"]) == (1, 2)
     copy.copy(program)(x)
@@ -97,8 +98,8 @@ def test_a_copied_training_step_goes_on_by_itself(way: Callable[[Any], Any]) -> 
     for loss, prediction in following:  # the same steps as the original's
         own_loss, own = step(X, Y, 0.1)
         assert own_loss == loss and np.array_equal(own, prediction)
-    both = [one.model.predict(X, engine="native", threads=1) for one in (step, made)]
-    assert np.array_equal(*both)
+    ours, its = (one.model.predict(X, engine="native", threads=1) for one in (step, made))
+    assert np.array_equal(ours, its)
 
 
 def test_a_loaded_library_is_not_copied_and_leaves_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,9 +33,6 @@ from ..ir.types import f32
 from ..ops.pointwise.clip import Clip
 from .reference import OutputReport, Reference, Total
 from .samples import draw, matched
-
-if TYPE_CHECKING:
-    from ..codegen.run.jit import Program
 
 SAMPLES = 16  # of the network's own values, at most
 DRAWN = 12  # of operands drawn: two of each kind
@@ -61,10 +58,10 @@ class _Contraction(NamedTuple):
 class Nodes:
     """The nodes of a compiled program alone, against `declared`: that graph, bound as they are.
 
-    `numbers` are what its parameters should be.
+    `program` is a compiled one of this process, `numbers` are what its parameters should be.
     """
 
-    def __init__(self, declared: Graph, program: Program, numbers: Mapping[str, Array]) -> None:
+    def __init__(self, declared: Graph, program: Any, numbers: Mapping[str, Array]) -> None:
         lowered = program.built.lowered
         self._main = main = lowered.main
         self._by_sample = lowered.batched is not None
