@@ -17,6 +17,7 @@ import numbers
 import operator
 import os
 import reprlib
+import sys
 import types
 import typing
 import warnings
@@ -56,7 +57,7 @@ _WORDS: dict[object, tuple[str, str]] = {
 def shown(value: object) -> str:
     """A value in a message: its repr, or of a large one what it is."""
     if isinstance(value, np.ndarray) and value.size > 4:
-        masked = "a masked" if isinstance(value, np.ma.MaskedArray) else "an"
+        masked = "a masked" if _is_masked_array(value) else "an"
         return f"{masked} array of {value.dtype} {value.shape}"
     limited = reprlib.Repr()
     limited.maxstring = limited.maxother = limited.maxlong = _SHOWN
@@ -116,10 +117,22 @@ def _fit(hint: Any, what: str, value: object, error: Error) -> Any:
     return found
 
 
-def _scalar(value: object) -> object:
+def _is_masked_array(value: object) -> Any:
+    # Where there is one, its module is there; importing it here would take time of every process,
+    # and of a fork that meets the import.
+    module = sys.modules.get("numpy.ma")
+    return isinstance(value, np.ndarray) and module and isinstance(value, module.MaskedArray)
+
+
+def _hides(value: Any) -> bool:
+    """Whether a masked array hides an element."""
+    return bool(np.any(value.mask))
+
+
+def _scalar(value: Any) -> object:
     """The number in an array without axes; of anything else itself."""
-    if isinstance(value, np.ma.MaskedArray):
-        return value if np.ma.is_masked(value) or value.ndim else value.data[()]
+    if _is_masked_array(value):
+        return value if _hides(value) or value.ndim else value.data[()]
     return value[()] if isinstance(value, np.ndarray) and not value.ndim else value
 
 
@@ -207,8 +220,8 @@ def array(what: str, value: object, error: Error = DataError) -> Array:
 
 def _masks(value: object, depth: int = 0) -> bool:
     """Whether an element is masked, in arrays inside lists, too: NumPy would take its number."""
-    if isinstance(value, np.ma.MaskedArray):
-        return bool(np.ma.is_masked(value))
+    if _is_masked_array(value):
+        return _hides(value)
     if isinstance(value, list | tuple) and depth < 64:
         return any(_masks(item, depth + 1) for item in value)
     return False
@@ -298,7 +311,7 @@ def _plain(hint: Any, value: object) -> Any:
 
 def _listed(origin: object, options: tuple[Any, ...], value: object) -> Any:
     """Items of a list, tuple, range or array of one axis, as a tuple."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if _is_masked_array(value) and _hides(value):
         return _UNFIT
     if isinstance(value, np.ndarray):
         value = list(value) if value.ndim == 1 else None
