@@ -30,7 +30,7 @@ COMMAND_LINE = {  # imported by the command alone
 }  # fmt: skip
 
 FLOORS = (  # from the ground up: a unit imports units of lower floors, and itself
-    ("errors",),
+    ("errors", "processors"),
     ("border",),
     ("settings", "tables"),
     ("ir",),

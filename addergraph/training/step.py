@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
+from ..processors import usable_processors
 from ..settings import integer
 from .labels import as_samples, require_trainable, targets_for
 from .losses import loss_named
@@ -25,12 +25,8 @@ from .trainee import Trainee
 
 
 def thread_count(threads: int | None) -> int:
-    """`threads`, or as many as this process may use processors; DataError below 1."""
-    if threads is not None:
-        return integer("threads", threads, 1)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """`threads`, or as many as this process may keep processors busy; DataError below 1."""
+    return usable_processors() if threads is None else integer("threads", threads, 1)
 
 
 def compile_silently(graph: Graph, **options: Any) -> Any:
