@@ -15,6 +15,7 @@ from .recompute import recompute
 from .rewrite import Draft
 
 MAX_BUFFERS = 16  # operands plus results of a pointwise group: its kernel keeps a pointer to each
+MOST_NODES = 256  # of a body: more take time to merge and to compile, and gain nothing
 
 
 def fuse(graph: Graph) -> Graph:
@@ -29,7 +30,8 @@ def fuse(graph: Graph) -> Graph:
        operands have that shape, [T] or []. Pointwise nodes of that shape which only such a group
        reads join it.
     2. The remaining pointwise nodes of one shape merge, producers with consumers and siblings
-       with siblings, while the graph stays acyclic and a group has at most MAX_BUFFERS buffers.
+       with siblings, while the graph stays acyclic and a group has at most MAX_BUFFERS buffers
+       and MOST_NODES nodes.
     3. Sums over all axes but the last join the group that computes what they sum, or one that
        reads it, too: one pass over memory gives both.
 
@@ -164,7 +166,7 @@ def _tail(fusion: Fusion, contraction: Node) -> list[Node]:
         newest = fusion.graph.nodes[heapq.heappop(waiting)]
         while waiting and waiting[0] == fusion.position[newest]:
             heapq.heappop(waiting)
-        if not fusion.fits_tail(newest, contraction, walked):
+        if len(walked) == MOST_NODES or not fusion.fits_tail(newest, contraction, walked):
             break
         for operand in dict.fromkeys(newest.inputs):
             if operand in unread:
@@ -293,6 +295,8 @@ class _PointwiseMerger:
             return
         fusion = self.fusion
         together = fusion.members[one] + fusion.members[other]
+        if len(together) > MOST_NODES:
+            return
         operands, results = fusion.operands(together), fusion.results(together)
         if not operands or len(operands) + len(results) > MAX_BUFFERS:
             return
@@ -301,9 +305,22 @@ class _PointwiseMerger:
         self.bits[one] = own
         below = (self.below[one] | self.below.pop(other)) & ~own
         self.below[one] = below
+        self._tell_above(one)
+
+    def _tell_above(self, merged: int) -> None:
+        """What reaches a merged group reaches what that does. Where all in front of it know, so do
+        all above them: in a chain of thousands, always."""
+        own, known = self.bits[merged], self.bits[merged] | self.below[merged]
+        if not any(known & ~self.below[group] for group in self._predecessors(merged)):
+            return
         for group, reached in self.below.items():
             if reached & own:
-                self.below[group] = reached | own | below
+                self.below[group] = reached | known
+
+    def _predecessors(self, group: int) -> set[int]:
+        fusion = self.fusion
+        read = (fusion.producer.get(v) for n in fusion.members[group] for v in n.inputs)
+        return {fusion.group_of[n] for n in read if n is not None} - {group}
 
     def _same_class(self, one: int, other: int) -> bool:
         first, second = (self.fusion.members[g][0].outputs[0] for g in (one, other))

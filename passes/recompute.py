@@ -46,12 +46,13 @@ class _Recomputation:
     def __init__(self, fusion: Fusion, most_buffers: int) -> None:
         self.fusion, self.most_buffers = fusion, most_buffers
         self.operands = {g: self._reads(g, set()) for g in fusion.members}
+        self._again: dict[Node, set[int]] = {}  # the groups that compute a node again
 
     def try_value(self, v: Value) -> bool:
         """Whether some group now computes `v` again."""
         fusion = self.fusion
         home = fusion.group_of[fusion.producer[v]]
-        readers = [g for g, read in self.operands.items() if v in read and g != home]
+        readers = [g for g in self._may_read(v) if g != home and v in self.operands[g]]
         if not readers or v in fusion.hoistable:
             return False
         nodes = self._slice(v, home)
@@ -62,8 +63,15 @@ class _Recomputation:
             able = [g for g in able if self._saves(g, v, nodes) > 0]
         for group in able:
             fusion.copies.setdefault(group, set()).update(nodes)
+            for node in nodes:
+                self._again.setdefault(node, set()).add(group)
             self.operands[group] = self._reads(group, set())
         return bool(able)
+
+    def _may_read(self, v: Value) -> list[int]:
+        readers = self.fusion.readers[v]
+        found = {self.fusion.group_of[r] for r in readers}
+        return sorted(found.union(*(self._again.get(r, ()) for r in readers)))
 
     def drop_groups(self) -> bool:
         """Whether groups were found whose values nobody reads any more."""

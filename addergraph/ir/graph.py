@@ -211,10 +211,17 @@ class Builder:
         self.nodes: list[Node] = []
         self.updates: list[tuple[Parameter, Value]] = []
         self._names: set[str] = set()
+        self._counts: dict[str, int] = {}  # the numbers below are taken: names stay
 
     def fresh(self, hint: str) -> str:
         """`scope` + `hint`, numbered `_1`, `_2` ... when it is taken; the name is then taken."""
-        return self._claim(free_name(self.scope + hint, self._names))
+        first = self.scope + hint
+        name, count = first, self._counts.get(first, 0)
+        while name in self._names:
+            count += 1
+            name = f"{first}_{count}"
+        self._counts[first] = count
+        return self._claim(name)
 
     def input(self, name: str, type: TensorType) -> Value:
         value = Value(self._claim(name), type)
