@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import adder_u8, contractions, elsewhere, machines, product_u8, quantization, sparse_u8
+from . import (
+    adder_u8,
+    contractions,
+    elsewhere,
+    machines,
+    processes,
+    product_u8,
+    quantization,
+    sparse_u8,
+)
 from .mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +25,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *elsewhere.MUTANTS,
     *quantization.MUTANTS,
     *machines.MUTANTS,
+    *processes.MUTANTS,
 )
 
 
