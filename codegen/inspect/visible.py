@@ -39,7 +39,7 @@ _HIDDEN = re.compile(
 _LTO_SYMBOLS = ("__gnu_lto_slim", "__gnu_lto_v1")
 _CODE, _DYNAMIC, _INTERPRETER = 1, 2, 3  # PT_LOAD, PT_DYNAMIC, PT_INTERP
 _X, _W = 1, 2  # PF_X, PF_W
-_PAGE = 4096
+_PAGE, _SEGMENTS = 4096, 64
 # Names, hashes, symbols and versions of symbols, the flags that bind early, and relocations.
 _TAGS = frozenset({
     0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 16, 17, 18, 19, 21, 24, 30, 0x6FFFFEF5, 0x6FFFFFF0,
@@ -116,8 +116,10 @@ def _require_no_replaceable(file: elf.Elf, name: str) -> None:
 def _require_loaded_as_seen(file: elf.Elf, name: str) -> None:
     """Segments and dynamic tags show a loader the sections that were read, and nothing else."""
     loaded = [s for s in file.segments if s.type == _CODE]
-    if not loaded:
-        raise UnsupportedError(f'"{name}" is linked and has no segment to load')
+    if not 0 < len(loaded) <= _SEGMENTS:
+        raise UnsupportedError(
+            f'"{name}" has {len(loaded)} segments to load; linked files have 1 to {_SEGMENTS}'
+        )
     if any(s.type == _INTERPRETER for s in file.segments):
         raise UnsupportedError(f'"{name}" starts another program (PT_INTERP); link statically')
     for segment in loaded:

@@ -395,7 +395,7 @@ def test_a_linked_file_that_is_shown_as_it_is_loaded() -> None:
             "overlap in memory",
         ),
         (linked(CLEAR, segments=[TEXT, Segment(3, 4, DATA_AT, DATA_AT, 4)]), "PT_INTERP"),
-        (linked(CLEAR, segments=[Segment(6, 4, 64, 64, 56)]), "no segment to load"),
+        (linked(CLEAR, segments=[Segment(6, 4, 64, 64, 56)]), "has 0 segments to load"),
         (linked(CLEAR, segments=[TEXT, Segment(2, 6, DATA_AT, DATA_AT, 16)], data=bytes(16)),
          "dynamic tags that no section shows"),
         (linked(CLEAR, dynamic=[(1, 1), (0, 0)]), "NEEDED (another library"),
