@@ -139,6 +139,7 @@ class _Follower:
         self.relocations: dict[Place, list[elf.Relocation]] = {}
         for r in () if self.file.linked else self.file.relocations:
             self.relocations.setdefault((r.section, r.offset), []).append(r)
+        self.pairs = patches.CALLS if self.file.machine == elf.RISCV else ()
         self.reached: list[tuple[Piece, Instruction, Code, Place]] = []
         self.runs_on: set[Place] = set()  # instructions that the next one follows
         self.arrived: set[Place] = set()  # what is reached by running on
@@ -231,9 +232,15 @@ class _Follower:
     def patches(self, piece: Piece, i: Instruction) -> Iterator[Failure]:
         raw = self.code.bytes_of(piece.section, i)
         for r in self.inside(piece, i) if self.relocations else ():
-            if not patches.fits(self.file, r, i, raw, self.decoder):
+            whole = r.type not in self.pairs or self.jumps(piece.section, i.offset + 4)
+            if not whole or not patches.fits(self.file, r, i, raw, self.decoder):
                 reason = f"is changed by a relocation of type {r.type}, which does not belong there"
                 yield _failure(self.code, piece, i, reason)
+
+    def jumps(self, section: int, offset: int) -> bool:
+        """Whether the jalr is there that a relocation of an auipc fills, too."""
+        i = self.code.starts.get((section, offset))
+        return i is not None and i.size == 4 and i.mnemonic in ("jalr", "jr")
 
     def strays(self) -> Iterator[Failure]:
         """Relocations of what is no instruction, but reach into one."""

@@ -205,6 +205,9 @@ def test_thumb_functions_have_odd_values() -> None:
         ("riscv", "1305150082800100", 51, 0),  # RELAX
         ("riscv", "1305150082800100", 43, 0),  # ALIGN
         ("riscv64", "1305150082800100", 2, 0),  # 64
+        ("riscv", "170500003385b50067800000", 19, 0),  # CALL_PLT of an auipc before an add
+        ("x86-64", "0fb60500000000c3", 41, 3),  # GOTPCRELX: linkers know no movzbl
+        ("x86-64", "480fb60500000000c3", 42, 4),
     ],
 )
 def test_relocations_that_make_other_instructions(
