@@ -11,9 +11,10 @@ pools; ARM AAELF32 5.5.5, AAELF64 5.7, RISC-V psABI "Mapping Symbol"), which is 
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ _BITS = {elf.X86_64: (64,), elf.AARCH64: (64,), elf.ARM: (32,), elf.RISCV: (32, 
 _RISCV_COMPRESSED = 1  # EF_RISCV_RVC in e_flags
 # $d, $d.1; $x and, of RISC-V, $xrv32i2p1: the first letter is the state from here on.
 _MAPPING = re.compile(r"\$(?:([atd])(?:\..*)?|(x)(?:[.r].*)?)")
+
+
+States = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,17 @@ def disassemble(file: elf.Elf, name: str) -> list[Piece]:
     """
     machine_of(file, name)
     decoder = decoder_of(file)
+    symbols: dict[int, list[elf.Symbol]] = {}
+    for symbol in file.symbols:
+        symbols.setdefault(symbol.section, []).append(symbol)
     pieces = []
     for index, section in enumerate(file.sections):
         if not section.executable or not section.data:
             continue
-        states = _states(file, index, section)
+        inside = symbols.get(index, [])
+        states = _states(file, inside, section)
         _require_thumb(file, name, section, states)
-        for label, start, end in _extents(file, index, section):
+        for label, start, end in _extents(file, inside, section):
             found = list(_decoded(decoder, section.data, start, end, states))
             data = end - start - sum(i.size for i in found)
             pieces.append(Piece(label, index, start, end - start, data, tuple(found)))
@@ -125,21 +133,18 @@ def origin_of(file: elf.Elf, section: elf.Section) -> int:
     return section.address if file.linked else 0
 
 
-def _states(file: elf.Elf, index: int, section: elf.Section) -> Mapping[int, str]:
-    """Offset -> "d" data, "a" ARM, "t" Thumb or "x" code from there on, in order of offsets."""
+def _states(file: elf.Elf, symbols: Sequence[elf.Symbol], section: elf.Section) -> States:
+    """Offset and "d" data, "a" ARM, "t" Thumb or "x" code from there on, in order of offsets."""
     if file.machine == elf.X86_64:
-        return {}
+        return []
     found = {}
-    for symbol in file.symbols:
-        match = _MAPPING.fullmatch(symbol.name) if symbol.section == index else None
-        if match is not None:
+    for symbol in symbols:
+        if match := _MAPPING.fullmatch(symbol.name):
             found[symbol.value - origin_of(file, section)] = match[1] or match[2]
-    return dict(sorted(found.items()))
+    return sorted(found.items())
 
 
-def _require_thumb(
-    file: elf.Elf, name: str, section: elf.Section, states: Mapping[int, str]
-) -> None:
+def _require_thumb(file: elf.Elf, name: str, section: elf.Section, states: States) -> None:
     if file.machine != elf.ARM:
         return
     if not states:
@@ -147,22 +152,24 @@ def _require_thumb(
             f'"{name}" has no mapping symbols ($t, $d) in section {section.name}, without which '
             "code and literals cannot be told apart; give the file before it is stripped"
         )
-    if "a" in states.values():
+    if any(state == "a" for _, state in states):
         raise UnsupportedError(
             f'"{name}" has ARM instructions of 32 bits in section {section.name}; '
             "compile it for Thumb (thumbv6m)"
         )
 
 
-def _extents(file: elf.Elf, index: int, section: elf.Section) -> list[tuple[str, int, int]]:
+def _extents(
+    file: elf.Elf, symbols: Sequence[elf.Symbol], section: elf.Section
+) -> list[tuple[str, int, int]]:
     """(name, start, end) of functions, and of the bytes between them that are not all zero.
 
     Functions that overlap are each read in full; names for one extent are joined.
     """
     thumb = ~1 if file.machine == elf.ARM else ~0  # bit 0 of a value says that it is Thumb code
     names: dict[tuple[int, int], list[str]] = {}
-    for symbol in file.symbols:
-        if symbol.section != index or symbol.kind != elf.FUNCTION or not symbol.size:
+    for symbol in symbols:
+        if symbol.kind != elf.FUNCTION or not symbol.size:
             continue
         start = (symbol.value & thumb) - origin_of(file, section)
         start, end = max(start, 0), min(start + symbol.size, section.size)
@@ -179,11 +186,12 @@ def _extents(file: elf.Elf, index: int, section: elf.Section) -> list[tuple[str,
 
 
 def _decoded(
-    decoder: Any, data: bytes, start: int, end: int, states: Mapping[int, str]
+    decoder: Any, data: bytes, start: int, end: int, states: States
 ) -> Iterator[Instruction]:
     """The instructions of data[start:end]. Behind bytes that are none, nothing more is read."""
-    state = next((s for at, s in reversed(list(states.items())) if at <= start), "x")
-    inside = [(at, s) for at, s in states.items() if start < at < end]
+    at = bisect.bisect_right(states, start, key=lambda state: state[0])
+    state = states[at - 1][1] if at else "x"
+    inside = states[at : bisect.bisect_left(states, end, at, key=lambda state: state[0])]
     bounds = [(start, state), *inside, (end, "d")]
     for (first, kind), (last, _) in itertools.pairwise(bounds):
         if kind == "d":

@@ -11,6 +11,7 @@ the file, or else is decoded as all of it.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ class Code:
     starts   every decoded instruction
     targets  those that something names or goes to, but by running on
     inner    second halves of a pair of two, which nothing else may go to
+    areas    (address, section) of all code, in order
     """
 
     member: str
@@ -64,12 +66,16 @@ class Code:
     starts: dict[Place, Instruction] = field(init=False)
     targets: set[Place] = field(default_factory=set)
     inner: set[Place] = field(default_factory=set)
+    areas: list[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.starts = {
             (p.section, i.offset): i for p in self.pieces for i in p.instructions
             if i.mnemonic is not None
         }  # fmt: skip
+
+        code = (n for n, s in enumerate(self.file.sections) if s.executable and s.size)
+        self.areas = sorted((self.file.sections[n].address, n) for n in code)
 
     def bytes_of(self, section: int, i: Instruction) -> bytes:
         return self.file.sections[section].data[i.offset : i.offset + i.size]
@@ -94,10 +100,15 @@ class Code:
         if not self.file.linked:
             return section, offset
         address = self.file.sections[section].address + offset
-        for index, s in enumerate(self.file.sections):
-            if s.executable and s.address <= address < s.address + s.size:
-                return index, address - s.address
-        return _NOWHERE
+        at = bisect.bisect_right(self.areas, (address, len(self.file.sections))) - 1
+        if at < 0:
+            return _NOWHERE
+        start, index = self.areas[at]
+        return (
+            (index, address - start)
+            if address - start < self.file.sections[index].size
+            else _NOWHERE
+        )
 
     def objection(self, place: Place) -> str:
         """Why nothing may go to a place, "" where it may."""
@@ -128,6 +139,7 @@ class _Follower:
         self.relocations: dict[Place, list[elf.Relocation]] = {}
         for r in () if self.file.linked else self.file.relocations:
             self.relocations.setdefault((r.section, r.offset), []).append(r)
+        self.pairs = patches.CALLS if self.file.machine == elf.RISCV else ()
         self.reached: list[tuple[Piece, Instruction, Code, Place]] = []
         self.runs_on: set[Place] = set()  # instructions that the next one follows
         self.arrived: set[Place] = set()  # what is reached by running on
@@ -220,9 +232,15 @@ class _Follower:
     def patches(self, piece: Piece, i: Instruction) -> Iterator[Failure]:
         raw = self.code.bytes_of(piece.section, i)
         for r in self.inside(piece, i) if self.relocations else ():
-            if not patches.fits(self.file, r, i, raw, self.decoder):
+            whole = r.type not in self.pairs or self.jumps(piece.section, i.offset + 4)
+            if not whole or not patches.fits(self.file, r, i, raw, self.decoder):
                 reason = f"is changed by a relocation of type {r.type}, which does not belong there"
                 yield _failure(self.code, piece, i, reason)
+
+    def jumps(self, section: int, offset: int) -> bool:
+        """Whether the jalr is there that a relocation of an auipc fills, too."""
+        i = self.code.starts.get((section, offset))
+        return i is not None and i.size == 4 and i.mnemonic in ("jalr", "jr")
 
     def strays(self) -> Iterator[Failure]:
         """Relocations of what is no instruction, but reach into one."""
@@ -289,19 +307,17 @@ class _Follower:
     def pointers(self) -> Iterator[Failure]:
         """An address in data that is one of code has to be one of an instruction."""
         for r in () if self.file.linked else self.file.relocations:
-            if not patches.is_pointer(self.file, r) or not self.file.sections[r.section].size:
+            if not patches.is_pointer(self.file, r) or not self.file.sections[r.section].allocated:
                 continue
             place = self.code.place(r.symbol, patches.addend(self.file, r))
             self.code.targets.add(place)
             if self.code.around(place) and (why := self.code.objection(place)):
                 where = self.file.sections[r.section].name
                 yield Failure(self.code.member, where, r.offset, "address", f"{place[1]:#x} {why}")
-        start = [s for s in self.file.sections if s.executable and s.size]
         entry = self.file.entry & ~1 if self.file.machine == elf.ARM else self.file.entry
-        if self.file.linked and entry and start:
-            index = self.file.sections.index(start[0])
-            why = self.code.objection(self.code.beside(index, entry - start[0].address))
-            if why:
+        if self.file.linked and entry and self.code.areas:
+            start, index = self.code.areas[0]
+            if why := self.code.objection(self.code.beside(index, entry - start)):
                 yield Failure(self.code.member, "entry point", 0, f"{entry:#x}", why)
 
 

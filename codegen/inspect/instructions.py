@@ -35,7 +35,7 @@ REFUSED = (*PRODUCTS, ADDRESS_MULTIPLY, UNKNOWN)
 _Table = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # there is one of each
 class Machine:
     """One instruction set.
 
@@ -63,13 +63,12 @@ class Machine:
 
     def kind_of(self, mnemonic: str) -> str:
         """The kind of an instruction; prefixes, as in `lock xaddq`, and operands do not count."""
-        word = _word(mnemonic)
-        return _kind(self, word) if word else CONTROL  # a prefix on a line of its own
+        return _kind(self, _word(mnemonic))
 
     def moves_control(self, mnemonic: str, operands: str) -> bool:
         """Whether an instruction may go elsewhere than to the next one."""
         if self.kind_of(mnemonic) == CONTROL:
-            return not _stays(self).fullmatch(_word(mnemonic))
+            return not _stay(self, _word(mnemonic))
         return bool(self.writes and re.fullmatch(self.writes, f"{mnemonic} {operands}"))
 
 
@@ -221,18 +220,20 @@ def _word(mnemonic: str) -> str:
 
 
 @functools.cache
-def _kind(machine: Machine, mnemonic: str) -> str:
-    return next((kind for kind, p in _patterns(machine) if p.fullmatch(mnemonic)), UNKNOWN)
+def _kind(machine: Machine, word: str) -> str:
+    if not word:
+        return CONTROL  # a prefix on a line of its own
+    return next((kind for kind, p in _patterns(machine) if p.fullmatch(word)), UNKNOWN)
+
+
+@functools.cache
+def _stay(machine: Machine, word: str) -> bool:
+    return _compiled(machine, machine.stays).fullmatch(word) is not None
 
 
 @functools.cache
 def _patterns(machine: Machine) -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((kind, _compiled(machine, pattern)) for kind, pattern in machine.table)
-
-
-@functools.cache
-def _stays(machine: Machine) -> re.Pattern[str]:
-    return _compiled(machine, machine.stays)
 
 
 def _compiled(machine: Machine, pattern: str) -> re.Pattern[str]:

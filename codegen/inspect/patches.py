@@ -20,6 +20,9 @@ from .disassembly import Instruction
 # PLTOFF64, GOTPCRELX, REX_GOTPCRELX.
 _X86 = {1: 8, 2: 4, 3: 4, 4: 4, 9: 4, 10: 4, 11: 4, 24: 8, 25: 8, 26: 4, 27: 8, 28: 8, 29: 8,
         31: 8, 41: 4, 42: 4}  # fmt: skip
+# GOTPCRELX and REX_GOTPCRELX, of which linkers make other instructions of these: a call or jump,
+# mov, test, and add to cmp.
+_REWRITTEN, _REWRITABLE = (41, 42), (0xFF, 0x8B, 0x85, *range(0x03, 0x40, 8))
 # Others: type -> (mask, value) of the instruction words, one of which has to fit.
 _Words = tuple[tuple[int, int], ...]
 _ADR, _STORE, _MOVE = (
@@ -70,12 +73,20 @@ def fits(file: elf.Elf, r: elf.Relocation, i: Instruction, code: bytes, decoder:
     if (r.addend is None) != (file.machine == elf.ARM):
         return False
     if file.machine == elf.X86_64:
+        if r.type in _REWRITTEN and not _rewritable(code, r.offset - i.offset):
+            return False
         return _X86.get(r.type) == _field(decoder, code, r.offset - i.offset)
     if r.offset != i.offset:
         return False
     word = int.from_bytes(code, "little")
     words = _WORDS[file.machine].get(r.type, ())
     return i.size == _size(file, r) and any(word & mask == value for mask, value in words)
+
+
+def _rewritable(code: bytes, at: int) -> bool:
+    """Whether an instruction is REX, opcode, ModRM, distance, its opcode one that linkers know."""
+    rex = at == 3 and code[0] >> 4 == 4
+    return (at == 2 or rex) and code[at - 2] in _REWRITABLE
 
 
 def _size(file: elf.Elf, r: elf.Relocation) -> int:

@@ -39,15 +39,18 @@ _HIDDEN = re.compile(
 _LTO_SYMBOLS = ("__gnu_lto_slim", "__gnu_lto_v1")
 _CODE, _DYNAMIC, _INTERPRETER = 1, 2, 3  # PT_LOAD, PT_DYNAMIC, PT_INTERP
 _X, _W = 1, 2  # PF_X, PF_W
+_PAGE, _SEGMENTS = 4096, 64
 # Names, hashes, symbols and versions of symbols, the flags that bind early, and relocations.
 _TAGS = frozenset({
     0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 16, 17, 18, 19, 21, 24, 30, 0x6FFFFEF5, 0x6FFFFFF0,
     0x6FFFFFF9, 0x6FFFFFFA, 0x6FFFFFFB, 0x6FFFFFFC, 0x6FFFFFFD,
 })  # fmt: skip
+_BY_TABLE = "{} (calls by way of a table: link with -Wl,-Bsymbolic)"
 _TAG_NAMES = {
-    1: "NEEDED (another library, which runs when it is loaded)", 2: "PLTRELSZ", 12: "INIT",
-    13: "FINI", 20: "PLTREL", 22: "TEXTREL (code that is changed when it is loaded)",
-    23: "JMPREL (calls by way of a table)", 25: "INIT_ARRAY", 26: "FINI_ARRAY", 36: "RELR",
+    1: "NEEDED (another library, which runs when it is loaded)", 12: "INIT", 13: "FINI",
+    22: "TEXTREL (code that is changed when it is loaded)", 25: "INIT_ARRAY", 26: "FINI_ARRAY",
+    36: "RELR", 2: _BY_TABLE.format("PLTRELSZ"), 20: _BY_TABLE.format("PLTREL"),
+    23: _BY_TABLE.format("JMPREL"),
 }  # fmt: skip
 _FLAGS, _TEXTREL = 30, 4
 _TABLES = {7: elf.RELA, 17: elf.REL}  # DT_RELA, DT_REL -> type of the section
@@ -113,15 +116,16 @@ def _require_no_replaceable(file: elf.Elf, name: str) -> None:
 def _require_loaded_as_seen(file: elf.Elf, name: str) -> None:
     """Segments and dynamic tags show a loader the sections that were read, and nothing else."""
     loaded = [s for s in file.segments if s.type == _CODE]
-    if not loaded:
-        raise UnsupportedError(f'"{name}" is linked and has no segment to load')
+    if not 0 < len(loaded) <= _SEGMENTS:
+        raise UnsupportedError(
+            f'"{name}" has {len(loaded)} segments to load; linked files have 1 to {_SEGMENTS}'
+        )
     if any(s.type == _INTERPRETER for s in file.segments):
         raise UnsupportedError(f'"{name}" starts another program (PT_INTERP); link statically')
     for segment in loaded:
         if segment.flags & _X and segment.flags & _W:
             raise UnsupportedError(f'"{name}" has code at {segment.address:#x} that can be written')
-    ordered = sorted((s.address, s.address + s.memory) for s in loaded if s.memory)
-    if any(end > start for (_, end), (start, _) in itertools.pairwise(ordered)):
+    if any(_cover(a, b) for a, b in itertools.combinations(loaded, 2)):
         raise UnsupportedError(f'"{name}" has segments that overlap in memory')
     for section in file.sections:
         if section.executable and section.size:
@@ -133,6 +137,16 @@ def _require_loaded_as_seen(file: elf.Elf, name: str) -> None:
                 f'"{name}" is changed at {r.offset:#x} when it is loaded '
                 f"(relocation of type {r.type}); expected addresses in data"
             )
+
+
+def _cover(a: elf.Segment, b: elf.Segment) -> bool:
+    """Whether one of two segments replaces bytes of the other: whole pages are mapped, in order."""
+    other = a.offset - a.address != b.offset - b.address and (a.flags | b.flags) & _X
+    page = _PAGE if other else 1
+    (start, end), (low, high) = [
+        (s.address // page, (s.address + s.memory - 1) // page) for s in (a, b)
+    ]
+    return bool(a.memory and b.memory) and start <= high and low <= end
 
 
 def _require_mapped(file: elf.Elf, name: str, section: elf.Section) -> None:

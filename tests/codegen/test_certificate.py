@@ -25,6 +25,7 @@ from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from addergraph.ir.state import initial_weights
 from tests.codegen import objects
+from tests.codegen.elves import linked
 from tests.codegen.libraries import MIXED, NET
 from tests.codegen.objects import CALLED, CALLING, CLEAN, NEAR, PLANTED, RISCV, TABLE, compiled
 
@@ -318,7 +319,11 @@ def survives(data: bytes) -> None:
 
 
 MEMBERS = {m: compiled(CLEAN + PLANTED, m) for m in objects.MACHINES}
-FILES = [*MEMBERS.values(), archive([Member("a_very_long_name.o", MEMBERS["thumb"], ("first",))])]
+FILES = [
+    *MEMBERS.values(), *(compiled(NEAR, m) for m in objects.MACHINES),
+    archive([Member("a_very_long_name.o", MEMBERS["thumb"], ("first",))]),
+    linked(b"\xeb\x00\xc3", dynamic=[(5, 0x2000), (0, 0)], relocations=[(0x2000, 8)]),
+]  # fmt: skip
 
 
 @given(st.sampled_from(FILES), st.floats(0, 1))

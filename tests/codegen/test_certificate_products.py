@@ -18,7 +18,7 @@ import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.export.archive import read_archive
 from addergraph.codegen.inspect import elf
-from addergraph.codegen.inspect.certificate import Certificate, certify_bytes
+from addergraph.codegen.inspect.certificate import Certificate, certify, certify_bytes
 from addergraph.codegen.inspect.disassembly import Instruction, disassemble, machine_of
 from addergraph.codegen.inspect.instructions import CONTROL, MACHINES, REFUSED
 from addergraph.ir.state import initial_weights
@@ -161,6 +161,10 @@ def own(target: str, strict: bool) -> bytes:
         made = compiler.export(
             graph, folder, weights=weights, target=target, multiplication_free=strict
         )
+        # Code without products calls nothing through the arena, and its header offers nothing.
+        assert ("At byte 8" in made.header.read_text()) == (not strict)
+        if made.shared is not None:
+            assert certify(made.shared).multiplication_free == strict
         return made.archive.read_bytes()
 
 

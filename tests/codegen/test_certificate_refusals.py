@@ -205,6 +205,9 @@ def test_thumb_functions_have_odd_values() -> None:
         ("riscv", "1305150082800100", 51, 0),  # RELAX
         ("riscv", "1305150082800100", 43, 0),  # ALIGN
         ("riscv64", "1305150082800100", 2, 0),  # 64
+        ("riscv", "170500003385b50067800000", 19, 0),  # CALL_PLT of an auipc before an add
+        ("x86-64", "0fb60500000000c3", 41, 3),  # GOTPCRELX: linkers know no movzbl
+        ("x86-64", "480fb60500000000c3", 42, 4),
     ],
 )
 def test_relocations_that_make_other_instructions(
@@ -390,8 +393,12 @@ def test_a_linked_file_that_is_shown_as_it_is_loaded() -> None:
         (linked(CLEAR, segments=[replace(TEXT, flags=7)]), "that can be written"),
         (linked(CLEAR, flags=CODE | WRITE), "is code that can be written"),
         (linked(CLEAR, segments=[TEXT, replace(DATA, address=CODE_AT + 2)]), "overlap in memory"),
+        (
+            linked(CLEAR, segments=[TEXT, Segment(1, 4, DATA_AT + 16, CODE_AT + 16, 4)]),
+            "overlap in memory",
+        ),
         (linked(CLEAR, segments=[TEXT, Segment(3, 4, DATA_AT, DATA_AT, 4)]), "PT_INTERP"),
-        (linked(CLEAR, segments=[Segment(6, 4, 64, 64, 56)]), "no segment to load"),
+        (linked(CLEAR, segments=[Segment(6, 4, 64, 64, 56)]), "has 0 segments to load"),
         (linked(CLEAR, segments=[TEXT, Segment(2, 6, DATA_AT, DATA_AT, 16)], data=bytes(16)),
          "dynamic tags that no section shows"),
         (linked(CLEAR, dynamic=[(1, 1), (0, 0)]), "NEEDED (another library"),
@@ -473,7 +480,7 @@ def test_an_object_whose_code_is_not_seen(tool: str, options: str, tmp_path: Pat
          'int g(int) __attribute__((ifunc("r")));', "IFUNC"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("model", ["-fno-pic", "-fPIC", "-fPIC -fno-plt", "-mcmodel=large"])
+@pytest.mark.parametrize("model", ["-fno-pic", "-fPIC -fno-plt", "-mcmodel=large"])
 def test_calls_that_a_compiler_makes(source: str, said: str, model: str, tmp_path: Path) -> None:
     (tmp_path / "f.c").write_text(source)
     command = ["cc", "-O2", "-fcf-protection=none", *model.split(), "-c", "f.c"]
@@ -486,3 +493,40 @@ def test_calls_that_a_compiler_makes(source: str, said: str, model: str, tmp_pat
 def test_a_clean_object_beside_one_that_multiplies() -> None:
     members = [Member(n, compiled(t, "x86-64"), ()) for n, t in (("a", CLEAN), ("b", PLANTED))]
     assert [f.split(":")[0] for f in failures(archive(members))] == ["b"]
+
+
+COUNTED = """
+static const int table[4] = {1, 2, 3, 4};
+static __attribute__((noinline)) int g(int a) { return a + table[a & 3]; }
+int f(const unsigned char *x, int n)
+{
+    int s = 0;
+    for (int i = 0; i < n; i++)
+        s = x[i] > 9 ? g(s) : s + x[i];
+    return s;
+}
+int h(const unsigned char *x) { return f(x, 3) + 1; }
+"""
+
+
+@pytest.mark.needs("cc")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-g -c", ""),
+        ("-fno-pic -ffunction-sections -c", ""),
+        ("-shared -fPIC -nostdlib -Wl,-Bsymbolic", ""),
+        ("-static -nostdlib -Wl,-e,f", ""),
+        ("-shared -fPIC -nostdlib", "calls by way of a table"),  # `f` may be another library's
+        ("-shared -fPIC", "before or after main"),
+    ],
+)
+def test_what_a_c_compiler_makes_without_products(options: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "f.c").write_text(COUNTED)
+    subprocess.run(["cc", "-O2", *options.split(), "-o", "f", "f.c"], cwd=tmp_path, check=True)
+    data = (tmp_path / "f").read_bytes()
+    if not said:
+        assert failures(data) == []
+        return
+    with pytest.raises(UnsupportedError, match=said):
+        certify_bytes(data, "f")

@@ -123,7 +123,7 @@ MUTANTS = (
         FLOW,
         "return self.pair(piece, before, i) if paired else UNKNOWN_PLACE",
         'return self.pair(piece, before, i) if paired else ""',
-        FAR,
+        refusals("test_other_machines"),
     ),
     Mutant(
         "a far call of RISC-V counts as one inside the file",
@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "a near call of RISC-V counts as one through an address",
         FLOW,
-        "if before is None or before.offset + 4 != i.offset or",
-        "if not self.relocations or before is None or",
+        "return self.go(piece, i, named, before.offset + distance)",
+        "return self.go(piece, i, named, 0) if named else UNKNOWN_PLACE",
         NEAR,
     ),
     Mutant(
