@@ -105,7 +105,7 @@ def test_no_number(value: Any) -> None:
 
 
 def test_numpy_scalars_are_numbers_everywhere() -> None:
-    two = np.int64(2)
+    two: Any = np.int64(2)
     model = Model(input_shape=np.array([6, 6, 2]), seed=two)  # type: ignore[arg-type]
     model.add(layers.Adder(two, two, stride=np.array([1, 2]), eta=np.float32(0.5)))  # type: ignore[arg-type]
     model.add(layers.Flatten())
@@ -114,7 +114,7 @@ def test_numpy_scalars_are_numbers_everywhere() -> None:
     assert (type(model.seed), type(layer.output_channels), type(layer.eta)) == (int, int, float)
     assert "eta=0.5" in str(model.graph(training=False))
     assert ag.compile(model, batch=two, threads=two).threads == 2
-    assert type(training.SGD(momentum=np.float32(0.5)).momentum) is float
+    assert type(training.SGD(momentum=two / 4).momentum) is float
 
 
 def test_arrays_are_the_numbers_of_a_normalization() -> None:
@@ -133,7 +133,7 @@ def test_a_rate_of_1_goes_on_as_1_0(tmp_path: Path) -> None:
         )  # fmt: skip
         return model
 
-    run(np.int64(1) * 0 + 1, 1)
+    run(1, 1)
     run(1.0, 2)
 
 

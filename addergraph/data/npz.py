@@ -98,9 +98,11 @@ class _Archive:
 
 def _array(where: str, data: bytearray) -> Array:
     """The array in an `.npy` file: magic, version, length of the header, header, elements."""
-    start = 10 if data[6:7] == b"\1" else 12
+    if len(data) < 12:
+        raise DataError(f"{where} is no NumPy array")
+    start = 10 if data[6] == 1 else 12
     end = start + int.from_bytes(data[8:start], "little")
-    if data[:6] != _NPY or data[6:8] not in (b"\1\0", b"\2\0", b"\3\0") or end > len(data):
+    if data[:6] != _NPY or data[6] not in (1, 2, 3) or data[7] or end > len(data):
         raise DataError(f"{where} is no NumPy array")
     if end > _HEADER_LIMIT:
         raise StorageError(f"{where} is damaged: its header has {end} bytes")

@@ -44,7 +44,7 @@ def put(path: Path, weights: State, prefix: str = "") -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod."])
 def test_resnet20_from_safetensors_gives_the_same_logits(tmp_path: Path, prefix: str) -> None:
     network = calibrated(RESNET20, 8)
     file = put(tmp_path / "net.safetensors", network.weights, prefix)
