@@ -19,7 +19,7 @@ import numpy as np
 from .. import border
 from ..errors import DataError, StorageError
 from ..ir import Array
-from .dataset import Dataset, require_classes_used
+from .dataset import Dataset
 from .files import unpacked_limit
 
 _NPY = b"\x93NUMPY"
@@ -169,7 +169,6 @@ def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
     x_test, y_test = x[:0], y[:0]
     if tests:
         x_test, y_test = _images(path, "x_test", arrays[2]), _classes(path, "y_test", arrays[3])
-    require_classes_used(np.concatenate([y, y_test]), f'"{path}": {names[1]}')
     scale = 1 / 255 if x.dtype == np.uint8 else 1.0
     return Dataset(Path(path).name, x, y, x_test, y_test, None, scale)
 
@@ -180,7 +179,6 @@ def _images(path: str | os.PathLike[str], name: str, x: Array) -> Array:
             f'"{path}": {name} is {x.dtype} {x.shape}; expected numbers [N,H,W] or [N,H,W,C]'
         )
     images = x[..., None] if x.ndim == 3 else x
-    border.require_nhwc(name, images)
     return images if x.dtype == np.uint8 else images.astype(np.float32)
 
 
