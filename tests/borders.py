@@ -485,6 +485,7 @@ def _concat(tensors: Any, axis: Any, name: Any) -> object:
     return str(ag.trace(traced, ag.tensor("f32", (2, 3))))
 
 
+@cache
 def cases() -> list[Case]:
     return [
         *_model_cases(), *_graph_cases(), *_layer_cases(), *_data_cases(), *_training_cases(),

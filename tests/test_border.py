@@ -39,7 +39,7 @@ def _folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("share", [9, pytest.param(1, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize("share", [19, pytest.param(1, marks=pytest.mark.fuzz)])
 def test_no_foreign_exception_from_any_public_function(share: int) -> None:
     """One in `share` of all calls, in turn, so that each argument and each value has its own."""
     values, count, foreign = list(borders.odd().items()), 0, []
