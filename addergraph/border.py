@@ -334,7 +334,8 @@ _SIMPLE: dict[Any, Callable[[object], Any]] = {
 
 def settle(record: Any, error: Error = DataError, *, where: str = "") -> None:
     """Puts the fields of a frozen dataclass in plain form, or raises `error` that names one."""
-    hints = _hints(type(record))
+    kind: Any = type(record)
+    hints = _hints(kind)
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         found = plain(hints[field.name], f"{where}{field.name}", value, error)

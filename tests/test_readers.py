@@ -111,7 +111,7 @@ def test_an_archive_that_unpacks_to_too_much(
     with within(2 << 20, 5.0), pytest.raises(StorageError, match="more than the 1048576 bytes"):
         data.load_npz(path)
     parts = {f"{part}_{half}": np.zeros(400_000, np.uint8) for part in "xy" for half in "ab"}
-    np.savez_compressed(path, **parts)
+    np.savez_compressed(path, **parts)  # type: ignore[arg-type]
     with pytest.raises(StorageError, match="more than the 1048576 bytes"):
         read_npz(path, *parts)
 

@@ -17,6 +17,7 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, ops
 from addergraph.cli.commands import import_weights
+from addergraph.cli.commands.source import open_source
 from addergraph.errors import (
     DataError,
     GraphError,
@@ -203,6 +204,17 @@ def test_damaged_safetensors_of_others(tmp_path: Path) -> None:
     for kind, shape in (("F8_E4M3", [2]), ("F32", [-1, -1]), ("F32", [2**70]), ("F32", "ab")):
         path.write_bytes(foreign({"w": (kind, shape, bytes(4))}))  # type: ignore[dict-item]
         assert ours(lambda: import_weights.read_state(str(path)))
+
+
+def test_a_model_of_any_name_and_text_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "model.bak"
+    borders.built().save(path)
+    assert open_source(str(path)).model is not None
+    text = str(borders.built().graph(training=False))
+    (tmp_path / "g.ag").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert str(open_source(str(tmp_path / "g.ag")).graph) == text
+    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbfepoch,loss\n1,2\n")
+    assert list(read_log(tmp_path / "log.csv")) == ["epoch", "loss"]
 
 
 class FakeTensor:

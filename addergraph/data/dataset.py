@@ -21,7 +21,9 @@ class Dataset:
 
     Images are u8, or f32 where the source was no bytes. `classes` are the names of the classes
     where these are known. `scale x` is a pixel in units of full brightness. The test part may be
-    empty. DataError when the parts do not fit together or a label is out of range.
+    empty. DataError when the parts do not fit together, a label is out of range, labels are ids (of
+    the numbers from 0 fewer than half are used) or bytes look like images in NCHW; a DataWarning
+    for a class without samples.
     """
 
     name: str
@@ -39,6 +41,9 @@ class Dataset:
         border.settle(self, where="Dataset: ")
         self._require_part("train", self.x_train, self.y_train)
         self._require_part("test", self.x_test, self.y_test)
+        if self.classes is None:
+            labels = np.concatenate([self.y_train, self.y_test])
+            _require_classes_used(labels, f'data set "{self.name}"')
         if not len(self.x_train):
             raise DataError(f'data set "{self.name}" has no images to train on')
         if self.x_test.dtype != self.x_train.dtype or self.x_test.shape[1:] != self.shape:
@@ -98,6 +103,7 @@ class Dataset:
             raise DataError(
                 f"{where}: expected images u8 or f32 [N,H,W,C], found {x.dtype} {x.shape}"
             )
+        border.require_nhwc(f"x_{part}", x)
         if y.dtype != np.int64 or y.shape != (len(x),):
             raise DataError(
                 f"{where}: expected labels int64 ({len(x)},), found {y.dtype} {y.shape}"
@@ -116,7 +122,7 @@ def require_labels(y: Array, classes: int | None, where: str) -> None:
         )
 
 
-def require_classes_used(y: Array, what: str) -> None:
+def _require_classes_used(y: Array, what: str) -> None:
     """Says it where labels do not use all classes from 0 to the largest: a DataWarning for a few,
     DataError where fewer than half have a sample, since these are no class numbers but ids."""
     used = np.unique(y)
@@ -133,4 +139,4 @@ def require_classes_used(y: Array, what: str) -> None:
             f"{message}: these are ids; number them, as np.unique(y, return_inverse=True)[1] does"
         )
     hint = "; if they count from 1, store y - 1" if used[0] == 1 else ""
-    warnings.warn(f"{message}{hint}", DataWarning, stacklevel=4)
+    warnings.warn(f"{message}{hint}", DataWarning, stacklevel=5)

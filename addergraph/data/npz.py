@@ -19,7 +19,7 @@ import numpy as np
 from .. import border
 from ..errors import DataError, StorageError
 from ..ir import Array
-from .dataset import Dataset, require_classes_used
+from .dataset import Dataset
 from .files import unpacked_limit
 
 _NPY = b"\x93NUMPY"
@@ -98,9 +98,11 @@ class _Archive:
 
 def _array(where: str, data: bytearray) -> Array:
     """The array in an `.npy` file: magic, version, length of the header, header, elements."""
-    start = 10 if data[6:7] == b"\1" else 12
+    if len(data) < 12:
+        raise DataError(f"{where} is no NumPy array")
+    start = 10 if data[6] == 1 else 12
     end = start + int.from_bytes(data[8:start], "little")
-    if data[:6] != _NPY or data[6:8] not in (b"\1\0", b"\2\0", b"\3\0") or end > len(data):
+    if data[:6] != _NPY or data[6] not in (1, 2, 3) or data[7] or end > len(data):
         raise DataError(f"{where} is no NumPy array")
     if end > _HEADER_LIMIT:
         raise StorageError(f"{where} is damaged: its header has {end} bytes")
@@ -167,7 +169,6 @@ def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
     x_test, y_test = x[:0], y[:0]
     if tests:
         x_test, y_test = _images(path, "x_test", arrays[2]), _classes(path, "y_test", arrays[3])
-    require_classes_used(np.concatenate([y, y_test]), f'"{path}": {names[1]}')
     scale = 1 / 255 if x.dtype == np.uint8 else 1.0
     return Dataset(Path(path).name, x, y, x_test, y_test, None, scale)
 
@@ -178,7 +179,6 @@ def _images(path: str | os.PathLike[str], name: str, x: Array) -> Array:
             f'"{path}": {name} is {x.dtype} {x.shape}; expected numbers [N,H,W] or [N,H,W,C]'
         )
     images = x[..., None] if x.ndim == 3 else x
-    border.require_nhwc(name, images)
     return images if x.dtype == np.uint8 else images.astype(np.float32)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..border import array
 from ..errors import DataError
 from ..ir import Array
 
@@ -80,7 +81,7 @@ class Shape:
 
 def shape_of(values: Array, what: str = "values") -> Shape:
     """The distribution of `values`, of any shape. DataError where there are none, or NaN or Inf."""
-    x = np.asarray(values, np.float64).reshape(-1)
+    x = array(what, values).astype(np.float64).reshape(-1)
     if not x.size:
         raise DataError(f"{what}: there are no values")
     if not np.isfinite(x).all():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import compiler
+from .. import border, compiler
 from ..data.loader import Loader
 from ..errors import DataError, GraphError
 from ..ir import Array, Graph
@@ -150,7 +150,7 @@ def record_gradients(
     """
     samples = as_samples(x, model.input_shape)
     require_trainable(samples)
-    labels = np.asarray(y)
+    labels = border.array("y", y)
     targets_for(model, labels, len(samples))
     batch, rate = min(settings.batch, len(samples)), settings.learning_rate
     step = model.train_step(batch, threads=settings.threads)

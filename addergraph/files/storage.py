@@ -142,6 +142,18 @@ def content_digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> 
     return digest.hexdigest()
 
 
+def is_tensor_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is called as one, or begins as one does: 8 bytes of length, then JSON."""
+    text = border.path("path", path)
+    if text.endswith(".safetensors"):
+        return True
+    try:
+        with open(text, "rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:
+        return False
+
+
 _FOREIGN = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
     "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",

@@ -139,7 +139,7 @@ def read_log(path: str | os.PathLike[str]) -> dict[str, Array]:
     if suffix not in readers:
         raise StorageError(f'"{path}": expected a log that ends in {" or ".join(readers)}')
     try:
-        text = storage.read_bytes(path).decode()
+        text = storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise StorageError(f'"{path}" is not text (byte {error.start} is no UTF-8)') from None
     rows = readers[suffix](path, text)
@@ -177,7 +177,10 @@ def _json_rows(path: object, text: str) -> list[dict[str, float]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f'"{path}", line {number}: no JSON ({error})') from None
         if not isinstance(row, dict):
-            raise DataError(f'"{path}", line {number}: expected an object of numbers')
+            found = line[:80]
+            raise DataError(
+                f'"{path}", line {number}: expected an object of numbers, found {found}'
+            )
         rows.append({name: _number(path, number, name, value) for name, value in row.items()})
     return rows
 

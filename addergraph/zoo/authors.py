@@ -151,6 +151,9 @@ def _refusal(
     where: str, model: Model, bad: list[str], missing: list[str], unexpected: list[str]
 ) -> str:
     lines = [f'"{where}" does not hold the weights of {model.name}:']
+    if len(missing) == len(model.weights):
+        found, expected = (", ".join(keys[:3]) for keys in (unexpected, missing))
+        return f"{lines[0]} its names are {found or 'none'}, ..., expected {expected}, ..."
     for what, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
             lines += [f"  {len(keys)} {what}:", *(f"    {key}" for key in keys)]

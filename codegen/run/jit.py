@@ -228,7 +228,7 @@ class Program:
         """
         if not isinstance(inputs, list | tuple):
             inputs = border.plain(Sequence[object], "inputs", inputs)
-        key = tuple((a.shape, a.dtype) if _is_plain(a) else None for a in inputs)  # type: ignore[attr-defined]
+        key = tuple((a.shape, a.dtype) if _is_plain(a) else None for a in inputs)  # type: ignore[union-attr]
         if (known := self._seen.get(key)) is not None:
             return known[0], inputs, known[1]  # type: ignore[return-value]
         batch, arrays = bind_inputs(self.graph, inputs)

@@ -44,7 +44,7 @@ def put(path: Path, weights: State, prefix: str = "") -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod."])
 def test_resnet20_from_safetensors_gives_the_same_logits(tmp_path: Path, prefix: str) -> None:
     network = calibrated(RESNET20, 8)
     file = put(tmp_path / "net.safetensors", network.weights, prefix)
@@ -109,6 +109,10 @@ def test_the_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     file = put(tmp_path / "a.safetensors", state(RESNET20))
     with pytest.raises(DataError, match=r"layer1\.3\.conv1\.adder"):
         imported(file, "resnet32")
+    other = put(tmp_path / "c.safetensors", state(RESNET20), "encoder.")
+    with pytest.raises(DataError, match=r"its names are encoder\.\S+, .* expected ") as caught:
+        imported(other, "resnet20")
+    assert len(str(caught.value)) < 500
     weights = state(RESNET20)
     both = put(tmp_path / "b.safetensors", weights | {"module.bn1.bias": weights["bn1.bias"]})
     with pytest.raises(DataError, match='has "bn1.bias" twice, once as "module.bn1.bias"'):

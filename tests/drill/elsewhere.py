@@ -456,6 +456,21 @@ GRAPH_MUTANTS = (
         tests_of("addergraph/test_check.py"),
     ),
     Mutant(
+        "a mask inside a list is dropped", "addergraph/border.py",
+        "if isinstance(value, list | tuple) and depth < 64:", "if False:",
+        tests_of("test_border.py", "test_a_mask_is_not_dropped"),
+    ),
+    Mutant(
+        "members of an archive unpack to any size", "addergraph/data/npz.py",
+        "self.left -= member.file_size", "self.left -= 0",
+        tests_of("test_readers.py", "test_an_archive_that_unpacks_to_too_much"),
+    ),
+    Mutant(
+        "what is computed from parameters may be of any size", "codegen/run/jit.py",
+        "    if made > limit:", "    if False:",
+        tests_of("test_readers.py", "test_a_parameter_that_pads_to_gigabytes"),
+    ),
+    Mutant(
         "parameters are not aligned", "addergraph/ir/state.py",
         "end += align(p.type.nbytes)", "end += p.type.nbytes",
         tests_of("addergraph/test_state.py"),

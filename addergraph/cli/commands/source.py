@@ -60,8 +60,7 @@ def open_source(
         model = zoo.build(file, first=first, last=last)
         return Source(file, model.graph(training=False), model.weights, model)
     _refuse_ends(file, first, last)
-    suffix = Path(file).suffix
-    if suffix == ".safetensors":
+    if storage.is_tensor_file(file):
         _refuse(weights, f'the model file "{file}" holds its weights')
         _, metadata = storage.load(file)
         if is_quantized(metadata):
@@ -69,7 +68,7 @@ def open_source(
             return Source(file, made.graph, made.weights, None, made)
         model = Model.load(file)
         return Source(file, model.graph(training=False), model.weights, model)
-    if suffix != ".ag":
+    if Path(file).suffix != ".ag":
         known = ", ".join(zoo.NETWORKS)
         raise StorageError(
             f'"{file}": expected a model file (.safetensors), the text of a graph (.ag), or the '
@@ -87,7 +86,7 @@ def model_for(
     last: str | None = None,
 ) -> Model:
     """The model in a file, or a new network by name with the shape and the classes of `data`."""
-    if Path(network).suffix == ".safetensors":
+    if storage.is_tensor_file(network):
         _refuse_ends(network, first, last)
         return Model.load(network)
     if Path(network).suffix == ".ag":
@@ -114,7 +113,7 @@ def _refuse(weights: str | None, why: str) -> None:
 
 def _parsed(file: str) -> Graph:
     try:
-        text = storage.read_bytes(file).decode()
+        text = storage.read_bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise StorageError(f'"{file}" is not text (byte {error.start} is no UTF-8)') from None
     try:
