@@ -28,14 +28,23 @@ class _Machine:
     gives: re.Pattern[str]
     touches: re.Pattern[str]
     calls: re.Pattern[str]
-    per_call: int = 0
-    red_zone: int = 0
-    word: int = 8
+    per_call: int
+    red_zone: int
+    word: int
 
 
-def _machine(takes: str, gives: str, touches: str, calls: str, **more: int) -> _Machine:
-    texts = (takes, gives, touches, calls)
-    return _Machine(*(re.compile(rf"\s*(?:{text})") for text in texts), **more)
+def _machine(
+    takes: str,
+    gives: str,
+    touches: str,
+    calls: str,
+    *,
+    per_call: int = 0,
+    red_zone: int = 0,
+    word: int = 8,
+) -> _Machine:
+    one, two, three, four = (re.compile(rf"\s*(?:{t})") for t in (takes, gives, touches, calls))
+    return _Machine(one, two, three, four, per_call, red_zone, word)
 
 
 _MACHINES = {
