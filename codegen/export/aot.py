@@ -33,6 +33,7 @@ from addergraph.settings import integer
 from .. import llvm
 from ..emit.lowered import Lowered, computed_by, pack_weights
 from ..inspect import limits, strict
+from ..inspect.stack import stack_bytes
 from ..run.jit import Built, Program, build, main_weights
 from ..targets.lookup import runnable
 from . import folder as folders
@@ -137,13 +138,14 @@ def _files(
     numbers = main_weights(lowered, weights)
     packed = pack_weights(facts, lowered, numbers)
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
-    metadata = folders.canonical(_metadata(lowered, weights, interface, packed, golden))
-    data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
     if lowered.target.multiplier:
-        code_object = llvm.compile_object(text, lowered.target)
+        code_object, assembly = llvm.compile_both(text, lowered.target)
     else:
         nodes, provided = computed_by(facts), data_symbols(prefix)
-        code_object = strict.compile_object(text, lowered.target, nodes, provided)
+        code_object, assembly = strict.compile_both(text, lowered.target, nodes, provided)
+    stack = stack_bytes(assembly, lowered.target.triple, api_symbols(prefix))
+    metadata = folders.canonical(_metadata(lowered, weights, interface, packed, golden, stack))
+    data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
     data_object = llvm.compile_object(data, lowered.target)
     members = [
         Member(f"{prefix}.o", code_object, api_symbols(prefix)),
@@ -153,7 +155,7 @@ def _files(
         f"{prefix}.o": code_object,
         f"{prefix}_data.o": data_object,
         f"lib{prefix}.a": archive(members),
-        f"{prefix}.h": header.header(interface, golden=golden is not None).encode(),
+        f"{prefix}.h": header.header(interface, golden=golden is not None, stack=stack).encode(),
         "example/main.c": header.example(interface).encode(),
         "example/Makefile": header.makefile(interface).encode(),
         folders.METADATA: metadata,
@@ -200,6 +202,7 @@ def _metadata(
     interface: Interface,
     packed: Array,
     golden: _Golden | None,
+    stack: int | None,
 ) -> dict[str, Any]:
     """What the library says of itself."""
     from addergraph import __version__
@@ -216,6 +219,7 @@ def _metadata(
         "multiplication_free": not target.multiplier,
         "name": interface.prefix,
         "outputs": [_described(a) for a in interface.outputs],
+        "stack_bytes": stack,
         "target": {
             "cpu": target.cpu,
             "features": target.features,

@@ -186,7 +186,9 @@ class _Entries:
     def _call(
         self, e: Emitter, pointers: Sequence[Any], arena: Any, thread: Any, threads: Any
     ) -> None:
-        io, size = e.b.alloca(POINTER, size=e.index(max(1, len(pointers)))), e.target.pointer_bytes
+        size = e.target.pointer_bytes
+        with e.b.goto_entry_block():  # elsewhere the stack would be moved at run time
+            io = e.b.alloca(POINTER, size=e.index(max(1, len(pointers))))
         for slot, pointer in enumerate(pointers):
             e.b.store(pointer, e.at(io, slot * size), align=size)
         # The optimizer shall not see which weights these are: kernels then become the very

@@ -92,15 +92,13 @@ def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha25
         raise StorageError(
             f'"{folder}" holds the library "{found.get("name")}" of another network; {_ADVICE}'
         )
-    written = found.get("files")
-    for name in texts if isinstance(written, dict) else ():
-        if (
-            name in written
-            and (where / name).exists()
-            and sha256(read_bytes(where / name)) != written[name]
-        ):
+    digests = found.get("files")
+    written = digests if isinstance(digests, dict) else {}
+    for name in texts:
+        path = where / name
+        if name in written and path.exists() and sha256(read_bytes(path)) != written[name]:
             raise StorageError(
-                f'"{where / name}" was changed after it was exported; keep a copy, or overwrite it '
+                f'"{path}" was changed after it was exported; keep a copy, or overwrite it '
                 "(overwrite=True, --overwrite)"
             )
 

@@ -34,6 +34,7 @@ $numbers
 #define ${M}_ABI_VERSION $abi
 #define ${M}_ARENA_BYTES ${arena}u
 #define ${M}_ARENA_ALIGN ${align}u
+$stack
 
 /* Elements of each tensor. */
 $elements
@@ -253,8 +254,12 @@ clean:
 _KINDS = {"f32": "f", "i32": "i", "u8": "u", "bool": "u", "i8": "c"}
 
 
-def header(interface: Interface, *, golden: bool) -> str:
-    """The text of `<prefix>.h`. `golden`: whether the library has golden outputs."""
+def header(interface: Interface, *, golden: bool, stack: int | None = None) -> str:
+    """The text of `<prefix>.h`.
+
+    golden  whether the library has golden outputs
+    stack   the bytes that a call takes of it at most, where they are known
+    """
     prefix, macro, arguments = interface.prefix, interface.macro, interface.arguments
     # In comments, where no macro of the program that includes this is replaced.
     parameters = [
@@ -286,6 +291,7 @@ def header(interface: Interface, *, golden: bool) -> str:
         align=ALIGNMENT,
         abi=ABI_VERSION,
         arena=interface.arena_bytes,
+        stack=_stack(interface, stack),
         elements="\n".join(
             f"#define {interface.elements(a)} {a.type.elements}u" for a in arguments
         ),
@@ -296,6 +302,16 @@ def header(interface: Interface, *, golden: bool) -> str:
         run_part=", ".join([*parameters, arena, "int32_t /* thread */", "int32_t /* threads */"]),
         selftest=selftest,
         threads=threads.substitute(p=prefix, align=ALIGNMENT) + relaxes,
+    )
+
+
+def _stack(interface: Interface, stack: int | None) -> str:
+    if stack is None:
+        return "/* How much stack a call takes is not known. */"
+    beside = ", beside the function that a waiting thread calls" if interface.threaded else ""
+    return (
+        f"/* The most that a call takes of the stack{beside}. */\n"
+        f"#define {interface.macro}_STACK_BYTES {stack}u"
     )
 
 

@@ -54,7 +54,18 @@ def compile_object(
     nodes: Mapping[str, Iterable[str]],
     provided: Sequence[str] = (),
 ) -> bytes:
-    """The object of a module whose code has no product, quotient or unknown instruction, no calls.
+    """As `compile_both`, the object alone."""
+    return compile_both(text, target, nodes, provided)[0]
+
+
+def compile_both(
+    text: str,
+    target: Target,
+    nodes: Mapping[str, Iterable[str]],
+    provided: Sequence[str] = (),
+) -> tuple[bytes, str]:
+    """The object of a module whose code has no product, quotient or unknown instruction, no calls;
+    and its assembly.
 
     text      LLVM IR
     nodes     function -> the nodes that it computes, for messages
@@ -65,7 +76,7 @@ def compile_object(
     code, assembly = llvm.compile_both(text, target)
     _require_instructions(assembly, target, nodes)
     limits.require_no_calls(code, target, nodes, provided)
-    return code
+    return code, assembly
 
 
 def _require_instructions(

@@ -295,6 +295,12 @@ PROGRAM_MUTANTS = (
         tests_of("addergraph/training/test_resume.py"),
     ),
     Mutant(
+        "the stack of a call forgets what it calls", "codegen/inspect/stack.py",
+        "return machine.per_call + function.takes + deepest",
+        "return machine.per_call + function.takes",
+        tests_of("codegen/test_stack.py"),
+    ),
+    Mutant(
         "a cached object may stand under another one's key", "codegen/run/cache.py",
         "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
         tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
