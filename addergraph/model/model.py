@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import compiler
+from ..data import Seen
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
 from ..files import storage
 from ..ir import Array, Graph
@@ -77,6 +78,7 @@ class Model:
             raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {net!r}")
         self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
+        self.seen = Seen()  # what it was trained on, as far as known; saved with it
         self._net = net
         self._stored: Graph | None = None  # all that is known of a loaded function model
         self._input_shape: tuple[int, ...] | None = None

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from .. import compiler
+from ..data import Seen
+from ..data.dataset import BYTE, in_brightness
 from ..errors import DataError, DataWarning, RangeWarning
 from ..ir import Array
 from ..ops.reduction.softmax import Softmax
@@ -71,6 +73,9 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
         engine=settings.engine,
         threads=settings.threads,
     )
+    if settings.normalize is not None:
+        unit = BYTE if samples.dtype == np.uint8 else 1.0
+        model.seen = Seen(in_brightness(settings.normalize, unit, samples.shape[-1]))
     return run_epochs(step, samples, targets, settings, validation)
 
 
