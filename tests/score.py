@@ -300,7 +300,7 @@ class _Remembered(reference.Reference):
 
     def __new__(
         cls, graph: Graph, arrays: Sequence[Array], weights: Weights, rng: np.random.Generator
-    ):  # type: ignore[no-untyped-def]
+    ):
         key = hashlib.blake2b(str(graph).encode())
         for array in arrays:
             key.update(np.ascontiguousarray(array).tobytes())
