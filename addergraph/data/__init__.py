@@ -2,9 +2,9 @@
 
 from . import digits
 from .augment import Augment, Normalize
-from .dataset import Dataset
+from .dataset import Dataset, Seen
 from .loader import Loader
 from .npz import load_npz
 from .sources import load
 
-__all__ = ["Augment", "Dataset", "Loader", "Normalize", "digits", "load", "load_npz"]
+__all__ = ["Augment", "Dataset", "Loader", "Normalize", "Seen", "digits", "load", "load_npz"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,19 @@ from ..errors import DataError, DataWarning
 from ..ir import Array
 from .augment import Normalize
 
+BYTE = 1 / 255  # of full brightness: one step of a byte
 _BLOCK = 64  # images that the statistics widen to f64 at a time
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network was trained on, for whoever gives it images later; None where nobody said.
+
+    `normalize` takes full brightness as 1, whatever numbers the images were stored as.
+    """
+
+    normalize: Normalize | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +44,7 @@ class Dataset:
     x_test: Array
     y_test: Array
     classes: tuple[str, ...] | None
-    scale: float = 1 / 255
+    scale: float = BYTE
 
     def __post_init__(self) -> None:
         for name in ("x_train", "y_train", "x_test", "y_test"):
@@ -97,6 +109,10 @@ class Dataset:
         mean, std = self.statistics()
         return Normalize(mean, std, self.scale)
 
+    def seen(self, normalize: Normalize | None) -> Seen:
+        """What a network that is trained on images of this, normalized so, has seen."""
+        return Seen(in_brightness(normalize, self.scale, self.shape[-1]), self.classes)
+
     def _require_part(self, part: str, x: Array, y: Array) -> None:
         where = f'data set "{self.name}", {part} part'
         if x.dtype not in (np.uint8, np.float32) or x.ndim != 4 or 0 in x.shape[1:]:
@@ -140,3 +156,10 @@ def _require_classes_used(y: Array, what: str) -> None:
         )
     hint = "; if they count from 1, store y - 1" if used[0] == 1 else ""
     warnings.warn(f"{message}{hint}", DataWarning, stacklevel=5)
+
+
+def in_brightness(normalize: Normalize | None, scale: float, channels: int) -> Normalize:
+    """How numbers that are `scale` of full brightness each enter, with full brightness as 1."""
+    if normalize is None:
+        return Normalize((0.0,) * channels, (1.0,) * channels, 1 / scale)
+    return replace(normalize, scale=normalize.scale / scale)

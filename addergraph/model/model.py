@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import border, compiler
+from ..data import Seen
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
 from ..files import storage
 from ..ir import Array, Graph
@@ -79,6 +80,7 @@ class Model:
             )
         self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
+        self.seen = Seen()  # what it was trained on, as far as known; saved with it
         self._net = net
         self._stored: Graph | None = None  # all that is known of a loaded function model
         self._input_shape: tuple[int, ...] | None = None

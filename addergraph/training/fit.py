@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from .. import compiler
+from ..data import Seen
+from ..data.dataset import BYTE, in_brightness
 from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, StorageError
 from ..files.storage import user_path
 from ..ir import Array
@@ -72,6 +74,9 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
         engine=settings.engine,
         threads=settings.threads,
     )
+    if settings.normalize is not None:
+        unit = BYTE if samples.dtype == np.uint8 else 1.0
+        model.seen = Seen(in_brightness(settings.normalize, unit, samples.shape[-1]))
     return run_epochs(step, samples, targets, settings, validation)
 
 

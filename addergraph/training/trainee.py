@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
+from ..data import Seen
 from ..ir import Array, Graph
 
 
@@ -13,6 +14,7 @@ class Trainee(Protocol):
     """A network with its weights and its loss; every member is as `Model` documents it."""
 
     loss_name: str
+    seen: Seen
 
     @property
     def input_shape(self) -> tuple[int, ...]: ...

@@ -19,13 +19,12 @@ could tell more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .. import compiler
 from ..ir import Array, Graph, Node, Value
 from ..ir.graph import Builder
 from ..ir.intervals import ANY, Interval, value_ranges
@@ -55,17 +54,32 @@ class _Contraction(NamedTuple):
     distances: bool
 
 
-class Nodes:
-    """The nodes of a compiled program alone, against `declared`: that graph, bound as they are.
+class LayersAlone(Protocol):
+    """A compiled graph."""
 
-    `program` is a compiled one of this process, `numbers` are what its parameters should be.
+    def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
+        """Its outputs."""
+
+
+class Nodes:
+    """The nodes of a compiled program alone, against the declared graph, bound as they are.
+
+    declared, main  the graph that was given, and what the passes made of it
+    numbers         what the parameters of both should be
+    compiled        native code for a graph of nodes of `main`, by their kernels and weights
+    by_sample       whether `main` computes one sample of an open batch
     """
 
-    def __init__(self, declared: Graph, program: Any, numbers: Mapping[str, Array]) -> None:
-        lowered = program.built.lowered
-        self._main = main = lowered.main
-        self._by_sample = lowered.batched is not None
-        self._numbers = compiler.main_weights(program, numbers) | dict(numbers)
+    def __init__(
+        self,
+        declared: Graph,
+        main: Graph,
+        numbers: Mapping[str, Array],
+        compiled: Callable[[Graph], LayersAlone],
+        by_sample: bool,
+    ) -> None:
+        self._numbers, self._by_sample = numbers, by_sample
+        self._main = main
         stated = {v.name: v.type for v in declared.values()}
         same = {v for v in main.values() if stated.get(v.name) == v.type}
         read = (v for node in main.nodes for v in node.inputs)
@@ -76,7 +90,7 @@ class Nodes:
         self._layers = [_layer(n, main, declared, set(self._given.values())) for n in layers]
         self._ranges = value_ranges(main)
         alone = _alone(main, layers, self._given, self._ranges)
-        self._program = compiler.compile_as(program, alone)
+        self._program = compiled(alone)
         self._totals = [[Total(v.name) for v in n.outputs] for n in layers]
         self._filters = {
             x.name: found

@@ -149,9 +149,8 @@ def verify(
         reference.compare(totals, program.run(arrays), done)
         reference.note(variations)
         done += count
-        if nodes is None and layers and compiler.is_compiled(program):
-            by_sample = program.built.lowered.batched is not None
-            nodes = Nodes(graph.bind(1) if by_sample else reference.graph, program, numbers)
+        if nodes is None and layers:
+            nodes = _nodes(graph, reference, program, numbers)
         if nodes is not None:
             nodes.compare_in_network(reference, corners)
     if nodes is not None:
@@ -166,6 +165,23 @@ def verify(
         () if nodes is None else nodes.reports(),
         tuple(name for name in mistrusted if name not in constant),
         constant,
+    )
+
+
+def _nodes(
+    graph: Graph, reference: Reference, program: Runnable, numbers: Mapping[str, Array]
+) -> Nodes | None:
+    """Those of a program that was compiled in this process, which alone shows them."""
+    if not compiler.is_compiled(program):
+        return None
+    lowered = program.built.lowered
+    by_sample = lowered.batched is not None
+    return Nodes(
+        graph.bind(1) if by_sample else reference.graph,
+        lowered.main,
+        compiler.main_weights(program, numbers) | dict(numbers),
+        lambda alone: compiler.compile_as(program, alone),
+        by_sample,
     )
 
 

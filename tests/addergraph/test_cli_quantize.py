@@ -10,10 +10,11 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model
+from addergraph.data import Seen, load
 from addergraph.errors import QuantizationWarning
 from addergraph.ir import Array
 from addergraph.quantization import load_quantized
-from tests.addergraph.models import adders_only
+from tests.addergraph.models import adders_only, small_model
 from tests.addergraph.shell import Shell
 
 
@@ -156,8 +157,37 @@ def test_another_normalization_is_named_where_it_is_chosen(shell: Shell) -> None
     assert "evaluate, quantize and diagnose need --normalize statistics" in out
     said = out.split("validation: ")[1].splitlines()[0]
     for option, equal in (("statistics", True), ("brightness", False), ("none", False)):
-        shown = shell.ok("evaluate", "t.safetensors", "--data", "data.npz", "--normalize", option)
-        assert (said in shown) is equal
+        given = ("t.safetensors", "--data", "data.npz", "--normalize", option)
+        done = shell("evaluate", *given)
+        assert done.status == 0
+        assert (said in done.out) is equal
+        said_so = "was trained on images that enter as (brightness * 1 - (0."
+        assert (said_so in done.err) is not equal
+        other = shell("quantize", *given, "-o", "q.safetensors", "--force")
+        assert (said_so in other.err) is not equal
+
+
+def test_other_classes_and_random_weights_are_said(shell: Shell) -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    model.save("new.safetensors")
+    error = shell.error("evaluate", "new.safetensors", "--data", "digits")
+    assert (
+        error
+        == '"new.safetensors" has the random weights that it starts with, which guess: train it'
+    )
+    model.weights["bn1.mean"][...] = -8
+    model.seen = load("digits").seen(None)
+    model.save("m.safetensors")
+    assert Model.load("m.safetensors").seen == model.seen
+    done = shell("evaluate", "m.safetensors", "--data", "digits", "--normalize", "none")
+    assert done.status == 0 and not done.err
+    np.savez("few.npz", x=np.ones((4, 8, 8, 1), np.uint8), y=np.arange(4))
+    done = shell("evaluate", "m.safetensors", "--data", "few.npz", "--normalize", "none")
+    assert '"m.safetensors" tells 10 classes, the data have 4' in done.err
+    model.seen = Seen(None, ("cat", "dog", "bird", *"defghij"))
+    model.save("m.safetensors")
+    done = shell("evaluate", "m.safetensors", "--data", "digits")
+    assert 'tells the classes cat, dog, bird, ...; "digits" has 0, 1, 2, ...' in done.err
 
 
 def test_what_evaluate_refuses(shell: Shell, network: Model) -> None:

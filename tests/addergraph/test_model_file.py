@@ -106,6 +106,14 @@ CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
     "layers": (lambda m: _described(m, layers=3), "layers = 3.*expected a list"),
     "no layers": (lambda m: m | {"model": m["model"].replace('"layers"', '"other"')}, '"other"'),
     "json": (lambda m: m | {"model": "{"}, "not JSON"),
+    "seen": (lambda m: m | {"seen": "[]"}, "what the model was trained on is no JSON object"),
+    "seen more": (lambda m: m | {"seen": '{"crop": 4}'}, "crop"),
+    "normalize": (lambda m: m | {"seen": '{"normalize": 2}'}, "normalize in .* is no object"),
+    "deviation": (
+        lambda m: m | {"seen": '{"normalize": {"mean": [0], "std": [0], "scale": 1}}'},
+        "must be above 0",
+    ),
+    "classes": (lambda m: m | {"seen": '{"classes": [1]}'}, "classes in .* are no list of names"),
     "function with another input": (
         lambda m: _described(m, layers=None, input_shape=[4]), r"takes f32\[N,8,8,1\]"
     ),

@@ -7,6 +7,10 @@ from .mutant import Mutant, tests_of
 KERNELS = "codegen/kernels"
 
 
+def verification(name: str) -> tuple[str, ...]:
+    return tests_of("addergraph/test_verification.py", name)
+
+
 def kernel(file: str, *names: str) -> tuple[str, ...]:
     return tests_of(f"codegen/kernels/{file}", *names)
 
@@ -483,20 +487,21 @@ GRAPH_MUTANTS = (
     ),
 )  # fmt: skip
 
-VERIFICATION = tests_of("addergraph/test_verification.py")
 VERIFICATION_MUTANTS = (
     Mutant(
         "one bound for all elements", "addergraph/verification/reference.py",
         "allowed = SLACK * spread", "allowed = np.full_like(spread, SLACK * spread.max())",
-        VERIFICATION,
+        verification("test_each_element_has_a_bound_of_its_own"),
     ),
     Mutant(
         "verification draws small integers only", "addergraph/verification/samples.py",
-        "kind % WHOLE_KINDS, rng", "1, rng", VERIFICATION,
+        "kind % WHOLE_KINDS, rng", "1, rng",
+        verification("test_a_cast_that_saturates_instead_of_wrapping_is_caught"),
     ),
     Mutant(
         "nodes are compared on the network's values only", "addergraph/verification/nodes.py",
-        "range(DRAWN + MATCHED)", "range(0)", VERIFICATION,
+        "range(DRAWN + MATCHED)", "range(0)",
+        verification("test_a_dead_network_is_told_from_a_wrong_one"),
     ),
     Mutant(
         "a compiled node is held to itself", "addergraph/verification/nodes.py",

@@ -22,7 +22,7 @@ from ...training.memory import available_memory, require_memory, training_need
 from ...training.recipes import Images
 from ...training.settings import DEFAULT_OPTIMIZER
 from .. import options as shared
-from .images import normalized
+from .images import normalized, warn_of_others
 from .source import Source, model_for, open_source
 
 NUMBERS = "diagnosis.json"
@@ -93,6 +93,7 @@ def diagnose(options: Options) -> None:
     data = load(options.data)
     settings = Recording(**options.recording)
     model = model_for(options.network, data, settings.seed)
+    warn_of_others(options.network, model, data, options.normalize)
     found = examine(
         model, normalized(data.x_train, data, options.normalize), data.y_train, settings
     )

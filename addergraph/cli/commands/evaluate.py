@@ -12,11 +12,12 @@ from ...data import Dataset, load
 from ...errors import DataError, GraphError
 from ...ir import Array
 from ...ir.interpreter import run_reference
+from ...ir.state import initial_weights
 from ...settings import like
 from ...training.recipes import Images
 from ...training.settings import REFERENCE, Fit
 from .. import options as shared
-from .images import normalized
+from .images import normalized, warn_of_others
 from .source import Source, open_source
 
 
@@ -41,7 +42,9 @@ def evaluate(options: Evaluation) -> None:
         )
     source = open_source(options.file, options.weights)
     numbers = source.required_weights()
+    _require_trained(source)
     data = load(options.data)
+    warn_of_others(options.file, source.model, data, options.normalize)
     images, classes, part = _held_out(data)
     images = normalized(images, data, options.normalize)
     if source.model is not None:
@@ -59,6 +62,17 @@ def evaluate(options: Evaluation) -> None:
         found = {"accuracy": _accuracy(source, answers, classes)}
     shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
     print(f"{options.file} on {options.data}, {len(images):,} {part} images: {shown}")
+
+
+def _require_trained(source: Source) -> None:
+    """DataError for a model with the very weights that its seed draws."""
+    if source.model is None or not source.graph.parameters:
+        return
+    drawn = initial_weights(source.graph, source.model.seed)
+    if all(np.array_equal(drawn[name], a) for name, a in source.model.weights.items()):
+        raise DataError(
+            f'"{source.file}" has the random weights that it starts with, which guess: train it'
+        )
 
 
 def _held_out(data: Dataset) -> tuple[Array, Array, str]:

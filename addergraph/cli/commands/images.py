@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ...data import Dataset, Normalize, load
 from ...data.npz import load_npz_samples
+from ...errors import DataWarning
 from ...files.storage import user_path
 from ...ir import Array
+from ...model import Model
 from ...training.recipes import Images
 
 
@@ -17,9 +23,53 @@ def normalized(images: Array, data: Dataset, normalize: str) -> Array:
     return images if chosen is None else chosen.apply(images)
 
 
-def samples(spec: str, normalize: str) -> Array:
-    """The images to train on of `spec`, normalized; of an archive with an array `x` and no labels,
-    this array as it is: what the network takes.
+def warn_of_others(file: str, model: Model | None, data: Dataset, normalize: str) -> None:
+    """DataWarning for images that enter otherwise than those that `model` was trained on, or show
+    other classes; what the file does not say is not compared.
+    """
+    if model is None or model.input_shape != data.shape:  # the network will say so
+        return
+    trained, here = model.seen, data.seen(Images(normalize=normalize).normalization(data))
+    if trained.normalize is not None and not _is_close(trained.normalize, here.normalize):
+        _warn(
+            f'"{file}" was trained on images that {_shown(trained.normalize)}; these '
+            f"{_shown(here.normalize)}: give --normalize as it was trained"
+        )
+    if trained.classes and here.classes and trained.classes != here.classes:
+        _warn(
+            f'"{file}" tells the classes {_some(trained.classes)}; "{data.name}" has '
+            f"{_some(here.classes)}: numbers of classes that mean other things are compared"
+        )
+    scores = model.output_shape[-1] if model.output_shape else 1
+    if scores > 1 and scores != data.class_count:
+        _warn(f'"{file}" tells {scores} classes, the data have {data.class_count}')
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, stacklevel=3)
+
+
+def _is_close(a: Normalize, b: Normalize | None) -> bool:
+    """Whether full brightness and none become about the same numbers."""
+    if b is None or len(a.mean) != len(b.mean):
+        return False
+    ours, theirs = ((np.array([[0.0], [n.scale]]) - n.mean) / n.std for n in (a, b))
+    return bool(np.allclose(ours, theirs, rtol=0.01, atol=0.01))
+
+
+def _shown(normalize: Normalize | None) -> str:
+    assert normalize is not None  # `Dataset.seen` says it
+    mean, std = (", ".join(f"{v:.4g}" for v in n) for n in (normalize.mean, normalize.std))
+    return f"enter as (brightness * {normalize.scale:.4g} - ({mean})) / ({std})"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def samples(spec: str, normalize: str, file: str, model: Model | None) -> Array:
+    """The images to train on of `spec`, normalized, for the network in `file`; of an archive with
+    an array `x` and no labels, this array as it is: what the network takes.
     """
     path = spec.removeprefix("npz:")
     if Path(path).suffix == ".npz":
@@ -27,6 +77,7 @@ def samples(spec: str, normalize: str) -> Array:
         if given is not None:
             return given
     data = load(spec)
+    warn_of_others(file, model, data, normalize)
     return normalized(data.x_train, data, normalize)
 
 

@@ -47,7 +47,8 @@ def quantize(options: Quantization) -> None:
     """
     require_writable_model(options.output)
     source = open_source(options.file, options.weights)
-    calibration = samples(options.data, options.normalize)[: options.samples]
+    images = samples(options.data, options.normalize, options.file, source.model)
+    calibration = images[: options.samples]
     with warnings.catch_warnings():
         warnings.simplefilter("default" if options.force else "error", QuantizationWarning)
         try:

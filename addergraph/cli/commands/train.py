@@ -138,6 +138,7 @@ def train(options: Training) -> None:
         found = model.evaluate(images, y_val, **how)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         print(f"validation: {numbers}")
+    model.seen = data.seen(normalize)
     _save(model, options.output)
     print(f"wrote {options.output} ({user_path(options.output).stat().st_size:,} bytes)")
 
