@@ -551,7 +551,7 @@ def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:
 
 __all__ = [
     "arena_bytes", "build", "cached", "census", "certify", "compile", "compile_as",
-    "compile_layers", "export", "findings", "grad", "is_compiled", "load_native", "lower", "main_weights",
-    "measure_peak", "memory_plan_text", "optimize", "points_after", "profile",
+    "compile_layers", "export", "findings", "grad", "is_compiled", "load_native", "lower",
+    "main_weights", "measure_peak", "memory_plan_text", "optimize", "points_after", "profile",
     "quantization_aware_graph", "quantized", "roundings", "train_step_graph", "tune_graph",
 ]  # fmt: skip

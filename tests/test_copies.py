@@ -82,7 +82,7 @@ def test_copies_of_a_program_with_updates() -> None:
     for way in (copy.deepcopy, through_pickle):
         made: Any = way(program)
         made(x)
-        assert [float(p.state.views["count"]) for p in (program, made)] == [1, 2]
+        assert program.state.views["count"] == 1 and made.state.views["count"] == 2
     copy.copy(program)(x)
     assert program.state.views["count"] == 2
 
