@@ -21,8 +21,11 @@ MAX_NESTING = 16  # layers inside layers
 
 
 def describe(layers: Sequence[Layer]) -> list[dict[str, object]]:
-    """Each layer as its kind and attributes. GraphError for a class of your own."""
-    return _Writer().describe(layers)
+    """Each layer as its kind and attributes.
+
+    GraphError for a class of your own, and for nesting that `restore` would not read.
+    """
+    return _Writer().describe(layers, 0)
 
 
 def restore(descriptions: object) -> list[Layer]:
@@ -34,15 +37,21 @@ def restore(descriptions: object) -> list[Layer]:
     return _Reader().restore(descriptions, 0)
 
 
+def _require_shallow(depth: int) -> None:
+    if depth > MAX_NESTING:
+        raise GraphError(f"layers stand inside layers more than {MAX_NESTING} deep")
+
+
 class _Writer:
     def __init__(self) -> None:
         self.count = 0
         self.positions: dict[Layer, int] = {}
 
-    def describe(self, layers: Sequence[Layer]) -> list[dict[str, object]]:
-        return [self._one(layer) for layer in layers]
+    def describe(self, layers: Sequence[Layer], depth: int) -> list[dict[str, object]]:
+        _require_shallow(depth)
+        return [self._one(layer, depth) for layer in layers]
 
-    def _one(self, layer: Layer) -> dict[str, object]:
+    def _one(self, layer: Layer, depth: int) -> dict[str, object]:
         position, self.count = self.count, self.count + 1
         if layer in self.positions:
             return {"repeat": self.positions[layer]}
@@ -54,7 +63,8 @@ class _Writer:
                 f"known: {', '.join(LAYERS)}. For anything else pass a function: Model(net)"
             )
         described = records.encode(layer, kind, layer.parts)
-        return described | {name: self.describe(getattr(layer, name)) for name in layer.parts}
+        parts = {name: self.describe(getattr(layer, name), depth + 1) for name in layer.parts}
+        return described | parts
 
 
 class _Reader:
@@ -64,8 +74,7 @@ class _Reader:
     def restore(self, descriptions: object, depth: int) -> list[Layer]:
         if not isinstance(descriptions, list):
             raise GraphError(f"expected a list of descriptions of layers, found {descriptions!r}")
-        if depth > MAX_NESTING:
-            raise GraphError(f"layers stand inside layers more than {MAX_NESTING} deep")
+        _require_shallow(depth)
         return [self._one(description, depth) for description in descriptions]
 
     def _one(self, description: object, depth: int) -> Layer:

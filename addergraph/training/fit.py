@@ -80,20 +80,28 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     return run_epochs(step, samples, targets, settings, validation)
 
 
+MEASURED = 4096  # samples whose answers are in memory together
+
+
 def measure(
     model: Trainee, samples: Array, targets: Targets, engine: str, threads: int | None
 ) -> dict[str, float]:
-    """The mean loss of checked data and, where the targets are classes, the accuracy."""
-    prediction = model.predict(samples, engine=engine, threads=threads)
+    """The mean loss of checked data and, where the targets are classes, the accuracy.
+
+    Where samples are independent, some at a time: the answers of all of them may be large.
+    """
     graph = model.graph(training=False)
     last = graph.producers().get(graph.outputs[0])
     probabilities = last is not None and isinstance(last.op, Softmax)
-    everything = slice(None)
-    loss = loss_named(model.loss_name)
-    losses = loss.of_samples(prediction, targets.rows(everything), probabilities)
-    result = {"loss": float(np.mean(losses, dtype=np.float64))}
-    correct = targets.correct(everything, prediction)
-    return result if correct is None else result | {"accuracy": correct / len(samples)}
+    loss, losses, correct = loss_named(model.loss_name), [], 0
+    size = MEASURED if graph.per_sample else len(samples)
+    for start in range(0, len(samples), size):
+        part = slice(start, start + size)
+        prediction = model.predict(samples[part], engine=engine, threads=threads)
+        losses.append(loss.of_samples(prediction, targets.rows(part), probabilities))
+        correct += targets.correct(part, prediction) or 0
+    result = {"loss": float(np.mean(np.concatenate(losses), dtype=np.float64))}
+    return result if targets.labels is None else result | {"accuracy": correct / len(samples)}
 
 
 def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation | None:

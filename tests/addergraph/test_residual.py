@@ -11,7 +11,17 @@ import pytest
 
 from addergraph import layers
 from addergraph.errors import GraphError, ShapeError
-from addergraph.layers import Activation, Adder, BatchNorm, Conv, Dense, Flatten, MaxPool, Residual
+from addergraph.layers import (
+    Activation,
+    Adder,
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    Layer,
+    MaxPool,
+    Residual,
+)
 from addergraph.layers.descriptions import MAX_NESTING, describe, restore
 from addergraph.model import Model
 from tests.addergraph.models import X, Y, fit, same_weights
@@ -135,6 +145,17 @@ def test_bad_descriptions_are_refused(described: object, said: str) -> None:
     with pytest.raises(GraphError, match=said):
         restore(described)
     assert isinstance(restore(_nested(MAX_NESTING))[0], Residual)
+
+
+def test_what_is_nested_too_deep_to_be_read_is_refused_before_it_is_written() -> None:
+    """Seventeen residual blocks in each other were saved, and did not load."""
+    layer: Layer = Flatten()
+    for depth in range(MAX_NESTING + 2):
+        if depth <= MAX_NESTING:
+            assert restore(describe([layer])) is not None
+        layer = Residual([layer])
+    with pytest.raises(GraphError, match="more than 16 deep"):
+        Model().add(layer)
 
 
 def test_impossible_blocks_are_refused() -> None:
