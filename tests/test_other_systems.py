@@ -49,7 +49,7 @@ WORK = (
     "check small-conv",
     "train --data few.npz --epochs 1 --engine reference --model all-adder -o m.safetensors",
     "evaluate m.safetensors --data few.npz --engine reference",
-    "quantize m.safetensors --data few.npz -o q.safetensors",
+    "quantize m.safetensors --data few.npz -o q.safetensors --force",  # a network of one epoch
     "evaluate q.safetensors --data few.npz --engine reference",
     "compile m.safetensors --target x86-64 -o linux",
     "cache",

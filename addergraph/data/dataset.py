@@ -26,6 +26,9 @@ class Seen:
     normalize: Normalize | None = None
     classes: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        border.settle(self, where="Seen: ")
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

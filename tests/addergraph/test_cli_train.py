@@ -223,6 +223,7 @@ def test_a_run_on_a_terminal_that_is_ended(tmp_path: Path, number: signal.Signal
         [sys.executable, "-m", "addergraph", *command],
         cwd=Path(__file__).parents[2], env={**os.environ, "TERM": "xterm"},
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # which may be ignored here
     ) as process:  # fmt: skip
         os.close(slave)
         seen = b""
