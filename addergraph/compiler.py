@@ -57,8 +57,7 @@ def _import_compiler() -> None:
     wait for the importing thread, which it does not have, for ever. `concurrent.futures` is there
     before: it and `logging` handle forks, and must not begin to in the middle of one."""
     with _importing:
-        for name in ("platformdirs", "llvmlite.binding"):
-            importlib.import_module(name)
+        importlib.import_module("platformdirs")
         from .codegen.inspect import limits, strict  # noqa: F401
         from .codegen.kernels import all_kernels  # noqa: F401
         from .codegen.measure import host  # noqa: F401
