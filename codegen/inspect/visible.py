@@ -54,6 +54,7 @@ _TAG_NAMES = {
 }  # fmt: skip
 _FLAGS, _TEXTREL = 30, 4
 _TABLES = {7: elf.RELA, 17: elf.REL}  # DT_RELA, DT_REL -> type of the section
+_BYTES = {7: 8, 17: 18}  # of them: DT_RELASZ, DT_RELSZ
 # R_*_RELATIVE, GLOB_DAT and of a whole word: they write an address into data.
 _APPLIED = {
     elf.X86_64: (8, 6, 1), elf.AARCH64: (1027, 1025, 257), elf.ARM: (23, 21, 2),
@@ -174,12 +175,15 @@ def _require_tags(file: elf.Elf, name: str) -> None:
             raise UnsupportedError(f'"{name}" has dynamic tags that no section shows')
         word = struct.Struct("<qq" if file.bits == 64 else "<ii")
         data = shown[0].data
-        for tag, value in word.iter_unpack(data[: len(data) // word.size * word.size]):
+        tags = list(word.iter_unpack(data[: len(data) // word.size * word.size]))
+        for tag, value in tags:
             tables = [s.address for s in file.sections if s.type == _TABLES.get(tag)]
             if tag not in _TAGS or (tag == _FLAGS and value & _TEXTREL):
                 raise UnsupportedError(
                     f'"{name}" has the dynamic tag {_TAG_NAMES.get(tag, hex(tag))}, which is not '
                     "followed; link without libraries and start-up code (-nostdlib)"
                 )
-            if tag in _TABLES and value not in tables:
+            # GNU ld states a table of no bytes where there are no relocations.
+            empty = {size for other, size in tags if other == _BYTES.get(tag)} == {0}
+            if tag in _TABLES and value not in tables and not empty:
                 raise UnsupportedError(f'"{name}" has relocations that no section shows')

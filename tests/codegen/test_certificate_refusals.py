@@ -409,6 +409,8 @@ def test_a_linked_file_that_is_shown_as_it_is_loaded() -> None:
         (linked(CLEAR, dynamic=[(36, DATA_AT), (0, 0)]), "RELR"),
         (linked(CLEAR, dynamic=[(0x6FFFFEFC, 1), (0, 0)]), "has the dynamic tag 0x6ffffefc"),
         (linked(CLEAR, dynamic=[(7, DATA_AT), (0, 0)]), "relocations that no section shows"),
+        (linked(CLEAR, dynamic=[(7, 0), (8, 0), (0, 0), (8, 24)]), "relocations that no section"),
+        (linked(CLEAR, dynamic=[(7, 0), (18, 0), (0, 0)]), "relocations that no section shows"),
         (linked(CLEAR, relocations=[(CODE_AT + 1, 8)]), "is changed at 0x1001"),
         (linked(CLEAR, relocations=[(CODE_AT - 7, 8)]), "is changed at 0xff9"),
         (linked(CLEAR, relocations=[(DATA_AT, 37)]), "(relocation of type 37)"),  # IRELATIVE
@@ -418,6 +420,13 @@ def test_what_a_loader_would_see_otherwise(data: bytes, said: str) -> None:
     with pytest.raises(UnsupportedError, match=r'^"x\.so"') as caught:
         certify_bytes(data, "x.so")
     assert said in str(caught.value)
+
+
+def test_a_table_of_no_relocations_hides_nothing() -> None:
+    """GNU ld states one for RISC-V."""
+    assert certify_bytes(
+        linked(CLEAR, dynamic=[(7, 0), (8, 0), (0, 0)]), "x.so"
+    ).multiplication_free
 
 
 def test_a_linked_file_is_no_member_of_an_archive() -> None:
