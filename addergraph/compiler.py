@@ -10,6 +10,7 @@ import functools
 import importlib
 import math
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,9 +66,16 @@ def _import_compiler() -> None:
         from .passes import pipeline  # noqa: F401
 
 
+def _before_fork() -> None:
+    _held.enter_context(_importing)
+    # Not a handler of its own: a fork that waits here runs none that is added meanwhile.
+    if (llvm := sys.modules.get(f"{__package__}.codegen.llvm")) is not None:
+        _held.enter_context(llvm.no_compilation())
+
+
 if hasattr(os, "register_at_fork"):  # no other system forks
     os.register_at_fork(
-        before=lambda: _held.enter_context(_importing),
+        before=_before_fork,
         after_in_parent=_held.close,
         after_in_child=_held.close,
     )

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from addergraph.errors import CodegenError
@@ -25,7 +25,6 @@ from addergraph.errors import CodegenError
 from .targets.target import Target
 
 _lock = threading.RLock()
-_forking = ExitStack()  # what is held over a fork
 
 
 @functools.cache
@@ -38,17 +37,16 @@ def _binding() -> Any:
         return llvm
 
 
-def _before_fork() -> None:
-    _forking.enter_context(_lock)
-    if _binding.cache_info().currsize:
-        # llvmlite's own, which every call of it holds: objects are freed on any thread.
-        _forking.enter_context(_binding().ffi.lib._lock)
+@contextmanager
+def no_compilation() -> Iterator[None]:
+    """LLVM does nothing meanwhile; a fork is made in here."""
+    with _lock, ExitStack() as held:
+        if _binding.cache_info().currsize:
+            # llvmlite's own, which every call of it holds: objects are freed on any thread.
+            held.enter_context(_binding().ffi.lib._lock)
+        yield
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_forking.close, after_in_child=_forking.close
-    )
 atexit.register(_lock.acquire)  # for good: whoever comes later waits until the process is gone
 
 

@@ -40,12 +40,12 @@ MUTANTS = (
     ),
     Mutant(
         "a fork does not wait for a compilation", "codegen/llvm.py",
-        "    _forking.enter_context(_lock)\n", "",
+        "with _lock, ExitStack() as held:", "with ExitStack() as held:",
         tests_of("codegen/test_forks.py"),
     ),
     Mutant(
         "a fork does not wait for imports", "addergraph/compiler.py",
-        "before=lambda: _held.enter_context(_importing),", "",
+        "    _held.enter_context(_importing)\n", "",
         tests_of("codegen/test_forks.py"),
     ),
     Mutant(
