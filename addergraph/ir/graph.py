@@ -216,12 +216,7 @@ class Builder:
     def fresh(self, hint: str) -> str:
         """`scope` + `hint`, numbered `_1`, `_2` ... when it is taken; the name is then taken."""
         first = self.scope + hint
-        name, count = first, self._counts.get(first, 0)
-        while name in self._names:
-            count += 1
-            name = f"{first}_{count}"
-        self._counts[first] = count
-        return self._claim(name)
+        return self._claim(free_name(first, self._names, counts=self._counts))
 
     def input(self, name: str, type: TensorType) -> Value:
         value = Value(self._claim(name), type)
@@ -278,10 +273,15 @@ class Builder:
         return name
 
 
-def free_name(hint: str, *taken: Container[str]) -> str:
-    """`hint`, or the first of `hint_1`, `hint_2` ... that is in none of `taken`."""
-    name, count = hint, 0
+def free_name(hint: str, *taken: Container[str], counts: dict[str, int] | None = None) -> str:
+    """`hint`, or the first of `hint_1`, `hint_2` ... that is in none of `taken`.
+
+    `counts`: where the last search for each hint ended, for names that stay taken.
+    """
+    name, count = hint, 0 if counts is None else counts.get(hint, 0)
     while any(name in names for names in taken):
         count += 1
         name = f"{hint}_{count}"
+    if counts is not None:
+        counts[hint] = count
     return name

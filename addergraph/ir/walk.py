@@ -6,7 +6,7 @@ Nodes are in topological order, so each walk is one loop over them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ def returning(graph: Graph, outputs: Iterable[Value]) -> Graph:
     return dataclasses.replace(graph, outputs=tuple(outputs), updates=())
 
 
-def upstream(nodes: Sequence[Node], values: Iterable[Value]) -> list[Node]:
-    """The nodes that `values` are computed from, in order."""
+def upstream(
+    nodes: Sequence[Node], values: Iterable[Value], given: Container[Value] = ()
+) -> list[Node]:
+    """The nodes that `values` are computed from, in order; what is `given` needs none."""
     wanted, found = set(values), []
     for node in reversed(nodes):
         if not wanted.isdisjoint(node.outputs):
-            wanted.update(node.inputs)
+            wanted.update(v for v in node.inputs if v not in given)
             found.append(node)
     return found[::-1]
 

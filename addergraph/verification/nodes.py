@@ -25,10 +25,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..ir import Array, Graph, Node, Value
+from ..ir import Array, Graph, Node, Value, free_name
 from ..ir.graph import Builder
 from ..ir.intervals import ANY, Interval, value_ranges
 from ..ir.types import f32
+from ..ir.walk import upstream
 from ..ops.pointwise.clip import Clip
 from .reference import OutputReport, Reference, Total
 from .samples import draw, matched
@@ -160,28 +161,26 @@ def _alone(
     What nodes were promised of them (`input_nonnegative`), a clip keeps.
     """
     builder = Builder(main.name)
-    names = {v.name for v in main.values()}
+    names = {v.name for v in main.values()}  # which the nodes keep
+
+    def free(hint: str) -> str:
+        names.add(name := free_name(hint, names))
+        return name
+
     new: dict[Value, Value] = {v: builder.parameter(v) for v in main.parameters}
     for name, v in given.items():
-        new[v] = builder.input(_free(f"{name}.given", names), v.type)
+        new[v] = builder.input(free(f"{name}.given"), v.type)
     for name, v in given.items():
         known = ranges[name]
         if v.type.dtype == f32 and known != ANY:
             held = Clip(known.lo, known.hi)
-            (new[v],) = builder.add(held, [new[v]], _free(f"{name}.held", names))
+            (new[v],) = builder.add(held, [new[v]], free(f"{name}.held"))
     outputs: list[Value] = []
     for node in main.nodes:
         made = builder.add(node.op, [new[v] for v in node.inputs], node.outputs)
         new |= {v: m for v, m in zip(node.outputs, made, strict=True) if v not in new}
         outputs += made if node in layers else ()
     return builder.finish(outputs)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def _contraction_of(node: Node, numbers: Mapping[str, Array]) -> _Contraction | None:
@@ -209,22 +208,17 @@ def _layer(node: Node, main: Graph, declared: Graph, given: set[Value]) -> _Laye
 def _between(graph: Graph, cut: set[Value], results: Sequence[Value]) -> Graph | None:
     """The nodes that compute `results` from values of `cut` and parameters; None where these do not
     suffice."""
-    producers = graph.producers()
-    waiting, nodes, ends = list(results), set(), set()
-    while waiting:
-        v = waiting.pop()
-        if v not in producers:
-            return None
-        made = producers[v]
-        if made in nodes:
-            continue
-        nodes.add(made)
-        ends |= {v for v in made.inputs if v in cut or v in graph.parameters}
-        waiting += [v for v in made.inputs if v not in ends]
+    parameters = set(graph.parameters)
+    ends = cut | parameters
+    nodes = upstream(graph.nodes, results, ends)
+    made = {v for n in nodes for v in n.outputs}
+    read = {v for n in nodes for v in n.inputs}
+    if not made.issuperset(results) or read - ends - made:
+        return None
     return Graph(
         results[0].name,
-        tuple(v for v in graph.values() if v in ends and v not in graph.parameters),
-        tuple(p for p in graph.parameters if p in ends),
-        tuple(n for n in graph.nodes if n in nodes),
+        tuple(v for v in graph.values() if v in read & cut and v not in parameters),
+        tuple(p for p in graph.parameters if p in read),
+        tuple(nodes),
         tuple(results),
     )
