@@ -371,11 +371,10 @@ class Model:
         if not len(samples):
             return np.zeros((0, *self.output_shape), np.float32)
         graph = self._graph_for(len(samples))
-        if not graph.is_open:
-            return self._run(graph, samples, engine, threads)
+        run, size = self._runner(graph, engine, threads), CHUNK if graph.is_open else len(samples)
         parts = [
-            self._run(graph, samples[start : start + CHUNK], engine, threads)
-            for start in range(0, len(samples), CHUNK)
+            run(np.ascontiguousarray(samples[start : start + size], np.float32))
+            for start in range(0, len(samples), size)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -388,13 +387,12 @@ class Model:
         graph = self.graph(training=False)
         return graph if graph.per_sample else graph.bind(samples)
 
-    def _run(self, graph: Graph, x: Array, engine: str, threads: int | None) -> Array:
-        x = np.ascontiguousarray(x, np.float32)
-        if engine == REFERENCE:
-            outputs, _ = run_reference(graph, [x], self.weights)
-            return outputs[0]
-        result: Array = self._program(graph, thread_count(threads))(x)
-        return result
+    def _runner(self, graph: Graph, engine: str, threads: int | None) -> Callable[[Array], Array]:
+        """The network with the weights as they are now."""
+        if engine != REFERENCE:
+            return self._program(graph, thread_count(threads))  # type: ignore[no-any-return]
+        weights = self.weights
+        return lambda x: run_reference(graph, [x], weights)[0][0]
 
     def _program(self, graph: Graph, threads: int) -> Any:
         """The compiled network, with the weights as they are now."""
