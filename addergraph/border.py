@@ -205,7 +205,7 @@ def array(what: str, value: object, error: Error = DataError) -> Array:
         found = np.asarray(value)
     except MemoryError:
         raise MemoryLimitError(f"{what}: there is no memory for the array") from None
-    except Exception as refusal:
+    except Exception as refusal:  # NumPy runs what the object itself defines (__array__, __len__)
         ragged = "inhomogeneous" in str(refusal)
         hint = "its rows have different lengths; cut or pad them to one shape" if ragged else ""
         raise error(

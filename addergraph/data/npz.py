@@ -26,7 +26,8 @@ _NPY = b"\x93NUMPY"
 _HEADER_LIMIT = 1 << 14  # bytes; NumPy reads 10,000
 _KIND = re.compile(r"[<>|=]?([biufc][1-9]\d?|[SU]\d{1,6})")
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What zipfile raises on damage depends on where it is.
+# What zipfile raises on damage depends on where it is; NotImplementedError is its word for a
+# packing that it does not know.
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, NotImplementedError,
     ValueError, LookupError, ArithmeticError,

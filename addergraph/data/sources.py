@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import border
-from ..errors import DataError, StorageError, nearest
+from ..errors import DataError, nearest
+from ..files.storage import user_path
 from . import cifar, digits, mnist
 from .dataset import Dataset
 from .npz import load_npz_dataset
@@ -41,19 +42,11 @@ def load(spec: str, *, verify: bool = False) -> Dataset:
     name, _, path = spec.partition(":")
     if not path or name not in _READERS:
         if spec.endswith(".npz"):
-            return _npz(_file(spec), verify)
+            return _npz(user_path(spec), verify)
         known = ("digits", *_READERS)
         hint = "" if name in known else nearest(name, known)
         raise DataError(f'data "{spec}"{hint}: expected {_FORMS}, or the path of an .npz file')
-    return _READERS[name](_file(path), verify)
-
-
-def _file(text: str) -> Path:
-    """The path; StorageError for what is none, a home folder that nobody has among them."""
-    try:
-        return Path(border.path("data", text)).expanduser()
-    except RuntimeError as error:
-        raise StorageError(f'cannot read "{text}": {error}') from None
+    return _READERS[name](user_path(path), verify)
 
 
 def _npz(path: Path, verify: bool) -> Dataset:

@@ -127,7 +127,7 @@ class RunFolder:
             raise StorageError(
                 f'another run is using "{self.path}"; wait for it, or choose another folder'
             ) from None
-        except (OSError, NotImplementedError) as error:
+        except (OSError, NotImplementedError) as error:  # the latter is filelock's, without flock
             warnings.warn(
                 f'"{self.path}" cannot be locked ({getattr(error, "strerror", None) or error}): '
                 "let no other run use it",
