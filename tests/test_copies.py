@@ -56,6 +56,10 @@ def test_a_copied_model_has_its_own_weights_and_predicts(way: Callable[[Model], 
     before = model.predict(X)
     made = way(model)
     assert np.array_equal(made.predict(X), before)
+    for name, array in made.weights.items():
+        assert not np.shares_memory(array, model.weights[name])
+    list(made.weights.values())[-1][...] += 1
+    assert np.array_equal(model.predict(X), before)
     made.fit(X, Y, epochs=1, verbose=0)
     made.add_to = None  # type: ignore[attr-defined]  # nor do they share attributes
     assert np.array_equal(model.predict(X), before)
@@ -151,40 +155,47 @@ def test_weights_that_nobody_else_holds_are_compared_once(monkeypatch: pytest.Mo
     assert len(counted) == 6
 
 
+HANDLES: dict[str, tuple[Callable[[Model, str], Any], Callable[[Any, str], None]]] = {
+    "the dict": (lambda m, n: m.weights, lambda w, n: w[n].__setitem__(1, 1.0)),
+    "an array": (lambda m, n: m.weights[n], lambda w, n: w.__setitem__(1, 2.0)),
+    "a view": (lambda m, n: m.weights[n][1:], lambda w, n: w.__setitem__(0, 3.0)),
+    "a buffer": (lambda m, n: m.weights[n].data, lambda w, n: w.__setitem__(1, 4.0)),
+    "a view of a view": (lambda m, n: m.weights[n][:][:], lambda w, n: w.__setitem__(1, 5.0)),
+}
+
+
+@pytest.mark.parametrize("how", HANDLES)
 @pytest.mark.parametrize("trained", [False, True])
-def test_any_way_to_write_weights_is_noticed(trained: bool) -> None:
+def test_any_way_to_write_weights_is_noticed(trained: bool, how: str) -> None:
+    """At once, and by who kept a handle over calls that found nothing changed."""
     model = small_model()
     if trained:  # then all weights are views of one block
         model.fit(X, Y, epochs=1, verbose=0)
+        gc.collect()
     name = list(model.weights)[-1]
+    get, write = HANDLES[how]
+    before = model.predict(X[:1])
+    model.predict(X[:1])  # nobody has a handle: nothing is compared from here on
+    handle = get(model, name)
+    assert np.array_equal(model.predict(X[:1]), before)
+    write(handle, name)
+    after = model.predict(X[:1])
+    assert not np.array_equal(after, before)
+    del handle
+    model.predict(X[:1])
+    model.weights[name][0] += 1  # by a handle that is gone when it is looked for
+    assert not np.array_equal(model.predict(X[:1]), after)
 
-    def predicted() -> Array:
-        model.predict(X[:1])  # twice: the first one may settle
-        return np.asarray(model.predict(X[:1])[0])
 
-    views = [
-        model.weights,
-        model.weights[name],
-        model.weights[name][1:],
-        model.weights[name].data,
-        np.asarray(model.weights[name]).reshape(-1)[:],
-    ]
-    writes: list[Callable[[Any], None]] = [
-        lambda w: w[name].__setitem__(1, 1.0),
-        lambda w: w.__setitem__(1, 2.0),
-        lambda w: w.__setitem__(0, 3.0),
-        lambda w: w.__setitem__(1, 4.0),
-        lambda w: w.__setitem__(1, 5.0),
-    ]
-    while views:
-        view, write = views.pop(), writes.pop()
-        before = predicted()
-        write(view)
-        assert not np.array_equal(predicted(), before)
-        del view
+def test_steps_and_assignments_are_noticed() -> None:
+    model = small_model()
+    before = model.predict(X[:1])
     step = model.train_step(32)
-    before = predicted()
     step(X, Y, 0.1)
-    assert not np.array_equal(predicted(), before)
+    after = model.predict(X[:1])
+    assert not np.array_equal(after, before)
+    del step
+    gc.collect()
+    model.predict(X[:1])
     model.weights = {key: array * 2 for key, array in model.weights.items()}
-    assert not np.array_equal(predicted(), before)
+    assert not np.array_equal(model.predict(X[:1]), after)
