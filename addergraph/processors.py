@@ -7,18 +7,28 @@ the kernel has stopped.
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 
 def usable_processors(root: str | os.PathLike[str] = "/") -> int:
     """Those of its affinity, at most as many as the quota of its control groups pays for whole; at
-    least 1. `root` is where `proc` and `sys` are."""
-    allowed = os.cpu_count() or 1
+    least 1. `root` is where `proc` and `sys` are. Quotas are read once: a prediction asks for this
+    number, and may take less time than reading a dozen files."""
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
-    return max(1, min([allowed, *map(int, _quotas(Path(root)))]))
+    else:
+        allowed = os.cpu_count() or 1
+    return max(1, min(allowed, _paid_for(os.fspath(root))))
+
+
+@functools.cache
+def _paid_for(root: str) -> int:
+    """Whole processors that the smallest quota pays for."""
+    return min(map(int, _quotas(Path(root))), default=sys.maxsize)
 
 
 def _quotas(root: Path) -> Iterator[float]:

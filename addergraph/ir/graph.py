@@ -149,12 +149,12 @@ class Graph:
                 users[v].append(node)
         return users
 
-    @property
+    @cached_property
     def is_open(self) -> bool:
         """Whether the batch N is still open."""
         return any(v.type.is_open for v in self.values())
 
-    @property
+    @cached_property
     def per_sample(self) -> bool:
         """Whether a loop over samples computes this graph: every op that sees N says so."""
         if self.updates or not all(v.type.is_open for v in self.outputs):

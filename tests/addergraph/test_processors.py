@@ -45,3 +45,13 @@ def test_quotas(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_default_number_of_threads() -> None:
     assert thread_count(None) == usable_processors() >= 1
     assert thread_count(3) == 3
+
+
+def test_files_of_quotas_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread_count(None)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a prediction must not read files")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert thread_count(None) >= 1
