@@ -494,22 +494,29 @@ def quantized(
     calibration: object,
     settings: QuantizationSettings,
     weights: Mapping[str, Array] | None = None,
+    levels: Array | None = None,
 ) -> Quantized:
     """A trained network as an int8 model; see `passes/quantize/quantize.py`."""
     from .passes.quantize.quantize import quantize
 
     graph, weights = graph_and_weights(graph, weights)
-    return quantize(graph, require_weights(graph, weights), calibration, settings, _run_once)
+    weights = require_weights(graph, weights)
+    return quantize(graph, weights, calibration, settings, _run_once, levels)
 
 
 def roundings(
-    network: Network, calibration: object, *, bits: int, quantile: float
+    graph: Graph,
+    weights: Mapping[str, Array],
+    calibration: object,
+    levels: Array | None,
+    *,
+    bits: int,
+    quantile: float,
 ) -> Mapping[str, Rounding]:
     """What `quantization_aware_graph` takes, from the ranges of values on calibration data."""
     from .passes.quantize.quantize import roundings as calibrated
 
-    graph = network.inference_graph()
-    return calibrated(graph, network.weights, calibration, bits, quantile, _run_once)
+    return calibrated(graph, weights, calibration, bits, quantile, _run_once, levels)
 
 
 def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:

@@ -322,7 +322,9 @@ def _data_cases() -> Iterator[Case]:
     yield Case("data.Augment.apply", augment.apply, {"x": X, "random": np.random.default_rng(0)})
     normalize = data.Normalize((0.0, 0.0), (1.0, 1.0))
     yield Case("data.Normalize", data.Normalize, {"mean": (0.0,), "std": (1.0,), "scale": 1.0})
-    yield Case("data.Seen", data.Seen, {"normalize": normalize, "classes": ("a", "b")})
+    yield Case("data.Preprocessing", data.Preprocessing, {
+        "normalize": normalize, "dtype": "u8", "channels": "other", "classes": ("a", "b"),
+    })  # fmt: skip
     yield Case("data.Normalize.apply", normalize.apply, {"x": X})
     yield Case("data.Loader", lambda **k: list(data.Loader(**k).epoch(0)), {
         "x": X, "batch_size": 2, "seed": 0, "shuffle": True, "augment": augment,

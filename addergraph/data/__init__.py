@@ -2,9 +2,19 @@
 
 from . import digits
 from .augment import Augment, Normalize
-from .dataset import Dataset, Seen
+from .dataset import Dataset
 from .loader import Loader
 from .npz import load_npz
+from .preprocessing import Preprocessing
 from .sources import load
 
-__all__ = ["Augment", "Dataset", "Loader", "Normalize", "Seen", "digits", "load", "load_npz"]
+__all__ = [
+    "Augment",
+    "Dataset",
+    "Loader",
+    "Normalize",
+    "Preprocessing",
+    "digits",
+    "load",
+    "load_npz",
+]

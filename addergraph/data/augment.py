@@ -80,6 +80,12 @@ class Normalize:
         if min(self.std) <= 0 or self.scale <= 0:
             raise DataError(f"{self}: std and scale must be above 0")
 
+    def coefficients(self) -> tuple[Array, Array]:
+        """f32[C] `scale / std` and `-mean / std`."""
+        factor = np.asarray([self.scale / s for s in self.std], np.float32)
+        offset = np.asarray([-m / s for m, s in zip(self.mean, self.std, strict=True)], np.float32)
+        return factor, offset
+
     def apply(self, x: Array) -> Array:
         """`x` [..., C] as f32, C-contiguous and 64-byte aligned; DataError for other channels."""
         x = border.array("x", x)
@@ -89,8 +95,7 @@ class Normalize:
             )
         # One row of coefficients as long as an image row: inner loops of 3 would be slow.
         row = x.shape[-2:] if x.ndim > 1 else x.shape
-        factor = np.asarray([self.scale / s for s in self.std], np.float32)
-        offset = np.asarray([-m / s for m, s in zip(self.mean, self.std, strict=True)], np.float32)
+        factor, offset = self.coefficients()
         y = empty_f32(x.shape)
         rows = (*x.shape[: x.ndim - len(row)], math.prod(row))
         flat = y.reshape(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,23 +11,10 @@ from .. import border
 from ..errors import DataError, DataWarning
 from ..ir import Array
 from .augment import Normalize
+from .preprocessing import Preprocessing, as_stored, order_of
 
 BYTE = 1 / 255  # of full brightness: one step of a byte
 _BLOCK = 64  # images that the statistics widen to f64 at a time
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a network was trained on, for whoever gives it images later; None where nobody said.
-
-    `normalize` takes full brightness as 1, whatever numbers the images were stored as.
-    """
-
-    normalize: Normalize | None = None
-    classes: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        border.settle(self, where="Seen: ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +99,13 @@ class Dataset:
         mean, std = self.statistics()
         return Normalize(mean, std, self.scale)
 
-    def seen(self, normalize: Normalize | None) -> Seen:
-        """What a network that is trained on images of this, normalized so, has seen."""
-        return Seen(in_brightness(normalize, self.scale, self.shape[-1]), self.classes)
+    def preprocessing(self, normalize: Normalize | None = None) -> Preprocessing:
+        """What a network has to know of these images: that they are `normalize`d (as they are
+        stored unless given), their dtype, channels and classes."""
+        channels = self.shape[-1]
+        dtype = "u8" if self.x_train.dtype == np.uint8 else "f32"
+        normalize = as_stored(channels) if normalize is None else normalize
+        return Preprocessing(normalize, dtype, order_of(channels), self.classes)
 
     def _require_part(self, part: str, x: Array, y: Array) -> None:
         where = f'data set "{self.name}", {part} part'
@@ -159,10 +150,3 @@ def _require_classes_used(y: Array, what: str) -> None:
         )
     hint = "; if they count from 1, store y - 1" if used[0] == 1 else ""
     warnings.warn(f"{message}{hint}", DataWarning, stacklevel=5)
-
-
-def in_brightness(normalize: Normalize | None, scale: float, channels: int) -> Normalize:
-    """How numbers that are `scale` of full brightness each enter, with full brightness as 1."""
-    if normalize is None:
-        return Normalize((0.0,) * channels, (1.0,) * channels, 1 / scale)
-    return replace(normalize, scale=normalize.scale / scale)

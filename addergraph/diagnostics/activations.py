@@ -10,7 +10,7 @@ import numpy as np
 from ..ir import CONTRACTION, Array, Node
 from ..ir.walk import returning
 from ..report.findings import Finding
-from ..training.labels import as_samples, require_trainable
+from ..training.labels import require_trainable
 from ..training.step import compile_silently, thread_count
 from .distributions import Shape, shape_of
 
@@ -45,7 +45,7 @@ def activations(model: Model, x: object, *, threads: int | None = None) -> tuple
     that of so many random ones; `dead` is over all of them. Raises DataError for samples that do
     not fit or results that are not finite, UnsupportedError for a model that cannot train.
     """
-    samples = as_samples(x, model.input_shape)
+    samples = model.entering(x)
     require_trainable(samples)
     graph = model.graph(training=True, batch=len(samples))
     shown = [n for n in graph.nodes if n.op.rectifies or n.op.kind == CONTRACTION]

@@ -94,7 +94,7 @@ class Diagnosis:
 
 def diagnose(model: Model, x: object, y: object, settings: Recording = DEFAULT) -> Diagnosis:
     """Measures `model` as it is, then trains it as `record_gradients` does; its weights are then
-    what they were.
+    what they were. `x` is as the model takes it.
 
     Raises as `activations` and `record_gradients` do.
     """

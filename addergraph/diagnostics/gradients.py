@@ -61,7 +61,7 @@ class GradientProbe:
     def __call__(self, x: object, y: object) -> dict[str, Array]:
         """x and y as `Model.fit` takes them. DataError for data that does not fit."""
         model = self.step.model
-        samples = as_samples(x, model.input_shape)
+        samples = model.entering(x)
         require_trainable(samples)
         if len(samples) != self.batch:
             raise DataError(f"the probe takes {self.batch} samples, found {len(samples)}")
@@ -159,7 +159,7 @@ def record_gradients(
     for number, (rows, index) in zip(range(settings.steps), batches, strict=False):
         if number % settings.every == 0:
             history.record(number, probe(rows, labels[index]))
-        loss, _ = step(rows, labels[index], rate)
+        loss, _ = step(model.entering(rows), labels[index], rate)
         if not np.isfinite(loss):
             raise DataError(
                 f"the loss is {loss} at step {number}: training diverged; lower the learning rate "

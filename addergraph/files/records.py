@@ -23,7 +23,7 @@ from ..settings import settings_of
 T = TypeVar("T")
 _WORDS: dict[object, str] = {
     int: "an integer", float: "a number", bool: "true or false", str: "a word in quotes",
-    list: "a list", dict: "an object", tuple: "numbers",
+    list: "a list", dict: "an object", tuple: "a list",
 }  # fmt: skip
 
 
@@ -146,8 +146,9 @@ def _typed(
         return value
     if float in kinds and type(value) is int and (found := accept(float, value)) is not None:
         return found
-    if expected == tuple[float, ...] and isinstance(value, list):
-        return tuple(_typed(key, item, float, where, error) for item in value)
+    listed = next((option for option in options if get_origin(option) is tuple), None)
+    if listed is not None and isinstance(value, list):
+        return tuple(_typed(key, item, get_args(listed)[0], where, error) for item in value)
     if not all(kind in _WORDS or kind is types.NoneType for kind in kinds):
         return value
     raise error(f"{key} = {shown(value)} in {where}: expected {_WORDS[kinds[0]]}")

@@ -14,12 +14,11 @@ from .op import Array
 class Network(Protocol):
     """A graph with the numbers of its parameters, as `Model` and `Quantized` are."""
 
-    @property
-    def weights(self) -> Mapping[str, Array]:
-        """Parameter name -> array."""
-
     def inference_graph(self) -> Graph:
         """The graph that predicts, as it is declared."""
+
+    def inference_weights(self) -> Mapping[str, Array]:
+        """Name of a parameter of that graph -> array."""
 
 
 def graph_of(given: Graph | Network) -> Graph:
@@ -44,7 +43,7 @@ def graph_and_weights(
     graph = graph_of(given)
     if weights is not None:
         raise DataError("a model brings its own weights; change model.weights instead")
-    return graph, given.weights
+    return graph, given.inference_weights()
 
 
 def require_weights(graph: Graph, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import border, compiler
-from ..data import Seen
+from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
 from ..files import storage
 from ..ir import Array, Graph
@@ -39,6 +39,7 @@ from ..training.losses import loss_named
 from ..training.optimizers import Optimizer
 from ..training.settings import DEFAULT_OPTIMIZER, REFERENCE, Fit, Rate, require_engine
 from ..training.step import TrainStep, thread_count
+from .pixels import with_preprocessing
 from .programs import Programs
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ class Model:
         input_shape  of one sample, as (8, 8, 1); taken from the data by `fit` unless given
         loss_name    "cat_cross_entropy" or "mean_squared_error"
         seed         of the initial weights, which depend on it and on the parameters' names
+        preprocessing  what a pixel is (docs/preprocessing.md); `fit` fills it in where it can
 
     Raises GraphError for an unknown loss or a name that is no word, ShapeError for an impossible
-    input_shape, DataError for a negative seed.
+    input_shape, DataError for a negative seed or a preprocessing of other channels.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Model:
         loss_name: str = "cat_cross_entropy",
         name: str = "model",
         seed: int = 0,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         loss_named(loss_name)
         if not isinstance(name, str) or not WORD.fullmatch(name):
@@ -80,7 +83,6 @@ class Model:
             )
         self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
-        self.seen = Seen()  # what it was trained on, as far as known; saved with it
         self._net = net
         self._stored: Graph | None = None  # all that is known of a loaded function model
         self._input_shape: tuple[int, ...] | None = None
@@ -88,8 +90,11 @@ class Model:
         self._weights: dict[str, Array] | None = None
         self._programs = Programs()
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
+        self._preprocessing: Preprocessing | None = None
+        self._entry: tuple[Graph, dict[str, Array]] | None = None  # graph with preprocessing
         if input_shape is not None:
             self._input_shape = _sample_shape(input_shape)
+        self.preprocessing = preprocessing
 
     # --- structure ------------------------------------------------------------------------------
 
@@ -126,6 +131,8 @@ class Model:
             raise ShapeError(f"the model takes samples of shape {self._input_shape}, not {shape}")
         if self._weights is not None:
             return
+        if self._preprocessing is not None:
+            self._preprocessing.require_shape(shape)
         before, self._input_shape = self._input_shape, shape
         try:
             self._weights = initial_weights(self.graph(training=False), self.seed)
@@ -211,20 +218,47 @@ class Model:
             self._graphs[key] = made
         return self._graphs[key]
 
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What a pixel is; None where nobody said. Assigning DataError for other channels."""
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, value: Preprocessing | None) -> None:
+        value = border.plain(Preprocessing | None, "preprocessing", value)
+        if value is not None and self._input_shape is not None:
+            value.require_shape(self._input_shape)
+        if value != self._preprocessing:
+            self._preprocessing, self._entry, self._programs = value, None, Programs()
+
     def inference_graph(self) -> Graph:
-        """The graph that predicts, with an open batch: `graph(training=False)`."""
-        return self.graph(training=False)
+        """The graph that predicts, with an open batch: it takes pixels where the model knows what
+        they are, else what `graph(training=False)` takes."""
+        return self._inference()[0]
+
+    def inference_weights(self) -> dict[str, Array]:
+        """The numbers of the parameters of `inference_graph`: `weights` and the preprocessing's."""
+        return self.weights | self._inference()[1]
+
+    def _inference(self) -> tuple[Graph, dict[str, Array]]:
+        graph = self.graph(training=False)
+        if self._preprocessing is None:
+            return graph, {}
+        if self._entry is None:
+            self._entry = with_preprocessing(graph, self._preprocessing)
+        return self._entry
 
     def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
         rounding = border.mapping("rounding", rounding, GraphError)
         made = copy.copy(self)
-        made._rounding, made._graphs = rounding, {}
+        made._rounding, made._graphs, made._entry = rounding, {}, None
         return made
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has, by `copy`, pickle or joblib: weights of its own. It compiles again."""
-        made = vars(self) | {"layers": [*self.layers], "_graphs": {}, "_programs": Programs()}
+        made = vars(self) | {"layers": [*self.layers], "_graphs": {}, "_entry": None}
+        made["_programs"] = Programs()
         if self._weights is not None:
             made["_weights"] = {name: array.copy() for name, array in self._weights.items()}
         return made
@@ -287,7 +321,7 @@ class Model:
             label_smoothing  see `training/losses.py`
             gradient         of adder layers: "full_precision" (with HardTanh) or "sign"
             augment          random changes of each batch's images
-            normalize        of all images, also `x_val`; the network then expects such images
+            normalize        of all images, also `x_val`; it becomes part of `preprocessing`
             seed             of the order of the samples and of `augment`
             patience         stop after so many epochs without a better one; 0 for never
             keep_best        end with the weights of the best epoch: by val_accuracy, val_loss, loss
@@ -323,7 +357,7 @@ class Model:
             threads=threads,
             verbose=verbose,
         )
-        return fit(self, as_samples(x, self._input_shape), y, (x_val, y_val), settings)
+        return fit(self, self._samples(x, self._input_shape), y, (x_val, y_val), settings)
 
     def train_step(
         self,
@@ -336,7 +370,8 @@ class Model:
         threads: int | None = None,
     ) -> TrainStep:
         """One training step for loops of your own, compiled for `batch` samples (and for others
-        when they come): `loss, prediction = step(x, y, learning_rate)` updates `weights`.
+        when they come): `loss, prediction = step(x, y, learning_rate)` updates `weights`. It takes
+        samples as the layers do: `model.entering(images)`.
         """
         return TrainStep(
             self,
@@ -357,26 +392,34 @@ class Model:
 
         There is an accuracy where the targets are classes. Raises DataError as `fit` does.
         """
-        samples = as_samples(x, self.input_shape)
+        samples = self._samples(x, self.input_shape)
         require_trainable(samples)
         return measure(self, samples, targets_for(self, y, len(samples)), engine, threads)
 
     def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Array:
         """The answers for samples `x`, f32[N,...]; no samples give no answers.
 
-        NaN and Inf are values like any other. Raises DataError for samples of another shape.
+        `x` are images as they are where the model has a `preprocessing`, else what the network
+        takes, of which NaN and Inf are values like any other. Raises DataError for samples of
+        another shape, or that are no pixels.
         """
         require_engine(engine)
-        samples = as_samples(x, self.input_shape)
+        samples = self._samples(x, self.input_shape)
         if not len(samples):
             return np.zeros((0, *self.output_shape), np.float32)
         graph = self._graph_for(len(samples))
+        dtype = graph.inputs[0].type.dtype.numpy
         run, size = self._runner(graph, engine, threads), CHUNK if graph.is_open else len(samples)
         parts = [
-            run(np.ascontiguousarray(samples[start : start + size], np.float32))
+            run(np.ascontiguousarray(samples[start : start + size], dtype))
             for start in range(0, len(samples), size)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def entering(self, x: object) -> Array:
+        """Samples `x` as the layers take them: by the `preprocessing`, where there is one."""
+        samples = self._samples(x, self._input_shape)
+        return samples if self._preprocessing is None else self._preprocessing.apply(samples)
 
     def prepare(self, samples: int, *, threads: int | None = None) -> None:
         """Compiles now what `predict` and `evaluate` need for so many samples."""
@@ -384,21 +427,28 @@ class Model:
 
     def _graph_for(self, samples: int) -> Graph:
         """The inference graph, bound where it does not compute its samples one by one."""
-        graph = self.graph(training=False)
+        graph = self.inference_graph()
         return graph if graph.per_sample else graph.bind(samples)
+
+    def _samples(self, x: object, shape: Sequence[int] | None, what: str = "x") -> Array:
+        """`x`, one sample a row, as pixels where the model knows what these are."""
+        samples = as_samples(x, shape, what)
+        known = self._preprocessing
+        return samples if known is None else known.pixels(samples, what)
 
     def _runner(self, graph: Graph, engine: str, threads: int | None) -> Callable[[Array], Array]:
         """The network with the weights as they are now."""
         if engine != REFERENCE:
             return self._program(graph, thread_count(threads))  # type: ignore[no-any-return]
-        weights = self.weights
+        weights = self.inference_weights()
         return lambda x: run_reference(graph, [x], weights)[0][0]
 
     def _program(self, graph: Graph, threads: int) -> Any:
         """The compiled network, with the weights as they are now."""
         if self._weights is None:
             self.build(self.input_shape)
-        return self._programs.program(graph, threads, lambda: self._weights or {})
+        entry = self._inference()[1]
+        return self._programs.program(graph, threads, lambda: self._weights or {}, entry)
 
     # --- description and files ------------------------------------------------------------------
 

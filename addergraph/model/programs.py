@@ -34,9 +34,11 @@ class Programs:
         """Somebody else may write into the weights from now on."""
         self._times += 1
 
-    def program(self, graph: Graph, threads: int, weights: Callable[[], dict[str, Array]]) -> Any:
+    def program(
+        self, graph: Graph, threads: int, weights: Callable[[], dict[str, Array]], entry: Weights
+    ) -> Any:
         """The program of `graph`, with the weights as they are now. `weights` gives them as the
-        model holds them."""
+        model holds them; `entry` has those of the preprocessing, which nobody changes."""
         times = self._times
         if self._settled != times:
             self._digest = _digest(weights())
@@ -44,9 +46,9 @@ class Programs:
         key = (graph.inputs[0].type, threads)
         program = self._programs.get(key)
         if program is None:
-            program = compile_silently(graph, weights=weights(), threads=threads)
+            program = compile_silently(graph, weights={**weights(), **entry}, threads=threads)
         elif self._current[key] != self._digest:
-            program.set_weights(weights())
+            program.set_weights({**weights(), **entry})
         self._programs[key], self._current[key] = program, self._digest
         return program
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from .. import compiler
 from ..errors import GraphError
@@ -26,7 +27,8 @@ def quantize(
 ) -> Quantized:
     """A trained network as an int8 model, from the image to the logits (docs/quantization.md).
 
-    calibration  samples as the network takes them, a few hundred, without labels
+    calibration  samples as the model takes them, a few hundred, without labels: images as they are
+                 where it has a preprocessing, and then the int8 model takes the same bytes
     weights      the numbers of the graph's parameters; a model brings its own
     the others   as `QuantizationSettings` says (addergraph/quantization/settings.py)
 
@@ -38,7 +40,13 @@ def quantize(
     settings = QuantizationSettings(
         bits=bits, requantize=requantize, terms=terms, quantile=quantile, reestimate=reestimate
     )
-    return compiler.quantized(graph, calibration, settings, weights)
+    if not isinstance(graph, Model) or weights is not None:
+        return compiler.quantized(graph, calibration, settings, weights)
+    known, entering = graph.preprocessing, _entering(graph, calibration)
+    levels = None if known is None else known.levels()
+    core, weights = graph.graph(training=False), graph.weights
+    made = compiler.quantized(core, entering, settings, weights, levels)
+    return replace(made, preprocessing=known)
 
 
 def quantization_aware(
@@ -50,7 +58,7 @@ def quantization_aware(
     gradients pass straight through the rounding (docs/quantization.md, section 7), and `quantize`
     keeps the scales and zero points.
 
-    calibration  samples as the network takes them, a few hundred, without labels: they fix the
+    calibration  samples as the model takes them, a few hundred, without labels: they fix the
                  scale of each activation
     bits         of activations and filters, 2 to 8; the image has 8
     quantile     share of an activation's values that its range covers; 1 for all of them
@@ -59,4 +67,14 @@ def quantization_aware(
     """
     if not isinstance(model, Model):
         raise GraphError(f"expected a model, found {type(model).__name__}")
-    return model.rounded(compiler.roundings(model, calibration, bits=bits, quantile=quantile))
+    known, entering = model.preprocessing, _entering(model, calibration)
+    levels = None if known is None else known.levels()
+    core, weights = model.graph(training=False), model.weights
+    return model.rounded(
+        compiler.roundings(core, weights, entering, levels, bits=bits, quantile=quantile)
+    )
+
+
+def _entering(model: Model, calibration: object) -> object:
+    """The calibration data as the network takes them."""
+    return calibration if model.preprocessing is None else model.entering(calibration)

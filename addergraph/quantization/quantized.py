@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import border
+from ..data import preprocessing
+from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
 from ..files import records, storage
 from ..ir import Array, Graph
@@ -32,6 +34,7 @@ class Quantized:
     errors   relative RMS error of the outputs against the float network's on the calibration data,
              by the kind of requantization: "shift2" for two powers of two, "multiply"
     chosen   the kind that this network has
+    preprocessing  what its images are, where that is known: `inputs` then takes these as they are
 
     Raises GraphError for a graph of another kind.
     """
@@ -40,6 +43,7 @@ class Quantized:
     weights: Mapping[str, Array]
     errors: Mapping[str, float]
     chosen: str
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         check_quantized(self.graph)
@@ -53,20 +57,37 @@ class Quantized:
         """`graph`: that of integers predicts."""
         return self.graph
 
-    def inputs(self, x: object) -> Array:
-        """Samples `x`, quantized: what the integer graph takes.
+    def inference_weights(self) -> Mapping[str, Array]:
+        """`weights`."""
+        return self.weights
 
-        DataError where `x` is no array of real numbers.
+    def inputs(self, x: object) -> Array:
+        """Samples `x` as the integer graph takes them: pixels as bytes where the preprocessing is
+        known, else real numbers, which are quantized.
+
+        DataError where `x` is no array of real numbers, or they are no pixels.
         """
         (value,) = self.graph.inputs
+        if self.takes_pixels:
+            assert self.preprocessing is not None
+            pixels = self.preprocessing.pixels(border.array("x", x))
+            bind_inputs(self.graph, [pixels])
+            return pixels
         known = value.type.quantization
         assert known is not None  # check_quantized
         with np.errstate(over="ignore"):
             array = border.array("x", x).astype(np.float32, copy=False)
+        if self.preprocessing is not None:
+            array = self.preprocessing.apply(array)
         integers = known.quantized(array, *INTEGER_BOUNDS[value.type.dtype])
         samples = integers.astype(value.type.dtype.numpy)
         bind_inputs(self.graph, [samples])
         return samples
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the graph's input are the bytes of images."""
+        return self.preprocessing is not None and self.preprocessing.dtype == "u8"
 
     def outputs(self, y: Array) -> Array:
         """The first output, dequantized to f32."""
@@ -84,6 +105,7 @@ class Quantized:
             "graph": str(self.graph),
             "errors": json.dumps(dict(self.errors), sort_keys=True),
             "chosen": self.chosen,
+            **preprocessing.entry(self.preprocessing),
         }
         storage.save(path, self.weights, metadata)
 
@@ -102,6 +124,7 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
         graph = parse(metadata["graph"])
         weights = bind_weights(f'"{path}"', graph.parameters, tensors)
         check_quantized(graph)
+        known = preprocessing.from_entry(metadata)
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
     found = records.json_object(metadata["errors"], f'"{path}" is damaged: the entry "errors"')
@@ -109,7 +132,7 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     errors = {name: e for name, e in numbers.items() if e is not None}
     if metadata["chosen"] not in errors:
         raise StorageError(f'"{path}" is damaged: its errors do not name "{metadata["chosen"]}"')
-    return Quantized(graph, weights, errors, metadata["chosen"])
+    return Quantized(graph, weights, errors, metadata["chosen"], known)
 
 
 def check_quantized(graph: Graph) -> None:

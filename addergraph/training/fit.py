@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from .. import compiler
-from ..data import Seen
-from ..data.dataset import BYTE, in_brightness
+from ..data.preprocessing import Preprocessing, as_stored, order_of
 from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, StorageError
 from ..files.storage import user_path
 from ..ir import Array
@@ -49,7 +48,7 @@ HeldOut = tuple[object, object]  # x and y; both None where there is no validati
 
 @dataclass(frozen=True)
 class Validation:
-    """Data that are held out, as the network takes them, and what gives their `val_` numbers."""
+    """Data that are held out, as the model takes them, and what gives their `val_` numbers."""
 
     samples: Array
     targets: Targets
@@ -63,21 +62,42 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     targets = targets_for(model, y, len(samples))
     if settings.verbose and settings.engine == NATIVE:
         print("compiling the training step", flush=True)
-    validation = _validation(model, held_out, settings)
-    _warn(model, samples, settings)
-    step = TrainStep(
-        model,
-        min(settings.batch_size, len(samples)),
-        settings.optimizer,
-        label_smoothing=settings.label_smoothing,
-        gradient=settings.gradient,
-        engine=settings.engine,
-        threads=settings.threads,
-    )
-    if settings.normalize is not None:
-        unit = BYTE if samples.dtype == np.uint8 else 1.0
-        model.seen = Seen(in_brightness(settings.normalize, unit, samples.shape[-1]))
+    before = model.preprocessing
+    try:
+        settings = _preprocessed(model, samples, settings)
+        validation = _validation(model, held_out, settings)
+        _warn(model, samples, settings)
+        step = TrainStep(
+            model,
+            min(settings.batch_size, len(samples)),
+            settings.optimizer,
+            label_smoothing=settings.label_smoothing,
+            gradient=settings.gradient,
+            engine=settings.engine,
+            threads=settings.threads,
+        )
+    except BaseException:
+        model.preprocessing = before
+        raise
     return run_epochs(step, samples, targets, settings, validation)
+
+
+def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
+    """The settings with the normalization of the model's preprocessing, which is filled in where
+    the model has none; DataError where the two contradict each other."""
+    known, given = model.preprocessing, settings.normalize
+    if known is not None and given is not None and not known.is_close(given):
+        raise DataError(
+            f"normalize={given} contradicts the model's preprocessing, {known.normalize}: leave "
+            "normalize out, or assign model.preprocessing"
+        )
+    is_bytes, channels = samples.dtype == np.uint8, samples.shape[-1]
+    if known is None and (given is not None or is_bytes):
+        order = order_of(channels) if samples.ndim == 4 else "other"
+        dtype = "u8" if is_bytes else "f32"
+        known = Preprocessing(given or as_stored(channels), dtype, order)
+        model.preprocessing = known
+    return settings if known is None else replace(settings, normalize=known.normalize)
 
 
 MEASURED = 4096  # samples whose answers are in memory together
@@ -111,9 +131,9 @@ def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation 
     if x is None or y is None:
         raise DataError("validation needs both x_val and y_val")
     samples = as_samples(x, model.input_shape, "x_val")
+    if model.preprocessing is not None:
+        samples = model.preprocessing.pixels(samples, "x_val")
     require_trainable(samples, "x_val")
-    if settings.normalize is not None:
-        samples = settings.normalize.apply(samples)
     targets = targets_for(model, y, len(samples), "y_val")
     if engine == NATIVE:
         model.prepare(len(samples), threads=threads)  # in no epoch's seconds

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..data import Seen
+from ..data.preprocessing import Preprocessing
 from ..ir import Array, Graph
 
 
@@ -14,7 +14,7 @@ class Trainee(Protocol):
     """A network with its weights and its loss; every member is as `Model` documents it."""
 
     loss_name: str
-    seen: Seen
+    preprocessing: Preprocessing | None
 
     @property
     def input_shape(self) -> tuple[int, ...]: ...

@@ -19,6 +19,7 @@ from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Valu
 from addergraph.ir.attributes import DEFAULT_BITS, FULL_PRECISION, Padding
 from addergraph.ir.quantization import Quantization, symmetric
 from addergraph.ir.types import DType, TensorType, i8, i32, u8
+from addergraph.ops.movement.lookup import Lookup
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten
 from addergraph.ops.pointwise.batch_norm import BatchNorm
@@ -35,9 +36,9 @@ from addergraph.quantization import QuantizationSettings
 from .calibrate import Execute, Moments, Statistics, chunks
 from .fixed_point import LIMIT, multiply_operands, shift_operands
 from .forms import Bytes, Form, Integers, Part, Sums
+from .image import IMAGE_BITS, PIXEL, grid_of_bytes, table_of
 from .rules import RULES, Emitter, Rule
 
-IMAGE_BITS = 8
 GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
 GUARD_HALF = 1 << (GUARD_BITS - 1)
 OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
@@ -52,6 +53,7 @@ class IntegerEmitter(Emitter[Bytes]):
 
     statistics  of the float network on `samples`
     terms       powers of two in a factor; None for integer multiplications
+    levels      f32[C,256], what each byte of an image becomes; None where inputs are numbers
     """
 
     refused: ClassVar[str] = "has no integer form; quantize knows"
@@ -65,6 +67,7 @@ class IntegerEmitter(Emitter[Bytes]):
         settings: QuantizationSettings,
         terms: int | None,
         execute: Execute,
+        levels: Array | None = None,
     ) -> None:
         self.graph, self.source = graph, weights
         self.statistics, self.terms = statistics, terms
@@ -77,12 +80,20 @@ class IntegerEmitter(Emitter[Bytes]):
         self._reserved = {v.name for v in graph.values()}
         self._taken: set[str] = set()
         self._output_real: list[Array] = []
-        self._read_image(samples)
+        self._read_image(samples, levels)
 
-    def _read_image(self, samples: Array) -> None:
+    def _read_image(self, samples: Array, levels: Array | None) -> None:
         (x,) = self.graph.inputs
         known, top = self._quantization(x, IMAGE_BITS)
-        value = self.builder.input(x.name, TensorType(u8, x.type.shape, known))
+        if levels is not None and x.name not in self.statistics.stated:
+            known = grid_of_bytes(levels, known) or known
+        table = None if levels is None else table_of(levels, known, top)
+        stands_for = known if table is None else PIXEL
+        value = self.builder.input(x.name, TensorType(u8, x.type.shape, stands_for))
+        if table is not None:
+            constant = self._constant(self._fresh(f"{x.name}.table"), table, u8)
+            op = Lookup(known.scale, known.zero_point)
+            value = self._node(op, [value, constant], self._fresh(f"{x.name}.levels"))
         self._forms[x] = Bytes(value, known, top, known.quantized(samples, 0, top).astype(np.uint8))
 
     def write(self, node: Node) -> None:

@@ -34,7 +34,8 @@ from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings, Quant
 from addergraph.quantization.settings import MOST_TERMS
 
 from .calibrate import Execute, Statistics, calibrate
-from .integers import IMAGE_BITS, IntegerEmitter
+from .image import IMAGE_BITS, grid_of_bytes
+from .integers import IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
 
 FAR = 0.5  # of the spread of the outputs: from there on classes are mistaken for each other
@@ -47,14 +48,16 @@ def quantize(
     calibration: object,
     settings: QuantizationSettings,
     execute: Execute,
+    levels: Array | None = None,
 ) -> Quantized:
     """`graph` in integers, from the image to the logits; a last softmax is left out.
 
     `calibration` holds samples as the graph takes them, a few hundred, without labels. `execute`
-    runs a graph on arrays. Raises DataError for calibration data that do not fit the graph, are
-    empty, not finite or all zero; UnsupportedError, naming the node, for an op that has no integer
-    form; GraphError for a graph that is no network. Warns (QuantizationWarning) of outputs that are
-    off by more than FAR of their spread over the samples.
+    runs a graph on arrays. `levels` f32[C,256] has what each byte of an image becomes in each
+    channel where the integer graph is to take images as they are. Raises DataError for calibration
+    data that do not fit the graph, are empty, not finite or all zero; UnsupportedError, naming the
+    node, for an op that has no integer form; GraphError for a graph that is no network. Warns
+    (QuantizationWarning) of outputs that are off by more than FAR of their spread over the samples.
     """
     graph = _logits(_require_network(graph))
     samples = _samples(graph, calibration)
@@ -66,7 +69,7 @@ def quantize(
     found = replace(found, stated=trained, moments=moments)
 
     def made(terms: int | None) -> tuple[Quantized, float]:
-        return _converted(plain, weights, samples, found, settings, terms, execute)
+        return _converted(plain, weights, samples, found, settings, terms, execute, levels)
 
     if settings.requantize == MULTIPLY or settings.terms is not None:
         chosen, far = made(None if settings.requantize == MULTIPLY else settings.terms)
@@ -108,6 +111,7 @@ def roundings(
     bits: int,
     quantile: float,
     execute: Execute,
+    levels: Array | None = None,
 ) -> dict[str, Rounding]:
     """What `quantization_aware` takes for an inference graph: name of a value or filter -> the
     integers that `quantize` would give it, values by their range on the calibration data. Raises
@@ -124,6 +128,8 @@ def roundings(
     def grid(value: Value) -> FakeQuantize:
         used = IMAGE_BITS if value in graph.inputs else bits
         known = Quantization.of_range(*ranges[value.name], (1 << used) - 1)
+        if value in graph.inputs and levels is not None:
+            known = grid_of_bytes(levels, known) or known
         return FakeQuantize(known.scale, known.zero_point, used)
 
     return stated(rounded_values(graph, grid, lambda f: of_filters))
@@ -137,10 +143,11 @@ def _converted(
     settings: QuantizationSettings,
     terms: int | None,
     execute: Execute,
+    levels: Array | None,
 ) -> tuple[Quantized, float]:
     """The int8 model whose factors have so many powers of two (None: multiply), and its error
     beside the spread of the outputs."""
-    emitter = IntegerEmitter(graph, weights, samples, found, settings, terms, execute)
+    emitter = IntegerEmitter(graph, weights, samples, found, settings, terms, execute, levels)
     for node in graph.nodes:
         emitter.write(node)
     made, arrays = emitter.finish()

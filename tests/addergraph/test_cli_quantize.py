@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model
-from addergraph.data import Seen, load
+from addergraph.data import load
 from addergraph.errors import QuantizationWarning
 from addergraph.ir import Array
 from addergraph.quantization import load_quantized
@@ -128,12 +129,12 @@ def byte_images(path: str) -> tuple[Array, Array]:
 
 
 def test_the_data_that_trained_a_network_quantize_and_evaluate_it(shell: Shell) -> None:
-    """From bytes to integers by one archive, normalized the same way at each step."""
+    """From bytes to integers by one archive: the file says what a pixel is, at each step."""
     images, y = byte_images("data.npz")
     adders_only().save("m.safetensors")
     base = ("--data", "data.npz", "--epochs", 2)
     out = shell.ok("train", *base, "--model", "m.safetensors", "-o", "t.safetensors")
-    assert "--normalize" not in out, "brightness is what the others assume"
+    assert "u8 pixels enter as pixel * 0.00392157; the model file keeps it" in out
     said = float(out.split("validation: loss ")[1].split("accuracy ")[1].split()[0])
     out = shell.ok("evaluate", "t.safetensors", "--data", "data.npz")
     assert out.startswith("t.safetensors on data.npz, 30 test images: loss ")
@@ -141,30 +142,53 @@ def test_the_data_that_trained_a_network_quantize_and_evaluate_it(shell: Shell) 
     shell.ok("quantize", "t.safetensors", "--data", "data.npz", "-o", "q.safetensors")
     made = load_quantized("q.safetensors")
     assert made.graph.inputs[0].type.quantization is not None
-    assert made.graph.inputs[0].type.quantization.scale == pytest.approx(1 / 255, rel=0.2)
+    assert made.graph.inputs[0].type.quantization.scale == 1.0
     program = ag.compile(made.graph, weights=made.weights)
-    (answers,) = program.run([made.inputs(images[60:] / 255)])
+    assert made.preprocessing == Model.load("t.safetensors").preprocessing
+    (answers,) = program.run([made.inputs(images[60:])])
     expected = np.mean(answers.argmax(axis=1) == y[60:])
     out = shell.ok("evaluate", "q.safetensors", "--data", "data.npz")
     assert out == f"q.safetensors on data.npz, 30 test images: accuracy {expected:.4f}\n"
 
 
-def test_another_normalization_is_named_where_it_is_chosen(shell: Shell) -> None:
-    byte_images("data.npz")
+def test_another_normalization_is_refused_by_both_names(shell: Shell) -> None:
+    images, y = byte_images("data.npz")
     adders_only().save("m.safetensors")
     base = ("--data", "data.npz", "--recipe", "quick", "--epochs", 1, "--model", "m.safetensors")
     out = shell.ok("train", *base, "-o", "t.safetensors")
-    assert "evaluate, quantize and diagnose need --normalize statistics" in out
+    assert "u8 pixels enter as (pixel * 0.00392157 - mean) / std, mean 0." in out
     said = out.split("validation: ")[1].splitlines()[0]
-    for option, equal in (("statistics", True), ("brightness", False), ("none", False)):
+    for given in ((), ("--normalize", "statistics")):
+        assert said in shell.ok("evaluate", "t.safetensors", "--data", "data.npz", *given)
+    for option in ("brightness", "none"):
         given = ("t.safetensors", "--data", "data.npz", "--normalize", option)
-        done = shell("evaluate", *given)
-        assert done.status == 0
-        assert (said in done.out) is equal
-        said_so = "was trained on images that enter as (brightness * 1 - (0."
-        assert (said_so in done.err) is not equal
-        other = shell("quantize", *given, "-o", "q.safetensors", "--force")
-        assert (said_so in other.err) is not equal
+        for command in (("evaluate",), ("diagnose",), ("quantize", "-o", "q.safetensors")):
+            error = shell.error(command[0], *given, *command[1:])
+            assert f'--normalize {option} contradicts "t.safetensors": by the option, u8' in error
+            assert "by the file, u8 pixels enter as (pixel * 0.00392157 - mean) / std" in error
+    shell.ok("quantize", "t.safetensors", "--data", "data.npz", "-o", "q.safetensors")
+    trained = float(said.split("accuracy ")[1])
+    out = shell.ok("evaluate", "q.safetensors", "--data", "data.npz")
+    assert abs(float(out.split("accuracy ")[1]) - trained) < 0.1
+    np.savez("held_out.npz", x=images[60:], y=y[60:])
+    assert said in shell.ok("evaluate", "t.safetensors", "--data", "held_out.npz")
+
+
+def test_a_network_that_says_nothing_of_pixels_has_to_be_told(shell: Shell) -> None:
+    images, y = byte_images("data.npz")
+    np.savez("held_out.npz", x=images[60:], y=y[60:])
+    model = adders_only()
+    for name, array in model.weights.items():
+        if name.endswith(".mean"):
+            array[...] = -20
+    model.save("m.safetensors")
+    for command in (("evaluate",), ("quantize", "-o", "q.safetensors")):
+        error = shell.error(command[0], "m.safetensors", "--data", "data.npz", *command[1:])
+        assert '"m.safetensors" does not say what a pixel is: give --normalize' in error
+        given = ("m.safetensors", "--data", "data.npz", "--normalize", "brightness")
+        shell.ok(command[0], *given, *command[1:])
+    given = ("m.safetensors", "--data", "held_out.npz", "--normalize", "statistics")
+    assert "would be those of the images to evaluate" in shell.error("evaluate", *given)
 
 
 def test_other_classes_and_random_weights_are_said(shell: Shell) -> None:
@@ -176,15 +200,16 @@ def test_other_classes_and_random_weights_are_said(shell: Shell) -> None:
         == '"new.safetensors" has the random weights that it starts with, which guess: train it'
     )
     model.weights["bn1.mean"][...] = -8
-    model.seen = load("digits").seen(None)
+    model.preprocessing = load("digits").preprocessing()
     model.save("m.safetensors")
-    assert Model.load("m.safetensors").seen == model.seen
+    assert Model.load("m.safetensors").preprocessing == model.preprocessing
     done = shell("evaluate", "m.safetensors", "--data", "digits", "--normalize", "none")
     assert done.status == 0 and not done.err
     np.savez("few.npz", x=np.ones((4, 8, 8, 1), np.uint8), y=np.arange(4))
     done = shell("evaluate", "m.safetensors", "--data", "few.npz", "--normalize", "none")
     assert '"m.safetensors" tells 10 classes, the data have 4' in done.err
-    model.seen = Seen(None, ("cat", "dog", "bird", *"defghij"))
+    names = ("cat", "dog", "bird", *"defghij")
+    model.preprocessing = replace(model.preprocessing, classes=names)
     model.save("m.safetensors")
     done = shell("evaluate", "m.safetensors", "--data", "digits")
     assert 'tells the classes cat, dog, bird, ...; "digits" has 0, 1, 2, ...' in done.err

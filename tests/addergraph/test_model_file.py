@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from addergraph import layers
+from addergraph.data import Normalize, Preprocessing
+from addergraph.data.preprocessing import encoded
 from addergraph.errors import GraphError, StorageError, UnsupportedError
 from addergraph.files import storage
 from addergraph.ir import Array
@@ -106,18 +108,29 @@ CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
     "layers": (lambda m: _described(m, layers=3), "layers = 3.*expected a list"),
     "no layers": (lambda m: m | {"model": m["model"].replace('"layers"', '"other"')}, '"other"'),
     "json": (lambda m: m | {"model": "{"}, "not JSON"),
-    "seen": (lambda m: m | {"seen": "[]"}, "what the model was trained on is no JSON object"),
-    "seen more": (lambda m: m | {"seen": '{"crop": 4}'}, "crop"),
-    "normalize": (lambda m: m | {"seen": '{"normalize": 2}'}, "normalize in .* is no object"),
+    "preprocessing": (lambda m: m | {"preprocessing": "[]"}, "preprocessing is no JSON object"),
+    "preprocessing more": (lambda m: _pixels(m, crop=4), 'unknown key "crop"'),
+    "preprocessing less": (lambda m: m | {"preprocessing": "{}"}, "normalize is missing"),
+    "normalize": (lambda m: _pixels(m, normalize=2), "normalize in .* is no object"),
     "deviation": (
-        lambda m: m | {"seen": '{"normalize": {"mean": [0], "std": [0], "scale": 1}}'},
-        "must be above 0",
+        lambda m: _pixels(m, normalize={"mean": [0], "std": [0], "scale": 1}), "must be above 0"
     ),
-    "classes": (lambda m: m | {"seen": '{"classes": [1]}'}, "classes in .* are no list of names"),
+    "channels": (
+        lambda m: _pixels(m, normalize={"mean": [0, 0], "std": [1, 1], "scale": 1}),
+        "has 2 channels",
+    ),
+    "order": (lambda m: _pixels(m, channels="rbg"), 'did you mean "rgb".*; expected grey, rgb, bgr'),
+    "pixel": (lambda m: _pixels(m, dtype="u16"), 'dtype="u16".*expected u8, f32'),
+    "classes": (lambda m: _pixels(m, classes=[1]), "classes = 1 in preprocessing"),
     "function with another input": (
         lambda m: _described(m, layers=None, input_shape=[4]), r"takes f32\[N,8,8,1\]"
     ),
 }  # fmt: skip
+
+
+def _pixels(metadata: dict[str, str], **changes: object) -> dict[str, str]:
+    known = encoded(Preprocessing(Normalize((0.0,), (1.0,))))
+    return metadata | {"preprocessing": json.dumps(known | changes)}
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -16,14 +16,14 @@ from ...errors import StorageError, UnsupportedError
 from ...files import storage
 from ...report.lints import lint
 from ...report.summary import size_text
-from ...settings import NOTHING, like, setting
+from ...settings import NOTHING, setting
 from ...training.losses import loss_named
 from ...training.memory import available_memory, require_memory, training_need
-from ...training.recipes import Images
+from ...training.recipes import BRIGHTNESS, Images
 from ...training.settings import DEFAULT_OPTIMIZER
 from .. import options as shared
-from .images import normalized, warn_of_others
-from .source import Source, model_for, open_source
+from .images import entering, normalize_option, warn_of_others
+from .source import Source, model_for, of_model, open_source
 
 NUMBERS = "diagnosis.json"
 
@@ -80,7 +80,7 @@ class Options:
 
     network: str = shared.file("MODEL")
     data: str = shared.data()
-    normalize: str = like(Images, "normalize")
+    normalize: str | None = normalize_option()
     recording: Mapping[str, Any] = shared.group(Recording)
     output: str | None = setting(
         None, "Write pictures and diagnosis.json there.", short="-o", metavar="FOLDER"
@@ -93,10 +93,13 @@ def diagnose(options: Options) -> None:
     data = load(options.data)
     settings = Recording(**options.recording)
     model = model_for(options.network, data, settings.seed)
-    warn_of_others(options.network, model, data, options.normalize)
-    found = examine(
-        model, normalized(data.x_train, data, options.normalize), data.y_train, settings
-    )
+    source = of_model(options.network, model)
+    warn_of_others(source, data)
+    if model.preprocessing is None:
+        how = Images(normalize=options.normalize or BRIGHTNESS)
+        model.preprocessing = data.preprocessing(how.normalization(data))
+    images = entering(source, data.x_train, data, options.normalize)
+    found = examine(model, images, data.y_train, settings)
     print(found.text())
     if folder is not None:
         for file in _written(found, folder):

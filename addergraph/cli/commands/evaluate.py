@@ -14,10 +14,9 @@ from ...ir import Array
 from ...ir.interpreter import run_reference
 from ...ir.state import initial_weights
 from ...settings import like
-from ...training.recipes import Images
 from ...training.settings import REFERENCE, Fit
 from .. import options as shared
-from .images import normalized, warn_of_others
+from .images import entering, normalize_option, warn_of_others
 from .source import Source, open_source
 
 
@@ -28,7 +27,7 @@ class Evaluation:
     file: str = shared.file("MODEL")
     weights: str | None = shared.weights()
     data: str = shared.data()
-    normalize: str = like(Images, "normalize")
+    normalize: str | None = normalize_option()
     engine: str = like(Fit, "engine", help="")
     threads: int | None = like(Fit, "threads")
 
@@ -44,9 +43,9 @@ def evaluate(options: Evaluation) -> None:
     numbers = source.required_weights()
     _require_trained(source)
     data = load(options.data)
-    warn_of_others(options.file, source.model, data, options.normalize)
+    warn_of_others(source, data)
     images, classes, part = _held_out(data)
-    images = normalized(images, data, options.normalize)
+    images = entering(source, images, data, options.normalize, judged=True)
     if source.model is not None:
         found = source.model.evaluate(
             images, classes, engine=options.engine, threads=options.threads
@@ -68,7 +67,7 @@ def _require_trained(source: Source) -> None:
     """DataError for a model with the very weights that its seed draws."""
     if source.model is None or not source.graph.parameters:
         return
-    drawn = initial_weights(source.graph, source.model.seed)
+    drawn = initial_weights(source.model.graph(training=False), source.model.seed)
     if all(np.array_equal(drawn[name], a) for name, a in source.model.weights.items()):
         raise DataError(
             f'"{source.file}" has the random weights that it starts with, which guess: train it'

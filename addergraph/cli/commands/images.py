@@ -1,94 +1,111 @@
-"""The images of `--data` as a network shall see them."""
+"""The images of `--data` as what a command takes them for."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...data import Dataset, Normalize, load
+from ...data import Dataset, Normalize, Preprocessing, load
 from ...data.npz import load_npz_samples
-from ...errors import DataWarning
+from ...data.preprocessing import as_stored
+from ...errors import DataError, DataWarning
 from ...files.storage import user_path
 from ...ir import Array
-from ...model import Model
-from ...training.recipes import Images
+from ...settings import setting
+from ...training.recipes import BRIGHTNESS, NONE, STATISTICS, Images
+from .source import Source
 
 
-def normalized(images: Array, data: Dataset, normalize: str) -> Array:
-    """`images` of `data`, normalized as a recipe's `normalize` says."""
-    chosen = Images(normalize=normalize).normalization(data)
+def normalize_option() -> Any:
+    """`--normalize` of commands that read a network: for those that do not say it themselves."""
+    return setting(
+        None,
+        "How pixels enter a network that does not say it: as 0..1 (brightness), of mean 0 and "
+        "deviation 1 (statistics), as stored (none).",
+        kind=str,
+        choices=(BRIGHTNESS, STATISTICS, NONE),
+        unset="what the model file says",
+    )
+
+
+def entering(
+    source: Source, images: Array, data: Dataset, normalize: str | None, *, judged: bool = False
+) -> Array:
+    """`images` of `data` as `source` takes them: as they are where it knows what a pixel is, else
+    by `normalize`.
+
+    Real numbers enter as they are unless `normalize` says otherwise. DataError where it is missing
+    for bytes, contradicts what the file says, or would take the
+    statistics of the very images that are to be `judged`.
+    """
+    known = source.preprocessing
+    chosen = None if normalize is None else Images(normalize=normalize).normalization(data)
+    if known is not None:
+        if normalize is not None:
+            _require_same(source.file, known, normalize, chosen or as_stored(data.shape[-1]))
+        return images
+    fits = tuple(source.graph.inputs[0].type.shape[1:]) == data.shape
+    if normalize is None and (images.dtype != np.uint8 or not fits):  # the network will say so
+        return images
+    if normalize is None:
+        raise DataError(
+            f'"{source.file}" does not say what a pixel is: give --normalize as it was trained '
+            f"({BRIGHTNESS}, {STATISTICS}, {NONE})"
+        )
+    if normalize == STATISTICS and judged and images is data.x_train:
+        raise DataError(
+            "--normalize statistics would be those of the images to evaluate, not those of the "
+            "training images: give data with both parts, or a model file that has the statistics"
+        )
     return images if chosen is None else chosen.apply(images)
 
 
-def warn_of_others(file: str, model: Model | None, data: Dataset, normalize: str) -> None:
-    """DataWarning for images that enter otherwise than those that `model` was trained on, or show
-    other classes; what the file does not say is not compared.
-    """
+def _require_same(file: str, known: Preprocessing, option: str, chosen: Normalize) -> None:
+    if not known.is_close(chosen):
+        here = Preprocessing(chosen, known.dtype, classes=known.classes)
+        raise DataError(
+            f'--normalize {option} contradicts "{file}": by the option, {here}; by the file, '
+            f"{known}. Leave the option out"
+        )
+
+
+def warn_of_others(source: Source, data: Dataset) -> None:
+    """DataWarning where the network tells other classes than `data` has; what the file does not
+    say is not compared."""
+    known = source.preprocessing
+    if known is not None and known.classes and data.classes and known.classes != data.classes:
+        _warn(
+            f'"{source.file}" tells the classes {_some(known.classes)}; "{data.name}" has '
+            f"{_some(data.classes)}: numbers of classes that mean other things are compared"
+        )
+    model = source.model
     if model is None or model.input_shape != data.shape:  # the network will say so
         return
-    trained, here = model.seen, data.seen(Images(normalize=normalize).normalization(data))
-    if trained.normalize is not None and not _is_close(trained.normalize, here.normalize):
-        _warn(
-            f'"{file}" was trained on images that {_shown(trained.normalize)}; these '
-            f"{_shown(here.normalize)}: give --normalize as it was trained"
-        )
-    if trained.classes and here.classes and trained.classes != here.classes:
-        _warn(
-            f'"{file}" tells the classes {_some(trained.classes)}; "{data.name}" has '
-            f"{_some(here.classes)}: numbers of classes that mean other things are compared"
-        )
     scores = model.output_shape[-1] if model.output_shape else 1
     if scores > 1 and scores != data.class_count:
-        _warn(f'"{file}" tells {scores} classes, the data have {data.class_count}')
+        _warn(f'"{source.file}" tells {scores} classes, the data have {data.class_count}')
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=3)
 
 
-def _is_close(a: Normalize, b: Normalize | None) -> bool:
-    """Whether full brightness and none become about the same numbers."""
-    if b is None or len(a.mean) != len(b.mean):
-        return False
-    ours, theirs = ((np.array([[0.0], [n.scale]]) - n.mean) / n.std for n in (a, b))
-    return bool(np.allclose(ours, theirs, rtol=0.01, atol=0.01))
-
-
-def _shown(normalize: Normalize | None) -> str:
-    assert normalize is not None  # `Dataset.seen` says it
-    mean, std = (", ".join(f"{v:.4g}" for v in n) for n in (normalize.mean, normalize.std))
-    return f"enter as (brightness * {normalize.scale:.4g} - ({mean})) / ({std})"
-
-
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def samples(spec: str, normalize: str, file: str, model: Model | None) -> Array:
-    """The images to train on of `spec`, normalized, for the network in `file`; of an archive with
-    an array `x` and no labels, this array as it is: what the network takes.
-    """
+def samples(spec: str, normalize: str | None, source: Source) -> Array:
+    """The images to train on of `spec`, as `source` takes them; of an archive with an array `x` and
+    no labels, this array as it is."""
     path = spec.removeprefix("npz:")
     if Path(path).suffix == ".npz":
         given = load_npz_samples(user_path(path))
         if given is not None:
             return given
     data = load(spec)
-    warn_of_others(file, model, data, normalize)
-    return normalized(data.x_train, data, normalize)
-
-
-def entering(normalize: Normalize | None) -> str:
-    """What a pixel becomes, which whoever runs the network has to do as well."""
-    if normalize is None:
-        return "pixels enter as they are stored"
-    scale = f"pixel * {normalize.scale:g}"
-    if not any(normalize.mean) and set(normalize.std) == {1.0}:
-        return f"pixels enter as {scale}"
-    mean, std = (
-        ", ".join(f"{v:.4f}" for v in values) for values in (normalize.mean, normalize.std)
-    )
-    return f"pixels enter as ({scale} - mean) / std, mean {mean}, std {std}"
+    warn_of_others(source, data)
+    return entering(source, data.x_train, data, normalize)

@@ -9,16 +9,17 @@ from typing import Any
 
 from ...errors import DataError, QuantizationWarning
 from ...files import storage
+from ...ir import Array
 from ...ir.attributes import DEFAULT_BITS
 from ...model.file import require_writable_model
 from ...model.quantization import quantize as convert
 from ...ops.pointwise.fake_quantize import trained_bits
+from ...quantization import Quantized
 from ...quantization.settings import QuantizationSettings
-from ...settings import NOTHING, like, setting
-from ...training.recipes import Images
+from ...settings import NOTHING, setting
 from .. import options as shared
-from .images import samples
-from .source import open_source
+from .images import normalize_option, samples
+from .source import Source, open_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Quantization:
         "array x and no labels, taken as it is.",
         metavar="NAME[:PATH]",
     )
-    normalize: str = like(Images, "normalize")
+    normalize: str | None = normalize_option()
     samples: int = setting(256, "How many of them, from the start.", least=1)
     settings: Mapping[str, Any] = shared.group(QuantizationSettings)
     output: str = setting(NOTHING, short="-o", metavar="FILE.safetensors")
@@ -47,14 +48,12 @@ def quantize(options: Quantization) -> None:
     """
     require_writable_model(options.output)
     source = open_source(options.file, options.weights)
-    images = samples(options.data, options.normalize, options.file, source.model)
+    images = samples(options.data, options.normalize, source)
     calibration = images[: options.samples]
     with warnings.catch_warnings():
         warnings.simplefilter("default" if options.force else "error", QuantizationWarning)
         try:
-            made = convert(
-                source.graph, calibration, weights=source.required_weights(), **options.settings
-            )
+            made = _converted(source, calibration, options.settings)
         except QuantizationWarning as far:
             raise DataError(f"{far}. Nothing was written; --force writes it all the same") from None
     bits = options.settings["bits"] or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
@@ -64,6 +63,12 @@ def quantize(options: Quantization) -> None:
         print(f"  requantize {_shown(name):<25} relative RMS error {error:.2%}{chosen}")
     made.save(options.output)
     print(f"wrote {options.output} ({storage.user_path(options.output).stat().st_size:,} bytes)")
+
+
+def _converted(source: Source, calibration: Array, settings: Mapping[str, Any]) -> Quantized:
+    if source.model is not None:
+        return convert(source.model, calibration, **settings)
+    return convert(source.graph, calibration, weights=source.required_weights(), **settings)
 
 
 def _shown(name: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import zoo
-from ...data import Dataset
+from ...data import Dataset, Preprocessing
 from ...data.npz import read_npz
 from ...errors import DataError, ParseError, StorageError, UnsupportedError, nearest
 from ...files import storage
@@ -29,6 +29,12 @@ class Source:
     model: Model | None
     quantized: Quantized | None = None
 
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What a pixel is, as far as the file says."""
+        known = self.model or self.quantized
+        return None if known is None else known.preprocessing
+
     def required_weights(self) -> Mapping[str, Array]:
         """The weights; DataError where the graph has parameters and none were given."""
         if self.weights is None and self.graph.parameters:
@@ -46,6 +52,11 @@ class Source:
         return initial_weights(self.graph, seed), note
 
 
+def of_model(file: str, model: Model) -> Source:
+    """The model as a source; its graph takes pixels where it knows what they are."""
+    return Source(file, model.inference_graph(), model.inference_weights(), model)
+
+
 def open_source(
     file: str, weights: str | None = None, first: str | None = None, last: str | None = None
 ) -> Source:
@@ -57,8 +68,7 @@ def open_source(
     """
     if file in zoo.NETWORKS and not Path(file).exists():
         _refuse(weights, f'the network "{file}" starts with random weights')
-        model = zoo.build(file, first=first, last=last)
-        return Source(file, model.graph(training=False), model.weights, model)
+        return of_model(file, zoo.build(file, first=first, last=last))
     _refuse_ends(file, first, last)
     if storage.is_tensor_file(file):
         _refuse(weights, f'the model file "{file}" holds its weights')
@@ -66,8 +76,7 @@ def open_source(
         if is_quantized(metadata):
             made = load_quantized(file)
             return Source(file, made.graph, made.weights, None, made)
-        model = Model.load(file)
-        return Source(file, model.graph(training=False), model.weights, model)
+        return of_model(file, Model.load(file))
     if Path(file).suffix != ".ag":
         known = ", ".join(zoo.NETWORKS)
         raise StorageError(

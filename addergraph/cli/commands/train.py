@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...data import Dataset, Normalize, load
+from ...data import Dataset, load
 from ...errors import DataError, StorageError
 from ...files.storage import user_path
 from ...ir import Array
@@ -22,12 +22,12 @@ from ...quantization.settings import QuantizationSettings
 from ...settings import like, setting, settings_of
 from ...training.checkpoint import NAME
 from ...training.optimizers import OPTIMIZERS
-from ...training.recipes import BRIGHTNESS, BUILT_IN, Recipe, find
+from ...training.recipes import BUILT_IN, Recipe, find
 from ...training.schedules import SCHEDULES
 from ...training.settings import Fit, Learning
 from .. import options as shared
-from .images import entering
-from .source import model_for
+from .images import warn_of_others
+from .source import model_for, of_model
 
 CALIBRATION = 256  # training images that fix the scales of activations
 
@@ -105,17 +105,19 @@ def train(options: Training) -> None:
     data = load(options.data)
     x_val, y_val = _held_out(data, options.validation)
     model = model_for(options.network, data, options.run["seed"], options.first, options.last)
-    normalize = recipe.data.normalization(data)
+    if model.preprocessing is None:
+        model.preprocessing = data.preprocessing(recipe.data.normalization(data))
+    warn_of_others(of_model(options.network, model), data)
     held_out = 0 if x_val is None else len(x_val)
     print(
         f"{options.network} on {options.data}: {len(data.x_train)} samples of {data.shape}", end=""
     )
     print(f", {held_out} to validate" if held_out else "", flush=True)
-    print(entering(normalize) + _to_repeat(recipe), flush=True)
+    print(f"{model.preprocessing}; the model file keeps it", flush=True)
     if options.folder is not None:
         print(f'checkpoints and logs in "{options.folder}"', flush=True)
     if options.quantize_bits is not None:
-        model = _rounding(model, data, normalize, options.quantize_bits)
+        model = _rounding(model, data, options.quantize_bits)
     start = time.perf_counter()
     try:
         model.fit(
@@ -124,7 +126,6 @@ def train(options: Training) -> None:
             x_val,
             y_val,
             **recipe.arguments(),
-            normalize=normalize,
             **{**options.run, "checkpoint": options.folder},
         )
     except KeyboardInterrupt:
@@ -133,12 +134,10 @@ def train(options: Training) -> None:
         raise
     print(f"trained in {time.perf_counter() - start:.1f} s")
     if x_val is not None:
-        images = x_val if normalize is None else normalize.apply(x_val)
         how = {name: options.run[name] for name in ("engine", "threads")}
-        found = model.evaluate(images, y_val, **how)
+        found = model.evaluate(x_val, y_val, **how)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         print(f"validation: {numbers}")
-    model.seen = data.seen(normalize)
     _save(model, options.output)
     print(f"wrote {options.output} ({user_path(options.output).stat().st_size:,} bytes)")
 
@@ -200,21 +199,12 @@ def _require_trained(options: Training) -> None:
         )
 
 
-def _rounding(model: Model, data: Dataset, normalize: Normalize | None, bits: int) -> Model:
-    """The model with fake quantization, calibrated on the first images as they enter."""
+def _rounding(model: Model, data: Dataset, bits: int) -> Model:
+    """The model with fake quantization, calibrated on the first images."""
     images = data.x_train[:CALIBRATION]
-    images = images if normalize is None else normalize.apply(images)
     made = quantization_aware(model, images, bits=bits)
     print(f"quantization-aware training for {bits} bits, calibrated on {len(images)} samples")
     return made
-
-
-def _to_repeat(recipe: Recipe) -> str:
-    """What the commands that read images have to be told, where it is not what they assume."""
-    chosen = recipe.data.normalize
-    if chosen == BRIGHTNESS:
-        return ""
-    return f"; evaluate, quantize and diagnose need --normalize {chosen}"
 
 
 def _held_out(data: Dataset, validation: str | None) -> tuple[Array | None, Array | None]:

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from addergraph.cli import main as cli
-from addergraph.cli.commands.images import normalized
-from addergraph.data import load
 from addergraph.diagnostics import Activation, GradientHistory, pictures, plots, read_log, shape_of
 from addergraph.errors import DataError, StorageError, UnsupportedError
 from addergraph.training.memory import Available
@@ -263,13 +261,6 @@ def test_diagnose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
     numbers = json.loads((folder / "diagnosis.json").read_text())
     assert numbers["network"] == "tiny" and numbers["gradients"]["steps"] == [0, 2]
-
-
-def test_pixels_enter_as_asked() -> None:
-    data = load("digits")
-    assert normalized(data.x_train, data, "none") is data.x_train
-    assert normalized(data.x_train, data, "brightness").max() == 1.0
-    assert normalized(data.x_train, data, "statistics").mean() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_diagnose_refuses_before_it_works(

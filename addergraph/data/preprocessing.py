@@ -1,0 +1,158 @@
+"""What the pixels of an image are, and the numbers that a network takes for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import border
+from ..errors import DataError, StorageError, nearest
+from ..files import records
+from ..ir import Array
+from .augment import Normalize
+
+PIXELS = ("u8", "f32")
+ORDERS = {"grey": 1, "rgb": 3, "bgr": 3, "other": None}  # name -> channels
+_LEVELS = np.arange(256, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From the images that people have to what a network computes with: docs/preprocessing.md.
+
+        y[n,h,w,c] = (scale x[n,h,w,c] - mean[c]) / std[c]      (see `Normalize`)
+
+    normalize  scale, mean and std of that equation, of the training images
+    dtype      of a pixel: "u8", 0..255, or "f32"
+    channels   what they are, in this order: "grey", "rgb", "bgr", or "other"
+    classes    names of the classes, in the order of the scores; None where nobody named them
+
+    DataError for another dtype or order, or one with another number of channels.
+    """
+
+    normalize: Normalize
+    dtype: str = "u8"
+    channels: str = "other"
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        border.settle(self, where="Preprocessing: ")
+        for what, found, known in (
+            ("dtype", self.dtype, PIXELS),
+            ("channels", self.channels, ORDERS),
+        ):
+            if found not in known:
+                raise DataError(
+                    f'Preprocessing: {what}="{found}"{nearest(found, known)}; expected '
+                    f"{', '.join(known)}"
+                )
+        expected = ORDERS[self.channels]
+        if expected not in (None, self.depth):
+            raise DataError(
+                f'Preprocessing: "{self.channels}" are {expected} channels, normalize has '
+                f"{self.depth}"
+            )
+
+    @property
+    def depth(self) -> int:
+        """Channels of a pixel."""
+        return len(self.normalize.mean)
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        """DataError unless samples of `shape` have these channels last."""
+        if shape[-1] != self.depth:
+            raise DataError(
+                f"the preprocessing has {self.depth} channels, samples have shape {shape}"
+            )
+
+    def pixels(self, x: Array, what: str = "x") -> Array:
+        """`x` as the dtype of a pixel; DataError where they cannot be pixels.
+
+        Numbers of another dtype are bytes where they are whole numbers of 0..255.
+        """
+        if self.dtype == "f32":
+            return x.astype(np.float32, copy=False)
+        if x.dtype == np.uint8:
+            return x
+        with np.errstate(invalid="ignore"):
+            bytes_ = np.clip(x, 0, 255).astype(np.uint8)
+        if np.array_equal(bytes_, x):
+            return bytes_
+        hint = (
+            "; they look normalized already: give the images as they are"
+            if x.size and np.abs(x).max() < 32
+            else ""
+        )
+        raise DataError(
+            f"{what}: this model takes pixels as bytes, whole numbers of 0..255, found {x.dtype} "
+            f"from {x.min():.4g} to {x.max():.4g}{hint}"
+        )
+
+    def apply(self, x: Array) -> Array:
+        """Pixels [...,C] as the network takes them, f32."""
+        return self.normalize.apply(x)
+
+    def levels(self) -> Array | None:
+        """f32[C,256]: what each byte becomes in each channel; None where pixels are no bytes."""
+        if self.dtype != "u8":
+            return None
+        return self.apply(np.repeat(_LEVELS[:, None], self.depth, axis=1)).T
+
+    def __str__(self) -> str:
+        n = self.normalize
+        steps = f"pixel * {n.scale:.6g}" if n.scale != 1 else "pixel"
+        if any(n.mean) or set(n.std) != {1.0}:
+            mean, std = (", ".join(f"{v:.4f}" for v in numbers) for numbers in (n.mean, n.std))
+            steps = f"({steps} - mean) / std, mean {mean}, std {std}"
+        names = "" if self.channels == "other" else f"{self.channels} "
+        return f"{self.dtype} {names}pixels enter as {steps}"
+
+    def is_close(self, other: Normalize) -> bool:
+        """Whether a pixel becomes about the same number by `other`."""
+        if len(other.mean) != self.depth:
+            return False
+        ends = np.array([[0.0], [1 / self.normalize.scale]])
+        ours, theirs = ((ends * n.scale - n.mean) / n.std for n in (self.normalize, other))
+        return bool(np.allclose(ours, theirs, rtol=0.01, atol=0.01))
+
+
+def as_stored(channels: int) -> Normalize:
+    """Numbers enter as they are."""
+    return Normalize((0.0,) * channels, (1.0,) * channels, 1.0)
+
+
+def order_of(channels: int) -> str:
+    """What so many channels of an image usually are."""
+    return {1: "grey", 3: "rgb"}.get(channels, "other")
+
+
+ENTRY = "preprocessing"
+"""Of the metadata of model files."""
+
+
+def entry(known: Preprocessing | None) -> dict[str, str]:
+    """The entry of a model file's metadata; none where nothing is known."""
+    if known is None:
+        return {}
+    return {ENTRY: json.dumps(encoded(known), sort_keys=True)}
+
+
+def encoded(known: Preprocessing) -> dict[str, Any]:
+    """As JSON has it."""
+    return records.encode(known) | {"normalize": records.encode(known.normalize)}
+
+
+def from_entry(metadata: Mapping[str, str]) -> Preprocessing | None:
+    """What `entry` wrote; StorageError for a damaged one, DataError for numbers out of range."""
+    if ENTRY not in metadata:
+        return None
+    found = records.json_object(metadata[ENTRY], ENTRY)
+    values = records.read(Preprocessing, found, ENTRY, error=StorageError, complete=True)
+    if not isinstance(normalize := values["normalize"], dict):
+        raise StorageError(f"normalize in {ENTRY} is no object")
+    read = records.read(Normalize, normalize, ENTRY, error=StorageError, complete=True)
+    return Preprocessing(**values | {"normalize": Normalize(**read)})

@@ -1,0 +1,71 @@
+"""The graph of a network with its preprocessing in front: images in, answers out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..data.preprocessing import Preprocessing
+from ..ir import Array, Builder, Graph, Init, Parameter, Value, free_name, walk
+from ..ir.types import TensorType, dtype_named, f32
+from ..ops.pointwise.binary import Add, Mul
+from ..ops.pointwise.cast import Cast
+from ..ops.pointwise.full import Full
+
+
+def with_preprocessing(
+    graph: Graph, preprocessing: Preprocessing
+) -> tuple[Graph, dict[str, Array]]:
+    """`graph`, which takes one f32[N,...,C], as one that takes pixels, and its new parameters.
+
+    The first nodes are `Normalize`'s equation, to the bit: cast, times scale / std, plus
+    -mean / std. A number that all channels share stands in the graph, others are parameters [C].
+    """
+    (x,) = graph.inputs
+    writer = _Writer(graph, TensorType(dtype_named(preprocessing.dtype), x.type.shape))
+    factor, offset = preprocessing.normalize.coefficients()
+    if preprocessing.dtype != "f32":
+        writer.apply(Cast(f32))
+    if (factor != 1).any():
+        writer.apply(Mul(), "factor", factor)
+    if (offset != 0).any():
+        writer.apply(Add(), "offset", offset)
+    return writer.finish(), writer.weights
+
+
+class _Writer:
+    """Appends nodes behind the input, then the network."""
+
+    def __init__(self, graph: Graph, pixels: TensorType) -> None:
+        (self.x,) = graph.inputs
+        self.graph, self.builder = graph, Builder(graph.name)
+        self.weights: dict[str, Array] = {}
+        self.names = {v.name for v in graph.values()}
+        self.at: Value = self.builder.input(self.x.name, pixels)
+
+    def apply(self, op: Cast | Mul | Add, what: str = "", numbers: Array | None = None) -> None:
+        operands = [self.at]
+        if numbers is not None:
+            operands.append(self._constant(what, numbers))
+        result = Value(self._name(f"{self.x.name}.{op.name}"), TensorType(f32, self.x.type.shape))
+        (self.at,) = self.builder.add(op, operands, [result])
+
+    def finish(self) -> Graph:
+        new: dict[Value, Value] = {self.x: self.at}
+        for p in self.graph.parameters:
+            new[p] = self.builder.parameter(p)
+        walk.append(self.builder, self.graph.nodes, new)
+        return self.builder.finish([new[v] for v in self.graph.outputs])
+
+    def _constant(self, what: str, numbers: Array) -> Value:
+        name = self._name(f"{self.x.name}.{what}")
+        if (numbers == numbers[0]).all():
+            op = Full(float(numbers[0]), (), f32)
+            return self.builder.add(op, [], [Value(name, TensorType(f32, ()))])[0]
+        self.weights[name] = numbers
+        type = TensorType(f32, np.shape(numbers))
+        return self.builder.parameter(Parameter(name, type, Init(), trainable=False))
+
+    def _name(self, hint: str) -> str:
+        name = free_name(hint, self.names)
+        self.names.add(name)
+        return name
