@@ -143,6 +143,7 @@ INTEGERS: dict[str, Described] = {
     "adder-dense": (lambda x, f: ops.adder_dense(x, f), ("u8[N,19]", "u8[19,6]")),
     "sum-pool": (lambda x: ops.sum_pool2d(x, 3, stride=2, padding=1), (BYTES,)),
     "max-pool": (lambda x: ops.max_pool2d(x, 3, stride=2, padding=1), (BYTES,)),
+    "lookup": (lambda x, t: ops.lookup(x, t), (BYTES, "u8[5,256]")),
     "argmax": (lambda x, y: [ops.argmax(x), ops.argmax(y)], (BYTES, "i32[N,19]")),
     "add": (lambda x, y: ops.maximum(x + y, x - y), ("i32[N,9,7,5]", NUMBERS)),
     "greater": (lambda x, y: ops.select(x > y, x, y), ("i32[N,19]", "i32[19]")),

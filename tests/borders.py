@@ -423,6 +423,9 @@ OPS: dict[str, tuple[Mapping[str, tuple[str, Any]], Mapping[str, object]]] = {
     "full": ({"like": _IMAGE}, {"value": 1.0, "shape": (2,), "dtype": "f32"}),
     "constant": ({"like": _IMAGE}, {"value": 1.0}),
     "leaky_relu": ({"x": _IMAGE}, {"slope": 0.1}),
+    "lookup": (
+        {"x": ("u8", ("N", 6, 6, 2)), "table": ("u8", (2, 256))}, {"scale": 0.5, "zero_point": 0}
+    ),
     "requantize_shift": ({"x": _SUMS, **_PLACES, "term": _OF_SUMS}, _REQUANTIZED),
     "requantize_multiply": ({"x": _SUMS, **_PLACES, "multiplier": _OF_SUMS}, _REQUANTIZED),
     "select": ({"condition": ("bool", ("N", 6, 6, 2)), "a": _IMAGE, "b": _IMAGE}, {}),

@@ -22,6 +22,8 @@ def bytes_layer(d: Drawing) -> None:
     x = x or d.leaf(_shape(d), dtype=u8, near=d.one_of((0.0, 20.0, 124.0)), source="input")
     if 0 in x.sizes[1:] or (x.type.shape[0] == "N" and not d.open):
         return
+    if d.chance(25):
+        x = (looked_up(d, x) or [x])[0]
     made = _distances(d, x)
     made = requantized(d, made[0]) if made else []
     if made and made[0].type.dtype == i32 and d.chance(50):
@@ -32,6 +34,12 @@ def bytes_layer(d: Drawing) -> None:
         if all(w <= s for w, s in zip(window, made[0].sizes[1:3], strict=True)):
             pool = d.one_of(("max_pool2d", "sum_pool2d"))
             d.add(pool, made[0], window=window, stride=d.one_of(((1, 1), (2, 2))))
+
+
+def looked_up(d: Drawing, x: Known) -> list[Known]:
+    """What a table for each channel has for the bytes of x."""
+    table = d.leaf((x.type.shape[-1], 256), dtype=u8, choices=range(1 + d.one_of((255, 63, 255))))
+    return d.add("lookup", x, table)
 
 
 def _shape(d: Drawing) -> Shape:

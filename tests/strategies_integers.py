@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from addergraph.ir.types import DType, Shape, bool_, f32, i8, i32, u8
 from addergraph.ops.pointwise.requantize import MAX_TERMS, RequantizeMultiply, RequantizeShift
 from tests.strategies import MOST_ELEMENTS, MOST_NODES, Case, Drawing, Known, is_dull
+from tests.strategies_bytes import looked_up
 from tests.strategies_layers import CHANNELS, FEATURES, SIDES, batch_axis, pool_of, window_of
 from tests.strategies_nodes import concat, integers, other_shape, results
 
@@ -235,6 +236,11 @@ def _term(d: Drawing, channels: Shape, factor: float) -> Known:
 # -- what stands between layers ------------------------------------------------------------------
 
 
+def preprocessed(d: Drawing) -> None:
+    """Bytes by a table for each channel, as pixels are."""
+    looked_up(d, some_bytes(d, 2, 4))
+
+
 def joined(d: Drawing) -> None:
     """Values of one dtype side by side."""
     x = activation(d, 2, 4, dtype=d.one_of((u8, u8, i32)))
@@ -316,5 +322,5 @@ def place_of_the_largest(d: Drawing) -> None:
 
 _KINDS: tuple[Callable[[Drawing], None], ...] = (
     layer, layer, layer, layer, layer, residual, residual, residual, average, average, largest,
-    largest, joined, moved, moved, chosen, converted, integers, place_of_the_largest,
+    largest, preprocessed, joined, moved, moved, chosen, converted, integers, place_of_the_largest,
 )  # fmt: skip

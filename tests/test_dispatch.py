@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "codegen/measure/tune.py": (2, "tuned are the contractions whose kernels have tiles"),
     "passes/canonicalize.py": (2, "rules about broadcast_to and pad as operands or producers"),
     "passes/fold_batch_norm.py": (1, "a pass about one op"),
-    "passes/quantize/forget_scales.py": (1, "a pass about one family of ops"),
+    "passes/quantize/forget_scales.py": (1, "a pass about the ops that state a scale"),
     "passes/quantize/integers.py": (3, "rules by op, and what a rounding op states"),
     "passes/quantize/quantize.py": (2, "a softmax before an argmax or an output is left out"),
     "passes/quantize/rounded.py": (2, "rules by op, and what a rounding op states"),

@@ -8,6 +8,7 @@ from .contraction.dense import matmul as matmul
 from .fused import Fused as Fused
 from .movement.broadcast_to import broadcast_to as broadcast_to
 from .movement.concat import concat as concat
+from .movement.lookup import lookup as lookup
 from .movement.pad import pad as pad
 from .movement.reshape import flatten as flatten
 from .movement.reshape import reshape as reshape

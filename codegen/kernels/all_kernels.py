@@ -1,6 +1,6 @@
 """Imports every kernel family, which registers it."""
 
-from . import fused, movement, pointwise
+from . import fused, lookup, movement, pointwise
 from .forward import choice as forward
 from .gradient import filter, input
 from .reduction import filter_grid, pool, reduce, softmax
@@ -11,6 +11,7 @@ __all__ = [
     "forward",
     "fused",
     "input",
+    "lookup",
     "movement",
     "pointwise",
     "pool",

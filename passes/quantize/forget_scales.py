@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from addergraph.ir import Graph, Node, Value
+from addergraph.ops.movement.lookup import Lookup
 from addergraph.ops.pointwise.requantize import Requantize
 
 from ..rewrite import Draft, rebuild
 
 
 def forget_scales(graph: Graph) -> Graph:
-    """Takes `scale` and `zero_point` off the requantizations, so that equal layers share a kernel.
+    """Takes `scale` and `zero_point` off what states them, so that equal layers share a kernel.
 
     rewrite:  %y = requantize_shift(%x, %c, %o, %s, %t) lo=0 hi=255 scale=0.25 : u8[N,8]
     ->        %y = requantize_shift(%x, %c, %o, %s, %t) lo=0 hi=255 : u8[N,8]
@@ -21,7 +22,7 @@ def forget_scales(graph: Graph) -> Graph:
 
 
 def _forget(draft: Draft, node: Node) -> Sequence[Value] | None:
-    if not isinstance(node.op, Requantize):
+    if not isinstance(node.op, Requantize | Lookup):
         return None
     op = dataclasses.replace(node.op, scale=0.0, zero_point=0)
     return draft.add(op, node.inputs, node.outputs)

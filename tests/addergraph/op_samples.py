@@ -20,6 +20,7 @@ from addergraph.ops.contraction.dense import Dense, Matmul
 from addergraph.ops.fused import Fused
 from addergraph.ops.movement.broadcast_to import BroadcastTo
 from addergraph.ops.movement.concat import Concat
+from addergraph.ops.movement.lookup import Lookup
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten, Reshape
 from addergraph.ops.movement.resize_nearest import ResizeNearest
@@ -246,6 +247,11 @@ SAMPLES: dict[str, list[Sample]] = {
         (LeakyRelu(), (f("N", 5),)), (LeakyRelu(0.25), (f(3),)), (LeakyRelu(0.0), (f(),))
     ),
     "log": samples((Log(), (f("N", 3),)), domain=(0.25, 4.0)),
+    "lookup": samples(
+        (Lookup(), (u("N", 2, 3, 2), u(2, 256))),
+        (Lookup(0.25, 3), (u("N", 19), u(19, 256))),
+        (Lookup(0.5), (u(2, 5, 1), u(1, 256))),
+    ),
     "matmul": samples((Matmul(), (f("N", 4), f(4, 2))), (Matmul(), (f(3, 1), f(1, 2)))),
     "max_pool2d": samples(
         (MaxPool2d((2, 2), (2, 2)), (IMAGE,)),

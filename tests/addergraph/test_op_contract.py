@@ -294,7 +294,7 @@ def test_all_ops_that_should_be_are_checked_by_differences() -> None:
     assert {s.op.name for s in DIFFERENTIABLE} == set(registry()) - exempt - {"full"}
     assert {n for n in exempt if "_grad" not in n} == {
         "adder2d", "adder_dense", "argmax", "fake_quantize", "fake_quantize_filter", "fused",
-        "greater", "requantize_multiply", "requantize_shift", "sum_pool2d",
+        "greater", "lookup", "requantize_multiply", "requantize_shift", "sum_pool2d",
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import addergraph as ag
@@ -98,6 +99,34 @@ def test_all_images_have_the_bits_of_numpy(
     assert made.multiplication_free and not made.undefined, made.render()
     assert {"main", "board_read", "body"} <= {f.name for f in made.functions}
     assert [s.name for s in elf.read_elf(program.read_bytes(), "x").symbols if s.undefined] == []
+
+
+# Tensors are called as those of the digits: the programs are for those.
+PIXELS = ag.parse("""
+graph digits(%x: u8[N,4,4,3]) params(%table: u8[3,256], %f: u8[6,6,3,10]) {
+  %y = lookup(%x, %table) : u8[N,4,4,3]
+  %sums = adder2d(%y, %f) padding=(1,1,1,1) : i32[N,1,1,10]
+  %bn5 = flatten(%sums) : i32[N,10]
+  return %bn5
+}""")
+
+
+@pytest.mark.parametrize("board", RUNS)
+def test_pixels_are_looked_up(board: Board, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, *numbers = (
+        rng.integers(0, 256, s, np.uint8) for s in ((9, 4, 4, 3), (3, 256), (6, 6, 3, 10))
+    )
+    weights = dict(zip(("table", "f"), numbers, strict=True))
+    compiler.export(
+        PIXELS, tmp_path, weights=weights, target=board.target, multiplication_free=True
+    )
+    program = linked(board, tmp_path)
+    found, _ = run(board, program, images)
+    assert (found == ag.interpret(PIXELS, images, weights=weights)).all()
+    made = certify(program)
+    assert made.multiplication_free, made.render()
+    assert any(f.name.startswith("lookup") for f in made.functions)
 
 
 @pytest.mark.needs(*MICROBIT.tools, "nm")

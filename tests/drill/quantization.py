@@ -7,6 +7,8 @@ from .mutant import Mutant, tests_of
 POINTWISE, FIXED = "codegen/kernels/pointwise.py", "passes/quantize/fixed_point.py"
 INTEGERS, FORMS = "passes/quantize/integers.py", "passes/quantize/forms.py"
 INDICES, SHIFT_ADD = "codegen/emit/indices.py", "codegen/emit/shift_add.py"
+LOOKUP = "codegen/kernels/lookup.py"
+LOOKED_UP = tests_of("codegen/kernels/test_lookup.py", "test_every_byte_of_every_channel")
 STEPS = tests_of("codegen/kernels/test_requantize.py", "test_every_sum", "test_every_term")
 NUMBERS = tests_of("passes/test_fixed_point.py")
 MEANING = tests_of(
@@ -49,6 +51,20 @@ MUTANTS = (
         "the largest byte is the largest signed one", "codegen/kernels/reduction/pool.py",
         'e.call("umax"', 'e.call("smax"',
         tests_of("codegen/kernels/test_requantize.py", "test_largest_byte"),
+    ),
+    Mutant(
+        "channels behind the fourth read the tables of the first ones", LOOKUP,
+        "e.at(table, e.mul(first, BYTES))", "table", LOOKED_UP,
+    ),
+    Mutant(
+        "bytes above 127 are looked up before the table", LOOKUP,
+        "e.b.zext(e.load(e.at(read, c), u8), e.word)",
+        "e.b.sext(e.load(e.at(read, c), u8), e.word)", LOOKED_UP,
+    ),
+    Mutant(
+        "pixels that are looked up have the scale of the camera",
+        "addergraph/ops/movement/lookup.py", "(known[1], self._stated())", "(known[0], known[1])",
+        tests_of("addergraph/ops/test_lookup.py", "test_ranges_and_what_the_result_stands_for"),
     ),
     Mutant(
         "requantization does not round to nearest", FIXED,
