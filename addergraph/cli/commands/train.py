@@ -78,6 +78,9 @@ class Training:
         },
     )
     output: str = setting("model.safetensors", short="-o", metavar="FILE.safetensors")
+    allow_chance: bool = setting(
+        False, "End with status 0 although the network has learned nothing."
+    )
 
     @property
     def folder(self) -> str | None:
@@ -120,7 +123,7 @@ def train(options: Training) -> None:
         model = _rounding(model, data, options.quantize_bits)
     start = time.perf_counter()
     try:
-        model.fit(
+        history = model.fit(
             data.x_train,
             data.y_train,
             x_val,
@@ -140,6 +143,11 @@ def train(options: Training) -> None:
         print(f"validation: {numbers}")
     _save(model, options.output)
     print(f"wrote {options.output} ({user_path(options.output).stat().st_size:,} bytes)")
+    if history.findings and not options.allow_chance:
+        raise DataError(
+            f"{history.findings[0].message}. The model file is written all the same; "
+            "--allow-chance takes that for a success"
+        )
 
 
 def _how_to_go_on(options: Training) -> str:
