@@ -52,12 +52,12 @@ def finding(
     """What to say of a stalled run: its numbers, the first layer whose result does not depend on
     the sample, and what to try. `probed` has the results of some samples, in order."""
     dead = next((label for label, array in probed if _is_constant(array)), None)
-    where = "the answers differ by sample, but do not follow the classes"
+    where = "the answers differ by sample, but do not follow the targets"
     if dead is not None:
         where = f"the result of {dead} is the same for every sample: it has died"
     message = (
         f"after {epoch} epochs the network has learned nothing: its loss, {losses[-1]:.4g}, is "
-        f"that of one constant answer ({constant:.4g}); {where}"
+        f"not below that of one constant answer, {constant:.4g}; {where}"
     )
     hint = (
         f"lower the learning rate (it was {rate:g}) to a fifth or let it warm up, see whether the "

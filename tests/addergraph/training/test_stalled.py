@@ -39,8 +39,8 @@ def test_the_layer_that_died_is_named_once() -> None:
     (found,) = history.findings
     assert found.node == "act"
     assert found.message == (
-        "after 2 epochs the network has learned nothing: its loss, 1.099, is that of one constant "
-        'answer (1.099); the result of relu "act" is the same for every sample: it has died'
+        "after 2 epochs the network has learned nothing: its loss, 1.099, is not below that of "
+        'one constant answer, 1.099; the result of relu "act" is the same for every sample: it has died'
     )
     assert "lower the learning rate (it was 0.1)" in found.hint
 
@@ -54,7 +54,7 @@ def test_a_run_that_learns_says_nothing() -> None:
 def test_answers_that_vary_are_not_called_dead() -> None:
     y = RNG.integers(0, 3, 60)
     model = network(dead=False)
-    with pytest.warns(DataWarning, match="do not follow the classes"):
+    with pytest.warns(DataWarning, match="do not follow the targets"):
         history = model.fit(X * 1e-3, y, epochs=3, learning_rate=1e-6, verbose=0)
     assert history.findings[0].node == ""
 
