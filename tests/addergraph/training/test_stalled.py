@@ -40,7 +40,8 @@ def test_the_layer_that_died_is_named_once() -> None:
     assert found.node == "act"
     assert found.message == (
         "after 2 epochs the network has learned nothing: its loss, 1.099, is not below that of "
-        'one constant answer, 1.099; the result of relu "act" is the same for every sample: it has died'
+        'one constant answer, 1.099; the result of relu "act" is the same for every sample: it '
+        "has died"
     )
     assert "lower the learning rate (it was 0.1)" in found.hint
 
