@@ -243,3 +243,11 @@ def test_a_run_on_a_terminal_that_is_ended(tmp_path: Path, number: signal.Signal
         assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") == 1  # cursor off, cursor on
         assert b"goes on from it" in seen and seen.endswith(b"interrupted\r\n")
         assert b"Traceback" not in seen
+
+
+def test_a_model_file_is_not_replaced_unless_it_was_named(shell: Shell) -> None:
+    np.savez("x.npz", x=np.zeros((6, 4, 4, 1), np.uint8), y=np.arange(6) % 2)
+    Path("model.safetensors").write_text("hours of work")
+    error = shell.error("train", "--data", "x.npz")
+    assert '"model.safetensors" exists: name it (-o model.safetensors)' in error
+    assert Path("model.safetensors").read_text() == "hours of work"

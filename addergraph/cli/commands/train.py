@@ -29,6 +29,7 @@ from .. import options as shared
 from .images import warn_of_others
 from .source import model_for, of_model
 
+OUTPUT = "model.safetensors"
 CALIBRATION = 256  # training images that fix the scales of activations
 
 
@@ -77,10 +78,23 @@ class Training:
             "with --resume or --checkpoint-steps, OUTPUT with .run for .safetensors]",
         },
     )
-    output: str = setting("model.safetensors", short="-o", metavar="FILE.safetensors")
+    named_output: str | None = setting(
+        None,
+        name="output",
+        kind=str,
+        unset=f"{OUTPUT}, where there is none yet",
+        short="-o",
+        metavar="FILE.safetensors",
+    )
+    force: bool = setting(False, f"Replace {OUTPUT} although --output does not name it.")
     allow_chance: bool = setting(
         False, "End with status 0 although the network has learned nothing."
     )
+
+    @property
+    def output(self) -> str:
+        """The model file."""
+        return self.named_output or OUTPUT
 
     @property
     def folder(self) -> str | None:
@@ -103,6 +117,7 @@ class Training:
 def train(options: Training) -> None:
     """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
     require_writable_model(options.output)
+    _require_unused(options)
     _require_trained(options)
     recipe = options.chosen_recipe()
     data = load(options.data)
@@ -196,6 +211,16 @@ def show_recipe(options: Shown) -> None:
         print(f"# {name}: {BUILT_IN[name][0]}")
         print(f"# optimizers: {', '.join(OPTIMIZERS)}; schedules: {', '.join(SCHEDULES)}")
     print(find(name).text(), end="")
+
+
+def _require_unused(options: Training) -> None:
+    """DataError where nobody named the output and there is one, which may be hours of work."""
+    if options.named_output or options.force or options.run["resume"]:
+        return
+    if Path(OUTPUT).exists():
+        raise DataError(
+            f'"{OUTPUT}" exists: name it (-o {OUTPUT}) or another file, or give --force'
+        )
 
 
 def _require_trained(options: Training) -> None:
