@@ -16,7 +16,7 @@ from addergraph.cli.commands.images import normalized
 from addergraph.data import load
 from addergraph.diagnostics import Activation, GradientHistory, pictures, plots, read_log, shape_of
 from addergraph.errors import DataError, StorageError, UnsupportedError
-from addergraph.training.memory import Available
+from addergraph.memory import Available
 from tests.addergraph.models import small_model
 
 pytest.importorskip("matplotlib")
