@@ -131,6 +131,8 @@ def _parsed(text: str) -> tuple[Path, Reading]:
                 "?size=HxW,how=stretch|crop|pad,channels=1|3,broken=skip, each at most once"
             )
         given[key] = value
+    if "how" in given and "size" not in given:
+        raise DataError(f'"how={given["how"]}" says how images come to a size: give size=HxW, too')
     return Path(path), Reading(**given)
 
 
@@ -203,7 +205,8 @@ def _classes(folder: Path, strange: _Losses) -> dict[str, Class]:
     ordered = {name: found[name] for name in sorted(found)}
     for own, names in ordered.values():
         names.extend(_images(own, strange))
-        names.sort(key=lambda name: (_composed(name), name))
+        names.sort()
+        names.sort(key=_composed)
     return ordered
 
 
@@ -309,7 +312,7 @@ def _decoded(
     count, at = sum(len(names) for _, names in own.values()), 0
     x, y = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
     numbers = {name: number for number, name in enumerate(classes)}
-    for label, (folder, names) in own.items():
+    for called, (folder, names) in own.items():
         for name in names:
             try:
                 image = read_image(folder / name, shape[2])
@@ -320,7 +323,7 @@ def _decoded(
                 image = bring(image, (shape[0], shape[1]), reading.how)
             if image.shape != shape:  # turned by what stands behind its pixels
                 raise _other_size(("others", shape[:2]), (str(folder / name), image.shape[:2]))
-            x[at], y[at] = image, numbers[label]
+            x[at], y[at] = image, numbers[called]
             at += 1
     return x[:at], y[:at]
 

@@ -93,7 +93,7 @@ def test_a_split_or_a_validation_part_chooses_and_the_test_part_is_told_last(she
         ),
     ],
 )
-def test_train_refuses_to_choose_by_what_it_should_not(
+def test_train_refuses_to_choose_by_the_test_part(
     shell: Shell, options: tuple[object, ...], message: str
 ) -> None:
     _three_parts()
