@@ -7,6 +7,7 @@ from pathlib import Path
 from . import (
     adder_u8,
     contractions,
+    data,
     elsewhere,
     machines,
     processes,
@@ -26,6 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *quantization.MUTANTS,
     *machines.MUTANTS,
     *processes.MUTANTS,
+    *data.MUTANTS,
 )
 
 
