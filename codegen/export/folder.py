@@ -81,9 +81,9 @@ def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha25
     of the same graph: another network's library, or files that somebody wrote or changed."""
     where = user_path(folder)
     texts = [f"{prefix}.h", "example/main.c", "example/Makefile"]
-    if not (where / METADATA).exists():
+    if not os.path.exists(where / METADATA):  # Path.exists raises for long names
         names = [*texts, f"{prefix}.o", f"{prefix}_data.o", f"lib{prefix}.a", f"lib{prefix}.so"]
-        if others := [name for name in names if (where / name).exists()]:
+        if others := [name for name in names if os.path.exists(where / name)]:
             raise StorageError(f'"{folder}" has a file {others[0]} that is of no export; {_ADVICE}')
         return
     path = where / METADATA
