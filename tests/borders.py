@@ -315,8 +315,10 @@ def _in_model(kind: Callable[..., Any], shape: tuple[int, ...]) -> Callable[...,
 def _data_cases() -> Iterator[Case]:
     whole = dict.fromkeys(("x_train", "x_test"), X) | dict.fromkeys(("y_train", "y_test"), Y)
     yield Case("data.Dataset", data.Dataset, {
-        "name": "d", **whole, "classes": ("a", "b", "c"), "scale": 1.0
+        "name": "d", **whole, "classes": ("a", "b", "c"), "scale": 1.0, "x_val": X, "y_val": Y
     })  # fmt: skip
+    split = data.Dataset("d", X, Y, X, Y, None).split
+    yield Case("data.Dataset.split", split, {"validation": 0.5, "seed": 0})
     augment = data.Augment(1, 0.5)
     yield Case("data.Augment", data.Augment, {"padding": 1, "flip": 0.5})
     yield Case("data.Augment.apply", augment.apply, {"x": X, "random": np.random.default_rng(0)})

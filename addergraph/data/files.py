@@ -8,9 +8,9 @@ import os
 import tarfile
 import warnings
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
@@ -38,6 +38,7 @@ class Source:
     train_count: int
     test_count: int
     md5: dict[str, str]
+    content: dict[str, str] = field(default_factory=dict)  # of files that are unpacked
 
 
 def read_unpacked(path: Path) -> bytearray:
@@ -139,28 +140,44 @@ def _unreadable(path: Path, error: OSError) -> StorageError:
     return StorageError(f'cannot read "{path}": {error.strerror or error}')
 
 
-def check_sum(path: Path, source: Source, verify: bool) -> None:
-    """Compares the MD5 of the file `path` with the published one of its name.
+def check_sums(paths: Sequence[Path], source: Source, verify: bool) -> None:
+    """Compares the MD5 of files with the published one of their names.
 
-    MD5 because that is what the data sets' pages publish; it finds damage, not forgery. Where the
-    sums differ: DataError if `verify`, else a DataWarning; both name the two sums. DataError, too,
-    if `verify` and nothing is published for a file of this name.
+    MD5 because that is what the data sets' pages publish; it finds damage, not forgery. A file that
+    is unpacked, or was packed again, is compared by its content where `source.content` has a sum.
+    Where sums differ: DataError if `verify`, else a DataWarning; both name the two sums of the
+    first such file. DataError, too, if `verify` and there is no sum for a file of this name.
     """
-    expected = source.md5.get(path.name)
-    if expected is None:
-        if not verify:
-            return
+    found = [_difference(path, source, verify) for path in paths]
+    differences = [message for message in found if message is not None]
+    if not differences:
+        return
+    message, more = differences[0], len(differences) - 1
+    if more:
+        message += f"; {more} more of {source.name} differ"
+    if verify:
+        raise DataError(f"{message}; get it again")
+    warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def _difference(path: Path, source: Source, verify: bool) -> str | None:
+    packed = source.md5.get(path.name)
+    content = source.content.get(path.name.removesuffix(".gz").replace(".idx", "-idx"))
+    if packed is None and not verify:
+        return None
+    if packed is None and content is None:
         raise DataError(
             f'"{path}" cannot be verified: sums are published for {", ".join(source.md5)}; '
             "give the packed file as it was published"
         )
     found = _md5(path)
-    if found == expected:
-        return
-    message = f'"{path}" has md5 {found}; the published file has {expected}'
-    if verify:
-        raise DataError(f"{message}; get it again")
-    warnings.warn(message, DataWarning, stacklevel=2)
+    if found == packed:
+        return None
+    if content is not None:
+        unpacked = hashlib.md5(read_unpacked(path), usedforsecurity=False).hexdigest()
+        if unpacked == content:
+            return None
+    return f'"{path}" has md5 {found}; the published file has {packed or content}'
 
 
 def check_counts(source: Source, train: int, test: int) -> None:

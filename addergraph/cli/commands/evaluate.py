@@ -162,7 +162,7 @@ def _write(
     facts["mistakes"] = [one._asdict() for one in seen.mistakes]
     for name, figure in figures.items():
         pictures.save(figure, folder / name)
-    storage.atomic_write(folder / NUMBERS, json.dumps(facts, indent=1).encode())
+    storage.atomic_write(folder / NUMBERS, json.dumps(facts).encode())
     for name in (*figures, NUMBERS):
         print(f"wrote {folder / name}")
 

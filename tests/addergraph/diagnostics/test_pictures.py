@@ -14,7 +14,7 @@ import pytest
 from addergraph.cli import main as cli
 from addergraph.diagnostics import Activation, GradientHistory, pictures, plots, read_log, shape_of
 from addergraph.errors import DataError, StorageError, UnsupportedError
-from addergraph.training.memory import Available
+from addergraph.memory import Available
 from tests.addergraph.models import small_model
 
 pytest.importorskip("matplotlib")
