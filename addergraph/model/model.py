@@ -32,7 +32,7 @@ from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
 from ..settings import integer
-from ..training.fit import fit, measure
+from ..training.fit import Observer, fit, measure
 from ..training.labels import as_samples, require_trainable, targets_for
 from ..training.logs import History
 from ..training.losses import loss_named
@@ -393,15 +393,25 @@ class Model:
     # --- inference ------------------------------------------------------------------------------
 
     def evaluate(
-        self, x: object, y: object, *, engine: str = "native", threads: int | None = None
+        self,
+        x: object,
+        y: object,
+        *,
+        engine: str = "native",
+        threads: int | None = None,
+        observe: Observer | None = None,
     ) -> dict[str, float]:
         """`{"loss": ..., "accuracy": ...}` on data as `fit` takes it, in inference form.
 
-        There is an accuracy where the targets are classes. Raises DataError as `fit` does.
+        There is an accuracy where the targets are classes. `observe(rows, answers)` is called with
+        a slice of the samples and what the network answers to these. Raises DataError as `fit`
+        does.
         """
         samples = self._samples(x, self.input_shape)
         require_trainable(samples)
-        return measure(self, samples, targets_for(self, y, len(samples)), engine, threads)
+        observe = border.plain(Observer | None, "observe", observe)
+        targets = targets_for(self, y, len(samples))
+        return measure(self, samples, targets, engine, threads, observe)
 
     def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Array:
         """The answers for samples `x`, f32[N,...]; no samples give no answers.

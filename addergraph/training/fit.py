@@ -18,7 +18,6 @@ from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, Stor
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.state import bind_weights
-from ..ops.reduction.softmax import Softmax
 from .checkpoint import (
     BEST,
     Checkpoint,
@@ -30,7 +29,7 @@ from .checkpoint import (
 )
 from .labels import Targets, as_samples, require_trainable, targets_for
 from .logs import History, Logs, log_row, score
-from .losses import loss_named
+from .losses import gives_probabilities, loss_named
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
@@ -101,24 +100,31 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
     return settings if known is None else replace(settings, normalize=known.normalize)
 
 
+Observer = Callable[[slice, Array], None]  # of the rows of some samples, and their answers
 MEASURED = 4096  # samples whose answers are in memory together
 
 
 def measure(
-    model: Trainee, samples: Array, targets: Targets, engine: str, threads: int | None
+    model: Trainee,
+    samples: Array,
+    targets: Targets,
+    engine: str,
+    threads: int | None,
+    observe: Observer | None = None,
 ) -> dict[str, float]:
     """The mean loss of checked data and, where the targets are classes, the accuracy.
 
     Where samples are independent, some at a time: the answers of all of them may be large.
     """
     graph = model.graph(training=False)
-    last = graph.producers().get(graph.outputs[0])
-    probabilities = last is not None and isinstance(last.op, Softmax)
+    probabilities = gives_probabilities(graph)
     loss, losses, correct = loss_named(model.loss_name), [], 0
     size = MEASURED if graph.per_sample else len(samples)
     for start in range(0, len(samples), size):
         part = slice(start, start + size)
         prediction = model.predict(samples[part], engine=engine, threads=threads)
+        if observe is not None:
+            observe(part, prediction)
         losses.append(loss.of_samples(prediction, targets.rows(part), probabilities))
         correct += targets.correct(part, prediction) or 0
     result = {"loss": float(np.mean(np.concatenate(losses), dtype=np.float64))}
