@@ -108,9 +108,7 @@ def multiplies(graph: Graph) -> bool:
     return False
 
 
-def _failure(
-    case: Case, runs: Sequence[Run], judged: Callable[[Case], Judge]
-) -> Exception | None:
+def _failure(case: Case, runs: Sequence[Run], judged: Callable[[Case], Judge]) -> Exception | None:
     try:
         judge = judged(case)
         assert parse(str(case.graph)) == case.graph, "printed and parsed, the graph is another"

@@ -23,6 +23,7 @@ from tests.strategies import MOST_NODES, Case, Drawing, is_dull
 from tests.strategies_layers import layer
 from tests.strategies_nodes import average_image, movement, pointwise, pool, reduction, results
 
+
 def gradient_case(seed: int, nodes: int | None = None) -> Case:
     """The gradient graph of a network of so many nodes, or up to half of MOST_NODES.
 
@@ -44,7 +45,9 @@ def _gradients(random: Random, nodes: int | None) -> Case | None:
     if not outputs:
         return None
     network = d.finish(outputs, [])
-    wrt = [v.name for v in (*network.graph.inputs, *network.graph.parameters) if v.type.dtype == f32]
+    wrt = [
+        v.name for v in (*network.graph.inputs, *network.graph.parameters) if v.type.dtype == f32
+    ]
     try:
         graph = grad(network.graph, wrt)
     except GraphError:  # an op without a gradient is on the way

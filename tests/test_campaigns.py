@@ -15,7 +15,6 @@ from tests.campaigns import crew as crews
 from tests.campaigns.crew import Crew, Total
 from tests.campaigns.graphs import KINDS, LEVELS, checked, drawn, kind_of
 from tests.differential import Run, Tally, check_case, within_rounding
-from tests.strategies import Case
 
 ROOT = Path(__file__).parent.parent
 
@@ -79,28 +78,32 @@ def test_a_campaign_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert sum(after.graphs.values()) == after.next + len(after.ahead)
 
 
-class _Broken(crews.Worker):
-    """Dies of graph 1, finds graph 2 wrong, and is right about the others."""
+class _Fake(crews.Worker):
+    """Without compiling: dies of graph 1, finds graph 2 wrong, and is right about the others."""
 
-    def answer(self):
-        self.done += 1
-        if self.number == 1:
-            self._process.kill()
-        if self.number == 2:
-            return {"error": "another bit"}
-        return super().answer()
+    program = """
+import json, sys
+for line in sys.stdin:
+    kind, seed = line.split()
+    if seed == "1":
+        sys.exit("a planted crash")
+    right = {"graphs": {kind: 1}, "cases": {kind: 2}}
+    print(json.dumps({"error": "another bit"} if seed == "2" else right), flush=True)
+"""
+    command = (sys.executable, "-c", program)
 
 
 def test_failures_are_kept_and_the_campaign_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crews, "Worker", _Fake)
-    crew = Crew(tmp_path, 2, lambda total: None)
+    crew = Crew(tmp_path, 1, lambda total: None)
     assert crew.run(20)
     names = [f"{kind_of(n)} {n}" for n in (1, 2)]
     assert sorted(crew.total.failures) == sorted(names)
-    for name in names:
+    for name, why in zip(names, ("a planted crash", "another bit"), strict=True):
         text = (tmp_path / f"{name.replace(' ', '-')}.txt").read_text()
         assert text.startswith("python -m tests.campaigns graphs --kind")
+        assert why in text
     assert json.loads((tmp_path / "total.json").read_text())["failures"] == crew.total.failures
     assert Crew(tmp_path, 1, lambda total: None).run(20)  # there were enough

@@ -86,11 +86,12 @@ class Total:
 class Worker:
     """A process and the graph that it is busy with."""
 
+    command = (sys.executable, "-m", "tests.campaigns.worker")
+
     def __init__(self) -> None:
         self._said = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.campaigns.worker"],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, bufsize=1,
+            self.command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, bufsize=1,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             start_new_session=True,  # Ctrl-C is for the parent
         )  # fmt: skip

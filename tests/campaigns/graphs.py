@@ -61,9 +61,7 @@ def checked(kind: str, seed: int) -> dict[str, Any]:
     AssertionError, with the smallest part that fails, where anything differs.
     """
     tally, made = Tally(), KINDS[kind]
-    runs = [
-        Run(level, THREADS[(seed + i) % len(THREADS)]) for i, level in enumerate(LEVELS)
-    ]
+    runs = [Run(level, THREADS[(seed + i) % len(THREADS)]) for i, level in enumerate(LEVELS)]
     if made.strict and seed % 4 == 0:
         runs.append(Run(LEVELS[seed // 4 % len(LEVELS)], 1, True))
     check_case(drawn(kind, seed), runs, tally, made.judged)
