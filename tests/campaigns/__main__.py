@@ -3,6 +3,9 @@ docs/reliability.md.
 
     python -m tests.campaigns graphs [--cases N] [--jobs J] [--state FOLDER]
     python -m tests.campaigns graphs --seed S [--kind KIND]
+    python -m tests.campaigns sanitizers [NETWORK ...]
+    python -m tests.campaigns kills [--kills N] [--seed S]
+    python -m tests.campaigns disk [WRITER ...]
 
 Ctrl-C, SIGTERM and SIGHUP stop a campaign of graphs after a checkpoint; the same command goes on.
 The exit status is 0 when all is right, 1 when anything failed, 130 when it was stopped.
@@ -16,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from . import disk, kills, sanitizers
 from .crew import Crew, Total, stopping
 from .graphs import KINDS, checked, drawn, kind_of
 
@@ -82,6 +86,16 @@ def main() -> int:
     made.add_argument("--kind", choices=KINDS, help="of the graph to repeat")
     made.add_argument("--seed", type=int, help="repeat the graph of this number")
     made.set_defaults(run=graphs)
+    made = commands.add_parser("sanitizers", help="exported C under ASan, UBSan and guard pages")
+    made.add_argument("networks", nargs="*", metavar="NETWORK")
+    made.set_defaults(run=lambda given: sanitizers.campaign(given.networks))
+    made = commands.add_parser("kills", help="SIGKILL while saving and training")
+    made.add_argument("--kills", type=int, default=200, help="of saving, and as many of training")
+    made.add_argument("--seed", type=int, default=0, help="of the moments")
+    made.set_defaults(run=lambda given: kills.campaign(given.kills, given.seed))
+    made = commands.add_parser("disk", help="full disks and quotas at each write")
+    made.add_argument("writers", nargs="*", metavar="WRITER")
+    made.set_defaults(run=lambda given: disk.campaign(given.writers))
     given = parser.parse_args()
     status: int = given.run(given)
     return status

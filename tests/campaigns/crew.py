@@ -89,10 +89,10 @@ class Worker:
     command = (sys.executable, "-m", "tests.campaigns.worker")
 
     def __init__(self) -> None:
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`
         self._process = subprocess.Popen(
-            self.command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, bufsize=1,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
+            self.command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+            bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             start_new_session=True,  # Ctrl-C is for the parent
         )  # fmt: skip
         assert self._process.stdin and self._process.stdout
