@@ -14,6 +14,7 @@ The exit status is 0 when all is right, 1 when anything failed, 130 when it was 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -97,6 +98,7 @@ def main() -> int:
     made.add_argument("writers", nargs="*", metavar="WRITER")
     made.set_defaults(run=lambda given: disk.campaign(given.writers))
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # disks are unmounted, folders removed
     status: int = given.run(given)
     return status
 

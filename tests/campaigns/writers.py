@@ -183,3 +183,19 @@ WRITERS = {
     "results": Writer(_write_results, _read_results),
     "certificate": Writer(_write_certificate, _read_certificate),
 }
+# The modules that write files, and the writer that stands for each.
+WRITTEN_BY = {
+    "addergraph/model/model.py": "model",
+    "addergraph/quantization/quantized.py": "quantized model",
+    "addergraph/training/checkpoint.py": "checkpoint and history",
+    "addergraph/training/logs.py": "checkpoint and history",
+    "addergraph/diagnostics/pictures.py": "picture",
+    "addergraph/cli/commands/diagnose.py": "picture",
+    "addergraph/cli/commands/native.py": "results",
+    "addergraph/cli/commands/certify.py": "certificate",
+    "addergraph/cli/bench/report.py": "results",
+    "addergraph/cli/bench/tune.py": "results",
+    "codegen/export/folder.py": "library",
+    "codegen/export/link.py": "library",
+    "codegen/run/cache.py": "cache",
+}
