@@ -109,19 +109,18 @@ def write(where: Path, prefix: str, files: Mapping[str, bytes], no_shared: str |
     metadata.json comes first, without digests, so that what a killed export leaves is known for
     what it is; and again last, with them.
     """
-    contents: dict[str, bytes | None] = dict(files)
     described = json.loads(files[METADATA])
     unfinished = {"files": {}, "no_shared_library": "its export did not end"}
-    contents[METADATA] = canonical(described | unfinished)
-    # From an earlier export, for another target, there may be one.
-    contents.setdefault(f"lib{prefix}.so", None)
-    digests = {name: sha256(data) for name, data in files.items() if name != METADATA}
-    finished = canonical(described | {"files": digests, "no_shared_library": no_shared})
-    ordered: list[tuple[str, bytes | None]]
-    ordered = sorted(contents.items(), key=lambda item: item[0] != METADATA)
-    atomic_write_all(
-        [*((where / name, data) for name, data in ordered), (where / METADATA, finished)]
-    )
+    contents: dict[str, bytes | None] = {n: data for n, data in files.items() if n != METADATA}
+    digests = {name: sha256(files[name]) for name in contents}
+    finished = {"files": digests, "no_shared_library": no_shared}
+    contents.setdefault(f"lib{prefix}.so", None)  # of an earlier export, for another target
+    ordered = [
+        (METADATA, canonical(described | unfinished)),
+        *contents.items(),
+        (METADATA, canonical(described | finished)),
+    ]
+    atomic_write_all([(where / name, data) for name, data in ordered])
 
 
 def canonical(metadata: Mapping[str, Any]) -> bytes:

@@ -40,12 +40,14 @@ class Writer(NamedTuple):
     read      raises where what is in the folder is not whole, after a write that failed
     optional  whether work goes on without it: then `write` does not fail
     varies    bytes differ from time to time, and lines are appended: `read` alone judges
+    marker    a file that may say instead that a write did not end
     """
 
     write: Callable[[Path, int], None]
     read: Callable[[Path], object]
     optional: bool = False
     varies: bool = False
+    marker: str = ""
 
 
 def _write_model(folder: Path, version: int) -> None:
@@ -177,7 +179,7 @@ WRITERS = {
     "model": Writer(_write_model, _read_model),
     "quantized model": Writer(_write_quantized, _read_quantized),
     "checkpoint and history": Writer(_train, _read_run, varies=True),
-    "library": Writer(_write_library, _read_library),
+    "library": Writer(_write_library, _read_library, marker="library/metadata.json"),
     "cache": Writer(_write_cache, lambda folder: _write_cache(folder, 1), optional=True),
     "picture": Writer(_write_picture, _read_picture),
     "results": Writer(_write_results, _read_results),
