@@ -11,23 +11,10 @@ from .. import border
 from ..errors import DataError, DataWarning
 from ..ir import Array
 from .augment import Normalize
+from .seen import Seen
 
 BYTE = 1 / 255  # of full brightness: one step of a byte
 _BLOCK = 64  # images that the statistics widen to f64 at a time
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a network was trained on, for whoever gives it images later; None where nobody said.
-
-    `normalize` takes full brightness as 1, whatever numbers the images were stored as.
-    """
-
-    normalize: Normalize | None = None
-    classes: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        border.settle(self, where="Seen: ")
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import Normalize, Seen
+from ..data.seen import read_seen
 from ..errors import AdderGraphError, GraphError, StorageError
 from ..files import records, storage
 from ..ir import Graph
@@ -58,38 +58,13 @@ def metadata_of(model: Model) -> dict[str, str]:
     described = describe(model.layers) or None
     shape = list(model.input_shape)
     description = _Description(model.name, model.seed, model.loss_name, shape, described)
-    known = (
-        {} if model.seen == Seen() else {"seen": json.dumps(_encoded(model.seen), sort_keys=True)}
-    )
     return {
         "format": FORMAT,
         "version": VERSION,
         "graph": str(model.graph(training=False)),
         "model": json.dumps(records.encode(description), sort_keys=True),
-        **known,
+        **model.seen.entries(),
     }
-
-
-def _encoded(seen: Seen) -> dict[str, Any]:
-    normalize = None if seen.normalize is None else records.encode(seen.normalize)
-    return {"normalize": normalize, "classes": seen.classes}
-
-
-def _read_seen(text: str) -> Seen:
-    what = "what the model was trained on"
-    found = records.json_object(text, what)
-    records.require_known(found, ("normalize", "classes"), what, StorageError)
-    normalize, classes = found.get("normalize"), found.get("classes")
-    if normalize is not None:
-        if not isinstance(normalize, dict):
-            raise StorageError(f"normalize in {what} is no object")
-        read = records.read(Normalize, normalize, what, error=StorageError, complete=True)
-        normalize = Normalize(**read)
-    if classes is not None:
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise StorageError(f"classes in {what} are no list of names")
-        classes = tuple(classes)
-    return Seen(normalize, classes)
 
 
 def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
@@ -107,7 +82,7 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
         else:
             model = _with_layers(model, layers, graph)
         model.weights = tensors
-        model.seen = _read_seen(metadata.get("seen", "{}"))
+        model.seen = read_seen(metadata)
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from .. import compiler
 from ..errors import GraphError
@@ -38,7 +39,8 @@ def quantize(
     settings = QuantizationSettings(
         bits=bits, requantize=requantize, terms=terms, quantile=quantile, reestimate=reestimate
     )
-    return compiler.quantized(graph, calibration, settings, weights)
+    made = compiler.quantized(graph, calibration, settings, weights)
+    return replace(made, seen=graph.seen) if isinstance(graph, Model) else made
 
 
 def quantization_aware(

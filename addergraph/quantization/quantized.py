@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import border
+from ..data.seen import Seen, read_seen
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
 from ..files import records, storage
 from ..ir import Array, Graph
@@ -32,6 +33,7 @@ class Quantized:
     errors   relative RMS error of the outputs against the float network's on the calibration data,
              by the kind of requantization: "shift2" for two powers of two, "multiply"
     chosen   the kind that this network has
+    seen     what the float network was trained on, as far as known
 
     Raises GraphError for a graph of another kind.
     """
@@ -40,6 +42,7 @@ class Quantized:
     weights: Mapping[str, Array]
     errors: Mapping[str, float]
     chosen: str
+    seen: Seen = Seen()
 
     def __post_init__(self) -> None:
         check_quantized(self.graph)
@@ -84,6 +87,7 @@ class Quantized:
             "graph": str(self.graph),
             "errors": json.dumps(dict(self.errors), sort_keys=True),
             "chosen": self.chosen,
+            **self.seen.entries(),
         }
         storage.save(path, self.weights, metadata)
 
@@ -102,6 +106,7 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
         graph = parse(metadata["graph"])
         weights = bind_weights(f'"{path}"', graph.parameters, tensors)
         check_quantized(graph)
+        seen = read_seen(metadata)
     except AdderGraphError as error:
         raise StorageError(f'"{path}": {error}') from None
     found = records.json_object(metadata["errors"], f'"{path}" is damaged: the entry "errors"')
@@ -109,7 +114,7 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     errors = {name: e for name, e in numbers.items() if e is not None}
     if metadata["chosen"] not in errors:
         raise StorageError(f'"{path}" is damaged: its errors do not name "{metadata["chosen"]}"')
-    return Quantized(graph, weights, errors, metadata["chosen"])
+    return Quantized(graph, weights, errors, metadata["chosen"], seen)
 
 
 def check_quantized(graph: Graph) -> None:

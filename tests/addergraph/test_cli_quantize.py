@@ -165,6 +165,9 @@ def test_another_normalization_is_named_where_it_is_chosen(shell: Shell) -> None
         assert (said_so in done.err) is not equal
         other = shell("quantize", *given, "-o", "q.safetensors", "--force")
         assert (said_so in other.err) is not equal
+        done = shell("evaluate", "q.safetensors", *given[1:])
+        assert done.status == 0 and (said_so in done.err) is not equal
+        assert ('"q.safetensors" was trained' in done.err) is not equal
 
 
 def test_other_classes_and_random_weights_are_said(shell: Shell) -> None:
@@ -199,8 +202,9 @@ def test_what_evaluate_refuses(shell: Shell, network: Model) -> None:
     y = np.arange(40) % 5
     np.savez("five.npz", x=np.zeros((40, 5, 5, 2), np.float32), y=y)
     shell.ok("quantize", "m.safetensors", "--data", "x.npz", "-o", "q.safetensors")
-    error = shell.error("evaluate", "q.safetensors", "--data", "five.npz")
-    assert error == '"q.safetensors" has 3 classes, the images have labels up to 4'
+    done = shell("evaluate", "q.safetensors", "--data", "five.npz")
+    assert done.status == 2 and '"q.safetensors" tells 3 classes, the data have 5' in done.err
+    assert "has 3 classes, the images have labels up to 4" in done.err
     Path("same.ag").write_text(
         "graph same(%x: f32[N,5,5,2]) {\n  %y = relu(%x) : f32[N,5,5,2]\n  return %y\n}\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import ops
+from addergraph.data import Normalize, Seen
 from addergraph.errors import GraphError, ParseError, ShapeError, StorageError
 from addergraph.files import storage
 from addergraph.ir import Graph, Init
@@ -138,7 +140,10 @@ def test_a_file_holds_the_network(tmp_path: Path) -> None:
     made.save(tmp_path / "q.safetensors")
     again = load_quantized(tmp_path / "q.safetensors")
     assert (again.graph, again.errors, again.chosen) == (made.graph, made.errors, "shift1")
-    assert again.error == 0.25
+    assert again.error == 0.25 and again.seen == Seen()  # as of files that say nothing of it
+    seen = Seen(Normalize((0.1, 0.2), (0.3, 0.4), 0.5), ("cat", "dog", "bird"))
+    replace(made, seen=seen).save(tmp_path / "q.safetensors")
+    assert load_quantized(tmp_path / "q.safetensors").seen == seen
     assert all((again.weights[k] == w).all() for k, w in made.weights.items())
 
 
@@ -151,6 +156,7 @@ def test_a_file_holds_the_network(tmp_path: Path) -> None:
         ({"graph": "graph g(%x: u8[N]) {\n  return %x\n}"}, "one input with a scale"),
         ({"errors": "[1"}, 'the entry "errors" is not JSON'),
         ({"chosen": "shift2"}, 'do not name "shift2"'),
+        ({"seen": '{"classes": 3}'}, "safetensors.*classes in what .* are no list of names"),
     ],
 )
 def test_foreign_and_damaged_files(tmp_path: Path, change: dict[str, str], message: str) -> None:

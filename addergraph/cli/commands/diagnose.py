@@ -115,7 +115,7 @@ def plot(options: Curves) -> None:
     """Writes the curves of all logs into one picture."""
     logs, output = options.logs, options.output
     pictures.require_picture(output)
-    names = [_run_name(Path(log)) for log in logs]
+    names = [_run_name(storage.user_path(log)) for log in logs]
     if len(set(names)) < len(names):
         names = list(logs)
     runs = {name: read_log(log) for name, log in zip(names, logs, strict=True)}

@@ -44,7 +44,7 @@ def evaluate(options: Evaluation) -> None:
     numbers = source.required_weights()
     _require_trained(source)
     data = load(options.data)
-    warn_of_others(options.file, source.model, data, options.normalize)
+    warn_of_others(options.file, source.model or source.quantized, data, options.normalize)
     images, classes, part = _held_out(data)
     images = normalized(images, data, options.normalize)
     if source.model is not None:

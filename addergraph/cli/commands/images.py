@@ -14,6 +14,7 @@ from ...errors import DataWarning
 from ...files.storage import user_path
 from ...ir import Array
 from ...model import Model
+from ...quantization import Quantized
 from ...training.recipes import Images
 
 
@@ -23,13 +24,18 @@ def normalized(images: Array, data: Dataset, normalize: str) -> Array:
     return images if chosen is None else chosen.apply(images)
 
 
-def warn_of_others(file: str, model: Model | None, data: Dataset, normalize: str) -> None:
-    """DataWarning for images that enter otherwise than those that `model` was trained on, or show
+def warn_of_others(
+    file: str, network: Model | Quantized | None, data: Dataset, normalize: str
+) -> None:
+    """DataWarning for images that enter otherwise than those that `network` was trained on, or show
     other classes; what the file does not say is not compared.
     """
-    if model is None or model.input_shape != data.shape:  # the network will say so
+    if network is None:
         return
-    trained, here = model.seen, data.seen(Images(normalize=normalize).normalization(data))
+    graph = network.inference_graph()
+    if graph.inputs[0].type.shape[1:] != data.shape:  # the network will say so
+        return
+    trained, here = network.seen, data.seen(Images(normalize=normalize).normalization(data))
     if trained.normalize is not None and not _is_close(trained.normalize, here.normalize):
         _warn(
             f'"{file}" was trained on images that {_shown(trained.normalize)}; these '
@@ -40,8 +46,9 @@ def warn_of_others(file: str, model: Model | None, data: Dataset, normalize: str
             f'"{file}" tells the classes {_some(trained.classes)}; "{data.name}" has '
             f"{_some(here.classes)}: numbers of classes that mean other things are compared"
         )
-    scores = model.output_shape[-1] if model.output_shape else 1
-    if scores > 1 and scores != data.class_count:
+    answers = graph.outputs[0].type
+    scores = answers.shape[-1] if answers.rank > 1 else 1
+    if scores != 1 and scores != data.class_count:
         _warn(f'"{file}" tells {scores} classes, the data have {data.class_count}')
 
 

@@ -49,12 +49,12 @@ def quantize(options: Quantization) -> None:
     source = open_source(options.file, options.weights)
     images = samples(options.data, options.normalize, options.file, source.model)
     calibration = images[: options.samples]
+    weights = source.required_weights() if source.model is None else None
+    network = source.model or source.graph
     with warnings.catch_warnings():
         warnings.simplefilter("default" if options.force else "error", QuantizationWarning)
         try:
-            made = convert(
-                source.graph, calibration, weights=source.required_weights(), **options.settings
-            )
+            made = convert(network, calibration, weights=weights, **options.settings)
         except QuantizationWarning as far:
             raise DataError(f"{far}. Nothing was written; --force writes it all the same") from None
     bits = options.settings["bits"] or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
