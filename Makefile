@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test test-without-tools fuzz score drill drill-kill lint bench
+.PHONY: demo test test-without-tools fuzz campaign-parsers score drill drill-kill lint bench
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
@@ -17,6 +17,9 @@ test-without-tools: $(VENV)/.addergraph-test
 
 fuzz: $(VENV)/.addergraph-test
 	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz
+
+campaign-parsers: $(VENV)/.addergraph-fuzz
+	$(PY) -m tests.parsers
 
 score: $(VENV)/.addergraph-test
 	$(PY) -m tests.score

@@ -104,7 +104,7 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     records.require_format(path, metadata, FORMAT, VERSION, what, _ENTRIES)
     try:
         graph = parse(metadata["graph"])
-        weights = bind_weights(f'"{path}"', graph.parameters, tensors)
+        weights = bind_weights(f'graph "{graph.name}"', graph.parameters, tensors)
         check_quantized(graph)
         seen = read_seen(metadata)
     except AdderGraphError as error:

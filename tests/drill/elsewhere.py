@@ -481,6 +481,20 @@ GRAPH_MUTANTS = (
         tests_of("test_readers.py", "test_a_parameter_that_pads_to_gigabytes"),
     ),
     Mutant(
+        "an int8 network forgets what the float one was trained on",
+        "addergraph/model/quantization.py",
+        "replace(made, seen=graph.seen) if isinstance(graph, Model) else made", "made",
+        tests_of(
+            "addergraph/test_cli_quantize.py",
+            "test_another_normalization_is_named_where_it_is_chosen",
+        ),
+    ),
+    Mutant(
+        "a log without columns is one", "addergraph/training/logs.py",
+        "    if not names:\n", "    if not rows:\n",
+        tests_of("addergraph/diagnostics/test_pictures.py", "test_damaged_logs_name_the_line"),
+    ),
+    Mutant(
         "parameters are not aligned", "addergraph/ir/state.py",
         "end += align(p.type.nbytes)", "end += p.type.nbytes",
         tests_of("addergraph/test_state.py"),
