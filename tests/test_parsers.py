@@ -13,7 +13,7 @@ import pytest
 from addergraph.errors import DataError
 from tests.damage import within
 from tests.parsers import __main__ as campaign
-from tests.parsers import corpus, targets
+from tests.parsers import corpus, mutate, targets
 from tests.parsers.targets import BrokenPromise, Target, examine
 
 ALWAYS_REFUSED = {"metadata", "state"}  # for want of a library, and of a whole network's weights
@@ -81,6 +81,16 @@ def test_a_finding_is_kept_once_by_its_place(tmp_path: Path) -> None:
     assert (
         found.read_bytes() == b"ab" and "KeyError: b'ab'" in found.with_suffix(".txt").read_text()
     )
+
+
+def test_words_take_the_place_of_words() -> None:
+    text = b"graph g(%x: f32[N,2]) {\n  return %x\n}"
+    made = [mutate.mutated(text, seed, [b"params"]) for seed in range(200)]
+    assert made == [mutate.mutated(text, seed, [b"params"]) for seed in range(200)]
+    assert len(set(made)) > 100
+    assert text.replace(b"return", b"params") in made
+    assert text.replace(b"N,2", b"N,18446744073709551616") in made
+    assert mutate.mutated(b"", 3, []) == b""
 
 
 def test_without_atheris_it_says_how_to_get_it(

@@ -130,7 +130,7 @@ def fuzz(name: str, runs: int, folder: Path) -> int:
     import atheris
 
     with atheris.instrument_imports(include=[f"addergraph.{part}" for part in NAMES[name]]):
-        from . import corpus, targets
+        from . import corpus, mutate, targets
 
         target = targets.TARGETS[name]
         scratch = Path(tempfile.mkdtemp(prefix="parsers", dir=_memory()))
@@ -165,7 +165,14 @@ def fuzz(name: str, runs: int, folder: Path) -> int:
         f"-artifact_prefix={folder / 'findings'}/", f"-dict={folder / 'words'}",
         "-rss_limit_mb=0", "-detect_leaks=0", "-print_final_stats=1",
     ]  # fmt: skip
-    atheris.Setup([sys.argv[0], *options, str(inputs)], one)
+    texts = list(words)
+
+    def change(data: bytes, most: int, seed: int) -> bytes:
+        if name not in mutate.TEXTS or seed % 2:
+            return bytes(atheris.Mutate(data, most))
+        return mutate.mutated(data, seed, texts)[:most]
+
+    atheris.Setup([sys.argv[0], *options, str(inputs)], one, custom_mutator=change)
     atheris.Fuzz()
     return 0
 
