@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY = $(VENV)/bin/python
 
 .PHONY: demo test test-without-tools fuzz score drill drill-kill lint bench \
-	campaign-graphs campaign-sanitizers campaign-kills campaign-disk
+	campaign-graphs campaign-sanitizers campaign-kills campaign-disk campaign-parsers
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
@@ -18,6 +18,9 @@ test-without-tools: $(VENV)/.addergraph-test
 
 fuzz: $(VENV)/.addergraph-test
 	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz
+
+campaign-parsers: $(VENV)/.addergraph-fuzz
+	$(PY) -m tests.parsers
 
 score: $(VENV)/.addergraph-test
 	$(PY) -m tests.score

@@ -146,9 +146,9 @@ def read_log(path: str | os.PathLike[str]) -> dict[str, Array]:
     except UnicodeDecodeError as error:
         raise StorageError(f'"{path}" is not text (byte {error.start} is no UTF-8)') from None
     rows = readers[suffix](path, text)
-    if not rows:
-        raise DataError(f'"{path}" has no rows yet; a run writes one after each epoch')
     names = dict.fromkeys(name for row in rows for name in row)
+    if not names:
+        raise DataError(f'"{path}" has no rows yet; a run writes one after each epoch')
     if len(names) > MOST_COLUMNS:
         raise DataError(f'"{path}" has {len(names)} columns; a log has at most {MOST_COLUMNS}')
     return {name: np.asarray([row.get(name, np.nan) for row in rows]) for name in names}

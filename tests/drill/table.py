@@ -10,6 +10,7 @@ from . import (
     data,
     elsewhere,
     machines,
+    pixels,
     processes,
     product_u8,
     quantization,
@@ -26,6 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *elsewhere.MUTANTS,
     *quantization.MUTANTS,
     *machines.MUTANTS,
+    *pixels.MUTANTS,
     *processes.MUTANTS,
     *data.MUTANTS,
 )

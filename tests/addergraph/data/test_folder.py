@@ -281,4 +281,5 @@ def test_train_on_a_folder_with_a_split(shell: Shell) -> None:
     )  # fmt: skip
     assert "folder:set: 18 samples of (8, 8, 1), 2 to validate\n" in out
     model = Model.load("m.safetensors")
-    assert model.seen.classes == ("day", "night") and model.output_shape == (2,)
+    assert model.preprocessing is not None
+    assert model.preprocessing.classes == ("day", "night") and model.output_shape == (2,)
