@@ -334,12 +334,15 @@ class _Run:
 
     def _watch(self, x: Array | None) -> None:
         """Says it, once, where the run learns nothing; `x` is the last batch of this process."""
-        history, rate = self.history, rate_at(self.settings.learning_rate, self.at.epoch - 1)
+        history, steps = self.history, self.at.epoch * len(self.loader)
         if x is None or history.findings:
             return
-        if not has_stalled(history.history, self.targets, self.constant):
+        if not has_stalled(history.history, steps, self.targets, self.constant):
             return
-        losses = history.history["loss"]
+        losses, rate = (
+            history.history["loss"],
+            rate_at(self.settings.learning_rate, self.at.epoch - 1),
+        )
         found = finding(self.at.epoch, losses, self.constant, self.step.probe(x), rate)
         history.findings.append(found)
         warnings.warn(str(found), DataWarning, stacklevel=7)
