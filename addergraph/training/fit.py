@@ -97,7 +97,9 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
         dtype = "u8" if is_bytes else "f32"
         known = Preprocessing(given or as_stored(channels), dtype, order)
         model.preprocessing = known
-    return settings if known is None else replace(settings, normalize=known.normalize)
+    if known is None or given == known.normalize:
+        return settings
+    return replace(settings, normalize=known.normalize)
 
 
 Observer = Callable[[slice, Array], None]  # of the rows of some samples, and their answers

@@ -36,8 +36,8 @@ def constant_loss(targets: Targets, loss: str, smoothing: float) -> float:
 def has_stalled(
     history: Mapping[str, Sequence[float]], steps: int, targets: Targets, constant: float
 ) -> bool:
-    """Whether, after so many steps, the last `EPOCHS` epochs were no better than the constant answer, in their loss and,
-    where there is one, in their accuracy."""
+    """Whether, after so many steps, the last `EPOCHS` epochs were no better than the constant
+    answer, in their loss and, where there is one, in their accuracy."""
     losses, accuracies = history["loss"][-EPOCHS:], history.get("accuracy", [])[-EPOCHS:]
     if steps < STEPS or len(losses) < EPOCHS or not constant > 0 or min(losses) < CLOSE * constant:
         return False

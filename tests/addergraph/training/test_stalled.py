@@ -33,13 +33,13 @@ def network(dead: bool) -> Model:
 
 def test_the_layer_that_died_is_named_once() -> None:
     with pytest.warns(DataWarning, match="learned nothing") as said:
-        history = network(dead=True).fit(X, Y, epochs=4, batch_size=1, verbose=0)
+        history = network(dead=True).fit(X, Y, epochs=6, batch_size=2, verbose=0)
     (one,) = [w for w in said if "learned nothing" in str(w.message)]
     assert one.filename == __file__
     (found,) = history.findings
     assert found.node == "act"
     assert found.message == (
-        "after 2 epochs the network has learned nothing: its loss, 1.099, is not below that of "
+        "after 4 epochs the network has learned nothing: its loss, 1.099, is not below that of "
         'one constant answer, 1.099; the result of relu "act" is the same for every sample: it '
         "has died"
     )
@@ -104,7 +104,7 @@ def test_train_ends_with_an_error_and_the_file(shell: Shell) -> None:
     model.weights["hidden.b"][...] = -1e4
     model.save("dead.safetensors")
     base = (
-        "train", "--data", "x.npz", "--model", "dead.safetensors", "--epochs", 2, "--batch", 1
+        "train", "--data", "x.npz", "--model", "dead.safetensors", "--epochs", 4, "--batch", 2
     )  # fmt: skip
     done = shell(*base, "-o", "m.safetensors")
     assert done.status == 2 and 'relu "act" is the same for every sample' in done.err
