@@ -40,8 +40,9 @@ def test_the_layer_that_died_is_named_once() -> None:
     (found,) = history.findings
     assert found.node == "act"
     assert re.fullmatch(
-        r"after 4 epochs the network has learned nothing: its loss, 1\.\d+, is not below that of one "
-        r'constant answer, 1\.099; the result of relu "act" is the same for every sample: it has died',
+        r"after 4 epochs the network has learned nothing: its loss, 1\.\d+, is not below that of "
+        r'one constant answer, 1\.099; the result of relu "act" is the same for every sample: it '
+        r"has died",
         found.message,
     )
     assert "lower the learning rate (it was 0.1)" in found.hint
