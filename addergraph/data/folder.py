@@ -104,7 +104,8 @@ def load(spec: Path) -> Dataset:
     if strange.count:
         _warn(f'"{path}": left out, as no class folders or images ({strange.count}): {strange}')
     shape = _survey(path, parts, reading)
-    arrays, broken = {}, _Losses()
+    arrays: dict[str, Array] = {}
+    broken = _Losses()
     for part, own in parts.items():
         x, y = _decoded(own, classes, shape, reading, broken)
         arrays |= {f"x_{part}": x, f"y_{part}": y}
