@@ -196,9 +196,10 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_specs_that_name_nothing() -> None:
     for spec, message in [
-        ("", r'data "": expected digits, mnist:PATH, .*cifar100:PATH, npz:PATH, or the path of'),
+        ("", r'data "": expected digits, mnist:PATH, .*npz:PATH, folder:PATH, or the path of'),
         ("cifar-10:/data", r'data "cifar-10:/data" \(did you mean "cifar10"\?\)'),
         ("mnist", r'data "mnist": expected'),
+        ("folder:", r"expected digits"),
         ("cifar10:", r"expected digits"),
         ("digits:x", r"expected digits"),
     ]:
