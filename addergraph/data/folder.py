@@ -202,9 +202,18 @@ def _classes(folder: Path, strange: _Losses) -> dict[str, Class]:
         )
     ordered = {name: found[name] for name in sorted(found)}
     for own, names in ordered.values():
-        names.extend(_images(own, strange))
-        names.sort(key=lambda name: (_composed(name), name))
+        names.extend(_in_order(_images(own, strange)))
     return ordered
+
+
+def image_files(folder: Path) -> list[str]:
+    """The images below a folder, by their names in it, in the order of these; DataError for folders
+    that are too deep, StorageError for those that cannot be read."""
+    return _in_order(_images(folder, _Losses()))
+
+
+def _in_order(names: Iterator[str]) -> list[str]:
+    return sorted(names, key=lambda name: (_composed(name), name))
 
 
 def _images(folder: Path, strange: _Losses) -> Iterator[str]:

@@ -119,7 +119,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
         lambda m: _pixels(m, normalize={"mean": [0, 0], "std": [1, 1], "scale": 1}),
         "has 2 channels",
     ),
-    "order": (lambda m: _pixels(m, channels="rbg"), 'did you mean "rgb".*; expected grey, rgb, bgr'),
+    "order": (lambda m: _pixels(m, channels="rbg"), 'mean "rgb".*; expected grey, rgb, bgr'),
     "pixel": (lambda m: _pixels(m, dtype="u16"), 'dtype="u16".*expected u8, f32'),
     "classes": (lambda m: _pixels(m, classes=[1]), "classes = 1 in preprocessing"),
     "function with another input": (
