@@ -29,7 +29,7 @@ from .ir.trace import trace
 
 if TYPE_CHECKING:
     from . import errors, layers, ops
-    from .compiler import compile, compile_layers, grad, load_native
+    from .compiler import compile, compile_layers, export, grad, load_native
     from .errors import AdderGraphError
     from .ir import Graph
     from .ir.interpreter import interpret
@@ -50,6 +50,7 @@ __all__ = [
     "compile",
     "compile_layers",
     "errors",
+    "export",
     "grad",
     "interpret",
     "layers",
@@ -70,6 +71,7 @@ _HOME = {
     "Model": ".model",
     "compile": ".compiler",
     "compile_layers": ".compiler",
+    "export": ".compiler",
     "grad": ".compiler",
     "interpret": ".ir.interpreter",
     "load_native": ".compiler",

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeGuard
 
 from . import border
+from .data import preprocessing
 from .errors import DataError, GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
@@ -231,6 +232,7 @@ def compile(
     _import_compiler()
     from .codegen.run.jit import Program
 
+    known = preprocessing.declared_by(graph)
     graph, weights = graph_and_weights(graph, weights)
     threads = integer("threads", threads, 1)
     built = build(
@@ -239,7 +241,7 @@ def compile(
     )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
-        return Program(built, require_weights(graph, weights), None, threads)
+        return Program(built, require_weights(graph, weights), None, threads, known)
     if border.plain(State | None, "state", state) is None:
         state = State(graph.parameters)
         state.load(initial_weights(graph) if weights is None else weights)
@@ -404,7 +406,8 @@ def export(
     multiplication_free: bool = False,
     overwrite: bool = False,
 ) -> Exported:
-    """A C library of `graph` for any target, also one that this machine cannot run.
+    """A C library of `graph` for any target, also one that this machine cannot run. That of a model
+    with a `preprocessing` says in its header what an image is, and its example reads pictures.
 
     `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
     `tune_for`: the machine that kernels are chosen for, as for `compile`.
@@ -414,10 +417,11 @@ def export(
     """
     from .codegen.export import aot
 
+    known = preprocessing.declared_by(graph)
     graph, weights = graph_and_weights(graph, weights)
     lowered = _planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
     numbers = require_weights(graph, weights)
-    return aot.export(lowered, numbers, folder, name=name, overwrite=overwrite)
+    return aot.export(lowered, numbers, folder, preprocessing=known, name=name, overwrite=overwrite)
 
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:

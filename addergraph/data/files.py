@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from .. import border
 from ..errors import DataError, DataWarning, StorageError
 
 BYTES_LIMIT = 1 << 30  # of published files when unpacked; the largest of them has 0.2 GB
@@ -63,7 +64,7 @@ def read_unpacked(path: Path) -> bytearray:
 @contextmanager
 def _stream(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """The content of a plain or gzip file, and how many bytes of it are read at most."""
-    with open(path, "rb") as file:
+    with open(border.path("path", path), "rb") as file:
         packed = file.read(2) == _GZIP
         limit = min(BYTES_LIMIT, unpacked_limit(file.seek(0, os.SEEK_END)))
         file.seek(0)
@@ -194,7 +195,7 @@ def check_counts(source: Source, train: int, test: int) -> None:
 def _md5(path: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with open(path, "rb") as file:
+        with open(border.path("path", path), "rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
     except OSError as error:

@@ -131,6 +131,8 @@ def _parsed(text: str) -> tuple[Path, Reading]:
                 "?size=HxW,how=stretch|crop|pad,channels=1|3,broken=skip, each at most once"
             )
         given[key] = value
+    if "how" in given and "size" not in given:
+        raise DataError(f'"how={given["how"]}" says how images come to a size: give size=HxW, too')
     return Path(path), Reading(**given)
 
 
@@ -213,7 +215,7 @@ def image_files(folder: Path) -> list[str]:
 
 
 def _in_order(names: Iterator[str]) -> list[str]:
-    return sorted(names, key=lambda name: (_composed(name), name))
+    return sorted(sorted(names), key=_composed)
 
 
 def _images(folder: Path, strange: _Losses) -> Iterator[str]:
@@ -318,7 +320,7 @@ def _decoded(
     count, at = sum(len(names) for _, names in own.values()), 0
     x, y = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
     numbers = {name: number for number, name in enumerate(classes)}
-    for label, (folder, names) in own.items():
+    for called, (folder, names) in own.items():
         for name in names:
             try:
                 image = read_image(folder / name, shape[2])
@@ -329,7 +331,7 @@ def _decoded(
                 image = bring(image, (shape[0], shape[1]), reading.how)
             if image.shape != shape:  # turned by what stands behind its pixels
                 raise _other_size(("others", shape[:2]), (str(folder / name), image.shape[:2]))
-            x[at], y[at] = image, numbers[label]
+            x[at], y[at] = image, numbers[called]
             at += 1
     return x[:at], y[:at]
 

@@ -11,9 +11,10 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,9 +121,7 @@ def _array(where: str, data: bytearray) -> Array:
         kind, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
         raise StorageError(f"{where} is damaged: its header is none of NumPy's") from None
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise DataError(f"{where} holds {border.shown(kind)}; expected plain numbers or text")
-    dtype, sizes = np.dtype(kind), border.accept(tuple[int, ...], shape)
+    dtype, sizes = _dtype(where, kind), border.accept(tuple[int, ...], shape)
     if sizes is None or len(sizes) > 32 or not all(0 <= n < 1 << 48 for n in sizes):
         raise StorageError(f"{where} is damaged: its shape is {border.shown(shape)}")
     if math.prod(sizes) * dtype.itemsize != len(data) - end:
@@ -132,6 +131,13 @@ def _array(where: str, data: bytearray) -> Array:
     if not all(sizes):
         return np.zeros(sizes if max(sizes) < 1 << 31 else 0, dtype)
     return np.frombuffer(data, dtype, offset=end).reshape(sizes, order="F" if fortran else "C")
+
+
+def _dtype(where: str, kind: object) -> np.dtype[Any]:
+    if isinstance(kind, str) and _KIND.fullmatch(kind):
+        with suppress(TypeError):  # a real number of five bytes
+            return np.dtype(kind)
+    raise DataError(f"{where} holds {border.shown(kind)}; expected plain numbers or text")
 
 
 def load_npz(path: str | os.PathLike[str]) -> tuple[Array, Array]:

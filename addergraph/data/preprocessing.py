@@ -130,6 +130,13 @@ def order_of(channels: int) -> str:
     return {1: "grey", 3: "rgb"}.get(channels, "other")
 
 
+def declared_by(network: object) -> Preprocessing | None:
+    """What a model or an int8 model says of its pixels; a graph says nothing."""
+    return border.plain(
+        Preprocessing | None, "preprocessing", getattr(network, "preprocessing", None)
+    )
+
+
 ENTRY = "preprocessing"
 """Of the metadata of model files."""
 

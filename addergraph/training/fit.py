@@ -33,6 +33,7 @@ from .losses import gives_probabilities, loss_named
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
+from .stalled import constant_loss, finding, has_stalled
 from .step import TrainStep
 from .trainee import Trainee
 
@@ -152,8 +153,8 @@ def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation 
 
 
 def _warn(model: Trainee, samples: Array, settings: Fit) -> None:
-    for finding in compiler.findings(model.graph(training=False)):
-        warnings.warn(str(finding), RangeWarning, stacklevel=4)
+    for proven in compiler.findings(model.graph(training=False)):
+        warnings.warn(str(proven), RangeWarning, stacklevel=4)
     if (large := _large(samples, settings)) is not None:
         warnings.warn(large, DataWarning, stacklevel=4)
 
@@ -264,6 +265,8 @@ class _Run:
         self.before = np.empty_like(step.state.blob)  # the last step
         self.before_is = (-1, -1)  # epoch and step
         self.logs: Logs | None = None
+        smoothing = settings.label_smoothing
+        self.constant = constant_loss(targets, step.model.loss_name, smoothing)
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         assert self.folder is not None
@@ -302,6 +305,7 @@ class _Run:
 
     def _epoch(self, progress: Progress) -> None:
         number, start = self.at.epoch, time.perf_counter() - self.at.seconds
+        x = None
         with closing(self.loader.epoch(number, self.at.step)) as batches:
             try:
                 for x, index in batches:
@@ -326,6 +330,19 @@ class _Run:
         if self.logs is not None:
             self.logs.append(self._row(number))
         progress.epoch(number, record)
+        self._watch(x)
+
+    def _watch(self, x: Array | None) -> None:
+        """Says it, once, where the run learns nothing; `x` is the last batch of this process."""
+        history, rate = self.history, rate_at(self.settings.learning_rate, self.at.epoch - 1)
+        if x is None or history.findings:
+            return
+        if not has_stalled(history.history, self.targets, self.constant):
+            return
+        losses = history.history["loss"]
+        found = finding(self.at.epoch, losses, self.constant, self.step.probe(x), rate)
+        history.findings.append(found)
+        warnings.warn(str(found), DataWarning, stacklevel=7)
 
     def _one_step(self, x: Array, index: Array) -> Position:
         """Where the run is after this batch."""

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from addergraph import border
+from addergraph.data import Preprocessing
 from addergraph.errors import ToolchainError, UnsupportedError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
@@ -36,8 +37,8 @@ from ..inspect import limits, strict
 from ..inspect.stack import stack_bytes
 from ..run.jit import Built, Program, build, main_weights
 from ..targets.lookup import runnable
+from . import example, header, link
 from . import folder as folders
-from . import header, link
 from .archive import Member, archive
 from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
@@ -72,6 +73,7 @@ def export(
     weights: Mapping[str, Array],
     folder: str | os.PathLike[str],
     *,
+    preprocessing: Preprocessing | None = None,
     name: str | None = None,
     seed: int = 0,
     shared: bool | None = None,
@@ -81,6 +83,7 @@ def export(
 
     compiled the program of this machine, where there is one; else what one is made from
     weights  the numbers of the source graph's parameters
+    preprocessing  what images are, where the graph takes them: for header, metadata and example
     name     of the library, else the graph's; made a C identifier
     seed     of the inputs that the self-test runs on; for a float network where this machine
              cannot run the target there are none, and the self-test says so
@@ -89,7 +92,8 @@ def export(
     overwrite  replace what is in the folder, whatever it is; else only an earlier export of the
              same graph, with these weights or others
 
-    Raises UnsupportedError for a graph with updates or clashing names, DataError or ShapeError for
+    Raises UnsupportedError for a graph with updates, clashing names, or names of classes that are
+    not those of its scores, DataError or ShapeError for
     weights that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
     StorageError when the folder cannot be written, or holds another network's library or files
     that were changed.
@@ -103,7 +107,7 @@ def export(
             f'graph "{lowered.source.name}" updates its parameters, which an exported library '
             "holds read-only; export the inference graph, for example model.graph(training=False)"
         )
-    interface = interface_of(lowered, name)
+    interface = interface_of(lowered, name, preprocessing)
     target, prefix = lowered.target, interface.prefix
     compiler = link.find_compiler(target, shared)
     if not overwrite:
@@ -144,8 +148,10 @@ def _files(
         nodes, provided = computed_by(facts), data_symbols(prefix)
         code_object, assembly = strict.compile_both(text, lowered.target, nodes, provided)
     stack = stack_bytes(assembly, lowered.target.triple, api_symbols(prefix))
-    metadata = folders.canonical(_metadata(lowered, weights, interface, packed, golden, stack))
-    data = data_module(prefix, packed, golden_block(packed, *ends), metadata)
+    metadata = _metadata(lowered, weights, interface, packed, golden, stack)
+    data = data_module(prefix, packed, golden_block(packed, *ends), folders.canonical(metadata))
+    # The file alone names the classes: in the library they would take flash, thousands of bytes.
+    names = {"classes": interface.classes} if interface.classes else {}
     data_object = llvm.compile_object(data, lowered.target)
     members = [
         Member(f"{prefix}.o", code_object, api_symbols(prefix)),
@@ -156,9 +162,9 @@ def _files(
         f"{prefix}_data.o": data_object,
         f"lib{prefix}.a": archive(members),
         f"{prefix}.h": header.header(interface, golden=golden is not None, stack=stack).encode(),
-        "example/main.c": header.example(interface).encode(),
-        "example/Makefile": header.makefile(interface).encode(),
-        folders.METADATA: metadata,
+        "example/main.c": example.program(interface).encode(),
+        "example/Makefile": example.makefile(interface).encode(),
+        folders.METADATA: folders.canonical(metadata | names),
     }
 
 
@@ -208,28 +214,33 @@ def _metadata(
     from addergraph import __version__
 
     target = lowered.target
-    return folders.identity(lowered.source, weights) | {
-        "abi_version": ABI_VERSION,
-        "arena_align": ALIGNMENT,
-        "arena_bytes": interface.arena_bytes,
-        "format": FORMAT,
-        "golden": None if golden is None else {"seed": golden.seed},
-        "graph": interface.graph,
-        "inputs": [_described(a) for a in interface.inputs],
-        "multiplication_free": not target.multiplier,
-        "name": interface.prefix,
-        "outputs": [_described(a) for a in interface.outputs],
-        "stack_bytes": stack,
-        "target": {
-            "cpu": target.cpu,
-            "features": target.features,
-            "name": target.name,
-            "triple": target.triple,
-        },
-        "versions": {"addergraph": __version__, "llvm": llvm.version()},
-        "weights_bytes": packed.nbytes,
-        "weights_sha256": folders.sha256(packed.tobytes()),
-    }
+    image = {} if interface.image is None else {"image": asdict(interface.image)}
+    return (
+        folders.identity(lowered.source, weights)
+        | image
+        | {
+            "abi_version": ABI_VERSION,
+            "arena_align": ALIGNMENT,
+            "arena_bytes": interface.arena_bytes,
+            "format": FORMAT,
+            "golden": None if golden is None else {"seed": golden.seed},
+            "graph": interface.graph,
+            "inputs": [_described(a) for a in interface.inputs],
+            "multiplication_free": not target.multiplier,
+            "name": interface.prefix,
+            "outputs": [_described(a) for a in interface.outputs],
+            "stack_bytes": stack,
+            "target": {
+                "cpu": target.cpu,
+                "features": target.features,
+                "name": target.name,
+                "triple": target.triple,
+            },
+            "versions": {"addergraph": __version__, "llvm": llvm.version()},
+            "weights_bytes": packed.nbytes,
+            "weights_sha256": folders.sha256(packed.tobytes()),
+        }
+    )
 
 
 def _described(argument: Argument) -> dict[str, Any]:

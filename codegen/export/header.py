@@ -1,13 +1,13 @@
-"""The text that goes out with a library: the C99 header, the example program and its Makefile."""
+"""The C99 header of a library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from string import Template
 
 from addergraph.ir.plan import ALIGNMENT
 
-from .interface import ABI_VERSION, CODES, Argument, Interface
+from .interface import ABI_VERSION, CODES, Argument, Image, Interface
 
 _HEADER = Template("""\
 /* $p.h: the graph "$graph", compiled by AdderGraph. For C99 and C++.
@@ -24,7 +24,7 @@ $tensors
  *
 $threads
  *
-$numbers
+$numbers$images
  */
 #ifndef ${M}_H
 #define ${M}_H
@@ -38,7 +38,7 @@ $stack
 
 /* Elements of each tensor. */
 $elements
-$meaning
+$blocks
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -88,170 +88,37 @@ _FLOATS = """\
 _INTEGERS = """\
  * Numbers. All of them are integers: any input is valid, and the outputs have the same bits on
  * every machine."""
-_MEANING = Template("""
+_MEANING = """\
 /* Quantized tensors: value = SCALE * (q - ZERO_POINT). An input is made of real numbers by
- * dividing by SCALE, rounding to nearest, adding ZERO_POINT, and clipping. */
-$macros
-""")
-
-_MAIN = Template("""\
-/* Runs the compiled graph "$graph".
+ * dividing by SCALE, rounding to nearest, adding ZERO_POINT, and clipping. */"""
+_MEANING_OF_IMAGES = """\
+/* Quantized tensors: value = SCALE * (q - ZERO_POINT). An image needs none of it: its bytes are the
+ * input. */"""
+_STABLE = "/* The same by names that do not depend on the names of the tensors. */"
+_IMAGES = Template("""
  *
- *     ./main                      tests the library
- *     ./main $ins    prints the outputs
- *     ./main $ins $outs    writes the outputs
- *
- * A file holds raw little-endian numbers: the tensors of one call after those of another$fixed.
- */
-#include <stdint.h>
-#include <stdio.h>
-
-#include "../$p.h"
-
-typedef struct {
-    const char *name;
-    char kind; /* f: float, i: int32_t, u: uint8_t, c: int8_t */
-    int once;  /* read before the first call only */
-    size_t size;
-    size_t elements;
-    void *data;
-} tensor;
-
-/* Arrays have at least one element; C knows no empty ones. */
-#define STORAGE(elements) ((elements) > 0 ? (elements) : 1)
-$storage
-static unsigned char memory[${M}_ARENA_BYTES + ${M}_ARENA_ALIGN];
-
-enum { INPUTS = $inputs, OUTPUTS = $outputs };
-static const tensor inputs[INPUTS + 1] = {
-$input_table    {0, 0, 0, 0, 0, 0}
-};
-static const tensor outputs[OUTPUTS + 1] = {
-$output_table    {0, 0, 0, 0, 0, 0}
-};
-
-static int fail(const char *what, const char *which)
-{
-    fprintf(stderr, "%s: %s\\n", which, what);
-    return 1;
+ * Images. $x holds $count: $height rows of $width pixels of $channels, top left first.
+ * Rows, pixels and channels follow each other without gaps.
+ * $order
+ * What training did to pixels (scale, mean, deviation) is a part of the network: give them as they
+ * are.""")
+_SCORES = Template("""
+ * $y has one score for each class; the largest is the answer.""")
+_ORDERS = {
+    "grey": "The channel of a pixel is its grey level.",
+    "rgb": "The channels of a pixel are red, green, blue, in this order.",
+    "bgr": "The channels of a pixel are blue, green, red, in this order.",
+    "other": "What the channels are was not declared.",
 }
-
-/* 1 if all inputs of a call were read, 0 at the end of the files, -1 if one ends too early. */
-static int read_inputs(FILE **files, int first)
-{
-    int i, ended = 0, read = 0;
-    for (i = 0; i < INPUTS; i++) {
-        const tensor *t = &inputs[i];
-        size_t bytes = t->size * t->elements, got;
-        if (bytes == 0 || (t->once && !first))
-            continue;
-        got = fread(t->data, 1, bytes, files[i]);
-        if (got != bytes && (got != 0 || t->once || ferror(files[i]))) {
-            fail("ends inside a tensor", t->name);
-            return -1;
-        }
-        ended += got == 0;
-        read += got != 0 && !t->once;
-    }
-    if (ended && read) {
-        fail("an input file has fewer tensors than another", "inputs");
-        return -1;
-    }
-    /* Without anything to read there is one call. */
-    return !ended && (read || first);
-}
-
-static void print(const tensor *t)
-{
-    size_t i;
-    printf("%s:", t->name);
-    for (i = 0; i < t->elements; i++) {
-        switch (t->kind) {
-        case 'f': printf(" %.9g", (double)((const float *)t->data)[i]); break;
-        case 'i': printf(" %ld", (long)((const int32_t *)t->data)[i]); break;
-        case 'u': printf(" %u", (unsigned)((const uint8_t *)t->data)[i]); break;
-        default: printf(" %d", (int)((const int8_t *)t->data)[i]); break;
-        }
-    }
-    printf("\\n");
-}
-
-static int write_outputs(FILE **files)
-{
-    int i;
-    for (i = 0; i < OUTPUTS; i++) {
-        const tensor *t = &outputs[i];
-        if (!files)
-            print(t);
-        else if (fwrite(t->data, t->size, t->elements, files[i]) != t->elements)
-            return fail("cannot be written", t->name);
-    }
-    return 0;
-}
-
-static int run_files(FILE **in, FILE **out, void *arena)
-{
-    long calls = 0;
-    int state;
-    while ((state = read_inputs(in, calls == 0)) == 1) {
-        int32_t code = ${p}_run($arguments);
-        if (code != ${M}_OK) {
-            fprintf(stderr, "${p}_run returned %ld\\n", (long)code);
-            return 1;
-        }
-        if (write_outputs(out))
-            return 1;
-        calls++;
-    }
-    fprintf(stderr, "%ld calls\\n", calls);
-    return state != 0;
-}
-
-int main(int argc, char **argv)
-{
-    void *arena = memory + (${M}_ARENA_ALIGN - (uintptr_t)memory % ${M}_ARENA_ALIGN);
-    FILE *files[INPUTS + OUTPUTS + 1];
-    int i, failed, given = argc - 1;
-    int32_t code = ${p}_selftest(arena);
-
-    if (code != ${M}_OK && code != ${M}_ERROR_NO_GOLDEN) {
-        fprintf(stderr, "self-test failed: ${p}_selftest returned %ld\\n", (long)code);
-        return 1;
-    }
-    fprintf(stderr, code == ${M}_OK ? "self-test passed\\n" : "no golden outputs to test with\\n");
-    if (given == 0 && INPUTS > 0)
-        return 0;
-    if (given != INPUTS && given != INPUTS + OUTPUTS)
-        return fail("usage: [$ins [$outs]]", argv[0]);
-    for (i = 0; i < given; i++) {
-        files[i] = fopen(argv[i + 1], i < INPUTS ? "rb" : "wb");
-        if (!files[i])
-            return fail("cannot be opened", argv[i + 1]);
-    }
-    failed = run_files(files, given > INPUTS ? files + INPUTS : NULL, arena);
-    for (i = 0; i < given; i++)
-        if (fclose(files[i]))
-            failed = fail("cannot be written", argv[i + 1]);
-    return failed;
-}
-""")
-
-_MAKEFILE = Template("""\
-CC ?= cc
-CFLAGS ?= -O2 -Wall -Wextra -pedantic
-
-main: main.c ../$p.h ../lib$p.a
-\t$$(CC) -std=c99 $$(CFLAGS) -o $$@ main.c ../lib$p.a
-
-.PHONY: check clean
-check: main
-\t./main
-
-clean:
-\trm -f main
-""")
-
-_KINDS = {"f32": "f", "i32": "i", "u8": "u", "bool": "u", "i8": "c"}
+_CLASSES = Template("""\
+/* The names of the classes in the order of the scores, as UTF-8:
+ *     const char *const names[] = ${M}_CLASSES;
+ * A macro: an array would take memory in each file that includes this, or draw a warning there that
+ * nobody uses it. */
+#define ${M}_CLASS_COUNT $count
+#define ${M}_CLASSES { \\
+$names
+}""")
 
 
 def header(interface: Interface, *, golden: bool, stack: int | None = None) -> str:
@@ -284,7 +151,7 @@ def header(interface: Interface, *, golden: bool, stack: int | None = None) -> s
     return _HEADER.substitute(
         p=prefix,
         M=macro,
-        graph=_ascii(interface.graph),
+        graph=plain_ascii(interface.graph),
         unit="one sample" if interface.batched else "the whole graph",
         tensors="\n".join(map(_described, arguments)) or " *   (no tensors)",
         scratch=interface.golden_bytes,
@@ -295,7 +162,8 @@ def header(interface: Interface, *, golden: bool, stack: int | None = None) -> s
         elements="\n".join(
             f"#define {interface.elements(a)} {a.type.elements}u" for a in arguments
         ),
-        meaning=_meaning(interface),
+        blocks="".join(f"\n{block}\n" for block in _blocks(interface)),
+        images="" if interface.image is None else _images(interface, interface.image),
         numbers=_FLOATS if interface.floats else _INTEGERS,
         codes="\n".join(codes),
         run=", ".join([*parameters, arena]),
@@ -315,61 +183,63 @@ def _stack(interface: Interface, stack: int | None) -> str:
     )
 
 
-def _meaning(interface: Interface) -> str:
-    """The macros of scales and zero points; nothing where no tensor has them."""
-    known = [macro for a in interface.arguments for macro in interface.meaning(a)]
-    macros = "\n".join(f"#define {name} {value}" for name, value in known)
-    return _MEANING.substitute(macros=macros) if known else ""
+def _blocks(interface: Interface) -> Iterator[str]:
+    """What follows the numbers of elements, where it is known."""
+    macro, image = interface.macro, interface.image
+    if known := [line for a in interface.arguments for line in interface.meaning(a)]:
+        bytes_ = image is not None and image.dtype == "u8"
+        yield _defines(_MEANING_OF_IMAGES if bytes_ else _MEANING, known)
+    if interface.aliases:
+        yield _defines(_STABLE, interface.aliases)
+    if image is not None:
+        numbers = {"HEIGHT": image.height, "WIDTH": image.width, "CHANNELS": image.channels}
+        lines = [(f"{macro}_IMAGE_{what}", str(number)) for what, number in numbers.items()]
+        lines.append((f"{macro}_IMAGE_FORMAT", f'"{image.format}"'))
+        yield _defines("/* An image. */", lines)
+    if interface.classes:
+        last = len(interface.classes) - 1
+        names = "\n".join(
+            f"    {c_string(name)}{',' * (n < last)} /* {n} */ \\"
+            for n, name in enumerate(interface.classes)
+        )
+        yield _CLASSES.substitute(M=macro, count=len(interface.classes), names=names)
 
 
-def example(interface: Interface) -> str:
-    """The text of `example/main.c`."""
-    fixed = [a.name for a in interface.inputs if _once(interface, a)]
-    return _MAIN.substitute(
-        p=interface.prefix,
-        M=interface.macro,
-        graph=_ascii(interface.graph),
-        ins=_file_names(interface.inputs),
-        outs=_file_names(interface.outputs),
-        fixed=_ascii(f" (only one in that of {', '.join(fixed)})") if fixed else "",
-        storage="\n".join(
-            f"static {a.c_type} tensor_{a.c_name}[STORAGE({interface.elements(a)})];"
-            for a in interface.arguments
-        ),
-        inputs=len(interface.inputs),
-        outputs=len(interface.outputs),
-        input_table=_table(interface, interface.inputs),
-        output_table=_table(interface, interface.outputs),
-        arguments=", ".join([*(f"tensor_{a.c_name}" for a in interface.arguments), "arena"]),
+def _defines(comment: str, lines: Iterable[tuple[str, str]]) -> str:
+    return "\n".join([comment, *(f"#define {name} {value}" for name, value in lines)])
+
+
+def _images(interface: Interface, image: Image) -> str:
+    """The section on images: what a call reads."""
+    (x,) = interface.inputs
+    count = x.type.elements // image.elements
+    unit = "byte" if image.dtype == "u8" else "float"
+    text = _IMAGES.substitute(
+        x=x.c_name,
+        count="one image" if count == 1 else f"{count} images, one after another, each",
+        height=image.height,
+        width=image.width,
+        channels=f"{image.channels} {unit}{'s' * (image.channels > 1)}",
+        order=_ORDERS[image.order],
     )
+    return text + _SCORES.substitute(y=interface.outputs[0].c_name) * bool(interface.classes)
 
 
-def makefile(interface: Interface) -> str:
-    """The text of `example/Makefile`."""
-    return _MAKEFILE.substitute(p=interface.prefix)
-
-
-def _table(interface: Interface, arguments: Iterable[Argument]) -> str:
-    return "".join(
-        f"    {{\"{a.c_name}\", '{_KINDS[a.type.dtype.name]}', {int(_once(interface, a))}, "
-        f"sizeof({a.c_type}), {interface.elements(a)}, tensor_{a.c_name}}},\n"
-        for a in arguments
+def c_string(text: str) -> str:
+    """`text` as a literal of C and C++, in ASCII: octal escapes end after three digits, whatever
+    follows, and an escaped question mark begins no trigraph."""
+    plain = {ord('"'): r"\"", ord("\\"): r"\\", ord("?"): r"\?", ord("\n"): r"\n"}
+    escaped = (
+        plain.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
+        for byte in text.encode("utf-8", "backslashreplace")
     )
-
-
-def _once(interface: Interface, argument: Argument) -> bool:
-    """Whether all samples of an open batch share this input."""
-    return interface.batched and not argument.source.is_open
-
-
-def _file_names(arguments: Iterable[Argument]) -> str:
-    return " ".join(f"{a.c_name}.bin" for a in arguments)
+    return f'"{"".join(escaped)}"'
 
 
 def _described(argument: Argument) -> str:
-    return _ascii(f" *   {argument.c_name}: {argument.type}")
+    return plain_ascii(f" *   {argument.c_name}: {argument.type}")
 
 
-def _ascii(text: str) -> str:
+def plain_ascii(text: str) -> str:
     """`text` for a C file: names may have letters that C99 source need not know."""
     return text.encode("ascii", "backslashreplace").decode()

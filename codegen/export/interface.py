@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from addergraph.data import Preprocessing
 from addergraph.errors import UnsupportedError
-from addergraph.ir import Value
+from addergraph.ir import Graph, Value
 from addergraph.ir.plan import ALIGNMENT, align
 from addergraph.ir.quantization import Quantization, value_quantizations
 from addergraph.ir.types import TensorType
@@ -30,6 +31,8 @@ CODES: dict[int, tuple[str, str]] = {
     WRONG_BITS: ("ERROR_BITS", "selftest: the outputs differ from the golden ones"),
     NO_GOLDEN: ("ERROR_NO_GOLDEN", "selftest: the weights are intact, there are no golden outputs"),
 }
+STABLE = ("INPUT", "OUTPUT")  # in macros of libraries that have one of each
+LONGEST_NAME = 4095  # bytes of a string literal that C99 compilers need to take
 C_TYPES = {"f32": "float", "i32": "int32_t", "u8": "uint8_t", "i8": "int8_t", "bool": "uint8_t"}
 
 # Words of C99 and C++23, names that <stdint.h> defines, and names that compilers or the usual
@@ -92,6 +95,33 @@ class Argument:
 
 
 @dataclass(frozen=True)
+class Image:
+    """What one image of the input is: rows of pixels of channels, dense.
+
+    dtype  of a channel, "u8" or "f32"
+    order  of the channels: "grey", "rgb", "bgr", or "other" where nobody said
+    """
+
+    dtype: str
+    height: int
+    width: int
+    channels: int
+    order: str
+
+    @property
+    def elements(self) -> int:
+        return self.height * self.width * self.channels
+
+    @property
+    def format(self) -> str:
+        """The usual name of such pixels."""
+        if self.order == "other":
+            return f"{self.dtype.upper()}X{self.channels}"
+        bits = "F32" if self.dtype == "f32" else "8" * self.channels
+        return self.order.upper() + bits
+
+
+@dataclass(frozen=True)
 class Interface:
     """The C interface of one exported graph.
 
@@ -101,6 +131,8 @@ class Interface:
     threaded    whether several threads may share a call
     relaxes     whether a thread that waits for long calls what the arena names
     floats      whether it computes with f32 anywhere
+    image       what the input is, where the network says that it takes images
+    classes     their names, in the order of the scores, where it says them
     """
 
     prefix: str
@@ -112,6 +144,8 @@ class Interface:
     threaded: bool
     relaxes: bool
     floats: bool
+    image: Image | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
@@ -142,12 +176,34 @@ class Interface:
         known = argument.meaning
         return (f"{start}_SCALE", repr(known.scale)), (f"{start}_ZERO_POINT", str(known.zero_point))
 
+    @property
+    def aliases(self) -> tuple[tuple[str, str], ...]:
+        """With one input and one output: their macros by names that no tensor's name changes, and
+        those that these stand for."""
+        if not self.is_simple:
+            return ()
+        return tuple(
+            (f"{self.macro}_{stable}_{what}", f"{self.macro}_{own}_{what}")
+            for argument, stable in zip(self.arguments, STABLE, strict=True)
+            if (own := argument.c_name.upper()) != stable
+            for what in ("ELEMENTS", *(("SCALE", "ZERO_POINT") if argument.meaning else ()))
+        )
 
-def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
-    """The C interface of a lowered graph, called `name` or else as the graph is.
+    @property
+    def is_simple(self) -> bool:
+        """Whether there is one input and one output."""
+        return len(self.inputs) == len(self.outputs) == 1
+
+
+def interface_of(
+    lowered: Lowered, name: str | None = None, preprocessing: Preprocessing | None = None
+) -> Interface:
+    """The C interface of a lowered graph, called `name` or else as the graph is; `preprocessing`
+    says what its images are, where that is known.
 
     Names become C identifiers: what is neither an ASCII letter, digit nor underscore becomes an
-    underscore. Raises UnsupportedError when two names then coincide.
+    underscore. Raises UnsupportedError when two names then coincide, and for names of classes that
+    are not one for each score, or no strings of C.
     """
     prefix = _prefix(name or lowered.source.name)
     main, source, target = lowered.main, lowered.source, lowered.target
@@ -161,9 +217,33 @@ def interface_of(lowered: Lowered, name: str | None = None) -> Interface:
     interface = Interface(
         prefix, source.name, made[:count], made[count:], run_bytes, batched,
         target.atomics, target.atomics and target.multiplier, bool(floats_of(main)),
+        *_images(source, preprocessing),
     )  # fmt: skip
     _require_distinct(interface)
     return interface
+
+
+def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tuple[str, ...]]:
+    """What an image is, where those are the graph's input, and names of the classes."""
+    if known is None:
+        return None, ()
+    (x,), y = graph.inputs, graph.outputs[0]
+    classes, scores = known.classes or (), (1, *y.type.bind(1).sizes)[-1]
+    if classes and len(classes) != scores:
+        raise UnsupportedError(
+            f'graph "{graph.name}": the preprocessing names {len(classes)} classes, %{y.name} has '
+            f"{scores} scores; declare Preprocessing(classes=...) with a name for each"
+        )
+    for number, name in enumerate(classes):
+        if "\0" in name or len(name.encode("utf-8", "backslashreplace")) > LONGEST_NAME:
+            raise UnsupportedError(
+                f"the name of class {number} is no string for C compilers, which need at most "
+                f"{LONGEST_NAME:,} bytes and no NUL in it; name it otherwise: {name[:40]!r}"
+            )
+    if x.type.dtype.name != known.dtype or x.type.rank != 4:  # integers of real pixels, vectors
+        return None, classes
+    _, height, width, channels = x.type.bind(1).sizes
+    return Image(known.dtype, height, width, channels, known.channels), classes
 
 
 def identifier(name: str) -> str:
@@ -203,3 +283,10 @@ def _require_distinct(interface: Interface) -> None:
                 "rename one of them before you export"
             )
         taken[made] = argument.name
+    for argument, other in zip(interface.arguments, reversed(STABLE), strict=False):
+        if interface.is_simple and argument.c_name.upper() == other:
+            raise UnsupportedError(
+                f'graph "{interface.graph}": in C {interface.elements(argument)}, of '
+                f"%{argument.name}, would be that of the {other.lower()}; "
+                "rename it before you export"
+            )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from addergraph.errors import StorageError, UnsupportedError
+from addergraph.files.storage import user_path
 
 from ..export.archive import is_archive, read_archive
 from . import elf, flow
@@ -137,8 +138,8 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
     without code; UnsupportedError for a machine without a table, members for several machines, and
     where capstone is not installed.
     """
-    data = _read(Path(path))
-    return certify_bytes(data, Path(path).name)
+    where = user_path(path)
+    return certify_bytes(_read(where), where.name)
 
 
 def certify_bytes(data: bytes, file: str) -> Certificate:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from addergraph import border
+from addergraph.data import Preprocessing
 from addergraph.errors import DataError, MemoryLimitError
 from addergraph.ir import Array
 from addergraph.ir.interpreter import bind_inputs, run_reference
@@ -114,6 +115,7 @@ class Program:
     graph    the source graph; inputs, dtypes and shapes are checked against it
     state    the parameters of a program with updates, changed by each call; None otherwise
     threads  how many threads a call uses
+    preprocessing  what images are to the network that it was compiled from, where that says so
 
     A program without updates may be called from many Python threads at once: the first call takes
     the worker threads, one that finds them busy runs on its caller's thread alone. Calls of a
@@ -125,7 +127,12 @@ class Program:
     """
 
     def __init__(
-        self, built: Built, weights: Mapping[str, Array] | None, state: State | None, threads: int
+        self,
+        built: Built,
+        weights: Mapping[str, Array] | None,
+        state: State | None,
+        threads: int,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         lowered = built.lowered
         require_runnable(
@@ -134,6 +141,7 @@ class Program:
             "export it instead, or compile for the host",
         )
         self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
+        self.preprocessing = preprocessing
         self.arena_bytes = max(64, lowered.plan.arena_bytes)
         self.weights: dict[str, Array] = {}
         self._seen: dict[Any, tuple[int | None, _Results]] = {}
@@ -158,7 +166,9 @@ class Program:
         """A copy, by `copy` or pickle, has weights of its own and is compiled again, which the
         cache saves; only the shallow copy of a program with updates shares its state."""
         given = {} if self.state is not None else self.weights
-        return _again, (self.built.lowered, given, self.state, self.threads)
+        return _again, (
+            self.built.lowered, given, self.state, self.threads, self.preprocessing
+        )  # fmt: skip
 
     def close(self) -> None:
         """Gives up the worker threads, after the call that uses them; they end where no other
@@ -203,8 +213,8 @@ class Program:
         from ..export.aot import export
 
         return export(
-            self.built, self.weights, folder, name=name, seed=seed, shared=shared,
-            overwrite=overwrite,
+            self.built, self.weights, folder, preprocessing=self.preprocessing, name=name,
+            seed=seed, shared=shared, overwrite=overwrite,
         )  # fmt: skip
 
     def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
@@ -239,11 +249,9 @@ class Program:
         return batch, arrays, results
 
 
-def _again(
-    lowered: Lowered, weights: Mapping[str, Array], state: State | None, threads: int
-) -> Program:
+def _again(lowered: Lowered, *rest: Any) -> Program:
     """A program like one that was pickled. TargetError where this machine cannot run it."""
-    return Program(build(lowered), weights, state, threads)
+    return Program(build(lowered), *rest)
 
 
 def _is_plain(given: object) -> bool:

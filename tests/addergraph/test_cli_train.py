@@ -93,7 +93,7 @@ def test_a_split_or_a_validation_part_chooses_and_the_test_part_is_told_last(she
         ),
     ],
 )
-def test_train_refuses_to_choose_by_what_it_should_not(
+def test_train_refuses_to_choose_by_the_test_part(
     shell: Shell, options: tuple[object, ...], message: str
 ) -> None:
     _three_parts()
@@ -296,3 +296,11 @@ def test_a_run_on_a_terminal_that_is_ended(tmp_path: Path, number: signal.Signal
         assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") == 1  # cursor off, cursor on
         assert b"goes on from it" in seen and seen.endswith(b"interrupted\r\n")
         assert b"Traceback" not in seen
+
+
+def test_a_model_file_is_not_replaced_unless_it_was_named(shell: Shell) -> None:
+    np.savez("x.npz", x=np.zeros((6, 4, 4, 1), np.uint8), y=np.arange(6) % 2)
+    Path("model.safetensors").write_text("hours of work")
+    error = shell.error("train", "--data", "x.npz")
+    assert '"model.safetensors" exists: name it (-o model.safetensors)' in error
+    assert Path("model.safetensors").read_text() == "hours of work"

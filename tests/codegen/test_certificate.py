@@ -360,6 +360,14 @@ def test_the_certificate_is_deterministic_json(tmp_path: Path) -> None:
     assert content["functions"][1]["mnemonics"] == {"adds": 1, "bx": 1, "muls": 1}
 
 
+def test_a_path_may_start_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.o").write_bytes(compiled(CLEAN, "riscv"))
+    assert certify("~/a.o").file == "a.o"
+    with pytest.raises(StorageError, match="must be a path"):
+        certify("a\0b")
+
+
 def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "none.o", tmp_path):
         with pytest.raises(StorageError, match="cannot read"):

@@ -11,7 +11,8 @@ import pytest
 import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.emit.lowered import Lowered
-from addergraph.codegen.export.header import example, header
+from addergraph.codegen.export.example import program as example
+from addergraph.codegen.export.header import header
 from addergraph.codegen.export.interface import (
     RESERVED_WORDS,
     SYSTEM_NAMES,

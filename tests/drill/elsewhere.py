@@ -481,6 +481,11 @@ GRAPH_MUTANTS = (
         tests_of("test_readers.py", "test_a_parameter_that_pads_to_gigabytes"),
     ),
     Mutant(
+        "a log without columns is one", "addergraph/training/logs.py",
+        "    if not names:\n", "    if not rows:\n",
+        tests_of("addergraph/diagnostics/test_pictures.py", "test_damaged_logs_name_the_line"),
+    ),
+    Mutant(
         "parameters are not aligned", "addergraph/ir/state.py",
         "end += align(p.type.nbytes)", "end += p.type.nbytes",
         tests_of("addergraph/test_state.py"),

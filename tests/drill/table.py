@@ -7,8 +7,10 @@ from pathlib import Path
 from . import (
     adder_u8,
     contractions,
+    data,
     elsewhere,
     machines,
+    pixels,
     processes,
     product_u8,
     quantization,
@@ -25,7 +27,9 @@ MUTANTS: tuple[Mutant, ...] = (
     *elsewhere.MUTANTS,
     *quantization.MUTANTS,
     *machines.MUTANTS,
+    *pixels.MUTANTS,
     *processes.MUTANTS,
+    *data.MUTANTS,
 )
 
 

@@ -62,10 +62,11 @@ class Library:
 def compile_library(options: Library) -> None:
     """Exports a C library and lists what was written."""
     source = open_source(options.file, options.weights)
+    known = source.model or source.quantized
     exported = compiler.export(
-        source.graph,
+        known or source.graph,
         options.folder,
-        weights=source.required_weights(),
+        weights=None if known else source.required_weights(),
         batch=options.batch,
         target=options.target,
         tune_for=options.tune_for,

@@ -30,6 +30,7 @@ from .. import options as shared
 from .images import warn_of_others
 from .source import model_for, of_model
 
+OUTPUT = "model.safetensors"
 HeldOut = tuple[Array | None, Array | None]  # images and classes
 CALIBRATION = 256  # training images that fix the scales of activations
 
@@ -87,7 +88,23 @@ class Training:
             "with --resume or --checkpoint-steps, OUTPUT with .run for .safetensors]",
         },
     )
-    output: str = setting("model.safetensors", short="-o", metavar="FILE.safetensors")
+    named_output: str | None = setting(
+        None,
+        name="output",
+        kind=str,
+        unset=f"{OUTPUT}, where there is none yet",
+        short="-o",
+        metavar="FILE.safetensors",
+    )
+    force: bool = setting(False, f"Replace {OUTPUT} although --output does not name it.")
+    allow_chance: bool = setting(
+        False, "End with status 0 although the network has learned nothing."
+    )
+
+    @property
+    def output(self) -> str:
+        """The model file."""
+        return self.named_output or OUTPUT
 
     @property
     def folder(self) -> str | None:
@@ -110,6 +127,7 @@ class Training:
 def train(options: Training) -> None:
     """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
     require_writable_model(options.output)
+    _require_unused(options)
     _require_trained(options)
     recipe = options.chosen_recipe()
     data = _with_validation(options)
@@ -130,7 +148,7 @@ def train(options: Training) -> None:
         model = _rounding(model, data, options.quantize_bits)
     start = time.perf_counter()
     try:
-        model.fit(
+        history = model.fit(
             data.x_train,
             data.y_train,
             *held_out,
@@ -147,6 +165,11 @@ def train(options: Training) -> None:
         _show("test", model, (data.x_test, data.y_test), options.run)
     _save(model, options.output)
     print(f"wrote {options.output} ({user_path(options.output).stat().st_size:,} bytes)")
+    if history.findings and not options.allow_chance:
+        raise DataError(
+            f"{history.findings[0].message}. The model file is written all the same; "
+            "--allow-chance takes that for a success"
+        )
 
 
 def _how_to_go_on(options: Training) -> str:
@@ -195,6 +218,16 @@ def show_recipe(options: Shown) -> None:
         print(f"# {name}: {BUILT_IN[name][0]}")
         print(f"# optimizers: {', '.join(OPTIMIZERS)}; schedules: {', '.join(SCHEDULES)}")
     print(find(name).text(), end="")
+
+
+def _require_unused(options: Training) -> None:
+    """DataError where nobody named the output and there is one, which may be hours of work."""
+    if options.named_output or options.force or options.run["resume"]:
+        return
+    if Path(OUTPUT).exists():
+        raise DataError(
+            f'"{OUTPUT}" exists: name it (-o {OUTPUT}) or another file, or give --force'
+        )
 
 
 def _require_trained(options: Training) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tracemalloc
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from addergraph import Model
-from addergraph.data import Dataset, load
+from addergraph.data import Dataset, folder, load
 from addergraph.errors import DataError, DataWarning, MemoryLimitError, StorageError
 from addergraph.ir import Array
 from addergraph.memory import Available
@@ -108,6 +111,7 @@ def test_other_sizes_are_named_and_brought_to_one(tmp_path: Path) -> None:
         ("?size=4x4,size=4x4", r"each at most once"),
         ("?size=4", r'size="4" must be HEIGHTxWIDTH'),
         ("?size=0x4", r"size=\(0, 4\): expected height and width from 1"),
+        ("?how=crop", r'"how=crop" says how images come to a size: give size=HxW, too'),
         ("?size=4x4,how=cut", r"unknown how 'cut'"),
         ("?channels=2", r"unknown channels '2'; known: 1, 3"),
         ("?broken=keep", r"unknown broken 'keep' .*known: refuse, skip"),
@@ -241,6 +245,31 @@ def test_memory_is_refused_before_pixels_are_read(
     _refused(tmp_path, said, error=MemoryLimitError)
 
 
+def test_of_many_files_the_names_alone_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 20_000
+
+    class Entry:
+        def __init__(self, number: int) -> None:
+            self.name = f"IMG_{number:016d}.jpg"
+            self.more = bytes(2000)  # what is not kept
+
+        def is_dir(self) -> bool:
+            return False
+
+    @contextlib.contextmanager
+    def scandir(path: Path) -> Iterator[Iterator[Entry]]:
+        yield (Entry(number) for number in range(count))
+
+    monkeypatch.setattr("addergraph.data.folder.os.scandir", scandir)
+    tracemalloc.start()
+    try:
+        names = list(folder._images(Path("cats"), folder._Losses()))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(names) == count and peak < 120 * count
+
+
 def test_train_on_a_folder_with_a_split(shell: Shell) -> None:
     """The model file keeps the names of the classes."""
     dark = np.zeros((8, 8), np.uint8)
@@ -252,4 +281,5 @@ def test_train_on_a_folder_with_a_split(shell: Shell) -> None:
     )  # fmt: skip
     assert "folder:set: 18 samples of (8, 8, 1), 2 to validate\n" in out
     model = Model.load("m.safetensors")
-    assert model.seen.classes == ("day", "night") and model.output_shape == (2,)
+    assert model.preprocessing is not None
+    assert model.preprocessing.classes == ("day", "night") and model.output_shape == (2,)

@@ -37,12 +37,16 @@ def test_the_four_files_are_read(tmp_path: Path, name: str, packed: bool) -> Non
     assert d.classes is not None and d.classes[9] == ("9" if name == "mnist" else "Ankle boot")
 
 
-def test_a_packed_file_may_have_lost_its_packing_but_not_its_name(tmp_path: Path) -> None:
+def test_a_packed_file_may_have_lost_its_packing_but_not_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     array = images(3, (28, 28))
     (tmp_path / "a.gz").write_bytes(idx(array))
     (tmp_path / "b").write_bytes(gzip.compress(idx(array)))
     assert np.array_equal(read_idx(tmp_path / "a.gz", 3), array)
     assert np.array_equal(read_idx(tmp_path / "b", 3), array)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert np.array_equal(read_idx(Path("~/a.gz"), 3), array)
 
 
 def test_missing_files_are_named_with_their_source(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_both_kinds_of_logs(tmp_path: Path) -> None:
         ("a.csv", "epoch,loss\n1\n", r'a.csv", line 2: 1 numbers for the 2 columns epoch, loss'),
         ("a.csv", "epoch\n1\nx\n", r"line 3: epoch is 'x', expected a number"),
         ("a.csv", "", "has no rows yet"),
+        ("a.csv", "\n\v", "has no rows yet"),
+        ("a.jsonl", "{}", "has no rows yet"),
         ("a.jsonl", '{"epoch": 1}\n[1]\n', r"line 2: expected an object of numbers, found \[1\]"),
         ("a.jsonl", "{\n", "line 1: no JSON"),
         ("a.jsonl", '{"epoch": [1]}', r"line 1: epoch is \[1\], expected a number"),
