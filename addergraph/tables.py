@@ -61,8 +61,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def columns(text: str) -> int:
+    """How many of a terminal `text` takes: two for many letters of East Asia."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, width: int) -> str:
+    """`text` with spaces behind it, to so many columns."""
+    return text + " " * (width - columns(text))
+
+
 def shortened(text: str, most: int) -> str:
     """`text`, of which the end is left out where it takes more than `most` columns."""
-    from rich.cells import cell_len, set_cell_size
+    from rich.cells import set_cell_size
 
-    return text if cell_len(text) <= most else set_cell_size(text, most - 2) + ".."
+    return text if columns(text) <= most else set_cell_size(text, most - 2) + ".."

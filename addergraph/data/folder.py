@@ -205,10 +205,18 @@ def _classes(folder: Path, strange: _Losses) -> dict[str, Class]:
         )
     ordered = {name: found[name] for name in sorted(found)}
     for own, names in ordered.values():
-        names.extend(_images(own, strange))
-        names.sort()
-        names.sort(key=_composed)
+        names.extend(_in_order(_images(own, strange)))
     return ordered
+
+
+def image_files(folder: Path) -> list[str]:
+    """The images below a folder, by their names in it, in the order of these; DataError for folders
+    that are too deep, StorageError for those that cannot be read."""
+    return _in_order(_images(folder, _Losses()))
+
+
+def _in_order(names: Iterator[str]) -> list[str]:
+    return sorted(sorted(names), key=_composed)
 
 
 def _images(folder: Path, strange: _Losses) -> Iterator[str]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import border
 from ..errors import DataError, StorageError
+from ..files import storage
 from ..ir import Array
 from .dataset import Dataset
 from .files import unpacked_limit
@@ -44,6 +45,12 @@ def read_npz(path: str | os.PathLike[str], *names: str) -> list[Array]:
     """
     with _opened(path) as archive:
         return [archive.read(name) for name in names]
+
+
+def read_npy(path: str | os.PathLike[str]) -> Array:
+    """The array of an `.npy` file; never unpickles. StorageError when the file cannot be read or is
+    damaged, DataError when it holds objects or is no such file."""
+    return _array(f'"{path}"', bytearray(storage.read_bytes(path)))
 
 
 @contextmanager

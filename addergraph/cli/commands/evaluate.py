@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import zoo
 from ...data import Dataset, load
 from ...diagnostics import Confusion, Mistake, confusion, pictures, worst_mistakes
 from ...diagnostics.mistake_plots import plot_confusion, plot_mistakes
@@ -16,13 +15,12 @@ from ...diagnostics.mistakes import MOST_CLASSES, worst_of
 from ...errors import DataError
 from ...files import storage
 from ...ir import Array
-from ...ir.state import initial_weights
 from ...settings import like, setting
 from ...training.settings import Fit
 from .. import options as shared
 from .classifier import Classifier
 from .images import entering, normalize_option, warn_of_others
-from .source import Source, open_source
+from .source import Source, open_trained
 
 SHEET = 24  # images of the worst mistakes
 NUMBERS = "evaluation.json"
@@ -50,15 +48,8 @@ class Evaluation:
 def evaluate(options: Evaluation) -> None:
     """Prints how many images get their class, of a model that is trained on them the loss, and
     what is confused with what; writes pictures and numbers; refuses a bad folder before."""
-    if options.file in zoo.NETWORKS and not Path(options.file).exists():
-        raise DataError(
-            f'the network "{options.file}" starts with random weights, which guess: train it, and '
-            "give the model file"
-        )
     folder = None if options.output is None else pictures.folder_for(options.output)
-    source = open_source(options.file, options.weights)
-    source.required_weights()
-    _require_trained(source)
+    source = open_trained(options.file, options.weights)
     data = load(options.data)
     warn_of_others(source, data)
     images, labels, part = _held_out(data)
@@ -123,16 +114,10 @@ class _Seen:
             found = worst_mistakes(labels, predicted, probabilities, SHEET, rows.start)
             self.mistakes = worst_of([*self.mistakes, *found], SHEET)
         if count <= MOST_CLASSES:
-            found = confusion(labels, predicted, self.names(count))
+            found = confusion(
+                labels, predicted, self.classifier.source.class_names(count, self.data.classes)
+            )
             self.confusion = found if self.confusion is None else self.confusion + found
-
-    def names(self, count: int) -> list[str]:
-        """Of so many classes: as the network, else as the data call them, else numbers."""
-        known = self.classifier.source.preprocessing
-        for names in (None if known is None else known.classes, self.data.classes):
-            if names is not None and len(names) == count:
-                return list(names)
-        return [str(number) for number in range(count)]
 
 
 def _visible(source: Source, data: Dataset, images: Array) -> tuple[Array, float]:
@@ -165,17 +150,6 @@ def _write(
     storage.atomic_write(folder / NUMBERS, json.dumps(facts).encode())
     for name in (*figures, NUMBERS):
         print(f"wrote {folder / name}")
-
-
-def _require_trained(source: Source) -> None:
-    """DataError for a model with the very weights that its seed draws."""
-    if source.model is None or not source.graph.parameters:
-        return
-    drawn = initial_weights(source.model.graph(training=False), source.model.seed)
-    if all(np.array_equal(drawn[name], a) for name, a in source.model.weights.items()):
-        raise DataError(
-            f'"{source.file}" has the random weights that it starts with, which guess: train it'
-        )
 
 
 def _held_out(data: Dataset) -> tuple[Array, Array, str]:
