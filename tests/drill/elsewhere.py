@@ -262,31 +262,6 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
     ),
     Mutant(
-        "a question mark in a name may begin a trigraph", "codegen/export/header.py",
-        r'ord("?"): r"\?", ', "",
-        tests_of("codegen/test_images.py", "test_names_of_any_kind_reach_the_program"),
-    ),
-    Mutant(
-        "the example program gives a network of bgr pixels red first", "codegen/export/example.py",
-        '(image.order == "bgr")', "0",
-        tests_of("codegen/test_images.py", "test_headers_of_pictures"),
-    ),
-    Mutant(
-        "the example program reads pictures of another height", "codegen/export/example.py",
-        "height != ${M}_IMAGE_HEIGHT", "height < 0",
-        tests_of(
-            "codegen/test_images.py", "test_what_is_no_picture_of_this_size_is_refused"
-        ),
-    ),
-    Mutant(
-        "a compiled model forgets its images", "addergraph/compiler.py",
-        "return Program(built, require_weights(graph, weights), None, threads, known)",
-        "return Program(built, require_weights(graph, weights), None, threads)",
-        tests_of(
-            "codegen/test_images.py", "test_pictures_and_their_bytes_have_the_class_of_predict"
-        ),
-    ),
-    Mutant(
         "an interrupted step is saved half", "addergraph/training/fit.py",
         "if self.before_is == (at.epoch, at.step):", "if self.before_is == (-1, -1):",
         tests_of("addergraph/training/test_resume.py"),
