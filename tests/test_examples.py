@@ -38,7 +38,9 @@ def example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return Example(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet20", "compare", "gradients", "transfer"])
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20", "compare", "gradients", "own_images", "transfer"]
+)
 def test_it_is_short_and_says_what_to_look_at(name: str) -> None:
     text = (ROOT / "examples" / f"{name}.py").read_text()
     assert len(text.splitlines()) < 100
@@ -100,3 +102,12 @@ def test_transfer(example: Example, tmp_path: Path) -> None:
     theirs_in_our_layout = theirs["layer3.1.conv2.adder"].transpose(2, 3, 1, 0)
     moved = np.abs(model.weights["stage3.block1.conv2.f"] - theirs_in_our_layout)
     assert 0 < moved.mean() < 0.05
+
+
+@pytest.mark.needs("cc", "make")
+def test_own_images(example: Example, tmp_path: Path) -> None:
+    """The C programs name the classes that the model does: the example itself asserts it."""
+    pytest.importorskip("PIL")
+    out = example("own_images", "--epochs", 4, "--output", tmp_path)
+    accuracies = [float(line.split()[-1]) for line in out.splitlines() if "C program" in line]
+    assert len(accuracies) == 2 and min(accuracies) > 0.5
