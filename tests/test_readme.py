@@ -54,7 +54,7 @@ def test_the_graphs_are_what_the_example_prints() -> None:
 def test_there_are_no_other_blocks() -> None:
     assert {language for language, _ in BLOCKS} <= {"python", "sh", "c", ""}
     assert (len(PYTHON), len(GRAPHS)) == (2, 2)
-    assert {command[0] for command in COMMANDS} == {"make", "pip", "addergraph"}
+    assert {command[0] for command in COMMANDS} == {"make", "pip", "addergraph", "python"}
 
 
 def test_pip_installs_extras_that_exist() -> None:
@@ -64,6 +64,12 @@ def test_pip_installs_extras_that_exist() -> None:
     assert extras is not None
     assert set(extras[1].split(",")) <= set(known["optional-dependencies"])
     assert "addergraph" in known["scripts"] and ">=3.11" in known["requires-python"]
+
+
+def test_examples_are_there_and_run_by_a_test() -> None:
+    tested = (ROOT / "tests" / "test_examples.py").read_text()
+    for command in (c for c in COMMANDS if c[0] == "python"):
+        assert (ROOT / command[1]).is_file() and f'example("{Path(command[1]).stem}"' in tested
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "make"], ids=" ".join)
