@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeGuard
 
 from . import border
-from .data import preprocessing
+from .data.preprocessing import declared_by
 from .errors import DataError, GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
@@ -232,7 +232,7 @@ def compile(
     _import_compiler()
     from .codegen.run.jit import Program
 
-    known = preprocessing.declared_by(graph)
+    network = graph
     graph, weights = graph_and_weights(graph, weights)
     threads = integer("threads", threads, 1)
     built = build(
@@ -241,7 +241,7 @@ def compile(
     )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
-        return Program(built, require_weights(graph, weights), None, threads, known)
+        return Program(built, require_weights(graph, weights), None, threads, declared_by(network))
     if border.plain(State | None, "state", state) is None:
         state = State(graph.parameters)
         state.load(initial_weights(graph) if weights is None else weights)
@@ -417,10 +417,10 @@ def export(
     """
     from .codegen.export import aot
 
-    known = preprocessing.declared_by(graph)
+    network = graph
     graph, weights = graph_and_weights(graph, weights)
     lowered = _planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
-    numbers = require_weights(graph, weights)
+    numbers, known = require_weights(graph, weights), declared_by(network)
     return aot.export(lowered, numbers, folder, preprocessing=known, name=name, overwrite=overwrite)
 
 

@@ -312,8 +312,8 @@ PROGRAM_MUTANTS = (
     ),
     Mutant(
         "a compiled model forgets its images", "addergraph/compiler.py",
-        "return Program(built, require_weights(graph, weights), None, threads, known)",
-        "return Program(built, require_weights(graph, weights), None, threads)",
+        "None, threads, declared_by(network))",
+        "None, threads)",
         tests_of(
             "codegen/test_images.py", "test_pictures_and_their_bytes_have_the_class_of_predict"
         ),
