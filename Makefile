@@ -3,7 +3,8 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test test-without-tools fuzz score drill drill-kill lint bench
+.PHONY: demo test test-without-tools fuzz score drill drill-kill lint bench \
+	campaign-graphs campaign-sanitizers campaign-kills campaign-disk campaign-parsers
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
@@ -18,6 +19,9 @@ test-without-tools: $(VENV)/.addergraph-test
 fuzz: $(VENV)/.addergraph-test
 	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz
 
+campaign-parsers: $(VENV)/.addergraph-fuzz
+	$(PY) -m tests.parsers
+
 score: $(VENV)/.addergraph-test
 	$(PY) -m tests.score
 
@@ -26,6 +30,19 @@ drill: $(VENV)/.addergraph-test
 
 drill-kill: $(VENV)/.addergraph-test
 	$(PY) -m tests.drill_kill
+
+# Hours: stop it at any time, it goes on where it was.
+campaign-graphs: $(VENV)/.addergraph-test
+	$(PY) -m tests.campaigns graphs --jobs 2
+
+campaign-sanitizers: $(VENV)/.addergraph-test
+	$(PY) -m tests.campaigns sanitizers
+
+campaign-kills: $(VENV)/.addergraph-test
+	$(PY) -m tests.campaigns kills
+
+campaign-disk: $(VENV)/.addergraph-test
+	$(PY) -m tests.campaigns disk
 
 lint: $(VENV)/.addergraph-dev
 	$(PY) -m ruff check .

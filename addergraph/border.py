@@ -335,7 +335,7 @@ _SIMPLE: dict[Any, Callable[[object], Any]] = {
 def settle(record: Any, error: Error = DataError, *, where: str = "") -> None:
     """Puts the fields of a frozen dataclass in plain form, or raises `error` that names one."""
     kind: Any = type(record)
-    hints = _hints(kind)
+    hints = hints_of(kind)
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         found = plain(hints[field.name], f"{where}{field.name}", value, error)
@@ -344,7 +344,8 @@ def settle(record: Any, error: Error = DataError, *, where: str = "") -> None:
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The annotations of a class or function, evaluated once."""
     return typing.get_type_hints(kind)
 
 
@@ -359,7 +360,7 @@ def checked(function: F, error: Error, strange: Error = GraphError, leave: Seque
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
         bound = signature.bind(*args, **named)
-        hints = _hints(function)
+        hints = hints_of(function)
         for name, value in bound.arguments.items():
             kind = signature.parameters[name].kind
             if kind is inspect.Parameter.VAR_POSITIONAL:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeGuard
 
 from . import border
-from .data.preprocessing import declared_by
+from .data import preprocessing
 from .errors import DataError, GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
@@ -232,8 +232,8 @@ def compile(
     _import_compiler()
     from .codegen.run.jit import Program
 
-    network = graph
-    graph, weights = graph_and_weights(graph, weights)
+    network, (graph, weights) = graph, graph_and_weights(graph, weights)
+    known = preprocessing.declared_by(network)
     threads = integer("threads", threads, 1)
     built = build(
         graph, weights, batch=batch, target=target, tune_for=tune_for, cache=cache, tune=tune,
@@ -241,7 +241,7 @@ def compile(
     )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
-        return Program(built, require_weights(graph, weights), None, threads, declared_by(network))
+        return Program(built, require_weights(graph, weights), None, threads, known)
     if border.plain(State | None, "state", state) is None:
         state = State(graph.parameters)
         state.load(initial_weights(graph) if weights is None else weights)
@@ -417,10 +417,10 @@ def export(
     """
     from .codegen.export import aot
 
-    network = graph
-    graph, weights = graph_and_weights(graph, weights)
+    network, (graph, weights) = graph, graph_and_weights(graph, weights)
+    known = preprocessing.declared_by(network)
     lowered = _planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
-    numbers, known = require_weights(graph, weights), declared_by(network)
+    numbers = require_weights(graph, weights)
     return aot.export(lowered, numbers, folder, preprocessing=known, name=name, overwrite=overwrite)
 
 

@@ -44,10 +44,37 @@ class Table:
         for number, row in enumerate(self.rows):
             table.add_row(*row, end_section=number in self.ruled)
         text = io.StringIO()
-        Console(file=text, width=WIDTH, color_system=None, highlight=False).print(table)
+        plain = {"markup": False, "emoji": False, "highlight": False, "color_system": None}
+        Console(file=text, width=WIDTH, **plain).print(table)
         return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
 
     def markdown(self) -> list[str]:
         """For a document."""
         rule = ["---" if name in self.words else "---:" for name in self.heads]
         return [f"| {' | '.join(cells)} |" for cells in (self.heads, rule, *self.rows)]
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: what would act on it, as escapes and line breaks do, is spelled."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def columns(text: str) -> int:
+    """How many of a terminal `text` takes: two for many letters of East Asia."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, width: int) -> str:
+    """`text` with spaces behind it, to so many columns."""
+    return text + " " * (width - columns(text))
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, of which the end is left out where it takes more than `most` columns."""
+    from rich.cells import set_cell_size
+
+    return text if columns(text) <= most else set_cell_size(text, most - 2) + ".."

@@ -22,6 +22,7 @@ import numpy as np
 
 import addergraph as ag
 from addergraph import Model, data, layers, ops, training, zoo
+from addergraph.data.images import bring, read_image
 from addergraph.ir import Array
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import u8
@@ -320,8 +321,10 @@ def _in_model(kind: Callable[..., Any], shape: tuple[int, ...]) -> Callable[...,
 def _data_cases() -> Iterator[Case]:
     whole = dict.fromkeys(("x_train", "x_test"), X) | dict.fromkeys(("y_train", "y_test"), Y)
     yield Case("data.Dataset", data.Dataset, {
-        "name": "d", **whole, "classes": ("a", "b", "c"), "scale": 1.0
+        "name": "d", **whole, "classes": ("a", "b", "c"), "scale": 1.0, "x_val": X, "y_val": Y
     })  # fmt: skip
+    split = data.Dataset("d", X, Y, X, Y, None).split
+    yield Case("data.Dataset.split", split, {"validation": 0.5, "seed": 0})
     augment = data.Augment(1, 0.5)
     yield Case("data.Augment", data.Augment, {"padding": 1, "flip": 0.5})
     yield Case("data.Augment.apply", augment.apply, {"x": X, "random": np.random.default_rng(0)})
@@ -339,6 +342,13 @@ def _data_cases() -> Iterator[Case]:
     yield Case("data.Loader.order", loader.order, {"number": 0})
     yield Case("data.Loader.epoch", lambda **k: list(loader.epoch(**k)), {
         "number": 0, "first_step": 1
+    })  # fmt: skip
+    yield Case("data.images.bring", bring, {
+        "image": np.zeros((4, 5, 3), np.uint8), "size": (2, 3), "how": "crop"
+    })  # fmt: skip
+    (folder() / "a.ppm").write_bytes(b"P6 1 1 255\n\0\0\0")
+    yield Case("data.images.read_image", read_image, {
+        "path": str(folder() / "a.ppm"), "channels": 1
     })  # fmt: skip
     yield Case("data.load", data.load, {"spec": "digits", "verify": False})
     yield Case("data.load, npz", lambda path: data.load(f"npz:{path}"), {"path": archive()})

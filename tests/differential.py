@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -19,11 +19,13 @@ from addergraph.ir.interpreter import run_reference
 from addergraph.ir.intervals import value_ranges
 from addergraph.ir.text import parse
 from addergraph.passes.lowering import Lowering
+from addergraph.verification.reference import Reference, Total
 from tests.codegen.harness import same_bits
 from tests.minimize import minimize
 from tests.strategies import Case, is_dull
 
 Results = dict[str, Array]
+Judge = Callable[[str, Results], None]  # AssertionError where results of "what" are wrong
 
 
 class Run(NamedTuple):
@@ -56,18 +58,44 @@ class Tally:
         assert share <= 0.02, f"{share:.1%} of the cases are dull, for example {self.mistrusted[0]}"
 
 
-def check_case(case: Case, runs: Sequence[Run], tally: Tally) -> None:
-    """Text, every pass, and native code of each run must keep the bits of `case`.
+def exactly(case: Case) -> Judge:
+    """Every bit of the interpreter's."""
+    expected = reference(case.graph, case)
+    return lambda what, found: _require_same(what, found, expected)
+
+
+def within_rounding(case: Case) -> Judge:
+    """Every element within what f32 rounding explains, by the bounds of `ag.verify`.
+
+    For graphs without updates.
+    """
+    weights = {p.name: case.weights[p.name] for p in case.graph.parameters}
+    bounds = Reference(case.graph, case.inputs, weights, np.random.default_rng(case.seed))
+
+    def judge(what: str, found: Results) -> None:
+        totals = [Total(f"output {i}") for i in range(len(case.graph.outputs))]
+        bounds.compare(totals, [found[total.name] for total in totals])
+        wrong = [str(total.report()) for total in totals if total.failed]
+        assert not wrong, "\n".join([what, *wrong])
+
+    return judge
+
+
+def check_case(
+    case: Case, runs: Sequence[Run], tally: Tally, judged: Callable[[Case], Judge] = exactly
+) -> None:
+    """Text, every pass, and native code of each run must keep what `case` computes.
 
     Strict runs are left out where the graph multiplies by definition. Otherwise fails with the
     smallest part of the case that does not.
     """
     if multiplies(case.graph):
         runs = [run for run in runs if not run.strict]
-    error = _failure(case, runs)
+    error = _failure(case, runs, judged)
     if error is not None:
-        small = minimize(case, lambda part: _failure(part, runs) is not None)
-        raise AssertionError(f"{small}{_failure(small, runs)!r}\nfound in {case}") from error
+        small = minimize(case, lambda part: _failure(part, runs, judged) is not None)
+        wrong = _failure(small, runs, judged)
+        raise AssertionError(f"{small}{wrong!r}\nfound in {case}") from error
     tally.add(case, runs)
 
 
@@ -80,13 +108,13 @@ def multiplies(graph: Graph) -> bool:
     return False
 
 
-def _failure(case: Case, runs: Sequence[Run]) -> Exception | None:
+def _failure(case: Case, runs: Sequence[Run], judged: Callable[[Case], Judge]) -> Exception | None:
     try:
-        expected = reference(case.graph, case)
+        judge = judged(case)
         assert parse(str(case.graph)) == case.graph, "printed and parsed, the graph is another"
-        compiler.optimize(case.graph, [_Compare(case, expected)])
+        compiler.optimize(case.graph, [_Compare(case, judge)])
         for (target, strict), same in groupby(runs, lambda run: (run.target, run.strict)):
-            _check_native(case, target, strict, [run.threads for run in same], expected)
+            _check_native(case, target, strict, [run.threads for run in same], judge)
     except Exception as error:  # whatever it is, it is what we look for
         return error
     return None
@@ -99,7 +127,7 @@ def reference(graph: Graph, case: Case) -> Results:
     return {f"output {i}": a for i, a in enumerate(outputs)} | updates
 
 
-def require_same(what: str, found: Results, expected: Results) -> None:
+def _require_same(what: str, found: Results, expected: Results) -> None:
     assert found.keys() == expected.keys(), what
     for name, array in expected.items():
         if not same_bits(found[name], array):
@@ -112,18 +140,18 @@ def require_same(what: str, found: Results, expected: Results) -> None:
 
 
 class _Compare:
-    """Observer: each pass keeps every bit."""
+    """Observer: each pass keeps what the case computes."""
 
-    def __init__(self, case: Case, expected: Results) -> None:
-        self.case, self.expected = case, expected
+    def __init__(self, case: Case, judge: Judge) -> None:
+        self.case, self.judge = case, judge
 
     def __call__(self, name: str, before: Lowering, after: Lowering, seconds: float) -> None:
         if after != before:
-            require_same(f'pass "{name}"', reference(after.main, self.case), self.expected)
+            self.judge(f'pass "{name}"', reference(after.main, self.case))
 
 
 def _check_native(
-    case: Case, target: str, strict: bool, threads: Sequence[int], expected: Results
+    case: Case, target: str, strict: bool, threads: Sequence[int], judge: Judge
 ) -> None:
     """One compiled program, by each number of threads."""
     first = compiler.compile(
@@ -139,7 +167,7 @@ def _check_native(
                 found |= {name: program.state.views[name].copy() for name in updated}
                 program.state.load(case.weights)
             what = f"{attempt} run on {Run(target, count, strict)}"
-            require_same(what, found, expected)
+            judge(what, found)
         program.close()
 
 

@@ -1,12 +1,12 @@
 """`make drill-kill`: training runs that are killed at random moments end as if nothing happened.
 
-    python -m tests.drill_kill [KILLS]
+    python -m tests.drill_kill [KILLS] [--command]
 
-Each process goes on from the checkpoint that the one before it left, and gets SIGKILL after a
-random time: while it imports, compiles, trains, or writes. After every kill the checkpoint must
-load. A run that reaches its end must have written the model file of an uninterrupted run, bit for
-bit, and the same logs but for the times. When one run is done the next begins, until there were
-enough kills.
+Runs of `Model.fit`, or of the command `addergraph train`. Each process goes on from the checkpoint
+that the one before it left, and gets SIGKILL after a random time: while it imports, compiles,
+trains, or writes. After every kill the checkpoint must load. A run that reaches its end must have
+written the model file of an uninterrupted run, bit for bit, and the same logs but for the times.
+When one run is done the next begins, until there were enough kills.
 """
 
 from __future__ import annotations
@@ -45,20 +45,31 @@ model.save(output)
 
 
 class Run:
-    """One training, in one process or many, with a folder for its checkpoints."""
+    """One training, in one process or many, with a folder for its checkpoints.
 
-    def __init__(self, folder: Path, epochs: int) -> None:
+    by_command  whether by `addergraph train` instead of `Model.fit`
+    """
+
+    def __init__(self, folder: Path, epochs: int, by_command: bool = False) -> None:
         folder.mkdir()
         self.folder, self.model = folder / "run", folder / "model.safetensors"
         self.command = [sys.executable, "-c", PROGRAM]
         self.command += [str(self.folder), str(self.model), str(epochs)]
+        if by_command:
+            self.command = [
+                sys.executable, "-m", "addergraph", "train", "--epochs", str(epochs),
+                "--threads", "1", "--keep-best", "--checkpoint", str(self.folder),
+                "--checkpoint-steps", str(CHECKPOINT_STEPS), "--resume", "-o", str(self.model),
+            ]  # fmt: skip
 
     def live(self, seconds: float | None) -> bool:
         """Starts or resumes it, kills it after a time; whether it came to its end.
 
         Raises AssertionError when the process fails, or leaves a checkpoint that does not load.
         """
-        with subprocess.Popen(self.command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            self.command, cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
             try:
                 _, said = process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
@@ -94,19 +105,23 @@ class Report(NamedTuple):
     runs: int
 
 
-def drill(kills: int, folder: Path, *, epochs: int, seed: int = 0) -> Report:
+def drill(
+    kills: int, folder: Path, *, epochs: int, seed: int = 0, by_command: bool = False
+) -> Report:
     """Kills `kills` processes, and compares every run with one that nobody disturbed."""
     rng, killed, resumable, runs = random.Random(seed), 0, 0, 0
-    whole = Run(folder / "whole", epochs)
+    whole = Run(folder / "whole", epochs, by_command)
     assert whole.live(None)
-    again = Run(folder / "again", epochs)  # the code is compiled now, so that its time is typical
+    again = Run(
+        folder / "again", epochs, by_command
+    )  # the code is compiled now, so that its time is typical
     start = time.perf_counter()
     assert again.live(None)
     usual = time.perf_counter() - start
     assert again.result() == whole.result()
     while killed < kills:
         runs += 1
-        run, before = Run(folder / f"run{runs}", epochs), (0, 0)
+        run, before = Run(folder / f"run{runs}", epochs, by_command), (0, 0)
         done = False
         while not done and killed < kills:
             done = run.live(rng.uniform(0.1, 0.7) * usual)
@@ -120,19 +135,26 @@ def drill(kills: int, folder: Path, *, epochs: int, seed: int = 0) -> Report:
     return Report(killed, resumable, runs)
 
 
+def report(kills: int, *, seed: int = 0, by_command: bool = False) -> str:
+    """What a drill of runs of a usual length says."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = 12 if by_command else 120
+        done = drill(kills, Path(folder), epochs=epochs, seed=seed, by_command=by_command)
+    return (
+        f"{done.kills} kills in {time.perf_counter() - start:.0f} s, {done.resumable} of them "
+        f"after a checkpoint: every one loaded, and all {done.runs} runs ended bit-identical to "
+        "the undisturbed one"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.HelpFormatter)
     parser.add_argument("kills", type=int, nargs="?", default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--command", action="store_true", help="of addergraph train")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        report = drill(options.kills, Path(folder), epochs=120, seed=options.seed)
-        seconds = time.perf_counter() - start
-    print(
-        f"{report.kills} kills in {seconds:.0f} s, {report.resumable} of them after a checkpoint: "
-        f"every one loaded, and all {report.runs} runs ended bit-identical to the undisturbed one"
-    )
+    print(report(options.kills, seed=options.seed, by_command=options.command))
 
 
 if __name__ == "__main__":

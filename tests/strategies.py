@@ -195,12 +195,13 @@ def require_multiples(known: Known) -> None:
         )
 
 
-def random_case(seed: int) -> Case:
-    """The case of this seed: up to MOST_NODES nodes, a few more where a layer is added whole."""
+def random_case(seed: int, nodes: int | None = None) -> Case:
+    """The case of this seed: `nodes`, otherwise up to MOST_NODES, and a few more where a layer is
+    added whole."""
     from tests.strategies_nodes import add_some, results, updates
 
     d = Drawing(seed)
-    wanted = d.integer(1, MOST_NODES)
+    wanted = nodes or d.integer(1, MOST_NODES)
     while len(d.builder.nodes) < wanted:
         add_some(d)
     changed = updates(d) if not d.open and d.chance(25) else []

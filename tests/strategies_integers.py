@@ -32,10 +32,11 @@ def integer_cases() -> st.SearchStrategy[Case]:
     return st.integers(0, 2**32 - 1).map(integer_case)
 
 
-def integer_case(seed: int) -> Case:
-    """The network of this seed: up to MOST_NODES nodes, a few more where a layer is added whole."""
+def integer_case(seed: int, nodes: int | None = None) -> Case:
+    """The network of this seed: `nodes`, otherwise up to MOST_NODES, and a few more where a layer
+    is added whole."""
     d = Drawing(seed)
-    wanted = d.integer(2, MOST_NODES)
+    wanted = nodes or d.integer(2, MOST_NODES)
     while len(d.builder.nodes) < wanted:
         d.one_of(_KINDS)(d)
     outputs = results(d)

@@ -24,13 +24,13 @@ FOLDERS = {
     "passes": "addergraph.passes",
     "codegen": "addergraph.codegen",
 }
-HEAVY = {"llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock"}
+HEAVY = {"llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock", "PIL"}
 COMMAND_LINE = {  # imported by the command alone
     "addergraph/cli/main.py", "addergraph/cli/options.py",
 }  # fmt: skip
 
 FLOORS = (  # from the ground up: a unit imports units of lower floors, and itself
-    ("errors", "processors"),
+    ("errors", "memory", "processors"),
     ("border",),
     ("settings", "tables"),
     ("ir",),

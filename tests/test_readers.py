@@ -74,7 +74,8 @@ def archive(path: Path, content: bytes, **change: int) -> Path:
         HEADER.replace(b"(3,)", b"(3.0,)"), HEADER.replace(b"(3,)", b"(0, 281474976710655)"),
         HEADER.replace(b"(3,)", b"(" * 3000 + b")" * 3000), HEADER.replace(b"<f8", b"|O"),
         HEADER.replace(b"'<f8'", b"[('a', '<f8')]"), HEADER.replace(b"<f8", b"<M8[ns]"),
-        HEADER.replace(b"<f8", b"<f999999999999"), HEADER.replace(b"}", b""), b"\xff\xfe", b"[]",
+        HEADER.replace(b"<f8", b"<f999999999999"), HEADER.replace(b"<f8", b"<f5"),
+        HEADER.replace(b"}", b""), b"\xff\xfe", b"[]",
         HEADER.replace(b"descr", b"discr"), b"'''", HEADER.replace(b"(3,)", b"9" * 6000), b" " * 60,
     ],
 )  # fmt: skip

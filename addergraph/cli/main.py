@@ -176,6 +176,19 @@ for command in (
         "addergraph evaluate q.safetensors --data cifar10:PATH --normalize statistics",
     ),
     Command(
+        "predict",
+        "commands.predict.predict",
+        """Print the likeliest classes of images.
+
+        MODEL is a model (.safetensors), or an int8 model that quantize made, that knows what a
+        pixel is, as train writes it. An image is a PNG, JPEG, BMP or PPM file, an array (.npy, or
+        .npz with x), or a folder, whose images are taken in the order of their names. The exit
+        status is 1 when one cannot be read; the others are predicted all the same.
+        """,
+        "addergraph predict m.safetensors cat.png",
+        "addergraph predict m.safetensors photos --top 5 --json",
+    ),
+    Command(
         "quantize",
         "commands.quantize.quantize",
         """Quantize a trained network to an int8 model.

@@ -190,7 +190,10 @@ def weights() -> Any:
 
 
 def data() -> Any:
-    known = "digits, mnist:, fashion-mnist:, cifar10: or cifar100: with a path, or FILE.npz."
+    known = (
+        "digits; mnist:, fashion-mnist:, cifar10: or cifar100: with a path; FILE.npz; folder:PATH "
+        "with a folder of images for each class."
+    )
     return setting("digits", known, metavar="NAME[:PATH]")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import DataError, StorageError
 from ..ir import Array
 from .dataset import Dataset, require_labels
-from .files import Source, check_counts, check_sum, read_members, read_unpacked
+from .files import Source, check_counts, check_sums, read_members, read_unpacked
 from .pickled import read_pickle
 
 _PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -49,7 +49,7 @@ def load(name: str, path: Path, verify: bool = False) -> Dataset:
 
     In a folder, its files are looked for first, there and in the subfolder of the archive, the
     binary version first; then the archives. Nothing is unpacked to disk. `verify` asks for the
-    published sum of the archive (`files.check_sum`); counts other than the published ones are
+    published sum of the archive (`files.check_sums`); counts other than the published ones are
     warned of. StorageError for missing or damaged files, DataError for content that is no CIFAR,
     labels out of range, and anything in a pickle but arrays, lists, dicts, text and integers.
     """
@@ -94,7 +94,7 @@ def _folder(source: Source, version: Version, folder: Path, verify: bool) -> Fil
             f"they are in {version.archive} from {source.page}"
         )
     if verify:
-        check_sum(folder, source, verify)
+        check_sums([folder], source, verify)
     paths = [(file, folder / file) for file in version.files]
     return ((file, f'"{path}"', bytes(read_unpacked(path))) for file, path in paths)
 
@@ -102,11 +102,13 @@ def _folder(source: Source, version: Version, folder: Path, verify: bool) -> Fil
 def _archive(
     source: Source, versions: Sequence[Version], path: Path, verify: bool
 ) -> tuple[Version, Files]:
-    """The version whose members an archive has; its name does not matter, but for the sum."""
-    check_sum(path, source, verify)
-    found = read_members(path, {f"{v.folder}/{file}" for v in versions for file in v.files})
-    for version in versions:
-        names = [(file, f"{version.folder}/{file}") for file in version.files]
+    """The version whose members an archive has, in the published folder or, where somebody packed
+    the files again, at its top; its name does not matter, but for the sum."""
+    check_sums([path], source, verify)
+    places = [(v, at) for at in ("{}/", "") for v in versions]
+    found = read_members(path, {at.format(v.folder) + file for v, at in places for file in v.files})
+    for version, at in places:
+        names = [(file, at.format(version.folder) + file) for file in version.files]
         present = [name for _, name in names if name in found]
         if not present:
             continue

@@ -1,15 +1,16 @@
-"""Images and labels in two parts, with the facts that a training run needs."""
+"""Images and labels in three parts, with the facts that a training run needs."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .. import border
 from ..errors import DataError, DataWarning
 from ..ir import Array
+from ..settings import integer
 from .augment import Normalize
 from .preprocessing import Preprocessing, as_stored, order_of
 
@@ -19,13 +20,14 @@ _BLOCK = 64  # images that the statistics widen to f64 at a time
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images [N,H,W,C] to train and to test on, and their classes i64[N], numbered from 0.
+    """Images [N,H,W,C] to train, to test and to validate on, and their classes i64[N] from 0.
 
     Images are u8, or f32 where the source was no bytes. `classes` are the names of the classes
-    where these are known. `scale x` is a pixel in units of full brightness. The test part may be
-    empty. DataError when the parts do not fit together, a label is out of range, labels are ids (of
-    the numbers from 0 fewer than half are used) or bytes look like images in NCHW; a DataWarning
-    for a class without samples.
+    where these are known. `scale x` is a pixel in units of full brightness. The test and the
+    validation part may be empty; the one says how good a network is, the other which epoch is the
+    best, and no image is in both. DataError when the parts do not fit together, a label is out of
+    range, labels are ids (of the numbers from 0 fewer than half are used) or bytes look like images
+    in NCHW; a DataWarning for a class without samples, or one that the validation part alone has.
     """
 
     name: str
@@ -35,23 +37,37 @@ class Dataset:
     y_test: Array
     classes: tuple[str, ...] | None
     scale: float = BYTE
+    x_val: Array = field(default_factory=lambda: np.zeros(0))
+    y_val: Array = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
-        for name in ("x_train", "y_train", "x_test", "y_test"):
+        for name in ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"):
             array = border.array(f'data set "{self.name}", {name}', getattr(self, name))
+            if name.endswith("_val") and array.shape == (0,):
+                array = getattr(self, name.replace("val", "train"))[:0]
             object.__setattr__(self, name, array)
         border.settle(self, where="Dataset: ")
         self._require_part("train", self.x_train, self.y_train)
         self._require_part("test", self.x_test, self.y_test)
+        self._require_part("val", self.x_val, self.y_val)
         if self.classes is None:
-            labels = np.concatenate([self.y_train, self.y_test])
+            labels = np.concatenate([self.y_train, self.y_test, self.y_val])
             _require_classes_used(labels, f'data set "{self.name}"')
         if not len(self.x_train):
             raise DataError(f'data set "{self.name}" has no images to train on')
-        if self.x_test.dtype != self.x_train.dtype or self.x_test.shape[1:] != self.shape:
-            raise DataError(
-                f'data set "{self.name}": images to train on are {self.x_train.dtype} '
-                f"{self.shape}, those to test on {self.x_test.dtype} {self.x_test.shape[1:]}"
+        for does, x in (("test", self.x_test), ("validate", self.x_val)):
+            if x.dtype != self.x_train.dtype or x.shape[1:] != self.shape:
+                raise DataError(
+                    f'data set "{self.name}": images to train on are {self.x_train.dtype} '
+                    f"{self.shape}, those to {does} on {x.dtype} {x.shape[1:]}"
+                )
+        for label in np.setdiff1d(self.y_val, self.y_train)[:1]:
+            name = label if self.classes is None else f'"{self.classes[label]}"'
+            warnings.warn(
+                f'data set "{self.name}": class {name} has images to validate on and none to train '
+                "on: no network can learn it",
+                DataWarning,
+                stacklevel=3,
             )
 
     @property
@@ -64,7 +80,40 @@ class Dataset:
         """How many classes there are; without names, one more than the largest label."""
         if self.classes is not None:
             return len(self.classes)
-        return 1 + max(int(y.max()) for y in (self.y_train, self.y_test) if len(y))
+        return 1 + max(int(y.max()) for y in (self.y_train, self.y_test, self.y_val) if len(y))
+
+    def split(self, validation: float = 0.1, seed: int = 0) -> Dataset:
+        """The same set with that share of its training part as its validation part.
+
+        By class: of n images, `n validation` rounded to the nearest integer, but at least 1 and at
+        most n - 1; the only image of a class stays. Those of class c are drawn by
+        `np.random.default_rng([seed, c])`, so that other classes do not matter; both parts keep the
+        order of the training part. DataError for a share outside 0 to 1, where there is a
+        validation part, and where no class has two images.
+        """
+        share, seed = border.number("validation", validation), integer("seed", seed, 0)
+        if not 0 < share < 1:
+            raise DataError(f"validation={share:g} must be a share above 0 and below 1")
+        if len(self.x_val):
+            raise DataError(
+                f'data set "{self.name}" has {len(self.x_val)} images to validate on already: use '
+                "them, without a split"
+            )
+        held_out = np.zeros(len(self.y_train), bool)
+        for label in np.unique(self.y_train):
+            (own,) = np.nonzero(self.y_train == label)
+            count = min(len(own) - 1, max(1, round(share * len(own))))
+            held_out[np.random.default_rng([seed, label]).permutation(own)[:count]] = True
+        if not held_out.any():
+            raise DataError(
+                f'data set "{self.name}" has one image of each class to train on: none is left to '
+                "validate on"
+            )
+        x, y = (a[~held_out] for a in (self.x_train, self.y_train))
+        x_val, y_val = (a[held_out] for a in (self.x_train, self.y_train))
+        with warnings.catch_warnings():  # what there was to say of its labels is said
+            warnings.simplefilter("ignore", DataWarning)
+            return replace(self, x_train=x, y_train=y, x_val=x_val, y_val=y_val)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of `scale x` per channel, over all training images.
@@ -108,7 +157,8 @@ class Dataset:
         return Preprocessing(normalize, dtype, order_of(channels), self.classes)
 
     def _require_part(self, part: str, x: Array, y: Array) -> None:
-        where = f'data set "{self.name}", {part} part'
+        words = "validation" if part == "val" else part
+        where = f'data set "{self.name}", {words} part'
         if x.dtype not in (np.uint8, np.float32) or x.ndim != 4 or 0 in x.shape[1:]:
             raise DataError(
                 f"{where}: expected images u8 or f32 [N,H,W,C], found {x.dtype} {x.shape}"

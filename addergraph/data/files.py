@@ -8,12 +8,13 @@ import os
 import tarfile
 import warnings
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from .. import border
 from ..errors import DataError, DataWarning, StorageError
 
 BYTES_LIMIT = 1 << 30  # of published files when unpacked; the largest of them has 0.2 GB
@@ -38,6 +39,7 @@ class Source:
     train_count: int
     test_count: int
     md5: dict[str, str]
+    content: dict[str, str] = field(default_factory=dict)  # of files that are unpacked
 
 
 def read_unpacked(path: Path) -> bytearray:
@@ -62,7 +64,7 @@ def read_unpacked(path: Path) -> bytearray:
 @contextmanager
 def _stream(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """The content of a plain or gzip file, and how many bytes of it are read at most."""
-    with open(path, "rb") as file:
+    with open(border.path("path", path), "rb") as file:
         packed = file.read(2) == _GZIP
         limit = min(BYTES_LIMIT, unpacked_limit(file.seek(0, os.SEEK_END)))
         file.seek(0)
@@ -139,28 +141,44 @@ def _unreadable(path: Path, error: OSError) -> StorageError:
     return StorageError(f'cannot read "{path}": {error.strerror or error}')
 
 
-def check_sum(path: Path, source: Source, verify: bool) -> None:
-    """Compares the MD5 of the file `path` with the published one of its name.
+def check_sums(paths: Sequence[Path], source: Source, verify: bool) -> None:
+    """Compares the MD5 of files with the published one of their names.
 
-    MD5 because that is what the data sets' pages publish; it finds damage, not forgery. Where the
-    sums differ: DataError if `verify`, else a DataWarning; both name the two sums. DataError, too,
-    if `verify` and nothing is published for a file of this name.
+    MD5 because that is what the data sets' pages publish; it finds damage, not forgery. A file that
+    is unpacked, or was packed again, is compared by its content where `source.content` has a sum.
+    Where sums differ: DataError if `verify`, else a DataWarning; both name the two sums of the
+    first such file. DataError, too, if `verify` and there is no sum for a file of this name.
     """
-    expected = source.md5.get(path.name)
-    if expected is None:
-        if not verify:
-            return
+    found = [_difference(path, source, verify) for path in paths]
+    differences = [message for message in found if message is not None]
+    if not differences:
+        return
+    message, more = differences[0], len(differences) - 1
+    if more:
+        message += f"; {more} more of {source.name} differ"
+    if verify:
+        raise DataError(f"{message}; get it again")
+    warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def _difference(path: Path, source: Source, verify: bool) -> str | None:
+    packed = source.md5.get(path.name)
+    content = source.content.get(path.name.removesuffix(".gz").replace(".idx", "-idx"))
+    if packed is None and not verify:
+        return None
+    if packed is None and content is None:
         raise DataError(
             f'"{path}" cannot be verified: sums are published for {", ".join(source.md5)}; '
             "give the packed file as it was published"
         )
     found = _md5(path)
-    if found == expected:
-        return
-    message = f'"{path}" has md5 {found}; the published file has {expected}'
-    if verify:
-        raise DataError(f"{message}; get it again")
-    warnings.warn(message, DataWarning, stacklevel=2)
+    if found == packed:
+        return None
+    if content is not None:
+        unpacked = hashlib.md5(read_unpacked(path), usedforsecurity=False).hexdigest()
+        if unpacked == content:
+            return None
+    return f'"{path}" has md5 {found}; the published file has {packed or content}'
 
 
 def check_counts(source: Source, train: int, test: int) -> None:
@@ -177,7 +195,7 @@ def check_counts(source: Source, train: int, test: int) -> None:
 def _md5(path: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with open(path, "rb") as file:
+        with open(border.path("path", path), "rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError, StorageError
 from ..ir import Array
 from .dataset import Dataset, require_labels
-from .files import Source, check_counts, check_sum
+from .files import Source, check_counts, check_sums
 from .idx import read_idx
 
 _SIDE = 28
@@ -30,6 +30,12 @@ MNIST = Source(
         "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
         "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
     },
+    {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
 )
 FASHION_MNIST = Source(
     "fashion-mnist",
@@ -46,19 +52,24 @@ FASHION_MNIST = Source(
         "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
         "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
     },
+    {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
 )  # fmt: skip
 
 
 def load(source: Source, folder: Path, verify: bool = False) -> Dataset:
     """The data set from the four files in `folder`, each as published or unpacked.
 
-    `verify` asks for the published sums (`files.check_sum`); counts other than the published ones
+    `verify` asks for the published sums (`files.check_sums`); counts other than the published ones
     are warned of. StorageError for missing or damaged files, DataError for files of another kind,
     labels out of range, or unequal counts.
     """
     paths = _paths(source, folder)
-    for path in paths:
-        check_sum(path, source, verify)
+    check_sums(paths, source, verify)
     x_train, y_train = _part(source, *paths[:2])
     x_test, y_test = _part(source, *paths[2:])
     check_counts(source, len(x_train), len(x_test))

@@ -9,15 +9,18 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import border
 from ..errors import DataError, StorageError
+from ..files import storage
 from ..ir import Array
 from .dataset import Dataset
 from .files import unpacked_limit
@@ -42,6 +45,12 @@ def read_npz(path: str | os.PathLike[str], *names: str) -> list[Array]:
     """
     with _opened(path) as archive:
         return [archive.read(name) for name in names]
+
+
+def read_npy(path: str | os.PathLike[str]) -> Array:
+    """The array of an `.npy` file; never unpickles. StorageError when the file cannot be read or is
+    damaged, DataError when it holds objects or is no such file."""
+    return _array(f'"{path}"', bytearray(storage.read_bytes(path)))
 
 
 @contextmanager
@@ -112,9 +121,7 @@ def _array(where: str, data: bytearray) -> Array:
         kind, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
         raise StorageError(f"{where} is damaged: its header is none of NumPy's") from None
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise DataError(f"{where} holds {border.shown(kind)}; expected plain numbers or text")
-    dtype, sizes = np.dtype(kind), border.accept(tuple[int, ...], shape)
+    dtype, sizes = _dtype(where, kind), border.accept(tuple[int, ...], shape)
     if sizes is None or len(sizes) > 32 or not all(0 <= n < 1 << 48 for n in sizes):
         raise StorageError(f"{where} is damaged: its shape is {border.shown(shape)}")
     if math.prod(sizes) * dtype.itemsize != len(data) - end:
@@ -124,6 +131,13 @@ def _array(where: str, data: bytearray) -> Array:
     if not all(sizes):
         return np.zeros(sizes if max(sizes) < 1 << 31 else 0, dtype)
     return np.frombuffer(data, dtype, offset=end).reshape(sizes, order="F" if fortran else "C")
+
+
+def _dtype(where: str, kind: object) -> np.dtype[Any]:
+    if isinstance(kind, str) and _KIND.fullmatch(kind):
+        with suppress(TypeError):  # a real number of five bytes
+            return np.dtype(kind)
+    raise DataError(f"{where} holds {border.shown(kind)}; expected plain numbers or text")
 
 
 def load_npz(path: str | os.PathLike[str]) -> tuple[Array, Array]:
@@ -152,26 +166,67 @@ def load_npz_samples(path: str | os.PathLike[str]) -> Array | None:
     return x[..., None] if x.ndim == 3 else x
 
 
-def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
-    """Images and their classes: `x_train`, `y_train`, and where present `x_test`, `y_test`.
+# The parts of an archive: the field of a Dataset, and the names that its images may have.
+_PARTS = (("train", ("train", "")), ("val", ("val", "validation")), ("test", ("test",)))
 
-    An archive with `x` and `y` instead has images to train on only. Images are [N,H,W,C], or
-    [N,H,W] for one channel; bytes stay, other numbers become f32 with a `scale` of 1. Labels are
-    integers [N] or [N,1] from 0. StorageError for a file that cannot be read or is damaged,
-    DataError for missing names, other shapes and types, or labels below 0.
+
+def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
+    """Images and their classes: `x_train`, `y_train`, and where present `x_val`, `y_val` (or
+    `x_validation`, `y_validation`), `x_test`, `y_test`, and `classes`, the names of the classes.
+
+    `x` and `y` stand for `x_train` and `y_train`. Images are [N,H,W,C], or [N,H,W] for one channel;
+    bytes stay, other numbers become f32 with a `scale` of 1. Labels are integers [N] or [N,1] from
+    0; names are words or integers. StorageError for a file that cannot be read or is damaged,
+    DataError for missing names, a part that comes twice, other shapes and types, or labels out of
+    range.
     """
+    found: dict[str, Array] = {}
     with _opened(path) as archive:
-        names = ("x", "y") if "x" in archive else ("x_train", "y_train")
-        tests = [name for name in ("x_test", "y_test") if name in archive and names[0] != "x"]
-        if len(tests) == 1:
-            raise DataError(f'"{path}" has {tests[0]} alone; expected both x_test and y_test')
-        arrays = [archive.read(name) for name in (*names, *tests)]
-    x, y = _images(path, names[0], arrays[0]), _classes(path, names[1], arrays[1])
-    x_test, y_test = x[:0], y[:0]
-    if tests:
-        x_test, y_test = _images(path, "x_test", arrays[2]), _classes(path, "y_test", arrays[3])
+        for part, names in _PARTS:
+            own = [f"_{name}" if name else "" for name in names]
+            there = [end for end in own if f"x{end}" in archive or f"y{end}" in archive]
+            if len(there) > 1:
+                raise DataError(
+                    f'"{path}" has {" and ".join(f"x{end}" for end in there)}; expected one of them'
+                )
+            if not there and part != "train":
+                continue
+            end = there[0] if there else own[0]
+            _require_both(path, archive, end, part)
+            found[f"x_{part}"] = _images(path, f"x{end}", archive.read(f"x{end}"))
+            found[f"y_{part}"] = _classes(path, f"y{end}", archive.read(f"y{end}"))
+        classes = _names(path, archive.read("classes")) if "classes" in archive else None
+    x, y = found["x_train"], found["y_train"]
+    parts = {"x_test": x[:0], "y_test": y[:0], **found}
     scale = 1 / 255 if x.dtype == np.uint8 else 1.0
-    return Dataset(Path(path).name, x, y, x_test, y_test, None, scale)
+    return Dataset(Path(path).name, classes=classes, scale=scale, **parts)
+
+
+def _require_both(path: str | os.PathLike[str], archive: _Archive, end: str, part: str) -> None:
+    """DataError for a held-out part of images or labels alone; of one to train on, reading says
+    what is missing."""
+    both = [f"{letter}{end}" for letter in "xy"]
+    there = [name for name in both if name in archive]
+    if part != "train" and len(there) == 1:
+        raise DataError(f'"{path}" has {there[0]} alone; expected both {" and ".join(both)}')
+
+
+def _names(path: str | os.PathLike[str], names: Array) -> tuple[str, ...]:
+    if names.dtype.kind not in "USiu" or names.ndim != 1:
+        raise DataError(
+            f'"{path}": classes is {names.dtype} {names.shape}; expected the names of the classes, '
+            "in the order of their numbers"
+        )
+    try:
+        words = names.astype(np.str_) if names.dtype.kind != "S" else np.char.decode(names, "utf-8")
+        found = tuple(map(str, words.tolist()))
+        "".join(found).encode()
+    except ValueError:
+        raise DataError(f'"{path}": classes has a name that is no text') from None
+    name, count = next(iter(Counter(found).most_common(1)), ("", 0))
+    if count > 1:
+        raise DataError(f'"{path}": classes has {border.shown(name)} {count} times')
+    return found
 
 
 def _images(path: str | os.PathLike[str], name: str, x: Array) -> Array:

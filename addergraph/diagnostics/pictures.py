@@ -56,6 +56,29 @@ def panels(count: int, title: str, x: str, y: str) -> tuple[Any, list[Any]]:
     return figure, list(grid.flat[:count])
 
 
+def label(text: str) -> str:
+    """`text` as a picture can show it: a dollar is no formula, and "?" stands for what the font
+    lacks."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(c if ord(c) in known else "?" for c in text).replace("$", r"\$")
+
+
+def folder_for(path: str | os.PathLike[str]) -> Path:
+    """The folder `path`, made where there is none, before long work: StorageError where no picture
+    could be written there, UnsupportedError without matplotlib."""
+    folder = storage.user_path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f'cannot make the folder "{folder}": {error.strerror or error}'
+        ) from None
+    require_picture(folder / f"a{SUFFIXES[0]}")
+    return folder
+
+
 def require_picture(path: str | os.PathLike[str]) -> None:
     """Before long work: StorageError where `path` is no picture's name or cannot be written,
     UnsupportedError without matplotlib."""

@@ -14,9 +14,9 @@ import json
 import os
 import types
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
-from ..border import accept, shown
+from ..border import accept, hints_of, shown
 from ..errors import AdderGraphError, DataError, StorageError, nearest
 from ..settings import settings_of
 
@@ -64,7 +64,7 @@ def read(
     require_known(values, keys, where, error)
     if complete and (missing := [key for key in keys if key not in values]):
         raise error(f"{missing[0]} is missing in {where}")
-    hints, settings, found = get_type_hints(kind), settings_of(kind), {}
+    hints, settings, found = hints_of(kind), settings_of(kind), {}
     for key, value in values.items():
         name = keys[key]
         found[name] = _typed(key, value, hints[name], where, error)

@@ -17,7 +17,7 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,37 @@ def atomic_write(path: str | os.PathLike[str], data: bytes, *, private: bool = F
     folder is missing or cannot be written, for what is no plain file, and for a link that another
     user planted; the previous file then survives and the temporary file is gone.
     """
-    target, temporary, mode = _places(path)
+    atomic_write_all([(path, data)], private=private)
+
+
+def atomic_write_all(
+    files: Sequence[tuple[str | os.PathLike[str], bytes | None]], *, private: bool = False
+) -> None:
+    """Writes several files as `atomic_write` does one, in their order; None removes a file.
+
+    The bytes of all are on the disk before the first is renamed: a full disk changes none of them.
+    A process that is killed may have renamed some.
+    """
+    places = [(path, data, *_places(path)) for path, data in files]
     try:
-        _write_synced(temporary, data, _PRIVATE if private else mode)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise _unwritable(path, error) from None
+        for path, data, _, temporary, mode in places:
+            if data is not None:
+                with _reported(path):
+                    _write_synced(temporary, data, _PRIVATE if private else mode)
+        for path, data, target, temporary, _ in places:
+            with _reported(path):
+                target.unlink(missing_ok=True) if data is None else os.replace(temporary, target)
     finally:
-        discard(temporary)
-    try:
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise StorageError(
-            f'"{path}" is written, but the disk reports that it may not last '
-            f"({error.strerror or error}); write a copy to another disk"
-        ) from None
+        for _, _, _, temporary, _ in places:
+            discard(temporary)
+    for folder, path in {target.parent: path for path, _, target, _, _ in places}.items():
+        try:
+            _sync_folder(folder)
+        except OSError as error:
+            raise StorageError(
+                f'"{path}" is written, but the disk reports that it may not last '
+                f"({error.strerror or error}); write a copy to another disk"
+            ) from None
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
@@ -76,10 +92,9 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     """
     _, temporary, mode = _places(path)
     try:
-        _write_synced(temporary, b"", mode)
-        temporary.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from None
+        with _reported(path):
+            _write_synced(temporary, b"", mode)
+            temporary.unlink()
     finally:
         discard(temporary)
 
@@ -204,11 +219,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def _places(path: str | os.PathLike[str]) -> tuple[Path, Path, int | None]:
     """The file that `path` stands for, a fresh name beside it, and the permissions of a file that
     is there; StorageError for anything that is no plain file, since renaming would remove it."""
-    try:
+    with _reported(path):
         target = _resolved(user_path(path))
         mode = _mode(target)
-    except OSError as error:
-        raise _unwritable(path, error) from None
     if not target.parent.is_dir():
         raise StorageError(f'cannot write "{path}": there is no folder "{target.parent}"')
     if mode is not None and not stat.S_ISREG(mode):
@@ -264,6 +277,15 @@ def discard(temporary: Path) -> None:
     """Removes what a failed write left; an error here would hide the one that counts."""
     with contextlib.suppress(OSError):
         temporary.unlink()
+
+
+@contextlib.contextmanager
+def _reported(path: str | os.PathLike[str]) -> Iterator[None]:
+    """OSErrors as StorageErrors that name `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def _unwritable(path: str | os.PathLike[str], error: OSError) -> StorageError:

@@ -123,6 +123,11 @@ def parse(text: str) -> Graph:
     return graph
 
 
+def _printable(text: str) -> str:
+    """As wide, without what a terminal would obey and what no file can hold (half a surrogate)."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 class Token(NamedTuple):
     kind: str
     text: str
@@ -171,10 +176,11 @@ class Parser:
         end = self.text.find("\n", start)
         line, column = self.text[begin : end if end >= 0 else None].rstrip(), start - begin
         cut = max(0, column - _COLUMNS // 2)  # hostile text may be one endless line
-        shown = line[cut : cut + _COLUMNS].replace("\t", " ")
+        shown = _printable(line[cut : cut + _COLUMNS].replace("\t", " "))
         caret = " " * (column - cut) + "^"
         short = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
-        raise ParseError(f"line {row}, column {column + 1}: {short}\n  {shown}\n  {caret}")
+        what = _printable(short)
+        raise ParseError(f"line {row}, column {column + 1}: {what}\n  {shown}\n  {caret}")
 
     def guarded(self, at: Token, function: Callable[..., T], *args: Any, **fields: Any) -> T:
         """`function(...)`, whose AdderGraphError becomes a ParseError at `at`."""

@@ -42,10 +42,10 @@ class BatchNorm(Layer):
         mean = parameter(x, f"{name}.mean", shape, ZEROS, trainable=False)
         variance = parameter(x, f"{name}.variance", shape, ONES, trainable=False)
         if x.builder.training:
-            mean, variance = self._batch_statistics(x, name, mean, variance)
+            mean, variance = self.batch_statistics(x, name, mean, variance)
         return ops.batch_norm(x, mean, variance, gamma, beta, epsilon=self.epsilon, name=name)
 
-    def _batch_statistics(
+    def batch_statistics(
         self, x: Tensor, name: str, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The batch's statistics; the running ones get their updates."""

@@ -9,17 +9,21 @@ Metadata (text, all covered by the file's checksum):
     preprocessing  JSON, where known: normalize (mean, std, scale), dtype, channels, classes
 
 `layers` is as in `descriptions.py`. It is null for a model that was made from a Python function: a
-file holds no code, so such a model loads with its inference graph alone.
+file holds no code, so such a model loads with its inference graph, and trains on by `momentum`:
+
+    momentum JSON, of a function alone: that of each batch norm, by its name; see `replay.py`
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import border
 from ..data import preprocessing
 from ..errors import AdderGraphError, GraphError, StorageError
 from ..files import records, storage
@@ -27,12 +31,14 @@ from ..ir import Graph
 from ..ir.text import parse
 from ..layers.descriptions import describe, restore
 from ..ops.pointwise.fake_quantize import stated
+from .replay import momenta
 
 if TYPE_CHECKING:
     from .model import Model
 
 FORMAT, VERSION = "addergraph.model", "1"
 _ENTRIES = ("graph", "model")
+MOMENTUM = "momentum"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,29 @@ def metadata_of(model: Model) -> dict[str, str]:
         "graph": str(model.graph(training=False)),
         "model": json.dumps(records.encode(description), sort_keys=True),
         **preprocessing.entry(model.preprocessing),
+        **(_momentum(model) if described is None else {}),
     }
+
+
+def _momentum(model: Model) -> dict[str, str]:
+    """The entry of a function's training form; none where it does not follow from the graph."""
+    try:
+        training = model.graph(training=True, batch=2)
+    except AdderGraphError:
+        return {}
+    found = momenta(model.graph(training=False), training)
+    return {} if found is None else {MOMENTUM: json.dumps(found, sort_keys=True)}
+
+
+def _read_momentum(metadata: Mapping[str, str]) -> dict[str, float] | None:
+    if MOMENTUM not in metadata:
+        return None
+    found = records.json_object(metadata[MOMENTUM], MOMENTUM)
+    numbers = {name: border.accept(float, value) for name, value in found.items()}
+    known = {name: value for name, value in numbers.items() if value is not None}
+    if len(known) < len(found) or not all(0 <= value <= 1 for value in known.values()):
+        raise StorageError(f"{MOMENTUM} does not give a number of 0..1 for each batch norm")
+    return known
 
 
 def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
@@ -78,7 +106,7 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
         model = kind(**description)
         graph = parse(metadata["graph"])
         if layers is None:
-            model.restore(graph)
+            model.restore(graph, _read_momentum(metadata))
         else:
             model = _with_layers(model, layers, graph)
         model.weights = tensors

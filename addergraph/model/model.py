@@ -32,7 +32,7 @@ from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
 from ..settings import integer
-from ..training.fit import fit, measure
+from ..training.fit import Observer, fit, measure
 from ..training.labels import as_samples, require_trainable, targets_for
 from ..training.logs import History
 from ..training.losses import loss_named
@@ -41,6 +41,7 @@ from ..training.settings import DEFAULT_OPTIMIZER, REFERENCE, Fit, Rate, require
 from ..training.step import TrainStep, thread_count
 from .pixels import with_preprocessing
 from .programs import Programs
+from .replay import Replay
 
 if TYPE_CHECKING:
     from ..data import Augment, Normalize
@@ -84,7 +85,8 @@ class Model:
         self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
         self._net = net
-        self._stored: Graph | None = None  # all that is known of a loaded function model
+        self._stored: Graph | None = None  # of a loaded function model, with its training form
+        self._replay: Replay | None = None
         self._input_shape: tuple[int, ...] | None = None
         self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
@@ -183,8 +185,9 @@ class Model:
             return
         assign(self._weights, arrays)
 
-    def restore(self, graph: Graph) -> None:
-        """Makes `graph`, read from a file, the network: it can predict, but not train.
+    def restore(self, graph: Graph, momentum: Mapping[str, float] | None = None) -> None:
+        """Makes `graph`, read from a file, the network. It can train on where the `momentum` of
+        each batch norm is known (see `replay.py`).
 
         GraphError unless it is a network with an open batch for samples of `input_shape`.
         """
@@ -193,6 +196,8 @@ class Model:
         if graph.inputs[0].type != expected:
             raise GraphError(f'"{graph.name}" takes {graph.inputs[0].type}, expected {expected}')
         self._stored = graph
+        if momentum is not None:
+            self._replay = Replay(graph, border.mapping("momentum", momentum, GraphError))
 
     def attach(self, views: dict[str, Array]) -> None:
         """Makes `views`, one for each parameter, the weights themselves (no copy).
@@ -264,19 +269,21 @@ class Model:
         return made
 
     def _trace(self, training: bool, batch: int | None) -> Graph:
-        if self._stored is not None:
-            if training:
-                raise UnsupportedError(
-                    "this model was built from a Python function, which a model file does not "
-                    "hold: it can predict and evaluate. To train on, declare Model(net, ...) "
-                    "again and assign its weights: model.weights = loaded.weights"
-                )
+        if self._stored is not None and training and self._replay is None:
+            raise UnsupportedError(
+                "this model was built from a Python function whose training form does not follow "
+                "from its inference graph, so that its file does not hold it: it can predict and "
+                "evaluate. To train on, declare Model(net, ...) again and assign its weights: "
+                "model.weights = loaded.weights"
+            )
+        if self._stored is not None and not training:
             return self._stored if batch is None else self._stored.bind(batch)
-        if self._net is None and not self.layers:
+        if self._net is None and self._stored is None and not self.layers:
             raise GraphError("the model has no layers: call model.add(layer) or use Model(net)")
         size: Dim = "N" if batch is None else batch
         type = TensorType(f32, (size, *self.input_shape))
-        graph = trace(self._net or self._sequence, type, name=self.name, training=training)
+        net = self._net or self._replay or self._sequence
+        graph = trace(net, type, name=self.name, training=training)
         require_network(graph)
         return graph
 
@@ -386,15 +393,25 @@ class Model:
     # --- inference ------------------------------------------------------------------------------
 
     def evaluate(
-        self, x: object, y: object, *, engine: str = "native", threads: int | None = None
+        self,
+        x: object,
+        y: object,
+        *,
+        engine: str = "native",
+        threads: int | None = None,
+        observe: Observer | None = None,
     ) -> dict[str, float]:
         """`{"loss": ..., "accuracy": ...}` on data as `fit` takes it, in inference form.
 
-        There is an accuracy where the targets are classes. Raises DataError as `fit` does.
+        There is an accuracy where the targets are classes. `observe(rows, answers)` is called with
+        a slice of the samples and what the network answers to these. Raises DataError as `fit`
+        does.
         """
         samples = self._samples(x, self.input_shape)
         require_trainable(samples)
-        return measure(self, samples, targets_for(self, y, len(samples)), engine, threads)
+        observe = border.plain(Observer | None, "observe", observe)
+        targets = targets_for(self, y, len(samples))
+        return measure(self, samples, targets, engine, threads, observe)
 
     def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Array:
         """The answers for samples `x`, f32[N,...]; no samples give no answers.
@@ -478,7 +495,8 @@ class Model:
     def load(cls, path: str | os.PathLike[str]) -> Model:
         """The model that `save` wrote. Runs no code from the file and imports no module.
 
-        A model of layers can train on; one made from a function can predict, evaluate and compile.
+        It can train on; one made from a function whose two forms differ in more than their batch
+        norms can only predict, evaluate and compile.
         Raises StorageError, naming the file, when it is damaged or no model file.
         """
         from .file import load_model

@@ -36,7 +36,8 @@ def _without_batch_norm(graph: Graph, dead: set[str]) -> Iterator[Finding]:
     """`dead`: nodes with a finding of their own, which already asks for the batch norm."""
     uses = graph.uses()
     for node in graph.nodes:
-        if not node.op.measures_distance:
+        # Integers are not trained, and their requantization is a batch norm's factor and offset.
+        if not node.op.measures_distance or node.outputs[0].type.dtype != f32:
             continue
         reached = [end for end in _readers(node.outputs[0], graph, uses) if end.name not in dead]
         for end in reached[:1]:

@@ -18,7 +18,6 @@ from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, Stor
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.state import bind_weights
-from ..ops.reduction.softmax import Softmax
 from .checkpoint import (
     BEST,
     Checkpoint,
@@ -30,10 +29,11 @@ from .checkpoint import (
 )
 from .labels import Targets, as_samples, require_trainable, targets_for
 from .logs import History, Logs, log_row, score
-from .losses import loss_named
+from .losses import gives_probabilities, loss_named
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
+from .stalled import constant_loss, finding, has_stalled
 from .step import TrainStep
 from .trainee import Trainee
 
@@ -97,27 +97,36 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
         dtype = "u8" if is_bytes else "f32"
         known = Preprocessing(given or as_stored(channels), dtype, order)
         model.preprocessing = known
-    return settings if known is None else replace(settings, normalize=known.normalize)
+    if known is None or given == known.normalize:
+        return settings
+    return replace(settings, normalize=known.normalize)
 
 
+Observer = Callable[[slice, Array], None]  # of the rows of some samples, and their answers
 MEASURED = 4096  # samples whose answers are in memory together
 
 
 def measure(
-    model: Trainee, samples: Array, targets: Targets, engine: str, threads: int | None
+    model: Trainee,
+    samples: Array,
+    targets: Targets,
+    engine: str,
+    threads: int | None,
+    observe: Observer | None = None,
 ) -> dict[str, float]:
     """The mean loss of checked data and, where the targets are classes, the accuracy.
 
     Where samples are independent, some at a time: the answers of all of them may be large.
     """
     graph = model.graph(training=False)
-    last = graph.producers().get(graph.outputs[0])
-    probabilities = last is not None and isinstance(last.op, Softmax)
+    probabilities = gives_probabilities(graph)
     loss, losses, correct = loss_named(model.loss_name), [], 0
     size = MEASURED if graph.per_sample else len(samples)
     for start in range(0, len(samples), size):
         part = slice(start, start + size)
         prediction = model.predict(samples[part], engine=engine, threads=threads)
+        if observe is not None:
+            observe(part, prediction)
         losses.append(loss.of_samples(prediction, targets.rows(part), probabilities))
         correct += targets.correct(part, prediction) or 0
     result = {"loss": float(np.mean(np.concatenate(losses), dtype=np.float64))}
@@ -146,8 +155,8 @@ def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation 
 
 
 def _warn(model: Trainee, samples: Array, settings: Fit) -> None:
-    for finding in compiler.findings(model.graph(training=False)):
-        warnings.warn(str(finding), RangeWarning, stacklevel=4)
+    for proven in compiler.findings(model.graph(training=False)):
+        warnings.warn(str(proven), RangeWarning, stacklevel=4)
     if (large := _large(samples, settings)) is not None:
         warnings.warn(large, DataWarning, stacklevel=4)
 
@@ -258,6 +267,8 @@ class _Run:
         self.before = np.empty_like(step.state.blob)  # the last step
         self.before_is = (-1, -1)  # epoch and step
         self.logs: Logs | None = None
+        smoothing = settings.label_smoothing
+        self.constant = constant_loss(targets, step.model.loss_name, smoothing)
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         assert self.folder is not None
@@ -296,6 +307,7 @@ class _Run:
 
     def _epoch(self, progress: Progress) -> None:
         number, start = self.at.epoch, time.perf_counter() - self.at.seconds
+        x = None
         with closing(self.loader.epoch(number, self.at.step)) as batches:
             try:
                 for x, index in batches:
@@ -320,6 +332,22 @@ class _Run:
         if self.logs is not None:
             self.logs.append(self._row(number))
         progress.epoch(number, record)
+        self._watch(x)
+
+    def _watch(self, x: Array | None) -> None:
+        """Says it, once, where the run learns nothing; `x` is the last batch of this process."""
+        history, steps = self.history, self.at.epoch * len(self.loader)
+        if x is None or history.findings:
+            return
+        if not has_stalled(history.history, steps, self.targets, self.constant):
+            return
+        losses, rate = (
+            history.history["loss"],
+            rate_at(self.settings.learning_rate, self.at.epoch - 1),
+        )
+        found = finding(self.at.epoch, losses, self.constant, self.step.probe(x), rate)
+        history.findings.append(found)
+        warnings.warn(str(found), DataWarning, stacklevel=7)
 
     def _one_step(self, x: Array, index: Array) -> Position:
         """Where the run is after this batch."""

@@ -17,6 +17,7 @@ from .. import border
 from ..errors import DataError, StorageError
 from ..files import storage
 from ..ir import Array
+from ..report.findings import Finding
 
 MOST_COLUMNS = 1000
 LOG_NAMES = ("log.csv", "log.jsonl")
@@ -29,9 +30,11 @@ class History:
     `loss` and `accuracy` are means over the epoch's steps, each before its own update; the `val_`
     ones come from the weights at the end of the epoch and exist where validation data was given.
     Accuracies exist where the targets are classes. `seconds` is wall time, validation included.
+    `findings` say what went wrong on the way: that the network has learned nothing.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
@@ -143,9 +146,9 @@ def read_log(path: str | os.PathLike[str]) -> dict[str, Array]:
     except UnicodeDecodeError as error:
         raise StorageError(f'"{path}" is not text (byte {error.start} is no UTF-8)') from None
     rows = readers[suffix](path, text)
-    if not rows:
-        raise DataError(f'"{path}" has no rows yet; a run writes one after each epoch')
     names = dict.fromkeys(name for row in rows for name in row)
+    if not names:
+        raise DataError(f'"{path}" has no rows yet; a run writes one after each epoch')
     if len(names) > MOST_COLUMNS:
         raise DataError(f'"{path}" has {len(names)} columns; a log has at most {MOST_COLUMNS}')
     return {name: np.asarray([row.get(name, np.nan) for row in rows]) for name in names}

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..border import settle
 from ..errors import DataError, GraphError, nearest
-from ..ir import Array, Op
+from ..ir import Array, Graph, Op
 from ..ir.trace import Tensor, apply
 from ..ops.pointwise.binary import add
 from ..ops.reduction.mean_squared_error import MeanSquaredError
@@ -97,6 +97,12 @@ class MeanSquared(Loss):
 
     op = MeanSquaredError()
     of_classes = False
+
+
+def gives_probabilities(graph: Graph) -> bool:
+    """Whether a softmax makes the answers of a network."""
+    last = graph.producers().get(graph.outputs[0])
+    return last is not None and isinstance(last.op, Softmax)
 
 
 LOSSES: Mapping[str, type[Loss]] = {

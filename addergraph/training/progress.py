@@ -1,4 +1,5 @@
-"""Progress of long work: a bar on a terminal, one plain line an epoch elsewhere, or silence."""
+"""Progress of long work: a bar on a terminal; elsewhere plain lines, one an epoch and one every
+half minute within it; or silence."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Self
+
+EVERY = 30.0  # seconds within an epoch, off the terminal
 
 
 def is_terminal(stream: object) -> bool:
@@ -28,6 +31,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._began, self._first, self._done = time.perf_counter(), 0, 0
+        self._said = self._began
 
     def __enter__(self) -> Self:
         if self.verbose and is_terminal(sys.stdout):
@@ -52,6 +56,12 @@ class Progress:
             label = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}"
             speed = f"{self._images_per_second():,.0f} images/s"
             self._bar.update(self._task, completed=self._done, description=label, speed=speed)
+        elif self.verbose and time.perf_counter() - self._said >= EVERY:
+            at = (self._done - 1) % self.steps + 1
+            self._print(
+                f"epoch {epoch + 1}/{self.epochs}, step {at}/{self.steps}  loss {loss:.4f}  "
+                f"({self._images_per_second():,.0f} images/s, {self._left()} left)"
+            )
 
     def epoch(self, epoch: int, record: Mapping[str, float]) -> None:
         """`epoch` is done, with these results; its speed is its own, as in the log."""
@@ -64,6 +74,10 @@ class Progress:
             f"epoch {epoch + 1:{width}}/{self.epochs}  {numbers}  ({seconds:.2f} s, "
             f"{self.samples / seconds:,.0f} images/s, {self._left()} left)"
         )
+        self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._said = time.perf_counter()
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
         else:

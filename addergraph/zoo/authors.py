@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ..data import Normalize, Preprocessing
 from ..errors import DataError
 from ..ir import Array, Graph, Parameter
 from ..model import Model
@@ -31,6 +32,9 @@ NETWORKS = tuple(
     for name in ("resnet20", "resnet32", "resnet18", "resnet50")
     for form in ("", "-conv")
 )
+
+CIFAR = Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+IMAGENET = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 _WRAPPERS = ("module.", "_orig_mod.")
 _LAYERS = {"first": "conv1", "first_bn": "bn1", "last": "fc", "last_bn": "bn2"}
@@ -64,6 +68,13 @@ def import_weights(model: Model, state: Mapping[str, Array], where: str) -> dict
     if bad or missing or unexpected:
         raise DataError(_refusal(where, model, bad, missing, unexpected))
     return weights
+
+
+def preprocessing_of(network: str) -> Preprocessing:
+    """What the authors' main.py (CIFAR-10) and test.py (ImageNet) do to a pixel, for one of
+    NETWORKS."""
+    small = network.startswith(("resnet20", "resnet32"))
+    return Preprocessing(CIFAR if small else IMAGENET, channels="rgb")
 
 
 def classes_of(state: Mapping[str, Array]) -> int | None:

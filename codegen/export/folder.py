@@ -17,7 +17,7 @@ import numpy as np
 
 from addergraph.errors import DataError, StorageError
 from addergraph.files.records import json_object
-from addergraph.files.storage import atomic_write, content_digest, read_bytes, user_path
+from addergraph.files.storage import atomic_write_all, content_digest, read_bytes, user_path
 from addergraph.ir import Array, Graph
 
 METADATA = "metadata.json"
@@ -104,23 +104,23 @@ def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha25
 
 
 def write(where: Path, prefix: str, files: Mapping[str, bytes], no_shared: str | None) -> None:
-    """Writes all files. metadata.json comes first, without digests, so that what a killed export
-    leaves is known for what it is; and again last, with them."""
-    contents = dict(files)
-    described = json.loads(contents.pop(METADATA))
+    """Replaces all files, or none where there is no room for all.
+
+    metadata.json comes first, without digests, so that what a killed export leaves is known for
+    what it is; and again last, with them.
+    """
+    described = json.loads(files[METADATA])
     unfinished = {"files": {}, "no_shared_library": "its export did not end"}
-    atomic_write(where / METADATA, canonical(described | unfinished))
-    for name, data in contents.items():
-        atomic_write(where / name, data)
-    stale = where / f"lib{prefix}.so"
-    if stale.name not in contents:  # of another target, from an earlier export
-        try:
-            stale.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(f'cannot remove "{stale}": {error.strerror or error}') from None
-    digests = {name: sha256(data) for name, data in contents.items()}
+    contents: dict[str, bytes | None] = {n: data for n, data in files.items() if n != METADATA}
+    digests = {name: sha256(files[name]) for name in contents}
     finished = {"files": digests, "no_shared_library": no_shared}
-    atomic_write(where / METADATA, canonical(described | finished))
+    contents.setdefault(f"lib{prefix}.so", None)  # of an earlier export, for another target
+    ordered = [
+        (METADATA, canonical(described | unfinished)),
+        *contents.items(),
+        (METADATA, canonical(described | finished)),
+    ]
+    atomic_write_all([(where / name, data) for name, data in ordered])
 
 
 def canonical(metadata: Mapping[str, Any]) -> bytes:

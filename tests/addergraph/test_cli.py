@@ -31,8 +31,8 @@ from tests.addergraph.shell import Shell
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
-    "train", "recipe", "evaluate", "quantize", "summary", "check", "diagnose", "plot", "import",
-    "inspect", "compile", "certify", "run", "verify", "bench", "cache",
+    "train", "recipe", "evaluate", "predict", "quantize", "summary", "check", "diagnose", "plot",
+    "import", "inspect", "compile", "certify", "run", "verify", "bench", "cache",
 )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.addergraph.shell import Shell
 from tests.codegen.objects import CLEAN, PLANTED, compiled
 
@@ -27,3 +29,14 @@ def test_certify_writes_the_certificate_beside_the_file(shell: Shell, tmp_path: 
     other.write_text("{}")
     assert "is no ELF file" in shell.error("certify", file, "--json", other)
     assert other.read_text() == "{}", "it is no certificate"
+
+
+def test_certify_takes_paths_from_home(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "net.o").write_bytes(compiled(CLEAN, "thumb"))
+    shell.ok("certify", "~/net.o")
+    shell.ok("certify", "~/net.o", "--json", "~/other.json")
+    found = [(tmp_path / name).read_bytes() for name in ("certificate.json", "other.json")]
+    assert found[0] == found[1]

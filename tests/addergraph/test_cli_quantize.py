@@ -138,7 +138,7 @@ def test_the_data_that_trained_a_network_quantize_and_evaluate_it(shell: Shell) 
     said = float(out.split("validation: loss ")[1].split("accuracy ")[1].split()[0])
     out = shell.ok("evaluate", "t.safetensors", "--data", "data.npz")
     assert out.startswith("t.safetensors on data.npz, 30 test images: loss ")
-    assert out.endswith(f"accuracy {said:.4f}\n")
+    assert out.splitlines()[0].endswith(f"accuracy {said:.4f}")
     shell.ok("quantize", "t.safetensors", "--data", "data.npz", "-o", "q.safetensors")
     made = load_quantized("q.safetensors")
     assert made.graph.inputs[0].type.quantization is not None
@@ -148,7 +148,8 @@ def test_the_data_that_trained_a_network_quantize_and_evaluate_it(shell: Shell) 
     (answers,) = program.run([made.inputs(images[60:])])
     expected = np.mean(answers.argmax(axis=1) == y[60:])
     out = shell.ok("evaluate", "q.safetensors", "--data", "data.npz")
-    assert out == f"q.safetensors on data.npz, 30 test images: accuracy {expected:.4f}\n"
+    first = f"q.safetensors on data.npz, 30 test images: accuracy {expected:.4f}\n\nclass "
+    assert out.startswith(first)
 
 
 def test_another_normalization_is_refused_by_both_names(shell: Shell) -> None:
@@ -169,7 +170,7 @@ def test_another_normalization_is_refused_by_both_names(shell: Shell) -> None:
     shell.ok("quantize", "t.safetensors", "--data", "data.npz", "-o", "q.safetensors")
     trained = float(said.split("accuracy ")[1])
     out = shell.ok("evaluate", "q.safetensors", "--data", "data.npz")
-    assert abs(float(out.split("accuracy ")[1]) - trained) < 0.1
+    assert abs(float(out.split("accuracy ")[1].split()[0]) - trained) < 0.1
     np.savez("held_out.npz", x=images[60:], y=y[60:])
     assert said in shell.ok("evaluate", "t.safetensors", "--data", "held_out.npz")
 

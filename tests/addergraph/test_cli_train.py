@@ -48,6 +48,59 @@ def test_train_on_images_of_ones_own_and_go_on(shell: Shell) -> None:
     assert "validation: loss" in out
 
 
+def _three_parts() -> None:
+    """Bright images of class 1, dark ones of class 0, as archives; class 0 lacks one brightness."""
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    x = rng.random((40, 8, 8, 1)).astype(np.float32) / 4 + y[:, None, None, None] / 2
+    test = {"x_test": x[:6], "y_test": y[:6]}
+    np.savez("two.npz", x_train=x, y_train=y, **test)
+    np.savez("three.npz", x_train=x, y_train=y, x_val=x[:8], y_val=y[:8], **test)
+    np.savez("bytes.npz", x=(x * 255).astype(np.uint8), y=y)
+    for name, classes in (("named", ["no", "yes"]), ("renamed", ["yes", "no"])):
+        np.savez(f"{name}.npz", x=x, y=y, classes=classes)
+
+
+_QUICK = ("--model", "small-conv", "--engine", "reference", "--epochs", 1, "--batch", 20)
+
+
+def test_a_split_or_a_validation_part_chooses_and_the_test_part_is_told_last(shell: Shell) -> None:
+    _three_parts()
+    out = shell.ok("train", "--data", "two.npz", "--validation-split", 0.1, "--keep-best", *_QUICK)
+    assert "two.npz: 36 samples of (8, 8, 1), 4 to validate, 6 to test\n" in out
+    assert out.index("validation: loss ") < out.index("test: loss ")
+    out = shell.ok("train", "--data", "three.npz", "--patience", 1, *_QUICK)
+    assert "40 samples of (8, 8, 1), 8 to validate, 6 to test\n" in out
+    out = shell.ok("train", "--data", "two.npz", *_QUICK)
+    assert "6 to validate: the test part, by which nothing is chosen\n" in out
+    assert "validation: loss " in out and "test: loss" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("two", "--keep-best"), '"two.npz" has a test part alone, and that chooses nothing'),
+        (("two", "--patience", 2), "give --validation-split 0.1, or other images by --validation"),
+        (("three", "--validation-split", 0.1), "has 8 images to validate on already"),
+        (
+            ("two", "--validation-split", 0.1, "--validation", "three.npz"),
+            "--validation and --validation-split both say",
+        ),
+        (("two", "--validation", "bytes.npz"), "the scale 0.003921568627450"),
+        (
+            ("named", "--validation", "renamed.npz"),
+            "has the classes ('yes', 'no'), --data \"named.npz\" ('no', 'yes')",
+        ),
+    ],
+)
+def test_train_refuses_to_choose_by_the_test_part(
+    shell: Shell, options: tuple[object, ...], message: str
+) -> None:
+    _three_parts()
+    name, *others = options
+    assert message in shell.error("train", "--data", f"{name}.npz", *others, *_QUICK)
+
+
 def test_train_stops_and_resumes(shell: Shell) -> None:
     """The same recipe from a file, in one piece and in two; their models have the same bytes."""
     Path("my.toml").write_text(shell.ok("recipe", "quick").replace("epochs = 5", "epochs = 2"))
@@ -243,3 +296,11 @@ def test_a_run_on_a_terminal_that_is_ended(tmp_path: Path, number: signal.Signal
         assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") == 1  # cursor off, cursor on
         assert b"goes on from it" in seen and seen.endswith(b"interrupted\r\n")
         assert b"Traceback" not in seen
+
+
+def test_a_model_file_is_not_replaced_unless_it_was_named(shell: Shell) -> None:
+    np.savez("x.npz", x=np.zeros((6, 4, 4, 1), np.uint8), y=np.arange(6) % 2)
+    Path("model.safetensors").write_text("hours of work")
+    error = shell.error("train", "--data", "x.npz")
+    assert '"model.safetensors" exists: name it (-o model.safetensors)' in error
+    assert Path("model.safetensors").read_text() == "hours of work"

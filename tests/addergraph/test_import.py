@@ -32,9 +32,12 @@ def calibrated(net: Topology, size: int, **options: Any) -> Network:
 
 def compare(network: Network, model: Model, size: int) -> None:
     """New images; the logits agree to 1e-4 of their norm and say different things of them."""
-    x = images(size, 3, seed=2)
-    expected = network.logits(x)
-    found = model.predict(x.transpose(0, 2, 3, 1), engine="reference")
+    known = model.preprocessing
+    assert known is not None
+    real = images(size, 3, seed=2).transpose(0, 2, 3, 1) * known.normalize.std
+    pixels = np.clip(255 * (real + known.normalize.mean), 0, 255).astype(np.uint8)
+    expected = network.logits(model.entering(pixels).transpose(0, 3, 1, 2))
+    found = model.predict(pixels, engine="reference")
     assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
     assert np.ptp(expected, axis=0).min() > 1e-3
 
@@ -63,6 +66,7 @@ def test_the_command_writes_a_model_file(
     printed = capsys.readouterr()
     assert end.value.code == 0, printed.err
     assert "100 classes, samples of 32x32x3" in printed.out
+    assert "u8 rgb pixels enter as (pixel * 0.00392157 - mean) / std, mean 0.4914" in printed.out
     model = Model.load(output)
     assert model.output_shape == (100,)
     layer3 = state(net)["layer3.1.conv2.adder"]

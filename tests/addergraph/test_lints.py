@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
+import numpy as np
 import pytest
 
 import addergraph as ag
 from addergraph import Model, layers, ops, zoo
+from addergraph.errors import QuantizationWarning
 from addergraph.ir import Graph, Init
 from addergraph.ir.trace import Tensor, new_parameter
 from addergraph.ir.types import TensorType, f32
@@ -132,3 +135,13 @@ def test_a_finding_prints_as_one_sentence() -> None:
     finding = Finding("a", "this is wrong", "do that")
     assert str(finding) == "this is wrong; do that"
     assert dataclasses.astuple(finding)[0] == "a"
+
+
+@pytest.mark.parametrize("name", ["small-adder", "all-adder", "deck", "lenet5_bn"])
+def test_integers_need_no_batch_norm(name: str) -> None:
+    model = zoo.build(name)
+    images = np.random.default_rng(0).random((8, *model.input_shape), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", QuantizationWarning)  # the weights are random
+        made = ag.quantize(model, images, terms=1)
+    assert lint(made.graph) == ()

@@ -28,6 +28,9 @@ class Pair:
     def inference_graph(self) -> Graph:
         return self.graph
 
+    def inference_weights(self) -> Mapping[str, Array]:
+        return self.weights
+
 
 @pytest.fixture(scope="module")
 def model() -> Model:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from addergraph import layers
-from addergraph.errors import GraphError, ShapeError
+from addergraph.errors import GraphError, ShapeError, StorageError
+from addergraph.files import storage
 from addergraph.layers import (
     Activation,
     Adder,
@@ -25,6 +26,7 @@ from addergraph.layers import (
 from addergraph.layers.descriptions import MAX_NESTING, describe, restore
 from addergraph.model import Model
 from tests.addergraph.models import X, Y, fit, same_weights
+from tests.damage import within
 
 
 def block(name: str | None = None, **shortcut: Any) -> Residual:
@@ -156,6 +158,38 @@ def test_what_is_nested_too_deep_to_be_read_is_refused_before_it_is_written() ->
         layer = Residual([layer])
     with pytest.raises(GraphError, match="more than 16 deep"):
         Model().add(layer)
+
+
+def test_nesting_counts_through_layers_that_are_repeated() -> None:
+    deep = describe([Flatten()])
+    for repeated in range(0, 2 * MAX_NESTING, 2):
+        deep += [{"kind": "Residual", "body": [{"repeat": max(repeated - 1, 0)}], "shortcut": []}]
+    assert len(restore(deep)) == MAX_NESTING + 1
+    last = {"kind": "Residual", "body": [{"repeat": 2 * MAX_NESTING - 1}], "shortcut": []}
+    with pytest.raises(GraphError, match="more than 16 deep"):
+        restore([*deep, last])
+    layer: Layer = Flatten()
+    for _ in range(MAX_NESTING):
+        layer = Residual([layer])
+    with pytest.raises(GraphError, match="more than 16 deep"):
+        describe([layer, Residual([layer])])
+
+
+def test_a_few_layers_that_repeat_each_other_do_not_stand_for_millions(tmp_path: Path) -> None:
+    doubled = describe([Flatten()])
+    for number in range(MAX_NESTING):
+        twice = [{"repeat": max(3 * number - 2, 0)}] * 2
+        doubled += [{"kind": "Residual", "name": None, "body": twice, "shortcut": []}]
+    assert len(restore(doubled)) == MAX_NESTING + 1
+    path = tmp_path / "m.safetensors"
+    model = Model(input_shape=(4,), name="m")
+    model.add(Flatten())
+    model.save(path)
+    tensors, metadata = storage.load(path)
+    found = json.loads(metadata["model"]) | {"layers": doubled}
+    storage.save(path, tensors, metadata | {"model": json.dumps(found)})
+    with within(1 << 20, 5.0), pytest.raises(StorageError, match="262125 layers are called"):
+        Model.load(path)
 
 
 def test_impossible_blocks_are_refused() -> None:

@@ -107,7 +107,8 @@ def test_what_a_recipe_has_can_be_changed_on_the_command_line(
 
     monkeypatch.setattr(Model, "fit", fit)
     changed = ("--label-smoothing", 0.25, "--gradient", "sign", "--patience", 3, "--keep-best")
-    assert shell("train", *changed, "--batch", 9, "--seed", 4).status == 130
+    run = ("--batch", 9, "--seed", 4, "--validation-split", 0.1)
+    assert shell("train", *changed, *run).status == 130
     assert Fit(**found) == Fit(**found | {
         "label_smoothing": 0.25, "gradient": "sign", "patience": 3, "keep_best": True,
         "batch_size": 9, "seed": 4, "epochs": 30,

@@ -247,6 +247,14 @@ def test_noise_is_refused_in_words(text: str) -> None:
         parse(text)
 
 
+def test_a_message_can_be_printed_whatever_the_text_holds() -> None:
+    for text in ("g\udcdargra", "graph g(\x1b[31m\udc80", "graph g\0() {}"):
+        with pytest.raises(ParseError, match="line 1, column") as caught:
+            parse(text)
+        message = str(caught.value)
+        assert message.encode() and message.replace("\n", "").isprintable() and "?" in message
+
+
 @given(st.data())
 def test_damaged_text_is_refused_in_words_or_means_something(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([BLOCK, WRAPPED, FUSED]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,6 @@ import pytest
 
 import addergraph as ag
 from addergraph import compiler
-from addergraph.codegen.export import folder
 from addergraph.codegen.export.aot import Exported, export
 from addergraph.codegen.run.jit import Program
 from addergraph.codegen.targets.lookup import runnable, target_named
@@ -493,16 +493,16 @@ def test_an_export_that_was_killed_is_known_for_it(
     small: Program, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are a mixture then; the same network may be exported again."""
-    real, written = storage.atomic_write, 0
+    real, written = os.replace, 0
 
-    def killed(path: Path, data: bytes) -> None:
+    def killed(source: Path, target: Path) -> None:
         nonlocal written
         written += 1
         if written == 4:
             raise KeyboardInterrupt
-        real(path, data)
+        real(source, target)
 
-    monkeypatch.setattr(folder, "atomic_write", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         small.export(kept)
     monkeypatch.undo()
@@ -510,6 +510,23 @@ def test_an_export_that_was_killed_is_known_for_it(
         ag.load_native(kept)
     assert small.export(kept).shared is not None
     ag.load_native(kept)
+
+
+def test_an_export_without_room_for_all_files_changes_none(
+    small: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.export(tmp_path, shared=False)
+    before, real = contents(tmp_path), storage._write_synced
+
+    def full(path: Path, data: bytes, mode: int | None) -> None:
+        if "main.c" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data, mode)
+
+    monkeypatch.setattr(storage, "_write_synced", full)
+    with pytest.raises(StorageError, match=r'main\.c": No space left on device'):
+        compiled(CONSTANT.replace("2.5", "3.5")).export(tmp_path, shared=False, overwrite=True)
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.needs("cc")

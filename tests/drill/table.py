@@ -7,8 +7,11 @@ from pathlib import Path
 from . import (
     adder_u8,
     contractions,
+    data,
     elsewhere,
+    files,
     machines,
+    pixels,
     processes,
     product_u8,
     quantization,
@@ -23,9 +26,12 @@ MUTANTS: tuple[Mutant, ...] = (
     *product_u8.MUTANTS,
     *sparse_u8.MUTANTS,
     *elsewhere.MUTANTS,
+    *files.MUTANTS,
     *quantization.MUTANTS,
     *machines.MUTANTS,
+    *pixels.MUTANTS,
     *processes.MUTANTS,
+    *data.MUTANTS,
 )
 
 

@@ -30,7 +30,8 @@ def certify(options: Certification) -> bool:
     removed: none stays beside a file that it does not speak of.
     """
     file, json = options.file, options.json
-    where = Path(file).parent / "certificate.json" if json is None else Path(json)
+    beside = storage.user_path(file).parent / "certificate.json"
+    where = beside if json is None else storage.user_path(json)
     try:
         made = compiler.certify(file)
     except AdderGraphError:

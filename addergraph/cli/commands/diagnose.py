@@ -12,7 +12,7 @@ from ... import compiler
 from ...data import load
 from ...diagnostics import Diagnosis, Recording, pictures, plots, read_log
 from ...diagnostics.diagnosis import diagnose as examine
-from ...errors import StorageError, UnsupportedError
+from ...errors import UnsupportedError
 from ...files import storage
 from ...report.lints import lint
 from ...report.summary import size_text
@@ -89,7 +89,7 @@ class Options:
 
 def diagnose(options: Options) -> None:
     """Prints the diagnosis, and writes pictures and numbers; refuses a bad folder before."""
-    folder = None if options.output is None else _prepared(options.output)
+    folder = None if options.output is None else pictures.folder_for(options.output)
     data = load(options.data)
     settings = Recording(**options.recording)
     model = model_for(options.network, data, settings.seed)
@@ -129,18 +129,6 @@ def plot(options: Curves) -> None:
 def _run_name(log: Path) -> str:
     """A run is called as its folder; a log that is not called `log` as itself."""
     return log.absolute().parent.name if log.stem == "log" else log.stem
-
-
-def _prepared(output: str) -> Path:
-    folder = storage.user_path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f'cannot make the folder "{folder}": {error.strerror or error}'
-        ) from None
-    pictures.require_picture(folder / "gradients.png")
-    return folder
 
 
 def _written(found: Diagnosis, folder: Path) -> list[Path]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ... import compiler, zoo
 from ...data import Dataset, load
-from ...errors import DataError, GraphError
+from ...diagnostics import Confusion, Mistake, confusion, pictures, worst_mistakes
+from ...diagnostics.mistake_plots import plot_confusion, plot_mistakes
+from ...diagnostics.mistakes import MOST_CLASSES, worst_of
+from ...errors import DataError
+from ...files import storage
 from ...ir import Array
-from ...ir.interpreter import run_reference
-from ...ir.state import initial_weights
-from ...settings import like
-from ...training.settings import REFERENCE, Fit
+from ...settings import like, setting
+from ...training.settings import Fit
 from .. import options as shared
+from .classifier import Classifier
 from .images import entering, normalize_option, warn_of_others
-from .source import Source, open_source
+from .source import Source, open_trained
+
+SHEET = 24  # images of the worst mistakes
+NUMBERS = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,48 +36,120 @@ class Evaluation:
     normalize: str | None = normalize_option()
     engine: str = like(Fit, "engine", help="")
     threads: int | None = like(Fit, "threads")
+    output: str | None = setting(
+        None,
+        "Write confusion.png, mistakes.png (the images with the highest wrong probabilities) and "
+        "evaluation.json there.",
+        short="-o",
+        metavar="FOLDER",
+    )
 
 
 def evaluate(options: Evaluation) -> None:
-    """Prints how many images get their class, and of a model that is trained on them the loss."""
-    if options.file in zoo.NETWORKS and not Path(options.file).exists():
-        raise DataError(
-            f'the network "{options.file}" starts with random weights, which guess: train it, and '
-            "give the model file"
-        )
-    source = open_source(options.file, options.weights)
-    numbers = source.required_weights()
-    _require_trained(source)
+    """Prints how many images get their class, of a model that is trained on them the loss, and
+    what is confused with what; writes pictures and numbers; refuses a bad folder before."""
+    folder = None if options.output is None else pictures.folder_for(options.output)
+    source = open_trained(options.file, options.weights)
     data = load(options.data)
     warn_of_others(source, data)
-    images, classes, part = _held_out(data)
-    images = entering(source, images, data, options.normalize, judged=True)
-    if source.model is not None:
-        found = source.model.evaluate(
-            images, classes, engine=options.engine, threads=options.threads
-        )
-    else:
-        if source.quantized is not None:
-            images = source.quantized.inputs(images)
-        if options.engine == REFERENCE:
-            answers = run_reference(source.graph, [images], numbers)[0][0]
-        else:
-            program = compiler.compile(source.graph, weights=numbers, threads=options.threads or 1)
-            answers = program.run([images])[0]
-        found = {"accuracy": _accuracy(source, answers, classes)}
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
-    print(f"{options.file} on {options.data}, {len(images):,} {part} images: {shown}")
+    images, labels, part = _held_out(data)
+    entered = entering(source, images, data, options.normalize, judged=True)
+    classifier = Classifier(source, options.engine, options.threads)
+    seen = _Seen(classifier, labels, data)
+    found = _measured(options, seen, entered, labels)
+    where = f"{options.file} on {options.data}, {len(images):,} {part} images"
+    print(f"{where}: {', '.join(f'{name} {value:.4f}' for name, value in found.items())}")
+    if seen.confusion is not None:
+        print(f"\n{seen.confusion}")
+    if folder is not None:
+        facts = {"file": options.file, "data": options.data, "part": part, "images": len(images)}
+        _write(folder, where, facts | found, seen, _visible(source, data, images[seen.worst]))
 
 
-def _require_trained(source: Source) -> None:
-    """DataError for a model with the very weights that its seed draws."""
-    if source.model is None or not source.graph.parameters:
-        return
-    drawn = initial_weights(source.model.graph(training=False), source.model.seed)
-    if all(np.array_equal(drawn[name], a) for name, a in source.model.weights.items()):
-        raise DataError(
-            f'"{source.file}" has the random weights that it starts with, which guess: train it'
+def _measured(options: Evaluation, seen: _Seen, images: Array, labels: Array) -> dict[str, float]:
+    """Loss and accuracy of a model, the accuracy of other networks; `seen` sees all answers."""
+    model = seen.classifier.source.model
+    if model is not None:
+        observe = seen.add if len(model.output_shape) == 1 and model.output_shape[0] > 1 else None
+        return model.evaluate(
+            images, labels, engine=options.engine, threads=options.threads, observe=observe
         )
+    for rows, answers in seen.classifier.in_blocks(images):
+        seen.add(rows, answers)
+    return {"accuracy": seen.right / len(labels)}
+
+
+class _Seen:
+    """What a network has said so far of images whose classes are known."""
+
+    def __init__(self, classifier: Classifier, labels: Array, data: Dataset) -> None:
+        self.classifier, self.labels, self.data = classifier, labels, data
+        self.right = 0
+        self.confusion: Confusion | None = None  # of more than MOST_CLASSES there is none
+        self.mistakes: list[Mistake] = []
+
+    @property
+    def worst(self) -> list[int]:
+        """The images of the worst mistakes."""
+        return [one.sample for one in self.mistakes]
+
+    def add(self, rows: slice, answers: Array) -> None:
+        """The answers to the images of these rows; GraphError or DataError where they do not tell
+        the classes that there are."""
+        labels = self.labels[rows]
+        self.classifier.require_scores(answers, len(labels))
+        scored = answers.ndim == 2
+        count = answers.shape[1] if scored else 1 + max(int(answers.max()), int(self.labels.max()))
+        if int(labels.max()) >= count:
+            raise DataError(
+                f'"{self.classifier.source.file}" has {count} classes, the images have labels up '
+                f"to {int(self.labels.max())}"
+            )
+        predicted = answers.argmax(axis=1) if scored else answers
+        self.right += int(np.count_nonzero(predicted == labels))
+        if scored:
+            probabilities = self.classifier.probabilities(answers)[
+                np.arange(len(labels)), predicted
+            ]
+            found = worst_mistakes(labels, predicted, probabilities, SHEET, rows.start)
+            self.mistakes = worst_of([*self.mistakes, *found], SHEET)
+        if count <= MOST_CLASSES:
+            found = confusion(
+                labels, predicted, self.classifier.source.class_names(count, self.data.classes)
+            )
+            self.confusion = found if self.confusion is None else self.confusion + found
+
+
+def _visible(source: Source, data: Dataset, images: Array) -> tuple[Array, float]:
+    """Images with their channels as red, green and blue, and the pixel that is white."""
+    known = source.preprocessing
+    if known is not None and known.channels == "bgr":
+        images = images[..., ::-1]
+    white = 1 / data.scale
+    return images, white if images.dtype == np.uint8 else max(white, float(images.max(initial=0)))
+
+
+def _write(
+    folder: Path,
+    where: str,
+    facts: dict[str, object],
+    seen: _Seen,
+    visible: tuple[Array, float],
+) -> None:
+    """The pictures and the numbers of an evaluation."""
+    figures = {}
+    if seen.confusion is not None:
+        labels = seen.confusion.labels()
+        figures["confusion.png"] = plot_confusion(seen.confusion, where)
+        images, white = visible
+        figures["mistakes.png"] = plot_mistakes(images, seen.mistakes, labels, where, white)
+        facts |= seen.confusion.numbers()
+    facts["mistakes"] = [one._asdict() for one in seen.mistakes]
+    for name, figure in figures.items():
+        pictures.save(figure, folder / name)
+    storage.atomic_write(folder / NUMBERS, json.dumps(facts).encode())
+    for name in (*figures, NUMBERS):
+        print(f"wrote {folder / name}")
 
 
 def _held_out(data: Dataset) -> tuple[Array, Array, str]:
@@ -79,21 +157,3 @@ def _held_out(data: Dataset) -> tuple[Array, Array, str]:
     if len(data.x_test):
         return data.x_test, data.y_test, "test"
     return data.x_train, data.y_train, "training"
-
-
-def _accuracy(source: Source, answers: Array, classes: Array) -> float:
-    """The share of answers, scores [N,T] or class numbers [N], that name the right class."""
-    if answers.ndim == 2 and answers.shape[1] > 1:
-        if int(classes.max()) >= answers.shape[1]:
-            raise DataError(
-                f'"{source.file}" has {answers.shape[1]} classes, the images have labels up to '
-                f"{int(classes.max())}"
-            )
-        answers = answers.argmax(axis=1)
-    if answers.shape != classes.shape:
-        output = source.graph.outputs[0]
-        raise GraphError(
-            f'"{source.file}" answers with {output}: {output.type}, which are no classes: expected '
-            "a score for each class [N,T], or class numbers [N]"
-        )
-    return float(np.mean(answers == classes))

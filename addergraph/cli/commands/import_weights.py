@@ -45,6 +45,7 @@ def import_weights(options: Import) -> None:
         f"{len(model.weights)} arrays, {parameters:,} numbers; {model.output_shape[0]} classes, "
         f"samples of {'x'.join(map(str, model.input_shape))}"
     )
+    print(model.preprocessing)
     print(f"wrote {output} ({storage.user_path(output).stat().st_size:,} bytes)")
 
 
@@ -63,6 +64,7 @@ def imported(file: str, network: str, input_shape: tuple[int, int, int] | None =
     state = read_state(file)
     model = zoo.build(network, input_shape, authors.classes_of(state))
     model.weights = authors.import_weights(model, state, file)
+    model.preprocessing = authors.preprocessing_of(network)
     return model
 
 

@@ -3,9 +3,11 @@ the name of a network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ... import zoo
 from ...data import Dataset, Preprocessing
@@ -34,6 +36,14 @@ class Source:
         """What a pixel is, as far as the file says."""
         known = self.model or self.quantized
         return None if known is None else known.preprocessing
+
+    def class_names(self, count: int, otherwise: Sequence[str] | None = None) -> list[str]:
+        """Names of so many classes: those of the file, `otherwise`, or numbers."""
+        known = None if self.preprocessing is None else self.preprocessing.classes
+        for names in (known, otherwise):
+            if names is not None and len(names) == count:
+                return list(names)
+        return [str(number) for number in range(count)]
 
     def required_weights(self) -> Mapping[str, Array]:
         """The weights; DataError where the graph has parameters and none were given."""
@@ -85,6 +95,27 @@ def open_source(
         )
     graph = _parsed(file)
     return Source(file, graph, None if weights is None else _read_weights(graph, weights), None)
+
+
+def open_trained(file: str, weights: str | None = None) -> Source:
+    """`open_source` for what is asked of a trained network alone; DataError for a network by name,
+    missing weights, and a model with the very weights that its seed draws."""
+    if file in zoo.NETWORKS and not Path(file).exists():
+        raise DataError(
+            f'the network "{file}" starts with random weights, which guess: train it, and give the '
+            "model file"
+        )
+    source = open_source(file, weights)
+    source.required_weights()
+    model = source.model
+    if model is None or not source.graph.parameters:
+        return source
+    drawn = initial_weights(model.graph(training=False), model.seed)
+    if all(np.array_equal(drawn[name], a) for name, a in model.weights.items()):
+        raise DataError(
+            f'"{source.file}" has the random weights that it starts with, which guess: train it'
+        )
+    return source
 
 
 def model_for(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...border import shown
 from ...data import Dataset, load
 from ...errors import DataError, StorageError
 from ...files.storage import user_path
@@ -29,6 +30,8 @@ from .. import options as shared
 from .images import warn_of_others
 from .source import model_for, of_model
 
+OUTPUT = "model.safetensors"
+HeldOut = tuple[Array | None, Array | None]  # images and classes
 CALIBRATION = 256  # training images that fix the scales of activations
 
 
@@ -41,7 +44,15 @@ class Training:
         None,
         "Held-out images: the training part of this.",
         metavar="NAME[:PATH]",
-        unset="the test part of --data",
+        unset="the validation part of --data, or its test part, by which nothing is chosen",
+    )
+    validation_split: float | None = setting(
+        None,
+        "Hold out this share of the training images, of each class, to validate on.",
+        kind=float,
+        above=0,
+        below=1,
+        metavar="SHARE",
     )
     network: str = setting(
         "small-adder",
@@ -71,13 +82,29 @@ class Training:
         Fit,
         without=settings_of(Learning),
         help={
-            "seed": "Of the weights at the start, the order of the samples, and their "
+            "seed": "Of the weights at the start, the split, the order of the samples, and their "
             "augmentation.",
             "checkpoint": "Checkpoints after each epoch, log.csv and log.jsonl.  [default: none; "
             "with --resume or --checkpoint-steps, OUTPUT with .run for .safetensors]",
         },
     )
-    output: str = setting("model.safetensors", short="-o", metavar="FILE.safetensors")
+    named_output: str | None = setting(
+        None,
+        name="output",
+        kind=str,
+        unset=f"{OUTPUT}, where there is none yet",
+        short="-o",
+        metavar="FILE.safetensors",
+    )
+    force: bool = setting(False, f"Replace {OUTPUT} although --output does not name it.")
+    allow_chance: bool = setting(
+        False, "End with status 0 although the network has learned nothing."
+    )
+
+    @property
+    def output(self) -> str:
+        """The model file."""
+        return self.named_output or OUTPUT
 
     @property
     def folder(self) -> str | None:
@@ -100,19 +127,20 @@ class Training:
 def train(options: Training) -> None:
     """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
     require_writable_model(options.output)
+    _require_unused(options)
     _require_trained(options)
     recipe = options.chosen_recipe()
-    data = load(options.data)
-    x_val, y_val = _held_out(data, options.validation)
+    data = _with_validation(options)
+    _require_nothing_chosen_by_test(recipe, data)
+    held_out = _held_out(data)
     model = model_for(options.network, data, options.run["seed"], options.first, options.last)
     if model.preprocessing is None:
         model.preprocessing = data.preprocessing(recipe.data.normalization(data))
     warn_of_others(of_model(options.network, model), data)
-    held_out = 0 if x_val is None else len(x_val)
     print(
         f"{options.network} on {options.data}: {len(data.x_train)} samples of {data.shape}", end=""
     )
-    print(f", {held_out} to validate" if held_out else "", flush=True)
+    print(_told(data), flush=True)
     print(f"{model.preprocessing}; the model file keeps it", flush=True)
     if options.folder is not None:
         print(f'checkpoints and logs in "{options.folder}"', flush=True)
@@ -120,11 +148,10 @@ def train(options: Training) -> None:
         model = _rounding(model, data, options.quantize_bits)
     start = time.perf_counter()
     try:
-        model.fit(
+        history = model.fit(
             data.x_train,
             data.y_train,
-            x_val,
-            y_val,
+            *held_out,
             **recipe.arguments(),
             **{**options.run, "checkpoint": options.folder},
         )
@@ -133,13 +160,16 @@ def train(options: Training) -> None:
             print(_how_to_go_on(options), flush=True)
         raise
     print(f"trained in {time.perf_counter() - start:.1f} s")
-    if x_val is not None:
-        how = {name: options.run[name] for name in ("engine", "threads")}
-        found = model.evaluate(x_val, y_val, **how)
-        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
-        print(f"validation: {numbers}")
+    _show("validation", model, held_out, options.run)
+    if len(data.x_val):
+        _show("test", model, (data.x_test, data.y_test), options.run)
     _save(model, options.output)
     print(f"wrote {options.output} ({user_path(options.output).stat().st_size:,} bytes)")
+    if history.findings and not options.allow_chance:
+        raise DataError(
+            f"{history.findings[0].message}. The model file is written all the same; "
+            "--allow-chance takes that for a success"
+        )
 
 
 def _how_to_go_on(options: Training) -> str:
@@ -190,6 +220,16 @@ def show_recipe(options: Shown) -> None:
     print(find(name).text(), end="")
 
 
+def _require_unused(options: Training) -> None:
+    """DataError where nobody named the output and there is one, which may be hours of work."""
+    if options.named_output or options.force or options.run["resume"]:
+        return
+    if Path(OUTPUT).exists():
+        raise DataError(
+            f'"{OUTPUT}" exists: name it (-o {OUTPUT}) or another file, or give --force'
+        )
+
+
 def _require_trained(options: Training) -> None:
     """DataError where roundings are asked for and the network's weights are random."""
     if options.quantize_bits is not None and Path(options.network).suffix != ".safetensors":
@@ -207,9 +247,60 @@ def _rounding(model: Model, data: Dataset, bits: int) -> Model:
     return made
 
 
-def _held_out(data: Dataset, validation: str | None) -> tuple[Array | None, Array | None]:
-    """The images to validate on: those of another file, or the data set's own test part."""
-    if validation is not None:
-        other = load(validation)
-        return other.x_train, other.y_train
+def _with_validation(options: Training) -> Dataset:
+    """The data set, with the validation part that the options ask for."""
+    if options.validation is not None and options.validation_split is not None:
+        raise DataError(
+            "--validation and --validation-split both say what to validate on: give one of them"
+        )
+    data = load(options.data)
+    if options.validation_split is not None:
+        return data.split(options.validation_split, options.run["seed"])
+    if options.validation is None:
+        return data
+    other = load(options.validation)
+    for what in ("scale", "classes"):  # None: nobody said what the classes are
+        ours, theirs = getattr(data, what), getattr(other, what)
+        if None not in (ours, theirs) and ours != theirs:
+            raise DataError(
+                f'--validation "{options.validation}" has the {what} {shown(theirs)}, '
+                f'--data "{options.data}" {shown(ours)}: expected the same'
+            )
+    return dataclasses.replace(data, x_val=other.x_train, y_val=other.y_train)
+
+
+def _require_nothing_chosen_by_test(recipe: Recipe, data: Dataset) -> None:
+    """DataError where the best epoch would be that of the test part: what is said of it afterwards
+    would be of images that the choice has seen."""
+    chooses = recipe.keep_best or recipe.patience
+    if not chooses or len(data.x_val) or not len(data.x_test):
+        return
+    raise DataError(
+        f'keep_best and patience choose an epoch; "{data.name}" has a test part alone, and that '
+        "chooses nothing: give --validation-split 0.1, or other images by --validation"
+    )
+
+
+def _held_out(data: Dataset) -> HeldOut:
+    """The images whose numbers each epoch shows."""
+    if len(data.x_val):
+        return data.x_val, data.y_val
     return (data.x_test, data.y_test) if len(data.x_test) else (None, None)
+
+
+def _told(data: Dataset) -> str:
+    """Which images are held out, and what for."""
+    validating, testing = len(data.x_val), len(data.x_test)
+    if testing and not validating:
+        return f", {testing} to validate: the test part, by which nothing is chosen"
+    told = f", {validating} to validate" if validating else ""
+    return told + (f", {testing} to test" if testing else "")
+
+
+def _show(part: str, model: Model, held_out: HeldOut, run: Mapping[str, Any]) -> None:
+    """Prints what the trained network makes of held-out images, where there are any."""
+    x, y = held_out
+    if x is None or not len(x):
+        return
+    found = model.evaluate(x, y, engine=run["engine"], threads=run["threads"])
+    print(f"{part}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))

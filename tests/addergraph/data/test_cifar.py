@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import tarfile
@@ -56,6 +57,28 @@ def test_archives_and_folders_give_the_same(tmp_path: Path, classes: int, versio
     inner = outer / next(iter(files)).split("/")[0]
     for path in (archive, renamed, tmp_path, outer, inner):
         _require_whole(load(f"cifar{classes}:{path}"), classes)
+
+
+@EVERY
+def test_archives_that_were_packed_again(tmp_path: Path, classes: int, version: str) -> None:
+    """Unpacked to a .tar, beside the packed one or alone; without their folder; with other
+    headers."""
+    files = cifar_files(classes, version)
+    packed = tmp_path / ARCHIVES[classes, version]
+    plain = tmp_path / packed.name.removesuffix(".gz")
+    bare = {f"./{name.split('/')[1]}": data for name, data in files.items()}
+    for content, form in ((files, tarfile.PAX_FORMAT), (files, tarfile.USTAR_FORMAT), (bare, None)):
+        with tarfile.open(plain, "w", format=form) as archive:
+            for name, data in content.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                member.pax_headers = {"comment": "packed again"}
+                archive.addfile(member, io.BytesIO(data))
+        _require_whole(load(f"cifar{classes}:{tmp_path}"), classes)
+        _require_whole(load(f"cifar{classes}:{plain}"), classes)
+    plain.write_bytes(b"another file, beside the published one")
+    write_archive(packed, files)
+    _require_whole(load(f"cifar{classes}:{tmp_path}"), classes)
 
 
 def test_the_class_names_are_the_published_ones(tmp_path: Path) -> None:

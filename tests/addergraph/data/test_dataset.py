@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from addergraph.data import Dataset, digits, load
-from addergraph.errors import DataError, StorageError
+from addergraph.errors import DataError, DataWarning, StorageError
 from tests.addergraph.data.published import images, labels
 
 X, Y = images(6, (4, 5, 3)), labels(6, 4)
@@ -60,6 +60,8 @@ def test_class_count_without_names_is_that_of_both_parts() -> None:
         ({"y_test": Y[:2].astype(np.int32)}, r"test part: .*found int32"),
         ({"x_test": X[:2, :3]}, r"train on are uint8 \(4, 5, 3\), .*uint8 \(3, 5, 3\)"),
         ({"x_test": X[:2].astype(np.float32)}, r"those to test on float32"),
+        ({"x_val": X[:2, :3], "y_val": Y[:2]}, r"those to validate on uint8 \(3, 5, 3\)"),
+        ({"x_val": X[:2]}, r"validation part: expected labels int64 \(2,\), found int64 \(0,\)"),
         ({"x_train": X[:0], "y_train": Y[:0]}, r"no images to train on"),
         ({"y_train": np.array([0, 1, -2, 3, 4, 5])}, r"label -2 of sample 2 .*at least 0"),
         ({"classes": ("a", "b"), "y_test": np.array([1, 2])}, r"label .* expected 0 to 1"),
@@ -84,11 +86,93 @@ def test_own_archives_with_and_without_a_test_part(tmp_path: Path) -> None:
     assert np.array_equal(b.y_train, Y) and b.y_train.dtype == np.int64
 
 
+@pytest.mark.parametrize("end", ["val", "validation"])
+def test_own_archives_have_any_parts_and_names_of_classes(tmp_path: Path, end: str) -> None:
+    held_out = {f"x_{end}": X[:3], f"y_{end}": Y[:3], "x_test": X[3:], "y_test": Y[3:]}
+    names = ("käfer", "b", "c", "d")
+    np.savez(tmp_path / "a.npz", x=X, y=Y, classes=np.array(names), **held_out)
+    a = load(f"{tmp_path / 'a.npz'}")
+    assert np.array_equal(a.x_val, X[:3]) and np.array_equal(a.y_val, Y[:3])
+    assert np.array_equal(a.x_test, X[3:]) and np.array_equal(a.y_test, Y[3:])
+    assert np.array_equal(a.x_train, X) and a.classes == names
+    for other in (np.array([n.encode() for n in names]), np.arange(10, 14)):
+        np.savez(tmp_path / "b.npz", x_train=X, y_train=Y, classes=other)
+        b = load(f"{tmp_path / 'b.npz'}")
+        assert b.classes == (names if other.dtype.kind == "S" else ("10", "11", "12", "13"))
+        assert b.x_val.shape == (0, 4, 5, 3) and b.y_val.shape == (0,)
+
+
+def test_a_split_holds_out_a_share_of_each_class() -> None:
+    counts = [1, 2, 3, 14, 15, 16, 100]
+    y = np.random.default_rng(0).permutation(np.repeat(np.arange(7), counts))
+    x = np.arange(len(y), dtype=np.float32).reshape(-1, 1, 1, 1)
+    whole = Dataset("mine", x, y, x[:3], y[:3], tuple("abcdefg"))
+    made = whole.split(validation=0.1, seed=3)
+    assert np.bincount(made.y_val, minlength=7).tolist() == [0, 1, 1, 1, 2, 2, 10]
+    assert (np.bincount(made.y_train) + np.bincount(made.y_val, minlength=7)).tolist() == counts
+    for x, classes in ((made.x_train, made.y_train), (made.x_val, made.y_val)):
+        at = x.ravel().astype(int)
+        assert (np.diff(at) > 0).all() and np.array_equal(y[at], classes)
+    assert not np.intersect1d(made.x_train, made.x_val).size
+    assert made.x_test is whole.x_test and made.classes == whole.classes
+    most = np.bincount(whole.split(0.99).y_val, minlength=7)
+    assert most.tolist() == [0, *(count - 1 for count in counts[1:])]
+
+
+def test_a_split_follows_its_seed_and_no_other_class() -> None:
+    y = np.repeat(np.arange(3), 40)
+    x = np.arange(120, dtype=np.float32).reshape(-1, 1, 1, 1)
+
+    def held_out(count: int, seed: int) -> list[float]:
+        made = Dataset("mine", x[:count], y[:count], x[:0], y[:0], None).split(0.2, seed)
+        return made.x_val.ravel().tolist()  # type: ignore[no-any-return]
+
+    assert held_out(120, 0) == held_out(120, 0) != held_out(120, 1)
+    assert held_out(120, 0)[:16] == held_out(80, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({"x_val": X[:2], "y_val": Y[:2]}, (), r"has 2 images to validate on already"),
+        ({"x_train": X[:1], "y_train": np.array([0])}, (), r"one image of each class"),
+        ({}, (0.0,), r"validation=0 must be a share above 0"),
+        ({}, (1,), r"validation=1 must be a share"),
+        ({}, (float("nan"),), r"validation=nan must be a share"),
+        ({}, (0.1, -1), r"seed=-1 must be"),
+    ],
+)
+def test_splits_that_cannot_be_made(
+    changes: dict[str, object], arguments: tuple[float, ...], message: str
+) -> None:
+    whole = _set(**changes)
+    with pytest.raises(DataError, match=message):
+        whole.split(*arguments)  # type: ignore[arg-type]
+
+
+def test_a_class_that_the_validation_part_alone_has() -> None:
+    with pytest.warns(DataWarning, match=r'class "d" has images to validate on and none to train'):
+        _set(
+            y_train=Y % 3, y_test=Y[:2] % 3, x_val=X[:1], y_val=np.array([3]), classes=tuple("abcd")
+        )
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"x_train": X}, r'no array "y_train"'),
         ({"x_train": X, "y_train": Y, "x_test": X}, r"x_test alone"),
+        ({"x_train": X, "y_train": Y, "y_val": Y}, r"y_val alone"),
+        ({"x": X, "y": Y, "x_train": X, "y_train": Y}, r"has x_train and x; expected one"),
+        (
+            {"x": X, "y": Y, "x_val": X, "x_validation": X},
+            r"has x_val and x_validation; expected one",
+        ),
+        ({"x": X, "y": Y, "classes": np.array([0.5])}, r"classes is float64 \(1,\); expected the"),
+        ({"x": X, "y": Y, "classes": np.array(["a"])}, r"label \d of sample .* expected 0 to 0"),
+        ({"x": X, "y": Y, "classes": np.array(list("abca"))}, r"classes has 'a' 2 times"),
+        ({"x": X, "y": Y, "classes": np.array([b"\xff"])}, r"a name that is no text"),
+        ({"x_test": X, "y_test": Y}, r'no array "x_train"'),
         ({"x": X[:, 0, 0], "y": Y}, r"x is uint8 \(6, 3\); expected numbers \[N,H,W\]"),
         ({"x": X.astype("U3"), "y": Y}, r"x is <U3"),
         ({"x": X, "y": Y.astype(float)}, r"y is float64 \(6,\); expected class numbers"),
@@ -112,9 +196,10 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_specs_that_name_nothing() -> None:
     for spec, message in [
-        ("", r'data "": expected digits, mnist:PATH, .*cifar100:PATH, npz:PATH, or the path of'),
+        ("", r'data "": expected digits, mnist:PATH, .*npz:PATH, folder:PATH, or the path of'),
         ("cifar-10:/data", r'data "cifar-10:/data" \(did you mean "cifar10"\?\)'),
         ("mnist", r'data "mnist": expected'),
+        ("folder:", r"expected digits"),
         ("cifar10:", r"expected digits"),
         ("digits:x", r"expected digits"),
     ]:

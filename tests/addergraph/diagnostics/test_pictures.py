@@ -14,7 +14,7 @@ import pytest
 from addergraph.cli import main as cli
 from addergraph.diagnostics import Activation, GradientHistory, pictures, plots, read_log, shape_of
 from addergraph.errors import DataError, StorageError, UnsupportedError
-from addergraph.training.memory import Available
+from addergraph.memory import Available
 from tests.addergraph.models import small_model
 
 pytest.importorskip("matplotlib")
@@ -45,6 +45,8 @@ def test_both_kinds_of_logs(tmp_path: Path) -> None:
         ("a.csv", "epoch,loss\n1\n", r'a.csv", line 2: 1 numbers for the 2 columns epoch, loss'),
         ("a.csv", "epoch\n1\nx\n", r"line 3: epoch is 'x', expected a number"),
         ("a.csv", "", "has no rows yet"),
+        ("a.csv", "\n\v", "has no rows yet"),
+        ("a.jsonl", "{}", "has no rows yet"),
         ("a.jsonl", '{"epoch": 1}\n[1]\n', r"line 2: expected an object of numbers, found \[1\]"),
         ("a.jsonl", "{\n", "line 1: no JSON"),
         ("a.jsonl", '{"epoch": [1]}', r"line 1: epoch is \[1\], expected a number"),

@@ -222,3 +222,14 @@ def test_everything_is_compiled_before_the_first_epoch(monkeypatch: pytest.Monke
     assert done == [
         "model f32[N,8,8,1]", "model_train f32[16,8,8,1]", "model_train f32[6,8,8,1]", "started"
     ]  # fmt: skip
+
+
+def test_long_epochs_say_how_far_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("addergraph.training.progress.EVERY", 0.0)
+    fit(small_model(), epochs=2, batch_size=32, verbose=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
+    count = len([line for line in lines if line.startswith("epoch 1/2, step ")])
+    assert count > 1 and f"epoch 2/2, step {count}/{count}  loss " in lines[-1]
+    assert " images/s, " in lines[-1] and all(len(line) <= 80 for line in lines)

@@ -10,8 +10,9 @@ import pytest
 from addergraph import compiler
 from addergraph.errors import AdderGraphError, MemoryLimitError
 from addergraph.ir.state import State
+from addergraph.memory import Available
 from addergraph.training import memory
-from addergraph.training.memory import Available, Need, require_memory, training_need
+from addergraph.training.memory import Need, require_memory, training_need
 from tests.addergraph.models import fit, small_model
 
 GIB = 1 << 30

@@ -1,0 +1,83 @@
+"""Whether a run learns at all: said while it runs, with the layer that died.
+
+A network that ignores its input does best with one constant answer. For classes of the shares p
+that is p itself, with the loss -sum_t p_t log p_t; for values it is their mean, with the loss that
+is their variance. A run whose loss stays there has learned nothing but that constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ..ir import Array
+from ..report.findings import Finding
+from .labels import Targets
+from .losses import loss_named
+
+CLOSE = 0.99  # a loss of at least this share of the constant's is no better than it
+LUCK = 4.0  # standard deviations by which an accuracy may exceed the most frequent class
+EPOCHS = 2  # in a row, before it is said
+STEPS = 100  # of the run, before which it may just have begun
+
+
+def constant_loss(targets: Targets, loss: str, smoothing: float) -> float:
+    """The loss of the best answer that is the same for all samples, in f64."""
+    if not loss_named(loss).of_classes:
+        assert targets.values is not None
+        return float(np.mean(targets.values.var(axis=0, dtype=np.float64)))
+    shares = (1 - smoothing) * _shares(targets) + smoothing / targets.shape[-1]
+    some = shares[shares > 0]
+    return float(-(some * np.log(some)).sum())
+
+
+def has_stalled(
+    history: Mapping[str, Sequence[float]], steps: int, targets: Targets, constant: float
+) -> bool:
+    """Whether, after so many steps, the last `EPOCHS` epochs were no better than the constant
+    answer, in their loss and, where there is one, in their accuracy."""
+    losses, accuracies = history["loss"][-EPOCHS:], history.get("accuracy", [])[-EPOCHS:]
+    if steps < STEPS or len(losses) < EPOCHS or not constant > 0 or min(losses) < CLOSE * constant:
+        return False
+    if not accuracies:
+        return True
+    share = float(_shares(targets).max())
+    lucky = share + LUCK * math.sqrt(share * (1 - share) / len(targets))
+    return max(accuracies) <= lucky
+
+
+def finding(
+    epoch: int, losses: Sequence[float], constant: float, probed: Iterable[tuple[str, Array]],
+    rate: float,
+) -> Finding:  # fmt: skip
+    """What to say of a stalled run: its numbers, the first layer whose result does not depend on
+    the sample, and what to try. `probed` has the results of some samples, in order."""
+    dead = next((label for label, array in probed if _is_constant(array)), None)
+    where = "the answers differ by sample, but do not follow the targets"
+    if dead is not None:
+        where = f"the result of {dead} is the same for every sample: it has died"
+    message = (
+        f"after {epoch} epochs the network has learned nothing: its loss, {losses[-1]:.4g}, is "
+        f"not below that of one constant answer, {constant:.4g}; {where}"
+    )
+    hint = (
+        f"lower the learning rate (it was {rate:g}) to a fifth or let it warm up, see whether the "
+        "samples enter as numbers of about 1 (`addergraph diagnose`), and start again: what is "
+        "dead does not recover"
+    )
+    return Finding("" if dead is None else dead.partition('"')[2].rstrip('"'), message, hint)
+
+
+def _shares(targets: Targets) -> Array:
+    """Of each class, f64[T]."""
+    if targets.labels is None or targets.values is not None:
+        assert targets.values is not None
+        return np.asarray(targets.values.mean(axis=0, dtype=np.float64))
+    return np.bincount(targets.labels, minlength=targets.shape[-1]) / len(targets)
+
+
+def _is_constant(array: Array) -> bool:
+    """Whether all samples of a batch have the same numbers; of one sample nobody can tell."""
+    return array.ndim > 1 and len(array) > 1 and bool((array == array[:1]).all())

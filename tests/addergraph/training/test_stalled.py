@@ -1,0 +1,115 @@
+"""A run that learns nothing says so, and names what died."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from addergraph import Model, layers
+from addergraph.errors import DataWarning
+from addergraph.training.labels import as_targets
+from addergraph.training.logs import History
+from addergraph.training.stalled import constant_loss, has_stalled
+from tests.addergraph.shell import Shell
+
+RNG = np.random.default_rng(0)
+Y = np.arange(60) % 3
+X = (RNG.normal(size=(60, 4)) + 3 * np.eye(3, 4)[Y]).astype(np.float32)
+
+
+def network(dead: bool) -> Model:
+    model = Model(input_shape=(4,))
+    model.add(layers.Dense(8, name="hidden"))
+    model.add(layers.Activation("relu", name="act"))
+    model.add(layers.Dense(3, name="last"))
+    if dead:
+        model.weights["hidden.b"][...] = -1e4
+    return model
+
+
+def test_the_layer_that_died_is_named_once() -> None:
+    with pytest.warns(DataWarning, match="learned nothing") as said:
+        history = network(dead=True).fit(X, Y, epochs=6, batch_size=2, verbose=0)
+    (one,) = [w for w in said if "learned nothing" in str(w.message)]
+    assert one.filename == __file__
+    (found,) = history.findings
+    assert found.node == "act"
+    assert re.fullmatch(
+        r"after 4 epochs the network has learned nothing: its loss, 1\.\d+, is not below that of "
+        r'one constant answer, 1\.099; the result of relu "act" is the same for every sample: it '
+        r"has died",
+        found.message,
+    )
+    assert "lower the learning rate (it was 0.1)" in found.hint
+
+
+def test_a_run_that_learns_says_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        assert not network(dead=False).fit(X, Y, epochs=3, batch_size=1, verbose=0).findings
+
+
+def test_answers_that_vary_are_not_called_dead() -> None:
+    y = RNG.integers(0, 3, 60)
+    model = network(dead=False)
+    with pytest.warns(DataWarning, match="do not follow the targets"):
+        history = model.fit(X * 1e-3, y, epochs=3, batch_size=1, learning_rate=1e-6, verbose=0)
+    assert history.findings[0].node == ""
+
+
+def test_the_loss_of_one_constant_answer() -> None:
+    y = np.array([0, 0, 0, 1])
+    expected = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    labels = as_targets(y, 4, (2,), classes=True)
+    rows = as_targets(np.eye(2)[y], 4, (2,), classes=True)
+    for targets in (labels, rows):
+        assert constant_loss(targets, "cat_cross_entropy", 0.0) == pytest.approx(expected)
+    p = 0.75 * 0.9 + 0.05
+    smoothed = -(p * np.log(p) + (1 - p) * np.log(1 - p))
+    assert constant_loss(labels, "cat_cross_entropy", 0.1) == pytest.approx(smoothed)
+    values = as_targets(np.array([[1.0], [3.0]]), 2, (1,), classes=False)
+    assert constant_loss(values, "mean_squared_error", 0.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "stalled"),
+    [
+        ([1.1, 1.1], [0.33, 0.34], True),
+        ([1.1], [0.33], False),  # one epoch proves nothing
+        ([1.1, 1.0], [0.33, 0.34], False),
+        ([1.0, 1.1, 1.1], [0.5, 0.33, 0.33], True),  # it has died on the way
+        ([1.1, 1.1], [0.33, 0.99], False),  # badly scaled, but it learns
+    ],
+)
+def test_what_counts_as_stalled(
+    losses: list[float], accuracies: list[float], stalled: bool
+) -> None:
+    targets = as_targets(Y, 60, (3,), classes=True)
+    history = History({"loss": losses, "accuracy": accuracies})
+    assert has_stalled(history.history, 200, targets, math.log(3)) is stalled
+    assert not has_stalled(history.history, 99, targets, math.log(3))
+
+
+def test_train_ends_with_an_error_and_the_file(shell: Shell) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("x.npz", x=rng.integers(0, 255, (60, 4, 4, 1), np.uint8), y=np.arange(60) % 3)
+    model = Model(input_shape=(4, 4, 1))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(8, name="hidden"))
+    model.add(layers.Activation("relu", name="act"))
+    model.add(layers.Dense(3))
+    model.weights["hidden.b"][...] = -1e4
+    model.save("dead.safetensors")
+    base = (
+        "train", "--data", "x.npz", "--model", "dead.safetensors", "--epochs", 4, "--batch", 2
+    )  # fmt: skip
+    done = shell(*base, "-o", "m.safetensors")
+    assert done.status == 2 and 'relu "act" is the same for every sample' in done.err
+    assert "The model file is written all the same" in done.err
+    assert Path("m.safetensors").exists()
+    assert shell(*base, "-o", "m.safetensors", "--allow-chance").status == 0

@@ -1,0 +1,81 @@
+"""Bugs in what a pixel is, in Python and in C, in whether a run learns, and in networks built again
+from files."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+MUTANTS = (
+    Mutant(
+        "an int8 network forgets what a pixel is",
+        "addergraph/model/quantization.py",
+        "return replace(made, preprocessing=known)",
+        "return made",
+        tests_of("addergraph/test_preprocessing.py", "test_the_int8_model_takes_the_same_bytes"),
+    ),
+    Mutant(
+        "bytes whose channels differ are taken for the grid's own",
+        "passes/quantize/image.py",
+        "if (levels != levels[0]).any() or",
+        "if",
+        tests_of("addergraph/test_preprocessing.py", "test_the_int8_model_takes_the_same_bytes"),
+    ),
+    Mutant(
+        "normalized numbers are taken for pixels",
+        "addergraph/data/preprocessing.py",
+        "if np.array_equal(bytes_, x):",
+        "if True:",
+        tests_of("addergraph/test_preprocessing.py", "test_what_can_be_no_pixels_is_refused"),
+    ),
+    Mutant(
+        "a contradictory normalization is let pass",
+        "addergraph/training/fit.py",
+        "and not known.is_close(given):",
+        "and False:",
+        tests_of("addergraph/test_preprocessing.py", "test_fit_says_what_it_was_trained_on"),
+    ),
+    Mutant(
+        "a dead network is not named",
+        "addergraph/training/stalled.py",
+        "min(losses) < CLOSE * constant:",
+        "True:",
+        tests_of("addergraph/training/test_stalled.py", "test_the_layer_that_died_is_named_once"),
+    ),
+    Mutant(
+        "a training form is guessed",
+        "addergraph/model/replay.py",
+        "return found if _structure(again) == _structure(training) else None",
+        "return found",
+        tests_of("addergraph/test_model_file.py", "test_a_training_form_of_its_own_is_not_guessed"),
+    ),
+    Mutant(
+        "a question mark in a name may begin a trigraph",
+        "codegen/export/header.py",
+        r'ord("?"): r"\?", ',
+        "",
+        tests_of("codegen/test_images.py", "test_names_of_any_kind_reach_the_program"),
+    ),
+    Mutant(
+        "the example program gives a network of bgr pixels red first",
+        "codegen/export/example.py",
+        '(image.order == "bgr")',
+        "0",
+        tests_of("codegen/test_images.py", "test_headers_of_pictures"),
+    ),
+    Mutant(
+        "the example program reads pictures of another height",
+        "codegen/export/example.py",
+        "height != ${M}_IMAGE_HEIGHT",
+        "height < 0",
+        tests_of("codegen/test_images.py", "test_what_is_no_picture_of_this_size_is_refused"),
+    ),
+    Mutant(
+        "a compiled model forgets its images",
+        "addergraph/compiler.py",
+        "return Program(built, require_weights(graph, weights), None, threads, known)",
+        "return Program(built, require_weights(graph, weights), None, threads)",
+        tests_of(
+            "codegen/test_images.py", "test_pictures_and_their_bytes_have_the_class_of_predict"
+        ),
+    ),
+)
