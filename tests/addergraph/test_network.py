@@ -50,7 +50,7 @@ def networks(model: Model, quantized: Quantized) -> list[tuple[Network, Array]]:
 def test_networks_compile_and_verify(model: Model, quantized: Quantized) -> None:
     for network, x in networks(model, quantized):
         program = ag.compile(network)
-        expected = ag.interpret(network.inference_graph(), x, weights=network.weights)
+        expected = ag.interpret(network.inference_graph(), x, weights=network.inference_weights())
         np.testing.assert_allclose(program(x), expected, rtol=1e-4, atol=1e-4)
         assert ag.verify(network, program, 2).ok
         assert ag.verify_layers(network, ag.compile_layers(network), 2).ok
@@ -78,7 +78,7 @@ def test_a_network_brings_its_own_weights(
 ) -> None:
     for network, _ in networks(model, quantized):
         with pytest.raises(DataError, match="brings its own weights"):
-            function(network, weights=network.weights)  # type: ignore[operator]
+            function(network, weights=network.inference_weights())  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("given", [None, "net", SAMPLES, Model])
