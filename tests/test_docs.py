@@ -19,7 +19,6 @@ import pytest
 import addergraph as ag
 from addergraph import Model
 from addergraph.cli.main import commands
-from addergraph.data import digits
 from tests.addergraph.data.published import cifar_files, write_folder
 from tests.addergraph.models import DATA, adders_only, small_model
 from tests.documents import ROOT, python_blocks, shell_commands
@@ -80,7 +79,7 @@ def right_answers() -> Names:
     answers = np.eye(11, dtype=np.int32)[DATA.y_test]
     Path("build").mkdir()
     answers.tofile("build/logits.bin")
-    return {"digits": digits}
+    return {"data": DATA}
 
 
 # What a block takes from the text around it, and what has to come of it.
