@@ -239,6 +239,7 @@ EXPECTED = "expected a binary PPM (P6) of 3 x 2 pixels of 0..255, or 18 raw byte
 DAMAGED = "its header is damaged; expected width, height, maximum"
 REFUSED = {
     "size": (b"P6 2 3 255 " + PIXELS, f"2 x 3 pixels of 0..255; {EXPECTED}"),
+    "height": (b"P6 3 3 255 " + PIXELS, f"3 x 3 pixels of 0..255; {EXPECTED}"),
     "maximum": (b"P6 3 2 65535 " + 2 * PIXELS, f"3 x 2 pixels of 0..65535; {EXPECTED}"),
     "no pixel": (b"P6 0 0 255 ", f"0 x 0 pixels of 0..255; {EXPECTED}"),
     "overflow": (b"P6 65536 65536 255 " + PIXELS, "65536 x 65536 pixels of 0..255"),
@@ -357,8 +358,9 @@ def test_the_header_says_what_an_image_is(
 
 
 def test_without_images_nothing_is_said_of_them() -> None:
-    for text in (NET, SHARED):
-        made = interface_of(compiler.lower(ag.parse(text), BASELINE))
+    several = Preprocessing(OWN, dtype="f32", channels="rgb")
+    for text, known in ((NET, None), (SHARED, None), (SHARED, several)):
+        made = interface_of(compiler.lower(ag.parse(text), BASELINE), preprocessing=known)
         texts = header(made, golden=True), program(made)
         assert "IMAGE_H" not in texts[0] + texts[1] and "--raw" not in texts[1]
 
