@@ -208,14 +208,24 @@ def array(what: str, value: object, error: Error = DataError) -> Array:
     except Exception as refusal:  # NumPy runs what the object itself defines (__array__, __len__)
         ragged = "inhomogeneous" in str(refusal)
         hint = "its rows have different lengths; cut or pad them to one shape" if ragged else ""
+        rows = _shapes(value) if ragged else shown(value)
         raise error(
-            f"{what}: expected an array of real numbers, found {shown(value)} ({hint or refusal})"
+            f"{what}: expected an array of real numbers, found {rows} ({hint or refusal})"
         ) from None
     if found.dtype.kind not in "biuf":
-        raise error(f"{what}: expected real numbers, found an array of {found.dtype}")
+        kind = f"an array of {found.dtype}" if found.ndim else shown(value)
+        hint = "; where they are numbers: .astype(np.float32)" if found.dtype == object else ""
+        raise error(f"{what}: expected real numbers, found {kind}{hint if found.ndim else ''}")
     if found.dtype != np.uint8:  # bytes are converted a batch at a time
         require_memory(what, 4 * found.size)
     return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
+
+
+def _shapes(value: object) -> str:
+    """What is in a list of arrays: their shapes; of another object its repr."""
+    rows = value if isinstance(value, list | tuple) else ()
+    shapes = list(dict.fromkeys(str(row.shape) for row in rows if isinstance(row, np.ndarray)))
+    return f"arrays {', '.join(shapes[:3])}" if shapes else shown(value)
 
 
 def _masks(value: object, depth: int = 0) -> bool:

@@ -6,6 +6,7 @@ Every message names the op or file, what was found, what was expected and what t
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from itertools import islice
 
@@ -93,5 +94,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(name) > _LONGEST:
         return ""
     short = islice((other for other in known if len(other) <= _LONGEST), _MOST)
-    close = difflib.get_close_matches(name, list(short), n=1, cutoff=0.5)
-    return f' (did you mean "{close[0]}"?)' if close else ""
+    close = difflib.get_close_matches(name, list(short), n=5, cutoff=0.5)
+    if not close:
+        return ""
+    best = [other for other in close if _likeness(other, name) == _likeness(close[0], name)]
+    chosen = max(best, key=lambda other: len(os.path.commonprefix([other, name])))
+    return f' (did you mean "{chosen}"?)'
+
+
+def _likeness(other: str, name: str) -> float:
+    """As `get_close_matches` has it; of equal ones it takes the last in the alphabet."""
+    return difflib.SequenceMatcher(None, other, name).ratio()

@@ -287,6 +287,7 @@ def test_a_name_too_long_to_compare_has_no_nearest_one() -> None:
     assert nearest("a" * 120_000, ["b" * 120_000, "a" * 119_999]) == ""
     assert nearest("relo", (f"r{n}" for n in range(10**6))) is not None
     assert nearest("relo", ["relu"]) == ' (did you mean "relu"?)'
+    assert nearest("resnet21", ["resnet32", "resnet20"]) == ' (did you mean "resnet20"?)'
 
 
 def test_attributes_of_records_are_plain() -> None:

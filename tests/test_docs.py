@@ -48,6 +48,14 @@ def model_and_batches() -> Names:
     return {"model": model, "batches": [(DATA.x_train[r], DATA.y_train[r]) for r in rows]}
 
 
+def model_and_images() -> Names:
+    return {
+        "model": small_model(input_shape=(8, 8, 1)),
+        "x": DATA.x_test[:40],
+        "y": DATA.y_test[:40],
+    }
+
+
 def model_and_pictures() -> Names:
     from addergraph.diagnostics import pictures, plots
 
@@ -91,7 +99,11 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
     ("docs/boards.md", 1): (right_answers, lambda made: made["answers"].shape == (360, 11)),
     ("docs/data.md", 0): (nothing, lambda made: np.shape(made["x"])[1:] == (32, 32, 3)),
     ("docs/diagnostics.md", 0): (model_and_batches, lambda made: Path("gradients.png").exists()),
-    ("docs/diagnostics.md", 1): (model_and_pictures, lambda made: bool(made["report"].ok)),
+    ("docs/diagnostics.md", 1): (
+        model_and_images,
+        lambda made: made["found"].counts.sum() == 40 and len(made["worst"]) == 24,
+    ),
+    ("docs/diagnostics.md", 2): (model_and_pictures, lambda made: bool(made["report"].ok)),
     ("docs/networks.md", 0): (
         nothing,
         lambda made: {"block0.adder1.f", "block0.bn1.gamma"} < made["model"].weights.keys(),

@@ -214,8 +214,8 @@ def one_thread() -> Any:
 
 
 def first() -> Any:
-    help = "Kind of a built-in network's first layer."
-    return setting(None, help, choices=("adder", "conv"), unset="its own")
+    help = "Another kind for the first layer of a built-in network."
+    return setting(None, help, choices=("adder", "conv"))
 
 
 def last() -> Any:

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..ir import Array
 from ..tables import shortened
 from .mistakes import Confusion, Mistake
-from .pictures import label, new_figure
+from .pictures import drawable, new_figure
 
 FEW = 20  # classes up to which each cell has its number
 MANY = 200  # from which on classes have numbers and no names
@@ -33,10 +33,10 @@ def plot_confusion(found: Confusion, of: str) -> Any:
     axis = figure.subplots()
     drawn = _drawn(axis, found)
     axis.set(xlabel="predicted class", ylabel="true class")
-    axis.set_title(label(f"Confusion of {of}"), fontsize=11, wrap=True)
+    axis.set_title(drawable(f"Confusion of {of}"), fontsize=11, wrap=True)
     if not many:
         size = 9 if few else 72 * cell / 1.25
-        names = [label(shortened(name, _NAME)) for name in found.labels()]
+        names = [drawable(shortened(name, _NAME)) for name in found.labels()]
         axis.set_xticks(range(count), names, fontsize=size, rotation=90)
         axis.set_yticks(range(count), names, fontsize=size)
     if few:
@@ -83,7 +83,7 @@ def plot_mistakes(
         raise DataError(f"expected images [{len(mistakes)},H,W,C], found {pixels.shape}")
     columns, rows = COLUMNS, max(1, math.ceil(len(mistakes) / COLUMNS))
     figure = new_figure(1.8 * columns, 2.2 * rows + 0.6)
-    figure.suptitle(label(f"Worst mistakes of {of}"), fontsize=11, wrap=True)
+    figure.suptitle(drawable(f"Worst mistakes of {of}"), fontsize=11, wrap=True)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axis in grid.flat:
         axis.set_axis_off()
@@ -92,7 +92,7 @@ def plot_mistakes(
     for axis, one, image in zip(grid.flat, mistakes, pixels, strict=False):
         axis.imshow(_shown(image, brightest), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         true, predicted = (
-            label(shortened(names[number], _NAME)) for number in (one.true, one.predicted)
+            drawable(shortened(names[number], _NAME)) for number in (one.true, one.predicted)
         )
         axis.set_title(
             f"no. {one.sample}: {true}\ntaken for {predicted}\n{100 * one.probability:.1f} %",

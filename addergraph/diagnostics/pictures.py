@@ -56,7 +56,7 @@ def panels(count: int, title: str, x: str, y: str) -> tuple[Any, list[Any]]:
     return figure, list(grid.flat[:count])
 
 
-def label(text: str) -> str:
+def drawable(text: str) -> str:
     """`text` as a picture can show it: a dollar is no formula, and "?" stands for what the font
     lacks."""
     from matplotlib.font_manager import FontProperties, findfont, get_font

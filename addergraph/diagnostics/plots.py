@@ -1,6 +1,6 @@
 """The pictures of `addergraph plot` and `addergraph diagnose`; each returns a matplotlib figure.
 
-`pictures.save(figure, path)` writes one.
+`pictures.save(figure, path)` writes one. `of` says in the title what the numbers are of.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import numpy as np
 
 from ..errors import DataError
 from ..ir import Array
+from ..tables import printable, shortened
 from ..verification.layers import LayerReport
 from .activations import Activation
 from .distributions import LAPLACE, Shape
 from .gradients import GradientHistory
-from .pictures import BLACK, BLUE, CYCLE, ORANGE, SKY, VERMILION, new_figure, panels
+from .pictures import BLACK, BLUE, CYCLE, ORANGE, SKY, VERMILION, drawable, new_figure, panels
 
 SMALL = 8  # points
+_TITLE = 90  # columns of its second line
 LEAST = 1e-37  # of the errors that a scale has room for: below are subnormals
 _PANELS = (  # of the training curves: the column, that of the validation, the axis
     ("loss", "val_loss", "mean loss of a sample"),
@@ -39,31 +41,33 @@ def plot_curves(runs: Mapping[str, Mapping[str, Sequence[float] | Array]]) -> An
     if not shown:
         known = ", ".join(name for panel in _PANELS for name in panel[:2] if name)
         raise DataError(f"there is nothing to draw: expected some of the columns {known}")
-    figure, axes = panels(len(shown), "Training", "epoch", "")
+    figure, axes = panels(len(shown), _title("Training", ", ".join(runs)), "epoch", "")
     figure.set_size_inches(5.2 * min(2, len(shown)), 3.6 * ((len(shown) + 1) // 2) + 0.4)
     for (training, validation, label), axis in zip(shown, axes, strict=True):
         for (run, columns), color in zip(runs.items(), _cycle(len(runs)), strict=True):
             whats = (", training", ", validation") if validation else ("", "")
             for name, what, style in zip((training, validation), whats, ("-", "--"), strict=True):
                 if name in columns:
-                    _curve(axis, columns, name, run + what, color=color, linestyle=style)
+                    _curve(axis, columns, name, drawable(run) + what, color=color, linestyle=style)
         axis.set_ylabel(label, fontsize=9)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if training == "loss":
             axis.set_yscale("log")
+        if training == "images_per_second":
+            axis.set_ylim(bottom=0)
         if training in ("loss", "accuracy"):
             axis.legend(fontsize=SMALL)
     return figure
 
 
-def plot_gradients(history: GradientHistory) -> Any:
+def plot_gradients(history: GradientHistory, of: str = "") -> Any:
     """The values of each layer's gradient over the steps: bands between quantiles, the median.
 
     Every layer has its own scale; a flat line at 0 is a gradient that has vanished.
     """
     _require_steps(history)
     figure, axes = panels(
-        len(history.names), "Gradient values of each layer's filter over time",
+        len(history.names), _title("Gradient values of each layer's filter over time", of),
         "training step", "loss / unit of weight",
     )  # fmt: skip
     for name, axis in zip(history.names, axes, strict=True):
@@ -83,7 +87,7 @@ def plot_gradients(history: GradientHistory) -> Any:
     return figure
 
 
-def plot_gradient_norms(history: GradientHistory) -> Any:
+def plot_gradient_norms(history: GradientHistory, of: str = "") -> Any:
     """The root mean square of each layer's gradient over the steps, on one logarithmic scale.
 
     Layers whose gradient is 0 cannot stand on it; they are named below.
@@ -100,7 +104,7 @@ def plot_gradient_norms(history: GradientHistory) -> Any:
         style = ("-", "--", ":", "-.")[number % 4]
         drawn = np.where(values > 0, values, np.nan)
         axis.plot(history.steps, drawn, style, color=colors[number], linewidth=1.6, label=name)
-    axis.set_title("Size of each layer's gradient, first layer darkest", fontsize=11)
+    axis.set_title(_title("Size of each layer's gradient, first layer darkest", of), fontsize=11)
     axis.set(xlabel="training step", ylabel="root mean square (loss / unit of weight)")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.25, which="both", linewidth=0.6)
@@ -118,10 +122,10 @@ def plot_gradient_norms(history: GradientHistory) -> Any:
     return figure
 
 
-def plot_filters(filters: Mapping[str, Shape], kinds: Mapping[str, str]) -> Any:
+def plot_filters(filters: Mapping[str, Shape], kinds: Mapping[str, str], of: str = "") -> Any:
     """Histograms of the filters' weights with the fitted Laplace and normal densities."""
     figure, axes = panels(
-        len(filters), "Weights of each filter, and the densities fitted to them",
+        len(filters), _title("Weights of each filter, and the densities fitted to them", of),
         "weight", "density (1 / unit of weight)",
     )  # fmt: skip
     for (name, shape), axis in zip(filters.items(), axes, strict=True):
@@ -135,10 +139,10 @@ def plot_filters(filters: Mapping[str, Shape], kinds: Mapping[str, str]) -> Any:
     return figure
 
 
-def plot_activations(found: Sequence[Activation]) -> Any:
+def plot_activations(found: Sequence[Activation], of: str = "") -> Any:
     """Histograms of each layer's results; of a relu with the share of zeros and dead channels."""
     figure, axes = panels(
-        len(found), "Results of each layer: filters blue, relus orange",
+        len(found), _title("Results of each layer: filters blue, relus orange", of),
         "value", "density (1 / unit of value)",
     )  # fmt: skip
     for one, axis in zip(found, axes, strict=True):
@@ -152,7 +156,7 @@ def plot_activations(found: Sequence[Activation]) -> Any:
     return figure
 
 
-def plot_dead(found: Iterable[Activation]) -> Any:
+def plot_dead(found: Iterable[Activation], of: str = "") -> Any:
     """The share of dead channels and of zeros of each relu, in per cent. DataError without one."""
     relus = [one for one in found if one.dead is not None]
     if not relus:
@@ -170,7 +174,7 @@ def plot_dead(found: Iterable[Activation]) -> Any:
     axis.set_yticks(places, [one.node for one in relus], fontsize=SMALL)
     axis.set(xlabel="share (%)", xlim=(0, 108), xticks=range(0, 101, 20))
     axis.set_ylim(len(relus) - 0.5, -0.5)  # the first one on top
-    axis.set_title("Zeros behind each relu, first layer on top", fontsize=11)
+    axis.set_title(_title("Zeros behind each relu, first layer on top", of), fontsize=11)
     axis.grid(alpha=0.25, axis="x", linewidth=0.6)
     _shared_legend(figure)
     return figure
@@ -224,6 +228,11 @@ def plot_layer_errors(report: LayerReport) -> Any:
 
 
 # --- parts ----------------------------------------------------------------------------------------
+
+
+def _title(what: str, of: str) -> str:
+    """What is shown, and of what."""
+    return f"{what}\n{drawable(shortened(printable(of), _TITLE))}" if of else what
 
 
 def _decades(values: Array) -> tuple[float, float]:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+WIDTH = 80  # columns of a line
 EVERY = 30.0  # seconds within an epoch, off the terminal
 
 
@@ -18,6 +19,18 @@ def is_terminal(stream: object) -> bool:
         return bool(stream.isatty())  # type: ignore[attr-defined]
     except (AttributeError, ValueError):
         return False
+
+
+def _lines(words: Sequence[str], indent: int) -> list[str]:
+    """The words in lines of at most WIDTH columns, all but the first begun by `indent` spaces."""
+    lines = [words[0]]
+    for word in words[1:]:
+        longer = f"{lines[-1]}  {word}"
+        if len(longer) <= WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(" " * indent + word)
+    return lines
 
 
 class Progress:
@@ -67,14 +80,12 @@ class Progress:
         """`epoch` is done, with these results; its speed is its own, as in the log."""
         if not self.verbose:
             return
-        numbers = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k != "seconds")
-        width = len(str(self.epochs))
+        head = f"epoch {epoch + 1:{len(str(self.epochs))}}/{self.epochs}"
+        numbers = [f"{k} {v:.4f}" for k, v in record.items() if k != "seconds"]
         seconds = record["seconds"]
-        line = (
-            f"epoch {epoch + 1:{width}}/{self.epochs}  {numbers}  ({seconds:.2f} s, "
-            f"{self.samples / seconds:,.0f} images/s, {self._left()} left)"
-        )
-        self._print(line)
+        speed = f"{self.samples / seconds:,.0f} images/s"
+        time_ = f"({seconds:.2f} s, {speed}, {self._left()} left)"
+        self._print("\n".join(_lines([head, *numbers, time_], len(head) + 2)))
 
     def _print(self, line: str) -> None:
         self._said = time.perf_counter()

@@ -84,11 +84,18 @@ class OutputReport:
         head = f"{'ok  ' if self.ok else 'FAIL'} %{self.name}: "
         if not self.elements:
             return head + "no elements"
-        text = (
-            f"{head}error {self.error:.3g}, allowed {self.allowed:.3g}, values up to "
-            f"{self.scale:.3g}; {self.different:,} of {self.elements:,} elements differ"
+        values = f"values up to {self.scale:.3g}"
+        if not self.ok:
+            return (
+                f"{head}error {self.error:.3g}, allowed {self.allowed:.3g}, {values}; "
+                f"{self.different:,} of {self.elements:,} elements differ\n       {self.worst}"
+            )
+        if not self.different:
+            return f"{head}all {self.elements:,} elements are equal, {values}"
+        return (
+            f"{head}the largest error, {self.error:.3g}, is within its bound, {self.allowed:.3g}; "
+            f"{values}"
         )
-        return text if self.ok or self.worst is None else f"{text}\n       {self.worst}"
 
 
 class Variation:

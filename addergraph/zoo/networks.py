@@ -82,6 +82,15 @@ NETWORKS: dict[str, Network] = {
 }  # fmt: skip
 
 
+def network_named(name: str) -> Network:
+    """The entry of NETWORKS; GraphError with the nearest name for an unknown one."""
+    if name not in NETWORKS:
+        raise GraphError(
+            f'unknown network "{name}"{nearest(name, NETWORKS)}; known: {", ".join(NETWORKS)}'
+        )
+    return NETWORKS[name]
+
+
 def build(
     name: str,
     input_shape: Sequence[int] | None = None,
@@ -105,11 +114,7 @@ def build(
     first, last = (
         border.plain(str | None, "first, last", end, GraphError) for end in (first, last)
     )
-    if name not in NETWORKS:
-        raise GraphError(
-            f'unknown network "{name}"{nearest(name, NETWORKS)}; known: {", ".join(NETWORKS)}'
-        )
-    network = NETWORKS[name]
+    network = network_named(name)
     if network.fixed and (first, last) != (None, None):
         raise GraphError(f'network "{name}" is one listing: first= and last= do not apply to it')
     count = network.classes if classes is None else integer(name, "classes", classes, 1)

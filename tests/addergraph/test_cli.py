@@ -74,6 +74,7 @@ def test_help_lists_the_commands_in_the_order_of_work(shell: Shell) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> None:
     out = shell.ok(command, "-h")
+    assert "its own]" not in out
     assert f"  addergraph {command} " in out[out.index("Example") :]
 
 

@@ -304,3 +304,15 @@ def test_a_model_file_is_not_replaced_unless_it_was_named(shell: Shell) -> None:
     error = shell.error("train", "--data", "x.npz")
     assert '"model.safetensors" exists: name it (-o model.safetensors)' in error
     assert Path("model.safetensors").read_text() == "hours of work"
+
+
+@pytest.mark.parametrize("command", ["train", "diagnose"])
+def test_what_cannot_be_trained_is_refused_before_data_are_read(shell: Shell, command: str) -> None:
+    Path("net.ag").write_text("graph")
+    for network, said in (
+        ("resnet21", 'unknown network "resnet21" (did you mean "resnet20"?)'),
+        ("no.safetensors", "cannot read"),
+        ("net.ag", "is the text of a graph, which says nothing of training"),
+    ):
+        given = ("--model", network) if command == "train" else (network,)
+        assert said in shell.error(command, *given, "--data", "nowhere.npz")

@@ -76,6 +76,56 @@ def test_images_in_any_form_are_the_same_images(kind: str) -> None:
     assert np.array_equal(model.predict(forms[kind]), model.predict(images))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([IMAGES[0], IMAGES[1][:3]], r"found arrays \(6, 5, 3\), \(3, 5, 3\) \(its rows have dif"),
+        ([IMAGES[0].tolist(), IMAGES[1][:3].tolist()], "rows have different lengths; cut or pad"),
+        (np.ma.array(IMAGES[:2], mask=IMAGES[:2] > 200), r"masked array.*x\.filled\(0\)"),
+        ([np.ma.array(i, mask=i > 200) for i in IMAGES[:2]], r"masked array.*x\.filled\(0\)"),
+        (
+            IMAGES[:2].astype(object),
+            r"an array of object; where they are .*\.astype\(np\.float32\)",
+        ),
+        ((image for image in IMAGES[:2]), "expected real numbers, found <generator object"),
+        (None, "expected real numbers, found None$"),
+        (IMAGES[:2] + 0j, "found an array of complex128$"),
+        (np.full(IMAGES[:2].shape, "1"), "found an array of <U1$"),
+        (IMAGES[0], r"a single sample is x\[None\]"),
+        (IMAGES[:2].transpose(0, 3, 1, 2), r"images are NHWC: x\.transpose\(0, 2, 3, 1\)"),
+    ],
+)
+def test_what_are_no_images_is_one_clear_error(given: object, said: str) -> None:
+    model = network(OWN)
+    with pytest.raises(DataError, match=said):
+        model.predict(given, engine="reference")
+    if not hasattr(given, "send"):  # the first call took what a generator gives
+        with pytest.raises(DataError, match=said):
+            model.evaluate(given, CLASSES[:2], engine="reference")
+
+
+def test_classes_in_any_form_are_the_same_classes() -> None:
+    model, x, y = network(OWN), IMAGES[:4], CLASSES[:4]
+    expected = model.evaluate(x, y, engine="reference")
+    one_hot = np.eye(3)[y]
+    forms = {
+        "list": y.tolist(), "f8": y.astype("f8"), "big-endian": y.astype(">i8"),
+        "strided": np.repeat(y, 2)[::2], "column": y[:, None], "masked": np.ma.array(y),
+        "one-hot": one_hot, "one-hot, big-endian": one_hot.astype(">f8"),
+        "one-hot, columns": np.asfortranarray(one_hot), "one-hot, list": one_hot.tolist(),
+    }  # fmt: skip
+    for form, given in forms.items():
+        assert model.evaluate(x, given, engine="reference") == expected, form
+    seen: list[Array] = []
+    model.evaluate(x, y, engine="reference", observe=lambda rows, answers: seen.append(answers))
+    assert np.array_equal(seen[0], model.predict(x, engine="reference"))
+    for wrong, said in ((y + 0.5, "out of range"), ([[1, 0], [1]] * 2, "rows have different")):
+        with pytest.raises(DataError, match=f"^y: .*{said}"):
+            model.evaluate(x, wrong, engine="reference")
+    with pytest.raises(DataError, match="observe=3 must be a function"):
+        model.evaluate(x, y, engine="reference", observe=3)  # type: ignore[arg-type]
+
+
 def test_what_can_be_no_pixels_is_refused() -> None:
     model = network(OWN)
     for images, said in (

@@ -89,6 +89,7 @@ def test_a_wrong_filter_is_caught(plant: Callable[[Array], Array]) -> None:
 
     report = verify(adder(), Spoilt(adder(), {"adder1.f": filter_of()}), samples=3)
     assert not report.ok
+    assert "elements differ" in str(report)
     assert report.outputs[0].error > 10 * report.outputs[0].allowed
 
 
@@ -144,6 +145,10 @@ def test_errors_within_the_bound_pass() -> None:
     report = verify(adder(), Fake(adder(), {"adder1.f": filter_of()}, jitter), samples=2)
     assert report.ok
     assert report.outputs[0].different == report.outputs[0].elements
+    said = f"the largest error, {report.outputs[0].error:.3g}, is within its bound, "
+    assert said in str(report) and "differ" not in str(report)
+    equal = verify(adder(), Fake(adder(), {"adder1.f": filter_of()}, lambda y: y), samples=2)
+    assert f"all {report.outputs[0].elements:,} elements are equal, values" in str(equal)
 
 
 def test_exact_graphs_have_to_be_equal() -> None:

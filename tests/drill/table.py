@@ -15,6 +15,7 @@ from . import (
     processes,
     product_u8,
     quantization,
+    results,
     sparse_u8,
 )
 from .mutant import Mutant
@@ -32,6 +33,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *pixels.MUTANTS,
     *processes.MUTANTS,
     *data.MUTANTS,
+    *results.MUTANTS,
 )
 
 

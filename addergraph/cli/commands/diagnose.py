@@ -23,7 +23,7 @@ from ...training.recipes import BRIGHTNESS, Images
 from ...training.settings import DEFAULT_OPTIMIZER
 from .. import options as shared
 from .images import entering, normalize_option, warn_of_others
-from .source import Source, model_for, of_model, open_source
+from .source import Source, model_for, of_model, open_source, require_model_or_name
 
 NUMBERS = "diagnosis.json"
 
@@ -90,6 +90,7 @@ class Options:
 def diagnose(options: Options) -> None:
     """Prints the diagnosis, and writes pictures and numbers; refuses a bad folder before."""
     folder = None if options.output is None else pictures.folder_for(options.output)
+    require_model_or_name(options.network)
     data = load(options.data)
     settings = Recording(**options.recording)
     model = model_for(options.network, data, settings.seed)
@@ -102,7 +103,7 @@ def diagnose(options: Options) -> None:
     found = examine(model, images, data.y_train, settings)
     print(found.text())
     if folder is not None:
-        for file in _written(found, folder):
+        for file in _written(found, folder, f"{options.network} on {options.data}"):
             print(f"wrote {file}")
 
 
@@ -131,15 +132,15 @@ def _run_name(log: Path) -> str:
     return log.absolute().parent.name if log.stem == "log" else log.stem
 
 
-def _written(found: Diagnosis, folder: Path) -> list[Path]:
+def _written(found: Diagnosis, folder: Path, of: str) -> list[Path]:
     figures: dict[str, Any] = {
-        "gradients.png": plots.plot_gradients(found.gradients),
-        "gradient-sizes.png": plots.plot_gradient_norms(found.gradients),
-        "filters.png": plots.plot_filters(found.filters, found.kinds),
-        "activations.png": plots.plot_activations(found.activations),
+        "gradients.png": plots.plot_gradients(found.gradients, of),
+        "gradient-sizes.png": plots.plot_gradient_norms(found.gradients, of),
+        "filters.png": plots.plot_filters(found.filters, found.kinds, of),
+        "activations.png": plots.plot_activations(found.activations, of),
     }
     if any(one.dead is not None for one in found.activations):
-        figures["relus.png"] = plots.plot_dead(found.activations)
+        figures["relus.png"] = plots.plot_dead(found.activations, of)
     for name, figure in figures.items():
         pictures.save(figure, folder / name)
     numbers = json.dumps(found.numbers(), indent=1).encode()

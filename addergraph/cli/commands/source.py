@@ -19,6 +19,7 @@ from ...ir.state import bind_weights, initial_weights
 from ...ir.text import parse
 from ...model import Model
 from ...quantization import Quantized, is_quantized, load_quantized
+from ...zoo.networks import network_named
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,21 @@ def open_trained(file: str, weights: str | None = None) -> Source:
     return source
 
 
+def require_model_or_name(network: str) -> None:
+    """Before data are read for it: StorageError for a model file that cannot be, GraphError for the
+    name of no network, UnsupportedError for the text of a graph."""
+    if storage.is_tensor_file(network):
+        storage.load(network)
+    elif Path(network).suffix == ".ag":
+        raise UnsupportedError(
+            f'"{network}" is the text of a graph, which says nothing of training (batch '
+            "statistics, loss): build the network as a model in Python, or give a model file or "
+            "the name of a network"
+        )
+    else:
+        network_named(network)
+
+
 def model_for(
     network: str,
     data: Dataset,
@@ -125,16 +141,11 @@ def model_for(
     first: str | None = None,
     last: str | None = None,
 ) -> Model:
-    """The model in a file, or a new network by name with the shape and the classes of `data`."""
+    """The model in a file, or a new network by name with the shape and the classes of `data`;
+    `require_model_or_name` came before."""
     if storage.is_tensor_file(network):
         _refuse_ends(network, first, last)
         return Model.load(network)
-    if Path(network).suffix == ".ag":
-        raise UnsupportedError(
-            f'"{network}" is the text of a graph, which says nothing of training (batch '
-            "statistics, loss): build the network as a model in Python, or give a model file or "
-            "the name of a network"
-        )
     return zoo.build(network, data.shape, data.class_count, seed, first=first, last=last)
 
 

@@ -28,7 +28,7 @@ from ...training.schedules import SCHEDULES
 from ...training.settings import Fit, Learning
 from .. import options as shared
 from .images import warn_of_others
-from .source import model_for, of_model
+from .source import model_for, of_model, require_model_or_name
 
 OUTPUT = "model.safetensors"
 HeldOut = tuple[Array | None, Array | None]  # images and classes
@@ -129,6 +129,7 @@ def train(options: Training) -> None:
     require_writable_model(options.output)
     _require_unused(options)
     _require_trained(options)
+    require_model_or_name(options.network)
     recipe = options.chosen_recipe()
     data = _with_validation(options)
     _require_nothing_chosen_by_test(recipe, data)

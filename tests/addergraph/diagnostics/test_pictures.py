@@ -107,6 +107,11 @@ def test_curves() -> None:
     assert validation.get_linestyle() == "--" and validation.get_ydata().tolist() == [3.0, 2.5]
     assert lines(loss)["conv, training"].get_color() == validation.get_color() == pictures.VERMILION
     assert list(lines(rate)) == ["conv"] and lines(rate)["conv"].get_xdata().tolist() == [1, 2]
+    assert "Training\nadder, conv" in texts(figure)
+    speed = plots.plot_curves({"a$b$": {"images_per_second": [100.0, 101.0]}})
+    assert speed.axes[0].get_ylim()[0] == 0 and r"Training\na\$b\$".replace(r"\n", "\n") in texts(
+        speed
+    )
     with pytest.raises(DataError, match="nothing to draw: expected some of the columns loss, val_"):
         plots.plot_curves({"a": {"seconds": [1.0]}})
 
@@ -119,6 +124,9 @@ def test_gradient_bands_and_the_vanished_layer() -> None:
     np.testing.assert_allclose(
         lines(a)["median"].get_ydata(), [q[3] for q in made.quantiles["a.f"]]
     )
+    of = "m.safetensors on digits"
+    for drawn in (plots.plot_gradients(made, of), plots.plot_gradient_norms(made, of)):
+        assert any(text.endswith(f"\n{of}") for text in texts(drawn))
     assert legends(figure) == ["1 to 99 %", "10 to 90 %", "25 to 75 %", "median"]
     outer = a.collections[0].get_paths()[0].vertices[:, 1]
     assert outer.max() == max(q[6] for q in made.quantiles["a.f"])

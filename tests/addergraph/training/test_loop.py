@@ -233,3 +233,17 @@ def test_long_epochs_say_how_far_they_are(
     count = len([line for line in lines if line.startswith("epoch 1/2, step ")])
     assert count > 1 and f"epoch 2/2, step {count}/{count}  loss " in lines[-1]
     assert " images/s, " in lines[-1] and all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize("epochs", [2, 400, 100_000])
+def test_an_epoch_is_told_in_lines_of_a_terminal(
+    capsys: pytest.CaptureFixture[str], epochs: int
+) -> None:
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    record = {name: 0.125 * i for i, name in enumerate(names)} | {"seconds": 2.0}
+    Progress(epochs, 10, 5000, 1).epoch(1, record)
+    out = capsys.readouterr().out
+    words = "  ".join(out.split())
+    assert words.startswith("epoch  ") and "(2.00  s,  2,500  images/s,  " in words
+    assert all(f"{name}  {record[name]:.4f}" in words for name in names)
+    assert 1 <= len(out.splitlines()) <= 3 and max(map(len, out.splitlines())) <= 80

@@ -1,0 +1,39 @@
+"""Planted bugs in what people see of a network's answers."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+PREDICT = "addergraph/cli/commands/predict.py"
+
+MUTANTS = (
+    Mutant(
+        "rows and columns of a confusion are exchanged", "addergraph/diagnostics/mistakes.py",
+        "labels.astype(np.int64) * count + predicted.astype(np.int64)",
+        "predicted.astype(np.int64) * count + labels.astype(np.int64)",
+        tests_of(
+            "addergraph/diagnostics/test_mistakes.py",
+            "test_every_count_is_that_of_a_loop",
+        ),
+    ),
+    Mutant(
+        "the softmax of probabilities is shown", "addergraph/cli/commands/classifier.py",
+        "if gives_probabilities(source.graph):", "if False:",
+        tests_of("addergraph/test_cli_predict.py", "test_the_likeliest_classes_of_a_folder"),
+    ),
+    Mutant(
+        "integers are taken for logits", "addergraph/cli/commands/classifier.py",
+        "answers if source.quantized is None else source.quantized.outputs(answers)", "answers",
+        tests_of(
+            "addergraph/test_cli_predict.py",
+            "test_of_an_int8_network_the_logits_are_dequantized",
+        ),
+    ),
+    Mutant(
+        "a network of bgr pixels gets rgb", PREDICT, 'self.known.channels == "bgr"', "False",
+        tests_of(
+            "addergraph/test_cli_predict.py",
+            "test_sizes_and_channels_are_brought_to_those_of_the_network",
+        ),
+    ),
+)  # fmt: skip
