@@ -26,6 +26,8 @@ from addergraph.layers.descriptions import MAX_NESTING, describe, restore
 from addergraph.model import Model
 from tests.addergraph.models import X, Y, fit, same_weights
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 def block(name: str | None = None, **shortcut: Any) -> Residual:
     body = [Adder(4, 3, padding=1), BatchNorm(), Activation("relu"), Conv(4, 1, name="out")]
