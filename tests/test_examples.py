@@ -62,6 +62,7 @@ def test_compare(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "curves.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_gradients(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = example("gradients", "--steps", 6, "--every", 3, "--output", tmp_path)
@@ -73,6 +74,7 @@ def test_gradients(example: Example, tmp_path: Path) -> None:
         assert is_picture(tmp_path / f"{name}.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = write_folder(tmp_path / "data", cifar_files(10, "bin", count=2))
@@ -88,6 +90,7 @@ def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "run" / "curves.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_transfer(example: Example, tmp_path: Path) -> None:
     theirs = state(RESNET20._replace(classes=7))
     save_file({k: np.ascontiguousarray(a) for k, a in theirs.items()}, tmp_path / "a.safetensors")
