@@ -53,7 +53,7 @@ def is_picture(path: Path) -> bool:
 
 def test_compare(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    out = example("compare", "--epochs", 8, "--output", tmp_path)
+    out = example("compare", "--epochs", 5, "--output", tmp_path)
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["small-adder", "small-conv"]
     assert float(lines[1].split()[2]) > 0.95
