@@ -23,6 +23,8 @@ from tests.addergraph.data.published import cifar_files, write_folder
 from tests.addergraph.models import DATA, adders_only, small_model
 from tests.documents import ROOT, python_blocks, shell_commands
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 Names = dict[str, Any]
 DOCUMENTS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 BLOCKS = [(file, i) for file in DOCUMENTS for i in range(len(python_blocks(file)))]

@@ -55,7 +55,7 @@ def is_picture(path: Path) -> bool:
 
 def test_compare(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    out = example("compare", "--epochs", 8, "--output", tmp_path)
+    out = example("compare", "--epochs", 5, "--output", tmp_path)
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["small-adder", "small-conv"]
     assert float(lines[1].split()[2]) > 0.95
@@ -64,6 +64,7 @@ def test_compare(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "curves.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_gradients(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = example("gradients", "--steps", 6, "--every", 3, "--output", tmp_path)
@@ -75,6 +76,7 @@ def test_gradients(example: Example, tmp_path: Path) -> None:
         assert is_picture(tmp_path / f"{name}.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = write_folder(tmp_path / "data", cifar_files(10, "bin", count=2))
@@ -90,6 +92,7 @@ def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "run" / "curves.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_transfer(example: Example, tmp_path: Path) -> None:
     theirs = state(RESNET20._replace(classes=7))
     save_file({k: np.ascontiguousarray(a) for k, a in theirs.items()}, tmp_path / "a.safetensors")

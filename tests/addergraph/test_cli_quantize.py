@@ -18,6 +18,8 @@ from addergraph.quantization import load_quantized
 from tests.addergraph.models import adders_only, small_model
 from tests.addergraph.shell import Shell
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 @pytest.fixture
 def network(shell: Shell) -> Model:

@@ -21,6 +21,8 @@ from addergraph.training import recipes
 from addergraph.training.step import TrainStep
 from tests.addergraph.shell import Shell
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 def test_train_on_the_digits(shell: Shell) -> None:
     out = shell.ok("train", "--model", "small-conv", "--epochs", 2, "-o", "m.safetensors")
@@ -104,7 +106,10 @@ def test_train_refuses_to_choose_by_the_test_part(
 def test_train_stops_and_resumes(shell: Shell) -> None:
     """The same recipe from a file, in one piece and in two; their models have the same bytes."""
     Path("my.toml").write_text(shell.ok("recipe", "quick").replace("epochs = 5", "epochs = 2"))
-    given = ("--model", "small-conv", "--recipe", "my.toml", "--batch", 479, "--threads", 1)
+    x = np.random.default_rng(0).random((24, 8, 8, 1))
+    np.savez("few.npz", x=x.astype(np.float32), y=np.arange(24) % 10)
+    data = ("--data", "few.npz", "--validation", "few.npz", "--batch", 8, "--threads", 1)
+    given = (*data, "--model", "small-conv", "--recipe", "my.toml", "--engine", "reference")
     shell.ok("train", *given, "-o", "whole.safetensors")
     run = (*given, "--checkpoint", "run", "--checkpoint-steps", 1, "--resume")
     shell.ok("train", *run, "-o", "one.safetensors")

@@ -16,6 +16,8 @@ from addergraph.ir.network import Network
 from addergraph.quantization import Quantized
 from tests.addergraph.models import small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 SAMPLES = np.random.default_rng(0).random((8, 8, 8, 1), np.float32)
 
 
