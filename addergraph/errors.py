@@ -6,9 +6,8 @@ Every message names the op or file, what was found, what was expected and what t
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, takewhile
 
 
 class AdderGraphError(Exception):
@@ -98,8 +97,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not close:
         return ""
     best = [other for other in close if _likeness(other, name) == _likeness(close[0], name)]
-    chosen = max(best, key=lambda other: len(os.path.commonprefix([other, name])))
+    chosen = max(best, key=lambda other: _same_letters(other, name))
     return f' (did you mean "{chosen}"?)'
+
+
+def _same_letters(other: str, name: str) -> int:
+    """How many letters both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(other, name)))  # noqa: B905
 
 
 def _likeness(other: str, name: str) -> float:

@@ -42,6 +42,7 @@ from ..training.step import TrainStep, thread_count
 from .pixels import with_preprocessing
 from .programs import Programs
 from .replay import Replay
+from .samples import require_network, sample_shape, without_batch
 
 if TYPE_CHECKING:
     from ..data import Augment, Normalize
@@ -95,7 +96,7 @@ class Model:
         self._preprocessing: Preprocessing | None = None
         self._entry: tuple[Graph, dict[str, Array]] | None = None  # graph with preprocessing
         if input_shape is not None:
-            self._input_shape = _sample_shape(input_shape)
+            self._input_shape = sample_shape(input_shape)
         self.preprocessing = preprocessing
 
     # --- structure ------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class Model:
         Raises ShapeError, naming the layer, where the layers do not fit; GraphError for a model
         without layers.
         """
-        shape = _sample_shape(input_shape)
+        shape = sample_shape(input_shape)
         if self._input_shape not in (None, shape):
             raise ShapeError(f"the model takes samples of shape {self._input_shape}, not {shape}")
         if self._weights is not None:
@@ -155,7 +156,7 @@ class Model:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of one answer."""
-        return _plain(self.graph(training=False).outputs[0].type)
+        return without_batch(self.graph(training=False).outputs[0].type)
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -502,30 +503,3 @@ class Model:
         from .file import load_model
 
         return load_model(cls, path)
-
-
-def require_network(graph: Graph) -> None:
-    """GraphError unless `graph` takes one f32 tensor and gives one, with a row a sample."""
-    ends = [*graph.inputs, *graph.outputs]
-    one = len(graph.inputs) == 1 and len(graph.outputs) == 1
-    fits = one and all(v.type.dtype == f32 and v.type.rank >= 2 for v in ends)
-    if not fits or graph.inputs[0].type.shape[0] != graph.outputs[0].type.shape[0]:
-        raise GraphError(
-            f'a network maps one f32[N,...] to one f32[N,...]; "{graph.name}" maps '
-            f"{', '.join(str(v.type) for v in graph.inputs)} to "
-            f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}"
-        )
-
-
-def _plain(type: TensorType) -> tuple[int, ...]:
-    """The shape without the leading batch."""
-    return tuple(int(d) for d in type.shape[1:])
-
-
-def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    sizes: tuple[int, ...] = border.accept(Sequence[int], shape) or ()
-    if not sizes or min(sizes) < 1:
-        raise ShapeError(
-            f"input_shape={border.shown(shape)} must be the sizes of one sample, as (8, 8, 1)"
-        )
-    return sizes

@@ -1,0 +1,38 @@
+"""What a network takes and gives: shapes of one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import border
+from ..errors import GraphError, ShapeError
+from ..ir import Graph
+from ..ir.types import TensorType, f32
+
+
+def require_network(graph: Graph) -> None:
+    """GraphError unless `graph` takes one f32 tensor and gives one, with a row a sample."""
+    ends = [*graph.inputs, *graph.outputs]
+    one = len(graph.inputs) == 1 and len(graph.outputs) == 1
+    fits = one and all(v.type.dtype == f32 and v.type.rank >= 2 for v in ends)
+    if not fits or graph.inputs[0].type.shape[0] != graph.outputs[0].type.shape[0]:
+        raise GraphError(
+            f'a network maps one f32[N,...] to one f32[N,...]; "{graph.name}" maps '
+            f"{', '.join(str(v.type) for v in graph.inputs)} to "
+            f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}"
+        )
+
+
+def without_batch(type: TensorType) -> tuple[int, ...]:
+    """The shape without the leading batch."""
+    return tuple(int(d) for d in type.shape[1:])
+
+
+def sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of one sample as plain integers; ShapeError for what is none."""
+    sizes: tuple[int, ...] = border.accept(Sequence[int], shape) or ()
+    if not sizes or min(sizes) < 1:
+        raise ShapeError(
+            f"input_shape={border.shown(shape)} must be the sizes of one sample, as (8, 8, 1)"
+        )
+    return sizes
