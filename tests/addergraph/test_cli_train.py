@@ -53,7 +53,7 @@ def _three_parts() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
     x = rng.random((40, 8, 8, 1)).astype(np.float32) / 4 + y[:, None, None, None] / 2
-    test = {"x_test": x[:6], "y_test": y[:6]}
+    test: dict[str, Any] = {"x_test": x[:6], "y_test": y[:6]}
     np.savez("two.npz", x_train=x, y_train=y, **test)
     np.savez("three.npz", x_train=x, y_train=y, x_val=x[:8], y_val=y[:8], **test)
     np.savez("bytes.npz", x=(x * 255).astype(np.uint8), y=y)

@@ -114,7 +114,7 @@ def train(options: Training) -> None:
     recipe = options.chosen_recipe()
     data = _with_validation(options)
     _require_nothing_chosen_by_test(recipe, data)
-    held_out = _held_out(data)
+    x_val, y_val = _held_out(data)
     model = model_for(options.network, data, options.run["seed"], options.first, options.last)
     normalize = recipe.data.normalization(data)
     print(
@@ -131,7 +131,8 @@ def train(options: Training) -> None:
         model.fit(
             data.x_train,
             data.y_train,
-            *held_out,
+            x_val,
+            y_val,
             **recipe.arguments(),
             normalize=normalize,
             **{**options.run, "checkpoint": options.folder},
@@ -141,7 +142,7 @@ def train(options: Training) -> None:
             print(_how_to_go_on(options), flush=True)
         raise
     print(f"trained in {time.perf_counter() - start:.1f} s")
-    _show("validation", model, normalize, held_out, options.run)
+    _show("validation", model, normalize, (x_val, y_val), options.run)
     if len(data.x_val):
         _show("test", model, normalize, (data.x_test, data.y_test), options.run)
     model.seen = data.seen(normalize)

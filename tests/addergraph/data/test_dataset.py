@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,8 @@ def test_own_archives_with_and_without_a_test_part(tmp_path: Path) -> None:
 def test_own_archives_have_any_parts_and_names_of_classes(tmp_path: Path, end: str) -> None:
     held_out = {f"x_{end}": X[:3], f"y_{end}": Y[:3], "x_test": X[3:], "y_test": Y[3:]}
     names = ("käfer", "b", "c", "d")
-    np.savez(tmp_path / "a.npz", x=X, y=Y, classes=np.array(names), **held_out)
+    arrays: dict[str, Any] = {"x": X, "y": Y, "classes": np.array(names), **held_out}
+    np.savez(tmp_path / "a.npz", **arrays)
     a = load(f"{tmp_path / 'a.npz'}")
     assert np.array_equal(a.x_val, X[:3]) and np.array_equal(a.y_val, Y[:3])
     assert np.array_equal(a.x_test, X[3:]) and np.array_equal(a.y_test, Y[3:])
@@ -125,7 +127,7 @@ def test_a_split_follows_its_seed_and_no_other_class() -> None:
 
     def held_out(count: int, seed: int) -> list[float]:
         made = Dataset("mine", x[:count], y[:count], x[:0], y[:0], None).split(0.2, seed)
-        return made.x_val.ravel().tolist()  # type: ignore[no-any-return]
+        return made.x_val.ravel().tolist()
 
     assert held_out(120, 0) == held_out(120, 0) != held_out(120, 1)
     assert held_out(120, 0)[:16] == held_out(80, 0)
