@@ -156,4 +156,6 @@ def _held_out(data: Dataset) -> tuple[Array, Array, str]:
     """The images to test on with their classes; all there are where no part is held out."""
     if len(data.x_test):
         return data.x_test, data.y_test, "test"
+    if len(data.x_val):
+        return data.x_val, data.y_val, "validation"
     return data.x_train, data.y_train, "training"

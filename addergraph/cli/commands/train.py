@@ -133,7 +133,7 @@ def train(options: Training) -> None:
     recipe = options.chosen_recipe()
     data = _with_validation(options)
     _require_nothing_chosen_by_test(recipe, data)
-    held_out = _held_out(data)
+    x_val, y_val = _held_out(data)
     model = model_for(options.network, data, options.run["seed"], options.first, options.last)
     if model.preprocessing is None:
         model.preprocessing = data.preprocessing(recipe.data.normalization(data))
@@ -152,8 +152,8 @@ def train(options: Training) -> None:
         history = model.fit(
             data.x_train,
             data.y_train,
-            held_out[0],
-            held_out[1],
+            x_val,
+            y_val,
             **recipe.arguments(),
             **{**options.run, "checkpoint": options.folder},
         )
@@ -162,7 +162,7 @@ def train(options: Training) -> None:
             print(_how_to_go_on(options), flush=True)
         raise
     print(f"trained in {time.perf_counter() - start:.1f} s")
-    _show("validation", model, held_out, options.run)
+    _show("validation", model, (x_val, y_val), options.run)
     if len(data.x_val):
         _show("test", model, (data.x_test, data.y_test), options.run)
     _save(model, options.output)

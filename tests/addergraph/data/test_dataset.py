@@ -96,7 +96,8 @@ def test_own_archives_have_any_parts_and_names_of_classes(tmp_path: Path, end: s
         "y_test": Y[3:],
     }
     names = ("käfer", "b", "c", "d")
-    np.savez(tmp_path / "a.npz", x=X, y=Y, classes=np.array(names), **held_out)
+    arrays: dict[str, Any] = {"x": X, "y": Y, "classes": np.array(names), **held_out}
+    np.savez(tmp_path / "a.npz", **arrays)
     a = load(f"{tmp_path / 'a.npz'}")
     assert np.array_equal(a.x_val, X[:3]) and np.array_equal(a.y_val, Y[:3])
     assert np.array_equal(a.x_test, X[3:]) and np.array_equal(a.y_test, Y[3:])
