@@ -9,8 +9,9 @@ PY = $(VENV)/bin/python
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
 
+# Bytecode is kept: hundreds of processes import the package.
 test: $(VENV)/.addergraph-test
-	$(PY) -m pytest -q -n 2 --dist=worksteal
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 2 --dist=worksteal
 
 # The tests that use compilers, linkers and emulators, as on a system that has none of them.
 test-without-tools: $(VENV)/.addergraph-test

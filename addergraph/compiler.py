@@ -232,8 +232,8 @@ def compile(
     _import_compiler()
     from .codegen.run.jit import Program
 
-    known = preprocessing.declared_by(graph)
-    graph, weights = graph_and_weights(graph, weights)
+    network, (graph, weights) = graph, graph_and_weights(graph, weights)
+    known = preprocessing.declared_by(network)
     threads = integer("threads", threads, 1)
     built = build(
         graph, weights, batch=batch, target=target, tune_for=tune_for, cache=cache, tune=tune,
@@ -417,8 +417,8 @@ def export(
     """
     from .codegen.export import aot
 
-    known = preprocessing.declared_by(graph)
-    graph, weights = graph_and_weights(graph, weights)
+    network, (graph, weights) = graph, graph_and_weights(graph, weights)
+    known = preprocessing.declared_by(network)
     lowered = _planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
     numbers = require_weights(graph, weights)
     return aot.export(lowered, numbers, folder, preprocessing=known, name=name, overwrite=overwrite)

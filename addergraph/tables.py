@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 WIDTH = 1000  # of the console: a table is as wide as its cells, and never cut
 
@@ -44,7 +44,12 @@ class Table:
         for number, row in enumerate(self.rows):
             table.add_row(*row, end_section=number in self.ruled)
         text = io.StringIO()
-        plain = {"markup": False, "emoji": False, "highlight": False, "color_system": None}
+        plain: dict[str, Any] = {
+            "markup": False,
+            "emoji": False,
+            "highlight": False,
+            "color_system": None,
+        }
         Console(file=text, width=WIDTH, **plain).print(table)
         return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
 

@@ -24,6 +24,7 @@ from addergraph.errors import CodegenError
 
 from .targets.target import Target
 
+SPEED, EMISSION = 2, 3  # how hard LLVM works: its passes, and instruction selection
 _lock = threading.RLock()
 
 
@@ -73,7 +74,7 @@ def _machine(target: Target) -> Any:
         _binding()
         .Target.from_triple(target.triple)
         .create_target_machine(
-            cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+            cpu=target.cpu, features=target.features, opt=EMISSION, reloc="pic", codemodel="small"
         )
     )
 
@@ -89,7 +90,7 @@ def _optimized(ir_text: str, target: Target) -> tuple[Any, Any]:
         ) from None
     machine = _machine(target)
     module.triple, module.data_layout = target.triple, str(machine.target_data)
-    options = llvm.PipelineTuningOptions(speed_level=2)
+    options = llvm.PipelineTuningOptions(speed_level=SPEED)
     # Vectors are explicit; LLVM's own vectorizers could only change tiles that were chosen.
     options.loop_vectorization = options.slp_vectorization = False
     options.loop_unrolling = options.loop_interleaving = False

@@ -22,6 +22,7 @@ import numpy as np
 
 import addergraph as ag
 from addergraph import Model, data, layers, ops, training, zoo
+from addergraph.data.images import bring, read_image
 from addergraph.ir import Array
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import u8
@@ -341,6 +342,13 @@ def _data_cases() -> Iterator[Case]:
     yield Case("data.Loader.order", loader.order, {"number": 0})
     yield Case("data.Loader.epoch", lambda **k: list(loader.epoch(**k)), {
         "number": 0, "first_step": 1
+    })  # fmt: skip
+    yield Case("data.images.bring", bring, {
+        "image": np.zeros((4, 5, 3), np.uint8), "size": (2, 3), "how": "crop"
+    })  # fmt: skip
+    (folder() / "a.ppm").write_bytes(b"P6 1 1 255\n\0\0\0")
+    yield Case("data.images.read_image", read_image, {
+        "path": str(folder() / "a.ppm"), "channels": 1
     })  # fmt: skip
     yield Case("data.load", data.load, {"spec": "digits", "verify": False})
     yield Case("data.load, npz", lambda path: data.load(f"npz:{path}"), {"path": archive()})

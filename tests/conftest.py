@@ -6,9 +6,17 @@ import gc
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
+
+from addergraph import Model, zoo
+from addergraph.codegen import llvm
+from addergraph.data import digits
+from addergraph.training.schedules import cosine
+from tests import quick
 
 _COMMON = settings(
     deadline=None,  # the machine may be busy
@@ -33,6 +41,37 @@ os.environ.setdefault("ADDERGRAPH_MACHINE", "builtin")
 settings.load_profile("fuzz" if os.environ.get("AG_FUZZ") else "test")
 
 
+@pytest.fixture(scope="module")
+def quick_objects() -> Iterator[None]:
+    """Where machine code is not the subject: programs are compiled as `tests/quick.py` does it.
+
+    Exports, strict programs and what counts instructions are as ever. The cache has other keys.
+    """
+    version = f"{llvm.version()} without optimization"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llvm, "compile_object", quick.compile_object)
+        patch.setattr(llvm, "version", lambda: version)
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits_of_adders(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The zoo's all-adder, trained on the digits: once, whichever worker comes first."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "all-adder.safetensors"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            data, model = digits.load(), zoo.build("all-adder")
+            model.fit(
+                data.x_train, data.y_train, epochs=8, batch_size=64, verbose=0,
+                learning_rate=cosine(0.1, 8),
+            )  # fmt: skip
+            model.save(path)
+    return Model.load(path)
+
+
 @pytest.fixture
 def fuzz_seed(capsys: pytest.CaptureFixture[str]) -> int:
     """Another number on every run, or AG_FUZZ_SEED."""
@@ -46,6 +85,7 @@ def pytest_collection_finish() -> None:
     """Thousands of collected tests are no garbage: collections need not look at them again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,6 +8,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+from hypothesis import Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from addergraph import compiler
 from addergraph.codegen.inspect.strict import require_layers
@@ -24,6 +26,7 @@ from tests.codegen.harness import same_bits
 from tests.minimize import minimize
 from tests.strategies import Case, is_dull
 
+DRAWN, ROUNDS = 64, 16  # of random cases: in each round, and how many of these at most
 Results = dict[str, Array]
 Judge = Callable[[str, Results], None]  # AssertionError where results of "what" are wrong
 
@@ -56,6 +59,39 @@ class Tally:
         """At most 2 % of the cases may be such that a wrong program could pass them."""
         share = len(self.mistrusted) / self.cases
         assert share <= 0.02, f"{share:.1%} of the cases are dull, for example {self.mistrusted[0]}"
+
+
+def check_some(
+    programs: st.SearchStrategy[Case],
+    count: int,
+    ops: Iterable[str],
+    runs: Callable[[int], Sequence[Run]],
+) -> Tally:
+    """Checks `count` programs, number k in runs(k), then those that have the first of one of `ops`.
+
+    Programs are drawn until each of `ops` had its turn. Hypothesis draws from the constants of all
+    loaded modules, so how many these are depends on which other tests run.
+    """
+    tally, wanted = Tally(), set(ops)
+
+    def draw(number: int) -> None:
+        @seed(number)
+        @settings(max_examples=DRAWN if wanted else count, phases=[Phase.generate])
+        @given(programs)
+        def each(case: Case) -> None:
+            new = (wanted - set(tally.ops)) & {node.op.name for node in case.graph.nodes}
+            if new or tally.cases < count:
+                check_case(case, runs(tally.cases), tally)
+
+        each()
+
+    for number in range(ROUNDS):
+        if tally.cases < count or wanted - set(tally.ops):
+            draw(number)
+    assert tally.cases >= count
+    assert not wanted - set(tally.ops), "these ops were not drawn"
+    tally.require_trust()
+    return tally
 
 
 def exactly(case: Case) -> Judge:

@@ -26,6 +26,8 @@ from addergraph.errors import (
 )
 from tests import borders
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 ENDLESS = {("ag.Model.fit", "epochs")}  # 10^30 of them are no error
 OWN_CODE = {("ag.trace", "function")}  # what a function of the user's raises is the user's
 

@@ -22,6 +22,8 @@ from addergraph.model import Model
 from addergraph.model import programs as model_programs
 from tests.codegen.states import step
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 GRAPH = parse(
     """graph net(%x: f32[N,6]) params(%f: f32[6,5]) {
       %y = adder_dense(%x, %f) : f32[N,5]

@@ -19,10 +19,11 @@ import pytest
 import addergraph as ag
 from addergraph import Model
 from addergraph.cli.main import commands
-from addergraph.data import digits
 from tests.addergraph.data.published import cifar_files, write_folder
 from tests.addergraph.models import DATA, adders_only, small_model
 from tests.documents import ROOT, python_blocks, shell_commands
+
+pytestmark = pytest.mark.usefixtures("quick_objects")
 
 Names = dict[str, Any]
 DOCUMENTS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
@@ -78,8 +79,7 @@ def integers_to_train() -> Names:
     return {"ag": ag, "model": model, "x_calibration": x, "x": x, "y": y, "Cosine": Cosine}
 
 
-def a_quantized_file() -> Names:
-    ag.quantize(adders_only((8, 8, 1), 10), DATA.x_train[:40]).save("q.safetensors")
+def a_folder() -> Names:
     Path("build").mkdir()
     return {}
 
@@ -89,13 +89,13 @@ def right_answers() -> Names:
     answers = np.eye(11, dtype=np.int32)[DATA.y_test]
     Path("build").mkdir()
     answers.tofile("build/logits.bin")
-    return {"np": np, "digits": digits}
+    return {"data": DATA}
 
 
 # What a block takes from the text around it, and what has to come of it.
 RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]] = {
     ("docs/boards.md", 0): (
-        a_quantized_file,
+        a_folder,
         lambda made: Path("build/images.bin").stat().st_size == DATA.x_test.size,
     ),
     ("docs/boards.md", 1): (right_answers, lambda made: made["answers"].shape == (360, 11)),

@@ -38,7 +38,9 @@ def example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return Example(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet20", "compare", "gradients", "transfer"])
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20", "compare", "gradients", "own_images", "transfer"]
+)
 def test_it_is_short_and_says_what_to_look_at(name: str) -> None:
     text = (ROOT / "examples" / f"{name}.py").read_text()
     assert len(text.splitlines()) < 100
@@ -53,7 +55,7 @@ def is_picture(path: Path) -> bool:
 
 def test_compare(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    out = example("compare", "--epochs", 8, "--output", tmp_path)
+    out = example("compare", "--epochs", 5, "--output", tmp_path)
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["small-adder", "small-conv"]
     assert float(lines[1].split()[2]) > 0.95
@@ -62,6 +64,7 @@ def test_compare(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "curves.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_gradients(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = example("gradients", "--steps", 6, "--every", 3, "--output", tmp_path)
@@ -73,6 +76,7 @@ def test_gradients(example: Example, tmp_path: Path) -> None:
         assert is_picture(tmp_path / f"{name}.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = write_folder(tmp_path / "data", cifar_files(10, "bin", count=2))
@@ -88,6 +92,7 @@ def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "run" / "curves.png")
 
 
+@pytest.mark.usefixtures("quick_objects")
 def test_transfer(example: Example, tmp_path: Path) -> None:
     theirs = state(RESNET20._replace(classes=7))
     save_file({k: np.ascontiguousarray(a) for k, a in theirs.items()}, tmp_path / "a.safetensors")
@@ -100,3 +105,12 @@ def test_transfer(example: Example, tmp_path: Path) -> None:
     theirs_in_our_layout = theirs["layer3.1.conv2.adder"].transpose(2, 3, 1, 0)
     moved = np.abs(model.weights["stage3.block1.conv2.f"] - theirs_in_our_layout)
     assert 0 < moved.mean() < 0.05
+
+
+@pytest.mark.needs("cc", "make")
+def test_own_images(example: Example, tmp_path: Path) -> None:
+    """The C programs name the classes that the model does: the example itself asserts it."""
+    pytest.importorskip("PIL")
+    out = example("own_images", "--epochs", 4, "--output", tmp_path)
+    accuracies = [float(line.split()[-1]) for line in out.splitlines() if "C program" in line]
+    assert len(accuracies) == 2 and min(accuracies) > 0.5

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
-from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from addergraph.codegen.targets.x86 import X86_LEVELS
 from tests.codegen.harness import HERE
-from tests.differential import Run, Tally, check_case
+from tests.differential import Run, check_some
 from tests.strategies import Case
 from tests.strategies_integers import integer_cases
 from tests.strategies_quantized import quantized_cases
@@ -36,28 +37,13 @@ def one_target(number: int) -> list[Run]:
     return [*(Run(target, count) for count in THREADS), *[Run(target, 2, True)] * strict]
 
 
-def check_some(programs: st.SearchStrategy[Case], count: int) -> Tally:
-    tally = Tally()
-
-    @settings(max_examples=count, phases=[Phase.generate])
-    @given(programs)
-    def each(case: Case) -> None:
-        check_case(case, one_target(tally.cases), tally)
-
-    each()
-    assert tally.cases == count
+@pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
+@pytest.mark.parametrize(
+    ("programs", "count", "ops"), [(integer_cases(), 20, OPS), (quantized_cases(), len(HERE), ())]
+)
+def test_native_code_has_the_bits_of_the_interpreter(
+    programs: st.SearchStrategy[Case], count: int, ops: Iterable[str]
+) -> None:
+    tally = check_some(programs, count, ops, one_target)
     assert {run.target for run in tally.runs} == set(HERE)
-    tally.require_trust()
-    return tally
-
-
-@pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
-def test_integer_programs_have_the_bits_of_the_interpreter() -> None:
-    tally = check_some(integer_cases(), 48)
-    assert set(tally.ops) >= OPS
-    assert {run.target for run in tally.runs if run.strict} == set(STRICT)
-
-
-@pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
-def test_quantized_networks_have_the_bits_of_the_interpreter() -> None:
-    check_some(quantized_cases(), 4)
+    assert not ops or {run.target for run in tally.runs if run.strict} == set(STRICT)

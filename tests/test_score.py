@@ -8,6 +8,8 @@ import pytest
 from addergraph import zoo
 from tests.score import SCORED, changes, network, score, share
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 @pytest.mark.parametrize(("name", "count"), [("small-adder", 6), ("small-adder:int8", 4)])
 def test_planted_changes_are_reported(name: str, count: int) -> None:

@@ -109,10 +109,11 @@ class Dataset:
                 f'data set "{self.name}" has one image of each class to train on: none is left to '
                 "validate on"
             )
-        kept, parts = ~held_out, {"x_val": self.x_train[held_out], "y_val": self.y_train[held_out]}
+        x, y = (a[~held_out] for a in (self.x_train, self.y_train))
+        x_val, y_val = (a[held_out] for a in (self.x_train, self.y_train))
         with warnings.catch_warnings():  # what there was to say of its labels is said
             warnings.simplefilter("ignore", DataWarning)
-            return replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept], **parts)
+            return replace(self, x_train=x, y_train=y, x_val=x_val, y_val=y_val)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of `scale x` per channel, over all training images.

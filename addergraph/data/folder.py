@@ -23,7 +23,7 @@ from ..errors import DataError, DataWarning, MemoryLimitError, StorageError, nea
 from ..ir import Array
 from ..memory import available_memory
 from ..settings import require_valid, setting, settings_of
-from .dataset import Dataset
+from .dataset import BYTE, Dataset
 from .images import STRETCH, WAYS, bring, read_header, read_image, require_pillow, require_size
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
@@ -104,7 +104,8 @@ def load(spec: Path) -> Dataset:
     if strange.count:
         _warn(f'"{path}": left out, as no class folders or images ({strange.count}): {strange}')
     shape = _survey(path, parts, reading)
-    arrays, broken = {}, _Losses()
+    arrays: dict[str, Array] = {}
+    broken = _Losses()
     for part, own in parts.items():
         x, y = _decoded(own, classes, shape, reading, broken)
         arrays |= {f"x_{part}": x, f"y_{part}": y}
@@ -112,8 +113,8 @@ def load(spec: Path) -> Dataset:
     for label in np.setdiff1d(np.arange(len(classes)), arrays[f"y_{TRAIN}"])[:1]:
         raise _empty_class(parts[TRAIN][classes[label]][0])
     x, y = arrays[f"x_{TRAIN}"], arrays[f"y_{TRAIN}"]
-    parts_of_none = {f"x_{TEST}": x[:0], f"y_{TEST}": y[:0]}
-    return Dataset(path.resolve().name, classes=classes, **{**parts_of_none, **arrays})
+    held_out = {f"x_{TEST}": x[:0], f"y_{TEST}": y[:0]}
+    return Dataset(path.resolve().name, classes=classes, scale=BYTE, **{**held_out, **arrays})
 
 
 def _parsed(text: str) -> tuple[Path, Reading]:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .. import border
-from ..errors import DataError, StorageError, UnsupportedError, nearest
+from ..errors import DataError, StorageError, UnsupportedError
 from ..ir import Array
+from ..settings import Setting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,6 +81,7 @@ def read_image(path: str | os.PathLike[str], channels: int | None = None) -> Arr
     more than MOST_PIXELS, before any is decoded, and for pixels that are real numbers;
     UnsupportedError without Pillow.
     """
+    channels = border.plain(int | None, "channels", channels)
     if channels not in (None, 1, 3):
         raise DataError(f"channels={border.shown(channels)} must be 1 (grey), 3 (RGB) or None")
     with _opened(path) as image:
@@ -105,9 +107,7 @@ def bring(image: object, size: tuple[int, int], how: str = STRETCH) -> Array:
     if x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] not in (1, 3) or not x.size:
         raise DataError(f"image: expected u8 [H,W,1] or [H,W,3], found {x.dtype} {x.shape}")
     height, width = require_size(size)
-    if how not in WAYS:
-        hint = nearest(how, WAYS) if isinstance(how, str) else ""
-        raise DataError(f"unknown how {border.shown(how)}{hint}; known: {', '.join(WAYS)}")
+    how = Setting(choices=WAYS).require("how", how)
     if x.shape[:2] == (height, width):
         return x
     own_height, own_width, channels = x.shape

@@ -132,9 +132,10 @@ def order_of(channels: int) -> str:
 
 def declared_by(network: object) -> Preprocessing | None:
     """What a model or an int8 model says of its pixels; a graph says nothing."""
-    return border.plain(
+    known: Preprocessing | None = border.plain(
         Preprocessing | None, "preprocessing", getattr(network, "preprocessing", None)
     )
+    return known
 
 
 ENTRY = "preprocessing"

@@ -49,7 +49,7 @@ def load(spec: str, *, verify: bool = False) -> Dataset:
             return _own(user_path(spec), verify, load_npz_dataset)
         known = ("digits", *_READERS)
         hint = "" if name in known else nearest(name, known)
-        if os.path.isdir(user_path(spec or ".")) and spec:
+        if name not in known and spec and os.path.isdir(user_path(spec)):
             hint = f' (a folder of images? say "folder:{spec}")'
         raise DataError(f'data "{spec}"{hint}: expected {_FORMS}, or the path of an .npz file')
     return _READERS[name](user_path(path), verify)

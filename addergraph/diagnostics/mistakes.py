@@ -46,7 +46,7 @@ class Confusion:
     @property
     def images(self) -> Array:
         """i64[T]: samples of each class."""
-        return self.counts.sum(axis=1)
+        return np.asarray(self.counts.sum(axis=1))
 
     @property
     def right(self) -> Array:

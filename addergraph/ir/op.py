@@ -41,7 +41,10 @@ class Halo:
     right: int = 0
 
     def union(self, other: Halo) -> Halo:
-        return Halo(*map(max, dataclasses.astuple(self), dataclasses.astuple(other)))
+        return Halo(
+            max(self.top, other.top), max(self.bottom, other.bottom),
+            max(self.left, other.left), max(self.right, other.right),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,10 @@ def broadcast_shapes(where: str, *shapes: Shape) -> Shape:
 
     An open `N` meets only `N` or 1. Raises ShapeError that starts with `where`.
     """
-    rank = max((len(s) for s in shapes), default=0)
+    distinct = {tuple(s) for s in shapes} - {()}
+    if len(distinct) < 2:  # nearly always
+        return distinct.pop() if distinct else ()
+    rank = max(len(s) for s in shapes)
     padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
     result: list[Dim] = []
     for axis, dims in enumerate(zip(*padded, strict=True)):

@@ -15,8 +15,6 @@ from ..errors import AdderGraphError
 from ..ir import Graph, Node, Parameter, Value
 from ..ir.trace import Tensor, apply_all, trace
 from ..layers import BatchNorm
-from ..ops.pointwise.batch_norm import BatchNorm as Op
-from ..ops.pointwise.full import Full
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def momenta(inference: Graph, training: Graph) -> dict[str, float] | None:
     last factor is a number in the graph.
     """
     producers = training.producers()
-    norms = {n.inputs[1]: n.name for n in inference.nodes if isinstance(n.op, Op)}
+    norms = {n.inputs[1]: n.name for n in inference.nodes if n.op.normalizes}
     names = {value.name: name for value, name in norms.items() if isinstance(value, Parameter)}
     found: dict[str, float] = {}
     for update in training.updates:
@@ -84,7 +82,7 @@ def _last_factor(value: Value, producers: Mapping[Value, Node]) -> float | None:
     node = producers.get(value)
     moved = producers.get(node.inputs[-1]) if node is not None else None
     number = producers.get(moved.inputs[-1]) if moved is not None else None
-    return number.op.value if number is not None and isinstance(number.op, Full) else None
+    return getattr(number.op, "value", None) if number is not None else None
 
 
 def _structure(graph: Graph) -> tuple[object, ...]:

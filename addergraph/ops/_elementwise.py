@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..errors import ShapeError
@@ -9,6 +11,7 @@ from ..ir.intervals import ANY, Interval
 from ..ir.trace import Tensor
 from ..ir.types import DType, Shape, TensorType, bool_, f32, i8, i32, u8
 
+F32_INFINITY = 2.0**128 - 2.0**103  # from here on, f32 rounds to infinity
 INTEGER_BOUNDS: dict[DType, tuple[int, int]] = {
     i32: (-(2**31), 2**31 - 1),
     u8: (0, 255),
@@ -33,7 +36,7 @@ def require_same_dtype(a: TensorType, b: TensorType) -> None:
 def require_value(value: float, dtype: DType) -> None:
     """ShapeError unless `dtype` holds `value`: exactly if it is an integer type, rounded if f32."""
     if dtype == f32:
-        if np.isfinite(value) and not np.isfinite(stored(Interval(value, value), f32).lo):
+        if F32_INFINITY <= abs(value) < math.inf:
             raise ShapeError(f"value={value!r} is too large for f32")
         return
     lo, hi = INTEGER_BOUNDS[dtype]

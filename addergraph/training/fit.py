@@ -97,7 +97,9 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
         dtype = "u8" if is_bytes else "f32"
         known = Preprocessing(given or as_stored(channels), dtype, order)
         model.preprocessing = known
-    return settings if known is None else replace(settings, normalize=known.normalize)
+    if known is None or given == known.normalize:
+        return settings
+    return replace(settings, normalize=known.normalize)
 
 
 Observer = Callable[[slice, Array], None]  # of the rows of some samples, and their answers
@@ -334,12 +336,15 @@ class _Run:
 
     def _watch(self, x: Array | None) -> None:
         """Says it, once, where the run learns nothing; `x` is the last batch of this process."""
-        history, rate = self.history, rate_at(self.settings.learning_rate, self.at.epoch - 1)
+        history, steps = self.history, self.at.epoch * len(self.loader)
         if x is None or history.findings:
             return
-        if not has_stalled(history.history, self.targets, self.constant):
+        if not has_stalled(history.history, steps, self.targets, self.constant):
             return
-        losses = history.history["loss"]
+        losses, rate = (
+            history.history["loss"],
+            rate_at(self.settings.learning_rate, self.at.epoch - 1),
+        )
         found = finding(self.at.epoch, losses, self.constant, self.step.probe(x), rate)
         history.findings.append(found)
         warnings.warn(str(found), DataWarning, stacklevel=7)

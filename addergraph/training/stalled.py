@@ -20,6 +20,7 @@ from .losses import loss_named
 CLOSE = 0.99  # a loss of at least this share of the constant's is no better than it
 LUCK = 4.0  # standard deviations by which an accuracy may exceed the most frequent class
 EPOCHS = 2  # in a row, before it is said
+STEPS = 100  # of the run, before which it may just have begun
 
 
 def constant_loss(targets: Targets, loss: str, smoothing: float) -> float:
@@ -32,11 +33,13 @@ def constant_loss(targets: Targets, loss: str, smoothing: float) -> float:
     return float(-(some * np.log(some)).sum())
 
 
-def has_stalled(history: Mapping[str, Sequence[float]], targets: Targets, constant: float) -> bool:
-    """Whether the last `EPOCHS` epochs were no better than the constant answer, in their loss and,
-    where there is one, in their accuracy."""
+def has_stalled(
+    history: Mapping[str, Sequence[float]], steps: int, targets: Targets, constant: float
+) -> bool:
+    """Whether, after so many steps, the last `EPOCHS` epochs were no better than the constant
+    answer, in their loss and, where there is one, in their accuracy."""
     losses, accuracies = history["loss"][-EPOCHS:], history.get("accuracy", [])[-EPOCHS:]
-    if len(losses) < EPOCHS or not constant > 0 or min(losses) < CLOSE * constant:
+    if steps < STEPS or len(losses) < EPOCHS or not constant > 0 or min(losses) < CLOSE * constant:
         return False
     if not accuracies:
         return True

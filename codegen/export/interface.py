@@ -225,9 +225,9 @@ def interface_of(
 
 def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tuple[str, ...]]:
     """What an image is, where those are the graph's input, and names of the classes."""
-    if known is None:
+    if known is None or len(graph.inputs) != 1 or not graph.outputs:
         return None, ()
-    (x,), y = graph.inputs, graph.outputs[0]
+    x, y = graph.inputs[0], graph.outputs[0]
     classes, scores = known.classes or (), (1, *y.type.bind(1).sizes)[-1]
     if classes and len(classes) != scores:
         raise UnsupportedError(

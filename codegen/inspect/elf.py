@@ -26,6 +26,7 @@ ALLOCATED, EXECUTABLE_SECTION = 2, 4  # SHF_ALLOC, SHF_EXECINSTR
 _COMPRESSED = 0x800  # SHF_COMPRESSED
 NOTYPE, FUNCTION, IFUNC = 0, 2, 10  # st_info, low half
 _LOCAL, WEAK = 0, 2  # st_info, high half
+NAMES_ANYWAY, NAMES_RATIO = 1 << 24, 8  # bytes of all names: those; of a large file, times its own
 _RESERVED = 0xFF00  # section indices from here on have meanings of their own
 
 
@@ -133,6 +134,7 @@ def read_elf(data: bytes, file: str) -> Elf:
 class _Reader:
     def __init__(self, data: bytes, file: str) -> None:
         self.data, self.file = data, file
+        self.left = max(NAMES_ANYWAY, NAMES_RATIO * len(data))
 
     def damaged(self, what: str) -> StorageError:
         return StorageError(f'"{self.file}" is damaged or truncated: {what}')
@@ -241,6 +243,9 @@ class _Reader:
         end = strings.find(b"\0", offset)
         if end < 0:
             raise self.damaged(f"there is no name at byte {offset} of {len(strings)}")
+        self.left -= end - offset
+        if self.left < 0:
+            raise self.damaged("its names overlap, and have many times its bytes")
         return strings[offset:end].decode(errors="backslashreplace")
 
     def symbols(self, table: Section, sections: tuple[Section, ...]) -> list[Symbol]:

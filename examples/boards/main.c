@@ -4,18 +4,18 @@
  *     addergraph compile q.safetensors -o build --name digits --target thumbv6m
  *     make -C examples/boards ../../build/microbit.elf
  *
- * For another network change the names of its tensors (build/<name>.h).
+ * For a library of another name change `digits` and `DIGITS`.
  */
 #include "board.h"
 #include "digits.h"
 
 struct result {
-    int32_t logits[DIGITS_BN5_ELEMENTS];
+    int32_t logits[DIGITS_OUTPUT_ELEMENTS];
     uint32_t ticks;
 };
 
 static uint8_t arena[DIGITS_ARENA_BYTES] __attribute__((aligned(DIGITS_ARENA_ALIGN)));
-static uint8_t image[DIGITS_X_ELEMENTS];
+static uint8_t image[DIGITS_INPUT_ELEMENTS];
 static struct result result;
 
 int main(void)

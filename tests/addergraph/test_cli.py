@@ -29,6 +29,8 @@ from addergraph.report.lints import lint
 from addergraph.report.summary import summary_text
 from tests.addergraph.shell import Shell
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     "train", "recipe", "evaluate", "predict", "quantize", "summary", "check", "diagnose", "plot",

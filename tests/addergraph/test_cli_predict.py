@@ -50,7 +50,7 @@ def files(shell: Shell) -> list[str]:
 
 def softmax(scores: Array) -> Array:
     powers = np.exp(scores.astype("f8") - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def told(shell: Shell, *arguments: object) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def test_of_an_int8_network_the_logits_are_dequantized(shell: Shell, files: list
     made = ag.quantize(model, IMAGES)
     made.save("q.safetensors")
     integers = ag.interpret(made.graph, made.inputs(IMAGES), weights=made.weights)
-    require(told(shell, "q.safetensors", "pics"), softmax(made.outputs(integers)))
+    require(told(shell, "q.safetensors", "pics"), softmax(made.outputs(np.asarray(integers))))
 
 
 def test_broken_images_are_named_and_the_others_go_on(shell: Shell, files: list[str]) -> None:
@@ -209,7 +209,7 @@ def test_evaluate_says_what_is_confused(shell: Shell, kind: str) -> None:
     if kind == "int8":
         made = ag.quantize(model, IMAGES)
         made.save("m.safetensors")
-        answers = ag.interpret(made.graph, made.inputs(IMAGES), weights=made.weights)
+        answers = np.asarray(ag.interpret(made.graph, made.inputs(IMAGES), weights=made.weights))
         probabilities = softmax(made.outputs(answers))
     elif kind == "graph":
         Path("net.ag").write_text(str(model.inference_graph()))

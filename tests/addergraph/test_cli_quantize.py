@@ -18,6 +18,8 @@ from addergraph.quantization import load_quantized
 from tests.addergraph.models import adders_only, small_model
 from tests.addergraph.shell import Shell
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 @pytest.fixture
 def network(shell: Shell) -> Model:
@@ -159,8 +161,8 @@ def test_another_normalization_is_refused_by_both_names(shell: Shell) -> None:
     out = shell.ok("train", *base, "-o", "t.safetensors")
     assert "u8 pixels enter as (pixel * 0.00392157 - mean) / std, mean 0." in out
     said = out.split("validation: ")[1].splitlines()[0]
-    for given in ((), ("--normalize", "statistics")):
-        assert said in shell.ok("evaluate", "t.safetensors", "--data", "data.npz", *given)
+    for options in ((), ("--normalize", "statistics")):
+        assert said in shell.ok("evaluate", "t.safetensors", "--data", "data.npz", *options)
     for option in ("brightness", "none"):
         given = ("t.safetensors", "--data", "data.npz", "--normalize", option)
         for command in (("evaluate",), ("diagnose",), ("quantize", "-o", "q.safetensors")):

@@ -21,6 +21,8 @@ from addergraph.training import recipes
 from addergraph.training.step import TrainStep
 from tests.addergraph.shell import Shell
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 def test_train_on_the_digits(shell: Shell) -> None:
     out = shell.ok("train", "--model", "small-conv", "--epochs", 2, "-o", "m.safetensors")
@@ -53,7 +55,7 @@ def _three_parts() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
     x = rng.random((40, 8, 8, 1)).astype(np.float32) / 4 + y[:, None, None, None] / 2
-    test = {"x_test": x[:6], "y_test": y[:6]}
+    test: dict[str, Any] = {"x_test": x[:6], "y_test": y[:6]}
     np.savez("two.npz", x_train=x, y_train=y, **test)
     np.savez("three.npz", x_train=x, y_train=y, x_val=x[:8], y_val=y[:8], **test)
     np.savez("bytes.npz", x=(x * 255).astype(np.uint8), y=y)
@@ -104,7 +106,10 @@ def test_train_refuses_to_choose_by_the_test_part(
 def test_train_stops_and_resumes(shell: Shell) -> None:
     """The same recipe from a file, in one piece and in two; their models have the same bytes."""
     Path("my.toml").write_text(shell.ok("recipe", "quick").replace("epochs = 5", "epochs = 2"))
-    given = ("--model", "small-conv", "--recipe", "my.toml", "--batch", 479, "--threads", 1)
+    x = np.random.default_rng(0).random((24, 8, 8, 1))
+    np.savez("few.npz", x=x.astype(np.float32), y=np.arange(24) % 10)
+    data = ("--data", "few.npz", "--validation", "few.npz", "--batch", 8, "--threads", 1)
+    given = (*data, "--model", "small-conv", "--recipe", "my.toml", "--engine", "reference")
     shell.ok("train", *given, "-o", "whole.safetensors")
     run = (*given, "--checkpoint", "run", "--checkpoint-steps", 1, "--resume")
     shell.ok("train", *run, "-o", "one.safetensors")

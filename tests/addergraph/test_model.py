@@ -31,6 +31,8 @@ from tests.addergraph.models import (
     small_model,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 # --- training -----------------------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ from addergraph.ir.trace import Tensor
 from addergraph.model import Model
 from tests.addergraph.models import X, Y, fit, residual, same_weights, small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 def test_a_model_of_layers_survives_its_file_and_trains_on(tmp_path: Path) -> None:
     model = small_model(name="net", seed=7)

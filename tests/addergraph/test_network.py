@@ -16,6 +16,8 @@ from addergraph.ir.network import Network
 from addergraph.quantization import Quantized
 from tests.addergraph.models import small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 SAMPLES = np.random.default_rng(0).random((8, 8, 8, 1), np.float32)
 
 
@@ -27,6 +29,9 @@ class Pair:
 
     def inference_graph(self) -> Graph:
         return self.graph
+
+    def inference_weights(self) -> Mapping[str, Array]:
+        return self.weights
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def networks(model: Model, quantized: Quantized) -> list[tuple[Network, Array]]:
 def test_networks_compile_and_verify(model: Model, quantized: Quantized) -> None:
     for network, x in networks(model, quantized):
         program = ag.compile(network)
-        expected = ag.interpret(network.inference_graph(), x, weights=network.weights)
+        expected = ag.interpret(network.inference_graph(), x, weights=network.inference_weights())
         np.testing.assert_allclose(program(x), expected, rtol=1e-4, atol=1e-4)
         assert ag.verify(network, program, 2).ok
         assert ag.verify_layers(network, ag.compile_layers(network), 2).ok
@@ -75,7 +80,7 @@ def test_a_network_brings_its_own_weights(
 ) -> None:
     for network, _ in networks(model, quantized):
         with pytest.raises(DataError, match="brings its own weights"):
-            function(network, weights=network.weights)  # type: ignore[operator]
+            function(network, weights=network.inference_weights())  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("given", [None, "net", SAMPLES, Model])

@@ -28,6 +28,8 @@ from addergraph.model import Model
 from tests.addergraph.models import X, Y, fit, same_weights
 from tests.damage import within
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 
 def block(name: str | None = None, **shortcut: Any) -> Residual:
     body = [Adder(4, 3, padding=1), BatchNorm(), Activation("relu"), Conv(4, 1, name="out")]

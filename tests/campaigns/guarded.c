@@ -116,8 +116,7 @@ int main(int argc, char **argv)
     }
     if (RUN(data, arena) != 0)
         fail("run");
-    if (WITH_THREADS)
-        by_threads();
+    by_threads();
     for (i = INPUTS; i < TENSORS; i++)
         move_bytes(i, argv[2 + i], "wb");
     if (SELFTEST(arena) != 0)

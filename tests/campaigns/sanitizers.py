@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -79,92 +80,109 @@ def _compiled(graph: Graph, weights: dict[str, Array], level: str, strict: bool)
         return None
 
 
-def check_export(program: Program, folder: Path) -> int:
-    """Exports `program` and runs both programs; how many runs there were.
-
-    AssertionError with what a sanitizer or the program said, or where bits differ.
-    """
+def exported(program: Program, folder: Path) -> Export:
+    """The library of `program`, a call's inputs, and what the call has to give."""
     made = program.export(folder, name=NAME, shared=False)
-    arrays = _inputs(program.graph)
-    expected = program.run(arrays)
-    files = [folder / f"in{i}.bin" for i in range(len(arrays))]
-    for path, array in zip(files, arrays, strict=True):
-        array.tofile(path)
-    outputs = [folder / f"out{i}.bin" for i in range(len(expected))]
-    example = _cc(folder / "example-main", [made.example, made.archive])
-    _run([example])
-    _run([example, *files, *outputs])
-    _require(outputs, expected)
-    for placement in (0, 1):
-        guarded = _guarded(program, made, folder, placement)
-        _run([guarded, str(placement), *files, *outputs])
-        _require(outputs, expected)
-    return 4
-
-
-def _inputs(graph: Graph) -> list[Array]:
-    """One sample."""
     rng = np.random.default_rng(7)
-    types = [v.type.bind(1) for v in graph.inputs]
-    return [
+    types = [v.type.bind(1) for v in program.graph.inputs]
+    arrays = [
         rng.random(t.sizes).astype(np.float32)
         if t.dtype.name == "f32"
         else rng.integers(0, 256, t.sizes).astype(t.dtype.numpy)
         for t in types
     ]
+    inputs = [folder / f"in{i}.bin" for i in range(len(arrays))]
+    for path, array in zip(inputs, arrays, strict=True):
+        array.tofile(path)
+    built = Export(made, program.built.facts.weights_bytes, inputs, program.run(arrays))
+    built.generated.write_text(_generated(program, made))
+    built.compile()
+    return built
 
 
-def _guarded(program: Program, made: Exported, folder: Path, placement: int) -> Path:
-    """The program of `guarded.c` for this library, its weights at the end or start of a page."""
-    size = program.built.facts.weights_bytes
-    before = -size % PAGE if placement else 0
-    assembly, data = folder / "weights.s", folder / "renamed.o"
-    assembly.write_text(WEIGHTS.format(page=PAGE, before=before, size=size, name=NAME))
-    symbol = f"{NAME}_data_weights=original_weights"
-    _run(["objcopy", f"--redefine-sym={symbol}", "--globalize-symbol=original_weights",
-          made.data, data])  # fmt: skip
-    generated = folder / "generated.h"
-    generated.write_text(_generated(program, made))
-    flags = [f'-DGENERATED="{generated}"', "-pthread", "-Wall", "-Wextra", "-Werror"]
-    return _cc(folder / "guarded", [*flags, SOURCE, assembly, made.code, data])
+@dataclass(frozen=True)
+class Export:
+    """A library, the bytes of its weights, and the inputs and outputs of one call."""
+
+    made: Exported
+    weights_bytes: int
+    inputs: list[Path]
+    expected: tuple[Array, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.made.header.parent
+
+    @property
+    def generated(self) -> Path:
+        """What `guarded.c` includes."""
+        return self.folder / "generated.h"
+
+    def compile(self) -> None:
+        """The object of `guarded.c`, and the data of the library with its weights renamed."""
+        include = f'-DGENERATED="{self.generated}"'
+        _cc(self.folder / "guarded.o", "-c", include, "-Wall", "-Wextra", "-Werror", SOURCE)
+        symbol = f"--redefine-sym={NAME}_data_weights=original_weights"
+        _run("objcopy", symbol, self.made.data, self.folder / "renamed.o")
+
+    def check(self) -> int:
+        """Runs everything; how many runs there were. AssertionError where one ends badly."""
+        example = _cc(self.folder / "example-main", self.made.example, self.made.archive)
+        _run(example)
+        self._check_call(example)
+        for placement in (0, 1):
+            self.check_between_guards(placement)
+        return 4
+
+    def check_between_guards(self, placement: int) -> None:
+        """With every buffer, and the weights, at the start (0) or the end (1) of its pages."""
+        assembly, size = self.folder / "weights.s", self.weights_bytes
+        before = -size % PAGE if placement else 0
+        assembly.write_text(WEIGHTS.format(page=PAGE, before=before, size=size, name=NAME))
+        objects = [self.folder / "guarded.o", self.made.code, self.folder / "renamed.o"]
+        self._check_call(
+            _cc(self.folder / "guarded", "-pthread", assembly, *objects), str(placement)
+        )
+
+    def _check_call(self, program: Path, *arguments: str) -> None:
+        outputs = [self.folder / f"out{i}.bin" for i in range(len(self.expected))]
+        _run(program, *arguments, *self.inputs, *outputs)
+        for path, array in zip(outputs, self.expected, strict=True):
+            assert path.read_bytes() == array.tobytes(), f"{program.name}: the bits differ"
 
 
 def _generated(program: Program, made: Exported) -> str:
     graph = program.graph
     types = [v.type.bind(1) for v in (*graph.inputs, *graph.outputs)]
     pointers = ", ".join(f"(void *)(d)[{i}]" for i in range(len(types)))
-    upper = NAME.upper()
     return f"""
 #include "{made.header}"
-enum {{ INPUTS = {len(graph.inputs)}, OUTPUTS = {len(graph.outputs)}, WITH_THREADS = 1 }};
+enum {{ INPUTS = {len(graph.inputs)}, OUTPUTS = {len(graph.outputs)} }};
 static const size_t sizes[] = {{{", ".join(str(t.nbytes) for t in types)}}};
 #define WEIGHTS_BYTES {program.built.facts.weights_bytes}u
-#define ARENA_BYTES {upper}_ARENA_BYTES
+#define ARENA_BYTES {NAME.upper()}_ARENA_BYTES
 #define RUN(d, arena) {NAME}_run({pointers}, arena)
 #define RUN_PART(d, arena, thread, threads) {NAME}_run_part({pointers}, arena, thread, threads)
 #define SELFTEST(arena) {NAME}_selftest(arena)
 """
 
 
-def _cc(made: Path, sources: Sequence[str | Path]) -> Path:
-    _run(["cc", "-std=c99", *SANITIZED, "-o", made, *sources])
+def _cc(made: Path, *sources: str | Path) -> Path:
+    _run("cc", "-std=c99", *SANITIZED, "-o", made, *sources)
     return made
 
 
-def _run(command: Sequence[str | Path]) -> None:
+def _run(*command: str | Path) -> None:
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, timeout=RUN_LIMIT
     )
-    assert done.returncode == 0, f"{command[0]} ended with {done.returncode}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, (
+        f"{Path(command[0]).name} ended with {done.returncode}\n{done.stderr[-4000:]}"
+    )
 
 
-def _require(outputs: Sequence[Path], expected: Sequence[Array]) -> None:
-    for path, array in zip(outputs, expected, strict=True):
-        assert path.read_bytes() == array.tobytes(), f"{path.name}: the bits differ"
-
-
-def campaign(names: Sequence[str], say: object = print) -> int:
-    """All of them; 1 if any failed."""
+def campaign(names: Sequence[str]) -> int:
+    """All networks, or those of these names; 1 if any failed."""
     counts: Counter[str] = Counter()
     for what, program in programs(names or list(zoo.NETWORKS)):
         if program is None:
@@ -172,7 +190,7 @@ def campaign(names: Sequence[str], say: object = print) -> int:
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
-                counts["runs"] += check_export(program, Path(folder))
+                counts["runs"] += exported(program, Path(folder)).check()
                 counts["libraries"] += 1
                 print(f"ok   {what}", flush=True)
             except (AssertionError, subprocess.TimeoutExpired) as error:

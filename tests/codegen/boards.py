@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import addergraph as ag
-from addergraph import compiler, zoo
+from addergraph import zoo
 from addergraph.codegen.export.aot import Exported
 from addergraph.data import digits
 from addergraph.ir import Array
@@ -59,10 +59,7 @@ def trained_digits() -> Quantized:
 
 
 def exported(network: Quantized, target: str, folder: Path) -> Exported:
-    return compiler.export(
-        network.graph, folder, weights=network.weights, target=target, name="digits",
-        multiplication_free=True,
-    )  # fmt: skip
+    return ag.export(network, folder, target=target, name="digits", multiplication_free=True)
 
 
 def linked(board: Board, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,8 +30,12 @@ from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.ir import Array, Halo, Op
 from addergraph.ir.plan import Layout, align
 from addergraph.ir.types import DTYPES, TensorType
+from tests import quick
 
 HERE: tuple[str, ...] = tuple(t.name for t in (*X86_LEVELS, TARGETS["toy"]) if runnable(t))
+# LLVM's optimizer sees the kernels of the best level of this machine; those of the others, which
+# differ in the length of their vectors, it only translates, but for `make fuzz`.
+TRANSLATED = frozenset[str]() if os.environ.get("AG_FUZZ") else {*HERE[:-2], *HERE[-1:]}
 # Each with 1 to 3 threads, taking turns.
 RUNS: tuple[tuple[str, int], ...] = tuple((t, 1 + i % 3) for i, t in enumerate(HERE))
 GARBAGE = 0xA5  # as f32 a small negative number, as bool neither 0 nor 1
@@ -191,7 +196,8 @@ def _place(buffer: _Buffer, operand: Operand, read: Halo, value: Array) -> None:
 
 @functools.cache
 def _compiled(call: Call, family: Family) -> tuple[LoadedObject, int]:
-    code = compile_object(standalone(call, family(call)), call.target)
+    make = quick.compile_object if call.target.name in TRANSLATED else compile_object
+    code = make(standalone(call, family(call)), call.target)
     assert not undefined_symbols(code), "emitted code calls a library"
     loaded = LoadedObject(code, call.target)
     return loaded, loaded.address("kernel")

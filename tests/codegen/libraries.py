@@ -58,7 +58,7 @@ def compiled(text: str, target: str = "host", seed: int = 0) -> Program:
     """The program of a graph with drawn weights."""
     graph = ag.parse(text)
     weights = initial_weights(graph, seed)
-    return ag.compile(graph, weights=weights, target=target, cache=False)
+    return ag.compile(graph, weights=weights, target=target)
 
 
 def drawn(graph: Graph, batch: int = 1, seed: int = 0) -> list[Array]:

@@ -101,13 +101,13 @@ def test_all_images_have_the_bits_of_numpy(
     assert [s.name for s in elf.read_elf(program.read_bytes(), "x").symbols if s.undefined] == []
 
 
-# Tensors are called as those of the digits: the programs are for those.
+# The programs are for any tensors of a library of this name.
 PIXELS = ag.parse("""
 graph digits(%x: u8[N,4,4,3]) params(%table: u8[3,256], %f: u8[6,6,3,10]) {
   %y = lookup(%x, %table) : u8[N,4,4,3]
   %sums = adder2d(%y, %f) padding=(1,1,1,1) : i32[N,1,1,10]
-  %bn5 = flatten(%sums) : i32[N,10]
-  return %bn5
+  %scores = flatten(%sums) : i32[N,10]
+  return %scores
 }""")
 
 

@@ -24,10 +24,11 @@ from addergraph.codegen.inspect.instructions import CONTROL, MACHINES, PRODUCTS,
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from addergraph.ir.state import initial_weights
-from tests.codegen import objects
+from tests.codegen import elves, objects
 from tests.codegen.elves import linked
 from tests.codegen.libraries import MIXED, NET
 from tests.codegen.objects import CALLED, CALLING, CLEAN, NEAR, PLANTED, RISCV, TABLE, compiled
+from tests.damage import within
 
 TABLES = {machine.name: machine for machine in MACHINES}
 
@@ -358,6 +359,27 @@ def test_the_certificate_is_deterministic_json(tmp_path: Path) -> None:
     assert content["multiplication_free"] is False and content["machine"] == "thumb"
     assert content["failures"][0]["function"] == "second"
     assert content["functions"][1]["mnemonics"] == {"adds": 1, "bx": 1, "muls": 1}
+
+
+def test_names_take_time_and_memory_by_the_size_of_the_file() -> None:
+    name = "__" + "mul" * 8000
+    code = [elves.Section(".text", b"\xc3", elves.ALLOC | elves.EXEC)]
+    helper = elves.made("x86-64", code, [elves.Symbol(name + "!", section=0, kind=0)])
+    with within(16 << 20, 4.0):  # it was a regular expression that took the square
+        assert certify_bytes(helper, "a.o").multiplication_free
+    assert "__mulsi3" in str(
+        reasons(certify_bytes(helper.replace(b"__mulmulm", b"__mulsi3\0"), ""))
+    )
+    # Many symbols whose names are the ends of one long name: 128 KB held 190 MB, 1 MB 12 GB.
+    symbols = [elves.Symbol("a" * 60_000), *[elves.Symbol("b", section=0)] * 2500]
+    content = bytearray(elves.made("x86-64", code, symbols))
+    sections = elf.read_elf(bytes(content), "").sections
+    (table,) = (s for s in sections if s.type == elf.SYMTAB)
+    first = sections[table.link].data.index(b"aaa")
+    for row in range(2500):
+        struct.pack_into("<I", content, table.offset + table.entry_size * (row + 2), first + row)
+    with within(40 << 20, 10.0), pytest.raises(StorageError, match="its names overlap"):
+        certify_bytes(bytes(content), "a.o")
 
 
 def test_a_path_may_start_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,11 +252,6 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_module.py"),
     ),
     Mutant(
-        "an edit of a kernel finds old objects", "codegen/run/cache.py",
-        "os.walk(root, followlinks=True)", "os.walk(root)",
-        tests_of("codegen/test_cache.py"),
-    ),
-    Mutant(
         "pass managers are never freed", "codegen/llvm.py",
         "    _free(passes)", "    passes.close()",
         tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
@@ -265,33 +260,6 @@ PROGRAM_MUTANTS = (
         "types and constants of every module are kept", "codegen/llvm.py",
         "llvm.parse_assembly(ir_text, llvm.create_context())", "llvm.parse_assembly(ir_text)",
         tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
-    ),
-    Mutant(
-        "cached objects are not verified", "codegen/run/cache.py",
-        "if _digest(key, rest) != digest:", "if len(digest) != 64:",
-        tests_of("codegen/test_cache.py"),
-    ),
-    Mutant(
-        "a cache that its group may write is used", "codegen/run/cache.py",
-        "status.st_mode & 0o022", "status.st_mode & 0o002",
-        tests_of("codegen/test_cache.py"),
-    ),
-    Mutant(
-        "an entry of another user is read", "codegen/run/cache.py",
-        "if not stat.S_ISREG(status.st_mode) or not _is_own(path, status):",
-        "if not stat.S_ISREG(status.st_mode):",
-        tests_of("codegen/test_cache.py"),
-    ),
-    Mutant(
-        "a planted link is followed", "addergraph/files/storage.py",
-        "if shared and status.st_uid not in", "if not shared and status.st_uid not in",
-        tests_of("addergraph/test_storage.py"),
-    ),
-    Mutant(
-        "another network of the same name replaces an export", "codegen/export/folder.py",
-        'if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:',
-        'if found.get("name") != prefix:',
-        tests_of("codegen/test_aot.py"),
     ),
     Mutant(
         "an interrupted step is saved half", "addergraph/training/fit.py",
@@ -303,11 +271,6 @@ PROGRAM_MUTANTS = (
         "return machine.per_call + function.takes + deepest",
         "return machine.per_call + function.takes",
         tests_of("codegen/test_stack.py"),
-    ),
-    Mutant(
-        "a cached object may stand under another one's key", "codegen/run/cache.py",
-        "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
-        tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
     ),
 )  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Bugs in what a pixel is, in whether a run learns, and in networks built again from files."""
+"""Bugs in what a pixel is, in Python and in C, in whether a run learns, and in networks built again
+from files."""
 
 from __future__ import annotations
 
@@ -46,5 +47,35 @@ MUTANTS = (
         "return found if _structure(again) == _structure(training) else None",
         "return found",
         tests_of("addergraph/test_model_file.py", "test_a_training_form_of_its_own_is_not_guessed"),
+    ),
+    Mutant(
+        "a question mark in a name may begin a trigraph",
+        "codegen/export/header.py",
+        r'ord("?"): r"\?", ',
+        "",
+        tests_of("codegen/test_images.py", "test_names_of_any_kind_reach_the_program"),
+    ),
+    Mutant(
+        "the example program gives a network of bgr pixels red first",
+        "codegen/export/example.py",
+        '(image.order == "bgr")',
+        "0",
+        tests_of("codegen/test_images.py", "test_headers_of_pictures"),
+    ),
+    Mutant(
+        "the example program reads pictures of another height",
+        "codegen/export/example.py",
+        "height != ${M}_IMAGE_HEIGHT",
+        "height < 0",
+        tests_of("codegen/test_images.py", "test_what_is_no_picture_of_this_size_is_refused"),
+    ),
+    Mutant(
+        "a compiled model forgets its images",
+        "addergraph/compiler.py",
+        "return Program(built, require_weights(graph, weights), None, threads, known)",
+        "return Program(built, require_weights(graph, weights), None, threads)",
+        tests_of(
+            "codegen/test_images.py", "test_pictures_and_their_bytes_have_the_class_of_predict"
+        ),
     ),
 )

@@ -6,7 +6,8 @@ import gzip
 import io
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -197,9 +198,9 @@ def _archive() -> Iterator[bytes]:
     yield b"r" + archive([Member("x", b"abc", ("a", "b")), Member("y" * 20, b"", ())])
 
 
-_SEEDS = {
+_SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "recipe": _recipe, "idx": _idx, "log": _log, "metadata": _metadata, "cifar": _cifar,
     "npz": _npz, "checkpoint": _checkpoint, "graph": _graph, "archive": _archive,
     "state": _state, "quantized": _quantized, "model": _model,
-    **{f"object-{machine}": lambda m=machine: _object(m) for machine in MACHINES},
+    **{f"object-{machine}": partial(_object, machine) for machine in MACHINES},
 }  # fmt: skip

@@ -20,6 +20,8 @@ from addergraph.passes.train_step import train_step
 from addergraph.training.losses import MeanSquared
 from addergraph.training.optimizers import SGD, Adam, Optimizer
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 NET = """graph net(%x: f32[6,3]) params(
     %w: f32[3,4] init=normal(0,1), %e: f32[4,2] init=normal(0,1) eta=0.2,
     %m: f32[4] init=zeros fixed) {

@@ -30,6 +30,8 @@ from addergraph.report.lints import lint
 from tests.passes.networks import settled
 from tests.passes.test_quantize import NETWORKS, bn, network, samples, traced
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 DATA = digits.load()
 
 

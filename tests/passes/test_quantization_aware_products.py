@@ -34,6 +34,8 @@ from tests.passes.test_quantization_aware import compared, execute, values
 from tests.passes.test_quantize import bn, samples, traced
 from tests.passes.test_quantize_products import NETWORKS, network
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 DATA = digits.load()
 
 

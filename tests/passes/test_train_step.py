@@ -21,6 +21,8 @@ from addergraph.passes.train_step import train_step
 from addergraph.training.losses import CatCrossEntropy, Loss, MeanSquared, loss_named
 from addergraph.training.optimizers import SGD
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 PLAIN = SGD(momentum=0.0, weight_decay=0.0)
 DENSE = """graph net(%x: f32[2,3]) params(%w: f32[3,4] init=normal(0,1)) {
     %y = dense(%x, %w) : f32[2,4]

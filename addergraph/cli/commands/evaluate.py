@@ -114,10 +114,10 @@ class _Seen:
             found = worst_mistakes(labels, predicted, probabilities, SHEET, rows.start)
             self.mistakes = worst_of([*self.mistakes, *found], SHEET)
         if count <= MOST_CLASSES:
-            found = confusion(
+            told = confusion(
                 labels, predicted, self.classifier.source.class_names(count, self.data.classes)
             )
-            self.confusion = found if self.confusion is None else self.confusion + found
+            self.confusion = told if self.confusion is None else self.confusion + told
 
 
 def _visible(source: Source, data: Dataset, images: Array) -> tuple[Array, float]:

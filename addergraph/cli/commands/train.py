@@ -152,7 +152,8 @@ def train(options: Training) -> None:
         history = model.fit(
             data.x_train,
             data.y_train,
-            *held_out,
+            held_out[0],
+            held_out[1],
             **recipe.arguments(),
             **{**options.run, "checkpoint": options.folder},
         )

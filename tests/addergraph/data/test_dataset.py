@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,12 @@ def test_own_archives_with_and_without_a_test_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["val", "validation"])
 def test_own_archives_have_any_parts_and_names_of_classes(tmp_path: Path, end: str) -> None:
-    held_out = {f"x_{end}": X[:3], f"y_{end}": Y[:3], "x_test": X[3:], "y_test": Y[3:]}
+    held_out: dict[str, Any] = {
+        f"x_{end}": X[:3],
+        f"y_{end}": Y[:3],
+        "x_test": X[3:],
+        "y_test": Y[3:],
+    }
     names = ("käfer", "b", "c", "d")
     np.savez(tmp_path / "a.npz", x=X, y=Y, classes=np.array(names), **held_out)
     a = load(f"{tmp_path / 'a.npz'}")
@@ -125,7 +131,7 @@ def test_a_split_follows_its_seed_and_no_other_class() -> None:
 
     def held_out(count: int, seed: int) -> list[float]:
         made = Dataset("mine", x[:count], y[:count], x[:0], y[:0], None).split(0.2, seed)
-        return made.x_val.ravel().tolist()  # type: ignore[no-any-return]
+        return made.x_val.ravel().tolist()
 
     assert held_out(120, 0) == held_out(120, 0) != held_out(120, 1)
     assert held_out(120, 0)[:16] == held_out(80, 0)
@@ -196,9 +202,10 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_specs_that_name_nothing() -> None:
     for spec, message in [
-        ("", r'data "": expected digits, mnist:PATH, .*cifar100:PATH, npz:PATH, or the path of'),
+        ("", r'data "": expected digits, mnist:PATH, .*npz:PATH, folder:PATH, or the path of'),
         ("cifar-10:/data", r'data "cifar-10:/data" \(did you mean "cifar10"\?\)'),
         ("mnist", r'data "mnist": expected'),
+        ("folder:", r"expected digits"),
         ("cifar10:", r"expected digits"),
         ("digits:x", r"expected digits"),
     ]:

@@ -28,6 +28,8 @@ from addergraph.ir.interpreter import evaluate
 from addergraph.training.optimizers import SGD
 from tests.addergraph.models import DATA, X, Y, small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 RANDOM = np.random.default_rng(5)
 LAPLACE = RANDOM.laplace(0.5, 2.0, 20_000)
 NORMAL = RANDOM.normal(-1.0, 3.0, 20_000)

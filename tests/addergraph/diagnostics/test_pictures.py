@@ -17,6 +17,8 @@ from addergraph.errors import DataError, StorageError, UnsupportedError
 from addergraph.memory import Available
 from tests.addergraph.models import small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 pytest.importorskip("matplotlib")
 
 

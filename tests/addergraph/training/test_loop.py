@@ -17,6 +17,8 @@ from addergraph.training import SGD, Adam
 from addergraph.training.progress import Progress
 from tests.addergraph.models import DATA, ENGINES, X, Y, fit, same_weights, small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 VALIDATION = {"x_val": DATA.x_test[:40], "y_val": DATA.y_test[:40]}
 
 

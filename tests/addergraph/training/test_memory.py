@@ -15,6 +15,8 @@ from addergraph.training import memory
 from addergraph.training.memory import Need, require_memory, training_need
 from tests.addergraph.models import fit, small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 GIB = 1 << 30
 
 

@@ -15,7 +15,9 @@ import pytest
 from tests.addergraph.training.parity import SeenStep, batches, deviations, resnet20
 from tests.addergraph.training.reference_resnet import Resnet20
 
-BATCH, SIZE, STEPS, RATE = 8, 16, 5, 0.1
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
+BATCH, SIZE, STEPS, RATE = 4, 16, 5, 0.1
 
 
 class Compared(NamedTuple):

@@ -22,6 +22,8 @@ from addergraph.training.checkpoint import Identity, RunFolder
 from addergraph.training.step import TrainStep
 from tests.addergraph.models import DATA, ENGINES, X, Y, fit, same_weights, small_model
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 Arrays = dict[str, Array]
 NAME = "checkpoint.safetensors"
 

@@ -1,0 +1,92 @@
+"""From a folder of images to a C program that names them, in f32 and without a multiplication.
+
+    python examples/own_images.py                     # the digits, written as PNG files first
+    python examples/own_images.py --images FOLDER     # FOLDER/train/CLASS/*.png, FOLDER/test/...
+
+Needs Pillow, a C compiler and make. Each step is a command that you can type yourself; nothing
+about pixels is said twice: `train` takes what a pixel is from the images, and the model file, the
+int8 model and the C library keep it. At the end the C program reads the bytes of each test image;
+its int8 scores have to be those of the NumPy reference, and its f32 scores those of `predict`, bit
+for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import addergraph as ag
+from addergraph import Model
+from addergraph.data import digits, load
+from addergraph.quantization import load_quantized
+
+
+def write_digits(folder: Path) -> None:
+    """The digits as grey PNG files of 8x8 pixels."""
+    from PIL import Image
+
+    data, count = digits.dataset(), 0
+    parts = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
+    for part, (images, labels) in parts.items():
+        for image, label in zip(images * 15, labels, strict=True):  # 0..16 become 0..240
+            file = folder / part / f"digit {label}" / f"{count}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(file)
+            count += 1
+
+
+def command(*words: object) -> None:
+    """Shows and runs `addergraph ...`."""
+    print("\n$ addergraph", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "addergraph", *map(str, words)], check=True)
+
+
+def run_in_c(library: Path, images: np.ndarray) -> bytes:
+    """What the library's own example program makes of the bytes of all images."""
+    subprocess.run(["make", "-s", "-C", library / "example", "main"], check=True)
+    (library / "x.bin").write_bytes(images.tobytes())
+    main = (library / "example" / "main").resolve()
+    subprocess.run([main, "--raw", "x.bin", "y.bin"], cwd=library, check=True, capture_output=True)
+    return (library / "y.bin").read_bytes()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--images", type=Path, help="a folder of your own")
+    parser.add_argument("--output", type=Path, default=Path("own-images"))
+    parser.add_argument("--epochs", type=int, default=20)
+    options = parser.parse_args()
+    out, images = options.output, options.images or options.output / "images"
+    out.mkdir(parents=True, exist_ok=True)
+    if options.images is None:
+        write_digits(images)
+    data = f"folder:{images}"
+    command(
+        "train", "--data", data, "--validation-split", 0.1, "--model", "all-adder",
+        "--epochs", options.epochs, "-o", out / "m.safetensors",
+    )  # fmt: skip
+    command("evaluate", out / "m.safetensors", "--data", data)
+    command("quantize", out / "m.safetensors", "--data", data, "-o", out / "q.safetensors")
+    command("predict", out / "q.safetensors", *sorted((images / "test").rglob("*.png"))[:3])
+    strict = ("--multiplication-free", "--name", "net")
+    command("compile", out / "q.safetensors", "-o", out / "int8", *strict)
+    command("certify", out / "int8" / "libnet.a")
+    command("compile", out / "m.safetensors", "-o", out / "f32", "--name", "net")
+
+    x, labels = load(data).x_test, load(data).y_test
+    integers, model = load_quantized(out / "q.safetensors"), Model.load(out / "m.safetensors")
+    expected = np.asarray(ag.interpret(integers.graph, x, weights=integers.weights))
+    found = np.frombuffer(run_in_c(out / "int8", x), np.int32).reshape(expected.shape)
+    assert np.array_equal(found, expected), "the C program and NumPy differ"
+    scores = np.frombuffer(run_in_c(out / "f32", x), np.float32).reshape(len(x), -1)
+    assert np.array_equal(scores, model.predict(x)), "the C program and `predict` differ"
+    for name, answers in (("int8, no multiplication", found), ("f32", scores)):
+        print(f"C program, {name}: accuracy {np.mean(answers.argmax(1) == labels):.4f}")
+
+
+if __name__ == "__main__":
+    main()

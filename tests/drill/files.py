@@ -1,0 +1,57 @@
+"""Planted bugs in what reads and writes files."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+MUTANTS = (
+    Mutant(
+        "an edit of a kernel finds old objects", "codegen/run/cache.py",
+        "os.walk(root, followlinks=True)", "os.walk(root)",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "cached objects are not verified", "codegen/run/cache.py",
+        "if _digest(key, rest) != digest:", "if len(digest) != 64:",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "a cache that its group may write is used", "codegen/run/cache.py",
+        "status.st_mode & 0o022", "status.st_mode & 0o002",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "an entry of another user is read", "codegen/run/cache.py",
+        "if not stat.S_ISREG(status.st_mode) or not _is_own(path, status):",
+        "if not stat.S_ISREG(status.st_mode):",
+        tests_of("codegen/test_cache.py"),
+    ),
+    Mutant(
+        "a planted link is followed", "addergraph/files/storage.py",
+        "if shared and status.st_uid not in", "if not shared and status.st_uid not in",
+        tests_of("addergraph/test_storage.py"),
+    ),
+    Mutant(
+        "another network of the same name replaces an export", "codegen/export/folder.py",
+        'if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:',
+        'if found.get("name") != prefix:',
+        tests_of("codegen/test_aot.py"),
+    ),
+    Mutant(
+        "a cached object may stand under another one's key", "codegen/run/cache.py",
+        "hashlib.sha256(key.encode() + rest)", "hashlib.sha256(rest)",
+        tests_of("codegen/test_jit.py", "test_entries_that_change_places_are_compiled_again"),
+    ),
+    Mutant(
+        "an export without room for all files replaces some", "codegen/export/folder.py",
+        "    atomic_write_all([(where / name, data) for name, data in ordered])",
+        "    for name, data in ordered:\n        atomic_write_all([(where / name, data)])",
+        tests_of("codegen/test_aot.py"),
+    ),
+    Mutant(
+        "what a failed write left stays", "addergraph/files/storage.py",
+        "        for _, _, _, temporary, _ in places:\n            discard(temporary)",
+        "        pass",
+        tests_of("test_campaigns.py", "test_a_full_disk_at_each_step[model]"),
+    ),
+)  # fmt: skip
