@@ -97,15 +97,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not close:
         return ""
     best = [other for other in close if _likeness(other, name) == _likeness(close[0], name)]
-    chosen = max(best, key=lambda other: _same_letters(other, name))
+    chosen = max(best, key=lambda other: _begins_alike(other, name))
     return f' (did you mean "{chosen}"?)'
-
-
-def _same_letters(other: str, name: str) -> int:
-    """How many letters both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(other, name)))  # noqa: B905
 
 
 def _likeness(other: str, name: str) -> float:
     """As `get_close_matches` has it; of equal ones it takes the last in the alphabet."""
     return difflib.SequenceMatcher(None, other, name).ratio()
+
+
+def _begins_alike(other: str, name: str) -> int:
+    """How many letters both begin with."""
+    pairs = zip(other, name, strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
