@@ -36,6 +36,8 @@ from addergraph.ir import CONTRACTION
 from addergraph.ir.interpreter import interpret
 from addergraph.zoo import build
 
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
 CHAIN = Layer("tiny", 8, 6, 8, 3)
 BESIDE = Layer("tiny", 4, 5, 16, 3, 2)
 POINT = Layer("tiny", 4, 5, 16, 1, 2)
