@@ -1,4 +1,8 @@
-"""Settings that all tests share. Random tests draw the same examples on every run."""
+"""Settings that all tests share. Random tests draw the same examples on every run.
+
+Hypothesis draws from the constants of all loaded modules of ours: nothing is imported up here, so
+that a test draws what its own imports say.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 
-from addergraph import Model, zoo
-from addergraph.codegen import llvm
-from addergraph.data import digits
-from addergraph.training.schedules import cosine
-from tests import quick
+if TYPE_CHECKING:
+    from addergraph import Model
 
 _COMMON = settings(
     deadline=None,  # the machine may be busy
@@ -47,6 +49,9 @@ def quick_objects() -> Iterator[None]:
 
     Exports, strict programs and what counts instructions are as ever. The cache has other keys.
     """
+    from addergraph.codegen import llvm
+    from tests import quick
+
     version = f"{llvm.version()} without optimization"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llvm, "compile_object", quick.compile_object)
@@ -57,6 +62,10 @@ def quick_objects() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def digits_of_adders(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The zoo's all-adder, trained on the digits: once, whichever worker comes first."""
+    from addergraph import Model, zoo
+    from addergraph.data import digits
+    from addergraph.training.schedules import cosine
+
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

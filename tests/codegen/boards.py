@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 
 import addergraph as ag
-from addergraph import zoo
 from addergraph.codegen.export.aot import Exported
-from addergraph.data import digits
 from addergraph.ir import Array
 from addergraph.quantization import Quantized
-from addergraph.training.schedules import cosine
 
 SOURCES = Path(__file__).parents[2] / "examples" / "boards"
 CLASSES = 10
@@ -47,15 +44,6 @@ BOARDS = (
     Board("aarch64-linux-gnu", "aarch64", "qemu-aarch64"),
     Board("thumbv6m", "microbit", MICROBIT),
 )
-
-
-def trained_digits() -> Quantized:
-    """The all-adder network of the digits in integers, its requantizations shifts."""
-    data = digits.load()
-    model = zoo.build("all-adder")
-    model.fit(data.x_train, data.y_train, epochs=8, batch_size=64, learning_rate=cosine(0.1, 8),
-              verbose=0)  # fmt: skip
-    return ag.quantize(model, data.x_train[:128])
 
 
 def exported(network: Quantized, target: str, folder: Path) -> Exported:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, compiler, layers, ops, zoo
+from addergraph import Model, compiler, layers, ops
 from addergraph.data import digits
 from addergraph.errors import DataError, GraphError, UnsupportedError
 from addergraph.ir import Array, Graph, Init
@@ -20,7 +20,6 @@ from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.pointwise.requantize import RequantizeShift
 from addergraph.passes.quantize.calibrate import calibrate
 from addergraph.quantization import Quantized
-from addergraph.training.schedules import cosine
 from tests.codegen.harness import HERE
 from tests.passes.networks import settled
 
@@ -281,29 +280,25 @@ def test_what_is_no_network() -> None:
 # --- the digits -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained() -> Model:
-    data = digits.load()
-    model = zoo.build("all-adder")
-    model.fit(data.x_train, data.y_train, epochs=8, batch_size=64, learning_rate=cosine(0.1, 8),
-              verbose=0)  # fmt: skip
-    return model
-
-
 @pytest.mark.parametrize(
     ("options", "points"),
-    [({}, 0.6), ({"requantize": "multiply"}, 0.3), ({"bits": 6}, 0.9), ({"bits": 4}, 2.0)],
+    [
+        ({}, 0.6),
+        ({"requantize": "multiply"}, 0.3),
+        pytest.param({"bits": 6}, 0.9, marks=pytest.mark.fuzz),
+        ({"bits": 4}, 2.0),
+    ],
 )
 def test_digits_keep_their_accuracy(
-    trained: Model, options: dict[str, object], points: float
+    digits_of_adders: Model, options: dict[str, object], points: float
 ) -> None:
     data = digits.load()
-    made = ag.quantize(trained, data.x_train[:128], **options)  # type: ignore[arg-type]
+    made = ag.quantize(digits_of_adders, data.x_train[:128], **options)  # type: ignore[arg-type]
     strict = "requantize" not in options
     program = ag.compile(made.graph, weights=made.weights, multiplication_free=strict)
     x = made.inputs(data.x_test)
     found = float((np.asarray(program(x)).argmax(1) == data.y_test).mean())
-    expected = trained.evaluate(data.x_test, data.y_test)["accuracy"]
+    expected = digits_of_adders.evaluate(data.x_test, data.y_test)["accuracy"]
     assert expected > 0.95
     assert 100 * (expected - found) <= points
     few = interpret(made.graph, x[:3], weights=made.weights)
