@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Total:
 class Worker:
     """A process and the graph that it is busy with."""
 
-    command = (sys.executable, "-m", "tests.campaigns.worker")
+    command: Sequence[str] = (sys.executable, "-m", "tests.campaigns.worker")
 
     def __init__(self) -> None:
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`

@@ -72,9 +72,11 @@ def programs(names: Iterable[str]) -> Iterator[tuple[str, Program | None]]:
 
 def _compiled(graph: Graph, weights: dict[str, Array], level: str, strict: bool) -> Program | None:
     try:
-        return ag.compile(
-            graph, weights=weights, target=level, cache=False, multiplication_free=strict
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RangeWarning)
+            return ag.compile(
+                graph, weights=weights, target=level, cache=False, multiplication_free=strict
+            )
     except UnsupportedError:
         assert strict
         return None

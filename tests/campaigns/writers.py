@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -26,11 +26,13 @@ from addergraph.diagnostics import pictures, plots
 from addergraph.errors import AdderGraphError, EnvironmentWarning, QuantizationWarning
 from addergraph.files import storage
 from addergraph.model import Model
-from addergraph.quantization import load_quantized
+from addergraph.quantization import Quantized, load_quantized
 from tests.addergraph.models import X, Y, adders_only, small_model
 from tests.codegen.libraries import CONSTANT, compiled
 
-LEARNING = {"engine": "reference", "verbose": 0, "batch_size": 16, "learning_rate": 0.05}
+LEARNING: dict[str, Any] = {
+    "engine": "reference", "verbose": 0, "batch_size": 16, "learning_rate": 0.05,
+}  # fmt: skip
 
 
 class Writer(NamedTuple):
@@ -59,7 +61,7 @@ def _read_model(folder: Path) -> Model:
 
 
 @functools.cache
-def _quantized(version: int) -> object:
+def _quantized(version: int) -> Quantized:
     images = np.random.default_rng(version).normal(0, 1 + version, (12, 5, 5, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QuantizationWarning)
@@ -77,7 +79,7 @@ def _read_quantized(folder: Path) -> object:
 def _train(folder: Path, version: int) -> None:
     """Each version goes on for an epoch where the one before it ended."""
     model = small_model(input_shape=(8, 8, 1), seed=5)
-    options = {"checkpoint": folder / "run", "checkpoint_steps": 1, "resume": True}
+    options: dict[str, Any] = {"checkpoint": folder / "run", "checkpoint_steps": 1, "resume": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EnvironmentWarning)  # no room for the lock
         model.fit(X[:48], Y[:48], epochs=1 + version, keep_best=True, **options, **LEARNING)
