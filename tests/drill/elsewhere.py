@@ -315,8 +315,8 @@ PLAN = "passes/plan_memory.py"
 PASS_MUTANTS = (
     Mutant(
         "buffers end one node early", PLAN,
-        "if b.start <= buffer.end and buffer.start <= b.end",
-        "if b.start < buffer.end and buffer.start < b.end",
+        "(starts <= buffer.end) & (buffer.start <= ends)",
+        "(starts < buffer.end) & (buffer.start < ends)",
         tests_of("passes/test_plan_memory.py"),
     ),
     Mutant(
@@ -370,6 +370,13 @@ PASS_MUTANTS = (
         "merging pointwise groups may close a cycle", "passes/fuse.py",
         "if self._path_between(one, other) or self._path_between(other, one):", "if False:",
         tests_of("passes/test_fuse.py", "test_merging_that_would_close_a_cycle_is_refused"),
+    ),
+    Mutant(
+        "those above a merged group are not told what it reaches", "passes/fuse.py",
+        "self._tell_above(one)", "pass",
+        tests_of(
+            "passes/test_fuse.py", "test_earlier_merges_count_when_later_ones_are_judged"
+        ),
     ),
     Mutant(
         "a sum joins a group that reads it", "passes/fuse.py",
