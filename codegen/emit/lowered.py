@@ -201,8 +201,10 @@ def pack_weights(facts: ProgramFacts, lowered: Lowered, weights: Mapping[str, Ar
     blob = aligned_bytes(facts.weights_bytes)
     for entry in facts.weights:
         raw = np.ascontiguousarray(weights[entry.parameter])
-        if entry.node is not None:
+        block = blob[entry.offset : entry.offset + entry.nbytes]
+        if entry.node is None:
+            block[...] = raw.reshape(-1).view(np.uint8)
+        else:
             call = planned_call(lowered, nodes[entry.node])
-            raw = kernel_for(call).packs[entry.operand].pack(raw)
-        blob[entry.offset : entry.offset + entry.nbytes] = raw.reshape(-1).view(np.uint8)
+            kernel_for(call).packs[entry.operand].pack(raw, block)
     return blob

@@ -17,16 +17,26 @@ import numpy as np
 
 from addergraph.errors import DataError, StorageError
 from addergraph.files.records import json_object
-from addergraph.files.storage import atomic_write, content_digest, read_bytes, user_path
+from addergraph.files.storage import (
+    Pieces,
+    atomic_write,
+    content_digest,
+    pieces,
+    read_bytes,
+    user_path,
+)
 from addergraph.ir import Array, Graph
 
 METADATA = "metadata.json"
 _ADVICE = "name another folder, or overwrite it (overwrite=True, --overwrite)"
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview | Pieces) -> str:
     """The digest by which metadata.json knows a file."""
-    return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for piece in pieces(data):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def graph_digest(graph: Graph) -> str:
@@ -103,11 +113,13 @@ def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha25
             )
 
 
-def write(where: Path, prefix: str, files: Mapping[str, bytes], no_shared: str | None) -> None:
+def write(
+    where: Path, prefix: str, files: Mapping[str, bytes | Pieces], no_shared: str | None
+) -> None:
     """Writes all files. metadata.json comes first, without digests, so that what a killed export
     leaves is known for what it is; and again last, with them."""
     contents = dict(files)
-    described = json.loads(contents.pop(METADATA))
+    described = json.loads(b"".join(pieces(contents.pop(METADATA))))
     unfinished = {"files": {}, "no_shared_library": "its export did not end"}
     atomic_write(where / METADATA, canonical(described | unfinished))
     for name, data in contents.items():

@@ -288,6 +288,21 @@ PROGRAM_MUTANTS = (
         tests_of("addergraph/test_storage.py"),
     ),
     Mutant(
+        "the sizes of sections stay when weights are put in", "codegen/export/data.py",
+        "if number == grown.section:", "if False:",
+        tests_of("codegen/test_export_size.py", "test_the_data_object_is_that_of_llvm"),
+    ),
+    Mutant(
+        "the second word of the checksum forgets earlier words", "codegen/export/entry.py",
+        "second += first * sums.size + int", "second += int",
+        tests_of("codegen/test_export_size.py"),
+    ),
+    Mutant(
+        "a long body leaves out its first part", "codegen/emit/module.py",
+        "for part in parts]", "for part in parts[1:]]",
+        tests_of("test_growth.py", "test_long_bodies_are_cut_and_compute_the_same"),
+    ),
+    Mutant(
         "another network of the same name replaces an export", "codegen/export/folder.py",
         'if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:',
         'if found.get("name") != prefix:',
