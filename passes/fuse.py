@@ -15,6 +15,7 @@ from .recompute import recompute
 from .rewrite import Draft
 
 MAX_BUFFERS = 16  # operands plus results of a pointwise group: its kernel keeps a pointer to each
+PATIENCE = 16  # failures to merge through one value, of a node and with one
 MOST_NODES = 256  # of a body: more take time to merge and to compile, and gain nothing
 
 
@@ -226,6 +227,8 @@ class _PointwiseMerger:
             for reader in self._successors(group):
                 reached |= self.bits[reader] | self.below[reader]
             self.below[group] = reached
+        # Readers of a value between two contractions, and how often merging them has failed.
+        self.reading: dict[tuple[Value, int], dict[Node, int]] = {}
         # How many contractions stand before each position.
         self.barriers = [0]
         for node in fusion.graph.nodes:
@@ -237,8 +240,12 @@ class _PointwiseMerger:
         for node in reversed(self.fusion.graph.nodes):
             if not self._is_open(node):
                 continue
-            for partner in self._partners(node):
-                self._merge(self.fusion.group_of[node], self.fusion.group_of[partner])
+            shape = node.outputs[0].type.shape
+            shared = [v for v in dict.fromkeys(node.inputs) if v.type.shape == shape]
+            for producer in self._producers(node, shared):
+                self._merge(self.fusion.group_of[node], self.fusion.group_of[producer])
+            for v in shared:
+                self._merge_readers(v, node)
         for node in self.fusion.graph.nodes:
             if is_channel_sum(node):
                 self._take_sum(node)
@@ -259,15 +266,30 @@ class _PointwiseMerger:
         members = self.fusion.members[self.fusion.group_of[node]]
         return self.fusion.is_candidate(node) and members[0].op.kind == POINTWISE
 
-    def _partners(self, node: Node) -> list[Node]:
-        """The nodes that could share a body with `node`: producers first, then siblings."""
-        shape = node.outputs[0].type.shape
-        shared = [v for v in dict.fromkeys(node.inputs) if v.type.shape == shape]
+    def _producers(self, node: Node, shared: list[Value]) -> list[Node]:
+        """The nodes that compute values of `shared` and could share a body with `node`."""
         producers = [self.fusion.producer[v] for v in shared if v in self.fusion.producer]
-        found = [p for p in producers if self._may_follow(p, node)]
-        for v in shared:
-            found += [r for r in self.fusion.readers[v] if r is not node and self._near(r, node)]
-        return [p for p in found if self._is_open(p) and p.outputs[0].type.shape == shape]
+        return [p for p in producers if self._is_open(p) and self._may_follow(p, node)]
+
+    def _merge_readers(self, v: Value, node: Node) -> None:
+        """Merges the groups of nodes nearby that read `v`, as `node` does. The updates of all
+        layers read the same constants: who has failed PATIENCE times is not tried again."""
+        fusion = self.fusion
+        region = v, self.barriers[fusion.position[node]]
+        if region not in self.reading:
+            near = (r for r in fusion.readers[v] if self._near(r, node) and self._is_open(r))
+            self.reading[region] = dict.fromkeys(
+                (r for r in near if r.outputs[0].type.shape == v.type.shape), 0
+            )
+        failures, failed = self.reading[region], 0
+        for reader in list(failures):
+            if self._merge(fusion.group_of[node], fusion.group_of[reader]):
+                continue
+            failed, failures[reader] = failed + 1, failures[reader] + 1
+            if failures[reader] == PATIENCE:
+                del failures[reader]
+            if failed == PATIENCE:
+                return
 
     def _may_follow(self, producer: Node, node: Node) -> bool:
         """Whether the producer's value ends in the group, or is needed nearby at most."""
@@ -287,35 +309,38 @@ class _PointwiseMerger:
         position = self.fusion.position
         return self.barriers[position[one]] == self.barriers[position[other]]
 
-    def _merge(self, one: int, other: int) -> None:
-        """Merges two groups where that is legal."""
+    def _merge(self, one: int, other: int) -> bool:
+        """Merges two groups where that is legal; whether they are one now."""
         if one == other or not self._same_class(one, other):
-            return
+            return one == other
         if self._path_between(one, other) or self._path_between(other, one):
-            return
+            return False
         fusion = self.fusion
         together = fusion.members[one] + fusion.members[other]
         if len(together) > MOST_NODES:
-            return
+            return False
         operands, results = fusion.operands(together), fusion.results(together)
         if not operands or len(operands) + len(results) > MAX_BUFFERS:
-            return
+            return False
         fusion.join(one, other)
         own = self.bits[one] | self.bits.pop(other)
         self.bits[one] = own
         below = (self.below[one] | self.below.pop(other)) & ~own
         self.below[one] = below
         self._tell_above(one)
+        return True
 
     def _tell_above(self, merged: int) -> None:
-        """What reaches a merged group reaches what that does. Where all in front of it know, so do
-        all above them: in a chain of thousands, always."""
-        own, known = self.bits[merged], self.bits[merged] | self.below[merged]
-        if not any(known & ~self.below[group] for group in self._predecessors(merged)):
-            return
-        for group, reached in self.below.items():
-            if reached & own:
-                self.below[group] = reached | known
+        """What reaches a merged group reaches what that does. Who knows it already, as all in a
+        chain do, has told all above it. That they reach the group itself, they know by the bits of
+        one of its nodes: to tell them of the others would be to tell thousands at each merge."""
+        known = self.below[merged]
+        waiting = [merged]
+        while waiting:
+            for group in self._predecessors(waiting.pop()):
+                if known & ~self.below[group]:
+                    self.below[group] |= known
+                    waiting.append(group)
 
     def _predecessors(self, group: int) -> set[int]:
         fusion = self.fusion

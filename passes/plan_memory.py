@@ -11,6 +11,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+
 from addergraph.errors import GraphError
 from addergraph.ir import Graph, Halo, Node, Parameter, Value
 from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align, layout_with_halo
@@ -68,10 +70,10 @@ def normalize_outputs(graph: Graph) -> Graph:
         identity = Reshape(value.type.shape)
         return draft.add(identity, [new[value]], f"{value.name}.{suffix}")[0]
 
-    outputs: list[Value] = []
+    outputs: dict[Value, None] = {}
     for v in graph.outputs:
         own = v in produced and new[v] not in outputs
-        outputs.append(new[v] if own else computed(v, "out"))
+        outputs[new[v] if own else computed(v, "out")] = None
     changing = [u for u in graph.updates if u.value is not u.parameter]
     # A program whose updates change nothing still has updates: its parameters live in a state.
     for update in changing or graph.updates[:1]:
@@ -287,18 +289,20 @@ def _wanted_halos(graph: Graph) -> dict[Value, Halo]:
 
 def _assign_offsets(buffers: Iterable[_Buffer]) -> None:
     """Best fit, largest first: each buffer takes the smallest gap that is free while it lives."""
-    placed: list[_Buffer] = []
+    # One row for each buffer that has its place, by offset: start, end, offset, first byte behind.
+    # All that a training step keeps for its backward pass conflicts: the search is NumPy's.
+    placed = np.empty((4, 0), np.int64)
     for buffer in sorted((b for b in buffers if b.nbytes), key=lambda b: (-b.nbytes, b.start)):
-        conflicts = [b for b in placed if b.start <= buffer.end and buffer.start <= b.end]
-        conflicts.sort(key=lambda b: b.offset)
-        size, end, best = align(buffer.nbytes), HEADER, None
-        for other in conflicts:
-            gap = other.offset - end
-            if gap >= size and (best is None or gap < best[0]):
-                best = gap, end
-            end = max(end, other.offset + align(other.nbytes))
-        buffer.offset = end if best is None else best[1]
-        placed.append(buffer)
+        starts, ends, offsets, _ = placed
+        _, _, tops, behind = placed[:, (starts <= buffer.end) & (buffer.start <= ends)]
+        free = np.maximum.accumulate(np.append(HEADER, behind))  # before each, and after the last
+        size = align(buffer.nbytes)
+        gaps = tops - free[:-1]
+        fitting = np.flatnonzero(gaps >= size)
+        gap = fitting[gaps[fitting].argmin()] if fitting.size else -1
+        buffer.offset = int(free[gap])
+        row = buffer.start, buffer.end, buffer.offset, buffer.offset + size
+        placed = np.insert(placed, np.searchsorted(offsets, buffer.offset), row, axis=1)
 
 
 def _most_live(buffers: Iterable[_Buffer]) -> int:

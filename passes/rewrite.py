@@ -36,7 +36,8 @@ class Draft(Builder):
 
     def fresh(self, hint: str) -> str:
         """`scope` + `hint`, numbered where a value of the draft or the original has that name."""
-        return self._claim(free_name(self.scope + hint, self._names, self._reserved))
+        taken = self._names, self._reserved
+        return self._claim(free_name(self.scope + hint, *taken, counts=self._counts))
 
     def add(
         self, op: Op, inputs: Sequence[Value], names: str | Sequence[Value] | None = None

@@ -17,7 +17,8 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..ir.types import DTYPES
 
 HEADER_LIMIT = 64 << 20  # bytes of JSON; larger headers are refused before they are parsed
 _ENTRY = "addergraph"
+_PIECE = 1 << 20  # bytes of a file that are read at once
 _LONGEST_NAME = 200  # bytes that a temporary file's name takes over
 _PRIVATE = 0o600
 _MOST_LINKS = 40  # of one path, as Linux has it
@@ -42,7 +44,18 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(border.path("path", path))
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes, *, private: bool = False) -> None:
+Pieces = Iterable[bytes | memoryview]
+"""The bytes of a file, one after another: a large one need not be in memory as a whole."""
+
+
+def pieces(data: bytes | memoryview | Pieces) -> Pieces:
+    """`data`, as pieces."""
+    return [data] if isinstance(data, bytes | memoryview) else data
+
+
+def atomic_write(
+    path: str | os.PathLike[str], data: bytes | Pieces, *, private: bool = False
+) -> None:
     """Writes `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     A temporary file in the same folder is written, synced and renamed over `path`, then the
@@ -55,7 +68,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes, *, private: bool = F
 
 
 def atomic_write_all(
-    files: Sequence[tuple[str | os.PathLike[str], bytes | None]], *, private: bool = False
+    files: Sequence[tuple[str | os.PathLike[str], bytes | Pieces | None]], *, private: bool = False
 ) -> None:
     """Writes several files as `atomic_write` does one, in their order; None removes a file.
 
@@ -216,6 +229,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise StorageError(f'cannot read "{path}": {error.strerror or error}') from None
 
 
+@dataclass(frozen=True)
+class FilePieces:
+    """The bytes of a file, read anew each time they are asked for; OSError where they cannot be."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[bytes]:
+        with open(self.path, "rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+
 def _places(path: str | os.PathLike[str]) -> tuple[Path, Path, int | None]:
     """The file that `path` stands for, a fresh name beside it, and the permissions of a file that
     is there; StorageError for anything that is no plain file, since renaming would remove it."""
@@ -295,14 +320,14 @@ def _unwritable(path: str | os.PathLike[str], error: OSError) -> StorageError:
     )
 
 
-def _write_synced(path: Path, data: bytes, mode: int | None) -> None:
+def _write_synced(path: Path, data: bytes | Pieces, mode: int | None) -> None:
     """`mode`: permissions other than those of a new file; bytes are never seen by more users."""
     created = 0o666 if mode is None else mode & 0o666
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, created)
     with os.fdopen(descriptor, "wb") as file:
         if mode is not None and mode != stat.S_IMODE(os.fstat(descriptor).st_mode):
             os.chmod(path, mode)
-        file.write(data)
+        file.writelines(pieces(data))
         file.flush()
         _sync(file.fileno())
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 from ..border import shown
 from ..errors import GraphError, ShapeError
-from .graph import Graph, Node, Update, Value
+from .graph import Graph, Node, Parameter, Update, Value
 from .intervals import Interval, value_ranges
 from .op import Op
 from .quantization import value_quantizations
@@ -152,16 +152,17 @@ def _check_batch(graph: Graph) -> None:
 
 def _check_updates(graph: Graph) -> None:
     known, updated = set(graph.values()), set[Value]()
+    own = set(graph.parameters)
     for update in graph.updates:
-        _check_update(update, graph, known)
+        _check_update(update, own, known)
         if update.parameter in updated:
             raise GraphError(f"parameter {update.parameter} is updated twice")
         updated.add(update.parameter)
 
 
-def _check_update(update: Update, graph: Graph, known: set[Value]) -> None:
+def _check_update(update: Update, own: set[Parameter], known: set[Value]) -> None:
     parameter, value = update.parameter, update.value
-    if not any(parameter is p for p in graph.parameters):
+    if parameter not in own:
         raise GraphError(f"update of {parameter}, which is not a parameter of this graph")
     if value not in known:
         raise GraphError(f"update of {parameter} with {value}, which is not a value of this graph")

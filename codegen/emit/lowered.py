@@ -163,9 +163,9 @@ def _sparse_filters(graph: Graph) -> Iterator[Value]:
                 yield filter
 
 
-def constants(graph: Graph) -> frozenset[Value]:
-    """Values whose numbers are fixed: the parameters, unless the program updates some."""
-    return frozenset() if graph.updates else frozenset(graph.parameters)
+def is_constant(graph: Graph, value: Value) -> bool:
+    """Whether a value's numbers are fixed: a parameter, unless the program updates some."""
+    return isinstance(value, Parameter) and not graph.updates
 
 
 def planned_call(lowered: Lowered, node: Node) -> Call:
@@ -184,10 +184,9 @@ def _constants(
     graph: Graph, node: Node, kept: Mapping[str, int]
 ) -> tuple[frozenset[int], tuple[int, ...]]:
     """Which operands are constant, and the share of each that is above zero."""
-    known = constants(graph)
-    fixed = frozenset(i for i, v in enumerate(node.inputs) if v in known)
-    share = tuple(kept.get(v.name, ALL_KEPT) if v in known else ALL_KEPT for v in node.inputs)
-    return fixed, share
+    fixed = frozenset(i for i, v in enumerate(node.inputs) if is_constant(graph, v))
+    own = enumerate(v.name for v in node.inputs)
+    return fixed, tuple(kept.get(v, ALL_KEPT) if i in fixed else ALL_KEPT for i, v in own)
 
 
 def operand_place(plan: MemoryPlan, node: Node, operand: int) -> Placement:
@@ -202,8 +201,10 @@ def pack_weights(facts: ProgramFacts, lowered: Lowered, weights: Mapping[str, Ar
     blob = aligned_bytes(facts.weights_bytes)
     for entry in facts.weights:
         raw = np.ascontiguousarray(weights[entry.parameter])
-        if entry.node is not None:
+        block = blob[entry.offset : entry.offset + entry.nbytes]
+        if entry.node is None:
+            block[...] = raw.reshape(-1).view(np.uint8)
+        else:
             call = planned_call(lowered, nodes[entry.node])
-            raw = kernel_for(call).packs[entry.operand].pack(raw)
-        blob[entry.offset : entry.offset + entry.nbytes] = raw.reshape(-1).view(np.uint8)
+            kernel_for(call).packs[entry.operand].pack(raw, block)
     return blob

@@ -1,7 +1,8 @@
 """Graph + memory plan -> one LLVM module.
 
     @<kernel>(operands..., results..., workspace, barrier, thread, threads)   one per distinct call
-    @body(io, weights, arena, thread, threads)    every kernel in graph order, a barrier after each
+    @body(io, weights, arena, thread, threads)    every kernel in graph order, a barrier after each;
+                                                  long ones call the first parts of it, @body_part
     @run(io, weights, arena, n, thread, threads)
     @run_part(io, weights, arena, thread, threads)
     @work, @lead, @dismiss                        `run` for threads that stay: see entry_threads.py;
@@ -17,7 +18,8 @@ wait calls (waiting.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import llvmlite.ir as ir
@@ -35,13 +37,14 @@ from .lowered import (
     Lowered,
     ProgramFacts,
     WeightEntry,
-    constants,
+    is_constant,
     operand_place,
     planned_call,
 )
 from .waiting import emit_wait
 
 VOID = ir.VoidType()
+MOST_CALLS = 256  # of kernels in one function: LLVM takes time that grows with the square of them
 
 
 class ModuleEmitter:
@@ -172,23 +175,35 @@ class BodyEmitter:
     def __init__(self, made: ModuleEmitter, lowered: Lowered) -> None:
         self.made, self.lowered = made, lowered
         self.graph, self.plan = lowered.main, lowered.plan
-        self.constant = constants(lowered.main)
         self.entries: dict[tuple[Any, ...], WeightEntry] = {}
         self.weights_bytes = 0
         self.kernels: dict[str, KernelFacts] = {}
 
     def emit(self, name: str) -> Any:
+        nodes = (node for node in self.graph.nodes if not self._is_alias(node))
+        steps: list[Callable[[], None]] = [partial(self.emit_node, node) for node in nodes]
+        steps += self._copies()
+        parts = []
+        while len(steps) > MOST_CALLS:
+            now, steps = steps[:MOST_CALLS], steps[MOST_CALLS:]
+            parts.append(self._emit_steps(self.made.unique(f"{name}_part"), now))
+        calls = [partial(self._call_part, part) for part in parts]
+        return self._emit_steps(name, [*calls, *steps])
+
+    def _emit_steps(self, name: str, steps: Sequence[Callable[[], None]]) -> Any:
+        """A function (io, weights, arena, barrier, thread, threads) of some steps."""
         word = self.made.word
         function = self.made.function(name, [*[POINTER] * 4, word, word])
         self.io, self.weights, self.arena, _, _, _ = function.args
         self.e = Emitter(function, self.made.target, self.made.wait)
         self.e.shared_by(*function.args[-2:])
-        for node in self.graph.nodes:
-            if not self._is_alias(node):
-                self.emit_node(node)
-        self._emit_copies()
+        for emit in steps:
+            emit()
         self.e.b.ret_void()
         return function
+
+    def _call_part(self, part: Any) -> None:
+        self.e.b.call(part, self.e.function.args)
 
     def emit_node(self, node: Node) -> None:
         places = [operand_place(self.plan, node, i) for i in range(len(node.inputs))]
@@ -222,13 +237,12 @@ class BodyEmitter:
         self._call(function, [self._pointer(v, source), pointer, self.arena])
         self._wait()
 
-    def _emit_copies(self) -> None:
-        """Updates whose value could not be computed in place."""
+    def _copies(self) -> Iterator[Callable[[], None]]:
+        """Of updates whose value could not be computed in place."""
         values = {v.name: v for v in self.graph.values()}
+        places = self.plan.placements
         for value, parameter in self.plan.copies:
-            v = values[value]
-            source, into = self.plan.placements[value], self.plan.placements[parameter]
-            self._emit_copy(v, source, into)
+            yield partial(self._emit_copy, values[value], places[value], places[parameter])
 
     def _emit_zero_halo(self, operand: Operand, pointer: Any) -> None:
         if operand.layout.halo != Halo() and operand.layout.extent:
@@ -256,7 +270,7 @@ class BodyEmitter:
         if place.space == "arena":
             return self.e.at(self.arena, place.offset + origin)
         if place.space == "weights":
-            if v not in self.constant:
+            if not is_constant(self.graph, v):
                 return self.e.at(self.weights, place.offset + origin)
             return self.e.at(self.weights, self._entry((v.name,), v, v.type.nbytes).offset + origin)
         slot = place.index + (len(self.graph.inputs) if place.space == "output" else 0)

@@ -15,7 +15,8 @@ AdderGraph and LLVM (and for the shared library from the linker): no dates, no p
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 from addergraph import border
 from addergraph.data import Preprocessing
 from addergraph.errors import ToolchainError, UnsupportedError
+from addergraph.files.storage import Pieces
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.plan import ALIGNMENT
@@ -35,12 +37,13 @@ from .. import llvm
 from ..emit.lowered import Lowered, computed_by, pack_weights
 from ..inspect import limits, strict
 from ..inspect.stack import stack_bytes
-from ..run.jit import Built, Program, build, main_weights
+from ..run.jit import Built, build, main_weights, run_packed
 from ..targets.lookup import runnable
 from . import example, header, link
 from . import folder as folders
 from .archive import Member, archive
-from .entry import api_symbols, data_module, data_symbols, emit_library, golden_block
+from .data import data_object
+from .entry import api_symbols, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
 
 FORMAT = 1  # of metadata.json
@@ -113,19 +116,15 @@ def export(
     if not overwrite:
         folders.require_replaceable(folder, prefix, folders.graph_digest(lowered.source))
     where = folders.made_folder(folder)
-    golden = _golden(compiled, weights, interface, seed)
-    files = _files(lowered, weights, interface, golden)
-    library, why_none = f"lib{prefix}.so", None
-    if compiler is None:
-        why_none = link.why_none(target, shared)
-    else:
-        try:
-            files[library] = link.linked(compiler, prefix, files, where)
-        except ToolchainError as error:
-            if shared:
-                raise
-            why_none = str(error)
-    folders.write(where, prefix, files, why_none)
+    files = _files(compiled, weights, interface, seed)
+    library = f"lib{prefix}.so"
+    with ExitStack() as until_written:
+        if compiler is None:
+            why_none: str | None = link.why_none(target, shared)
+        else:
+            scratch = until_written.enter_context(link.scratch_folder(where))
+            why_none = _link(compiler, prefix, files, scratch, shared)
+        folders.write(where, prefix, files, why_none)
     return Exported(
         where / f"{prefix}.o", where / f"{prefix}_data.o", where / f"lib{prefix}.a",
         where / library if why_none is None else None,
@@ -133,14 +132,31 @@ def export(
     )  # fmt: skip
 
 
+def _link(
+    compiler: Sequence[str], prefix: str, files: dict[str, bytes | Pieces], scratch: Path,
+    shared: bool | None,
+) -> str | None:  # fmt: skip
+    """Adds the shared library to `files`, or says why there is none."""
+    try:
+        files[f"lib{prefix}.so"] = link.linked(compiler, prefix, files, scratch)
+    except ToolchainError as error:
+        if shared:
+            raise
+        return str(error)
+    return None
+
+
 def _files(
-    lowered: Lowered, weights: Mapping[str, Array], interface: Interface, golden: _Golden | None
-) -> dict[str, bytes]:
-    """Name -> content of everything but the shared library and metadata.json."""
-    prefix = interface.prefix
-    text, facts = emit_library(lowered, interface, golden=golden is not None)
+    compiled: Built | Lowered, weights: Mapping[str, Array], interface: Interface, seed: int
+) -> dict[str, bytes | Pieces]:
+    """Name -> content of everything but the shared library. The weights are there twice: as they
+    were given, and packed."""
+    prefix, lowered = interface.prefix, _lowered_of(compiled)
+    expected = _is_known(lowered)
+    text, facts = emit_library(lowered, interface, golden=expected)
     numbers = main_weights(lowered, weights)
     packed = pack_weights(facts, lowered, numbers)
+    golden = _golden(compiled, numbers, packed, interface, seed) if expected else None
     ends = (golden.inputs, golden.outputs) if golden else ((), ())
     if lowered.target.multiplier:
         code_object, assembly = llvm.compile_both(text, lowered.target)
@@ -149,17 +165,17 @@ def _files(
         code_object, assembly = strict.compile_both(text, lowered.target, nodes, provided)
     stack = stack_bytes(assembly, lowered.target.triple, api_symbols(prefix))
     metadata = _metadata(lowered, weights, interface, packed, golden, stack)
-    data = data_module(prefix, packed, golden_block(packed, *ends), folders.canonical(metadata))
     # The file alone names the classes: in the library they would take flash, thousands of bytes.
     names = {"classes": interface.classes} if interface.classes else {}
-    data_object = llvm.compile_object(data, lowered.target)
+    told = folders.canonical(metadata)
+    data = data_object(prefix, lowered.target, packed, golden_block(packed, *ends), told)
     members = [
-        Member(f"{prefix}.o", code_object, api_symbols(prefix)),
-        Member(f"{prefix}_data.o", data_object, data_symbols(prefix)),
+        Member(f"{prefix}.o", [code_object], api_symbols(prefix)),
+        Member(f"{prefix}_data.o", data, data_symbols(prefix)),
     ]
     return {
         f"{prefix}.o": code_object,
-        f"{prefix}_data.o": data_object,
+        f"{prefix}_data.o": data,
         f"lib{prefix}.a": archive(members),
         f"{prefix}.h": header.header(interface, golden=golden is not None, stack=stack).encode(),
         "example/main.c": example.program(interface).encode(),
@@ -168,18 +184,21 @@ def _files(
     }
 
 
+def _is_known(lowered: Lowered) -> bool:
+    """Whether this machine can know the bits: of floats, only by running the code itself."""
+    return runnable(lowered.target) or not limits.floats_of(lowered.main)
+
+
 def _golden(
-    compiled: Built | Lowered, weights: Mapping[str, Array], interface: Interface, seed: int
-) -> _Golden | None:
-    """None where this machine cannot know the bits: for floats, it has to run the code itself."""
+    compiled: Built | Lowered, numbers: Mapping[str, Array], packed: Array, interface: Interface,
+    seed: int,
+) -> _Golden:  # fmt: skip
     lowered, rng = _lowered_of(compiled), np.random.default_rng(seed)
     inputs = tuple(_drawn(rng, a.type) for a in interface.inputs)
     if runnable(lowered.target):
         built = compiled if isinstance(compiled, Built) else build(lowered)
-        return _Golden(seed, inputs, Program(built, weights, None, 1).run(inputs))
-    if limits.floats_of(lowered.main):
-        return None
-    outputs, _ = run_reference(lowered.main, inputs, main_weights(lowered, weights))
+        return _Golden(seed, inputs, run_packed(built, packed, inputs))
+    outputs, _ = run_reference(lowered.main, inputs, numbers)
     return _Golden(seed, inputs, tuple(outputs))
 
 
@@ -238,7 +257,7 @@ def _metadata(
             },
             "versions": {"addergraph": __version__, "llvm": llvm.version()},
             "weights_bytes": packed.nbytes,
-            "weights_sha256": folders.sha256(packed.tobytes()),
+            "weights_sha256": folders.sha256(packed.data),
         }
     )
 

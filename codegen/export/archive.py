@@ -27,12 +27,12 @@ class Member:
     """A file of an archive and the global symbols that it defines."""
 
     name: str
-    data: bytes
+    data: Sequence[bytes | memoryview]
     symbols: tuple[str, ...]
 
 
-def archive(members: Sequence[Member]) -> bytes:
-    """The bytes of a static archive of `members`, in order."""
+def archive(members: Sequence[Member]) -> list[bytes | memoryview]:
+    """The pieces of a static archive of `members`, in order."""
     long_names, fields = b"", []
     for member in members:
         if len(member.name.encode()) <= _SHORT:
@@ -42,23 +42,26 @@ def archive(members: Sequence[Member]) -> bytes:
         long_names += member.name.encode() + b"/\n"
     symbols = [symbol for member in members for symbol in member.symbols]
     names = b"".join(symbol.encode() + b"\0" for symbol in symbols)
-    before = [_entry("//", long_names, mode="")] if long_names else []
+    before = _entry("//", [long_names], mode="") if long_names else []
     index_bytes = 4 + 4 * len(symbols) + len(names)
     position = len(MAGIC) + _HEADER + index_bytes + index_bytes % 2 + sum(map(len, before))
-    offsets, entries = b"", []
+    offsets, entries = b"", list[bytes | memoryview]()
     for member, field in zip(members, fields, strict=True):
         offsets += position.to_bytes(4, "big") * len(member.symbols)
-        entries.append(_entry(field, member.data))
-        position += len(entries[-1])
+        made = _entry(field, member.data)
+        entries += made
+        position += sum(map(len, made))
     index = len(symbols).to_bytes(4, "big") + offsets + names
-    return b"".join([MAGIC, _entry("/", index, mode="0"), *before, *entries])
+    return [MAGIC, *_entry("/", [index], mode="0"), *before, *entries]
 
 
-def _entry(name: str, data: bytes, mode: str = "644") -> bytes:
+def _entry(
+    name: str, data: Sequence[bytes | memoryview], mode: str = "644"
+) -> list[bytes | memoryview]:
     """A header (name, date, owner, group, mode, size) and the padded bytes."""
-    owner = "0" if mode else ""
-    header = f"{name:<16}{owner:<12}{owner:<6}{owner:<6}{mode:<8}{len(data):<10}`\n"
-    return header.encode() + data + b"\n" * (len(data) % 2)
+    owner, size = "0" if mode else "", sum(map(len, data))
+    header = f"{name:<16}{owner:<12}{owner:<6}{owner:<6}{mode:<8}{size:<10}`\n"
+    return [header.encode(), *data, b"\n" * (size % 2)]
 
 
 def is_archive(data: bytes) -> bool:

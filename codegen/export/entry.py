@@ -40,6 +40,7 @@ from .interface import (
     Interface,
 )
 
+SUMMED = 1 << 20  # words whose running sums are in memory at once
 CHECKSUM_BYTES = ALIGNMENT  # two 32-bit words, padded
 
 
@@ -88,11 +89,12 @@ def golden_block(weights: Array, inputs: Sequence[Array], outputs: Sequence[Arra
 
 def checksum(weights: Array) -> bytes:
     """Two sums over the 32-bit words of the weights, modulo 2^32: a += word, b += a."""
-    words = weights.view(np.uint32)
-    first = np.cumsum(words, dtype=np.uint32)
-    second = first.sum(dtype=np.uint32)
-    last = first[-1] if words.size else np.uint32(0)
-    return np.array([last, second], "<u4").tobytes()
+    words, first, second = weights.view(np.uint32), 0, 0
+    for start in range(0, words.size, SUMMED):
+        sums = np.cumsum(words[start : start + SUMMED], dtype=np.uint32)
+        second += first * sums.size + int(sums.sum(dtype=np.uint32))
+        first += int(sums[-1])
+    return np.array([first % 2**32, second % 2**32], "<u4").tobytes()
 
 
 class _Entries:

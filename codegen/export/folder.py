@@ -17,16 +17,26 @@ import numpy as np
 
 from addergraph.errors import DataError, StorageError
 from addergraph.files.records import json_object
-from addergraph.files.storage import atomic_write_all, content_digest, read_bytes, user_path
+from addergraph.files.storage import (
+    Pieces,
+    atomic_write_all,
+    content_digest,
+    pieces,
+    read_bytes,
+    user_path,
+)
 from addergraph.ir import Array, Graph
 
 METADATA = "metadata.json"
 _ADVICE = "name another folder, or overwrite it (overwrite=True, --overwrite)"
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview | Pieces) -> str:
     """The digest by which metadata.json knows a file."""
-    return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for piece in pieces(data):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def graph_digest(graph: Graph) -> str:
@@ -103,15 +113,19 @@ def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha25
             )
 
 
-def write(where: Path, prefix: str, files: Mapping[str, bytes], no_shared: str | None) -> None:
+def write(
+    where: Path, prefix: str, files: Mapping[str, bytes | Pieces], no_shared: str | None
+) -> None:
     """Replaces all files, or none where there is no room for all.
 
     metadata.json comes first, without digests, so that what a killed export leaves is known for
     what it is; and again last, with them.
     """
-    described = json.loads(files[METADATA])
+    described = json.loads(b"".join(pieces(files[METADATA])))
     unfinished = {"files": {}, "no_shared_library": "its export did not end"}
-    contents: dict[str, bytes | None] = {n: data for n, data in files.items() if n != METADATA}
+    contents: dict[str, bytes | Pieces | None] = {
+        n: data for n, data in files.items() if n != METADATA
+    }
     digests = {name: sha256(files[name]) for name in contents}
     finished = {"files": digests, "no_shared_library": no_shared}
     contents.setdefault(f"lib{prefix}.so", None)  # of an earlier export, for another target

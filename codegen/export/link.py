@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
+from addergraph.files.storage import FilePieces, Pieces, pieces
 
 from ..targets.lookup import host
 from ..targets.target import Target
@@ -64,28 +66,35 @@ def why_none(target: Target, shared: bool | None) -> str:
     return f"there was no C compiler ({compiler_command(target)[0]}) to link it"
 
 
-def linked(compiler: Sequence[str], prefix: str, files: Mapping[str, bytes], where: Path) -> bytes:
-    """The shared library of the two objects, which exports the C interface alone.
-
-    Works in the folder `where`, not in one of temporary files, which need not be writable. Raises
-    ToolchainError where the compiler fails, StorageError where the folder cannot be written.
-    """
-    objects = [f"{prefix}.o", f"{prefix}_data.o"]
-    made = f"lib{prefix}.so"
+@contextmanager
+def scratch_folder(where: Path) -> Iterator[Path]:
+    """A folder to link in: in `where`, not in the one of temporary files, which need not be
+    writable. StorageError where that cannot be written."""
     try:
         with tempfile.TemporaryDirectory(
             prefix=".link-", dir=where, ignore_cleanup_errors=True
         ) as scratch:
-            for name in objects:
-                (Path(scratch) / name).write_bytes(files[name])
-            command = [*compiler, *LINK_FLAGS, f"-Wl,-soname,{made}", "-o", made, *objects]
-            _run(command, scratch, made)
-            return (Path(scratch) / made).read_bytes()
+            yield Path(scratch)
     except OSError as error:
         raise StorageError(f'cannot write "{where}": {error.strerror or error}') from None
 
 
-def _run(command: Sequence[str], scratch: str, made: str) -> None:
+def linked(
+    compiler: Sequence[str], prefix: str, files: Mapping[str, bytes | Pieces], scratch: Path
+) -> FilePieces:
+    """The shared library of the two objects, which exports the C interface alone, as long as there
+    is the folder `scratch`. Raises ToolchainError where the compiler fails."""
+    objects = [f"{prefix}.o", f"{prefix}_data.o"]
+    made = f"lib{prefix}.so"
+    for name in objects:
+        with open(scratch / name, "wb") as file:
+            file.writelines(pieces(files[name]))
+    command = [*compiler, *LINK_FLAGS, f"-Wl,-soname,{made}", "-o", made, *objects]
+    _run(command, scratch, made)
+    return FilePieces(scratch / made)
+
+
+def _run(command: Sequence[str], scratch: Path, made: str) -> None:
     """Runs the compiler in the folder `scratch`; ToolchainError unless it makes the file."""
     try:
         done = subprocess.run(
@@ -94,7 +103,7 @@ def _run(command: Sequence[str], scratch: str, made: str) -> None:
         )  # fmt: skip
     except OSError as error:
         raise ToolchainError(f"cannot run the C compiler {command[0]}: {error}") from None
-    if done.returncode != 0 or not (Path(scratch) / made).exists():
+    if done.returncode != 0 or not (scratch / made).exists():
         raise ToolchainError(
             f"the C compiler {command[0]} could not link {made} (exit status "
             f"{done.returncode}): {done.stderr.strip()}; repair it, or export with shared=False"

@@ -70,8 +70,8 @@ class Packing(Protocol):
     def nbytes(self) -> int:
         """Of what `pack` gives, whatever the numbers are."""
 
-    def pack(self, f: Array, /) -> Array:
-        """The packed bytes, u8[nbytes]."""
+    def pack(self, f: Array, out: Array, /) -> None:
+        """Writes the packed bytes into `out`, u8[nbytes]: of a large filter, there is no other."""
 
 
 class Kernel(ABC):

@@ -127,8 +127,9 @@ def _prepared(call: Call, kernel: Kernel) -> Callable[[], object]:
         numbers = np.abs(rng.normal(size=operand.layout.padded)).astype("f4")
         if number in kernel.packs:
             kept = call.kept[number] / ALL_KEPT if call.kept else 1.0
-            drawn = _drawn(rng, operand, kept)
-            buffers.append(_aligned(kernel.packs[number].pack(drawn)))
+            packing = kernel.packs[number]
+            buffers.append(aligned_bytes(packing.nbytes))
+            packing.pack(_drawn(rng, operand, kept), buffers[-1])
             pointers.append(buffers[-1].ctypes.data)
             continue
         buffers.append(_aligned(numbers.astype(operand.type.dtype.numpy)))

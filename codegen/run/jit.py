@@ -142,7 +142,7 @@ class Program:
         )
         self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
         self.preprocessing = preprocessing
-        self.arena_bytes = max(64, lowered.plan.arena_bytes)
+        self.arena_bytes = _arena_bytes(lowered)
         self.weights: dict[str, Array] = {}
         self._seen: dict[Any, tuple[int | None, _Results]] = {}
         if state is None:
@@ -150,12 +150,7 @@ class Program:
         else:
             _require_layout(state, lowered)
             self.weights, self._weights = state.views, state.blob
-        self._workers = Workers(
-            llvm.LoadedObject(built.code, lowered.target),
-            threads,
-            self.arena_bytes,
-            shared=lowered.batched is None,
-        )
+        self._workers = _loaded(built, threads)
 
     def __repr__(self) -> str:
         ends = (", ".join(str(v.type) for v in e) for e in (self.graph.inputs, self.graph.outputs))
@@ -220,15 +215,9 @@ class Program:
     def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
         """As a call, but always a tuple."""
         batch, arrays, results = self._bound(inputs)
-        outputs = [np.empty(shape, dtype) for shape, dtype in results]
-        io = (ctypes.c_void_p * (len(arrays) + len(outputs)))(
-            *(a.ctypes.data for a in (*arrays, *outputs))
-        )
-        # These weights are kept for the whole call: set_weights may come.
-        weights, samples = self._weights, 1 if batch is None else batch
+        samples = 1 if batch is None else batch
         in_turn = self.state is not None  # updates must not interleave
-        self._workers.run(io, weights.ctypes.data, samples, in_turn=in_turn)
-        return tuple(outputs)
+        return _run(self._workers, self._weights, arrays, results, samples, in_turn=in_turn)
 
     def _bound(self, inputs: Sequence[object]) -> tuple[int | None, Sequence[Array], _Results]:
         """The batch, the inputs as arrays, and shape and dtype of each output.
@@ -247,6 +236,36 @@ class Program:
         if all(a is b for a, b in zip(arrays, inputs, strict=True)) and len(self._seen) < MOST_SEEN:
             self._seen[key] = batch, results
         return batch, arrays, results
+
+
+def run_packed(built: Built, packed: Array, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """The outputs of a program without updates for inputs of `main`'s types, on this thread, with
+    weights as `pack_weights` makes them: a `Program` has them once more, as they were given."""
+    results = [(v.type.sizes, v.type.dtype.numpy) for v in built.lowered.main.outputs]
+    return _run(_loaded(built, 1), packed, inputs, results, 1, in_turn=False)
+
+
+def _loaded(built: Built, threads: int) -> Workers:
+    lowered = built.lowered
+    code = llvm.LoadedObject(built.code, lowered.target)
+    return Workers(code, threads, _arena_bytes(lowered), shared=lowered.batched is None)
+
+
+def _arena_bytes(lowered: Lowered) -> int:
+    return max(64, lowered.plan.arena_bytes)
+
+
+def _run(
+    workers: Workers, weights: Array, arrays: Sequence[Array], results: _Results, samples: int, *,
+    in_turn: bool,
+) -> tuple[Array, ...]:  # fmt: skip
+    """`weights` are kept for the whole call: `set_weights` may come."""
+    outputs = [np.empty(shape, dtype) for shape, dtype in results]
+    io = (ctypes.c_void_p * (len(arrays) + len(outputs)))(
+        *(a.ctypes.data for a in (*arrays, *outputs))
+    )
+    workers.run(io, weights.ctypes.data, samples, in_turn=in_turn)
+    return tuple(outputs)
 
 
 def _again(lowered: Lowered, *rest: Any) -> Program:

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from addergraph.codegen.export.archive import Member, archive
+
 ALLOC, EXEC, WRITE = 2, 4, 1
 NOTYPE, OBJECT, FUNCTION, IFUNC = 0, 1, 2, 10
 LOCAL, GLOBAL, WEAK = 0, 1, 2
@@ -191,3 +193,8 @@ def linked(
     )  # fmt: skip
     identity = b"\x7fELF\x02\x01\x01" + bytes(9)
     return (identity + head + programs).ljust(CODE_AT, b"\0") + body + headers
+
+
+def joined(members: Sequence[Member]) -> bytes:
+    """A static archive, as `export` writes it."""
+    return b"".join(archive(members))

@@ -235,9 +235,8 @@ def _run(
         pointers = []
         for i, (operand, array) in enumerate(zip(call.inputs, arrays, strict=True)):
             if i in made.packs:
-                packed = made.packs[i].pack(array)
-                buffer = stack.enter_context(guarded(packed.nbytes, right))
-                buffer.bytes[:] = packed.reshape(-1).view(np.uint8)
+                buffer = stack.enter_context(guarded(made.packs[i].nbytes, right))
+                made.packs[i].pack(np.ascontiguousarray(array), buffer.bytes)
                 pointers.append(buffer.address)
             else:
                 buffer = stack.enter_context(guarded(operand.layout.nbytes(operand.type), right))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.export.aot import export
-from addergraph.codegen.export.archive import Member, archive
+from addergraph.codegen.export.archive import Member
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.census import census, count_instructions
 from addergraph.codegen.inspect.certificate import Certificate, certify, certify_bytes
@@ -25,7 +25,7 @@ from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
 from addergraph.ir.state import initial_weights
 from tests.codegen import elves, objects
-from tests.codegen.elves import linked
+from tests.codegen.elves import joined, linked
 from tests.codegen.libraries import MIXED, NET
 from tests.codegen.objects import CALLED, CALLING, CLEAN, NEAR, PLANTED, RISCV, TABLE, compiled
 from tests.damage import within
@@ -91,8 +91,11 @@ def test_calls_must_stay_inside_the_archive(machine: str) -> None:
     caller, called = compiled(CALLING, machine), compiled(CALLED, machine)
     (failure,) = certify_bytes(caller, "caller.o").failures
     assert failure.function == "caller" and 'calls "elsewhere"' in failure.reason
-    members = [Member("caller.o", caller, ("caller",)), Member("called.o", called, ("elsewhere",))]
-    made = certify_bytes(archive(members), "both.a")
+    members = [
+        Member("caller.o", [caller], ("caller",)),
+        Member("called.o", [called], ("elsewhere",)),
+    ]
+    made = certify_bytes(joined(members), "both.a")
     assert made.multiplication_free and not made.undefined
     assert [f.label for f in made.functions] == ["caller.o: caller", "called.o: elsewhere"]
 
@@ -291,17 +294,17 @@ def test_other_kinds_of_elf_files_are_refused(offset: int, value: int, said: str
 
 
 def test_members_for_several_machines_are_refused() -> None:
-    members = [Member(f"{m}.o", compiled(CLEAN, m), ()) for m in ("riscv", "thumb")]
+    members = [Member(f"{m}.o", [compiled(CLEAN, m)], ()) for m in ("riscv", "thumb")]
     with pytest.raises(
         UnsupportedError, match="several machines \\(riscv of 32 bits, thumb of 32 bits\\)"
     ):
-        certify_bytes(archive(members), "both.a")
+        certify_bytes(joined(members), "both.a")
 
 
 def test_errors_name_the_member_of_the_archive() -> None:
-    broken = Member("broken.o", compiled(CLEAN, "riscv")[:-1], ())
+    broken = Member("broken.o", [compiled(CLEAN, "riscv")[:-1]], ())
     with pytest.raises(StorageError, match=r'"lib\.a\(broken\.o\)" is damaged'):
-        certify_bytes(archive([broken]), "lib.a")
+        certify_bytes(joined([broken]), "lib.a")
 
 
 def test_a_thumb_file_without_mapping_symbols_is_refused() -> None:
@@ -322,7 +325,7 @@ def survives(data: bytes) -> None:
 MEMBERS = {m: compiled(CLEAN + PLANTED, m) for m in objects.MACHINES}
 FILES = [
     *MEMBERS.values(), *(compiled(NEAR, m) for m in objects.MACHINES),
-    archive([Member("a_very_long_name.o", MEMBERS["thumb"], ("first",))]),
+    joined([Member("a_very_long_name.o", [MEMBERS["thumb"]], ("first",))]),
     linked(b"\xeb\x00\xc3", dynamic=[(5, 0x2000), (0, 0)], relocations=[(0x2000, 8)]),
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from addergraph.codegen.export.archive import Member, archive
+from addergraph.codegen.export.archive import Member
 from addergraph.codegen.inspect.certificate import certify_bytes
 from addergraph.codegen.inspect.flow import UNKNOWN_PLACE
 from addergraph.errors import AdderGraphError, StorageError, UnsupportedError
@@ -34,6 +34,7 @@ from tests.codegen.elves import (
     Segment,
     Symbol,
     entry,
+    joined,
     linked,
     made,
 )  # fmt: skip
@@ -287,7 +288,7 @@ def test_what_only_systems_do_is_control(machine: str) -> None:
 def test_sections_that_hide_or_change_code(section: Section, said: str) -> None:
     data = x86(ADD + RETURN, more=[section])
     with pytest.raises(UnsupportedError, match=r'^"x\.a\(b\.o\)": section ') as caught:
-        certify_bytes(archive([Member("b.o", data, ())]), "x.a")
+        certify_bytes(joined([Member("b.o", [data], ())]), "x.a")
     assert said in str(caught.value)
 
 
@@ -467,8 +468,8 @@ def built(folder: Path, command: str) -> bytes:
 def test_an_object_whose_code_is_not_seen(tool: str, options: str, tmp_path: Path) -> None:
     if shutil.which(tool) is None:
         pytest.skip(f"no {tool}")
-    data = archive(
-        [Member("a.o", GOOD, ("g",)), Member("b.o", built(tmp_path, f"{tool} {options}"), ())]
+    data = joined(
+        [Member("a.o", [GOOD], ("g",)), Member("b.o", [built(tmp_path, f"{tool} {options}")], ())]
     )
     with pytest.raises(AdderGraphError, match=r'x\.a\(b\.o\)"'):
         certify_bytes(data, "x.a")
@@ -500,8 +501,8 @@ def test_calls_that_a_compiler_makes(source: str, said: str, model: str, tmp_pat
 
 
 def test_a_clean_object_beside_one_that_multiplies() -> None:
-    members = [Member(n, compiled(t, "x86-64"), ()) for n, t in (("a", CLEAN), ("b", PLANTED))]
-    assert [f.split(":")[0] for f in failures(archive(members))] == ["b"]
+    members = [Member(n, [compiled(t, "x86-64")], ()) for n, t in (("a", CLEAN), ("b", PLANTED))]
+    assert [f.split(":")[0] for f in failures(joined(members))] == ["b"]
 
 
 COUNTED = """

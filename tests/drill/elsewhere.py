@@ -262,6 +262,21 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
     ),
     Mutant(
+        "the sizes of sections stay when weights are put in", "codegen/export/data.py",
+        "if number == grown.section:", "if False:",
+        tests_of("codegen/test_export_size.py", "test_the_data_object_is_that_of_llvm"),
+    ),
+    Mutant(
+        "the second word of the checksum forgets earlier words", "codegen/export/entry.py",
+        "second += first * sums.size + int", "second += int",
+        tests_of("codegen/test_export_size.py"),
+    ),
+    Mutant(
+        "a long body leaves out its first part", "codegen/emit/module.py",
+        "for part in parts]", "for part in parts[1:]]",
+        tests_of("test_growth.py", "test_long_bodies_are_cut_and_compute_the_same"),
+    ),
+    Mutant(
         "an interrupted step is saved half", "addergraph/training/fit.py",
         "if self.before_is == (at.epoch, at.step):", "if self.before_is == (-1, -1):",
         tests_of("addergraph/training/test_resume.py"),
@@ -278,8 +293,8 @@ PLAN = "passes/plan_memory.py"
 PASS_MUTANTS = (
     Mutant(
         "buffers end one node early", PLAN,
-        "if b.start <= buffer.end and buffer.start <= b.end",
-        "if b.start < buffer.end and buffer.start < b.end",
+        "(starts <= buffer.end) & (buffer.start <= ends)",
+        "(starts < buffer.end) & (buffer.start < ends)",
         tests_of("passes/test_plan_memory.py"),
     ),
     Mutant(
@@ -333,6 +348,13 @@ PASS_MUTANTS = (
         "merging pointwise groups may close a cycle", "passes/fuse.py",
         "if self._path_between(one, other) or self._path_between(other, one):", "if False:",
         tests_of("passes/test_fuse.py", "test_merging_that_would_close_a_cycle_is_refused"),
+    ),
+    Mutant(
+        "those above a merged group are not told what it reaches", "passes/fuse.py",
+        "self._tell_above(one)", "pass",
+        tests_of(
+            "passes/test_fuse.py", "test_earlier_merges_count_when_later_ones_are_judged"
+        ),
     ),
     Mutant(
         "a sum joins a group that reads it", "passes/fuse.py",

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from safetensors.numpy import save as serialize
 
-from addergraph.codegen.export.archive import Member, archive
+from addergraph.codegen.export.archive import Member
 from addergraph.errors import AdderGraphError
 from addergraph.files import storage
 from addergraph.ir import Array
 from addergraph.ir.text import parse
+from tests.codegen.elves import joined as joined_members
 
 MARK = b"\n--\n"
 BLANK, PIXELS = b"@P", 3 * 32 * 32  # of a short input, the pixels of an image
@@ -122,4 +123,4 @@ def static_archive(data: bytes) -> bytes:
     if form == b"r":
         return data[1:]
     split = (part.partition(b"\n") for part in parts)
-    return archive([Member(n.decode("latin-1"), content, ()) for n, _, content in split])
+    return joined_members([Member(n.decode("latin-1"), [content], ()) for n, _, content in split])

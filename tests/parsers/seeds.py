@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from addergraph import Model, compiler, layers, ops
-from addergraph.codegen.export.archive import Member, archive
+from addergraph.codegen.export.archive import Member
 from addergraph.data import Normalize, Preprocessing
 from addergraph.model import file
 from addergraph.quantization import quantized
@@ -22,6 +22,7 @@ from tests import borders
 from tests.addergraph.data import published
 from tests.addergraph.test_quantization import TEXT, network
 from tests.codegen import libraries, objects
+from tests.codegen.elves import joined as joined_members
 
 from . import sealed
 from .targets import MACHINES
@@ -195,7 +196,7 @@ def _archive() -> Iterator[bytes]:
     members = [n + b"\n" + objects.compiled(text, "thumb") for n, text in texts.items()]
     yield b"a" + sealed.MARK.join(members)
     yield b"r" + sealed.static_archive(b"a" + sealed.MARK.join(members))
-    yield b"r" + archive([Member("x", b"abc", ("a", "b")), Member("y" * 20, b"", ())])
+    yield b"r" + joined_members([Member("x", [b"abc"], ("a", "b")), Member("y" * 20, [b""], ())])
 
 
 _SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from addergraph.cli.commands import import_weights
-from addergraph.codegen.export.archive import Member, archive, read_archive
+from addergraph.codegen.export.archive import Member, read_archive
 from addergraph.codegen.export.folder import METADATA, require_replaceable
 from addergraph.codegen.inspect.certificate import certify_bytes
 from addergraph.codegen.inspect.limits import require_no_calls
@@ -37,6 +37,7 @@ from addergraph.model import Model, file
 from addergraph.quantization import load_quantized, quantized
 from addergraph.training import checkpoint, logs, recipes
 from addergraph.zoo import authors, build
+from tests.codegen.elves import joined
 
 from . import sealed
 
@@ -261,7 +262,7 @@ def _archive(data: bytes, folder: Path) -> None:
     members = read_archive(content, "a.a")
     if all(re.fullmatch(r"[\w.]+", name, re.ASCII) for name, _ in members):
         with _own():
-            again = read_archive(archive([Member(n, c, ()) for n, c in members]), "b.a")
+            again = read_archive(joined([Member(n, [c], ()) for n, c in members]), "b.a")
         _require_equal(again, members, "an archive")
     certify_bytes(content, "a.a")
 

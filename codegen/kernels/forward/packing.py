@@ -11,6 +11,7 @@ which stand last then, behind zeros. Channels that do not exist are zeros.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +30,7 @@ from .terms import Term
 
 SUM = 4  # bytes of a sum
 NO_ROW = -(2**40)  # where a step has zeros
+AT_ONCE = 1 << 23  # bytes of a filter that NumPy packs at once: it makes some copies of them
 
 
 @dataclass(frozen=True)
@@ -158,15 +160,32 @@ class DensePacking:
 
     # -- in NumPy --------------------------------------------------------------------------------
 
-    def pack(self, f: Array) -> Array:
-        """The packed bytes of a filter HWIO or [K, T]."""
+    def pack(self, f: Array, out: Array) -> None:
+        """The packed bytes of a filter HWIO or [K, T]; made in pieces, since filters are large."""
+        f = self.matrices(f)
+        at, of_group = 0, self.blocks * self.block_bytes
+        groups = max(1, AT_ONCE // max(1, of_group))
+        width = self.width * (self.blocks if groups > 1 else max(1, AT_ONCE // self.block_bytes))
+        for group, first in itertools.product(
+            range(0, self.g.groups, groups), range(0, self.g.outputs, width)
+        ):
+            made = self._pack_blocks(f[:, group : group + groups, first : first + width])
+            out[at : at + made.size] = made
+            at += made.size
+        if at < out.size:
+            out[at:] = self.sums(f).reshape(-1).view(np.uint8)
+
+    def matrices(self, f: Array) -> Array:
+        """A filter HWIO or [K, T] as [(i, j, k)][group][T]."""
+        g = self.g
+        return f.reshape(g.steps, g.groups, g.outputs).view(self.term.number.numpy)
+
+    def _pack_blocks(self, f: Array) -> Array:
+        """The packed bytes of some blocks, without sums behind all filters."""
         numbers = self.ordered(f)
         kept = np.ascontiguousarray(self.term.kept_of(numbers))
-        if not self.term.magnitudes:
+        if not (self.by_rows and self.term.magnitudes):
             return kept.reshape(-1).view(np.uint8)
-        if not self.by_rows:
-            sums = self.sums(numbers)
-            return np.concatenate([kept.reshape(-1), sums.reshape(-1)]).view(np.uint8)
         (rows,) = self.parts
         own = (*numbers.shape[:2], self.g.kernel[0])  # group, block, kernel row
         split = numbers.reshape(*own, rows.steps // self.g.kernel[0], *numbers.shape[3:])
@@ -179,20 +198,22 @@ class DensePacking:
         return np.concatenate(parts, axis=-1).reshape(-1)
 
     def ordered(self, f: Array) -> Array:
-        """The numbers of a filter, [group][block][step][vectors * lanes][unit]."""
-        g, order = self.g, order_of(self.parts, self.unit)
-        rows = g.steps
-        padded = np.zeros((rows + 1, g.groups, self.blocks * self.width), self.term.number.numpy)
-        padded[:rows, :, : g.outputs] = f.reshape(rows, g.groups, g.outputs).view(padded.dtype)
+        """The numbers of `matrices`, [group][block][step][vectors * lanes][unit]."""
+        order, (rows, groups, outputs) = order_of(self.parts, self.unit), f.shape
+        blocks = ceil_div(outputs, self.width)
+        padded = np.zeros((rows + 1, groups, blocks * self.width), f.dtype)
+        padded[:rows, :, :outputs] = f
         taken = padded[np.where(order < 0, rows, order)]  # the last row has zeros
-        split = taken.reshape(*order.shape, g.groups, self.blocks, self.width)
+        split = taken.reshape(*order.shape, groups, blocks, self.width)
         return split.transpose(2, 3, 0, 4, 1)
 
-    def sums(self, numbers: Array) -> Array:
-        """Sums of |f|, f32[group][block][vectors * lanes], step by step, as kernels add them."""
-        total = np.zeros((*numbers.shape[:2], self.width), np.float32)
-        for step in range(numbers.shape[2]):
-            total += np.abs(numbers[:, :, step, :, 0])
+    def sums(self, f: Array) -> Array:
+        """Sums of |f| of `matrices`, f32[group][block * vectors * lanes], in the order of steps, as
+        kernels add them."""
+        total = np.zeros((self.g.groups, self.blocks * self.width), np.float32)
+        for row in order_of(self.parts, self.unit).flat:
+            if row >= 0:
+                total[:, : self.g.outputs] += np.abs(f[row])
         return total
 
     # -- emitted ---------------------------------------------------------------------------------

@@ -76,19 +76,19 @@ class FloatLists:
         sums = 4 * self.g.groups * ceil_div(self.g.outputs, self.lanes) * self.lanes
         return self.sums_offset + align(sums)
 
-    def pack(self, f: Array) -> Array:
+    def pack(self, f: Array, out: Array) -> None:
         """The packed bytes: see the module's contract."""
         g, tile, width = self.g, self.tile, self.tile.filters
         taps = math.prod(g.kernel)
         dense = float_packing(g, self.lanes, 1)
-        ordered = dense.ordered(f)
-        sums = dense.sums(ordered)
+        f = dense.matrices(f)
+        ordered, sums = dense.ordered(f), dense.sums(f)
         rows = ordered.transpose(0, 2, 1, 3, 4).reshape(g.groups, g.steps, -1)[:, :, : g.outputs]
         offsets = {size: self._tap_offsets(size) for size in self._part_sizes}
-        blob = np.zeros(self.nbytes, np.uint8)
-        heads = blob[: self.head_bytes * (self.lists + 1)].view(np.int64)
+        out[...] = 0
+        heads = out[: self.head_bytes * (self.lists + 1)].view(np.int64)
         heads = heads.reshape(self.lists + 1, width + 1)
-        steps = blob[self.steps_offset : self.sums_offset].view(np.int32).reshape(-1, width, 2)
+        steps = out[self.steps_offset : self.sums_offset].view(np.int32).reshape(-1, width, 2)
         number, end = 0, 0
         for group, (part, size) in itertools.product(range(g.groups), enumerate(self._part_sizes)):
             first = part * tile.channels
@@ -102,8 +102,7 @@ class FloatLists:
                 end += self._fill(steps[end:], values[:, members], offsets[size])
                 number += 1
         heads[number, 0] = end * self.step_bytes
-        blob[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
-        return blob
+        out[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
 
     @property
     def _part_sizes(self) -> list[int]:

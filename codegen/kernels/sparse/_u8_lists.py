@@ -70,13 +70,13 @@ class ByteLists:
     def nbytes(self) -> int:
         return self.sums_offset + align(4 * self.g.groups * self.g.outputs)
 
-    def pack(self, f: Array) -> Array:
+    def pack(self, f: Array, out: Array) -> None:
         """The packed bytes of an HWIO filter: see the module's contract."""
         g, block = self.g, self.tile.block
         f = f.reshape(*g.kernel, g.inputs, g.groups, g.outputs)
         sums = f.sum((0, 1, 2), np.int32)
-        blob = np.zeros(self.nbytes, np.uint8)
-        heads = blob[: HEAD_BYTES * (self.lists + 1)].view(np.int64).reshape(-1, HEAD_BYTES // 8)
+        out[...] = 0
+        heads = out[: HEAD_BYTES * (self.lists + 1)].view(np.int64).reshape(-1, HEAD_BYTES // 8)
         number, end = 0, self.records_offset
         for group in range(g.groups):
             parts = np.split(f[:, :, :, group], range(block, g.inputs, block), axis=2)
@@ -86,13 +86,12 @@ class ByteLists:
                 for filter in sorted(range(g.outputs), key=lambda t: _position(t, made[t])):
                     for n, records in enumerate(made[filter]):
                         heads[number, n] = (end - self.records_offset) // UNIT
-                        blob[end : end + len(records)] = records
+                        out[end : end + len(records)] = records
                         end += len(records)
                     heads[number, 3:] = filter, flags[b, filter], places[filter]
                     number += 1
         heads[number, 0] = (end - self.records_offset) // UNIT
-        blob[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
-        return blob
+        out[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
 
     def _flushes(self, sums: Array) -> tuple[Array, Array]:
         """Flags [block][filter] and places [filter], given the blocks' sums [block][filter]."""
