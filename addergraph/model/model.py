@@ -76,27 +76,22 @@ class Model:
     ) -> None:
         loss_named(loss_name)
         if not isinstance(name, str) or not WORD.fullmatch(name):
-            raise GraphError(
-                f"a model's name is one word that starts with a letter, found {name!r}"
-            )
+            raise GraphError(f"a model's name is a word that starts with a letter, found {name!r}")
         if net is not None and not callable(net):
-            raise GraphError(
-                f"Model(net): expected a function of a symbolic tensor, found {border.shown(net)}"
-            )
+            found = border.shown(net)
+            raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {found}")
         self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
         self._net = net
         self._stored: Graph | None = None  # of a loaded function model, with its training form
         self._replay: Replay | None = None
-        self._input_shape: tuple[int, ...] | None = None
+        self._input_shape = None if input_shape is None else sample_shape(input_shape)
         self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
         self._programs = Programs()
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
         self._preprocessing: Preprocessing | None = None
         self._entry: tuple[Graph, dict[str, Array]] | None = None  # graph with preprocessing
-        if input_shape is not None:
-            self._input_shape = sample_shape(input_shape)
         self.preprocessing = preprocessing
 
     # --- structure ------------------------------------------------------------------------------
