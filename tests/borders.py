@@ -238,7 +238,7 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("ag.export", ag.export, {
         "graph": g, "folder": folder() / "alone", "weights": weights, "batch": 2,
         "target": "host", "tune_for": "generic", "name": "net",
-        "multiplication_free": False, "overwrite": False,
+        "multiplication_free": False, "overwrite": True,
     }, slow=True)  # fmt: skip
     yield Case("ag.grad", ag.grad, {"graph": graph(), "wrt": ["f"]})
     yield Case("ag.interpret", lambda graph, x, weights: ag.interpret(graph, x, weights=weights), {

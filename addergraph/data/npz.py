@@ -193,8 +193,9 @@ def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
                 continue
             end = there[0] if there else own[0]
             _require_both(path, archive, end, part)
-            found[f"x_{part}"] = _images(path, f"x{end}", archive.read(f"x{end}"))
-            found[f"y_{part}"] = _classes(path, f"y{end}", archive.read(f"y{end}"))
+            images, labels = archive.read(f"x{end}"), archive.read(f"y{end}")
+            found[f"x_{part}"] = _images(path, f"x{end}", images)
+            found[f"y_{part}"] = _classes(path, f"y{end}", labels)
         classes = _names(path, archive.read("classes")) if "classes" in archive else None
     x, y = found["x_train"], found["y_train"]
     parts = {"x_test": x[:0], "y_test": y[:0], **found}

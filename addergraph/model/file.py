@@ -124,7 +124,7 @@ def _read_description(text: str) -> dict[str, Any]:
 
 def _with_layers(model: Model, descriptions: object, graph: Graph) -> Model:
     """The model of these layers; what it rounds is in the graph alone."""
-    for layer in restore(descriptions):
+    for layer in restore(descriptions, len(graph.nodes)):  # each layer makes a node
         model.add(layer)
     if rounding := stated(graph):
         model = model.rounded(rounding)

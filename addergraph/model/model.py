@@ -76,7 +76,7 @@ class Model:
     ) -> None:
         loss_named(loss_name)
         if not isinstance(name, str) or not WORD.fullmatch(name):
-            raise GraphError(f"a model's name is a word that starts with a letter, found {name!r}")
+            raise GraphError(f"a model's name is one word, a letter first, found {name!r}")
         if net is not None and not callable(net):
             found = border.shown(net)
             raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {found}")

@@ -26,8 +26,10 @@ STEPS = 100  # of the run, before which it may just have begun
 def constant_loss(targets: Targets, loss: str, smoothing: float) -> float:
     """The loss of the best answer that is the same for all samples, in f64."""
     if not loss_named(loss).of_classes:
-        assert targets.values is not None
-        return float(np.mean(targets.values.var(axis=0, dtype=np.float64)))
+        if targets.values is not None:
+            return float(np.mean(targets.values.var(axis=0, dtype=np.float64)))
+        shares = _shares(targets)  # of one-hot rows: each class is a column of zeros and ones
+        return float(np.mean(shares * (1 - shares)))
     shares = (1 - smoothing) * _shares(targets) + smoothing / targets.shape[-1]
     some = shares[shares > 0]
     return float(-(some * np.log(some)).sum())

@@ -104,6 +104,7 @@ def export(
     seed, folder = integer("seed", seed, 0), border.path("folder", folder)
     name = border.plain(str | None, "name", name)
     shared = border.plain(bool | None, "shared", shared)
+    overwrite = border.flag("overwrite", overwrite)
     lowered = _lowered_of(compiled)
     if lowered.main.updates:
         raise UnsupportedError(

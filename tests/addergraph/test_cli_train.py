@@ -63,7 +63,10 @@ def _three_parts() -> None:
         np.savez(f"{name}.npz", x=x, y=y, classes=classes)
 
 
-_QUICK = ("--model", "small-conv", "--engine", "reference", "--epochs", 1, "--batch", 20)
+_QUICK = (
+    "--model", "small-conv", "--engine", "reference", "--epochs", 1, "--batch", 20,
+    "-o", "m.safetensors",
+)  # fmt: skip
 
 
 def test_a_split_or_a_validation_part_chooses_and_the_test_part_is_told_last(shell: Shell) -> None:

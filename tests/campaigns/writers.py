@@ -195,11 +195,11 @@ WRITTEN_BY = {
     "addergraph/training/logs.py": "checkpoint and history",
     "addergraph/diagnostics/pictures.py": "picture",
     "addergraph/cli/commands/diagnose.py": "picture",
+    "addergraph/cli/commands/evaluate.py": "results",
     "addergraph/cli/commands/native.py": "results",
     "addergraph/cli/commands/certify.py": "certificate",
     "addergraph/cli/bench/report.py": "results",
     "addergraph/cli/bench/tune.py": "results",
     "codegen/export/folder.py": "library",
-    "codegen/export/link.py": "library",
     "codegen/run/cache.py": "cache",
 }

@@ -14,7 +14,7 @@ import numpy as np
 
 from addergraph import Model, compiler, layers, ops
 from addergraph.codegen.export.archive import Member
-from addergraph.data import Normalize, Preprocessing
+from addergraph.data import Normalize, Preprocessing, preprocessing
 from addergraph.model import file
 from addergraph.quantization import quantized
 from addergraph.training import checkpoint, recipes
@@ -74,14 +74,16 @@ def _model() -> Iterator[bytes]:
     for model in _models():
         model.build(model.input_shape)
         found = file.metadata_of(model)
-        yield sealed.joined("a", found["graph"], found["model"], found.get("preprocessing", "{}"))
+        more = [found[preprocessing.ENTRY]] if preprocessing.ENTRY in found else []
+        yield sealed.joined("a", found["graph"], found["model"], *more)
         yield sealed.joined("b", found["graph"], found["model"])
         whole = sealed.tensor_file(dict(model.weights), found)
         yield b"r" + whole
 
 
 def _quantized() -> Iterator[bytes]:
-    rest = ('{"shift1": 0.25, "multiply": 0.125}', "shift1", '{"classes": ["a"]}')
+    known = preprocessing.entry(Preprocessing(Normalize((0.5, 0.5), (1, 2)), classes=("a",)))
+    rest = ('{"shift1": 0.25, "multiply": 0.125}', "shift1", *known.values())
     for form in "abc":
         yield sealed.joined(form, TEXT, *rest)
     known = {"format": quantized.FORMAT, "version": quantized.VERSION, "graph": TEXT}

@@ -165,7 +165,8 @@ class DensePacking:
         f = self.matrices(f)
         at, of_group = 0, self.blocks * self.block_bytes
         groups = max(1, AT_ONCE // max(1, of_group))
-        width = self.width * (self.blocks if groups > 1 else max(1, AT_ONCE // self.block_bytes))
+        blocks = self.blocks if groups > 1 else AT_ONCE // max(1, self.block_bytes)
+        width = self.width * max(1, blocks)
         for group, first in itertools.product(
             range(0, self.g.groups, groups), range(0, self.g.outputs, width)
         ):

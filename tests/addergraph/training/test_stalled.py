@@ -74,6 +74,8 @@ def test_the_loss_of_one_constant_answer() -> None:
     assert constant_loss(labels, "cat_cross_entropy", 0.1) == pytest.approx(smoothed)
     values = as_targets(np.array([[1.0], [3.0]]), 2, (1,), classes=False)
     assert constant_loss(values, "mean_squared_error", 0.0) == pytest.approx(1.0)
+    for targets in (labels, rows):
+        assert constant_loss(targets, "mean_squared_error", 0.0) == pytest.approx(0.75 * 0.25)
 
 
 @pytest.mark.parametrize(
