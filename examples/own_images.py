@@ -13,6 +13,7 @@ for bit.
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,9 @@ def write_digits(folder: Path) -> None:
 
 def command(*words: object) -> None:
     """Shows and runs `addergraph ...`."""
-    print("\n$ addergraph", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "addergraph", *map(str, words)], check=True)
+    given = [str(word) for word in words]
+    print("\n$ addergraph", shlex.join(given), flush=True)
+    subprocess.run([sys.executable, "-m", "addergraph", *given], check=True)
 
 
 def run_in_c(library: Path, images: np.ndarray) -> bytes:

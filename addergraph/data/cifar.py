@@ -59,7 +59,7 @@ def load(name: str, path: Path, verify: bool = False) -> Dataset:
     x_train, y_train = _joined(parts[file] for file in version.train)
     x_test, y_test = parts[version.test]
     check_counts(source, len(x_train), len(x_test))
-    return Dataset(name, x_train, y_train, x_test, y_test, source.classes)
+    return Dataset(name, x_train, y_train, x_test, y_test, source.classes, channels="rgb")
 
 
 Files = Iterable[tuple[str, str, bytes]]  # name, what messages call it, content

@@ -15,6 +15,7 @@ from .augment import Normalize
 from .preprocessing import Preprocessing, as_stored, order_of
 
 BYTE = 1 / 255  # of full brightness: one step of a byte
+_PARTS = ("train", "test", "val")
 _BLOCK = 64  # images that the statistics widen to f64 at a time
 
 
@@ -25,7 +26,8 @@ class Dataset:
     Images are u8, or f32 where the source was no bytes. `classes` are the names of the classes
     where these are known. `scale x` is a pixel in units of full brightness. The test and the
     validation part may be empty; the one says how good a network is, the other which epoch is the
-    best, and no image is in both. DataError when the parts do not fit together, a label is out of
+    best, and no image is in both. `channels`: "rgb" or "bgr" where the source says which. DataError
+    when the parts do not fit together, a label is out of
     range, labels are ids (of the numbers from 0 fewer than half are used) or bytes look like images
     in NCHW; a DataWarning for a class without samples, or one that the validation part alone has.
     """
@@ -39,6 +41,7 @@ class Dataset:
     scale: float = BYTE
     x_val: Array = field(default_factory=lambda: np.zeros(0))
     y_val: Array = field(default_factory=lambda: np.zeros(0))
+    channels: str = ""
 
     def __post_init__(self) -> None:
         for name in ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"):
@@ -154,7 +157,24 @@ class Dataset:
         channels = self.shape[-1]
         dtype = "u8" if self.x_train.dtype == np.uint8 else "f32"
         normalize = as_stored(channels) if normalize is None else normalize
-        return Preprocessing(normalize, dtype, order_of(channels), self.classes)
+        return Preprocessing(normalize, dtype, self.channels or order_of(channels), self.classes)
+
+    def like(self, known: Preprocessing) -> Dataset:
+        """These images with their channels in the order of a network, and their labels numbered as
+        it numbers the classes of these names. What nobody named stays as it is, and labels do where
+        the network does not know all of the classes."""
+        made = self
+        if {self.channels, known.channels} == {"rgb", "bgr"}:
+            parts = {f"x_{part}": getattr(self, f"x_{part}")[..., ::-1] for part in _PARTS}
+            made = replace(made, channels=known.channels, **parts)
+        theirs = known.classes
+        if not self.classes or not theirs or self.classes == theirs:
+            return made
+        if not set(self.classes) <= set(theirs):
+            return made
+        numbers = np.array([theirs.index(name) for name in self.classes])
+        labels = {f"y_{part}": numbers[getattr(self, f"y_{part}")] for part in _PARTS}
+        return replace(made, classes=theirs, **labels)
 
     def _require_part(self, part: str, x: Array, y: Array) -> None:
         words = "validation" if part == "val" else part

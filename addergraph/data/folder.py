@@ -114,7 +114,9 @@ def load(spec: Path) -> Dataset:
         raise _empty_class(parts[TRAIN][classes[label]][0])
     x, y = arrays[f"x_{TRAIN}"], arrays[f"y_{TRAIN}"]
     held_out = {f"x_{TEST}": x[:0], f"y_{TEST}": y[:0]}
-    return Dataset(path.resolve().name, classes=classes, scale=BYTE, **{**held_out, **arrays})
+    order = "rgb" if arrays["x_train"].shape[-1] == 3 else ""
+    made = {**held_out, **arrays}
+    return Dataset(path.resolve().name, classes=classes, scale=BYTE, channels=order, **made)
 
 
 def _parsed(text: str) -> tuple[Path, Reading]:

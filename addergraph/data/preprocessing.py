@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import border
-from ..errors import DataError, StorageError, nearest
+from ..errors import DataError, DataWarning, StorageError, nearest
 from ..files import records
 from ..ir import Array
 from .augment import Normalize
@@ -74,6 +75,11 @@ class Preprocessing:
 
         Numbers of another dtype are bytes where they are whole numbers of 0..255.
         """
+        if self.dtype == "f32" and x.dtype == np.uint8:
+            raise DataError(
+                f"{what}: this model takes real numbers as pixels, found bytes: give the images as "
+                "those were that it was trained on"
+            )
         if self.dtype == "f32":
             return x.astype(np.float32, copy=False)
         if x.dtype == np.uint8:
@@ -81,6 +87,13 @@ class Preprocessing:
         with np.errstate(invalid="ignore"):
             bytes_ = np.clip(x, 0, 255).astype(np.uint8)
         if np.array_equal(bytes_, x):
+            if x.max(initial=0) == 1:
+                warnings.warn(
+                    f"{what}: these {x.dtype} images have pixels 0 and 1 alone, of 255: where 1 is "
+                    "white, give 255 times as much",
+                    DataWarning,
+                    stacklevel=4,
+                )
             return bytes_
         hint = (
             "; they look normalized already: give the images as they are"
@@ -115,7 +128,7 @@ class Preprocessing:
         """Whether a pixel becomes about the same number by `other`."""
         if len(other.mean) != self.depth:
             return False
-        ends = np.array([[0.0], [1 / self.normalize.scale]])
+        ends = np.array([[0.0], [255.0 if self.dtype == "u8" else 1 / self.normalize.scale]])
         ours, theirs = ((ends * n.scale - n.mean) / n.std for n in (self.normalize, other))
         return bool(np.allclose(ours, theirs, rtol=0.01, atol=0.01))
 

@@ -42,7 +42,7 @@ from ..training.step import TrainStep, thread_count
 from .pixels import with_preprocessing
 from .programs import Programs
 from .replay import Replay
-from .samples import require_network, sample_shape, without_batch
+from .samples import require_network, sample_shape, warn_of_bytes, without_batch
 
 if TYPE_CHECKING:
     from ..data import Augment, Normalize
@@ -142,10 +142,10 @@ class Model:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample; GraphError while it is unknown."""
         if self._input_shape is None:
-            raise GraphError(
-                "the model does not know its input yet: pass input_shape=(8, 8, 1) to Model, "
-                "or call model.build((8, 8, 1)) or model.fit(x, y)"
+            hint = (
+                "pass input_shape=(8, 8, 1) to Model, or call model.build((8, 8, 1)) or model.fit"
             )
+            raise GraphError(f"the model does not know its input yet: {hint}(x, y)")
         return self._input_shape
 
     @property
@@ -404,6 +404,7 @@ class Model:
         does.
         """
         samples = self._samples(x, self.input_shape)
+        warn_of_bytes(samples, self._preprocessing)
         require_trainable(samples)
         observe = border.plain(Observer | None, "observe", observe)
         targets = targets_for(self, y, len(samples))
@@ -418,6 +419,7 @@ class Model:
         """
         require_engine(engine)
         samples = self._samples(x, self.input_shape)
+        warn_of_bytes(samples, self._preprocessing)
         if not len(samples):
             return np.zeros((0, *self.output_shape), np.float32)
         graph = self._graph_for(len(samples))
@@ -491,8 +493,7 @@ class Model:
     def load(cls, path: str | os.PathLike[str]) -> Model:
         """The model that `save` wrote. Runs no code from the file and imports no module.
 
-        It can train on; one made from a function whose two forms differ in more than their batch
-        norms can only predict, evaluate and compile.
+        It can train on, unless it is of a function whose two forms differ in more than batch norms.
         Raises StorageError, naming the file, when it is damaged or no model file.
         """
         from .file import load_model

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
+
 from .. import border
-from ..errors import GraphError, ShapeError
-from ..ir import Graph
+from ..data.preprocessing import Preprocessing
+from ..errors import DataWarning, GraphError, ShapeError
+from ..ir import Array, Graph
 from ..ir.types import TensorType, f32
 
 
@@ -36,3 +40,14 @@ def sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
             f"input_shape={border.shown(shape)} must be the sizes of one sample, as (8, 8, 1)"
         )
     return sizes
+
+
+def warn_of_bytes(samples: Array, known: Preprocessing | None) -> None:
+    """A DataWarning for images, and a model that does not say what a pixel is."""
+    if samples.dtype == np.uint8 and known is None:
+        warnings.warn(
+            "this model does not say what a pixel is: bytes enter as 0..255. Assign "
+            "model.preprocessing, or give numbers as it was trained on",
+            DataWarning,
+            stacklevel=3,
+        )

@@ -48,6 +48,10 @@ class Quantized:
     def __post_init__(self) -> None:
         check_quantized(self.graph)
 
+    def __repr__(self) -> str:
+        size = sum(array.nbytes for array in self.weights.values())
+        return f'<Quantized "{self.graph.name}": {size:,} bytes, error {self.error:.2%}>'
+
     @property
     def error(self) -> float:
         """Of this network."""

@@ -33,7 +33,7 @@ from .losses import gives_probabilities, loss_named
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
-from .stalled import constant_loss, finding, has_stalled
+from .stalled import CLOSE, constant_loss, finding, has_stalled
 from .step import TrainStep
 from .trainee import Trainee
 
@@ -337,6 +337,8 @@ class _Run:
     def _watch(self, x: Array | None) -> None:
         """Says it, once, where the run learns nothing; `x` is the last batch of this process."""
         history, steps = self.history, self.at.epoch * len(self.loader)
+        if history.history["loss"][-1] < CLOSE * self.constant:
+            history.findings.clear()  # what was said before is no longer true
         if x is None or history.findings:
             return
         if not has_stalled(history.history, steps, self.targets, self.constant):

@@ -18,6 +18,7 @@ from .labels import Targets
 from .losses import loss_named
 
 CLOSE = 0.99  # a loss of at least this share of the constant's is no better than it
+FALLING = 0.99  # a loss of less than this share of the epoch's before is one that learns
 LUCK = 4.0  # standard deviations by which an accuracy may exceed the most frequent class
 EPOCHS = 2  # in a row, before it is said
 STEPS = 100  # of the run, before which it may just have begun
@@ -39,9 +40,11 @@ def has_stalled(
     history: Mapping[str, Sequence[float]], steps: int, targets: Targets, constant: float
 ) -> bool:
     """Whether, after so many steps, the last `EPOCHS` epochs were no better than the constant
-    answer, in their loss and, where there is one, in their accuracy."""
+    answer and not getting there, in their loss and, where there is one, in their accuracy."""
     losses, accuracies = history["loss"][-EPOCHS:], history.get("accuracy", [])[-EPOCHS:]
     if steps < STEPS or len(losses) < EPOCHS or not constant > 0 or min(losses) < CLOSE * constant:
+        return False
+    if losses[-1] < FALLING * losses[-2]:
         return False
     if not accuracies:
         return True

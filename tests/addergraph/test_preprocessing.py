@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model, layers
-from addergraph.data import Normalize, Preprocessing, load
+from addergraph.data import Dataset, Normalize, Preprocessing, load
 from addergraph.errors import DataError, DataWarning
 from addergraph.ir import Array, Graph, Value
 from addergraph.ir.state import initial_weights
@@ -235,3 +236,36 @@ def test_changing_it_changes_the_answers() -> None:
     assert np.array_equal(model.predict(IMAGES), network(SHARED).predict(IMAGES))
     assert not np.array_equal(model.predict(IMAGES), before)
     assert initial_weights(model.graph(training=False), 0).keys() == model.weights.keys()
+
+
+def test_a_set_of_images_takes_the_order_and_the_numbers_of_the_model() -> None:
+    known = Preprocessing(OWN.normalize, channels="bgr", classes=("red", "green", "blue"))
+    data = Dataset(
+        "d", IMAGES[:20], CLASSES[:20] % 2, IMAGES[20:], CLASSES[20:] % 2, ("blue", "red"),
+        channels="rgb",
+    )  # fmt: skip
+    made = data.like(known)
+    assert np.array_equal(made.x_train, IMAGES[:20, ..., ::-1]) and made.channels == "bgr"
+    assert made.classes == known.classes and made.class_count == 3
+    assert np.array_equal(made.y_test, np.where(data.y_test == 0, 2, 0))
+    other = replace(data, classes=("blue", "cat"))
+    assert other.like(known).classes == ("blue", "cat")  # the command warns, or refuses
+    unnamed = replace(data, channels="", classes=None)
+    assert np.array_equal(unnamed.like(known).x_train, unnamed.x_train)
+
+
+def test_normalizations_are_compared_over_the_range_of_a_pixel() -> None:
+    half, whole = Normalize((64.0,), (64.0,), 1.0), Normalize((128.0,), (128.0,), 1.0)
+    assert Preprocessing(whole).is_close(whole) and not Preprocessing(whole).is_close(half)
+
+
+def test_pixels_of_the_other_kind_are_named() -> None:
+    real = network(Preprocessing(OWN.normalize, "f32", "rgb"))
+    with pytest.raises(DataError, match="takes real numbers as pixels, found bytes"):
+        real.predict(IMAGES)
+    with pytest.warns(DataWarning, match="have pixels 0 and 1 alone, of 255"):
+        network(OWN).predict(IMAGES > 128)
+    with pytest.warns(DataWarning, match="does not say what a pixel is"):
+        network().predict(IMAGES)
+    with pytest.warns(DataWarning, match="does not say what a pixel is"):
+        network().evaluate(IMAGES, CLASSES)

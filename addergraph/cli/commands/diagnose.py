@@ -22,7 +22,7 @@ from ...training.memory import available_memory, require_memory, training_need
 from ...training.recipes import BRIGHTNESS, Images
 from ...training.settings import DEFAULT_OPTIMIZER
 from .. import options as shared
-from .images import entering, normalize_option, warn_of_others
+from .images import entering, matched, normalize_option
 from .source import Source, model_for, of_model, open_source, require_model_or_name
 
 NUMBERS = "diagnosis.json"
@@ -95,7 +95,7 @@ def diagnose(options: Options) -> None:
     settings = Recording(**options.recording)
     model = model_for(options.network, data, settings.seed)
     source = of_model(options.network, model)
-    warn_of_others(source, data)
+    data = matched(source, data)
     if model.preprocessing is None:
         how = Images(normalize=options.normalize or BRIGHTNESS)
         model.preprocessing = data.preprocessing(how.normalization(data))

@@ -19,7 +19,7 @@ from ...settings import like, setting
 from ...training.settings import Fit
 from .. import options as shared
 from .classifier import Classifier
-from .images import entering, normalize_option, warn_of_others
+from .images import entering, matched, normalize_option
 from .source import Source, open_trained
 
 SHEET = 24  # images of the worst mistakes
@@ -51,7 +51,7 @@ def evaluate(options: Evaluation) -> None:
     folder = None if options.output is None else pictures.folder_for(options.output)
     source = open_trained(options.file, options.weights)
     data = load(options.data)
-    warn_of_others(source, data)
+    data = matched(source, data)
     images, labels, part = _held_out(data)
     entered = entering(source, images, data, options.normalize, judged=True)
     classifier = Classifier(source, options.engine, options.threads)

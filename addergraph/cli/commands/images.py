@@ -61,7 +61,7 @@ def entering(
             "--normalize statistics would be those of the images to evaluate, not those of the "
             "training images: give data with both parts, or a model file that has the statistics"
         )
-    return images if chosen is None else chosen.apply(images)
+    return images.astype(np.float32) if chosen is None else chosen.apply(images)
 
 
 def _require_same(file: str, known: Preprocessing, option: str, chosen: Normalize) -> None:
@@ -73,10 +73,11 @@ def _require_same(file: str, known: Preprocessing, option: str, chosen: Normaliz
         )
 
 
-def warn_of_others(source: Source, data: Dataset) -> None:
-    """DataWarning where the network tells other classes than `data` has; what the file does not
-    say is not compared."""
+def matched(source: Source, data: Dataset) -> Dataset:
+    """`data` with the channel order and the class numbers of the network. DataWarning where it
+    tells other classes than `data` has; what the file does not say is not compared."""
     known = source.preprocessing
+    data = data if known is None else data.like(known)
     if known is not None and known.classes and data.classes and known.classes != data.classes:
         _warn(
             f'"{source.file}" tells the classes {_some(known.classes)}; "{data.name}" has '
@@ -84,10 +85,11 @@ def warn_of_others(source: Source, data: Dataset) -> None:
         )
     model = source.model
     if model is None or model.input_shape != data.shape:  # the network will say so
-        return
+        return data
     scores = model.output_shape[-1] if model.output_shape else 1
     if scores > 1 and scores != data.class_count:
         _warn(f'"{source.file}" tells {scores} classes, the data have {data.class_count}')
+    return data
 
 
 def _warn(message: str) -> None:
@@ -107,5 +109,5 @@ def samples(spec: str, normalize: str | None, source: Source) -> Array:
         if given is not None:
             return given
     data = load(spec)
-    warn_of_others(source, data)
+    data = matched(source, data)
     return entering(source, data.x_train, data, normalize)

@@ -27,7 +27,7 @@ from ...training.recipes import BUILT_IN, Recipe, find
 from ...training.schedules import SCHEDULES
 from ...training.settings import Fit, Learning
 from .. import options as shared
-from .images import warn_of_others
+from .images import matched
 from .source import model_for, of_model, require_model_or_name
 
 OUTPUT = "model.safetensors"
@@ -137,7 +137,7 @@ def train(options: Training) -> None:
     model = model_for(options.network, data, options.run["seed"], options.first, options.last)
     if model.preprocessing is None:
         model.preprocessing = data.preprocessing(recipe.data.normalization(data))
-    warn_of_others(of_model(options.network, model), data)
+    data = _matched(options.network, model, data)
     print(
         f"{options.network} on {options.data}: {len(data.x_train)} samples of {data.shape}", end=""
     )
@@ -230,6 +230,21 @@ def _require_unused(options: Training) -> None:
         raise DataError(
             f'"{OUTPUT}" exists: name it (-o {OUTPUT}) or another file, or give --force'
         )
+
+
+def _matched(network: str, model: Model, data: Dataset) -> Dataset:
+    """The data in the channel order and by the class numbers of the model. DataError where it tells
+    other classes: the file would give what it learns here the old names."""
+    data = matched(of_model(network, model), data)
+    assert model.preprocessing is not None
+    ours = model.preprocessing.classes
+    if ours and data.classes and ours != data.classes:
+        raise DataError(
+            f'"{network}" tells the classes {shown(ours)}, "{data.name}" has '
+            f"{shown(data.classes)}: train a network for these (--model NAME), or name them as "
+            "the model does"
+        )
+    return data
 
 
 def _require_trained(options: Training) -> None:

@@ -54,6 +54,18 @@ def test_a_run_that_learns_says_nothing() -> None:
         assert not network(dead=False).fit(X, Y, epochs=3, batch_size=1, verbose=0).findings
 
 
+def test_what_was_said_too_early_is_taken_back() -> None:
+    def rate(epoch: int) -> float:
+        return 1e-9 if epoch < 4 else 0.01
+
+    model = Model(input_shape=(4,), loss_name="mean_squared_error")
+    model.add(layers.Dense(1))
+    y = (X @ np.arange(4)).astype(np.float32) + 20
+    with pytest.warns(DataWarning, match=r"after 4 epochs the network has learned nothing"):
+        history = model.fit(X, y, epochs=14, batch_size=2, learning_rate=rate, verbose=0)
+    assert history.history["loss"][-1] < 1.0 and not history.findings
+
+
 def test_answers_that_vary_are_not_called_dead() -> None:
     y = RNG.integers(0, 3, 60)
     model = network(dead=False)
@@ -84,6 +96,7 @@ def test_the_loss_of_one_constant_answer() -> None:
         ([1.1, 1.1], [0.33, 0.34], True),
         ([1.1], [0.33], False),  # one epoch proves nothing
         ([1.1, 1.0], [0.33, 0.34], False),
+        ([1.3, 1.2], [0.33, 0.34], False),  # not there yet, but on its way
         ([1.0, 1.1, 1.1], [0.5, 0.33, 0.33], True),  # it has died on the way
         ([1.1, 1.1], [0.33, 0.99], False),  # badly scaled, but it learns
     ],
