@@ -198,7 +198,7 @@ def load_npz_dataset(path: str | os.PathLike[str]) -> Dataset:
             found[f"y_{part}"] = _classes(path, f"y{end}", labels)
         classes = _names(path, archive.read("classes")) if "classes" in archive else None
     x, y = found["x_train"], found["y_train"]
-    parts = {"x_test": x[:0], "y_test": y[:0], **found}
+    parts: dict[str, Any] = {"x_test": x[:0], "y_test": y[:0], **found}
     scale = 1 / 255 if x.dtype == np.uint8 else 1.0
     return Dataset(Path(path).name, classes=classes, scale=scale, **parts)
 

@@ -142,10 +142,8 @@ class Model:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample; GraphError while it is unknown."""
         if self._input_shape is None:
-            hint = (
-                "pass input_shape=(8, 8, 1) to Model, or call model.build((8, 8, 1)) or model.fit"
-            )
-            raise GraphError(f"the model does not know its input yet: {hint}(x, y)")
+            hint = "pass input_shape=(8, 8, 1) to Model, or call model.build((8, 8, 1)) or fit"
+            raise GraphError(f"the model does not know its input yet: {hint}")
         return self._input_shape
 
     @property
