@@ -82,6 +82,7 @@ for line in sys.stdin:
     command = (sys.executable, "-S", "-c", program)
 
 
+@pytest.mark.needs("git")
 def test_failures_are_kept_and_the_campaign_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_failures_are_kept_and_the_campaign_goes_on(
     assert Total.load(tmp_path / "total.json") == crew.total
 
 
+@pytest.mark.needs("git")
 def test_a_campaign_goes_on_where_a_signal_stopped_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ def test_pictures_and_their_bytes_have_the_class_of_predict(
     assert first[0] == "scores:" and [float(n) for n in first[1:]] == pytest.approx(logits[0])
 
 
+@pytest.mark.needs("cc")
 def test_metadata_has_the_same_as_data(strict: Exported) -> None:
     library = ag.load_native(strict.folder)
     assert np.array_equal(library(IMAGES), strict.run(IMAGES))

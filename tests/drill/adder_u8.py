@@ -98,7 +98,7 @@ MUTANTS = (
     ),
     Mutant(
         "dilated columns are taken for one run of bytes", U8,
-        "if g.groups == 1 and g.dilation[1] == 1:", "if g.groups == 1:",
+        "together = g.dilation[1] == 1 and", "together =",
         u8("test_runs_of_every_length[3]", "test_layers[dilated]"),
     ),
     Mutant(
@@ -113,5 +113,11 @@ MUTANTS = (
         "Access(e.at(pointer, offset), operand.type.dtype, strides),"
         " 128.0 * (operand.type.dtype.name == 'u8'))",
         u8("test_a_network_of_bytes"),
+    ),
+    Mutant(
+        "pixels with a gap between them are read as if there were none",
+        "codegen/kernels/forward/dense_u8.py",
+        "g.dilation[1] == 1 and g.x[2] == g.inputs", "g.dilation[1] == 1",
+        tests_of("codegen/kernels/test_adder_u8.py", "test_pixels_with_a_gap_between_them"),
     ),
 )  # fmt: skip

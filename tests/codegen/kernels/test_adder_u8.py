@@ -204,3 +204,25 @@ def test_nothing_is_multiplied() -> None:
         assert "psadbw" in assembly
         for counts in count_instructions(assembly).values():
             assert not {*PRODUCTS, UNKNOWN}.intersection(counts)
+
+
+@pytest.mark.parametrize("name", ["adder2d", "conv2d"])
+@pytest.mark.parametrize("batch", [None, 2])
+def test_pixels_with_a_gap_between_them(name: str, batch: int | None) -> None:
+    """512 bytes apart, haloed pixels would meet in few sets of L1: the plan puts a gap after each,
+    and a kernel row is not contiguous then."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (2, 3, 2, 512), np.uint8)
+    dtype, limits = ("u8", np.iinfo(np.uint8)) if name == "adder2d" else ("i8", np.iinfo(np.int8))
+    f = rng.integers(limits.min, limits.max, (3, 3, 512, 8), limits.dtype, endpoint=True)
+    graph = ag.parse(
+        f"graph g(%x: u8[N,3,2,512]) params(%f: {dtype}[3,3,512,8]) {{\n"
+        f"  %y = {name}(%x, %f) padding=(1,1,1,1) : i32[N,3,2,8]\n  return %y\n}}"
+    )
+    expected = ag.interpret(graph, x, weights={"f": f})
+    for target in HERE:
+        for threads in (1, 3):
+            program = ag.compile(
+                graph, weights={"f": f}, batch=batch, target=target, threads=threads
+            )
+            assert same_bits(program(x), expected)
