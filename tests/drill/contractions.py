@@ -297,8 +297,15 @@ GRADIENT_MUTANTS = (
     ),
     Mutant(
         "groups are taken for one run of channels in dF", GRAD_FILTER,
-        "contiguous = s.dilation[1] == 1 and s.groups == 1", "contiguous = s.dilation[1] == 1",
+        "contiguous = s.groups == 1 and (s.kernel[1] == 1 or together)",
+        "contiguous = s.kernel[1] == 1 or together",
         gradients("grouped-adder2d_grad_filter"),
+    ),
+    Mutant(
+        "the gradient of a filter reads over the gaps between pixels",
+        "codegen/kernels/gradient/filter.py",
+        "s.dilation[1] == 1 and s.x[2] == 4 * s.inputs", "s.dilation[1] == 1",
+        tests_of("codegen/kernels/test_gaps.py", "test_a_step_of_training"),
     ),
     Mutant(
         "padding is left out of the shift to the first output of dX", GRAD_INPUT,
