@@ -61,7 +61,9 @@ def entering(
             "--normalize statistics would be those of the images to evaluate, not those of the "
             "training images: give data with both parts, or a model file that has the statistics"
         )
-    return images.astype(np.float32) if chosen is None else chosen.apply(images)
+    if chosen is not None:
+        return chosen.apply(images)
+    return images if source.model is None else images.astype(np.float32)
 
 
 def _require_same(file: str, known: Preprocessing, option: str, chosen: Normalize) -> None:
