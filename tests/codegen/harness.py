@@ -28,7 +28,7 @@ from addergraph.codegen.targets.lookup import TARGETS, runnable, target_named
 from addergraph.codegen.targets.target import Target
 from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.ir import Array, Halo, Op
-from addergraph.ir.plan import Layout, align
+from addergraph.ir.plan import ALIGNMENT, Layout, align
 from addergraph.ir.types import DTYPES, TensorType
 from tests import quick
 
@@ -61,8 +61,9 @@ def run_call(
     """The results of the native kernel of `op` on `arrays`.
 
     `halos` gives buffers (operands, then results, counted through) halos beyond what the op itself
-    reads. Operands in `constant` are packed as the kernel wants them. Operand number `in_place`
-    shares its buffer with result 0. `family` makes the kernel where it is not the one chosen.
+    reads, and a gap after each pixel, as `plan.layout_with_halo` may. Operands in `constant` are
+    packed as the kernel wants them. Operand number `in_place` shares its buffer with result 0.
+    `family` makes the kernel where it is not the one chosen.
     """
     call = make_call(op, arrays, target=target, halos=halos, constant=constant)
     placements = [_run(call, family, arrays, threads, right, in_place) for right in (True, False)]
@@ -85,8 +86,10 @@ def make_call(
     wanted = [*op.halo(types), *(Halo() for _ in results)]
     for number, halo in (halos or {}).items():
         wanted[number] = wanted[number].union(halo)
+    gapped = [number in (halos or {}) for number in range(len(wanted))]
     operands = [
-        Operand(t, Layout(t.sizes, h)) for t, h in zip((*types, *results), wanted, strict=True)
+        Operand(t, Layout(t.sizes, h, ALIGNMENT // t.dtype.itemsize if gap and h != Halo() else 0))
+        for t, h, gap in zip((*types, *results), wanted, gapped, strict=True)
     ]
     count = len(arrays)
     made = target if isinstance(target, Target) else target_named(target)
@@ -171,12 +174,12 @@ def _elements(buffer: _Buffer, operand: Operand) -> Array:
     return buffer.bytes.view(operand.type.dtype.numpy).reshape(operand.layout.padded)
 
 
-def _inside(padded: Array, halo: Halo) -> Array:
-    """The part of a padded array that `halo` surrounds."""
-    if halo == Halo():
+def _inside(padded: Array, halo: Halo, gap: int = 0) -> Array:
+    """The part of a padded array that `halo` surrounds, without the gap after each pixel."""
+    if halo == Halo() and not gap:
         return padded
-    _, h, w, _ = padded.shape
-    return padded[:, halo.top : h - halo.bottom, halo.left : w - halo.right]
+    _, h, w, c = padded.shape
+    return padded[:, halo.top : h - halo.bottom, halo.left : w - halo.right, : c - gap]
 
 
 def _place(buffer: _Buffer, operand: Operand, read: Halo, value: Array) -> None:
@@ -186,7 +189,7 @@ def _place(buffer: _Buffer, operand: Operand, read: Halo, value: Array) -> None:
         halo.top - read.top, halo.bottom - read.bottom,
         halo.left - read.left, halo.right - read.right,
     )  # fmt: skip
-    zeroed = _inside(padded, beyond)
+    zeroed = _inside(padded, beyond, operand.layout.gap)
     zeroed[...] = 0
     _inside(zeroed, read)[...] = value
 
@@ -266,12 +269,13 @@ def _origin(operand: Operand) -> int:
 def _taken(buffer: _Buffer, operand: Operand) -> Array:
     """A copy of the tensor in a result buffer, whose halo must still be garbage."""
     padded = _elements(buffer, operand)
-    inside = _inside(padded, operand.layout.halo)
+    inside = _inside(padded, operand.layout.halo, operand.layout.gap)
     tensor: Array = inside.copy()
     size = operand.type.dtype.itemsize
     raw = buffer.bytes.view(f"u{size}").reshape(padded.shape)
-    _inside(raw, operand.layout.halo)[...] = int.from_bytes(bytes([GARBAGE]) * size, "little")
-    assert (buffer.bytes == GARBAGE).all(), "the kernel wrote into the halo"
+    garbage = int.from_bytes(bytes([GARBAGE]) * size, "little")
+    _inside(raw, operand.layout.halo, operand.layout.gap)[...] = garbage
+    assert (buffer.bytes == GARBAGE).all(), "the kernel wrote into the halo or a gap"
     if operand.type.dtype.name == "bool":
         numbers = np.frombuffer(tensor.tobytes(), np.uint8)
         assert (numbers <= 1).all(), "a bool is neither 0 nor 1"

@@ -97,8 +97,8 @@ MUTANTS = (
         u8("test_kernel_rows_beyond_the_image"),
     ),
     Mutant(
-        "dilated columns are taken for one run of bytes", U8,
-        "together = g.dilation[1] == 1 and", "together =",
+        "dilated columns are taken for one run of bytes", "codegen/kernels/forward/geometry.py",
+        "return self.dilation[1] == 1 and self.x[2] == pixel", "return self.x[2] == pixel",
         u8("test_runs_of_every_length[3]", "test_layers[dilated]"),
     ),
     Mutant(
@@ -116,8 +116,8 @@ MUTANTS = (
     ),
     Mutant(
         "pixels with a gap between them are read as if there were none",
-        "codegen/kernels/forward/dense_u8.py",
-        "g.dilation[1] == 1 and g.x[2] == g.inputs", "g.dilation[1] == 1",
-        tests_of("codegen/kernels/test_adder_u8.py", "test_pixels_with_a_gap_between_them"),
+        "codegen/kernels/forward/geometry.py",
+        "return self.dilation[1] == 1 and self.x[2] == pixel", "return self.dilation[1] == 1",
+        u8("test_layers", "test_pixels_with_a_gap_between_them"),
     ),
 )  # fmt: skip

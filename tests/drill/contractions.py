@@ -296,15 +296,16 @@ GRADIENT_MUTANTS = (
         gradients("dilated-conv2d_grad_filter"),
     ),
     Mutant(
-        "groups are taken for one run of channels in dF", GRAD_FILTER,
-        "contiguous = s.groups == 1 and (s.kernel[1] == 1 or together)",
-        "contiguous = s.kernel[1] == 1 or together",
+        "groups are taken for one run of channels in dF", "codegen/kernels/forward/geometry.py",
+        "if self.groups > 1 or self.kernel[1] == 1:\n            return self.groups == 1",
+        "if self.kernel[1] == 1:\n            return True",
         gradients("grouped-adder2d_grad_filter"),
     ),
     Mutant(
         "the gradient of a filter reads over the gaps between pixels",
-        "codegen/kernels/gradient/filter.py",
-        "s.dilation[1] == 1 and s.x[2] == 4 * s.inputs", "s.dilation[1] == 1",
+        GRAD_FILTER,
+        "self.segments = 1 if s.taps_adjoin else s.kernel[1]",
+        "self.segments = 1 if s.dilation[1] == 1 and s.groups == 1 else s.kernel[1]",
         tests_of("codegen/kernels/test_gaps.py", "test_a_step_of_training"),
     ),
     Mutant(

@@ -262,16 +262,6 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_llvm.py", "test_a_compilation_leaves_little_memory_behind"),
     ),
     Mutant(
-        "the sizes of sections stay when weights are put in", "codegen/export/data.py",
-        "if number == grown.section:", "if False:",
-        tests_of("codegen/test_export_size.py", "test_the_data_object_is_that_of_llvm"),
-    ),
-    Mutant(
-        "the second word of the checksum forgets earlier words", "codegen/export/entry.py",
-        "second += first * sums.size + int", "second += int",
-        tests_of("codegen/test_export_size.py"),
-    ),
-    Mutant(
         "a long body leaves out its first part", "codegen/emit/module.py",
         "for part in parts]", "for part in parts[1:]]",
         tests_of("test_growth.py", "test_long_bodies_are_cut_and_compute_the_same"),

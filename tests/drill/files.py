@@ -54,4 +54,14 @@ MUTANTS = (
         "        pass",
         tests_of("test_campaigns.py", "test_a_full_disk_at_each_step[model]"),
     ),
+    Mutant(
+        "the sizes of sections stay when weights are put in", "codegen/export/data.py",
+        "if number == grown.section:", "if False:",
+        tests_of("codegen/test_export_size.py", "test_the_data_object_is_that_of_llvm"),
+    ),
+    Mutant(
+        "the second word of the checksum forgets earlier words", "codegen/export/entry.py",
+        "second += first * sums.size + int", "second += int",
+        tests_of("codegen/test_export_size.py"),
+    ),
 )  # fmt: skip

@@ -3,8 +3,8 @@
 A step of the reduction takes `unit` bytes of a pixel at once, broadcast, and as many of the filter
 for each channel; what it adds and how many bytes it takes is said by the term (`terms.py`).
 
-The steps follow the *runs* of bytes that are contiguous in x: (j, k) of one kernel row where there
-are neither groups nor dilation nor gaps between pixels, else the channels of one tap. In the last
+The steps follow the *runs* of bytes that are contiguous in x: (j, k) of one kernel row where its
+taps adjoin (see `Geometry`), else the channels of one tap. In the last
 step of a run that `unit` does not divide, the bytes of the run stand last, and zeros in both
 operands before them: these add nothing. No byte outside the run is read but earlier ones of the
 same run.
@@ -39,13 +39,8 @@ from .terms import ByteTerm
 
 
 def byte_runs(g: Geometry) -> tuple[int, int]:
-    """Runs of one kernel row, and the bytes of each.
-
-    Pixels may stand further apart than their bytes (a gap of a cache line, see `plan.py`): then
-    those of a row are not contiguous.
-    """
-    together = g.dilation[1] == 1 and g.x[2] == g.inputs
-    if g.groups == 1 and (g.kernel[1] == 1 or together):
+    """Runs of one kernel row, and the bytes of each."""
+    if g.taps_adjoin:
         return 1, g.kernel[1] * g.inputs
     return g.kernel[1], g.inputs
 

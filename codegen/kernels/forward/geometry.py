@@ -54,6 +54,16 @@ class Geometry:
         return rows, columns
 
     @property
+    def taps_adjoin(self) -> bool:
+        """Whether the inputs of all taps of a kernel row are one run of memory, in the order (j, k)
+        of the filter. Groups, dilation and gaps after pixels (`plan.layout_with_halo`) part them.
+        """
+        if self.groups > 1 or self.kernel[1] == 1:
+            return self.groups == 1
+        pixel = self.inputs * self.term.number.itemsize
+        return self.dilation[1] == 1 and self.x[2] == pixel
+
+    @property
     def read(self) -> tuple[int, int]:
         """Rows and columns of the (padded) input that the windows span."""
         spans = zip((self.height, self.width), self.stride, self.reach, strict=True)

@@ -43,10 +43,7 @@ class FilterGradientKernel(Kernel):
         g, x, self.df = call.inputs[0], call.inputs[1], call.outputs[0]
         s = geometry(DIRECT if self.adder else PRODUCT, call.op, x, self.df, g)
         self.s = s = rows_as_samples(s) if len(self.df.shape) == 2 else s
-        # Column taps next to each other are one run of input elements, without gaps between pixels.
-        together = s.dilation[1] == 1 and s.x[2] == 4 * s.inputs
-        contiguous = s.groups == 1 and (s.kernel[1] == 1 or together)
-        self.segments = 1 if contiguous else s.kernel[1]
+        self.segments = 1 if s.taps_adjoin else s.kernel[1]
         self.run = s.kernel[1] * s.inputs // self.segments
         self.tile: FilterTile = filter_tile(self.target, self.run, s.outputs)
 
