@@ -185,7 +185,7 @@ def test_a_network_that_says_nothing_of_pixels_has_to_be_told(shell: Shell) -> N
         if name.endswith(".mean"):
             array[...] = -20
     model.save("m.safetensors")
-    for command in (("evaluate",), ("quantize", "-o", "q.safetensors")):
+    for command in (("evaluate",), ("diagnose",), ("quantize", "-o", "q.safetensors")):
         error = shell.error(command[0], "m.safetensors", "--data", "data.npz", *command[1:])
         assert '"m.safetensors" does not say what a pixel is: give --normalize' in error
         given = ("m.safetensors", "--data", "data.npz", "--normalize", "brightness")

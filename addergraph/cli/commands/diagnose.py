@@ -96,7 +96,8 @@ def diagnose(options: Options) -> None:
     model = model_for(options.network, data, settings.seed)
     source = of_model(options.network, model)
     data = matched(source, data)
-    if model.preprocessing is None:
+    is_new = not storage.is_tensor_file(options.network)
+    if model.preprocessing is None and is_new:
         how = Images(normalize=options.normalize or BRIGHTNESS)
         model.preprocessing = data.preprocessing(how.normalization(data))
     images = entering(source, data.x_train, data, options.normalize)

@@ -244,6 +244,8 @@ def _matched(network: str, model: Model, data: Dataset) -> Dataset:
             f"{shown(data.classes)}: train a network for these (--model NAME), or name them as "
             "the model does"
         )
+    if ours is None:
+        model.preprocessing = dataclasses.replace(model.preprocessing, classes=data.classes)
     return data
 
 

@@ -262,7 +262,7 @@ def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 def test_diagnose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_model(input_shape=(8, 8, 1), name="tiny").save(tmp_path / "m.safetensors")
     before = (tmp_path / "m.safetensors").read_bytes()
-    quick = ("--steps", 4, "--every", 2, "--batch", 16, "--threads", 1)
+    quick = ("--steps", 4, "--every", 2, "--batch", 16, "--threads", 1, "--normalize", "brightness")
     folder = tmp_path / "pictures"
     out, _ = run(capsys, ("diagnose", tmp_path / "m.safetensors", *quick, "-o", folder))
     assert "adder1.f" in out and out.count("\nwrote ") == 6
