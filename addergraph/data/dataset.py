@@ -12,7 +12,7 @@ from ..errors import DataError, DataWarning
 from ..ir import Array
 from ..settings import integer
 from .augment import Normalize
-from .preprocessing import Preprocessing, as_stored, order_of
+from .preprocessing import Preprocessing, of_images
 
 BYTE = 1 / 255  # of full brightness: one step of a byte
 _PARTS = ("train", "test", "val")
@@ -26,10 +26,11 @@ class Dataset:
     Images are u8, or f32 where the source was no bytes. `classes` are the names of the classes
     where these are known. `scale x` is a pixel in units of full brightness. The test and the
     validation part may be empty; the one says how good a network is, the other which epoch is the
-    best, and no image is in both. `channels`: "rgb" or "bgr" where the source says which. DataError
-    when the parts do not fit together, a label is out of
-    range, labels are ids (of the numbers from 0 fewer than half are used) or bytes look like images
-    in NCHW; a DataWarning for a class without samples, or one that the validation part alone has.
+    best, and no image is in both. `channels`: "rgb" or "bgr" where the source says which.
+
+    DataError when the parts do not fit together, a label is out of range, labels are ids (of the
+    numbers from 0 fewer than half are used) or bytes look like images in NCHW; a DataWarning for a
+    class without samples, or one that the validation part alone has.
     """
 
     name: str
@@ -154,10 +155,8 @@ class Dataset:
     def preprocessing(self, normalize: Normalize | None = None) -> Preprocessing:
         """What a network has to know of these images: that they are `normalize`d (as they are
         stored unless given), their dtype, channels and classes."""
-        channels = self.shape[-1]
-        dtype = "u8" if self.x_train.dtype == np.uint8 else "f32"
-        normalize = as_stored(channels) if normalize is None else normalize
-        return Preprocessing(normalize, dtype, self.channels or order_of(channels), self.classes)
+        made = of_images(self.x_train, normalize, self.channels)
+        return replace(made, classes=self.classes)
 
     def like(self, known: Preprocessing) -> Dataset:
         """These images with their channels in the order of a network, and their labels numbered as

@@ -138,9 +138,12 @@ def as_stored(channels: int) -> Normalize:
     return Normalize((0.0,) * channels, (1.0,) * channels, 1.0)
 
 
-def order_of(channels: int) -> str:
-    """What so many channels of an image usually are."""
-    return {1: "grey", 3: "rgb"}.get(channels, "other")
+def of_images(x: Array, normalize: Normalize | None, channels: str = "") -> Preprocessing:
+    """That of samples [N,...,C], which enter as they are stored unless `normalize` says otherwise.
+    Where nobody said, one channel of an image is its grey level, and three are red, green, blue."""
+    usual = {1: "grey", 3: "rgb"}.get(x.shape[-1], "other") if x.ndim == 4 else "other"
+    dtype = "u8" if x.dtype == np.uint8 else "f32"
+    return Preprocessing(normalize or as_stored(x.shape[-1]), dtype, channels or usual)
 
 
 def declared_by(network: object) -> Preprocessing | None:

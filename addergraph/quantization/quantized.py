@@ -72,26 +72,21 @@ class Quantized:
         DataError where `x` is no array of real numbers, or they are no pixels.
         """
         (value,) = self.graph.inputs
-        if self.takes_pixels:
-            assert self.preprocessing is not None
-            pixels = self.preprocessing.pixels(border.array("x", x))
+        images = self.preprocessing
+        if images is not None and images.dtype == "u8":
+            pixels = images.pixels(border.array("x", x))
             bind_inputs(self.graph, [pixels])
             return pixels
         known = value.type.quantization
         assert known is not None  # check_quantized
         with np.errstate(over="ignore"):
             array = border.array("x", x).astype(np.float32, copy=False)
-        if self.preprocessing is not None:
-            array = self.preprocessing.apply(array)
+        if images is not None:
+            array = images.apply(array)
         integers = known.quantized(array, *INTEGER_BOUNDS[value.type.dtype])
         samples = integers.astype(value.type.dtype.numpy)
         bind_inputs(self.graph, [samples])
         return samples
-
-    @property
-    def takes_pixels(self) -> bool:
-        """Whether the graph's input are the bytes of images."""
-        return self.preprocessing is not None and self.preprocessing.dtype == "u8"
 
     def outputs(self, y: Array) -> Array:
         """The first output, dequantized to f32."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from .. import compiler
-from ..data.preprocessing import Preprocessing, as_stored, order_of
+from ..data.preprocessing import of_images
 from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, StorageError
 from ..files.storage import user_path
 from ..ir import Array
@@ -91,12 +91,8 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
             f"normalize={given} contradicts the model's preprocessing, {known.normalize}: leave "
             "normalize out, or assign model.preprocessing"
         )
-    is_bytes, channels = samples.dtype == np.uint8, samples.shape[-1]
-    if known is None and (given is not None or is_bytes):
-        order = order_of(channels) if samples.ndim == 4 else "other"
-        dtype = "u8" if is_bytes else "f32"
-        known = Preprocessing(given or as_stored(channels), dtype, order)
-        model.preprocessing = known
+    if known is None and (given is not None or samples.dtype == np.uint8):
+        model.preprocessing = known = of_images(samples, given)
     if known is None or given == known.normalize:
         return settings
     return replace(settings, normalize=known.normalize)
