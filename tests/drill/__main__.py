@@ -1,12 +1,13 @@
 """`make drill`: plants one compiler bug at a time and runs the tests that have to notice it.
 
-    python -m tests.drill [-j WORKERS] [WORDS OF A NAME ...]
+    python -m tests.drill [-j WORKERS] [--timeout SECONDS] [WORDS OF A NAME ...]
 
 Each worker has a copy of the repository (tracked files as they are now, and new ones that git does
 not ignore). First the selected tests run on an unchanged copy, where they must pass. A mutant is
-killed when a test fails, the process crashes, or time runs out. It is invalid when it does not
-import, or fails by a name that is not there: then nothing was tested. The exit status is 0 when
-all are killed, 1 when one survives or is invalid. The compiler's cache is off."""
+killed when a test fails, the process crashes, or time runs out: the last line counts these, since
+a machine that is busy with something else runs out of time, too (`--timeout`). It is invalid when
+it does not import, or fails by a name that is not there: then nothing was tested. The exit status
+is 0 when all are killed, 1 when one survives or is invalid. The compiler's cache is off."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from .mutant import Mutant
 from .table import MUTANTS, ROOT, mutated
 
 TIMEOUT = 180.0  # seconds for one mutant: a broken barrier waits for ever
-BASELINE_TIMEOUT = 1200.0
+OUT_OF_TIME = "out of time"
 # Errors of a mutant that does not run at all.
 BROKEN = {"NameError", "UnboundLocalError", "AttributeError", "ImportError", "SyntaxError"}
 
@@ -43,7 +44,7 @@ class Outcome(enum.Enum):
 def judge(code: int | None, output: str) -> tuple[Outcome, str]:
     """What pytest's exit status (None: out of time) says of a mutant, and why."""
     if code is None:
-        return Outcome.KILLED, "out of time"
+        return Outcome.KILLED, OUT_OF_TIME
     if code < 0:
         return Outcome.KILLED, signal.Signals(-code).name
     lines = [s for s in output.splitlines() if s.startswith(("FAILED ", "ERROR "))]
@@ -98,18 +99,18 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def drill(mutant: Mutant, folder: Path) -> tuple[Outcome, str]:
+def drill(mutant: Mutant, folder: Path, timeout: float) -> tuple[Outcome, str]:
     """Plants the bug in a copy, runs its tests, and takes it out again."""
     path = folder / mutant.file
     whole = path.read_text()
     path.write_text(mutated(mutant, folder))
     try:
-        return judge(*run_tests(folder, mutant.tests, TIMEOUT))
+        return judge(*run_tests(folder, mutant.tests, timeout))
     finally:
         path.write_text(whole)
 
 
-def run(mutants: Sequence[Mutant], workers: int) -> bool:
+def run(mutants: Sequence[Mutant], workers: int, timeout: float) -> bool:
     """Whether all are killed."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="addergraph-drill-") as temporary:
@@ -118,7 +119,7 @@ def run(mutants: Sequence[Mutant], workers: int) -> bool:
             copy_repository(folder)
         for mutant in mutants:
             mutated(mutant, folders[0])  # fails early where the table is out of date
-        if not _passes_without(mutants, folders[0]):
+        if not _passes_without(mutants, folders, 10 * timeout):
             return False
         free: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for folder in folders:
@@ -127,38 +128,54 @@ def run(mutants: Sequence[Mutant], workers: int) -> bool:
         def one(mutant: Mutant) -> tuple[Outcome, str, float]:
             folder, begin = free.get(), time.monotonic()
             try:
-                return *drill(mutant, folder), time.monotonic() - begin
+                return *drill(mutant, folder, timeout), time.monotonic() - begin
             finally:
                 free.put(folder)
 
-        outcomes = []
+        outcomes, late = [], 0
         with ThreadPoolExecutor(workers) as pool:
             results = pool.map(one, mutants)
             for number, (mutant, (outcome, why, seconds)) in enumerate(
                 zip(mutants, results, strict=True), 1
             ):
                 outcomes.append(outcome)
+                late += why == OUT_OF_TIME
                 print(f"{number:3}/{len(mutants)} {outcome.value:8} {seconds:5.1f} s  "
                       f"{mutant.file}: {mutant.name}\n{'':24}{why}", flush=True)  # fmt: skip
     killed = outcomes.count(Outcome.KILLED)
-    print(f"{killed} of {len(mutants)} mutants killed in {time.monotonic() - start:.0f} s")
+    seconds = time.monotonic() - start
+    print(f"{killed} of {len(mutants)} mutants killed in {seconds:.0f} s,", end=" ")
+    print(f"{late} of them {OUT_OF_TIME}")
     return killed == len(mutants)
 
 
-def _passes_without(mutants: Sequence[Mutant], folder: Path) -> bool:
-    """Whether the tests pass on the unchanged code; a kill would say nothing otherwise."""
-    tests = list(dict.fromkeys(t for m in mutants for t in m.tests))
-    code, output = run_tests(folder, tests, BASELINE_TIMEOUT)
-    if code:
-        print(f"without any mutant the selected tests already fail:\n{output[-3000:]}")
-    elif code is None:
-        print(f"without any mutant the selected tests take more than {BASELINE_TIMEOUT:.0f} s")
-    return code == 0
+def _passes_without(mutants: Sequence[Mutant], folders: Sequence[Path], timeout: float) -> bool:
+    """Whether the tests pass on the unchanged code; a kill would say nothing otherwise.
+
+    Each folder runs a share of the test files.
+    """
+    tests = dict.fromkeys(t for m in mutants for t in m.tests)
+    files = list(dict.fromkeys(t.partition("::")[0] for t in tests))
+    shares = [set(files[i :: len(folders)]) for i in range(len(folders))]
+
+    def share(number: int) -> tuple[int | None, str]:
+        mine = [t for t in tests if t.partition("::")[0] in shares[number]]
+        return run_tests(folders[number], mine, timeout) if mine else (0, "")
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        results = list(pool.map(share, range(len(folders))))
+    for code, output in results:
+        if code:
+            print(f"without any mutant the selected tests already fail:\n{output[-3000:]}")
+        elif code is None:
+            print(f"without any mutant the selected tests take more than {timeout:.0f} s")
+    return all(code == 0 for code, _ in results)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drill", description=__doc__)
     parser.add_argument("-j", "--workers", type=int, default=2)
+    parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds for one mutant")
     parser.add_argument("words", nargs="*", help="only mutants whose file or name holds one")
     given = parser.parse_args()
     chosen = [
@@ -168,7 +185,7 @@ def main() -> int:
     ]
     if not chosen:
         parser.error(f"no mutant's file or name holds any of {given.words}")
-    return 0 if run(chosen, max(1, given.workers)) else 1
+    return 0 if run(chosen, max(1, given.workers), given.timeout) else 1
 
 
 if __name__ == "__main__":
