@@ -32,7 +32,11 @@ NOT_EXACT = frozenset({
 })  # fmt: skip
 MADE_BY_PASSES = frozenset({"fused"})
 MOST_NODES = 12
-MOST_ELEMENTS = 3000  # of one value: the interpreter is slow, and small shapes have all the edges
+MOST_ELEMENTS = 3000  # of one value: the interpreter is slow, and small shapes have most edges
+# What the plan and the kernels decide by whole cache lines of channels has edges only here.
+WIDE_SHARE, WIDE_ELEMENTS = 12, 24_000  # of a hundred graphs; of one value
+WIDE_CHANNELS = (128, 512, 256, 512, 128, 512, 127, 129, 64, 192, 16, 3)
+CHANNELS = (3, 1, 2, 4, 5, 7, 8, 11, 16, 17, 33, 3, 4, 8, 2, 0)
 T = TypeVar("T")
 
 
@@ -91,6 +95,9 @@ class Drawing:
         self.rng = np.random.default_rng(seed)
         self.open = self.chance(50)
         self.batch = self.one_of((2, 1, 3, 4, 5, 7, 2, 3, 4, 0))
+        self.wide = Random(f"wide {seed}").randrange(100) < WIDE_SHARE
+        self.channels = WIDE_CHANNELS if self.wide else CHANNELS
+        self.most_elements = WIDE_ELEMENTS if self.wide else MOST_ELEMENTS
         self.builder = Builder("g")
         self.values: list[Known] = []
         self.inputs: list[Array] = []
@@ -166,7 +173,7 @@ class Drawing:
         exact = all(
             t.dtype != f32 or is_exact(bound, q) for t, q in zip(types, quanta, strict=True)
         )
-        if not exact or any(t.bind(self.batch).elements > MOST_ELEMENTS for t in types):
+        if not exact or any(t.bind(self.batch).elements > self.most_elements for t in types):
             return []
         with np.errstate(all="ignore"):
             arrays = op.bind(self.batch).reference(*(v.array for v in operands))

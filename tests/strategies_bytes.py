@@ -9,8 +9,8 @@ import numpy as np
 
 from addergraph.ir.types import Dim, Shape, i32, u8
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
-from tests.strategies import MOST_ELEMENTS, Drawing, Known, is_dull
-from tests.strategies_layers import CHANNELS, FEATURES, SIDES, batch_axis
+from tests.strategies import CHANNELS, Drawing, Known, is_dull
+from tests.strategies_layers import FEATURES, SIDES, batch_axis
 
 ENDS = (-(2**31), 2**31 - 1)
 BOUNDS = ((0, 255), (0, 63), (3, 15), (-(2**12), 2**12), ENDS)
@@ -47,8 +47,8 @@ def _shape(d: Drawing) -> Shape:
     if d.chance(40):
         return (batch, d.one_of(FEATURES))
     height, width = d.one_of(SIDES), d.one_of(SIDES)
-    most = MOST_ELEMENTS // max(1, d.batch * height * width)
-    return (batch, height, width, min(most, d.one_of(CHANNELS)))
+    most = d.most_elements // max(1, d.batch * height * width)
+    return (batch, height, width, min(most, d.one_of(d.channels)))
 
 
 def _distances(d: Drawing, x: Known) -> list[Known]:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from addergraph.ir.types import DType, Shape, bool_, f32, i8, i32, u8
 from addergraph.ops.pointwise.requantize import MAX_TERMS, RequantizeMultiply, RequantizeShift
-from tests.strategies import MOST_ELEMENTS, MOST_NODES, Case, Drawing, Known, is_dull
+from tests.strategies import MOST_NODES, Case, Drawing, Known, is_dull
 from tests.strategies_bytes import looked_up
-from tests.strategies_layers import CHANNELS, FEATURES, SIDES, batch_axis, pool_of, window_of
+from tests.strategies_layers import FEATURES, SIDES, batch_axis, pool_of, window_of
 from tests.strategies_nodes import concat, integers, other_shape, results
 
 ENDS = (-(2**31), 2**31 - 1)
@@ -62,8 +62,8 @@ def some_bytes(d: Drawing, *ranks: int) -> Known:
     shape: Shape = (batch_axis(d), size(d, FEATURES))
     if d.one_of(ranks) == 4:
         height, width = size(d, SIDES), size(d, SIDES)
-        most = MOST_ELEMENTS // max(1, d.batch * height * width)
-        shape = (batch_axis(d), height, width, min(most, size(d, CHANNELS)))
+        most = d.most_elements // max(1, d.batch * height * width)
+        shape = (batch_axis(d), height, width, min(most, size(d, d.channels)))
     return d.leaf(shape, dtype=u8, choices=range(1 + d.one_of(TOPS)), source="input")
 
 
@@ -87,7 +87,7 @@ def filter_of(d: Drawing, x: Known, shape: Shape) -> Known:
 def signed_filter(d: Drawing, shape: tuple[int, ...]) -> Known:
     """A filter for products, seldom one that is computed."""
     choices = d.one_of(SIGNED)
-    if d.chance(85) or math.prod(shape) > MOST_ELEMENTS:
+    if d.chance(85) or math.prod(shape) > d.most_elements:
         return d.leaf(shape, dtype=i8, choices=choices)
     return d.add("cast", d.leaf(shape, dtype=i32, choices=choices), dtype=i8)[0]
 

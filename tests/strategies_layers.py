@@ -12,10 +12,9 @@ import numpy as np
 
 from addergraph.ir import Parameter, op_named
 from addergraph.ir.types import Dim, Shape, f32
-from tests.strategies import MOST_ELEMENTS, Drawing, Known
+from tests.strategies import Drawing, Known
 
 SIDES = (3, 4, 5, 1, 2, 7, 9, 3, 4, 5, 1, 2, 7, 6, 8, 0)
-CHANNELS = (3, 1, 2, 4, 5, 7, 8, 11, 16, 17, 33, 3, 4, 8, 2, 0)
 FEATURES = (4, 1, 2, 3, 5, 7, 8, 13, 17, 19, 35, 2, 3, 4, 8, 0)
 EPSILON = 0.5  # of batch norm; variances 1/2, 7/2 and 31/2 then have whole deviations 1, 2 and 4
 VARIANCES = (0.5, 3.5, 15.5)
@@ -31,8 +30,8 @@ def batch_axis(d: Drawing) -> Dim:
 def image(d: Drawing) -> Known:
     found = d.pick(lambda v: v.type.rank == 4 and v.type.dtype == f32) if d.chance(75) else None
     height, width = d.one_of(SIDES), d.one_of(SIDES)
-    most = MOST_ELEMENTS // max(1, d.batch * height * width)
-    shape = (batch_axis(d), height, width, min(most, d.one_of(CHANNELS)))
+    most = d.most_elements // max(1, d.batch * height * width)
+    shape = (batch_axis(d), height, width, min(most, d.one_of(d.channels)))
     return found or d.leaf(shape, source="input")
 
 
@@ -126,7 +125,7 @@ def window_of(d: Drawing, x: Known) -> tuple[dict[str, Any], tuple[int, ...]]:
     if d.chance(25):  # the shape stays, so x itself may be the residual
         size, dilation = d.one_of((3, 1, 5)), d.one_of((1, 2))
         same = {"padding": (size // 2 * dilation,) * 4, "dilation": (dilation, dilation)}
-        if 0 not in (height, width) and channels * size <= 80:
+        if 0 not in (height, width) and channels * size <= (640 if d.wide else 80):
             return same, (size, size, channels, channels)
     sizes, strides, dilations, padding = [], [], [], []
     for extent in (height, width):
@@ -140,8 +139,8 @@ def window_of(d: Drawing, x: Known) -> tuple[dict[str, Any], tuple[int, ...]]:
         padding += [before, after + max(0, missing)]
     divisors = [g for g in (1, 1, 2, 3, 4) if channels % g == 0]
     groups = d.one_of(divisors)
-    made = d.one_of(CHANNELS if groups == 1 else (1, 2, 3, 5, 17))
-    made = groups * min(made, MOST_ELEMENTS // max(1, math.prod(sizes) * channels))
+    made = d.one_of(d.channels if groups == 1 else (1, 2, 3, 5, 17))
+    made = groups * min(made, max(1, d.most_elements // max(1, math.prod(sizes) * channels)))
     attributes = {
         "stride": tuple(strides), "padding": tuple(padding), "dilation": tuple(dilations),
         "groups": groups,
@@ -276,7 +275,7 @@ def window_gradient(d: Drawing) -> None:
     f = operand(d, filter_shape)
     kind = d.one_of(("adder2d", "conv2d"))
     (y,) = op_named(kind)(**attributes).infer(x.type, f.type)
-    if y.bind(d.batch).elements > MOST_ELEMENTS:
+    if y.bind(d.batch).elements > d.most_elements:
         return
     g = operand(d, y.shape)
     if not d.open and d.chance(50):
@@ -327,7 +326,7 @@ def pool_gradient(d: Drawing) -> None:
     if attributes is None:
         return
     (y,) = op_named(name)(**attributes).infer(x.type)
-    if y.bind(d.batch).elements > MOST_ELEMENTS:
+    if y.bind(d.batch).elements > d.most_elements:
         return
     g = operand(d, y.shape)
     area = math.prod(attributes["window"])

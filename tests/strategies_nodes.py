@@ -17,7 +17,6 @@ from addergraph.ir.types import DTYPES, Shape, f32, i32
 from tests.strategies import Drawing, Known, is_dull
 from tests.strategies_bytes import bytes_layer
 from tests.strategies_layers import (
-    CHANNELS,
     FEATURES,
     any_f32,
     batch_axis,
@@ -262,7 +261,7 @@ def concat(d: Drawing, x: Known, axis: int) -> None:
 
     others = [d.pick(fits) or x for _ in range(d.integer(1, 2))]
     if x.type.dtype == f32 and d.chance(50):
-        others.append(d.leaf((*shape[:axis], d.one_of(CHANNELS), *shape[axis + 1 :])))
+        others.append(d.leaf((*shape[:axis], d.one_of(d.channels), *shape[axis + 1 :])))
     operands = [x, *others] if d.chance(50) else [*others, x]
     quantum = min(v.quantum for v in operands)
     bound = max(v.largest for v in operands)
