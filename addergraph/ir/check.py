@@ -65,8 +65,7 @@ def result_types(where: str, op: Op, operands: Sequence[TensorType]) -> tuple[Te
     except (ValueError, TypeError, IndexError, ArithmeticError) as error:
         # A shape rule unpacks the operands that it was written for: `(x,) = types`.
         raise GraphError(
-            f"{where}: the op does not take {len(operands)} operands of types "
-            f"{_types(operands)} ({error})"
+            f"{where}: the op does not take operands of types {_types(operands)} ({error})"
         ) from error
 
 

@@ -231,3 +231,21 @@ class TestBodies:
             dataclasses.replace(graph, nodes=(relu, lying), outputs=()),
             'fused "y": stated (f32[N,4])',
         )
+
+
+def test_integers_of_different_scales_never_meet() -> None:
+    text = """graph g(%x: i32[N,4] scale=0.5, %y: i32[N,4] scale=0.25) {
+  %z = add(%x, %y) : i32[N,4]
+  return %z
+}"""
+    with pytest.raises(GraphError, match=r'graph "g": add "z": .* scale=0.5 and scale=0.25'):
+        parse(text)
+
+
+def test_a_shape_rule_that_cannot_unpack_its_operands(monkeypatch: pytest.MonkeyPatch) -> None:
+    def infer(self: Op, *operands: object) -> None:
+        (_,) = operands[1:]
+
+    graph = chain()
+    monkeypatch.setattr(type(op("relu")), "infer", infer)
+    refuses(graph, 'relu "a"', "does not take operands of types (f32[N,4])")

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -366,3 +367,30 @@ def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="it is a device, pipe or socket"):
             write(pipe)
     assert pipe.is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_tensor_file_is_known_by_its_name_or_its_first_bytes(saved: Path, tmp_path: Path) -> None:
+    other = tmp_path / "no_suffix"
+    other.write_bytes(saved.read_bytes())
+    text = tmp_path / "graph.ag"
+    text.write_text("graph g(%x: f32[4]) {}")
+    assert storage.is_tensor_file(other) and storage.is_tensor_file("missing.safetensors")
+    assert not storage.is_tensor_file(text) and not storage.is_tensor_file(tmp_path / "missing")
+
+
+def test_pieces_of_a_file_are_read_anew_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    pieces = storage.FilePieces(path)
+    for content in (b"first", b"second"):
+        path.write_bytes(content)
+        assert b"".join(pieces) == content
+
+
+def test_a_system_without_folders_that_can_be_synced(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = SimpleNamespace(**{**vars(os), "name": "nt"})
+    monkeypatch.setattr(storage, "os", elsewhere)
+    path = tmp_path / "there.safetensors"
+    storage.save(path, TENSORS, METADATA)
+    assert path.read_bytes() == saved.read_bytes()

@@ -50,7 +50,13 @@ FUSED = """graph net(%x: f32[N,8,8,16], %f: f32[3,3,16,32], %s: f32[32]) {
 }"""
 
 
-@pytest.mark.parametrize("text", [BLOCK, WRAPPED, FUSED])
+QUANTIZED = """graph bytes(%x: u8[N,4] scale=0.5 zero_point=3, %t: u8[4,256] scale=0.25) {
+  %y = lookup(%x, %t) scale=0.25 : u8[N,4]
+  return %y
+}"""
+
+
+@pytest.mark.parametrize("text", [BLOCK, WRAPPED, FUSED, QUANTIZED])
 def test_canonical_text_is_a_fixed_point(text: str) -> None:
     assert str(parse(text)) == text
 
@@ -390,3 +396,35 @@ def test_an_attribute_that_text_cannot_hold_is_refused() -> None:
 
     with pytest.raises(GraphError, match=r"attribute rows has type list\[int\]"):
         attributes(Family)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("clip(%x) lo=nan hi=inf : f32[N,4]", "lo=nan must not exceed hi=inf"),
+        ("fused(%x)", "expected the types of the results behind fused"),
+        ("relu(%x)", 'expected ": f32\\[N,4\\]" behind relu'),
+    ],
+)
+def test_a_node_that_does_not_say_enough(line: str, expected: str) -> None:
+    with pytest.raises(ParseError, match=expected):
+        parse(f"graph g(%x: f32[N,4]) {{\n  %y = {line}\n  return %y\n}}")
+
+
+def test_a_scale_that_is_infinite() -> None:
+    with pytest.raises(ParseError, match="inf"):
+        parse("graph g(%x: u8[N,4] scale=inf) {\n  return %x\n}")
+
+
+def test_ends_of_a_range_that_are_infinite_parse_back() -> None:
+    text = """graph g(%x: f32[N,4]) {
+  %y = clip(%x) lo=-inf hi=2.5 : f32[N,4]
+  return %y
+}"""
+    assert str(parse(text)) == text
+
+
+def test_a_word_that_cannot_stand_in_text_is_not_printed() -> None:
+    odd = op_named("adder2d")(gradient="two words")
+    with pytest.raises(GraphError, match='"two words" is not one word'):
+        shown_attributes(odd)
