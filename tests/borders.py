@@ -356,7 +356,7 @@ def _data_cases() -> Iterator[Case]:
 
 
 def _training_cases() -> Iterator[Case]:
-    every = {"weight_decay": 0.1, "clip_norm": 1.0, "average": 0.9}
+    every = {"weight_decay": 0.1, "clip_norm": 1.0, "average": 0.9, "fan_in": 64.0}
     yield Case("training.SGD", _optimizer(training.SGD), {
         **every, "momentum": 0.5, "nesterov": True
     })  # fmt: skip

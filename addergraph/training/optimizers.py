@@ -47,6 +47,10 @@ class Optimizer:
                    a <- a + (p - a) (1 - d) / (1 - d^t), t = 1, 2, ...: the mean of all weights so
                    far, each `average` = d times as heavy as the next. `Model.fit` evaluates and
                    ends with the averages. 0 keeps none.
+        fan_in     a matrix f32[K,T] without `eta`, which multiplies K inputs for each output, moves
+                   with the rate lr min(1, fan_in / K): its step for a sample x changes that
+                   sample's outputs by lr |x|^2 of the error, and |x|^2 grows with K. Infinity
+                   gives all the rate lr.
 
     A subclass says what a step's direction is (`direction`), and which tensors the directions of
     all parameters share (`shared`). Raises DataError for numbers out of range.
@@ -55,12 +59,14 @@ class Optimizer:
     weight_decay: float = 0.0
     clip_norm: float = math.inf
     average: float = 0.0
+    fan_in: float = 256.0
 
     def __post_init__(self) -> None:
         settle(self, where=f"{type(self).__name__}: ")
         self._require("weight_decay", 0.0 <= self.weight_decay < math.inf, "at least 0")
         self._require("clip_norm", self.clip_norm > 0.0, "above 0")
         self._require("average", 0.0 <= self.average < 1.0, "at least 0 and below 1")
+        self._require("fan_in", self.fan_in > 0.0, "above 0")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -79,10 +85,17 @@ class Optimizer:
             builder.scope = f"{p.name}."
             weights = Tensor(builder, p)
             direction = self.direction(weights, _adapted(p, g), shared)
-            _assign(weights, sub(weights, mul(rate, direction, name="step"), name="new"))
+            step = mul(self._rate(p, rate), direction, name="step")
+            _assign(weights, sub(weights, step, name="new"))
         builder.scope = ""
         if self.average:
             self._average(builder, {p: v for p, v in builder.updates if p in network})
+
+    def _rate(self, p: Parameter, rate: Tensor) -> Tensor:
+        """The learning rate of `p`."""
+        if p.eta is not None or p.type.rank != 2 or p.type.sizes[0] <= self.fan_in:
+            return rate
+        return mul(rate, self.fan_in / p.type.sizes[0], name="rate")
 
     def shared(self, builder: Builder) -> tuple[Tensor, ...]:
         """Appends what the directions of all parameters share."""
@@ -124,8 +137,8 @@ class SGD(Optimizer):
         v <- momentum * v + g                            v starts at zero
         p <- p - lr * v                                  with nesterov: p - lr * (g + momentum * v)
 
-    Defaults are the AdderNet release's. Raises DataError unless 0 <= momentum < 1, and for nesterov
-    without momentum.
+    Defaults are the AdderNet release's, `fan_in` aside. Raises DataError unless 0 <= momentum < 1,
+    and for nesterov without momentum.
     Source: Sutskever et al. 2013, in the form of torch.optim.SGD (dampening 0).
     """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import tomllib
@@ -168,6 +169,7 @@ BUILT_IN: dict[str, tuple[str, Recipe]] = {
             epochs=400,
             batch_size=256,
             data=Images(crop=4, flip=0.5, normalize=STATISTICS),
+            optimizer=SGD(fan_in=math.inf),
             schedule=Cosine(0.1, 400),
         ),
     ),

@@ -388,6 +388,12 @@ PASS_MUTANTS = (
         tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
     ),
     Mutant(
+        "wide matrices move with the whole rate", "addergraph/training/optimizers.py",
+        "mul(self._rate(p, rate), direction, name=\"step\")",
+        "mul(rate, direction, name=\"step\")",
+        tests_of("addergraph/training/test_learns.py", "test_only_wide_matrices_move_slower"),
+    ),
+    Mutant(
         "nesterov looks along the gradient twice", "addergraph/training/optimizers.py",
         "add(g, self.momentum * new, name=\"ahead\")",
         "add(new, self.momentum * g, name=\"ahead\")",

@@ -42,7 +42,7 @@ def test_the_authors_recipe() -> None:
     given = recipe.arguments()
     assert (given["epochs"], given["batch_size"]) == (400, 256)
     assert given["augment"] == Augment(padding=4, flip=0.5)
-    assert given["optimizer"] == SGD(momentum=0.9, weight_decay=5e-4)
+    assert given["optimizer"] == SGD(momentum=0.9, weight_decay=5e-4, fan_in=math.inf)
     assert math.isinf(recipe.optimizer.clip_norm) and not recipe.optimizer.average
     rates = [0.05 * (1 + math.cos(math.pi * epoch / 400)) for epoch in range(400)]
     assert [given["learning_rate"](epoch) for epoch in range(400)] == pytest.approx(rates)
