@@ -40,7 +40,8 @@ class Setting:
 
     metavar  what help texts show for the value
     short    a second name, as "-o"
-    place    an argument and no option; many: several of them
+    place    an argument and no option
+    many     several of them: an option may be given again
     """
 
     help: str = ""

@@ -66,9 +66,9 @@ def train_step(
     gradient  of adder layers: "full_precision" leaves them as the graph has them, "sign" makes all
               of them sign gradients
 
-    Raises GraphError for an open batch, several outputs, and trainable parameters that the loss
-    does not depend on; ShapeError where the prediction does not fit the loss, or batch statistics
-    would be of one value.
+    Raises GraphError for an open batch, several outputs, trainable parameters that the loss
+    does not depend on, and where all are frozen; ShapeError where the prediction does not fit the
+    loss, or batch statistics would be of one value.
     """
     _check_forward(graph)
     require_statistics(graph)
@@ -81,7 +81,7 @@ def train_step(
     rate = draft.tensor(draft.input("learning_rate", TensorType(f32, ())))
     mean = loss.mean(draft.tensor(prediction), draft.tensor(targets)).value
 
-    trainable = [p for p in graph.parameters if p.trainable]
+    trainable = _trainable(graph)
     one = draft.add(Full(shape=(), value=1.0, dtype=f32), [], "one")[0]
     gradients = differentiate(draft, {mean: draft.tensor(one)}, trainable)
     unused = [p.name for p in trainable if p not in gradients]
@@ -94,6 +94,17 @@ def train_step(
         draft.update(u.parameter, draft.new[u.value])
     optimizer.update({p: gradients[p] for p in trainable}, rate)
     return close(draft, gradients, [mean, prediction])
+
+
+def _trainable(graph: Graph) -> list[Parameter]:
+    """GraphError where there is none, and something is frozen."""
+    found = [p for p in graph.parameters if p.trainable]
+    if not found and any(p.frozen for p in graph.parameters):
+        raise GraphError(
+            f'"{graph.name}" has nothing to train: its parameters are all frozen; unfreeze some, '
+            'as model.unfreeze("dense1")'
+        )
+    return found
 
 
 def _check_forward(graph: Graph) -> None:

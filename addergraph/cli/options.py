@@ -117,11 +117,12 @@ def _parameter(name: str, one: Setting, default: Any) -> click.Parameter:
     flag = f"--{(one.name or name).replace('_', '-')}"
     if one.kind is bool and default is not False:
         flag = f"{flag}/--no-{flag[2:]}"
-    shown = not required and default is not None and default is not False
+    shown = not required and default not in (None, ()) and default is not False
     return click.Option(
         [*filter(None, [one.short]), flag, name],
         type=None if one.kind is bool else _type(one),
         is_flag=one.kind is bool,
+        multiple=one.many,
         required=required,
         default=None if required else default,
         show_default=shown,

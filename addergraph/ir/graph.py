@@ -3,7 +3,7 @@
     Graph(name, inputs, parameters, nodes, outputs, updates)
     Node(op, inputs, outputs)          op: a frozen dataclass whose fields are the attributes
     Value(name, type)                  compared by identity
-    Parameter(name, type, init, trainable, eta)   a value whose numbers travel beside the graph
+    Parameter(name, type, init, trainable, eta, frozen)   a value, its numbers beside the graph
 
 Topological order is an invariant (`check` verifies it), not a computation. Nothing here is ever
 changed in place: a pass builds a new graph, usually with `Builder`.
@@ -11,7 +11,7 @@ changed in place: a pass builds a new graph, usually with `Builder`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -73,12 +73,23 @@ class Parameter(Value):
     """A named value that persists between calls; its numbers live in a `weights` dict.
 
     `trainable` parameters receive gradients. `eta`, where set, asks for the layer-adaptive
-    learning rate (Chen et al. 2020, eq. 12-13) on this parameter's gradient.
+    learning rate (Chen et al. 2020, eq. 12-13) on this parameter's gradient. A `frozen` parameter
+    is not trainable, but would be if nobody had frozen it.
     """
 
     init: Init = Init()
     trainable: bool = True
     eta: float | None = None
+    frozen: bool = False
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is trainable where nothing is frozen."""
+        return self.trainable or self.frozen
+
+    def held(self, frozen: bool) -> Parameter:
+        """The same parameter, frozen or not; what is not trainable by itself stays as it is."""
+        return replace(self, trainable=not frozen, frozen=frozen) if self.learns else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +216,8 @@ class Builder:
     def __init__(self, name: str, *, training: bool = False) -> None:
         self.name = name
         self.training = training  # layers that behave differently while training look here
+        # Of a name, whether this parameter is frozen; None leaves it to its layer.
+        self.frozen: Callable[[str], bool | None] = lambda name: None
         self.scope = ""
         self.inputs: list[Value] = []
         self.parameters: dict[str, Parameter] = {}

@@ -6,7 +6,7 @@ read. Graphs are equal when their canonical texts are.
     graph = "graph" WORD "(" values ")" ["params" "(" parameters ")"] "{" nodes updates return "}"
     value = "%"NAME ":" type ["scale" "=" number ["zero_point" "=" integer]]
     type  = WORD "[" dims "]"
-    parameter = value ["init" "=" init] ["eta" "=" number] ["fixed"]
+    parameter = value ["init" "=" init] ["eta" "=" number] ["fixed" | "frozen"]
     node  = names "=" WORD "(" names ")" {WORD "=" attribute} ":" types ["{" graph "}"]
     update = "update" "%"NAME "<-" "%"NAME      return = "return" names
 
@@ -82,7 +82,7 @@ def _print_parameter(parameter: Parameter) -> str:
     if parameter.eta is not None:
         parts.append(f"eta={show_float(parameter.eta)}")
     if not parameter.trainable:
-        parts.append("fixed")
+        parts.append("frozen" if parameter.frozen else "fixed")
     return " ".join(parts)
 
 
@@ -388,7 +388,8 @@ class _Scope:
             parser.expect("=")
             eta = parser.number()
         fixed = parser.accept("fixed")
-        return self.define(Parameter(token.text[1:], type, init, not fixed, eta), token)
+        made = Parameter(token.text[1:], type, init, not fixed, eta)
+        return self.define(made.held(not fixed and parser.accept("frozen")), token)
 
     def init(self) -> Init:
         parser = self.parser

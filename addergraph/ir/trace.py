@@ -135,9 +135,15 @@ def new_parameter(
     *,
     trainable: bool = True,
     eta: float | None = None,
+    frozen: bool = False,
 ) -> Tensor:
-    """A fresh parameter in the graph of `x` (what layers call)."""
+    """A fresh parameter in the graph of `x` (what layers call).
+
+    `frozen`: a trainable one that is not trained, unless the graph's builder says otherwise.
+    """
     made = Parameter(name, type, init, trainable, eta)
+    said = x.builder.frozen(name)
+    made = made.held(frozen if said is None else said)
     return Tensor(x.builder, x.builder.parameter(made))
 
 

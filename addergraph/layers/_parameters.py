@@ -24,10 +24,13 @@ def parameter(
     eta: float | None = None,
 ) -> Tensor:
     """The parameter `name` of the graph of `x`; made on first use, shared afterwards."""
-    known = scope_of(x.builder).parameters
+    scope = scope_of(x.builder)
+    known = scope.parameters
     if name not in known:
-        type = TensorType(f32, shape)
-        known[name] = new_parameter(x, name, type, init, trainable=trainable, eta=eta).value
+        made = new_parameter(
+            x, name, TensorType(f32, shape), init, trainable=trainable, eta=eta, frozen=scope.frozen
+        )
+        known[name] = made.value
     return Tensor(x.builder, known[name])
 
 

@@ -10,18 +10,24 @@ from weakref import WeakKeyDictionary
 
 from ..errors import GraphError
 from ..ir import Builder, Value
+from ..ir.attributes import flag
 from ..ir.check import WORD
 from ..ir.trace import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Base of every layer. `name` replaces the number that a trace would give."""
+    """Base of every layer.
+
+    name       replaces the number that a trace would give
+    trainable  False: its parameters, and those of its parts, are frozen (see `Model.freeze`)
+    """
 
     prefix: ClassVar[str] = ""
     parts: ClassVar[tuple[str, ...]] = ()  # the attributes that are lists of layers
 
     name: str | None = field(default=None, kw_only=True)
+    trainable: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         given = self.name is not None
@@ -30,6 +36,7 @@ class Layer:
                 f"{type(self).__name__}: name={self.name!r} cannot stand in a graph; use letters, "
                 "digits, underscores and dots, not starting with a digit"
             )
+        self._store("trainable", flag(self.where, "trainable", self.trainable))
         self.validate()
 
     def validate(self) -> None:
@@ -49,7 +56,13 @@ class Layer:
                 f"{type(self).__name__} was called on {type(x).__name__}; layers take symbolic "
                 "tensors, inside ag.trace or Model. To run numbers use model.predict"
             )
-        return self.build(x, scope_of(x.builder).name_of(self))
+        scope = scope_of(x.builder)
+        name, outer = scope.name_of(self), scope.frozen
+        scope.frozen = outer or not self.trainable
+        try:
+            return self.build(x, name)
+        finally:
+            scope.frozen = outer
 
     @property
     def where(self) -> str:
@@ -62,6 +75,7 @@ class Scope:
 
     def __init__(self) -> None:
         self.path = ""  # what the names of layers inside a composite layer start with
+        self.frozen = False  # whether the layer that is being built, or one around it, is
         self.names: dict[Layer, str] = {}
         self.taken: set[str] = set()  # of these names
         self.counts: dict[str, int] = {}

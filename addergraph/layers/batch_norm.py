@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from .. import ops
 from ..errors import GraphError, ShapeError
+from ..ir import Parameter
 from ..ir.attributes import real
 from ..ir.trace import Tensor
 from ._parameters import ONES, ZEROS, parameter
@@ -22,6 +23,7 @@ class BatchNorm(Layer):
     inference uses, move towards them by `momentum`; the running variance takes the unbiased one,
     as in PyTorch: running = (1 - momentum) running + momentum batch. A batch with one value a
     channel has no unbiased variance and leaves the running variance alone.
+    Where gamma and beta are frozen, training uses the running ones, too, and leaves them alone.
     Parameters: `.gamma`, `.beta`, and fixed `.mean`, `.variance`, each f32[C]. Rank 2 or more.
     """
 
@@ -41,9 +43,14 @@ class BatchNorm(Layer):
         beta = parameter(x, f"{name}.beta", shape, ZEROS)
         mean = parameter(x, f"{name}.mean", shape, ZEROS, trainable=False)
         variance = parameter(x, f"{name}.variance", shape, ONES, trainable=False)
-        if x.builder.training:
+        if x.builder.training and not self.is_frozen(gamma, beta):
             mean, variance = self.batch_statistics(x, name, mean, variance)
         return ops.batch_norm(x, mean, variance, gamma, beta, epsilon=self.epsilon, name=name)
+
+    @staticmethod
+    def is_frozen(gamma: Tensor, beta: Tensor) -> bool:
+        """Whether a batch norm with these parameters is: both of them are."""
+        return all(isinstance(t.value, Parameter) and t.value.frozen for t in (gamma, beta))
 
     def batch_statistics(
         self, x: Tensor, name: str, mean: Tensor, variance: Tensor

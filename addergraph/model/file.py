@@ -31,6 +31,7 @@ from ..ir import Graph
 from ..ir.text import parse
 from ..layers.descriptions import describe, restore
 from ..ops.pointwise.fake_quantize import stated
+from .freezing import frozen_names
 from .replay import momenta
 
 if TYPE_CHECKING:
@@ -75,12 +76,14 @@ def metadata_of(model: Model) -> dict[str, str]:
 
 
 def _momentum(model: Model) -> dict[str, str]:
-    """The entry of a function's training form; none where it does not follow from the graph."""
+    """The entry of a function's training form; none where it does not follow from the graph.
+    Batch norms that are frozen have a momentum, too."""
     try:
-        training = model.graph(training=True, batch=2)
+        thawed = model.holding(())
+        training = thawed.graph(training=True, batch=2)
     except AdderGraphError:
         return {}
-    found = momenta(model.graph(training=False), training)
+    found = momenta(thawed.graph(training=False), training)
     return {} if found is None else {MOMENTUM: json.dumps(found, sort_keys=True)}
 
 
@@ -126,6 +129,9 @@ def _with_layers(model: Model, descriptions: object, graph: Graph) -> Model:
     """The model of these layers; what it rounds is in the graph alone."""
     for layer in restore(descriptions, len(graph.nodes)):  # each layer makes a node
         model.add(layer)
+    frozen = frozen_names(graph)
+    if frozen != model.frozen:
+        model = model.holding(frozen)
     if rounding := stated(graph):
         model = model.rounded(rounding)
     if model.graph(training=False) != graph:

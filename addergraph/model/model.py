@@ -16,8 +16,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import border, compiler
 from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
@@ -25,7 +23,6 @@ from ..files import storage
 from ..ir import Array, Graph
 from ..ir.attributes import FULL_PRECISION
 from ..ir.check import WORD
-from ..ir.interpreter import run_reference
 from ..ir.state import assign, bind_weights, initial_weights
 from ..ir.trace import Tensor, trace
 from ..ir.types import Dim, TensorType, f32
@@ -33,13 +30,15 @@ from ..layers import Layer
 from ..layers.descriptions import describe
 from ..settings import integer
 from ..training.fit import Observer, fit, measure
-from ..training.labels import as_samples, require_trainable, targets_for
+from ..training.labels import require_trainable, targets_for
 from ..training.logs import History
 from ..training.losses import loss_named
 from ..training.optimizers import Optimizer
-from ..training.settings import DEFAULT_OPTIMIZER, REFERENCE, Fit, Rate, require_engine
-from ..training.step import TrainStep, thread_count
-from .pixels import with_preprocessing
+from ..training.settings import DEFAULT_OPTIMIZER, Fit, Rate
+from ..training.step import TrainStep
+from .freezing import Freezing, frozen_names
+from .predictor import CHUNK as CHUNK
+from .predictor import Predictor
 from .programs import Programs
 from .replay import Replay
 from .samples import require_network, sample_shape, warn_of_bytes, without_batch
@@ -48,10 +47,8 @@ if TYPE_CHECKING:
     from ..data import Augment, Normalize
     from ..ops.pointwise.fake_quantize import Rounding
 
-CHUNK = 1024  # samples that are converted to f32 and predicted at a time
 
-
-class Model:
+class Model(Predictor):
     """A network of layers (`add`) or a traced function (`net`), and its weights.
 
         net          a function of one symbolic tensor that returns one; None to `add` layers
@@ -88,11 +85,9 @@ class Model:
         self._input_shape = None if input_shape is None else sample_shape(input_shape)
         self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
-        self._programs = Programs()
+        self._freezing = Freezing()
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
-        self._preprocessing: Preprocessing | None = None
-        self._entry: tuple[Graph, dict[str, Array]] | None = None  # graph with preprocessing
-        self.preprocessing = preprocessing
+        super().__init__(preprocessing)
 
     # --- structure ------------------------------------------------------------------------------
 
@@ -133,7 +128,9 @@ class Model:
             self._preprocessing.require_shape(shape)
         before, self._input_shape = self._input_shape, shape
         try:
-            self._weights = initial_weights(self.graph(training=False), self.seed)
+            graph = self.graph(training=False)
+            self._freezing.require_known(graph)
+            self._weights = initial_weights(graph, self.seed)
         except AdderGraphError:
             self._input_shape = before
             raise
@@ -217,36 +214,6 @@ class Model:
             self._graphs[key] = made
         return self._graphs[key]
 
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """What a pixel is; None where nobody said. Assigning DataError for other channels."""
-        return self._preprocessing
-
-    @preprocessing.setter
-    def preprocessing(self, value: Preprocessing | None) -> None:
-        value = border.plain(Preprocessing | None, "preprocessing", value)
-        if value is not None and self._input_shape is not None:
-            value.require_shape(self._input_shape)
-        if value != self._preprocessing:
-            self._preprocessing, self._entry, self._programs = value, None, Programs()
-
-    def inference_graph(self) -> Graph:
-        """The graph that predicts, with an open batch: it takes pixels where the model knows what
-        they are, else what `graph(training=False)` takes."""
-        return self._inference()[0]
-
-    def inference_weights(self) -> dict[str, Array]:
-        """The numbers of the parameters of `inference_graph`: `weights` and the preprocessing's."""
-        return self.weights | self._inference()[1]
-
-    def _inference(self) -> tuple[Graph, dict[str, Array]]:
-        graph = self.graph(training=False)
-        if self._preprocessing is None:
-            return graph, {}
-        if self._entry is None:
-            self._entry = with_preprocessing(graph, self._preprocessing)
-        return self._entry
-
     def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
         rounding = border.mapping("rounding", rounding, GraphError)
@@ -271,12 +238,14 @@ class Model:
                 "model.weights = loaded.weights"
             )
         if self._stored is not None and not training:
-            return self._stored if batch is None else self._stored.bind(batch)
+            stored = self._freezing.of_graph(self._stored)
+            return stored if batch is None else stored.bind(batch)
         if self._net is None and self._stored is None and not self.layers:
             raise GraphError("the model has no layers: call model.add(layer) or use Model(net)")
         size: Dim = "N" if batch is None else batch
         type = TensorType(f32, (size, *self.input_shape))
         net = self._net or self._replay or self._sequence
+        net = self._freezing.tracing(net)
         graph = trace(net, type, name=self.name, training=training)
         require_network(graph)
         return graph
@@ -287,6 +256,45 @@ class Model:
         return x
 
     # --- training -------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names of the parameters that are frozen."""
+        return frozen_names(self.graph(training=False))
+
+    def freeze(self, *names: str) -> None:
+        """Training leaves these parameters as they are: no gradient is computed for them.
+
+        `names` are those of layers or parameters, or shell patterns: "conv1", "block*". A batch
+        norm with a frozen gamma and beta uses its running statistics, also in training, and does
+        not move them. Raises GraphError, with the nearest name, for one that nothing trainable has;
+        where the model does not know its input yet, `build` and `fit` do.
+        """
+        self._set_frozen(names, True)
+
+    def unfreeze(self, *names: str) -> None:
+        """Takes back `freeze`, and a layer's `trainable=False`, for `names` as there."""
+        self._set_frozen(names, False)
+
+    def _set_frozen(self, names: Sequence[str], frozen: bool) -> None:
+        before = self._freezing
+        self._say_frozen(before.then(names, frozen))
+        if self._input_shape is None:
+            return
+        try:
+            self._freezing.require_known(self.graph(training=False))
+        except AdderGraphError:
+            self._say_frozen(before)
+            raise
+
+    def _say_frozen(self, freezing: Freezing) -> None:
+        self._freezing, self._graphs, self._entry = freezing, {}, None
+
+    def holding(self, frozen: Sequence[str]) -> Model:
+        """A copy, with its own weights, of which these parameters are frozen and no others."""
+        made = copy.copy(self)
+        made._say_frozen(Freezing.exactly(frozen))
+        return made
 
     def fit(
         self,
@@ -407,61 +415,6 @@ class Model:
         observe = border.plain(Observer | None, "observe", observe)
         targets = targets_for(self, y, len(samples))
         return measure(self, samples, targets, engine, threads, observe)
-
-    def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Array:
-        """The answers for samples `x`, f32[N,...]; no samples give no answers.
-
-        `x` are images as they are where the model has a `preprocessing`, else what the network
-        takes, of which NaN and Inf are values like any other. Raises DataError for samples of
-        another shape, or that are no pixels.
-        """
-        require_engine(engine)
-        samples = self._samples(x, self.input_shape)
-        warn_of_bytes(samples, self._preprocessing)
-        if not len(samples):
-            return np.zeros((0, *self.output_shape), np.float32)
-        graph = self._graph_for(len(samples))
-        dtype = graph.inputs[0].type.dtype.numpy
-        run, size = self._runner(graph, engine, threads), CHUNK if graph.is_open else len(samples)
-        parts = [
-            run(np.ascontiguousarray(samples[start : start + size], dtype))
-            for start in range(0, len(samples), size)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def entering(self, x: object) -> Array:
-        """Samples `x` as the layers take them: by the `preprocessing`, where there is one."""
-        samples = self._samples(x, self._input_shape)
-        return samples if self._preprocessing is None else self._preprocessing.apply(samples)
-
-    def prepare(self, samples: int, *, threads: int | None = None) -> None:
-        """Compiles now what `predict` and `evaluate` need for so many samples."""
-        self._program(self._graph_for(integer("samples", samples, 0)), thread_count(threads))
-
-    def _graph_for(self, samples: int) -> Graph:
-        """The inference graph, bound where it does not compute its samples one by one."""
-        graph = self.inference_graph()
-        return graph if graph.per_sample else graph.bind(samples)
-
-    def _samples(self, x: object, shape: Sequence[int] | None, what: str = "x") -> Array:
-        """`x`, one sample a row, as pixels where the model knows what these are."""
-        samples = as_samples(x, shape, what)
-        known = self._preprocessing
-        return samples if known is None else known.pixels(samples, what)
-
-    def _runner(self, graph: Graph, engine: str, threads: int | None) -> Callable[[Array], Array]:
-        """The network with the weights as they are now."""
-        if engine != REFERENCE:
-            return self._program(graph, thread_count(threads))  # type: ignore[no-any-return]
-        weights = self.inference_weights()
-        return lambda x: run_reference(graph, [x], weights)[0][0]
-
-    def _program(self, graph: Graph, threads: int) -> Any:
-        """The compiled network, with the weights as they are now."""
-        if self._weights is None:
-            self.build(self.input_shape)
-        entry = self._inference()[1]
-        return self._programs.program(graph, threads, lambda: self._weights or {}, entry)
 
     # --- description and files ------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..errors import AdderGraphError
 from ..ir import Graph, Node, Parameter, Value
-from ..ir.trace import Tensor, apply_all, trace
+from ..ir.trace import Tensor, apply_all, new_parameter, trace
 from ..layers import BatchNorm
 
 
@@ -36,7 +36,9 @@ class Replay:
     def __call__(self, x: Tensor) -> Tensor:
         known: dict[Value, Tensor] = {self.graph.inputs[0]: x}
         for p in self.graph.parameters:
-            known[p] = Tensor(x.builder, x.builder.parameter(p))
+            known[p] = new_parameter(
+                x, p.name, p.type, p.init, trainable=p.learns, eta=p.eta, frozen=p.frozen
+            )
         for node in self.graph.nodes:
             known.update(zip(node.outputs, self._again(node, known, x), strict=True))
         return known[self.graph.outputs[0]]
@@ -45,7 +47,8 @@ class Replay:
         operands = [known[v] for v in node.inputs]
         if x.builder.training and node.name in self.momentum:
             layer = BatchNorm(self.momentum[node.name])
-            operands[1:3] = layer.batch_statistics(operands[0], node.name, *operands[1:3])
+            if not layer.is_frozen(*operands[3:5]):
+                operands[1:3] = layer.batch_statistics(operands[0], node.name, *operands[1:3])
         op = node.op if x.type.is_open else node.op.bind(int(x.shape[0]))
         if not operands:
             (made,) = x.builder.add(op, [], node.name)

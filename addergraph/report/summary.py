@@ -16,6 +16,7 @@ SOURCE = (
     "addition, 3.7 a multiplication. int8: 0.03 a difference, 0.2 a multiplication; sums and all",
     "other layers in int32: 0.1 and 3.1. An adder's |x - f| is two additions; relu is free.",
 )
+FROZEN = " *"  # behind the name of a layer with frozen parameters
 
 
 def summary_text(
@@ -54,7 +55,8 @@ def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
         if path not in ("", group):
             cells.append([path])
         group = path
-        row = [f"  {name}" if path else name, node.op.name, _shape(node.outputs[0].type)]
+        mark = FROZEN if any(isinstance(v, Parameter) and v.frozen for v in node.inputs) else ""
+        row = [f"{'  ' if path else ''}{name}{mark}", node.op.name, _shape(node.outputs[0].type)]
         row += [f"{parameters:,}" if parameters else "", size_text(size) if size else ""]
         cells.append([*row, *_counts(arithmetic), *([shares[node]] if shared else [])])
     return Table(names, cells, ("layer", "op", "output"), footers).lines()
@@ -78,9 +80,11 @@ def _rows(graph: Graph) -> list[tuple[Node, tuple[int, int, int, int]]]:
 
 def _memory(graph: Graph, arena: int | None) -> list[str]:
     trainable = sum(p.type.elements for p in graph.parameters if p.trainable)
-    fixed = sum(p.type.elements for p in graph.parameters if not p.trainable)
+    frozen = sum(p.type.elements for p in graph.parameters if p.frozen)
+    fixed = sum(p.type.elements for p in graph.parameters if not p.learns)
     size = size_text(_bytes(graph.parameters))
-    lines = [f"{trainable:,} trainable and {fixed:,} fixed parameters, {size}"]
+    counts = f"{trainable:,} trainable" + (f", {frozen:,} frozen (*)" if frozen else "")
+    lines = [f"{counts} and {fixed:,} fixed parameters, {size}"]
     if arena is not None:
         lines.append(f"arena of the compiled network, batch 1: {arena:,} bytes")
     return lines

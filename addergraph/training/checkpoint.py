@@ -6,6 +6,7 @@
     best/<name>   the network's weights after the best epoch, where those are kept
     format, version          "addergraph.checkpoint", "1"
     network, data, settings  what the run is of; another one does not resume from it
+    frozen                   JSON, where there are any: the parameters that are not trained
     position                 JSON: where the run is, and its history
 
 The order of the data and its augmentation are pure functions of seed, epoch and step
@@ -18,13 +19,14 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, EnvironmentWarning, StorageError
 from ..files import records, storage
 from ..ir import Array, Graph
@@ -68,6 +70,7 @@ class Identity:
     network: str
     data: str
     settings: Mapping[str, str]
+    frozen: Sequence[str] = ()
 
 
 def digest_of_network(graph: Graph) -> str:
@@ -153,6 +156,8 @@ class RunFolder:
             "settings": json.dumps(dict(self.identity.settings), sort_keys=True),
             "position": json.dumps(records.encode(checkpoint.position)),
         }
+        if self.identity.frozen:
+            metadata["frozen"] = json.dumps(list(self.identity.frozen))
         storage.save(self.file, tensors, metadata)
 
     def load(self) -> Checkpoint | None:
@@ -171,7 +176,25 @@ class RunFolder:
         best = _under(_BEST, tensors)
         return Checkpoint(_under(_STATE, tensors), best or None, self._position(metadata))
 
+    def _require_same_frozen(self, metadata: Mapping[str, str]) -> None:
+        text = '{"frozen": ' + metadata.get("frozen", "[]") + "}"
+        read = records.json_object(text, f'"{self.file}" is damaged: the entry "frozen"')["frozen"]
+        theirs = border.accept(Sequence[str], read)
+        if theirs is None:
+            raise StorageError(f'"{self.file}" is damaged: the entry "frozen" is no list of names')
+        ours = self.identity.frozen
+        more, less = ([n for n in a if n not in b] for a, b in ((ours, theirs), (theirs, ours)))
+        if not more and not less:
+            return
+        sides = (("there alone", less), ("here alone", more))
+        told = "; ".join(f"{where}: {_some(names)}" for where, names in sides if names)
+        raise DataError(
+            f'"{self.file}" was made with other frozen parameters ({told}); resume with the same '
+            "ones (model.freeze, model.unfreeze), or choose another folder"
+        )
+
     def _require_same_run(self, metadata: Mapping[str, str]) -> None:
+        self._require_same_frozen(metadata)  # first: the network's text tells them, too
         for name, ours in (("network", self.identity.network), ("data", self.identity.data)):
             found = metadata.get(name)
             if found != ours:
@@ -215,6 +238,10 @@ def _problem(at: Position) -> str:
     if not all(type(number) in (int, float) for column in columns for number in column):
         return "its history has something else than numbers"
     return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

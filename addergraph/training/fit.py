@@ -229,10 +229,12 @@ def _identity(
     decided = {"loss": step.model.loss_name, "engine": step.engine, "validation": "none"}
     if validation is not None:  # the history and the best epoch are of these data
         decided["validation"] = _digest(validation.samples, validation.targets)
+    graph = step.model.graph(training=False)
     return Identity(
-        digest_of_network(step.model.graph(training=False)),
+        digest_of_network(graph),
         _digest(x, targets),
         {**settings.description(), **decided},
+        [p.name for p in graph.parameters if p.frozen],
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,13 @@ class Training:
         "digits",
         "cvpr2020, digits, integers or quick; or a file as `addergraph recipe` prints it.",
         metavar="NAME|FILE.toml",
+    )
+    freeze: Sequence[str] = setting(
+        (),
+        "Do not train these layers or parameters, as conv1 or 'block*'; may be given again.",
+        kind=str,
+        many=True,
+        metavar="PATTERN",
     )
     learning: Mapping[str, Any] = shared.group(Learning, unset="the recipe's")
     learning_rate: float | None = setting(
@@ -135,6 +142,8 @@ def train(options: Training) -> None:
     _require_nothing_chosen_by_test(recipe, data)
     x_val, y_val = _held_out(data)
     model = model_for(options.network, data, options.run["seed"], options.first, options.last)
+    if options.freeze:
+        model.freeze(*options.freeze)
     if model.preprocessing is None:
         model.preprocessing = data.preprocessing(recipe.data.normalization(data))
     data = _matched(options.network, model, data)
@@ -143,6 +152,8 @@ def train(options: Training) -> None:
     )
     print(_told(data), flush=True)
     print(f"{model.preprocessing}; the model file keeps it", flush=True)
+    if model.frozen:
+        print(f"{len(model.frozen)} of {len(model.weights)} parameters are frozen", flush=True)
     if options.folder is not None:
         print(f'checkpoints and logs in "{options.folder}"', flush=True)
     if options.quantize_bits is not None:

@@ -1,0 +1,114 @@
+"""Which parameters of a model training leaves as they are: names and patterns, the last one wins.
+
+    model.freeze("conv1", "block*")      # these layers and all that is in them
+    model.unfreeze("block3.conv2.f")     # but for this parameter
+
+A pattern is a shell's (`*`, `?`, `[ab]`), compared with a parameter's name and with every beginning
+of it that ends before a dot: "block0" is all of block0, "block0.conv1" one layer in it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..border import shown
+from ..errors import GraphError, nearest
+from ..ir import Builder, Graph, Parameter, Value
+from ..ir.trace import Tensor
+from ..ir.walk import append
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """What was said, in order: a pattern, and whether it freezes."""
+
+    rules: tuple[tuple[str, bool], ...] = ()
+
+    @classmethod
+    def exactly(cls, names: Sequence[str]) -> Freezing:
+        """These parameters and no others, whatever the layers say."""
+        return cls((("*", False), *((name, True) for name in names)))
+
+    def then(self, patterns: Sequence[str], frozen: bool) -> Freezing:
+        """This, then one more; GraphError for what is no pattern."""
+        word = "freeze" if frozen else "unfreeze"
+        if not patterns or not all(isinstance(p, str) and p for p in patterns):
+            raise GraphError(
+                f'model.{word} takes names of layers and parameters, as "conv1" or "block*", found '
+                f"{', '.join(map(shown, patterns)) or 'none'}"
+            )
+        return Freezing((*self.rules, *((str(p), frozen) for p in patterns)))
+
+    def __call__(self, name: str) -> bool | None:
+        """Whether the parameter of this name is frozen; None where nobody said."""
+        said = (frozen for pattern, frozen in reversed(self.rules) if _matches(name, pattern))
+        return next(said, None)
+
+    def tracing(self, net: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """`net`, whose parameters are frozen as this says."""
+
+        @functools.wraps(net)
+        def traced(x: Tensor, *others: Any) -> Tensor:
+            x.builder.frozen = self
+            return net(x, *others)
+
+        return traced if self.rules else net
+
+    def of_graph(self, graph: Graph) -> Graph:
+        """An inference graph with its parameters as this says."""
+
+        def held(p: Parameter) -> Parameter:
+            said = self(p.name)
+            return p if said is None else p.held(said)
+
+        return with_parameters(graph, held) if self.rules else graph
+
+    def require_known(self, graph: Graph) -> None:
+        """GraphError, with the nearest name, for a pattern that no trainable parameter has."""
+        names = [p.name for p in graph.parameters if p.learns]
+        for pattern, _ in self.rules:
+            if any(_matches(name, pattern) for name in names):
+                continue
+            if any(_matches(p.name, pattern) for p in graph.parameters):
+                raise GraphError(
+                    f'"{pattern}" is never trained: running statistics stay where a batch norm\'s '
+                    "gamma and beta are frozen, so name the batch norm"
+                )
+            known = dict.fromkeys(part for name in names for part in _parts(name))
+            raise GraphError(
+                f'"{graph.name}" has no layer or parameter "{pattern}" to train'
+                f"{nearest(pattern, known)}; it has {_some([*known])}"
+            )
+
+
+def with_parameters(graph: Graph, new: Callable[[Parameter], Parameter]) -> Graph:
+    """An inference graph with other parameters in the place of its own; types follow."""
+    builder = Builder(graph.name)
+    known: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
+    for p in graph.parameters:
+        known[p] = builder.parameter(new(p))
+    append(builder, graph.nodes, known)
+    return builder.finish([known[v] for v in graph.outputs])
+
+
+def frozen_names(graph: Graph) -> list[str]:
+    """The parameters that training leaves as they are because somebody said so."""
+    return [p.name for p in graph.parameters if p.frozen]
+
+
+def _parts(name: str) -> Iterator[str]:
+    """a, a.b and a.b.c of a.b.c."""
+    words = name.split(".")
+    return (".".join(words[: count + 1]) for count in range(len(words)))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return any(fnmatchcase(part, pattern) for part in _parts(name))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
