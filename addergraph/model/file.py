@@ -32,7 +32,7 @@ from ..ir.text import parse
 from ..layers.descriptions import describe, restore
 from ..ops.pointwise.fake_quantize import stated
 from .freezing import frozen_names
-from .replay import momenta
+from .replay import momenta_of
 
 if TYPE_CHECKING:
     from .model import Model
@@ -76,14 +76,8 @@ def metadata_of(model: Model) -> dict[str, str]:
 
 
 def _momentum(model: Model) -> dict[str, str]:
-    """The entry of a function's training form; none where it does not follow from the graph.
-    Batch norms that are frozen have a momentum, too."""
-    try:
-        thawed = model.holding(())
-        training = thawed.graph(training=True, batch=2)
-    except AdderGraphError:
-        return {}
-    found = momenta(thawed.graph(training=False), training)
+    """The entry of a function's training form; none where it does not follow from the graph."""
+    found = momenta_of(model.holding(()).graph)
     return {} if found is None else {MOMENTUM: json.dumps(found, sort_keys=True)}
 
 

@@ -42,10 +42,17 @@ from .predictor import Predictor
 from .programs import Programs
 from .replay import Replay
 from .samples import require_network, sample_shape, warn_of_bytes, without_batch
+from .transfer import transferred
 
 if TYPE_CHECKING:
     from ..data import Augment, Normalize
     from ..ops.pointwise.fake_quantize import Rounding
+
+NO_TRAINING_FORM = (
+    "this model was built from a Python function whose training form does not follow from its "
+    "inference graph, so that its file does not hold it: it can predict and evaluate. To train on, "
+    "declare Model(net, ...)"
+)
 
 
 class Model(Predictor):
@@ -214,6 +221,35 @@ class Model(Predictor):
             self._graphs[key] = made
         return self._graphs[key]
 
+    def with_classes(
+        self, count: int, *, names: Sequence[str] | None = None, seed: int | None = None
+    ) -> Model:
+        """A copy for `count` other classes: the same weights, but for the last dense (or adder
+        dense) layer and what follows it, which begin again and are not frozen.
+
+            names  of the classes, for the preprocessing, which is otherwise kept
+            seed   of the new weights; the model's unless given
+
+        Raises UnsupportedError where no dense layer makes the answers, for a model that rounds, and
+        for one of a function whose training form does not follow from its graph; DataError for
+        another number of names.
+        """
+        return transferred(self, count, names, seed)
+
+    def derived(self, network: Sequence[Layer] | Graph, momentum: Mapping[str, float]) -> Model:
+        """A copy, with weights drawn anew, of other layers; or of another inference graph, whose
+        batch norms have this momentum."""
+        made = copy.copy(self)
+        made._weights, made._entry = None, None
+        if isinstance(network, Graph):
+            made._net = None
+            made.restore(network, momentum)
+            return made
+        made.layers = []
+        for layer in border.plain(Sequence[Layer], "network", network, GraphError):
+            made.add(layer)
+        return made
+
     def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
         rounding = border.mapping("rounding", rounding, GraphError)
@@ -232,10 +268,7 @@ class Model(Predictor):
     def _trace(self, training: bool, batch: int | None) -> Graph:
         if self._stored is not None and training and self._replay is None:
             raise UnsupportedError(
-                "this model was built from a Python function whose training form does not follow "
-                "from its inference graph, so that its file does not hold it: it can predict and "
-                "evaluate. To train on, declare Model(net, ...) again and assign its weights: "
-                "model.weights = loaded.weights"
+                f"{NO_TRAINING_FORM} again and assign its weights: model.weights = loaded.weights"
             )
         if self._stored is not None and not training:
             stored = self._freezing.of_graph(self._stored)

@@ -8,7 +8,7 @@ all, unless the function looked itself at which form it builds; whoever saves a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..errors import AdderGraphError
@@ -54,6 +54,15 @@ class Replay:
             (made,) = x.builder.add(op, [], node.name)
             return (Tensor(x.builder, made),)
         return apply_all(op, *operands, name=node.name)
+
+
+def momenta_of(graph: Callable[[bool, int | None], Graph]) -> dict[str, float] | None:
+    """`momenta` of a model without frozen parameters, whose `graph(training, batch)` this is."""
+    try:
+        training = graph(True, 2)
+    except AdderGraphError:
+        return None
+    return momenta(graph(False, None), training)
 
 
 def momenta(inference: Graph, training: Graph) -> dict[str, float] | None:

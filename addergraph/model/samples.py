@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from .. import border
 from ..data.preprocessing import Preprocessing
-from ..errors import DataWarning, GraphError, ShapeError
+from ..errors import DataError, DataWarning, GraphError, ShapeError
 from ..ir import Array, Graph
 from ..ir.types import TensorType, f32
 
@@ -40,6 +41,21 @@ def sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
             f"input_shape={border.shown(shape)} must be the sizes of one sample, as (8, 8, 1)"
         )
     return sizes
+
+
+def with_names(
+    known: Preprocessing | None, names: Sequence[str] | None, count: int
+) -> Preprocessing | None:
+    """`known` for `count` classes of these names; DataError where they do not fit."""
+    names = border.plain(Sequence[str] | None, "names", names)
+    if names is not None and len(names) != count:
+        raise DataError(f"names={border.shown(names)}: {len(names)} of {count} classes")
+    if names is not None and known is None:
+        raise DataError(
+            "names of classes are part of the preprocessing, and this model has none: assign "
+            "model.preprocessing"
+        )
+    return None if known is None else replace(known, classes=names)
 
 
 def warn_of_bytes(samples: Array, known: Preprocessing | None) -> None:

@@ -67,6 +67,9 @@ class Training:
         "cvpr2020, digits, integers or quick; or a file as `addergraph recipe` prints it.",
         metavar="NAME|FILE.toml",
     )
+    transfer: bool = setting(
+        False, "Train the model file on other classes: its last dense layer begins again."
+    )
     freeze: Sequence[str] = setting(
         (),
         "Do not train these layers or parameters, as conv1 or 'block*'; may be given again.",
@@ -136,12 +139,15 @@ def train(options: Training) -> None:
     require_writable_model(options.output)
     _require_unused(options)
     _require_trained(options)
+    _require_transferable(options)
     require_model_or_name(options.network)
     recipe = options.chosen_recipe()
     data = _with_validation(options)
     _require_nothing_chosen_by_test(recipe, data)
     x_val, y_val = _held_out(data)
     model = model_for(options.network, data, options.run["seed"], options.first, options.last)
+    if options.transfer:
+        model = model.with_classes(data.class_count, names=data.classes, seed=options.run["seed"])
     if options.freeze:
         model.freeze(*options.freeze)
     if model.preprocessing is None:
@@ -246,14 +252,20 @@ def _require_unused(options: Training) -> None:
 def _matched(network: str, model: Model, data: Dataset) -> Dataset:
     """The data in the channel order and by the class numbers of the model. DataError where it tells
     other classes: the file would give what it learns here the old names."""
+    if len(model.output_shape) == 1 and 1 < model.output_shape[0] < data.class_count:
+        raise DataError(
+            f'"{network}" tells {model.output_shape[0]} classes, "{data.name}" has '
+            f"{data.class_count}: let the network begin again for these (--transfer), or train "
+            "another (--model NAME)"
+        )
     data = matched(of_model(network, model), data)
     assert model.preprocessing is not None
     ours = model.preprocessing.classes
     if ours and data.classes and ours != data.classes:
         raise DataError(
             f'"{network}" tells the classes {shown(ours)}, "{data.name}" has '
-            f"{shown(data.classes)}: train a network for these (--model NAME), or name them as "
-            "the model does"
+            f"{shown(data.classes)}: train a network for these (--model NAME), let this one begin "
+            "again for them (--transfer), or name them as the model does"
         )
     if ours is None:
         model.preprocessing = dataclasses.replace(model.preprocessing, classes=data.classes)
@@ -266,6 +278,21 @@ def _require_trained(options: Training) -> None:
         raise DataError(
             f"--quantize-bits begins with a trained network, whose activations fix the scales; "
             f'--model "{options.network}" is not: train it first and give the model file'
+        )
+
+
+def _require_transferable(options: Training) -> None:
+    """DataError where a transfer has no trained network to begin with, or would leave none."""
+    if not options.transfer:
+        return
+    if Path(options.network).suffix != ".safetensors":
+        raise DataError(
+            f'--transfer begins with a model file; --model "{options.network}" has random weights'
+        )
+    if options.quantize_bits is not None:
+        raise DataError(
+            "--transfer draws new weights and --quantize-bits begins with trained ones: give one "
+            "after the other"
         )
 
 
