@@ -36,7 +36,9 @@ _PACKAGES = {
     "cc": "gcc", "ld.lld": "lld", "nm": "binutils", "qemu-aarch64": "qemu-user",
     "qemu-riscv32": "qemu-user", "qemu-riscv64": "qemu-user",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
-    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu", "qemu-x86_64": "qemu-user",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    **{f"arm-none-eabi-{name}": "binutils-arm-none-eabi" for name in ("ld", "readelf")},
 }  # fmt: skip
 # Kernels are chosen by the table of this CPU: tests shall not depend on what was measured.
 os.environ.setdefault("ADDERGRAPH_MACHINE", "builtin")

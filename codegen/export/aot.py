@@ -42,6 +42,7 @@ from ..targets.lookup import runnable
 from . import example, header, link
 from . import folder as folders
 from .archive import Member, archive
+from .attributes import passing_no_floats
 from .data import data_object
 from .entry import api_symbols, data_symbols, emit_library, golden_block
 from .interface import ABI_VERSION, Argument, Interface, interface_of
@@ -164,6 +165,7 @@ def _files(
     else:
         nodes, provided = computed_by(facts), data_symbols(prefix)
         code_object, assembly = strict.compile_both(text, lowered.target, nodes, provided)
+    code_object = passing_no_floats(code_object)
     stack = stack_bytes(assembly, lowered.target.triple, api_symbols(prefix))
     metadata = _metadata(lowered, weights, interface, packed, golden, stack)
     # The file alone names the classes: in the library they would take flash, thousands of bytes.

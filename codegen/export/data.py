@@ -13,6 +13,7 @@ from addergraph.ir.plan import ALIGNMENT
 from .. import llvm
 from ..inspect.elf import SYMTAB, read_elf
 from ..targets.target import Target
+from .attributes import passing_no_floats
 from .entry import data_module, data_symbols
 
 
@@ -22,7 +23,8 @@ def data_object(
     """The pieces of the object: `weights`, u8, are in it as a view."""
     more = max(0, weights.size - 1) // ALIGNMENT * ALIGNMENT
     module = data_module(prefix, weights[more:], golden, metadata)
-    made, at = lengthened(llvm.compile_object(module, target), data_symbols(prefix)[0], more)
+    made = passing_no_floats(llvm.compile_object(module, target))
+    made, at = lengthened(made, data_symbols(prefix)[0], more)
     return [made[:at], weights[:more].data, made[at:]]
 
 

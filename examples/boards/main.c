@@ -1,30 +1,31 @@
-/* Reads images of the digits network, one after another, and writes its logits and the ticks that
- * each took: int32_t[10], uint32_t. It needs no library, and no memory but what stands here.
+/* Reads images of a network in integers, one after another, and writes its logits and the ticks
+ * that each took: an int32_t for each class, uint32_t. It needs no library, and no memory but what
+ * stands here.
  *
- *     addergraph compile q.safetensors -o build --name digits --target thumbv6m
+ *     addergraph compile q.safetensors -o build --target thumbv6m
  *     make -C examples/boards ../../build/microbit.elf
  *
- * For a library of another name change `digits` and `DIGITS`.
+ * network.h is made by the Makefile: the names of the library, whatever it is called.
  */
 #include "board.h"
-#include "digits.h"
+#include "network.h"
 
 struct result {
-    int32_t logits[DIGITS_OUTPUT_ELEMENTS];
+    int32_t logits[NETWORK_OUTPUT_ELEMENTS];
     uint32_t ticks;
 };
 
-static uint8_t arena[DIGITS_ARENA_BYTES] __attribute__((aligned(DIGITS_ARENA_ALIGN)));
-static uint8_t image[DIGITS_INPUT_ELEMENTS];
+static uint8_t arena[NETWORK_ARENA_BYTES] __attribute__((aligned(NETWORK_ARENA_ALIGN)));
+static uint8_t image[NETWORK_INPUT_ELEMENTS];
 static struct result result;
 
 int main(void)
 {
-    if (digits_selftest(arena) != DIGITS_OK)
+    if (network_selftest(arena) != NETWORK_OK)
         return 2;
     while (board_read(image, sizeof image)) {
         uint32_t before = board_ticks();
-        if (digits_run(image, result.logits, arena) != DIGITS_OK)
+        if (network_run(image, result.logits, arena) != NETWORK_OK)
             return 3;
         result.ticks = board_ticks() - before;
         if (!board_write(&result, sizeof result))

@@ -1,4 +1,4 @@
-"""The digits network as a program for small machines, and the emulators that run it."""
+"""Networks as programs for small machines, and the emulators that run them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from addergraph.quantization import Quantized
 
 SOURCES = Path(__file__).parents[2] / "examples" / "boards"
 CLASSES = 10
-# Memory: the RAM of a micro:bit. Files of the host are read by semihosting; time is counted in
-# instructions of 1 ns.
-MICROBIT = (
-    "qemu-system-arm -M microbit -icount shift=0 -nographic -monitor none -serial none "
+# Files of the host are read by semihosting; time is counted in instructions of 1 ns.
+CORTEX_M = (
+    "qemu-system-arm -M {} -icount shift=0 -nographic -monitor none -serial none "
     "-semihosting-config enable=on,target=native -kernel"
 )
 NO_MULTIPLIER = "m=false,a=false,f=false,d=false,c=false"
@@ -27,22 +26,38 @@ NO_MULTIPLIER = "m=false,a=false,f=false,d=false,c=false"
 
 @dataclass(frozen=True)
 class Board:
-    """A target, what its program is called, and the emulator with its options."""
+    """A target, what its program is called, the emulator with its options, and how it is built."""
 
     target: str
     program: str
     emulator: str
+    compiler: str = "clang"
+    linker: str = "ld.lld"
+    float_abi: str = "hard"  # of a Cortex-M4
 
     @property
     def tools(self) -> tuple[str, ...]:
-        return "make", "clang", "ld.lld", self.emulator.split()[0]
+        return "make", self.compiler, self.linker, self.emulator.split()[0]
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it reads and writes files of its folder, not the standard streams."""
+        return self.emulator.startswith("qemu-system")
 
 
 BOARDS = (
     Board("riscv32i", "riscv32", f"qemu-riscv32 -cpu rv32,{NO_MULTIPLIER}"),
     Board("riscv64i", "riscv64", f"qemu-riscv64 -cpu rv64,{NO_MULTIPLIER}"),
     Board("aarch64-linux-gnu", "aarch64", "qemu-aarch64"),
-    Board("thumbv6m", "microbit", MICROBIT),
+    Board("thumbv6m", "microbit", CORTEX_M.format("microbit")),
+)
+GNU = "arm-none-eabi-"
+_TOOLS = ((f"{GNU}gcc", f"{GNU}ld"), (f"{GNU}gcc", "ld.lld"), ("clang", "ld.lld"))
+# A Cortex-M4: programs by both compilers and linkers, of every way to pass floats.
+FLOAT_BOARDS = tuple(
+    Board("thumbv6m", "mps2", CORTEX_M.format("mps2-an386"), compiler, linker, float_abi)
+    for float_abi in ("hard", "softfp", "soft")
+    for compiler, linker in _TOOLS
 )
 
 
@@ -53,7 +68,8 @@ def exported(network: Quantized, target: str, folder: Path) -> Exported:
 def linked(board: Board, folder: Path) -> Path:
     """The program around the library in `folder`."""
     made = folder / f"{board.program}.elf"
-    options = [f"LIBRARY={folder}", f"OUT={folder}", str(made)]
+    tools = [f"CC={board.compiler}", f"LD={board.linker}", f"FLOAT_ABI={board.float_abi}"]
+    options = [f"LIBRARY={folder}", *tools, str(made)]
     done = subprocess.run(["make", "-s", "-C", SOURCES, *options], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return made
@@ -63,7 +79,7 @@ def emulate(
     board: Board, program: Path, data: bytes = b"", timeout: float = 60.0
 ) -> subprocess.CompletedProcess[bytes]:
     command = [*board.emulator.split(), program.name]
-    if board.program != "microbit":
+    if not board.has_files:
         command[-1] = f"./{program.name}"
     return subprocess.run(
         command, cwd=program.parent, input=data, capture_output=True, timeout=timeout
@@ -76,7 +92,7 @@ def run(board: Board, program: Path, images: Array) -> tuple[Array, Array]:
     done = emulate(board, program, images.tobytes())
     assert done.returncode == 0, (done.returncode, done.stderr)
     written = program.parent / "logits.bin"
-    raw = written.read_bytes() if board.program == "microbit" else done.stdout
+    raw = written.read_bytes() if board.has_files else done.stdout
     numbers = np.frombuffer(raw, np.int32).reshape(-1, CLASSES + 1)
     return numbers[:, :CLASSES], numbers[:, CLASSES]
 

@@ -24,6 +24,8 @@ from addergraph.ir import Array
 from addergraph.quantization import Quantized
 from tests.codegen.boards import (
     BOARDS,
+    FLOAT_BOARDS,
+    GNU,
     SOURCES,
     Board,
     emulate,
@@ -101,9 +103,9 @@ def test_all_images_have_the_bits_of_numpy(
     assert [s.name for s in elf.read_elf(program.read_bytes(), "x").symbols if s.undefined] == []
 
 
-# The programs are for any tensors of a library of this name.
+# The programs are for any tensors, and any name of the library.
 PIXELS = ag.parse("""
-graph digits(%x: u8[N,4,4,3]) params(%table: u8[3,256], %f: u8[6,6,3,10]) {
+graph Pixels_3(%x: u8[N,4,4,3]) params(%table: u8[3,256], %f: u8[6,6,3,10]) {
   %y = lookup(%x, %table) : u8[N,4,4,3]
   %sums = adder2d(%y, %f) padding=(1,1,1,1) : i32[N,1,1,10]
   %scores = flatten(%sums) : i32[N,10]
@@ -111,22 +113,58 @@ graph digits(%x: u8[N,4,4,3]) params(%table: u8[3,256], %f: u8[6,6,3,10]) {
 }""")
 
 
-@pytest.mark.parametrize("board", RUNS)
-def test_pixels_are_looked_up(board: Board, tmp_path: Path) -> None:
+Pixels = tuple[Array, dict[str, Array]]
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Pixels:
+    """Images, and weights."""
     rng = np.random.default_rng(0)
     images, *numbers = (
         rng.integers(0, 256, s, np.uint8) for s in ((9, 4, 4, 3), (3, 256), (6, 6, 3, 10))
     )
-    weights = dict(zip(("table", "f"), numbers, strict=True))
-    compiler.export(
-        PIXELS, tmp_path, weights=weights, target=board.target, multiplication_free=True
-    )
-    program = linked(board, tmp_path)
+    return images, dict(zip(("table", "f"), numbers, strict=True))
+
+
+def require_pixels(board: Board, pixels: Pixels, folder: Path) -> Path:
+    """The program, after it gave the bits of NumPy."""
+    images, weights = pixels
+    compiler.export(PIXELS, folder, weights=weights, target=board.target, multiplication_free=True)
+    program = linked(board, folder)
     found, _ = run(board, program, images)
     assert np.array_equal(found, ag.interpret(PIXELS, images, weights=weights))
-    made = certify(program)
+    return program
+
+
+@pytest.mark.parametrize("board", RUNS)
+def test_pixels_are_looked_up(board: Board, pixels: Pixels, tmp_path: Path) -> None:
+    made = certify(require_pixels(board, pixels, tmp_path))
     assert made.multiplication_free, made.render()
     assert any(f.name.startswith("lookup") for f in made.functions)
+
+
+@pytest.mark.parametrize(
+    "board",
+    [
+        pytest.param(
+            b, marks=pytest.mark.needs(*b.tools), id=f"{b.float_abi}-{b.compiler}-{b.linker}"
+        )
+        for b in FLOAT_BOARDS
+    ],
+)
+def test_programs_pass_floats_as_they_like(board: Board, pixels: Pixels, tmp_path: Path) -> None:
+    program = elf.read_elf(require_pixels(board, pixels, tmp_path).read_bytes(), "x")
+    assert program.flags & 0x600 == (0x400 if board.float_abi == "hard" else 0x200)
+
+
+@pytest.mark.needs(f"{GNU}readelf")
+def test_objects_say_that_no_floats_are_passed(pixels: Pixels, tmp_path: Path) -> None:
+    made = compiler.export(PIXELS, tmp_path, weights=pixels[1], target="thumbv6m")
+    for path in (made.code, made.data):
+        shown = [f"{GNU}readelf", "-A", path]
+        text = subprocess.run(shown, capture_output=True, text=True, check=True)
+        assert "Tag_ABI_VFP_args: compatible" in text.stdout and not text.stderr
+        assert text.stdout.count("Tag_") > 10 and "Tag_CPU_arch: v6S-M" in text.stdout
 
 
 @pytest.mark.needs(*MICROBIT.tools, "nm")

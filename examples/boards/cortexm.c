@@ -1,8 +1,12 @@
-/* BBC micro:bit (nRF51822: Cortex-M0, 256 KB of flash, 16 KB of RAM): vector table, start, and
- * files of the host by semihosting, which QEMU and debuggers serve: images.bin and logits.bin.
+/* Cortex-M: vector table, start, and files of the host by semihosting, which QEMU and debuggers
+ * serve: images.bin and logits.bin. The boards differ in their clocks and memory maps:
+ *
+ *     microbit   BBC micro:bit (nRF51822: Cortex-M0, 256 KB of flash, 16 KB of RAM)
+ *     mps2       Arm MPS2 with the image AN386 (Cortex-M4 with a float unit)
  *
  * Semihosting: https://github.com/ARM-software/abi-aa/blob/main/semihosting/semihosting.rst
- * Timer: nRF51 Series Reference Manual, chapter 18.
+ * Timers: nRF51 Series Reference Manual, chapter 18; Cortex-M System Design Kit Technical Reference
+ * Manual, section 3.5.
  */
 #include "board.h"
 
@@ -10,10 +14,15 @@ enum { SYS_OPEN = 0x01, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT = 0x18 };
 enum { READ_BINARY = 1, WRITE_BINARY = 5 };
 enum { EXIT_DONE = 0x20026, EXIT_FAILED = 0x20024 };
 
-#define TIMER0(offset) (*(volatile uint32_t *)(0x40008000u + (offset)))
-enum { START = 0x000, CAPTURE0 = 0x040, BITMODE = 0x508, PRESCALER = 0x510, CC0 = 0x540 };
+#define REGISTER(address) (*(volatile uint32_t *)(address))
+#ifdef MPS2
+enum { TIMER0 = 0x40000000, CONTROL = TIMER0, VALUE = TIMER0 + 4, RELOAD = TIMER0 + 8 };
+#else
+enum { TIMER0 = 0x40008000, START = TIMER0, CAPTURE0 = TIMER0 + 0x040 };
+enum { BITMODE = TIMER0 + 0x508, PRESCALER = TIMER0 + 0x510, CC0 = TIMER0 + 0x540 };
+#endif
 
-extern uint32_t stack_top[], bss_start[], bss_end[]; /* microbit.ld */
+extern uint32_t stack_top[], bss_start[], bss_end[]; /* cortexm.ld */
 static uint32_t input, output;
 
 static uint32_t host(uint32_t operation, uint32_t argument)
@@ -45,11 +54,32 @@ int board_write(const void *data, uint32_t bytes)
     return host(SYS_WRITE, (uint32_t)block) == 0;
 }
 
+#ifdef MPS2
+static void start_clock(void)
+{
+    REGISTER(RELOAD) = UINT32_MAX;
+    REGISTER(VALUE) = UINT32_MAX;
+    REGISTER(CONTROL) = 1;
+}
+
+uint32_t board_ticks(void) /* of 40 ns */
+{
+    return UINT32_MAX - REGISTER(VALUE); /* it counts down */
+}
+#else
+static void start_clock(void)
+{
+    REGISTER(BITMODE) = 3; /* 32 bits */
+    REGISTER(PRESCALER) = 0;
+    REGISTER(START) = 1;
+}
+
 uint32_t board_ticks(void) /* of 62.5 ns */
 {
-    TIMER0(CAPTURE0) = 1;
-    return TIMER0(CC0);
+    REGISTER(CAPTURE0) = 1;
+    return REGISTER(CC0);
 }
+#endif
 
 _Noreturn void board_exit(int status)
 {
@@ -64,9 +94,11 @@ void reset(void)
 {
     for (volatile uint32_t *word = bss_start; word < bss_end; word++)
         *word = 0;
-    TIMER0(BITMODE) = 3; /* 32 bits */
-    TIMER0(PRESCALER) = 0;
-    TIMER0(START) = 1;
+#ifdef __ARM_FP
+    REGISTER(0xE000ED88u) |= 0xFu << 20; /* CPACR: the float unit may be used */
+    __asm__ volatile("dsb\n  isb" ::: "memory");
+#endif
+    start_clock();
     input = opened("images.bin", 10, READ_BINARY);
     output = opened("logits.bin", 10, WRITE_BINARY);
     board_exit(main());
