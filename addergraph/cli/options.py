@@ -12,8 +12,9 @@ from typing import Any, get_type_hints
 
 import click
 
-from ..settings import Setting, defaults_of, setting, settings_of
+from ..settings import Setting, defaults_of, like, setting, settings_of
 
+AS_DECLARED = "the kind it is declared with"
 FAILED = 1  # the exit status of a command that found something
 
 
@@ -187,13 +188,15 @@ def file(metavar: str | None = None) -> Any:
 
 
 def weights() -> Any:
-    return setting(None, "Weights for the parameters of a .ag file, by name.", metavar="W.npz")
+    help, unset = "Weights for the parameters of a .ag file, by name.", "those in the model file"
+    return setting(None, help, metavar="W.npz", unset=unset)
 
 
 def data() -> Any:
     known = (
         "digits; mnist:, fashion-mnist:, cifar10: or cifar100: with a path; FILE.npz; folder:PATH "
-        "with a folder of images for each class."
+        "with a folder of images for each class, and options as folder:PATH?size=32x32,how=crop "
+        "(how: stretch, crop or pad; channels=1 or 3; broken=skip)."
     )
     return setting("digits", known, metavar="NAME[:PATH]")
 
@@ -206,8 +209,14 @@ def target() -> Any:
     return setting("host", known)
 
 
-def batch() -> Any:
-    return setting(None, "Bind the batch N.", kind=int, least=0, unset="any number of samples")
+def batch(help: str, unset: str) -> Any:
+    return setting(None, help, kind=int, least=0, unset=unset)
+
+
+def engine() -> Any:
+    from ..training.settings import Fit
+
+    return like(Fit, "engine", help="Compiled code, or NumPy (slow).")
 
 
 def one_thread() -> Any:
@@ -216,8 +225,9 @@ def one_thread() -> Any:
 
 def first() -> Any:
     help = "Another kind for the first layer of a built-in network."
-    return setting(None, help, choices=("adder", "conv"))
+    return setting(None, help, choices=("adder", "conv"), unset=AS_DECLARED)
 
 
 def last() -> Any:
-    return setting(None, "The same for its last layer.", choices=("adder", "conv"))
+    help = "Another kind for the last layer of a built-in network."
+    return setting(None, help, choices=("adder", "conv"), unset=AS_DECLARED)

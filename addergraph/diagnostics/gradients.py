@@ -127,11 +127,11 @@ class Recording:
     threads  all processors unless given
     """
 
-    steps: int = setting(100, least=1)
+    steps: int = setting(100, "How many steps to train.", least=1)
     every: int = setting(5, "Record the gradients every so many steps.", least=1)
-    batch: int = setting(64, least=1)
-    learning_rate: float = setting(0.1)
-    seed: int = setting(0, least=0)
+    batch: int = setting(64, "Samples of a step.", least=1)
+    learning_rate: float = setting(0.1, "Of every step.")
+    seed: int = setting(0, "Of the order of the samples.", least=0)
     threads: int | None = like(Fit, "threads")
 
     def __post_init__(self) -> None:

@@ -27,7 +27,12 @@ class QuantizationSettings:
     """
 
     bits: int | None = setting(
-        None, kind=int, least=BITS[0], most=BITS[1], unset="8, or what the model was trained for"
+        None,
+        "Of activations and filters; the image has 8.",
+        kind=int,
+        least=BITS[0],
+        most=BITS[1],
+        unset="8, or what the model was trained for",
     )
     requantize: str = setting(
         SHIFT,

@@ -76,7 +76,7 @@ class Learning:
         0.0, "Share of a label that is spread over all classes.", least=0, below=1
     )
     gradient: str = setting(
-        FULL_PRECISION, "Of adder layers.", choices=tuple(GRADIENTS), error=ShapeError
+        FULL_PRECISION, "Rule of adder layers.", choices=tuple(GRADIENTS), error=ShapeError
     )
     patience: int = setting(
         0, "Stop after so many epochs without a better one; 0 for never.", least=0

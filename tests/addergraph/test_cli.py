@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -76,8 +78,19 @@ def test_help_lists_the_commands_in_the_order_of_work(shell: Shell) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> None:
     out = shell.ok(command, "-h")
-    assert "its own]" not in out
     assert f"  addergraph {command} " in out[out.index("Example") :]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_says_what_it_does_and_what_happens_without_it(command: str) -> None:
+    declared = cli.commands.commands[command]
+    context = declared.make_context(command, [], resilient_parsing=True)
+    options = [p for p in declared.get_params(context) if isinstance(p, click.Option)]
+    for option in options:
+        name, text = option.get_help_record(context) or ("", "")
+        assert re.match(r"[A-Z]|(digits|cvpr2020|resnet20)[;,]", text), name
+        assert option.is_flag or re.search(r"\[.*\b(default: |required)", text), (name, text)
+        assert "default: its own" not in text and "default: None" not in text, name
 
 
 def test_examples_of_the_help_parse(shell: Shell) -> None:

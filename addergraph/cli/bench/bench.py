@@ -56,6 +56,7 @@ class Bench:
         kind=float,
         least=0,
         metavar="SECONDS",
+        unset="no search",
     )
     layers: bool = setting(False, "Time the layers of ResNet-20 and ResNet-18.")
     dtype: str | None = setting(
@@ -65,11 +66,19 @@ class Bench:
         unset="f32",
     )
     only: str | None = setting(
-        None, "The layers that hold this, as 'ResNet-20' or '64x8'.", metavar="TEXT"
+        None,
+        "The layers that hold this, as 'ResNet-20' or '64x8'.",
+        metavar="TEXT",
+        unset="all",
     )
-    json: str | None = setting(None, "Write what --layers measures.", metavar="FILE.json")
+    json: str | None = setting(
+        None, "Write what --layers measures.", metavar="FILE.json", unset="print only"
+    )
     plot: str | None = setting(
-        None, "Draw the layers under the machine's roofline.", metavar="FILE.png"
+        None,
+        "Draw the layers under the machine's roofline.",
+        metavar="FILE.png",
+        unset="no picture",
     )
 
 

@@ -39,6 +39,7 @@ class Checking:
         "available.",
         kind=int,
         least=1,
+        unset="findings alone",
     )
 
 
@@ -83,7 +84,11 @@ class Options:
     normalize: str | None = normalize_option()
     recording: Mapping[str, Any] = shared.group(Recording)
     output: str | None = setting(
-        None, "Write pictures and diagnosis.json there.", short="-o", metavar="FOLDER"
+        None,
+        "Write pictures and diagnosis.json there.",
+        short="-o",
+        metavar="FOLDER",
+        unset="print only",
     )
 
 
@@ -113,7 +118,7 @@ class Curves:
     """The options of `plot`."""
 
     logs: Sequence[str] = setting(NOTHING, place=True, many=True, metavar="LOG...")
-    output: str = setting(NOTHING, short="-o", metavar="FILE.png|svg|pdf")
+    output: str = setting(NOTHING, "The picture to write.", short="-o", metavar="FILE.png|svg|pdf")
 
 
 def plot(options: Curves) -> None:

@@ -34,7 +34,7 @@ class Evaluation:
     weights: str | None = shared.weights()
     data: str = shared.data()
     normalize: str | None = normalize_option()
-    engine: str = like(Fit, "engine", help="")
+    engine: str = shared.engine()
     threads: int | None = like(Fit, "threads")
     output: str | None = setting(
         None,
@@ -42,6 +42,7 @@ class Evaluation:
         "evaluation.json there.",
         short="-o",
         metavar="FOLDER",
+        unset="print only",
     )
 
 

@@ -31,7 +31,9 @@ class Import:
         "resnet20, resnet32, resnet18 or resnet50; resnet20-conv and so on for convolutions.",
         metavar="NAME",
     )
-    output: str = setting(NOTHING, short="-o", metavar="FILE.safetensors")
+    output: str = setting(
+        NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
+    )
 
 
 def import_weights(options: Import) -> None:

@@ -19,8 +19,8 @@ from ...errors import DataError, StorageError
 from ...files import storage
 from ...ir import Array, Graph
 from ...ir.interpreter import run_reference
-from ...settings import NOTHING, like, setting
-from ...training.settings import REFERENCE, Fit
+from ...settings import NOTHING, setting
+from ...training.settings import REFERENCE
 from ...verification.layers import SAMPLES as LAYER_SAMPLES
 from ...verification.layers import verify_layers
 from ...verification.outputs import Runnable
@@ -37,11 +37,15 @@ class Library:
 
     file: str = shared.file()
     folder: str = setting(
-        NOTHING, "Created if missing.", name="output", short="-o", metavar="FOLDER"
+        NOTHING,
+        "Where the library goes; created if missing.",
+        name="output",
+        short="-o",
+        metavar="FOLDER",
     )
-    name: str | None = setting(None, "Of the library and its functions.", unset="the graph's")
+    name: str | None = setting(None, "Name of the library and its functions.", unset="the graph's")
     weights: str | None = shared.weights()
-    batch: int | None = shared.batch()
+    batch: int | None = shared.batch("Samples that one call of the library computes.", "1")
     target: str = shared.target()
     tune_for: str | None = setting(
         None,
@@ -101,14 +105,18 @@ class Run:
 
     file: str | None = setting(None, place=True)
     folder: str | None = setting(
-        None, "An exported library: runs its code.", name="native", metavar="FOLDER"
+        None,
+        "Run the code of this exported library.",
+        name="native",
+        metavar="FOLDER",
+        unset="compile FILE",
     )
     inputs: str = setting(
         NOTHING, "Arrays named as the inputs.", name="input", short="-i", metavar="X.npz"
     )
     output: str = setting(NOTHING, "Arrays named as the outputs.", short="-o", metavar="Y.npz")
     weights: str | None = shared.weights()
-    engine: str = like(Fit, "engine", help="")
+    engine: str = shared.engine()
     threads: int = shared.one_thread()
 
 
@@ -162,7 +170,11 @@ class Verification:
     file: str = shared.file()
     weights: str | None = shared.weights()
     folder: str | None = setting(
-        None, "Check this exported library instead.", name="native", metavar="FOLDER"
+        None,
+        "Check the code of this exported library.",
+        name="native",
+        metavar="FOLDER",
+        unset="compile FILE",
     )
     inputs: str | None = setting(
         None, "Samples to compare on.", name="input", metavar="X.npz", unset="random ones"
@@ -174,12 +186,14 @@ class Verification:
         least=1,
         unset=f"{SAMPLES} for the outputs, {LAYER_SAMPLES} for --layers",
     )
-    seed: int = setting(0, least=0)
-    batch: int | None = shared.batch()
+    seed: int = setting(0, "Of the random samples.", least=0)
+    batch: int | None = shared.batch("Samples of a call.", "any number")
     target: str = shared.target()
     threads: int = shared.one_thread()
     layers: bool = setting(False, "Also compare each layer, on its own native inputs.")
-    plot: str | None = setting(None, "Draw the error of each layer.", metavar="FILE.png")
+    plot: str | None = setting(
+        None, "Draw the error of each layer.", metavar="FILE.png", unset="no picture"
+    )
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Prediction:
     top: int = setting(3, "Classes that are shown of each image.", least=1)
     how: str = setting(STRETCH, "How images of another size are brought to size.", choices=WAYS)
     json: bool = setting(False, "Print one JSON document: of each image its file and classes.")
-    engine: str = like(Fit, "engine", help="")
+    engine: str = shared.engine()
     threads: int | None = like(Fit, "threads")
 
 

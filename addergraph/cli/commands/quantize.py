@@ -37,7 +37,9 @@ class Quantization:
     normalize: str | None = normalize_option()
     samples: int = setting(256, "How many of them, from the start.", least=1)
     settings: Mapping[str, Any] = shared.group(QuantizationSettings)
-    output: str = setting(NOTHING, short="-o", metavar="FILE.safetensors")
+    output: str = setting(
+        NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
+    )
     force: bool = setting(False, "Write the model although its answers are far off.")
 
 

@@ -61,11 +61,12 @@ class Inspection:
         None,
         "Print what is known after this pass, or step of lowering, as fuse, hoist or plan_memory.",
         metavar="PASS",
+        unset="the graph as declared and as compiled",
     )
     plan: bool = setting(False, "Print the memory plan: offset and size of each tensor.")
     census: bool = setting(False, "Count the instructions of the kernels, by kind.")
     dot: bool = setting(False, "Print the declared graph in DOT, and nothing else.")
-    batch: int | None = shared.batch()
+    batch: int | None = shared.batch("Bind the batch N to this many samples.", "any number")
     target: str = shared.target()
 
 

@@ -53,6 +53,7 @@ class Training:
         above=0,
         below=1,
         metavar="SHARE",
+        unset="none",
     )
     network: str = setting(
         "small-adder",
@@ -79,14 +80,14 @@ class Training:
     )
     learning: Mapping[str, Any] = shared.group(Learning, unset="the recipe's")
     learning_rate: float | None = setting(
-        None, "At the start of the schedule.", kind=float, unset="the recipe's"
+        None, "Rate at the start of the schedule.", kind=float, unset="the recipe's"
     )
     quantize_bits: int | None = like(
         QuantizationSettings,
         "bits",
         help="Quantization-aware training of a model file for this many bits.",
         metavar="BITS",
-        unset="",
+        unset="train in f32",
     )
     run: Mapping[str, Any] = shared.group(
         Fit,
@@ -100,6 +101,7 @@ class Training:
     )
     named_output: str | None = setting(
         None,
+        "The model file to write.",
         name="output",
         kind=str,
         unset=f"{OUTPUT}, where there is none yet",
