@@ -3,15 +3,18 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test test-without-tools fuzz score drill drill-kill lint bench \
+.PHONY: demo test test-slow test-without-tools fuzz score drill drill-kill lint bench \
 	campaign-graphs campaign-sanitizers campaign-kills campaign-disk campaign-parsers
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
 
 # Bytecode is kept: hundreds of processes import the package.
-test: $(VENV)/.addergraph-test
-	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 2 --dist=worksteal
+test test-slow: $(VENV)/.addergraph-test
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 2 --dist=worksteal -m "$(MARKED)"
+
+test: MARKED = not fuzz and not slow
+test-slow: MARKED = slow and not fuzz
 
 # The tests that use compilers, linkers and emulators, as on a system that has none of them.
 test-without-tools: $(VENV)/.addergraph-test

@@ -10,6 +10,7 @@ import gc
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,24 @@ def fuzz_seed(capsys: pytest.CaptureFixture[str]) -> int:
     with capsys.disabled():
         print(f"\nfuzzing with AG_FUZZ_SEED={seed}")
     return seed
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test marked `thinned(n)`, all but one in n or so are slow.
+
+    Which, their names say: a checksum goes across all parameters, and a new case moves no other.
+    """
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("thinned") is not None:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for group in cases.values():
+        mark = group[0].get_closest_marker("thinned")
+        assert mark is not None
+        rest = [i for i in group if zlib.crc32(i.name.encode()) % mark.args[0]]
+        for item in rest if len(rest) < len(group) else rest[1:]:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

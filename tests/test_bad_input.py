@@ -388,6 +388,7 @@ for count in itertools.count(1):
 """
 
 
+@pytest.mark.slow
 @posix
 def test_killing_saves_leaves_a_whole_file_each_time(tmp_path: Path) -> None:
     path, rng = tmp_path / "m.safetensors", random.Random(1)
@@ -409,6 +410,7 @@ def test_killing_saves_leaves_a_whole_file_each_time(tmp_path: Path) -> None:
 # --- the command line -----------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

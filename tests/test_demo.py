@@ -24,6 +24,7 @@ def demo(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *options], env=env, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("cc")
 def test_the_demo_trains_compiles_and_compares(tmp_path: Path) -> None:
     done = demo(tmp_path, "--epochs", "6", "--seeds", "2")

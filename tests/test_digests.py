@@ -34,6 +34,7 @@ def digests(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_and_a_changed_line_is_found(tmp_path: Path) -> None:
     first = digests()
     assert first.returncode == 0, first.stderr

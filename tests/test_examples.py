@@ -53,6 +53,7 @@ def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_compare(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = example("compare", "--epochs", 5, "--output", tmp_path)
@@ -64,6 +65,7 @@ def test_compare(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "curves.png")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_objects")
 def test_gradients(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
@@ -76,6 +78,7 @@ def test_gradients(example: Example, tmp_path: Path) -> None:
         assert is_picture(tmp_path / f"{name}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_objects")
 def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
@@ -92,6 +95,7 @@ def test_cifar_resnet20(example: Example, tmp_path: Path) -> None:
     assert is_picture(tmp_path / "run" / "curves.png")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_objects")
 def test_transfer(example: Example, tmp_path: Path) -> None:
     theirs = state(RESNET20._replace(classes=7))
@@ -107,6 +111,7 @@ def test_transfer(example: Example, tmp_path: Path) -> None:
     assert 0 < moved.mean() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.needs("cc", "make")
 def test_own_images(example: Example, tmp_path: Path) -> None:
     """The C programs name the classes that the model does: the example itself asserts it."""

@@ -61,6 +61,7 @@ def lines(graph: Graph) -> Counter[CodeType]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_no_function_takes_steps_that_grow_with_the_square(
     training: bool, monkeypatch: pytest.MonkeyPatch

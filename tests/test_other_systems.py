@@ -78,6 +78,7 @@ def test_native_code_is_refused_elsewhere(system: str, monkeypatch: pytest.Monke
             compiler.measure_peak(target=target)
 
 
+@pytest.mark.slow
 def test_everything_but_running_works_on_windows(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((40, 8, 8, 1)).astype(np.float32)
     np.savez(tmp_path / "few.npz", x=x, y=np.arange(40) % 10)

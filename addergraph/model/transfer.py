@@ -9,12 +9,11 @@ from typing import Protocol, TypeVar
 from ..data.preprocessing import Preprocessing
 from ..errors import ShapeError, UnsupportedError
 from ..ir import Array, Graph, Node, Parameter
+from ..ir.op import CONTRACTION
 from ..ir.state import initial_weights
 from ..ir.types import TensorType
 from ..ir.walk import downstream
 from ..layers import AdderDense, Dense, Layer
-from ..ops.contraction.adder_dense import AdderDense as AdderDenseOp
-from ..ops.contraction.dense import Dense as DenseOp
 from ..ops.pointwise.fake_quantize import stated
 from ..settings import integer
 from .freezing import with_parameters
@@ -105,7 +104,8 @@ def _numbers(model: M, made: M, count: int) -> dict[str, Array]:
 def _head_of(graph: Graph) -> Node:
     """The last dense layer of an inference graph, with weights of its own."""
     for node in reversed(graph.nodes):
-        if isinstance(node.op, DenseOp | AdderDenseOp) and isinstance(node.inputs[1], Parameter):
+        matrix = node.op.kind == CONTRACTION and node.outputs[0].type.rank == 2
+        if matrix and isinstance(node.inputs[1], Parameter):
             return node
     raise UnsupportedError(
         f'"{graph.name}" has no dense layer, whose place one for other classes could take'

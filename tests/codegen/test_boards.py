@@ -90,6 +90,7 @@ def libraries(network: Quantized, tmp_path_factory: pytest.TempPathFactory) -> L
 # -- programs --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("board", RUNS)
 def test_all_images_have_the_bits_of_numpy(
     board: Board, libraries: Libraries, images: Array, logits: Array
@@ -227,6 +228,7 @@ def test_damaged_weights_and_wrong_bits_end_the_program(
 # -- objects ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_certificate_of_each_object_passes(target: str, libraries: Libraries) -> None:
     made = libraries[target]

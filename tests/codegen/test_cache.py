@@ -289,6 +289,7 @@ def key_in(folder: Path) -> str:
     return key
 
 
+@pytest.mark.slow
 def test_an_edit_anywhere_in_the_package_changes_every_key(tmp_path: Path) -> None:
     """Kernels are not only what lies beside them: an op's attributes end in the code, too."""
     package = tmp_path / "addergraph"

@@ -61,6 +61,7 @@ def adder_with_tail(form: str, tail: str) -> str:
 # -- promise 2 -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("target", [*LEVELS, "toy"])
 @pytest.mark.parametrize("form", BODIES)
 @pytest.mark.parametrize(
@@ -81,6 +82,7 @@ def test_adders_without_a_scale_are_free_of_multiplications(
     assert made.render().endswith("multiplication-free: yes, all of it")
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("target", LEVELS)
 @pytest.mark.parametrize("form", BODIES)
 def test_a_tail_adds_exactly_its_own_multiplications(form: str, target: str) -> None:
@@ -245,6 +247,7 @@ def disassembled(path: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.needs("nm", "readelf")
 @pytest.mark.parametrize("target", [*LEVELS, "toy"])
 def test_a_disassembler_counts_the_same_in_the_exported_object(target: str, tmp_path: Path) -> None:

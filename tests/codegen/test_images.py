@@ -97,6 +97,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(folder, run, lambda images: q.outputs(run(images)), "bgr")
 
 
+@pytest.mark.slow
 @pytest.mark.needs("cc")
 @pytest.mark.parametrize("kind", ["f32", "strict"])
 def test_pictures_and_their_bytes_have_the_class_of_predict(

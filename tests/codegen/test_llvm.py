@@ -100,6 +100,7 @@ def test_every_runnable_level_runs_the_same_code() -> None:
         assert list(y) == [i + 1 for i in range(1024)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("compiled", ["compile_object", "compile_assembly", "compile_both"])
 def test_a_compilation_leaves_little_memory_behind(compiled: str) -> None:

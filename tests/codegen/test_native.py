@@ -65,6 +65,7 @@ def test_a_library_gives_the_bits_of_the_program(net: Program, folder: Path, bat
     library.selftest()
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("text", [NET, MIXED, SHARED, CONSTANT])
 def test_every_graph_at_every_level(text: str, level: str, tmp_path: Path) -> None:

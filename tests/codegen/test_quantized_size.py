@@ -58,6 +58,7 @@ def padding(lowered: Lowered) -> int:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_a_program_takes(name: str) -> None:
     made = integers(name)

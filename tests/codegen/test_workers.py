@@ -123,6 +123,7 @@ def test_a_changing_batch_changes_who_takes_part() -> None:
             np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [open_program, bound_program])
 def test_ten_thousand_calls_in_a_row(make: Callable[[int], Program]) -> None:
     program, x = make(2), samples()
@@ -243,6 +244,7 @@ def test_close_ends_the_threads_and_a_later_call_starts_new_ones() -> None:
         assert workers() == before + 2
 
 
+@pytest.mark.slow
 def test_two_hundred_programs_leave_no_thread() -> None:
     before = workers()
     for turn in range(200):

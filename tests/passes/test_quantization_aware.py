@@ -209,6 +209,7 @@ def tuned(model: Model, threads: int = 1, epochs: int = 4, images: int = 1437) -
     return made
 
 
+@pytest.mark.slow
 def test_training_recovers_what_two_bits_lose(trained: Model) -> None:
     before = {name: array.copy() for name, array in trained.weights.items()}
     after = tuned(trained)

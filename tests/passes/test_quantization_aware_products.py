@@ -195,6 +195,7 @@ def longer(trained: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return fit(Model.load(path), 4, 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "gain"), [(4, 0.0), (2, 0.1)])
 def test_training_with_the_rounding_is_no_worse_than_without(
     trained: Model, longer: Model, bits: int, gain: float

@@ -96,6 +96,7 @@ def test_integers_say_what_the_network_does(name: str) -> None:
     assert made.error == made.errors["shift3"] < 0.2
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("requantize", ["shift", "multiply"])
 def test_native_has_the_bits_of_the_reference(name: str, requantize: str) -> None:
@@ -280,6 +281,7 @@ def test_what_is_no_network() -> None:
 # --- the digits -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "points"),
     [

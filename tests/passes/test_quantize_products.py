@@ -59,6 +59,7 @@ def quantized(name: str, **options: object) -> Quantized:
     return ag.quantize(graph, samples(64), weights=weights, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integers_say_what_the_network_does(name: str) -> None:
     """With the same bits natively."""

@@ -22,6 +22,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_resnet20_as_in_the_paper_from_files_to_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.drill_kill import drill
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_three_kills(tmp_path: Path) -> None:
     report = drill(3, tmp_path, epochs=6, seed=2)

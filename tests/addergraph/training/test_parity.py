@@ -56,6 +56,7 @@ def steps() -> list[Compared]:
     return made
 
 
+@pytest.mark.slow
 def test_one_step_agrees_tensor_by_tensor(steps: list[Compared]) -> None:
     first = steps[0]
     assert first.native_loss == pytest.approx(first.loss, rel=1e-5)

@@ -216,6 +216,7 @@ def test_a_file_system_without_locks(
     assert (tmp_path / NAME).exists()
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("calls", [1, 3, 7, 12])
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -53,6 +53,7 @@ def require_exact(op: Op, arrays: list[Array], start: int) -> None:
         assert same_bits(found, expected), f"{op}, {way}: {found} is not {expected}"
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str) -> None:
     """Every second one with a bias."""
@@ -60,6 +61,7 @@ def test_layers(name: str) -> None:
     require_exact(layer.op("direct"), integers(layer, 1)[: 2 + start % 2], start)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("channels", [*range(10), 15, 16, 17, 24])
 def test_runs_of_every_length(channels: int) -> None:
     """Of 1x1 windows, and of rows of three taps in one run or in three."""
@@ -69,6 +71,7 @@ def test_runs_of_every_length(channels: int) -> None:
         require_exact(layer.op("direct"), integers(layer, 2)[:2], channels + k)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("outputs", [1, 2, 7, 8, 9, 15, 17, 33])
 def test_every_number_of_channels(outputs: int) -> None:
     layer = Layer((*ONE_ROW, 9), (2, 2, 9, outputs), padding=(1, 0, 0, 1))

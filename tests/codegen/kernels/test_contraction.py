@@ -61,6 +61,7 @@ def turn_of(name: str, form: str) -> int:
     return list(LAYERS).index(name) + FORMS.index(form)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_have_the_bits_of_the_reference_on_exact_data(name: str, form: str) -> None:
@@ -69,6 +70,7 @@ def test_layers_have_the_bits_of_the_reference_on_exact_data(name: str, form: st
     require_exact(op, operands(op, layer.x, layer.f, whole, 1), turn_of(name, form))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "op", [AdderDense(), AdderDense(input_nonnegative=True), Matmul()], ids=repr
 )
@@ -236,6 +238,7 @@ def type_of(array: Array) -> TensorType:
     return TensorType(next(d for d in DTYPES.values() if d.numpy == array.dtype), array.shape)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("tail", [t for t in TAILS if not t.startswith("own")])
 def test_tails(tail: str, form: str) -> None:
@@ -253,6 +256,7 @@ def test_tails(tail: str, form: str) -> None:
         assert same_bits(found, expected), target
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "op", [AdderDense(), AdderDense(input_nonnegative=True), Dense()], ids=repr
 )

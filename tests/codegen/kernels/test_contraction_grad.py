@@ -80,6 +80,7 @@ def turn_of(layer: str, name: str) -> int:
 # -- exact data ----------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_gradients_have_the_bits_of_the_reference_on_exact_data(layer: str, name: str) -> None:
@@ -106,6 +107,7 @@ def test_sums_over_several_chunks_of_samples(name: str) -> None:
 # -- general data --------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("layer", ["tails", "dilated", "grouped", "strided"])
 def test_bits_depend_on_the_target_alone(layer: str, name: str) -> None:

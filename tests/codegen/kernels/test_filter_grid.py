@@ -21,6 +21,7 @@ SHAPES: list[tuple[int, ...]] = [
 ]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_bits(shape: tuple[int, ...], target: str, threads: int) -> None:

@@ -44,6 +44,7 @@ def test_every_byte_of_every_channel(target: str, threads: int, channels: int) -
     require_equal(Lookup(), [x, drawn(channels, 256)], target, threads)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize(
     "leading", [(5,), (2, 3), (1, 3, 4), (2, 3, 5), (3, 1, 1), (2, 1, 3, 2), (2, 0)]

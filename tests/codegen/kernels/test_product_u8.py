@@ -31,6 +31,7 @@ def integers(layer: Layer, seed: int) -> list[Array]:
     return [x, f, rng.integers(-(2**31), 2**31, layer.f[-1:]).astype(np.int32)]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str) -> None:
     """Every second one with a bias."""
@@ -49,6 +50,7 @@ def test_matrices(name: str) -> None:
         assert same_bits(found, expected), target
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("channels", [*range(6), 7, 8, 9, 17])
 def test_runs_of_every_length(channels: int) -> None:
     """Of 1x1 windows, and of rows of three taps in one run or in three."""

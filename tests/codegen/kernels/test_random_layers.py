@@ -141,6 +141,7 @@ def backward(random: Random, seen: Counter[Any], count: int) -> None:
 PATHS = {"forward": forward, "bytes": of_bytes, "backward": backward}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_random_layers(path: str) -> None:
     seen: Counter[Any] = Counter()

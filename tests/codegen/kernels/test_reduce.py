@@ -66,6 +66,7 @@ LONG: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 @pytest.mark.parametrize(("shape", "axes"), LONG, ids=str)
 def test_chunks(shape: tuple[int, ...], axes: tuple[int, ...], target: str, threads: int) -> None:
@@ -194,6 +195,7 @@ def test_mean_squared_error_and_global_average(target: str, threads: int) -> Non
         require_equal(GlobalAvgPool(), [exact(rng, shape)], target, threads)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 def test_argmax(target: str, threads: int) -> None:
     rng = np.random.default_rng(6)

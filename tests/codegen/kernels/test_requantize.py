@@ -35,6 +35,7 @@ def channels(*numbers: int) -> list[Array]:
     return [np.array([n], np.int32) for n in numbers]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("target", HERE)
 @pytest.mark.parametrize("terms", [(1,), (-1,), (0,), (5, -3), (9, -1, 1), (31, 32, -32)])
 @pytest.mark.parametrize("shift", [0, 1, 8, 31])
@@ -76,6 +77,7 @@ def test_every_offset(target: str) -> None:
         require_equal(op, [x, 0 * shift, INTEGERS, shift, terms], target)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 @pytest.mark.parametrize("count", [1, 7, 16, 33])
 def test_channels_and_scalars(target: str, threads: int, count: int) -> None:
@@ -104,6 +106,7 @@ def test_shifts_do_not_multiply(target: str) -> None:
         assert any(one[kind] for one in counts for kind in PRODUCTS) == products
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 @pytest.mark.parametrize("count", [1, 5, 16, 31, 64])
 def test_largest_byte(target: str, threads: int, count: int) -> None:
@@ -126,6 +129,7 @@ def test_the_larger_of_every_pair_of_bytes(target: str, threads: int, channels: 
     require_equal(MaxPool2d((1, 2), (1, 2)), [x], target, threads)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("target", "threads"), RUNS)
 @pytest.mark.parametrize("length", [1, 7, 8, 19, 64])
 def test_adder_dense_of_bytes(target: str, threads: int, length: int) -> None:

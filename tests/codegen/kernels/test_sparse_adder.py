@@ -77,6 +77,7 @@ def ways(family: Family = SparseAdderKernel) -> Iterator[tuple[str, dict[str, An
         yield target, {"target": target, "constant": (1,), "halos": halos, "family": family}
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", CASES)
 def test_exact_data_has_the_bits_of_the_reference(name: str) -> None:
     layer = CASES[name]
@@ -87,6 +88,7 @@ def test_exact_data_has_the_bits_of_the_reference(name: str) -> None:
         assert same_bits(found, expected), (target, found, expected)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", CASES)
 def test_any_data_has_the_bits_of_the_dense_kernel(name: str) -> None:
     layer = CASES[name]
@@ -97,6 +99,7 @@ def test_any_data_has_the_bits_of_the_dense_kernel(name: str) -> None:
         assert same_bits(found, dense), target
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", CUTS)
 def test_patches_strips_and_samples_that_do_not_fit(name: str) -> None:
     layer, cut = CUTS[name]
@@ -120,6 +123,7 @@ def with_residual(layer: Layer, arrays: list[Array], residual: Array) -> Fused:
     return Fused(builder.finish([(y + r).value]))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", CUTS)
 def test_what_is_computed_twice_is_written_once(name: str) -> None:
     """A residual that shares the result's memory would be added twice."""
