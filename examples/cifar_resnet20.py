@@ -3,11 +3,9 @@
     python examples/cifar_resnet20.py cifar10:~/data
 
 The data set is not downloaded: docs/data.md says which file to get from where. A run survives
-being killed: the same command goes on from the last checkpoint. Look at val_accuracy: it jumps
-about while the learning rate is high, because the running statistics of the batch norms lag behind
-filters that move by a fixed distance each step, and settles in the last quarter, where the cosine
-nears 0. The release reports 91.84 % after 400 epochs. At any time, `addergraph plot
-build/cifar/log.csv -o curves.png` draws the curves so far.
+being killed: the same command goes on from the last checkpoint. The release reports
+91.84 % after 400 epochs. At any time, `addergraph plot build/cifar/log.csv -o curves.png` draws the
+curves so far.
 """
 
 from __future__ import annotations

@@ -3,11 +3,8 @@
     python examples/compare.py --output build/compare
 
 Look at the curves (curves.png): the convolutions learn faster in the first epochs; with a learning
-rate that falls to 0 both end at the same accuracy. In between, the dashed line of the adders may be
-far below the solid one. It is measured with the running statistics of the batch norms, and these
-lag: the adaptive rate moves an adder's filter by a fixed distance each step, however small its
-gradient. Look at the times: a step takes about as long, because an adder's gradients cost what a
-convolution's do. Look at the last lines: only the adder filters are Laplace-like.
+rate that falls to 0 both end at the same accuracy. Look at the times: a step takes about as long,
+because an adder's gradients cost what a convolution's do. Look at the last lines: only the adder filters are Laplace-like.
 """
 
 from __future__ import annotations

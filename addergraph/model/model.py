@@ -348,6 +348,7 @@ class Model(Predictor):
         seed: int = 0,
         patience: int = 0,
         keep_best: bool = False,
+        batch_norm_samples: int = 1024,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_steps: int = 0,
         resume: bool = False,
@@ -367,6 +368,9 @@ class Model(Predictor):
             seed             of the order of the samples and of `augment`
             patience         stop after so many epochs without a better one; 0 for never
             keep_best        end with the weights of the best epoch: by val_accuracy, val_loss, loss
+            batch_norm_samples  about how many training samples batch norms estimate their
+                             statistics by, before each validation and at the end; 0 leaves the
+                             running ones (`training/statistics.py`)
             checkpoint       folder for log.csv, log.jsonl, best.safetensors, and a checkpoint after
                              every epoch and every `checkpoint_steps` steps
             resume           go on from the checkpoint there, if there is one, bit for bit
@@ -380,25 +384,13 @@ class Model(Predictor):
         MemoryLimitError.
         """
         settings = Fit(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            label_smoothing=label_smoothing,
-            gradient=gradient,
-            augment=augment,
-            normalize=normalize,
-            shuffle=shuffle,
-            seed=seed,
-            patience=patience,
-            keep_best=keep_best,
-            checkpoint=checkpoint,
-            checkpoint_steps=checkpoint_steps,
-            resume=resume,
-            engine=engine,
-            threads=threads,
+            epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+            optimizer=optimizer, label_smoothing=label_smoothing, gradient=gradient,
+            augment=augment, normalize=normalize, shuffle=shuffle, seed=seed, patience=patience,
+            keep_best=keep_best, batch_norm_samples=batch_norm_samples, checkpoint=checkpoint,
+            checkpoint_steps=checkpoint_steps, resume=resume, engine=engine, threads=threads,
             verbose=verbose,
-        )
+        )  # fmt: skip
         return fit(self, self._samples(x, self._input_shape), y, (x_val, y_val), settings)
 
     def train_step(

@@ -204,9 +204,10 @@ class RunFolder:
                 )
         settings = self._json(metadata, "settings")
         for name, ours in self.identity.settings.items():
-            if settings.get(name) != ours:
+            if (found := settings.get(name)) != ours:
+                made = f"with {name}={found}" if found else f"before there was {name}"
                 raise DataError(
-                    f'"{self.file}" was made with {name}={settings.get(name)}, this run has '
+                    f'"{self.file}" was made {made}, this run has '
                     f"{name}={ours}; resume with the same settings, or choose another folder"
                 )
 

@@ -34,6 +34,7 @@ from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
 from .stalled import CLOSE, constant_loss, finding, has_stalled
+from .statistics import Statistics
 from .step import TrainStep
 from .trainee import Trainee
 
@@ -198,17 +199,20 @@ def run_epochs(
         augment=settings.augment,
         normalize=settings.normalize,
     )
-    _check_steps(step, {len(x) % settings.batch_size, min(settings.batch_size, len(x))}, settings)
+    statistics = Statistics(step, loader, settings.batch_norm_samples)
+    sizes = {len(x) % settings.batch_size, min(settings.batch_size, len(x))}
+    _check_steps(step, sizes, settings, statistics)
     with ExitStack() as stack:
         folder = None
         if settings.checkpoint is not None:
             identity = _identity(step, x, targets, settings, validation)
             opened = RunFolder(user_path(settings.checkpoint), identity, resume=settings.resume)
             folder = stack.enter_context(opened)
-        return _Run(step, loader, targets, settings, validation, folder).all_epochs()
+        run = _Run(step, loader, targets, settings, validation, folder, statistics)
+        return run.all_epochs()
 
 
-def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
+def _check_steps(step: TrainStep, sizes: set[int], settings: Fit, statistics: Statistics) -> None:
     """Refuses what cannot be trained, or not within the memory that there is; shows the need.
 
     What the reference takes is NumPy's affair.
@@ -217,7 +221,8 @@ def _check_steps(step: TrainStep, sizes: set[int], settings: Fit) -> None:
     graphs = [step.graph(batch) for batch in batches]
     if step.engine != NATIVE:
         return
-    need = training_need(graphs, [step.arena_bytes(batch) for batch in batches])
+    arenas = [step.arena_bytes(batch) for batch in batches]
+    need = training_need(graphs, [*arenas, statistics.arena_bytes])
     if settings.verbose:
         print(f"memory {need}", flush=True)
     require_memory(need)
@@ -253,9 +258,11 @@ class _Run:
         settings: Fit,
         validation: Validation | None,
         folder: RunFolder | None,
+        statistics: Statistics,
     ) -> None:
         self.step, self.loader, self.targets = step, loader, targets
         self.settings, self.validation, self.folder = settings, validation, folder
+        self.statistics = statistics
         self.best: dict[str, Array] | None = None
         self.at = Position()
         if folder is not None and (found := folder.load()) is not None:
@@ -319,6 +326,8 @@ class _Run:
                 raise
         at = self.at
         self._require_finite_weights(at.step)
+        if self._looks_each_epoch:
+            self.statistics(number)
         record = self._record()
         record["seconds"] = time.perf_counter() - start
         self.history.append(record)
@@ -331,6 +340,16 @@ class _Run:
             self.logs.append(self._row(number))
         progress.epoch(number, record)
         self._watch(x)
+
+    @property
+    def _looks_each_epoch(self) -> bool:
+        """Whether the weights of every epoch are used as they would be in the end."""
+        return self.validation is not None or self.settings.keep_best
+
+    def _settle(self) -> None:
+        """Gives the weights of an epoch's end the statistics that it did not need."""
+        if self.at.epoch and not self._looks_each_epoch:
+            self.statistics(self.at.epoch - 1)
 
     def _watch(self, x: Array | None) -> None:
         """Says it, once, where the run learns nothing; `x` is the last batch of this process."""
@@ -424,6 +443,7 @@ class _Run:
 
     def _finish(self) -> None:
         at, settings = self.at, self.settings
+        self._settle()
         final = self.step.evaluated if self.best is None else self.best
         if settings.verbose and at.epoch < settings.epochs:
             print(f"stopped: no epoch since {at.best_epoch} was better", flush=True)
@@ -464,6 +484,7 @@ class _Run:
 
     def _diverged(self, number: int, what: str, rate: float) -> NoReturn:
         self.step.state.blob[...] = self.good
+        self._settle()
         kept = ""
         if self.folder is not None and self.folder.file.exists():
             kept = f'; "{self.folder.file}" is kept'

@@ -82,6 +82,12 @@ class Learning:
         0, "Stop after so many epochs without a better one; 0 for never.", least=0
     )
     keep_best: bool = setting(False, "End with the weights of the best epoch.")
+    batch_norm_samples: int = setting(
+        1024,
+        "Samples by which batch norms estimate their statistics before validation, and at the end; "
+        "0 for the running ones.",
+        least=0,
+    )
     optimizer: Optimizer = DEFAULT_OPTIMIZER
 
     def __post_init__(self) -> None:

@@ -394,6 +394,22 @@ PASS_MUTANTS = (
         tests_of("addergraph/training/test_learns.py", "test_only_wide_matrices_move_slower"),
     ),
     Mutant(
+        "statistics are of the epoch's first batch alone", "addergraph/training/statistics.py",
+        "islice(batches, self.batches)", "islice(batches, 1)",
+        tests_of(
+            "addergraph/training/test_statistics.py",
+            "test_the_result_has_the_statistics_of_its_weights",
+        ),
+    ),
+    Mutant(
+        "validation sees the running statistics", "addergraph/training/fit.py",
+        "        if self._looks_each_epoch:\n            self.statistics(number)\n", "",
+        tests_of(
+            "addergraph/training/test_statistics.py",
+            "test_validation_means_something_at_a_high_rate",
+        ),
+    ),
+    Mutant(
         "nesterov looks along the gradient twice", "addergraph/training/optimizers.py",
         "add(g, self.momentum * new, name=\"ahead\")",
         "add(new, self.momentum * g, name=\"ahead\")",

@@ -1,0 +1,108 @@
+"""The statistics of batch norms, estimated for the weights as they are.
+
+A running statistic r <- k r + c s, of a batch's statistic s, is a mean over the last 1 / (1 - k)
+steps. Their weights were others: while the learning rate is high, the sums of an adder layer move
+by several of their deviations in that time, and inference normalizes by what no longer holds. For
+weights that rest, r tends to the mean of c s / (1 - k). That is what is computed here, from
+training batches (the "precise" statistics of Wu and Johnson 2021, arXiv:2105.07576, section 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..ir import Array, Graph, Node, Value
+from ..ir.interpreter import run_reference
+from ..ir.state import State
+from ..ir.walk import upstream
+from .settings import NATIVE
+from .step import TrainStep, compile_silently
+
+if TYPE_CHECKING:
+    from ..data import Loader
+
+
+def at_rest(training: Graph) -> dict[str, tuple[Value, float]]:
+    """By the name of a running statistic: the batch's statistic s, and the factor of its mean to
+    which the running one tends. Updates of another form, and those that never move, are left out.
+    """
+    statistics = {v for n in training.nodes if n.op.normalizes for v in n.outputs}
+    found = {}
+    for update in training.updates:
+        nodes = upstream(training.nodes, [update.value], statistics)
+        read = {v for n in nodes for v in n.inputs}.difference(*(n.outputs for n in nodes))
+        if len(read) != 2 or update.parameter not in read or not read & statistics:
+            continue
+        running, (batch,) = update.parameter, read - {update.parameter}
+        kept, moved, both = (
+            _result(nodes, update.value, {running: r, batch: s})
+            for r, s in ((1, 0), (0, 1), (1, 1))
+        )
+        if kept < 1.0 and math.isclose(both, kept + moved, rel_tol=1e-6):
+            found[running.name] = batch, moved / (1.0 - kept)
+    return found
+
+
+def _result(nodes: Iterable[Node], wanted: Value, given: Mapping[Value, float]) -> float:
+    """The number that the `wanted` tensor is full of, where those that are `given` are full of
+    these numbers."""
+    known: dict[Value, Array] = {
+        v: np.full(v.type.sizes, number, np.float32) for v, number in given.items()
+    }
+    for node in nodes:
+        found = node.op.reference(*(known[v] for v in node.inputs))
+        known.update(zip(node.outputs, found, strict=True))
+    return float(known[wanted].flat[0])
+
+
+class Statistics:
+    """`statistics(epoch)` gives the weights of `step` that count (`TrainStep.evaluated`) the
+    statistics that they have over the first batches of that epoch of `loader`: about `samples`
+    samples, in whole batches. Nothing else of a step's state changes.
+    """
+
+    def __init__(self, step: TrainStep, loader: Loader, samples: int) -> None:
+        batch = min(loader.batch_size, len(loader.x))
+        graph = step.model.graph(training=True, batch=batch)
+        self.step, self.loader = step, loader
+        self.batches = min(-(-samples // batch), len(loader.x) // batch)
+        self._resting = at_rest(graph) if self.batches else {}
+        values = tuple(value for value, _ in self._resting.values())
+        self._graph = dataclasses.replace(
+            graph, name=f"{graph.name}_statistics", outputs=values or graph.outputs
+        )
+        self._state = State(graph.parameters)
+        self._program: Any = None
+        if self._resting and step.engine == NATIVE:
+            self._program = compile_silently(self._graph, state=self._state, threads=step.threads)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Working memory of the compiled pass."""
+        return 0 if self._program is None else int(self._program.arena_bytes)
+
+    def __call__(self, epoch: int) -> None:
+        if not self._resting:
+            return
+        evaluated = self.step.evaluated
+        self._state.load({name: evaluated[name] for name in self._state.views})
+        sums = [np.zeros(value.type.sizes) for value, _ in self._resting.values()]
+        with closing(self.loader.epoch(epoch)) as batches:
+            for x, _ in islice(batches, self.batches):
+                for total, found in zip(sums, self._run(x), strict=True):
+                    total += found
+        for (name, (_, factor)), total in zip(self._resting.items(), sums, strict=True):
+            evaluated[name][...] = factor * total / self.batches
+
+    def _run(self, x: Array) -> list[Array]:
+        if self._program is not None:
+            return list(self._program.run([x]))
+        found, _ = run_reference(self._graph, [x], self._state.views)
+        return list(found)
