@@ -424,6 +424,13 @@ def export(
     return aot.export(lowered, numbers, folder, preprocessing=known, name=name, overwrite=overwrite)
 
 
+def cpus_of(target: str) -> str:
+    """In words, which CPUs run the code of the target of this name."""
+    from .codegen.targets.lookup import target_named
+
+    return target_named(target).cpus
+
+
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
     """The memory plan of the compiled graph as a table; see `passes/plan_memory.py`."""
     from .codegen.targets.lookup import target_named

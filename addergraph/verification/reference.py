@@ -1,11 +1,4 @@
-"""What NumPy says of a graph on one set of inputs, and how far f32 rounding may be from it.
-
-Each op has a closed-form bound on its own rounding error (`Op.rounding`). How such errors travel
-to a value is sampled: the graph is evaluated again with every result moved to a random corner of
-its bound, and an element may differ from the reference by SLACK times the largest deviation that
-*this element* showed in the draws. A graph of one op gets exactly SLACK times its bound. A graph
-that only moves data and does pointwise arithmetic has bound zero: its values must be equal, as must
-outputs that are not f32, where no draw changes them.
+"""Programs against what NumPy says and rounding explains (`ir/rounding.py`).
 
 An element's own deviation in few draws may be small by chance, so a failure is one that CONFIRM
 draws leave: an error of a third of the standard deviation passes them with a chance of 2^-80.
@@ -13,22 +6,18 @@ draws leave: an error of a third of the standard deviation passes them with a ch
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import DataError
-from ..ir import Array, Bound, Graph, Node, Value
-from ..ir.interpreter import bind_inputs
-from ..ir.state import bind_weights
-from ..ir.walk import evaluate
+from ..ir import Array
+from ..ir.rounding import SLACK, Rounded, deviations
 
 DRAWS = 4
 CONFIRM = 36
-SLACK = 2.0  # the draws are a sample of the corners, not all of them
 FEWEST = 16  # elements from which an output that hardly varies is worth a word
 STILL = 0.95  # the share of its elements that do not change, from which it hardly varies
 
@@ -177,7 +166,7 @@ def _judged(native: Array, reference: Array, spread: Array) -> tuple[Array, Arra
     """
     differs = (native != reference) & ~(np.isnan(native) & np.isnan(reference))
     if reference.dtype == np.float32:
-        errors = np.where(differs, _deviations(native, reference, np.inf), 0.0)
+        errors = np.where(differs, deviations(native, reference, np.inf), 0.0)
         allowed = SLACK * spread
     else:
         errors = (differs & (spread == 0)).astype("f8")
@@ -187,56 +176,14 @@ def _judged(native: Array, reference: Array, spread: Array) -> tuple[Array, Arra
     return differs, errors, allowed, ratios
 
 
-def _deviations(found: Array, reference: Array, otherwise: float) -> Array:
-    """|found - reference|, and `otherwise` where one of them is not finite."""
-    finite = np.isfinite(found) & np.isfinite(reference)
-    with np.errstate(invalid="ignore"):
-        errors = np.abs(found.astype("f8") - reference.astype("f8"))
-    return np.where(finite, errors, otherwise)
-
-
 def _difference(native: Array, reference: Array, at: int, first: int) -> Difference:
     index = tuple(int(i) for i in np.unravel_index(at, reference.shape))
     sample = first + (index[0] if index else 0)
     return Difference(sample, index, float(native[index]), float(reference[index]))
 
 
-Visit = Callable[[object, Node, Sequence[Array]], Sequence[Array]]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A node as the reference has it: what it read, its results, and their bounds."""
-
-    operands: Sequence[Array]
-    results: Sequence[Array]
-    bounds: Sequence[Bound]
-
-
-class Reference:
-    """The reference on one set of inputs, the rounding bound of each result, and draws.
-
-    `known` has every value of the graph (bound to the batch of the inputs).
-    """
-
-    def __init__(
-        self,
-        graph: Graph,
-        arrays: Sequence[Array],
-        weights: Mapping[str, Array],
-        rng: np.random.Generator,
-    ) -> None:
-        batch, _ = bind_inputs(graph, arrays)
-        self._declared, self.count = graph, batch
-        self.graph = graph if batch is None else graph.bind(batch)
-        numbers = bind_weights(f'graph "{graph.name}"', graph.parameters, weights)
-        self._counted = [v.type.is_open for v in graph.outputs]  # the leading axis counts samples
-        self._rng, self._drawn = rng, 0
-        self._start = [*arrays, *numbers.values()]
-        self._steps: dict[object, _Step] = {}
-        self.known = _walk(self.graph, self._start, self._note, ())
-        self.outputs = [self.known[v] for v in self.graph.outputs]
-        self._spread = [np.zeros(y.shape) for y in self.outputs]
+class Reference(Rounded):
+    """What NumPy says, to compare programs with."""
 
     def compare(self, totals: Sequence[Total], native: Sequence[Array], first: int = 0) -> None:
         """Adds the outputs of a call, whose samples count from `first`, to a total each.
@@ -258,9 +205,10 @@ class Reference:
             if not total.failed
         ):
             spreads = self.spread(CONFIRM)
-        for (total, found, y), s, counted in zip(pairs, spreads, self._counted, strict=True):
+        declared = self._declared.outputs
+        for (total, found, y), s, v in zip(pairs, spreads, declared, strict=True):
             total.add(found, y, s, first)
-            total.variation.add(y, counted)
+            total.variation.add(y, v.type.is_open)  # then the leading axis counts samples
 
     def values(self) -> dict[str, Array]:
         """Every value by name."""
@@ -280,56 +228,6 @@ class Reference:
             for s in range(self.count or 0)
         ]
 
-    def spread(self, draws: int) -> list[Array]:
-        """The largest deviation of each element of the outputs in so many draws, or more."""
-        while self._drawn < draws:
-            moved = _walk(self.graph, self._start, self._move, ())
-            for spread, v, y in zip(self._spread, self.graph.outputs, self.outputs, strict=True):
-                np.maximum(spread, _deviations(moved[v], y, 0.0), out=spread)
-            self._drawn += 1
-        return self._spread
-
-    def _note(self, key: object, node: Node, operands: Sequence[Array]) -> Sequence[Array]:
-        results = node.op.reference(*operands)
-        bounds = tuple(node.op.rounding(operands, results))
-        self._steps[key] = _Step(tuple(operands), results, bounds)
-        return results
-
-    def _move(self, key: object, node: Node, operands: Sequence[Array]) -> Sequence[Array]:
-        """The results on moved operands, moved themselves to a random corner of their bounds."""
-        step = self._steps[key]
-        same = all(a is b for a, b in zip(operands, step.operands, strict=True))
-        results = step.results if same else node.op.reference(*operands)
-        return [_moved(r, b, self._rng) for r, b in zip(results, step.bounds, strict=True)]
-
 
 def _shown(outputs: Sequence[tuple[tuple[int, ...], str]]) -> str:
     return ", ".join(f"{dtype}{list(shape)}" for shape, dtype in outputs) or "nothing"
-
-
-def _moved(result: Array, bound: Bound, rng: np.random.Generator) -> Array:
-    if result.dtype != np.float32 or (isinstance(bound, float) and bound == 0.0):
-        return result
-    shift = np.where(rng.integers(0, 2, result.shape, dtype=np.int8), bound, np.negative(bound))
-    with np.errstate(over="ignore"):
-        return np.where(np.isfinite(shift), result + shift, result).astype(np.float32)
-
-
-def _walk(
-    graph: Graph, arrays: Sequence[Array], visit: Visit, path: tuple[int, ...]
-) -> dict[Value, Array]:
-    """Every value of a bound graph, each node's results as `visit` returns them.
-
-    Fused bodies are walked too; a node's key is its path of positions.
-    """
-    positions = itertools.count()
-
-    def step(node: Node, operands: list[Array]) -> Sequence[Array]:
-        key = (*path, next(positions))
-        if (body := node.op.subgraph) is not None:
-            inside = _walk(body, operands, visit, key)
-            return [inside[v] for v in body.outputs]
-        with np.errstate(all="ignore"):
-            return visit(key, node, operands)
-
-    return evaluate(graph, arrays, step)

@@ -30,6 +30,7 @@ from addergraph.files.storage import Pieces
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.plan import ALIGNMENT
+from addergraph.ir.rounding import Rounded
 from addergraph.ir.types import TensorType
 from addergraph.settings import integer
 
@@ -44,7 +45,7 @@ from . import folder as folders
 from .archive import Member, archive
 from .attributes import passing_no_floats
 from .data import data_object
-from .entry import api_symbols, data_symbols, emit_library, golden_block
+from .entry import api_symbols, data_symbols, emit_library, golden_block, tolerances
 from .interface import ABI_VERSION, Argument, Interface, interface_of
 
 FORMAT = 1  # of metadata.json
@@ -65,11 +66,13 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Golden:
-    """Inputs drawn from `seed`, and the bits that the target gives for them."""
+    """Inputs drawn from `seed`, and what the target gives for them: to the bit, where nothing is
+    `allowed`, else as `entry.tolerances` says."""
 
     seed: int
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
+    allowed: tuple[Array, ...] = ()
 
 
 def export(
@@ -89,8 +92,8 @@ def export(
     weights  the numbers of the source graph's parameters
     preprocessing  what images are, where the graph takes them: for header, metadata and example
     name     of the library, else the graph's; made a C identifier
-    seed     of the inputs that the self-test runs on; for a float network where this machine
-             cannot run the target there are none, and the self-test says so
+    seed     of the inputs that the self-test runs on. It expects the same bits; of a float network
+             where this machine cannot run the target, outputs within the rounding of NumPy's
     shared   whether to link a shared library: True or an error; None where that can be done, else
              metadata.json says why there is none. The C compiler is $CC, or cc
     overwrite  replace what is in the folder, whatever it is; else only an earlier export of the
@@ -154,12 +157,11 @@ def _files(
     """Name -> content of everything but the shared library. The weights are there twice: as they
     were given, and packed."""
     prefix, lowered = interface.prefix, _lowered_of(compiled)
-    expected = _is_known(lowered)
-    text, facts = emit_library(lowered, interface, golden=expected)
+    exact = _is_known(lowered)
+    text, facts = emit_library(lowered, interface, exact=exact)
     numbers = main_weights(lowered, weights)
     packed = pack_weights(facts, lowered, numbers)
-    golden = _golden(compiled, numbers, packed, interface, seed) if expected else None
-    ends = (golden.inputs, golden.outputs) if golden else ((), ())
+    golden = _golden(compiled, numbers, packed, interface, seed)
     if lowered.target.multiplier:
         code_object, assembly = llvm.compile_both(text, lowered.target)
     else:
@@ -171,7 +173,8 @@ def _files(
     # The file alone names the classes: in the library they would take flash, thousands of bytes.
     names = {"classes": interface.classes} if interface.classes else {}
     told = folders.canonical(metadata)
-    data = data_object(prefix, lowered.target, packed, golden_block(packed, *ends), told)
+    block = golden_block(packed, golden.inputs, golden.outputs, golden.allowed)
+    data = data_object(prefix, lowered.target, packed, block, told)
     members = [
         Member(f"{prefix}.o", [code_object], api_symbols(prefix)),
         Member(f"{prefix}_data.o", data, data_symbols(prefix)),
@@ -180,7 +183,7 @@ def _files(
         f"{prefix}.o": code_object,
         f"{prefix}_data.o": data,
         f"lib{prefix}.a": archive(members),
-        f"{prefix}.h": header.header(interface, golden=golden is not None, stack=stack).encode(),
+        f"{prefix}.h": header.header(interface, exact=exact, stack=stack).encode(),
         "example/main.c": example.program(interface).encode(),
         "example/Makefile": example.makefile(interface).encode(),
         folders.METADATA: folders.canonical(metadata | names),
@@ -201,8 +204,11 @@ def _golden(
     if runnable(lowered.target):
         built = compiled if isinstance(compiled, Built) else build(lowered)
         return _Golden(seed, inputs, run_packed(built, packed, inputs))
-    outputs, _ = run_reference(lowered.main, inputs, numbers)
-    return _Golden(seed, inputs, tuple(outputs))
+    if _is_known(lowered):
+        return _Golden(seed, inputs, tuple(run_reference(lowered.main, inputs, numbers)[0]))
+    known = Rounded(lowered.main, inputs, numbers, rng)
+    outputs = tuple(known.outputs)
+    return _Golden(seed, inputs, outputs, tolerances(outputs, known.allowed()))
 
 
 def _lowered_of(compiled: Built | Lowered) -> Lowered:
@@ -229,7 +235,7 @@ def _metadata(
     weights: Mapping[str, Array],
     interface: Interface,
     packed: Array,
-    golden: _Golden | None,
+    golden: _Golden,
     stack: int | None,
 ) -> dict[str, Any]:
     """What the library says of itself."""
@@ -245,7 +251,7 @@ def _metadata(
             "arena_align": ALIGNMENT,
             "arena_bytes": interface.arena_bytes,
             "format": FORMAT,
-            "golden": None if golden is None else {"seed": golden.seed},
+            "golden": {"exact": not golden.allowed, "seed": golden.seed},
             "graph": interface.graph,
             "inputs": [_described(a) for a in interface.inputs],
             "multiplication_free": not target.multiplier,

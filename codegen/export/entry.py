@@ -3,12 +3,14 @@
     int32_t net_run(inputs..., outputs..., void *arena)
     int32_t net_run_part(inputs..., outputs..., void *arena, int32_t thread, int32_t threads)
     int32_t net_selftest(void *arena)
+    int32_t net_supported(void)
     const char *net_metadata_json(void)
 
 The code object holds these and the kernels. What they read stands in a second, data-only object:
 
     net_data_weights    the packed weights
-    net_data_golden     checksum of the weights | golden inputs | golden outputs, each aligned
+    net_data_golden     checksum of the weights | golden inputs | golden outputs | unless these are
+                        exact, what their elements may be off; each aligned
     net_data_metadata   JSON, ended by a NUL
 
 Those symbols are hidden: a program links them, a shared library does not show them.
@@ -24,19 +26,21 @@ import numpy as np
 
 from addergraph.ir import Array
 from addergraph.ir.plan import ALIGNMENT, align
-from addergraph.ir.types import i32, u8
+from addergraph.ir.types import f32, i32, u8
 
 from ..emit.builder import I8, I32, POINTER, Emitter, Index
 from ..emit.lowered import Lowered, ProgramFacts
 from ..emit.module import ModuleEmitter, emit_body
+from .cpu import emit_supported, runs_everywhere
 from .interface import (
     BAD_THREAD,
     DAMAGED_WEIGHTS,
     MISALIGNED_ARENA,
-    NO_GOLDEN,
     NULL_POINTER,
     OK,
     WRONG_BITS,
+    WRONG_CPU,
+    Argument,
     Interface,
 )
 
@@ -45,7 +49,8 @@ CHECKSUM_BYTES = ALIGNMENT  # two 32-bit words, padded
 
 
 def api_symbols(prefix: str) -> tuple[str, ...]:
-    return tuple(f"{prefix}_{name}" for name in ("run", "run_part", "selftest", "metadata_json"))
+    names = ("run", "run_part", "selftest", "metadata_json", "supported")
+    return tuple(f"{prefix}_{name}" for name in names)
 
 
 def data_symbols(prefix: str) -> tuple[str, ...]:
@@ -53,20 +58,21 @@ def data_symbols(prefix: str) -> tuple[str, ...]:
 
 
 def emit_library(
-    lowered: Lowered, interface: Interface, *, golden: bool
+    lowered: Lowered, interface: Interface, *, exact: bool
 ) -> tuple[str, ProgramFacts]:
     """The code object as IR text, and the facts of its program.
 
-    `golden`: whether the data has golden inputs and outputs for the self-test.
+    `exact`: whether the golden outputs are the very bits that the code gives.
     """
     # A certificate follows no pointer: code without products calls nothing through one.
     made = ModuleEmitter(interface.prefix, lowered.target, callbacks=interface.relaxes)
     names = [made.unique(name) for name in api_symbols(interface.prefix)]
+    asks = emit_supported(made, names[4])
     body, facts = emit_body(made, lowered)
     entries = _Entries(made, interface, body, facts.weights_bytes)
     entries.run(names[0])
     entries.run_part(names[1])
-    entries.selftest(names[2], golden)
+    entries.selftest(names[2], asks, exact)
     entries.metadata(names[3])
     return str(made.module), facts
 
@@ -81,10 +87,23 @@ def data_module(prefix: str, weights: Array, golden: bytes, metadata: bytes) -> 
     )
 
 
-def golden_block(weights: Array, inputs: Sequence[Array], outputs: Sequence[Array]) -> bytes:
-    """The bytes of `net_data_golden`; without outputs only the checksum."""
-    parts = [checksum(weights), *(a.tobytes() for a in (*inputs, *outputs))]
+def golden_block(
+    weights: Array, inputs: Sequence[Array], outputs: Sequence[Array], allowed: Sequence[Array]
+) -> bytes:
+    """The bytes of `net_data_golden`; `allowed` are those of `tolerances`, none for exact bits."""
+    parts = [checksum(weights), *(a.tobytes() for a in (*inputs, *outputs, *allowed))]
     return b"".join(part.ljust(align(len(part)), b"\0") for part in parts)
+
+
+def tolerances(outputs: Sequence[Array], allowed: Sequence[Array]) -> tuple[Array, ...]:
+    """What the self-test allows, for each output in as many bytes: how far an f32 may be off,
+    rounded up; of other types the bits that have to be right, none where `allowed` is inf."""
+    return tuple(
+        np.where(off == 0, 0, np.nextafter(off, np.inf, dtype=np.float32))
+        if y.dtype == np.float32
+        else np.repeat(np.where(off == 0, 255, 0).astype(np.uint8).reshape(-1), y.itemsize)
+        for y, off in zip(outputs, allowed, strict=True)
+    )
 
 
 def checksum(weights: Array) -> bytes:
@@ -129,33 +148,32 @@ class _Entries:
             self._call(e, pointers, arena, e.index(0), e.index(1))
         e.b.ret(_code(OK))
 
-    def selftest(self, name: str, golden: bool) -> None:
-        """The weights against their checksum, then a run on the golden inputs against its bits."""
+    def selftest(self, name: str, asks: Any, exact: bool) -> None:
+        """The CPU; the weights against their checksum; a run on the golden inputs against its
+        outputs."""
         e, (arena,) = self._function(name, 1)
+        runs_everywhere(self.made, e.function)
         self._check_pointers(e, [], arena)
+        if asks is not None:
+            _require(e, e.b.icmp_signed("!=", e.b.call(asks, []), _code(0)), WRONG_CPU)
         for word, found in enumerate(self._checksum(e)):
             stored = e.load(e.at(self.golden, 4 * word), i32)
             _require(e, e.b.icmp_signed("==", found, stored), DAMAGED_WEIGHTS)
-        if not golden:
-            e.b.ret(_code(NO_GOLDEN))
-            return
-        inputs, outputs = CHECKSUM_BYTES, self.interface.run_bytes
+        offset, outputs = CHECKSUM_BYTES, self.interface.run_bytes
         pointers = []
         for argument in self.interface.inputs:
-            pointers.append(e.at(self.golden, inputs))
-            inputs += align(argument.type.nbytes)
+            pointers.append(e.at(self.golden, offset))
+            offset += align(argument.type.nbytes)
         for argument in self.interface.outputs:
             pointers.append(e.at(arena, outputs))
             outputs += align(argument.type.nbytes)
         self._call(e, pointers, arena, e.index(0), e.index(1))
-        expected = inputs
-        for argument, found in zip(
-            self.interface.outputs, pointers[len(self.interface.inputs) :], strict=True
-        ):
-            nbytes = argument.type.nbytes
-            same = self._equal(e, found, e.at(self.golden, expected), nbytes)
-            _require(e, same, WRONG_BITS)
-            expected += align(nbytes)
+        given = pointers[len(self.interface.inputs) :]
+        for argument, found in zip(self.interface.outputs, given, strict=True):
+            expected = e.at(self.golden, offset)
+            allowed = None if exact else e.at(self.golden, offset + self.interface.golden_bytes)
+            _require(e, self._right(e, argument, found, expected, allowed), WRONG_BITS)
+            offset += align(argument.type.nbytes)
         e.b.ret(_code(OK))
 
     def metadata(self, name: str) -> None:
@@ -206,16 +224,40 @@ class _Entries:
 
         return e.carry(0, self.weights_bytes, 4, [_code(0), _code(0)], step)
 
-    def _equal(self, e: Emitter, a: Any, b: Any, nbytes: int) -> Any:
-        """An i1: whether two blocks of memory are equal."""
+    def _right(
+        self, e: Emitter, argument: Argument, found: Any, expected: Any, allowed: Any
+    ) -> Any:
+        """An i1: whether all elements of an output are what they have to be; to the bit where
+        nothing is `allowed`."""
+        off = allowed is not None and argument.type.dtype == f32
+        one, wrong = (4, _near) if off else (1, _differing)
 
         def step(offset: Index, seen: list[Any]) -> list[Any]:
-            here = e.b.xor(e.load(e.at(a, offset), u8), e.load(e.at(b, offset), u8))
-            return [e.b.or_(seen[0], here)]
+            blocks = (b if b is None else e.at(b, offset) for b in (found, expected, allowed))
+            return [e.b.or_(seen[0], wrong(e, *blocks))]
 
         zero = ir.Constant(I8, 0)
-        (difference,) = e.carry(0, nbytes, 1, [zero], step)
+        (difference,) = e.carry(0, argument.type.nbytes, one, [zero], step)
         return e.b.icmp_signed("==", difference, zero)
+
+
+def _differing(e: Emitter, found: Any, expected: Any, mask: Any) -> Any:
+    """The bits of a byte that differ, as far as they count."""
+    bits = e.b.xor(e.load(found, u8), e.load(expected, u8))
+    return bits if mask is None else e.b.and_(bits, e.load(mask, u8))
+
+
+def _near(e: Emitter, found: Any, expected: Any, allowed: Any) -> Any:
+    """A byte, 0 where both f32 are equal, both NaN, or no more than `allowed` apart."""
+    a, b = e.load(found, f32), e.load(expected, f32)
+    most = e.b.fpext(e.load(allowed, f32), ir.DoubleType())
+    apart = e.b.fsub(e.b.fpext(a, ir.DoubleType()), e.b.fpext(b, ir.DoubleType()))
+    near = e.b.and_(
+        e.b.fcmp_ordered("<=", apart, most), e.b.fcmp_ordered(">=", apart, e.b.fneg(most))
+    )
+    nan = e.b.and_(e.b.fcmp_unordered("uno", a, a), e.b.fcmp_unordered("uno", b, b))
+    right = e.b.or_(e.b.or_(near, nan), e.b.fcmp_ordered("==", a, b))
+    return e.b.zext(e.b.not_(right), I8)
 
 
 def _widened(e: Emitter, number: Any) -> Any:

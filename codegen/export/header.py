@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from string import Template
 
@@ -25,6 +26,8 @@ $tensors
 $threads
  *
 $numbers$images
+ *
+$code
  */
 #ifndef ${M}_H
 #define ${M}_H
@@ -34,6 +37,9 @@ $numbers$images
 #define ${M}_ABI_VERSION $abi
 #define ${M}_ARENA_BYTES ${arena}u
 #define ${M}_ARENA_ALIGN ${align}u
+#define ${M}_TARGET "$triple"
+#define ${M}_CPU "$cpu"
+#define ${M}_CPU_FEATURES $features
 $stack
 
 /* Elements of each tensor. */
@@ -54,8 +60,11 @@ int32_t ${p}_run($run);
 /* One thread's part of the same. */
 int32_t ${p}_run_part($run_part);
 
-/* $selftest */
+$selftest */
 int32_t ${p}_selftest(void * /* arena */);
+
+/* $supported */
+int32_t ${p}_supported(void);
 
 /* What this library is, as JSON: tensors, target, versions and digests. */
 const char *${p}_metadata_json(void);
@@ -79,6 +88,22 @@ _RELAXES = """
 _ONE_THREAD = Template("""\
  * Threads. This machine has no atomic instructions, so one thread alone computes a call:
  * ${p}_run_part takes thread 0 of 1.""")
+
+_ASKS = Template("""\
+1 if this CPU and its system have what ${M}_CPU_FEATURES lists, else 0: the other functions
+ * but ${p}_selftest, which asks this first, would end the program by an illegal instruction.
+ * Every x86-64 CPU can answer.""")
+_ASKS_NOTHING = Template("""\
+1: the code needs nothing that CPUs of this kind may lack. No question is asked of the CPU.""")
+_SELFTEST = Template(
+    "/* ${M}_OK if this CPU is supported, the weights are intact, and built-in inputs give "
+    "built-in outputs, $how."
+)
+_EXACT = "to the bit"
+_NEAR = (
+    "each element within what rounding explains: the code was written on a machine that could not "
+    "run it"
+)
 
 _FLOATS = """\
  * Numbers. NaN and infinities are values, not errors. An adder layer passes NaN on, and gives
@@ -121,10 +146,10 @@ $names
 }""")
 
 
-def header(interface: Interface, *, golden: bool, stack: int | None = None) -> str:
+def header(interface: Interface, *, exact: bool, stack: int | None = None) -> str:
     """The text of `<prefix>.h`.
 
-    golden  whether the library has golden outputs
+    exact   whether the self-test expects the same bits, or outputs that rounding explains
     stack   the bytes that a call takes of it at most, where they are known
     """
     prefix, macro, arguments = interface.prefix, interface.macro, interface.arguments
@@ -134,13 +159,6 @@ def header(interface: Interface, *, golden: bool, stack: int | None = None) -> s
         for a in arguments
     ]
     arena = "void * /* arena */"
-    if golden:
-        selftest = (
-            f"{macro}_OK if the weights are intact and built-in inputs give built-in outputs, "
-            "to the bit."
-        )
-    else:
-        selftest = f"Checks the weights alone: {macro}_ERROR_NO_GOLDEN if they are intact."
     last = max(CODES)
     codes = [
         f"    {macro}_{name} = {code}{'' if code == last else ','} /* {meaning} */"
@@ -168,9 +186,30 @@ def header(interface: Interface, *, golden: bool, stack: int | None = None) -> s
         codes="\n".join(codes),
         run=", ".join([*parameters, arena]),
         run_part=", ".join([*parameters, arena, "int32_t /* thread */", "int32_t /* threads */"]),
-        selftest=selftest,
+        selftest=_filled(_SELFTEST.substitute(M=macro, how=_EXACT if exact else _NEAR)),
+        **_code(interface),
         threads=threads.substitute(p=prefix, align=ALIGNMENT) + relaxes,
     )
+
+
+def _code(interface: Interface) -> dict[str, str]:
+    """What it says of the target."""
+    target = interface.target
+    asks = _ASKS if target.needs else _ASKS_NOTHING
+    needs = " ".join(name for name, _, _ in target.needs) or target.features
+    lines = [f'"{line}"' for line in textwrap.wrap(needs, 90, drop_whitespace=False)] or ['""']
+    return {
+        "code": _filled(f" * Code. It runs on {target.cpus}."),
+        "supported": asks.substitute(p=interface.prefix, M=interface.macro),
+        "triple": target.triple,
+        "cpu": target.cpu,
+        "features": "\\\n    " * (len(lines) > 1) + " \\\n    ".join(lines),
+    }
+
+
+def _filled(comment: str) -> str:
+    """The lines of a comment, without its end."""
+    return textwrap.fill(comment, 100, subsequent_indent=" * ")
 
 
 def _stack(interface: Interface, stack: int | None) -> str:

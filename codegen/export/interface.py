@@ -19,9 +19,11 @@ from addergraph.ir.types import TensorType
 
 from ..emit.lowered import Lowered
 from ..inspect.limits import floats_of
+from ..targets.target import Target
 
 ABI_VERSION = 1
-OK, NULL_POINTER, MISALIGNED_ARENA, BAD_THREAD, DAMAGED_WEIGHTS, WRONG_BITS, NO_GOLDEN = range(7)
+OK, NULL_POINTER, MISALIGNED_ARENA, BAD_THREAD, DAMAGED_WEIGHTS, WRONG_BITS = range(6)
+WRONG_CPU = 7  # 6 was "no golden outputs"
 CODES: dict[int, tuple[str, str]] = {
     OK: ("OK", "success"),
     NULL_POINTER: ("ERROR_NULL", "a pointer is NULL"),
@@ -29,7 +31,7 @@ CODES: dict[int, tuple[str, str]] = {
     BAD_THREAD: ("ERROR_THREAD", "not 0 <= thread < threads"),
     DAMAGED_WEIGHTS: ("ERROR_WEIGHTS", "selftest: the weights differ from their checksum"),
     WRONG_BITS: ("ERROR_BITS", "selftest: the outputs differ from the golden ones"),
-    NO_GOLDEN: ("ERROR_NO_GOLDEN", "selftest: the weights are intact, there are no golden outputs"),
+    WRONG_CPU: ("ERROR_CPU", "selftest: this CPU has not all instructions that the code uses"),
 }
 STABLE = ("INPUT", "OUTPUT")  # in macros of libraries that have one of each
 LONGEST_NAME = 4095  # bytes of a string literal that C99 compilers need to take
@@ -131,6 +133,7 @@ class Interface:
     threaded    whether several threads may share a call
     relaxes     whether a thread that waits for long calls what the arena names
     floats      whether it computes with f32 anywhere
+    target      what its code is for
     image       what the input is, where the network says that it takes images
     classes     their names, in the order of the scores, where it says them
     """
@@ -144,6 +147,7 @@ class Interface:
     threaded: bool
     relaxes: bool
     floats: bool
+    target: Target
     image: Image | None = None
     classes: tuple[str, ...] = ()
 
@@ -217,7 +221,7 @@ def interface_of(
     interface = Interface(
         prefix, source.name, made[:count], made[count:], run_bytes, batched,
         target.atomics, target.atomics and target.multiplier, bool(floats_of(main)),
-        *_images(source, preprocessing),
+        target, *_images(source, preprocessing),
     )  # fmt: skip
     _require_distinct(interface)
     return interface

@@ -74,7 +74,10 @@ class Machine:
 
 # Control that stays: waits, fences, traps and what else only a system does. All other control goes
 # somewhere.
-_X86_STAYS = r"pause | nop[lqw]? | vzeroupper | ud2 | [mls]fence | int3 | endbr64 | hlt | cli | sti"
+_X86_STAYS = (
+    r"pause | nop[lqw]? | vzeroupper | ud2 | [mls]fence | int3 | endbr64 | hlt | cli | sti"
+    r" | cpuid | xgetbv"
+)
 _AARCH64_STAYS = (
     r"nop | hint | yield | bti | brk | udf | svc | hvc | smc | hlt | dmb | dsb | isb | sb | clrex"
     r" | paciasp | autiasp | wf[ei] | sevl? | csdb | mrs | msr | tlbi | at"

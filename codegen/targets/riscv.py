@@ -7,6 +7,21 @@ from .target import Target, scalar_core
 RISCV64 = Target(
     "riscv64-linux-gnu", "riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d",
     lanes=4, registers=16, fma=False,
+    cpus="every RISC-V CPU of 64 bits with M, A, F and D, as Linux distributions need them",
 )  # fmt: skip
-RISCV32I = scalar_core("riscv32i", "riscv32-unknown-none-elf", "generic-rv32", 16, 32)
-RISCV64I = scalar_core("riscv64i", "riscv64-unknown-none-elf", "generic-rv64", 16, 64)
+RISCV32I = scalar_core(
+    "riscv32i",
+    "riscv32-unknown-none-elf",
+    "generic-rv32",
+    16,
+    32,
+    "every RISC-V core of 32 bits, in programs of the ABI ilp32",
+)
+RISCV64I = scalar_core(
+    "riscv64i",
+    "riscv64-unknown-none-elf",
+    "generic-rv64",
+    16,
+    64,
+    "every RISC-V core of 64 bits, in programs of the ABI lp64",
+)

@@ -58,6 +58,9 @@ class Target:
     pair_products: str = ""
     least_magnitude: str = ""
     pause: str = ""
+    cpus: str = ""
+    needs: tuple[tuple[str, int, int], ...] = ()
+    states: int = 0
     machine: Machine = GENERIC
 
     @property
@@ -91,9 +94,9 @@ class Target:
         return self.name.replace("-", "_")
 
 
-def scalar_core(name: str, triple: str, cpu: str, registers: int, word: int) -> Target:
+def scalar_core(name: str, triple: str, cpu: str, registers: int, word: int, cpus: str) -> Target:
     """A core that multiplies nothing, without an operating system: scalars in general registers."""
     return Target(
         name, triple, cpu, "", lanes=1, registers=registers, fma=False, multiplier=False,
-        word=word, floats=False, atomics=False,
+        word=word, floats=False, atomics=False, cpus=cpus,
     )  # fmt: skip

@@ -9,4 +9,5 @@ from .x86 import BASELINE
 TOY = Target(
     "toy", BASELINE.triple, BASELINE.cpu, "", lanes=2, registers=16, fma=False, max_tile=(3, 2),
     lane_shifts=False, register_class=BASELINE.register_class, pause=BASELINE.pause,
+    cpus=BASELINE.cpus,
 )  # fmt: skip

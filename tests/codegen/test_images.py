@@ -183,7 +183,7 @@ def echoes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for order, channels in (("grey", 1), ("rgb", 3), ("bgr", 3), ("other", 3)):
         folder, interface = tmp_path_factory.mktemp(order), echo(order, channels=channels)
         (folder / "example").mkdir()
-        (folder / "echo.h").write_text(header(interface, golden=True))
+        (folder / "echo.h").write_text(header(interface, exact=True))
         (folder / "echo.c").write_text(LIBRARY)
         (folder / "example" / "main.c").write_text(program(interface))
         made[order] = folder / "main"
@@ -312,7 +312,7 @@ int main(void)
 )
 def test_names_of_any_kind_reach_the_program(compiler_: str, tmp_path: Path) -> None:
     names = (*ODD, *(f"class {n}" for n in range(1002 - len(ODD))))
-    text = header(echo("other", names, 167), golden=True)
+    text = header(echo("other", names, 167), exact=True)
     assert text.isascii() and "#define ECHO_CLASS_COUNT 1002" in text
     (tmp_path / "echo.h").write_text(text)
     (tmp_path / "show.c").write_text(SHOW)
@@ -351,7 +351,7 @@ def test_names_that_do_not_fit_are_refused(classes: tuple[str, ...], said: str) 
 def test_the_header_says_what_an_image_is(
     order: str, channels: int, format: str, said: str
 ) -> None:
-    text = header(echo(order, channels=channels), golden=True)
+    text = header(echo(order, channels=channels), exact=True)
     for what, value in (("HEIGHT", 2), ("WIDTH", 3), ("CHANNELS", channels)):
         assert f"#define ECHO_IMAGE_{what} {value}\n" in text
     assert f'#define ECHO_IMAGE_FORMAT "{format}"\n' in text
@@ -363,7 +363,7 @@ def test_without_images_nothing_is_said_of_them() -> None:
     several = Preprocessing(OWN, dtype="f32", channels="rgb")
     for text, known in ((NET, None), (SHARED, None), (SHARED, several)):
         made = interface_of(compiler.lower(ag.parse(text), BASELINE), preprocessing=known)
-        texts = header(made, golden=True), program(made)
+        texts = header(made, exact=True), program(made)
         assert "IMAGE_H" not in texts[0] + texts[1] and "--raw" not in texts[1]
 
 
@@ -373,8 +373,8 @@ def test_real_pixels_are_described_and_not_read_from_pictures() -> None:
     graph = ag.parse(text.replace("cast(%flat) dtype=f32", "neg(%flat)"))
     lowered = compiler.lower(graph, BASELINE)
     made = interface_of(lowered, preprocessing=known)
-    assert '_FORMAT "GREYF32"' in header(made, golden=True) and "--raw" not in program(made)
-    assert "3 pixels of 1 float" in header(made, golden=True)
+    assert '_FORMAT "GREYF32"' in header(made, exact=True) and "--raw" not in program(made)
+    assert "3 pixels of 1 float" in header(made, exact=True)
     bytes_ = interface_of(lowered, preprocessing=Preprocessing(known.normalize, channels="grey"))
     assert bytes_.image is None, "the input are no bytes"
 
@@ -385,7 +385,7 @@ def test_real_pixels_are_described_and_not_read_from_pictures() -> None:
 @pytest.mark.parametrize(("x", "y"), [("x", "bn5"), ("input", "y"), ("x", "output")])
 def test_sizes_have_names_that_no_layer_changes(x: str, y: str) -> None:
     text = f"graph pair(%{x}: f32[N,2]) {{ %{y} = neg(%{x}) : f32[N,2] return %{y} }}"
-    made = header(interface_of(compiler.lower(ag.parse(text), BASELINE)), golden=True)
+    made = header(interface_of(compiler.lower(ag.parse(text), BASELINE)), exact=True)
     for what in ("INPUT", "OUTPUT"):
         assert made.count(f"#define PAIR_{what}_ELEMENTS ") == 1
     assert "#define PAIR_OUTPUT_ELEMENTS PAIR_BN5_ELEMENTS\n" in made or y != "bn5"

@@ -64,4 +64,25 @@ MUTANTS = (
         "second += first * sums.size + int", "second += int",
         tests_of("codegen/test_export_size.py"),
     ),
+    Mutant(
+        "the self-test takes outputs below the golden ones", "codegen/export/entry.py",
+        'e.b.fcmp_ordered(">=", apart, e.b.fneg(most))', 'e.b.fcmp_ordered(">=", most, apart)',
+        tests_of("codegen/test_rounded_selftest.py"),
+    ),
+    Mutant(
+        "the self-test runs what the CPU has not", "codegen/export/entry.py",
+        'e.b.icmp_signed("!=", e.b.call(asks, []), _code(0))',
+        'e.b.icmp_signed("!=", e.b.call(asks, []), _code(2))',
+        tests_of("codegen/test_supported.py", "test_older_cpus_answer"),
+    ),
+    Mutant(
+        "the system is not asked whether it keeps wide registers", "codegen/export/cpu.py",
+        "_require(e, cpuid, OSXSAVE[0], 1 << OSXSAVE[1])", "pass",
+        tests_of("codegen/test_supported.py", "test_older_cpus_answer"),
+    ),
+    Mutant(
+        "ARM objects pass floats one way", "codegen/export/attributes.py",
+        "_VFP_ARGS, _BOTH = 28, 3", "_VFP_ARGS, _BOTH = 28, 0",
+        tests_of("codegen/test_boards.py", "test_objects_say_that_no_floats_are_passed"),
+    ),
 )  # fmt: skip

@@ -92,6 +92,9 @@ def compile_library(options: Library) -> None:
         if path is not None:
             print(f"{path.stat().st_size:>10,} bytes  {path}  {what}")
     facts = json.loads(exported.metadata.read_text())
+    target = facts["target"]["name"]
+    own = ", this machine's" * (options.target == "host")
+    print(f"target {target}{own}: the code runs on {compiler.cpus_of(target)}")
     if exported.shared is None:
         print(f"no shared library: {facts['no_shared_library']}")
     if facts["multiplication_free"]:

@@ -1,0 +1,154 @@
+"""Self-tests of f32 libraries that were written on a machine which could not run them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import compiler
+from addergraph.codegen.export.entry import CHECKSUM_BYTES, tolerances
+from addergraph.codegen.inspect import elf
+from addergraph.ir import Array
+from addergraph.ir.plan import align
+from addergraph.ir.state import initial_weights
+from tests.codegen.boards import SOURCES
+
+SMALL = """
+graph small(%x: f32[5,40]) params(%f: f32[40,6] init=normal(0,1), %d: f32[6,4] init=normal(0,1)) {
+  %distances = adder_dense(%x, %f) : f32[5,6]
+  %scores = dense(%distances, %d) : f32[5,4]
+  %y = softmax(%scores) : f32[5,4]
+  %class = argmax(%y) axis=1 : i32[5]
+  return %scores, %y, %class
+}"""
+MAIN = """
+#include "small.h"
+#include "board.h"
+static unsigned char arena[SMALL_ARENA_BYTES] __attribute__((aligned(SMALL_ARENA_ALIGN)));
+int main(void)
+{
+    if (small_supported() != 1)
+        return 99;
+    int32_t code = small_selftest(arena);
+    return board_write(arena + SMALL_ARENA_BYTES - 320, 320) ? code : 98;
+}
+"""
+PASSED, WRONG = 0, 5
+INPUTS, OUTPUTS = CHECKSUM_BYTES, CHECKSUM_BYTES + align(5 * 40 * 4)
+Y, CLASS, END = 128, 256, 320  # of outputs of 80, 80 and 20 bytes, each aligned
+ALLOWED = OUTPUTS + END
+MACHINES = {
+    "aarch64-linux-gnu": ("--target=aarch64-unknown-linux-gnu -fno-pic", "qemu-aarch64"),
+    "riscv64-linux-gnu": (
+        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d -fno-pic", "qemu-riscv64"
+    ),
+}  # fmt: skip
+
+
+class Program:
+    """A program that returns the code of the self-test, and writes the outputs that it found."""
+
+    def __init__(self, target: str, folder: Path) -> None:
+        graph = ag.parse(SMALL)
+        weights = initial_weights(graph, 0)
+        self.made = compiler.export(graph, folder, weights=weights, target=target)
+        flags, self.emulator = MACHINES[target]
+        (folder / "main.c").write_text(MAIN)
+        self.path = folder / "program"
+        command: list[str | Path] = [
+            "clang", *flags.split(), "-std=c11", "-O1", "-ffreestanding", "-nostdlib", "-static",
+            "-fuse-ld=lld", f"-I{folder}", f"-I{SOURCES}", "-o", self.path, folder / "main.c",
+            SOURCES / "linux.c", self.made.archive,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        read = elf.read_elf(self.path.read_bytes(), "program")
+        golden = next(s for s in read.symbols if s.name == "small_data_golden")
+        section = read.sections[golden.section]
+        self.golden = section.offset + golden.value - section.address
+
+    def run(self, change: Callable[[Array], object] = lambda golden: None) -> tuple[int, bytes]:
+        """Status and outputs, after a change of the words of the golden block."""
+        data = np.fromfile(self.path, np.uint8)
+        change(data[self.golden :][: ALLOWED + END])
+        path = self.path.with_name("changed")
+        data.tofile(path)
+        path.chmod(0o755)
+        done = subprocess.run([self.emulator, path], capture_output=True, timeout=60)
+        return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module", params=[
+    pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", MACHINES[t][1])) for t in MACHINES
+])  # fmt: skip
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    return Program(request.param, tmp_path_factory.mktemp("small"))
+
+
+def moved(by: float) -> Callable[[Array], object]:
+    """The first score of the golden outputs moved by so many times what it may be off."""
+
+    def change(golden: Array) -> None:
+        scores = golden[OUTPUTS:].view(np.float32)
+        allowed = golden[ALLOWED:].view(np.float32)
+        assert 0 < allowed[0] < 1e-4 * abs(scores[0])
+        scores[0] += by * allowed[0]
+
+    return change
+
+
+def test_other_bits_pass_within_what_rounding_explains(program: Program) -> None:
+    expected: list[Array] = []
+    status, found = program.run(lambda golden: expected.append(golden[OUTPUTS:ALLOWED].copy()))
+    assert status == PASSED
+    assert found[CLASS:][:20] == expected[0][CLASS:][:20].tobytes()
+    assert found[:80] != expected[0][:80].tobytes(), "the same bits would say little"
+    for by, code in ((-0.4, PASSED), (0.4, PASSED), (-3, WRONG), (3, WRONG), (np.inf, WRONG)):
+        assert program.run(moved(by))[0] == code, by
+    facts = json.loads(program.made.metadata.read_text())
+    assert facts["golden"] == {"exact": False, "seed": 0}
+    assert "each element within what rounding explains" in program.made.header.read_text()
+
+
+def test_other_numbers_than_f32_are_equal(program: Program) -> None:
+    def other_class(golden: Array) -> None:
+        golden[OUTPUTS + CLASS] ^= 1
+
+    def free(golden: Array) -> None:
+        other_class(golden)
+        assert (golden[ALLOWED + CLASS :][:20] == 255).all()
+        golden[ALLOWED + CLASS] = 0
+
+    assert program.run(other_class)[0] == WRONG
+    assert program.run(free)[0] == PASSED
+
+
+def test_nan_is_as_good_as_nan(program: Program) -> None:
+    def not_a_number(golden: Array) -> None:
+        golden[INPUTS:].view(np.float32)[0] = np.nan
+
+    def expected(golden: Array) -> None:
+        not_a_number(golden)
+        for output in (0, Y):
+            golden[OUTPUTS + output :].view(np.float32)[:4] = -np.float32(np.nan)
+        golden[OUTPUTS + CLASS] = 0
+
+    assert program.run(not_a_number)[0] == WRONG
+    assert program.run(expected)[0] == PASSED
+
+
+def test_tolerances_are_rounded_up() -> None:
+    outputs = [np.zeros(3, np.float32), np.zeros(2, np.int32), np.zeros(2, bool)]
+    allowed = [np.array([0, 0.1, 1e-50]), np.array([0, np.inf]), np.array([np.inf, 0])]
+    floats, integers, flags = tolerances(outputs, allowed)
+    assert floats.dtype == np.float32 and floats[0] == 0
+    assert (floats[1:].astype("f8") >= allowed[0][1:]).all() and floats[1] < 0.1001
+    assert integers.tolist() == [255] * 4 + [0] * 4 and flags.tolist() == [0, 255]
+    for output, made in zip(outputs, (floats, integers, flags), strict=True):
+        assert made.nbytes == output.nbytes
