@@ -42,7 +42,7 @@ from digest_graphs import F32, INTEGERS, LAYERS, OTHERS, PRODUCTS, Described, tr
 import addergraph as ag
 from addergraph import Graph, Model, zoo
 from addergraph.errors import AdderGraphError
-from addergraph.training.losses import loss_named
+from addergraph.training.losses import loss_of
 from addergraph.training.optimizers import SGD, Adam, Optimizer
 
 X86 = ("x86-64", "x86-64-v3", "x86-64-v4")
@@ -243,7 +243,7 @@ def training(name: str, kind: str, bits: int | None = None) -> Source:
     optimizer, loss, smoothing, gradient = STEPS[kind]
     forward = model.graph(training=True, batch=BATCH)
     graph = compiler().train_step_graph(
-        forward, loss_named(loss, label_smoothing=smoothing), optimizer, gradient=gradient
+        forward, loss_of(loss, label_smoothing=smoothing), optimizer, gradient=gradient
     )
     return Source(graph, model.weights)
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Protocol
 
 from addergraph.errors import GraphError, ShapeError
@@ -84,16 +84,27 @@ def train_step(
     trainable = _trainable(graph)
     one = draft.add(Full(shape=(), value=1.0, dtype=f32), [], "one")[0]
     gradients = differentiate(draft, {mean: draft.tensor(one)}, trainable)
-    unused = [p.name for p in trainable if p not in gradients]
-    if unused:
-        raise GraphError(
-            f'the loss of "{graph.name}" does not depend on the trainable parameters '
-            f"{', '.join(unused)}; use them or declare them with trainable=False"
-        )
+    _require_used(graph, trainable, gradients)
     for u in graph.updates:
         draft.update(u.parameter, draft.new[u.value])
     optimizer.update({p: gradients[p] for p in trainable}, rate)
     return close(draft, gradients, [mean, prediction])
+
+
+def _require_used(graph: Graph, trainable: Sequence[Parameter], found: Container[Value]) -> None:
+    """GraphError for trainable parameters without a gradient."""
+    unused = [p.name for p in trainable if p not in found]
+    if not unused:
+        return
+    if len(unused) == len(trainable):
+        raise GraphError(
+            f'the loss of "{graph.name}" depends on nothing that is trained, so that nothing would '
+            "be learned: it has to be a differentiable function of the prediction"
+        )
+    raise GraphError(
+        f'the loss of "{graph.name}" does not depend on the trainable parameters '
+        f"{', '.join(unused)}; use them or declare them with trainable=False"
+    )
 
 
 def _trainable(graph: Graph) -> list[Parameter]:

@@ -177,8 +177,8 @@ def _fit(**given: object) -> object:
 def _model_cases() -> Iterator[Case]:
     labels = {"x": X, "y": Y}
     yield Case("ag.Model", Model, {
-        "net": None, "input_shape": (6, 6, 2), "loss_name": "mean_squared_error", "name": "m",
-        "seed": 1,
+        "net": None, "input_shape": (6, 6, 2), "loss": None, "loss_name": "mean_squared_error",
+        "name": "m", "seed": 1,
     })  # fmt: skip
     yield Case("ag.Model.add", net().add, {"layer": layers.Flatten()})
     yield Case("ag.Model.build", lambda **k: net().build(**k), {"input_shape": (6, 6, 2)})
@@ -188,6 +188,15 @@ def _model_cases() -> Iterator[Case]:
     yield Case("ag.Model.restore", lambda **k: net().restore(**k), {"graph": built().graph(False)})
     yield Case("ag.Model.attach", lambda **k: net().attach(**k), {"views": built().weights})
     yield Case("ag.Model.rounded", lambda **k: net().rounded(**k), {"rounding": {}})
+    yield Case("ag.Model.freeze", lambda name: net().freeze(name), {"name": "dense1"})
+    yield Case("ag.Model.unfreeze", lambda name: net().unfreeze(name), {"name": "d*"})
+    yield Case("ag.Model.holding", lambda **k: net().holding(**k), {"frozen": ["dense1.f"]})
+    yield Case("ag.Model.with_classes", lambda **k: net().with_classes(**k), {
+        "count": 2, "names": None, "seed": 1,
+    })  # fmt: skip
+    yield Case("ag.Model.derived", lambda **k: built().derived(**k), {
+        "network": built().layers, "momentum": {},
+    })  # fmt: skip
     yield Case("ag.Model.fit", _fit, {
         **labels, "x_val": X, "y_val": Y, "epochs": 1, "batch_size": 2, "learning_rate": 0.1,
         "optimizer": training.SGD(), "label_smoothing": 0.1, "gradient": "sign",
@@ -206,7 +215,7 @@ def _model_cases() -> Iterator[Case]:
     yield Case("ag.Model.predict", built().predict, {"x": X, **engine})
     yield Case("ag.Model.prepare", built().prepare, {"samples": 5, "threads": 1})
     yield Case("ag.Model.save", built().save, {"path": folder() / "saved.safetensors"})
-    yield Case("ag.Model.load", Model.load, {"path": stored()})
+    yield Case("ag.Model.load", Model.load, {"path": stored(), "loss": "huber"})
 
 
 def _set_weights(weights: Any) -> None:

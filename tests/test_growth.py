@@ -17,7 +17,7 @@ from addergraph.codegen.emit.lowered import Kernels
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.layers import Activation, Adder, Dense, Flatten, Residual
 from addergraph.passes import pipeline
-from addergraph.training.losses import loss_named
+from addergraph.training.losses import loss_of
 from addergraph.training.optimizers import SGD
 
 MOST = 2.3  # times the steps for twice the network
@@ -37,7 +37,7 @@ def network(blocks: int) -> ag.Model:
 
 def step(blocks: int) -> Graph:
     training = network(blocks).graph(training=True, batch=2)
-    loss = loss_named("mean_squared_error", 0.0)
+    loss = loss_of("mean_squared_error", 0.0)
     return compiler.train_step_graph(training, loss, SGD(momentum=0.9))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..border import shown
+from ..border import plain, shown
 from ..errors import GraphError, nearest
 from ..ir import Builder, Graph, Parameter, Value
 from ..ir.trace import Tensor
@@ -31,6 +31,7 @@ class Freezing:
     @classmethod
     def exactly(cls, names: Sequence[str]) -> Freezing:
         """These parameters and no others, whatever the layers say."""
+        names = plain(Sequence[str], "frozen", names, GraphError)
         return cls((("*", False), *((name, True) for name in names)))
 
     def then(self, patterns: Sequence[str], frozen: bool) -> Freezing:

@@ -32,7 +32,7 @@ from ..settings import integer
 from ..training.fit import Observer, fit, measure
 from ..training.labels import require_trainable, targets_for
 from ..training.logs import History
-from ..training.losses import loss_named
+from ..training.losses import LossFunction, loss_of, the_one
 from ..training.optimizers import Optimizer
 from ..training.settings import DEFAULT_OPTIMIZER, Fit, Rate
 from ..training.step import TrainStep
@@ -60,7 +60,10 @@ class Model(Predictor):
 
         net          a function of one symbolic tensor that returns one; None to `add` layers
         input_shape  of one sample, as (8, 8, 1); taken from the data by `fit` unless given
-        loss_name    "cat_cross_entropy" or "mean_squared_error"
+        loss         "cat_cross_entropy" (the default), "binary_cross_entropy",
+                     "mean_squared_error", "mean_absolute_error" or "huber"; or a function of
+                     symbolic predictions and targets, both f32[N,...], that gives a loss for each
+                     sample, f32[N], or one, f32[]. `loss_name` is another name of this setting
         seed         of the initial weights, which depend on it and on the parameters' names
         preprocessing  what a pixel is (docs/preprocessing.md); `fit` fills it in where it can
 
@@ -73,18 +76,19 @@ class Model(Predictor):
         net: Callable[[Tensor], Tensor] | None = None,
         *,
         input_shape: Sequence[int] | None = None,
-        loss_name: str = "cat_cross_entropy",
+        loss: str | LossFunction | None = None,
+        loss_name: str | None = None,
         name: str = "model",
         seed: int = 0,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        loss_named(loss_name)
+        self.loss = the_one(loss, loss_name)
         if not isinstance(name, str) or not WORD.fullmatch(name):
             raise GraphError(f"a model's name is one word, a letter first, found {name!r}")
         if net is not None and not callable(net):
             found = border.shown(net)
             raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {found}")
-        self.loss_name, self.name, self.seed = loss_name, name, integer("seed", seed, 0)
+        self.name, self.seed = name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
         self._net = net
         self._stored: Graph | None = None  # of a loaded function model, with its training form
@@ -102,6 +106,11 @@ class Model(Predictor):
         shape = "of any samples" if self._input_shape is None else f"of samples {self._input_shape}"
         layers = "a function" if self._net or self._stored else f"{len(self.layers)} layers"
         return f'<Model "{self.name}" {shape}: {layers}, {self.loss_name}>'
+
+    @property
+    def loss_name(self) -> str:
+        """The name of `loss`; "custom" of a function."""
+        return loss_of(self.loss).name
 
     def add(self, layer: Layer) -> None:
         """Appends a layer. GraphError for anything else, and once the model has weights."""
@@ -466,12 +475,16 @@ class Model(Predictor):
         storage.save(path, self.weights, metadata_of(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Model:
+    def load(cls, path: str | os.PathLike[str], *, loss: str | LossFunction | None = None) -> Model:
         """The model that `save` wrote. Runs no code from the file and imports no module.
 
+        `loss` replaces the file's, which has the names of losses and no functions: a model with one
+        predicts, and `evaluate` gives the accuracy alone, until its loss is there again.
         It can train on, unless it is of a function whose two forms differ in more than batch norms.
         Raises StorageError, naming the file, when it is damaged or no model file.
         """
         from .file import load_model
 
-        return load_model(cls, path)
+        made = load_model(cls, path)
+        made.loss = made.loss if loss is None else loss
+        return made

@@ -47,15 +47,15 @@ def with_names(
     known: Preprocessing | None, names: Sequence[str] | None, count: int
 ) -> Preprocessing | None:
     """`known` for `count` classes of these names; DataError where they do not fit."""
-    names = border.plain(Sequence[str] | None, "names", names)
-    if names is not None and len(names) != count:
-        raise DataError(f"names={border.shown(names)}: {len(names)} of {count} classes")
-    if names is not None and known is None:
+    given: tuple[str, ...] | None = border.plain(Sequence[str] | None, "names", names)
+    if given is not None and len(given) != count:
+        raise DataError(f"names={border.shown(given)}: {len(given)} of {count} classes")
+    if given is not None and known is None:
         raise DataError(
             "names of classes are part of the preprocessing, and this model has none: assign "
             "model.preprocessing"
         )
-    return None if known is None else replace(known, classes=names)
+    return None if known is None else replace(known, classes=given)
 
 
 def warn_of_bytes(samples: Array, known: Preprocessing | None) -> None:

@@ -14,7 +14,14 @@ import numpy as np
 
 from .. import compiler
 from ..data.preprocessing import of_images
-from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, StorageError
+from ..errors import (
+    AdderGraphError,
+    DataError,
+    DataWarning,
+    RangeWarning,
+    StorageError,
+    UnsupportedError,
+)
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.state import bind_weights
@@ -29,7 +36,7 @@ from .checkpoint import (
 )
 from .labels import Targets, as_samples, require_trainable, targets_for
 from .logs import History, Logs, log_row, score
-from .losses import gives_probabilities, loss_named
+from .losses import CUSTOM, LOST, loss_of
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
@@ -116,17 +123,22 @@ def measure(
     Where samples are independent, some at a time: the answers of all of them may be large.
     """
     graph = model.graph(training=False)
-    probabilities = gives_probabilities(graph)
-    loss, losses, correct = loss_named(model.loss_name), [], 0
+    loss, losses, correct = loss_of(model.loss), [], 0
+    finished, told = loss.finishes(graph), model.loss != CUSTOM
+    if not told and targets.labels is None:
+        raise UnsupportedError(LOST)
     size = MEASURED if graph.per_sample else len(samples)
     for start in range(0, len(samples), size):
         part = slice(start, start + size)
         prediction = model.predict(samples[part], engine=engine, threads=threads)
         if observe is not None:
             observe(part, prediction)
-        losses.append(loss.of_samples(prediction, targets.rows(part), probabilities))
+        if told:
+            losses.append(loss.of_samples(prediction, targets.rows(part), finished))
         correct += targets.correct(part, prediction) or 0
-    result = {"loss": float(np.mean(np.concatenate(losses), dtype=np.float64))}
+    result = {}
+    if told:
+        result["loss"] = float(np.mean(np.concatenate(losses), dtype=np.float64))
     return result if targets.labels is None else result | {"accuracy": correct / len(samples)}
 
 
@@ -231,7 +243,8 @@ def _check_steps(step: TrainStep, sizes: set[int], settings: Fit, statistics: St
 def _identity(
     step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None
 ) -> Identity:
-    decided = {"loss": step.model.loss_name, "engine": step.engine, "validation": "none"}
+    loss = loss_of(step.model.loss).identity(step.model.output_shape)
+    decided = {"loss": loss, "engine": step.engine, "validation": "none"}
     if validation is not None:  # the history and the best epoch are of these data
         decided["validation"] = _digest(validation.samples, validation.targets)
     graph = step.model.graph(training=False)
@@ -273,7 +286,7 @@ class _Run:
         self.before_is = (-1, -1)  # epoch and step
         self.logs: Logs | None = None
         smoothing = settings.label_smoothing
-        self.constant = constant_loss(targets, step.model.loss_name, smoothing)
+        self.constant = constant_loss(targets, loss_of(step.model.loss, smoothing))
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         assert self.folder is not None

@@ -10,7 +10,7 @@ import numpy as np
 from .. import border
 from ..errors import DataError
 from ..ir import Array
-from .losses import loss_named
+from .losses import loss_of
 from .trainee import Trainee
 
 Index = Array | slice
@@ -132,8 +132,11 @@ def as_targets(
 
 def targets_for(model: Trainee, y: object, count: int, what: str = "y") -> Targets:
     """`as_targets` for `count` answers of `model` and its loss."""
-    classes = loss_named(model.loss_name).of_classes
-    return as_targets(y, count, model.output_shape, classes, what)
+    loss = loss_of(model.loss)
+    targets = as_targets(y, count, model.output_shape, loss.of_classes, what)
+    if targets.values is not None:
+        loss.require_targets(targets.values, what)
+    return targets
 
 
 def require_finite_rows(values: Array, what: str) -> None:

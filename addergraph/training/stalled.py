@@ -15,7 +15,7 @@ import numpy as np
 from ..ir import Array
 from ..report.findings import Finding
 from .labels import Targets
-from .losses import loss_named
+from .losses import Loss
 
 CLOSE = 0.99  # a loss of at least this share of the constant's is no better than it
 FALLING = 0.99  # a loss of less than this share of the epoch's before is one that learns
@@ -24,16 +24,11 @@ EPOCHS = 2  # in a row, before it is said
 STEPS = 100  # of the run, before which it may just have begun
 
 
-def constant_loss(targets: Targets, loss: str, smoothing: float) -> float:
-    """The loss of the best answer that is the same for all samples, in f64."""
-    if not loss_named(loss).of_classes:
-        if targets.values is not None:
-            return float(np.mean(targets.values.var(axis=0, dtype=np.float64)))
-        shares = _shares(targets)  # of one-hot rows: each class is a column of zeros and ones
-        return float(np.mean(shares * (1 - shares)))
-    shares = (1 - smoothing) * _shares(targets) + smoothing / targets.shape[-1]
-    some = shares[shares > 0]
-    return float(-(some * np.log(some)).sum())
+def constant_loss(targets: Targets, loss: Loss) -> float:
+    """The loss of the best answer that is the same for all samples, in f64; 0 where a loss does not
+    know it, which keeps this watch away."""
+    one_hot = targets.values is None or (targets.labels is not None)
+    return loss.of_constant(None if one_hot else targets.values, _shares(targets))
 
 
 def has_stalled(
@@ -76,7 +71,7 @@ def finding(
 
 
 def _shares(targets: Targets) -> Array:
-    """Of each class, f64[T]."""
+    """The mean of each column: of classes, their shares."""
     if targets.labels is None or targets.values is not None:
         assert targets.values is not None
         return np.asarray(targets.values.mean(axis=0, dtype=np.float64))

@@ -18,7 +18,7 @@ from ..ir.walk import computed, returning
 from ..processors import usable_processors
 from ..settings import integer
 from .labels import as_samples, require_trainable, targets_for
-from .losses import loss_named
+from .losses import loss_of
 from .optimizers import Optimizer, average_name
 from .settings import NATIVE, rate_at, require_engine, require_optimizer
 from .trainee import Trainee
@@ -99,7 +99,7 @@ class TrainStep:
         if batch not in self._graphs:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
-                loss_named(self.model.loss_name, self.label_smoothing),
+                loss_of(self.model.loss, self.label_smoothing),
                 self.optimizer,
                 gradient=self.gradient,
             )

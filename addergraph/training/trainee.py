@@ -8,12 +8,13 @@ from typing import Protocol
 
 from ..data.preprocessing import Preprocessing
 from ..ir import Array, Graph
+from .losses import LossFunction
 
 
 class Trainee(Protocol):
     """A network with its weights and its loss; every member is as `Model` documents it."""
 
-    loss_name: str
+    loss: str | LossFunction
     preprocessing: Preprocessing | None
 
     @property

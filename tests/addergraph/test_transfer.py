@@ -75,8 +75,8 @@ def test_a_transferred_function_trains_and_is_saved(tmp_path: Path) -> None:
     assert any(getattr(op, "value", 0) == 0.3 for op in steps)  # the momentum of bn2
     made.save(tmp_path / "m.safetensors")
     again = Model.load(tmp_path / "m.safetensors")
-    answers = [m.predict(X[:4], engine="reference") for m in (made, again)]
-    assert np.array_equal(*answers)
+    ours, theirs = (m.predict(X[:4], engine="reference") for m in (made, again))
+    assert np.array_equal(ours, theirs)
     fit(again, X, Y % 3)
 
 

@@ -20,7 +20,7 @@ from addergraph.ir.interpreter import run_reference
 from addergraph.ir.state import initial_weights
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import Shape
-from addergraph.training.losses import loss_named
+from addergraph.training.losses import loss_of
 from addergraph.training.optimizers import SGD
 from addergraph.verification.layers import LayerReport, verify_layers
 from tests.addergraph.models import residual
@@ -253,7 +253,7 @@ def test_a_training_step_is_refused() -> None:
     model.add(layers.Flatten())
     model.add(layers.Dense(2))
     forward = model.graph(training=True, batch=4)
-    step = compiler.train_step_graph(forward, loss_named(model.loss_name), SGD())
+    step = compiler.train_step_graph(forward, loss_of(model.loss_name), SGD())
     with pytest.raises(GraphError, match="updates parameters; compile its forward graph"):
         ag.compile_layers(step, weights=initial_weights(step))
     program = ag.compile_layers(network(), weights=weights_of(network()))

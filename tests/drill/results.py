@@ -18,7 +18,7 @@ MUTANTS = (
     ),
     Mutant(
         "the softmax of probabilities is shown", "addergraph/cli/commands/classifier.py",
-        "if gives_probabilities(source.graph):", "if False:",
+        "if CatCrossEntropy().finishes(source.graph):", "if False:",
         tests_of("addergraph/test_cli_predict.py", "test_the_likeliest_classes_of_a_folder"),
     ),
     Mutant(

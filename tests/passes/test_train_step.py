@@ -18,7 +18,7 @@ from addergraph.ir.text import parse
 from addergraph.ir.trace import Tensor, trace
 from addergraph.ir.types import TensorType, f32
 from addergraph.passes.train_step import train_step
-from addergraph.training.losses import CatCrossEntropy, Loss, MeanSquared, loss_named
+from addergraph.training.losses import CatCrossEntropy, Loss, MeanSquared, loss_of
 from addergraph.training.optimizers import SGD
 
 pytestmark = pytest.mark.usefixtures("quick_objects")
@@ -236,7 +236,7 @@ def test_unknown_names() -> None:
     with pytest.raises(ShapeError, match="unknown gradient 'signs' .did you mean \"sign\""):
         train_step(parse(DENSE), MeanSquared(), SGD(), gradient="signs")
     with pytest.raises(GraphError, match='did you mean "cat_cross_entropy"'):
-        loss_named("cross_entropy")
+        loss_of("cross_entropy")
 
 
 @pytest.mark.parametrize(

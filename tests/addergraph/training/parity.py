@@ -13,7 +13,7 @@ from addergraph.ir import Array, Graph
 from addergraph.ir.state import State, initial_weights
 from addergraph.model import Model
 from addergraph.ops.pointwise.relu import Relu
-from addergraph.training.losses import loss_named
+from addergraph.training.losses import loss_of
 from addergraph.training.optimizers import SGD
 from addergraph.zoo import build
 
@@ -33,7 +33,7 @@ class SeenStep:
 
     def __init__(self, model: Model, batch: int, threads: int) -> None:
         step = compiler.train_step_graph(
-            model.graph(training=True, batch=batch), loss_named(model.loss_name), SGD()
+            model.graph(training=True, batch=batch), loss_of(model.loss_name), SGD()
         )
         trained = [p.name for p in step.parameters if p.trainable]
         self._gradients = [f"{name}.grad" for name in trained]

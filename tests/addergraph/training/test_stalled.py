@@ -14,6 +14,7 @@ from addergraph import Model, layers
 from addergraph.errors import DataWarning
 from addergraph.training.labels import as_targets
 from addergraph.training.logs import History
+from addergraph.training.losses import loss_of
 from addergraph.training.stalled import constant_loss, has_stalled
 from tests.addergraph.shell import Shell
 
@@ -80,14 +81,14 @@ def test_the_loss_of_one_constant_answer() -> None:
     labels = as_targets(y, 4, (2,), classes=True)
     rows = as_targets(np.eye(2)[y], 4, (2,), classes=True)
     for targets in (labels, rows):
-        assert constant_loss(targets, "cat_cross_entropy", 0.0) == pytest.approx(expected)
+        assert constant_loss(targets, loss_of("cat_cross_entropy")) == pytest.approx(expected)
     p = 0.75 * 0.9 + 0.05
     smoothed = -(p * np.log(p) + (1 - p) * np.log(1 - p))
-    assert constant_loss(labels, "cat_cross_entropy", 0.1) == pytest.approx(smoothed)
+    assert constant_loss(labels, loss_of("cat_cross_entropy", 0.1)) == pytest.approx(smoothed)
     values = as_targets(np.array([[1.0], [3.0]]), 2, (1,), classes=False)
-    assert constant_loss(values, "mean_squared_error", 0.0) == pytest.approx(1.0)
+    assert constant_loss(values, loss_of("mean_squared_error")) == pytest.approx(1.0)
     for targets in (labels, rows):
-        assert constant_loss(targets, "mean_squared_error", 0.0) == pytest.approx(0.75 * 0.25)
+        assert constant_loss(targets, loss_of("mean_squared_error")) == pytest.approx(0.75 * 0.25)
 
 
 @pytest.mark.parametrize(
