@@ -10,14 +10,16 @@ of it that ends before a dot: "block0" is all of block0, "block0.conv1" one laye
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Self
 
 from ..border import plain, shown
-from ..errors import GraphError, nearest
-from ..ir import Builder, Graph, Parameter, Value
+from ..errors import AdderGraphError, GraphError, nearest
+from ..ir import Array, Builder, Graph, Parameter, Value
 from ..ir.trace import Tensor
 from ..ir.walk import append
 
@@ -84,6 +86,60 @@ class Freezing:
                 f'"{graph.name}" has no layer or parameter "{pattern}" to train'
                 f"{nearest(pattern, known)}; it has {_some([*known])}"
             )
+
+
+class Freezable(ABC):
+    """The part of `Model` that freezes; `Model` traces its graphs as `_freezing` says."""
+
+    _freezing = Freezing()
+    _input_shape: tuple[int, ...] | None
+    _graphs: dict[tuple[bool, int | None], Graph]
+    _entry: tuple[Graph, dict[str, Array]] | None
+
+    @abstractmethod
+    def graph(self, training: bool, batch: int | None = None) -> Graph:
+        """The network; see `Model`."""
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names of the parameters that are frozen."""
+        return frozen_names(self.graph(training=False))
+
+    def freeze(self, *names: str) -> None:
+        """Training leaves these parameters as they are: no gradient is computed for them.
+
+        `names` are those of layers or parameters, or shell patterns: "conv1", "block*". A batch
+        norm with a frozen gamma and beta uses its running statistics, also in training, and does
+        not move them. Raises GraphError, with the nearest name, for one that nothing trainable has;
+        where the model does not know its input yet, `build` and `fit` do.
+        """
+        self._set_frozen(names, True)
+
+    def unfreeze(self, *names: str) -> None:
+        """Takes back `freeze`, and a layer's `trainable=False`, for `names` as there."""
+        self._set_frozen(names, False)
+
+    def _set_frozen(self, names: Sequence[str], frozen: bool) -> None:
+        before = self._freezing
+        self._say_frozen(before.then(names, frozen))
+        if self._input_shape is None:
+            return
+        try:
+            self._freezing.require_known(self.graph(training=False))
+        except AdderGraphError:
+            self._say_frozen(before)
+            raise
+
+    def _say_frozen(self, freezing: Freezing) -> None:
+        self._freezing = freezing
+        self._graphs.clear()
+        self._entry = None
+
+    def holding(self, frozen: Sequence[str]) -> Self:
+        """A copy, with its own weights, of which these parameters are frozen and no others."""
+        made = copy(self)
+        made._say_frozen(Freezing.exactly(frozen))
+        return made
 
 
 def with_parameters(graph: Graph, new: Callable[[Parameter], Parameter]) -> Graph:

@@ -29,14 +29,16 @@ from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
 from ..settings import integer
-from ..training.fit import Observer, fit, measure
+from ..training.callbacks import Callback
+from ..training.fit import fit
 from ..training.labels import require_trainable, targets_for
 from ..training.logs import History
 from ..training.losses import LossFunction, loss_of, the_one
 from ..training.optimizers import Optimizer
 from ..training.settings import DEFAULT_OPTIMIZER, Fit, Rate
 from ..training.step import TrainStep
-from .freezing import Freezing, frozen_names
+from ..training.validation import Observer, measure
+from .freezing import Freezable
 from .predictor import CHUNK as CHUNK
 from .predictor import Predictor
 from .programs import Programs
@@ -55,7 +57,7 @@ NO_TRAINING_FORM = (
 )
 
 
-class Model(Predictor):
+class Model(Predictor, Freezable):
     """A network of layers (`add`) or a traced function (`net`), and its weights.
 
         net          a function of one symbolic tensor that returns one; None to `add` layers
@@ -96,7 +98,6 @@ class Model(Predictor):
         self._input_shape = None if input_shape is None else sample_shape(input_shape)
         self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
-        self._freezing = Freezing()
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
         super().__init__(preprocessing)
 
@@ -299,45 +300,6 @@ class Model(Predictor):
 
     # --- training -------------------------------------------------------------------------------
 
-    @property
-    def frozen(self) -> list[str]:
-        """The names of the parameters that are frozen."""
-        return frozen_names(self.graph(training=False))
-
-    def freeze(self, *names: str) -> None:
-        """Training leaves these parameters as they are: no gradient is computed for them.
-
-        `names` are those of layers or parameters, or shell patterns: "conv1", "block*". A batch
-        norm with a frozen gamma and beta uses its running statistics, also in training, and does
-        not move them. Raises GraphError, with the nearest name, for one that nothing trainable has;
-        where the model does not know its input yet, `build` and `fit` do.
-        """
-        self._set_frozen(names, True)
-
-    def unfreeze(self, *names: str) -> None:
-        """Takes back `freeze`, and a layer's `trainable=False`, for `names` as there."""
-        self._set_frozen(names, False)
-
-    def _set_frozen(self, names: Sequence[str], frozen: bool) -> None:
-        before = self._freezing
-        self._say_frozen(before.then(names, frozen))
-        if self._input_shape is None:
-            return
-        try:
-            self._freezing.require_known(self.graph(training=False))
-        except AdderGraphError:
-            self._say_frozen(before)
-            raise
-
-    def _say_frozen(self, freezing: Freezing) -> None:
-        self._freezing, self._graphs, self._entry = freezing, {}, None
-
-    def holding(self, frozen: Sequence[str]) -> Model:
-        """A copy, with its own weights, of which these parameters are frozen and no others."""
-        made = copy.copy(self)
-        made._say_frozen(Freezing.exactly(frozen))
-        return made
-
     def fit(
         self,
         x: object,
@@ -364,6 +326,7 @@ class Model(Predictor):
         engine: str = "native",
         threads: int | None = None,
         verbose: int = 1,
+        callbacks: Sequence[Callback] = (),
     ) -> History:
         """Trains on `x` (a sample a row, u8 or real numbers) and `y`: integer labels [N] or [N,1],
         one-hot rows [N,T], or for mean_squared_error any values of the shape of the answers.
@@ -385,6 +348,7 @@ class Model(Predictor):
             resume           go on from the checkpoint there, if there is one, bit for bit
             engine           "reference" runs the same step in NumPy
             threads          all processors unless given; results do not depend on it
+            callbacks        code of your own; see `training/callbacks.py`
 
         Warns of what is provably dead (RangeWarning) and of samples far beyond the scale of the
         filters (DataWarning). Raises DataError for data or settings that do
@@ -398,7 +362,7 @@ class Model(Predictor):
             augment=augment, normalize=normalize, shuffle=shuffle, seed=seed, patience=patience,
             keep_best=keep_best, batch_norm_samples=batch_norm_samples, checkpoint=checkpoint,
             checkpoint_steps=checkpoint_steps, resume=resume, engine=engine, threads=threads,
-            verbose=verbose,
+            verbose=verbose, callbacks=callbacks,
         )  # fmt: skip
         return fit(self, self._samples(x, self._input_shape), y, (x_val, y_val), settings)
 

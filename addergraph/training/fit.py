@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -20,7 +20,6 @@ from ..errors import (
     DataWarning,
     RangeWarning,
     StorageError,
-    UnsupportedError,
 )
 from ..files.storage import user_path
 from ..ir import Array
@@ -34,9 +33,9 @@ from .checkpoint import (
     digest_of_data,
     digest_of_network,
 )
-from .labels import Targets, as_samples, require_trainable, targets_for
+from .labels import Targets, require_trainable, targets_for
 from .logs import History, Logs, log_row, score
-from .losses import CUSTOM, LOST, loss_of
+from .losses import loss_of
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
@@ -44,23 +43,13 @@ from .stalled import CLOSE, constant_loss, finding, has_stalled
 from .statistics import Statistics
 from .step import TrainStep
 from .trainee import Trainee
+from .validation import HeldOut, Validation, validation_of
 
 if TYPE_CHECKING:
     from ..data import Loader
 
 LOOKED_AT = 1024  # samples whose scale is measured
 LARGE = 10.0  # their root mean square as they enter, from which on they are out of scale
-
-HeldOut = tuple[object, object]  # x and y; both None where there is no validation
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Data that are held out, as the model takes them, and what gives their `val_` numbers."""
-
-    samples: Array
-    targets: Targets
-    measure: Callable[[], Mapping[str, float]]
 
 
 def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: Fit) -> History:
@@ -73,7 +62,7 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     before = model.preprocessing
     try:
         settings = _preprocessed(model, samples, settings)
-        validation = _validation(model, held_out, settings)
+        validation = validation_of(model, held_out, settings)
         _warn(model, samples, settings)
         step = TrainStep(
             model,
@@ -104,63 +93,6 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
     if known is None or given == known.normalize:
         return settings
     return replace(settings, normalize=known.normalize)
-
-
-Observer = Callable[[slice, Array], None]  # of the rows of some samples, and their answers
-MEASURED = 4096  # samples whose answers are in memory together
-
-
-def measure(
-    model: Trainee,
-    samples: Array,
-    targets: Targets,
-    engine: str,
-    threads: int | None,
-    observe: Observer | None = None,
-) -> dict[str, float]:
-    """The mean loss of checked data and, where the targets are classes, the accuracy.
-
-    Where samples are independent, some at a time: the answers of all of them may be large.
-    """
-    graph = model.graph(training=False)
-    loss, losses, correct = loss_of(model.loss), [], 0
-    finished, told = loss.finishes(graph), model.loss != CUSTOM
-    if not told and targets.labels is None:
-        raise UnsupportedError(LOST)
-    size = MEASURED if graph.per_sample else len(samples)
-    for start in range(0, len(samples), size):
-        part = slice(start, start + size)
-        prediction = model.predict(samples[part], engine=engine, threads=threads)
-        if observe is not None:
-            observe(part, prediction)
-        if told:
-            losses.append(loss.of_samples(prediction, targets.rows(part), finished))
-        correct += targets.correct(part, prediction) or 0
-    result = {}
-    if told:
-        result["loss"] = float(np.mean(np.concatenate(losses), dtype=np.float64))
-    return result if targets.labels is None else result | {"accuracy": correct / len(samples)}
-
-
-def _validation(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation | None:
-    (x, y), engine, threads = held_out, settings.engine, settings.threads
-    if x is None and y is None:
-        return None
-    if x is None or y is None:
-        raise DataError("validation needs both x_val and y_val")
-    samples = as_samples(x, model.input_shape, "x_val")
-    if model.preprocessing is not None:
-        samples = model.preprocessing.pixels(samples, "x_val")
-    require_trainable(samples, "x_val")
-    targets = targets_for(model, y, len(samples), "y_val")
-    if engine == NATIVE:
-        model.prepare(len(samples), threads=threads)  # in no epoch's seconds
-
-    def measured() -> dict[str, float]:
-        found = measure(model, samples, targets, engine, threads)
-        return {f"val_{name}": value for name, value in found.items()}
-
-    return Validation(samples, targets, measured)
 
 
 def _warn(model: Trainee, samples: Array, settings: Fit) -> None:
@@ -285,6 +217,7 @@ class _Run:
         self.before = np.empty_like(step.state.blob)  # the last step
         self.before_is = (-1, -1)  # epoch and step
         self.logs: Logs | None = None
+        self.last: dict[str, float] = {}  # of the last step
         smoothing = settings.label_smoothing
         self.constant = constant_loss(targets, loss_of(step.model.loss, smoothing))
 
@@ -314,26 +247,33 @@ class _Run:
         settings, at = self.settings, self.at
         if self.folder is not None:
             self.logs = Logs(self.folder.path, [self._row(e) for e in range(at.epoch)])
+        self._begin()
         with Progress(
             settings.epochs, len(self.loader), len(self.targets), settings.verbose
         ) as progress:
             progress.start(at.epoch * len(self.loader) + at.step)
-            while self.at.epoch < settings.epochs and not self._is_stale():
+            while self.at.epoch < settings.epochs and not self._is_stale() and not self._stopped():
                 self._epoch(progress)
         self._finish()
+        self._tell("on_train_end", {})
         return self.history
 
     def _epoch(self, progress: Progress) -> None:
         number, start = self.at.epoch, time.perf_counter() - self.at.seconds
         x = None
+        self._tell("on_epoch_begin", {}, number)
         with closing(self.loader.epoch(number, self.at.step)) as batches:
             try:
                 for x, index in batches:
                     self.at = self._one_step(x, index)  # all of it at once: Ctrl-C may come here
+                    self.at.seconds = time.perf_counter() - start
                     progress.step(number, self.at.loss / self._samples_seen())
                     if self._is_due():
-                        self.at.seconds = time.perf_counter() - start
                         self._save()
+                    self._tell_step("on_train_batch_end", self.last, self.at.step - 1)
+                    if self._stopped() and self.at.step < len(self.loader):
+                        self._save_if_kept()
+                        return
             except KeyboardInterrupt:
                 self._save_interrupted(time.perf_counter() - start)
                 raise
@@ -347,12 +287,13 @@ class _Run:
         self._keep_best(record)
         at.epoch, at.step, at.loss, at.correct, at.seconds = number + 1, 0, 0.0, 0, 0.0
         self.good, self.good_is = self.step.state.blob.copy(), self._where()
-        if self.folder is not None:
-            self._save()
+        self._save_if_kept()
         if self.logs is not None:
             self.logs.append(self._row(number))
         progress.epoch(number, record)
         self._watch(x)
+        rate = rate_at(self.settings.learning_rate, number)
+        self._tell("on_epoch_end", {**record, "learning_rate": rate}, number)
 
     @property
     def _looks_each_epoch(self) -> bool:
@@ -385,11 +326,13 @@ class _Run:
         """Where the run is after this batch."""
         at = self.at
         rate = rate_at(self.settings.learning_rate, at.epoch, at.step / len(self.loader))
+        self._tell_step("on_train_batch_begin", {"learning_rate": rate}, at.step)
         np.copyto(self.before, self.step.state.blob)
         self.before_is = at.epoch, at.step
         loss, prediction = self.step.run(x, self.targets.rows(index), rate)
         if not math.isfinite(loss):
             self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(x)}", rate)
+        self.last = {"loss": loss, "learning_rate": rate}
         hits = self.targets.correct(index, prediction) or 0
         summed = at.loss + loss * len(index)
         return replace(at, step=at.step + 1, loss=summed, correct=at.correct + hits)
@@ -412,6 +355,29 @@ class _Run:
         rate = rate_at(self.settings.learning_rate, epoch)
         return log_row(self.history, epoch, rate, len(self.targets))
 
+    # --- callbacks --------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        for callback in self.settings.callbacks:
+            callback.model, callback.stop_training = self.step.model, False
+        self._tell("on_train_begin", {"steps": self.at.epoch * len(self.loader) + self.at.step})
+
+    def _tell(self, hook: str, logs: Mapping[str, float], *where: int) -> None:
+        """Calls a method of every callback; what one raises comes out."""
+        for callback in self.settings.callbacks:
+            getattr(callback, hook)(*where, logs)
+
+    def _tell_step(self, hook: str, logs: Mapping[str, float], step: int) -> None:
+        """As `_tell` within an epoch, which has no checkpoint of its own yet."""
+        try:
+            self._tell(hook, logs, step)
+        except Exception:
+            self._save_interrupted(self.at.seconds)
+            raise
+
+    def _stopped(self) -> bool:
+        return any(callback.stop_training for callback in self.settings.callbacks)
+
     # --- checkpoints, the best weights, the end ---------------------------------------------------
 
     def _is_due(self) -> bool:
@@ -424,6 +390,10 @@ class _Run:
         assert self.folder is not None
         self._require_finite_weights(self.at.step)
         self.folder.save(Checkpoint(self.step.state.views, self.best, self.at))
+
+    def _save_if_kept(self) -> None:
+        if self.folder is not None:
+            self._save()
 
     def _save_interrupted(self, seconds: float) -> None:
         """A checkpoint of the last whole step; where that cannot be written, the one before it
@@ -458,7 +428,9 @@ class _Run:
         at, settings = self.at, self.settings
         self._settle()
         final = self.step.evaluated if self.best is None else self.best
-        if settings.verbose and at.epoch < settings.epochs:
+        if settings.verbose and self._stopped():
+            print("stopped by a callback", flush=True)
+        elif settings.verbose and at.epoch < settings.epochs:
             print(f"stopped: no epoch since {at.best_epoch} was better", flush=True)
         if settings.verbose and self.best is not None:
             print(f"the weights are those of epoch {at.best_epoch}, the best one", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from .. import border
 from ..errors import DataError, GraphError, ShapeError
 from ..ir.attributes import FULL_PRECISION, GRADIENTS
 from ..settings import require_valid, setting, settings_of
+from .callbacks import Callback, require_callbacks
 from .optimizers import SGD, Optimizer
 from .schedules import Schedule
 
@@ -30,7 +31,7 @@ MOST_EPOCHS = 1_000_000
 # They change no bit of the epochs that there are; the engine is told by the step.
 _CHANGE_NOTHING = {
     "epochs", "patience", "checkpoint", "checkpoint_steps", "resume", "engine", "threads",
-    "verbose",
+    "verbose", "callbacks",
 }  # fmt: skip
 
 
@@ -124,9 +125,11 @@ class Fit(Learning):
         None, "Threads to use.", kind=int, least=1, unset="all processors"
     )
     verbose: int = 1
+    callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "callbacks", require_callbacks(self.callbacks))
         _require_preparation(self.augment, self.normalize)
         object.__setattr__(self, "shuffle", border.flag("shuffle", self.shuffle))
         verbose = border.plain(int | bool, "verbose", self.verbose)
