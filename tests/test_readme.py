@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import subprocess
 import tomllib
@@ -66,6 +67,14 @@ def test_pip_installs_extras_that_exist() -> None:
     assert extras is not None
     assert set(extras[1].split(",")) <= set(known["optional-dependencies"])
     assert "addergraph" in known["scripts"] and ">=3.11" in known["requires-python"]
+
+
+def test_an_index_of_packages_gets_no_dead_links() -> None:
+    for_index = runpy.run_path(str(ROOT / "setup.py"))["for_index"]
+    known, unknown = for_index(README, "https://host.invalid/src"), for_index(README, None)
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", known + unknown) == []
+    assert "[docs/training.md](https://host.invalid/src/docs/training.md)" in known
+    assert "(docs/training.md)" in unknown and "](https://arxiv.org/" in unknown
 
 
 def test_examples_are_there_and_run_by_a_test() -> None:
