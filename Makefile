@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-without-tools fuzz score drill drill-kill lint bench \
+.PHONY: demo test test-slow test-without-tools fuzz score drill drill-kill lint docs bench \
 	campaign-graphs campaign-sanitizers campaign-kills campaign-disk campaign-parsers
 
 demo: $(VENV)/.addergraph-test
@@ -52,6 +52,11 @@ lint: $(VENV)/.addergraph-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# The deck's notebook is run, too. Pages work from a folder; search needs a server:
+# python -m http.server -d build/site
+docs: $(VENV)/.addergraph-docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 bench: $(VENV)/.addergraph-test
 	$(PY) -m addergraph bench

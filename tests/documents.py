@@ -21,6 +21,10 @@ def python_blocks(file: str) -> list[str]:
 
 def shell_commands(file: str) -> list[list[str]]:
     """The words of each command of its shell blocks, up to a comment."""
-    code = "".join(code for language, code in blocks(file) if language == "sh")
+    return words_of("".join(code for language, code in blocks(file) if language == "sh"))
+
+
+def words_of(code: str) -> list[list[str]]:
+    """The words of each command of a shell block."""
     lines = code.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]

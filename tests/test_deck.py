@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,3 +46,9 @@ def test_the_listing_trains_on_the_digits_and_gets_its_warning(engine: str) -> N
     answers = model.predict(data.x_test, engine=engine)
     assert answers.shape == (360, 10)
     np.testing.assert_allclose(answers.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_the_notebook_has_the_listing() -> None:
+    notebook = Path(__file__).parent.parent / "examples" / "deck.py"
+    written = {ast.dump(statement) for statement in ast.parse(notebook.read_text()).body}
+    assert {ast.dump(statement) for statement in ast.parse(LISTING).body} <= written

@@ -27,11 +27,18 @@ pytestmark = pytest.mark.usefixtures("quick_objects")
 
 Names = dict[str, Any]
 DOCUMENTS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-BLOCKS = [(file, i) for file in DOCUMENTS for i in range(len(python_blocks(file)))]
+WHOLE = ("docs/tutorial.md",)  # run from its beginning to its end by test_tutorial.py
+BLOCKS = [(f, i) for f in DOCUMENTS if f not in WHOLE for i in range(len(python_blocks(f)))]
 SHELL = [words for file in DOCUMENTS for words in shell_commands(file)]
 COMMANDS = [words for words in SHELL if words[0] == "addergraph"]
 BENCHMARKS = [words for words in SHELL if words[:2] == ["python", "-m"]]
-OTHERS = [words for words in SHELL if words not in COMMANDS and words not in BENCHMARKS]
+OTHERS = [
+    words
+    for file in DOCUMENTS
+    if file not in WHOLE
+    for words in shell_commands(file)
+    if words[0] != "addergraph" and words[:2] != ["python", "-m"]
+]
 # Of the paper's run, what would take hours, and what is as fast.
 FASTER = {
     "epochs=400": "epochs=1",
@@ -101,11 +108,12 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
     ("docs/boards.md", 1): (right_answers, lambda made: made["answers"].shape == (360, 11)),
     ("docs/data.md", 0): (nothing, lambda made: np.shape(made["x"])[1:] == (32, 32, 3)),
     ("docs/diagnostics.md", 0): (model_and_batches, lambda made: Path("gradients.png").exists()),
-    ("docs/diagnostics.md", 1): (
+    ("docs/new_op.md", 0): (nothing, lambda made: made["report"].ok and made["y"].shape == (3, 8)),
+    ("docs/predict.md", 0): (
         model_and_images,
         lambda made: made["found"].counts.sum() == 40 and len(made["worst"]) == 24,
     ),
-    ("docs/diagnostics.md", 2): (model_and_pictures, lambda made: bool(made["report"].ok)),
+    ("docs/verify.md", 0): (model_and_pictures, lambda made: bool(made["report"].ok)),
     ("docs/networks.md", 0): (
         nothing,
         lambda made: {"block0.adder1.f", "block0.bn1.gamma"} < made["model"].weights.keys(),
@@ -129,7 +137,7 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
 def test_a_block_runs(
     file: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if file == "docs/diagnostics.md":
+    if file in ("docs/diagnostics.md", "docs/verify.md"):
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
