@@ -4,7 +4,8 @@
 
 Look at the curves (curves.png): the convolutions learn faster in the first epochs; with a learning
 rate that falls to 0 both end at the same accuracy. Look at the times: a step takes about as long,
-because an adder's gradients cost what a convolution's do. Look at the last lines: only the adder filters are Laplace-like.
+because an adder's gradients cost what a convolution's do. Look at the last lines: only the adder
+filters are Laplace-like.
 """
 
 from __future__ import annotations
