@@ -118,7 +118,8 @@ def _parameter(name: str, one: Setting, default: Any) -> click.Parameter:
     flag = f"--{(one.name or name).replace('_', '-')}"
     if one.kind is bool and default is not False:
         flag = f"{flag}/--no-{flag[2:]}"
-    shown = not required and default not in (None, ()) and default is not False
+    unsaid = default in (None, ())
+    shown = not required and not unsaid and default is not False
     return click.Option(
         [*filter(None, [one.short]), flag, name],
         type=None if one.kind is bool else _type(one),
@@ -128,7 +129,7 @@ def _parameter(name: str, one: Setting, default: Any) -> click.Parameter:
         default=None if required else default,
         show_default=shown,
         metavar=one.metavar,
-        help=one.help + (f"  [default: {one.unset}]" if default is None and one.unset else ""),
+        help=one.help + (f"  [default: {one.unset}]" if unsaid and one.unset else ""),
         callback=waiting_threads if name == "threads" else None,
     )
 

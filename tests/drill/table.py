@@ -17,6 +17,7 @@ from . import (
     quantization,
     results,
     sparse_u8,
+    training,
 )
 from .mutant import Mutant
 
@@ -34,6 +35,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *processes.MUTANTS,
     *data.MUTANTS,
     *results.MUTANTS,
+    *training.MUTANTS,
 )
 
 

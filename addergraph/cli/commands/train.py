@@ -77,6 +77,7 @@ class Training:
         kind=str,
         many=True,
         metavar="PATTERN",
+        unset="what the model file or its layers say",
     )
     learning: Mapping[str, Any] = shared.group(Learning, unset="the recipe's")
     learning_rate: float | None = setting(

@@ -1,0 +1,74 @@
+"""Planted bugs in what people build on training: frozen parameters, transfer, losses, callbacks."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, tests_of
+
+MODEL, TRAINING = "addergraph/model", "addergraph/training"
+
+
+def freezing(*names: str) -> tuple[str, ...]:
+    return tests_of("addergraph/test_freezing.py", *names)
+
+
+MUTANTS = (
+    Mutant(
+        "the first pattern of a name wins", f"{MODEL}/freezing.py",
+        "in reversed(self.rules) if _matches", "in self.rules if _matches",
+        freezing("test_before_weights_exist_and_by_patterns"),
+    ),
+    Mutant(
+        "frozen batch norms use the statistics of the batch", "addergraph/layers/batch_norm.py",
+        "if x.builder.training and not self.is_frozen(gamma, beta):", "if x.builder.training:",
+        freezing("test_a_frozen_batch_norm_answers_in_training_as_in_inference"),
+    ),
+    Mutant(
+        "a batch norm is frozen where one of its parameters is", "addergraph/layers/batch_norm.py",
+        "return all(isinstance(t.value, Parameter) and t.value.frozen",
+        "return any(isinstance(t.value, Parameter) and t.value.frozen",
+        freezing("test_a_frozen_batch_norm_answers_in_training_as_in_inference"),
+    ),
+    Mutant(
+        "momenta of frozen batch norms are not saved", f"{MODEL}/file.py",
+        "momenta_of(model.holding(()).graph)", "momenta_of(model.graph)",
+        freezing("test_a_file_keeps_it_and_momenta_of_frozen_batch_norms"),
+    ),
+    Mutant(
+        "the batch norm behind a new last layer keeps its weights", f"{MODEL}/transfer.py",
+        "later = downstream(graph.nodes, _head_of(graph).outputs)",
+        "later = set(_head_of(graph).outputs)",
+        tests_of("addergraph/test_transfer.py", "test_all_but_the_end_is_kept"),
+    ),
+    Mutant(
+        "a new last layer stays frozen", f"{MODEL}/transfer.py",
+        "        made.unfreeze(*(p.name for p in anew))\n", "        anew.clear()\n",
+        tests_of("addergraph/test_transfer.py", "test_the_end_learns_whatever_was_frozen"),
+    ),
+    Mutant(
+        "huber is linear from the beginning", f"{TRAINING}/losses.py",
+        "cut * (distance - 0.5 * cut)", "cut * distance",
+        tests_of("addergraph/training/test_losses.py", "test_named_losses_and_their_gradients"),
+    ),
+    Mutant(
+        "a checkpoint takes any function for its loss", f"{TRAINING}/losses.py",
+        'text = str(self.graph((2, *answer)))', 'text = ""',
+        tests_of("addergraph/training/test_losses.py", "test_a_run_goes_on_with_the_same_function"),
+    ),
+    Mutant(
+        "what a callback raises costs the steps of the epoch", f"{TRAINING}/fit.py",
+        "            self._save_interrupted(self.at.seconds)\n", "",
+        tests_of(
+            "addergraph/training/test_callbacks.py",
+            "test_an_exception_comes_out_and_the_run_survives",
+        ),
+    ),
+    Mutant(
+        "a callback that stopped a run stops the next one", f"{TRAINING}/fit.py",
+        "callback.model, callback.stop_training = self.step.model, False",
+        "callback.model = self.step.model",
+        tests_of(
+            "addergraph/training/test_callbacks.py",
+            "test_stopping_leaves_a_checkpoint_to_go_on_from",
+        ),
+    ),
+)  # fmt: skip
