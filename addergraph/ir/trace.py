@@ -189,9 +189,15 @@ def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return [f"x{i}" for i in range(count)]
-    positional = [
-        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [p for p in parameters if p.kind in kinds]
+    positional = [p.name for p in taken]
+    needed = [p.name for p in taken if p.default is p.empty]
+    if len(needed) > count:
+        raise GraphError(
+            f"the traced function takes {len(needed)} tensors ({', '.join(needed)}), the types of "
+            f"{count} are given"
+        )
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         numbered = (f"x{i}" for i in range(2 * count))
         return [*positional, *(n for n in numbered if n not in positional)][:count]

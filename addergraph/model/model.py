@@ -43,7 +43,7 @@ from .predictor import CHUNK as CHUNK
 from .predictor import Predictor
 from .programs import Programs
 from .replay import Replay
-from .samples import require_network, sample_shape, warn_of_bytes, without_batch
+from .samples import require_network, require_one_input, sample_shape, warn_of_bytes, without_batch
 from .transfer import transferred
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class Model(Predictor, Freezable):
         if net is not None and not callable(net):
             found = border.shown(net)
             raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {found}")
+        if net is not None:
+            require_one_input(net)
         self.name, self.seed = name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
         self._net = net

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,23 @@ from ..data.preprocessing import Preprocessing
 from ..errors import DataError, DataWarning, GraphError, ShapeError
 from ..ir import Array, Graph
 from ..ir.types import TensorType, f32
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+SEVERAL = (
+    "A model has one input and one output: join them (ops.concat), or trace and compile the graph "
+    "itself (ag.trace, ag.compile), which may have several"
+)
+
+
+def require_one_input(net: Callable[..., object]) -> None:
+    """GraphError for a function that needs several tensors."""
+    try:
+        parameters = inspect.signature(net).parameters.values()
+    except (TypeError, ValueError):  # nobody knows
+        return
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
+    if len(needed) > 1:
+        raise GraphError(f"Model(net): the function takes {', '.join(needed)}. {SEVERAL}")
 
 
 def require_network(graph: Graph) -> None:
@@ -24,7 +42,7 @@ def require_network(graph: Graph) -> None:
         raise GraphError(
             f'a network maps one f32[N,...] to one f32[N,...]; "{graph.name}" maps '
             f"{', '.join(str(v.type) for v in graph.inputs)} to "
-            f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}"
+            f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}. {SEVERAL}"
         )
 
 

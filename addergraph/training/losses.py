@@ -7,6 +7,7 @@ Model(loss=lambda p, t: abs(p - t))     a function of symbolic tensors, as a net
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -284,6 +285,7 @@ def loss_of(loss: str | LossFunction, label_smoothing: float = 0.0) -> Loss:
     """The loss that a name or a function stands for; GraphError with the nearest name for an
     unknown one."""
     if callable(loss):
+        _require_two_arguments(loss)
         return Custom(function=loss, label_smoothing=label_smoothing)
     if isinstance(loss, str) and loss == CUSTOM:
         return Custom(label_smoothing=label_smoothing)
@@ -293,6 +295,19 @@ def loss_of(loss: str | LossFunction, label_smoothing: float = 0.0) -> Loss:
             "and functions of predictions and targets"
         )
     return LOSSES[loss](label_smoothing=label_smoothing)
+
+
+def _require_two_arguments(function: Callable[..., object]) -> None:
+    """GraphError for a function that cannot take predictions and targets."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        raise GraphError(
+            f"loss={shown(function)}: expected a function of two tensors, predictions and targets "
+            f"({error})"
+        ) from None
+    except ValueError:  # it does not tell
+        return
 
 
 def the_one(loss: str | LossFunction | None, loss_name: str | None) -> str | LossFunction:
