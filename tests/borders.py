@@ -383,6 +383,9 @@ def _training_cases() -> Iterator[Case]:
         yield Case(f"training.{name}", lambda kind=kind, **k: kind(**k)(0.5), {**shared, **more})
         yield Case(f"training.{name}, called", kind(0.1, 3), {"time": 0.5})
     yield Case("training.cosine", training.cosine, {"base": 0.1, "epochs": 3})
+    looks = training.Callback().on_epoch_end
+    yield Case("training.Callback", looks, {"epoch": 0, "logs": {"loss": 1.0}})
+    yield Case("training.TensorBoard", training.TensorBoard, {"folder": folder(), "every": 3})
     yield Case("training.History", training.History, {"history": {}})
     history = training.History({"loss": [1.0]})
     yield Case("training.History.append", lambda **k: training.History().append(**k), {
