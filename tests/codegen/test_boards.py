@@ -144,6 +144,7 @@ def test_pixels_are_looked_up(board: Board, pixels: Pixels, tmp_path: Path) -> N
     assert any(f.name.startswith("lookup") for f in made.functions)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "board",
     [
