@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-without-tools fuzz score drill drill-kill lint docs bench \
+.PHONY: demo test test-slow test-without-tools fuzz score drill drill-kill lint docs bench learns \
 	campaign-graphs campaign-sanitizers campaign-kills campaign-disk campaign-parsers
 
 demo: $(VENV)/.addergraph-test
@@ -60,6 +60,9 @@ docs: $(VENV)/.addergraph-docs
 
 bench: $(VENV)/.addergraph-test
 	$(PY) -m addergraph bench
+
+learns: $(VENV)/.addergraph-test
+	$(PY) -m benchmarks.learns
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
