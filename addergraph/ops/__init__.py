@@ -1,5 +1,7 @@
 """Every op, and the function that applies it to symbolic tensors: `ops.relu(x)`.
 
+What an op means, with shapes, gradients and attributes: docs/ops.md.
+
 Importing this package defines all ops and so closes the registry. An op's folder is its kind:
 `ops.conv2d` is the function, `addergraph.ops.contraction.conv2d` its module. Nobody lists them: the
 functions of this package are the public ones of those modules that return tensors. For type

@@ -104,7 +104,7 @@ def _reference(package: str, others: Sequence[str]) -> str:
 def _public(package: str) -> Iterator[str]:
     """Where the classes and functions of `__all__` are defined; Model has a page of its own."""
     module = importlib.import_module(package)
-    for name in getattr(module, "__all__", vars(module)):
+    for name in sorted(getattr(module, "__all__", vars(module)), key=str.lower):
         item = inspect.unwrap(getattr(module, name))
         if not isinstance(item, type | FunctionType) or name != item.__name__ or name == "Model":
             continue
