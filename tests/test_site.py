@@ -29,7 +29,7 @@ def test_every_page_has_its_place() -> None:
 @pytest.mark.parametrize(
     ("item", "names"),
     [
-        (Model, "net input_shape loss_name seed preprocessing"),
+        (Model, "net input_shape loss seed preprocessing"),
         (Model.fit, "learning_rate label_smoothing gradient augment keep_best engine threads"),
         (ag.compile, "weights batch target tune_for threads state tune multiplication_free"),
         (ag.quantize, "calibration weights"),

@@ -33,7 +33,7 @@ TAKEN = {
 # Page: the package whose public names it shows, and others that belong to it.
 REFERENCE = {
     "addergraph": ("addergraph", ["compiler.certify", "codegen.run.jit.Program"]),
-    "model": ("addergraph.model", ["model.Model"]),
+    "model": ("addergraph.model", ["model.Model\n    options: {inherited_members: true}"]),
     "layers": ("addergraph.layers", []),
     "ops": ("addergraph.ops", []),
     "data": ("addergraph.data", ["data.images.read_image", "data.images.bring"]),

@@ -1,4 +1,4 @@
-"""Planted bugs in what people see of a network's answers."""
+"""Planted bugs in what people see: a network's answers, help texts."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ MUTANTS = (
         tests_of(
             "addergraph/test_cli_predict.py",
             "test_sizes_and_channels_are_brought_to_those_of_the_network",
+        ),
+    ),
+    Mutant(
+        "help texts keep to themselves what happens without an option",
+        "addergraph/cli/options.py", "default in (None, ()) and one.unset", "False",
+        tests_of(
+            "addergraph/test_cli.py",
+            "test_each_option_says_what_it_does_and_what_happens_without_it",
         ),
     ),
 )  # fmt: skip
