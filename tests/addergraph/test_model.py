@@ -553,6 +553,6 @@ def test_evaluation_in_parts_gives_the_numbers_of_the_whole(
         return predict(self, x, **options)
 
     monkeypatch.setattr(Model, "predict", counted)
-    monkeypatch.setattr("addergraph.training.fit.MEASURED", 20)
+    monkeypatch.setattr("addergraph.training.validation.MEASURED", 20)
     assert model.evaluate(x, y) == whole
     assert calls == [20] * 5 + [3] and ("accuracy" in whole) == classes

@@ -38,7 +38,7 @@ MUTANTS = (
     ),
     Mutant(
         "help texts keep to themselves what happens without an option",
-        "addergraph/cli/options.py", "default in (None, ()) and one.unset", "False",
+        "addergraph/cli/options.py", "unsaid and one.unset", "False",
         tests_of(
             "addergraph/test_cli.py",
             "test_each_option_says_what_it_does_and_what_happens_without_it",
