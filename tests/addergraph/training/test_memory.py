@@ -132,7 +132,8 @@ def test_the_need_is_that_of_the_compiled_step() -> None:
 
 
 def test_a_run_shows_its_need(capsys: pytest.CaptureFixture[str]) -> None:
-    fit(small_model(), engine="native", batch_size=40, epochs=1, verbose=1)  # 40 and 30 samples
+    settings = {"engine": "native", "batch_size": 40, "epochs": 1, "verbose": 1}  # 40 and 30 samples
+    fit(small_model(), **settings, batch_norm_samples=0)
     before, line, epoch, *_ = capsys.readouterr().out.splitlines()
     step = small_model(input_shape=(8, 8, 1)).train_step(40)
     graphs = [step.graph(30), step.graph(40)]
@@ -140,6 +141,9 @@ def test_a_run_shows_its_need(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == f"memory {training_need(graphs)}"
     assert training_need(graphs, [step.arena_bytes(30), step.arena_bytes(40)]).arena > 0
     assert epoch.startswith("epoch 1/1")
+    fit(small_model(), **settings)
+    _, with_statistics, *_ = capsys.readouterr().out.splitlines()
+    assert with_statistics.startswith("memory ") and with_statistics != line
 
 
 def test_a_run_that_does_not_fit_is_refused_before_its_first_step(
