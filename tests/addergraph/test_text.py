@@ -17,6 +17,7 @@ from addergraph.ir.check import check
 from addergraph.ir.text import MAX_NESTING, Parser, parse
 from addergraph.ir.text_attributes import Attribute, attributes, shown_attributes
 from addergraph.ir.types import DTYPES, Dim, tensor
+from addergraph.ops.contraction.adder2d import Adder2d
 
 BLOCK = """\
 graph block(%x: f32[N,8,8,16]) params(%conv1.f: f32[3,3,16,32] init=normal(0,1) eta=0.2) {
@@ -425,6 +426,6 @@ def test_ends_of_a_range_that_are_infinite_parse_back() -> None:
 
 
 def test_a_word_that_cannot_stand_in_text_is_not_printed() -> None:
-    odd = op_named("adder2d")(gradient="two words")
+    odd: Op = Adder2d(gradient="two words")
     with pytest.raises(GraphError, match='"two words" is not one word'):
         shown_attributes(odd)
