@@ -351,13 +351,14 @@ class Emitter(Indices):
         self.b.store_atomic(bits, slot, "monotonic", 4)
         return self.b.bitcast(self.b.load_atomic(slot, "monotonic", 4, typ=I32), F32)
 
-    def clip_unit(self, value: Register) -> Register:
+    def clip_unit(self, value: Register, *, keeps_nan: bool = False) -> Register:
         """clip(value, -1, 1) of a full register.
 
-        NaN stays NaN, unless the target has `least_magnitude`: then it is 1 or -1.
+        NaN stays NaN; where the target has `least_magnitude`, which is faster, only if it has to:
+        else it is 1 or -1.
         """
         one, minus_one = self.number(1.0, _lanes(value)), self.number(-1.0, _lanes(value))
-        if self.target.least_magnitude:
+        if self.target.least_magnitude and not keeps_nan:
             return self._smaller_magnitude(value, one)
         # The order of the comparisons decides what becomes of NaN.
         high = self.b.select(self.b.fcmp_ordered("<", one, value), one, value)

@@ -2,15 +2,14 @@
 
 from . import fused, lookup, movement, pointwise
 from .forward import choice as forward
-from .gradient import filter, input
+from .gradient import choice as gradient
 from .reduction import filter_grid, pool, reduce, softmax
 
 __all__ = [
-    "filter",
     "filter_grid",
     "forward",
     "fused",
-    "input",
+    "gradient",
     "lookup",
     "movement",
     "pointwise",

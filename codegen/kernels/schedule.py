@@ -34,14 +34,14 @@ class Tile:
         return self.pixels * self.vectors
 
 
-DENSE, SPARSE = "dense", "sparse"
+DENSE, SPARSE, DEPTHWISE = "dense", "sparse", "depthwise"
 
 
 @dataclass(frozen=True)
 class Choice:
     """One of the kernels that serve a forward contraction.
 
-    kind  DENSE or SPARSE
+    kind  DENSE, SPARSE or DEPTHWISE
     tile  of the dense kernel; None: the one that the cost model chooses
     """
 
@@ -55,7 +55,8 @@ class Choice:
     @classmethod
     def parse(cls, text: str) -> Choice:
         """The choice that is printed so. ValueError for anything else."""
-        found = re.fullmatch(rf"({DENSE}|{SPARSE})(?: ([1-9]\d*)x([1-9]\d*)x([1-9]\d*))?", text)
+        kinds = "|".join((DENSE, SPARSE, DEPTHWISE))
+        found = re.fullmatch(rf"({kinds})(?: ([1-9]\d*)x([1-9]\d*)x([1-9]\d*))?", text)
         if found is None:
             raise ValueError(f'"{text}" is no choice of a kernel')
         kind, *sizes = found.groups()

@@ -1,6 +1,6 @@
-"""Which kernel computes a forward contraction: dense or sparse.
+"""Which kernel computes a forward contraction: dense, sparse or depthwise.
 
-Both give the same bits, so the choice may read the weights. The model counts cycles: vector terms
+All give the same bits, so the choice may read the weights. The model counts cycles: vector terms
 at the rate that each inner loop reaches, what lists cost beside them, and the sparse kernels'
 moving of inputs and outputs between channels in the lanes and pixels in the lanes. What depends on
 the CPU is read from the target's machine; the constants here are of the emitted loops, fitted on
@@ -19,7 +19,7 @@ from addergraph.ops.contraction.dense import Dense, Matmul
 
 from ...targets.target import Target
 from .. import ALL_KEPT, Call, Kernel, kernel
-from ..schedule import DENSE, SPARSE, Choice, ceil_div, contraction_tiles
+from ..schedule import DENSE, DEPTHWISE, SPARSE, Choice, ceil_div, contraction_tiles
 from ..sparse._f32_choice import sparse_cycles, sparse_tile
 from ..sparse._f32_tile import SparseTile
 from ..sparse._u8_choice import cycles as sparse_bytes_cycles
@@ -27,6 +27,7 @@ from ..sparse._u8_tile import BytesTile
 from ..sparse.sparse_f32 import SparseAdderKernel
 from ..sparse.sparse_u8 import SparseU8Kernel, sparse_bytes_tile
 from .dense import DenseKernel
+from .depthwise import DepthwiseKernel, serves
 from .geometry import Geometry
 from .terms import BYTES, MINIMUM, ByteTerm
 
@@ -54,6 +55,8 @@ def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
     if not _of_bytes(dense):
         tiles = contraction_tiles(call.target, g.height, g.width, g.outputs)
     choices = [Choice(DENSE, tile) for tile in tiles]
+    if serves(g, call.target):
+        choices.append(Choice(DEPTHWISE))
     if _sparse_tile(dense) is not None:
         choices.append(Choice(SPARSE))
     return {choice: _made(dense, choice) for choice in choices}
@@ -72,6 +75,8 @@ def _sparse_tile(dense: DenseKernel) -> SparseTile | BytesTile | None:
 
 def _made(dense: DenseKernel, choice: Choice) -> Kernel:
     call, body = dense.call, dense.body
+    if choice.kind == DEPTHWISE:
+        return DepthwiseKernel(call, body)
     if choice.kind == SPARSE:
         return SparseU8Kernel(call, body) if _of_bytes(dense) else SparseAdderKernel(call, body)
     if choice.tile in (None, dense.tile):
@@ -81,6 +86,8 @@ def _made(dense: DenseKernel, choice: Choice) -> Kernel:
 
 def _expected(dense: DenseKernel) -> Choice:
     call, g, sparse = dense.call, dense.g, False
+    if serves(g, call.target):
+        return Choice(DEPTHWISE)  # no shape was found where another was faster
     kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
     if g.term == BYTES and call.kept and call.target.byte_distances:
         found = sparse_bytes_tile(dense)

@@ -103,11 +103,11 @@ class Tail:
     def channels(self, v: int, count: int, sums: Any) -> dict[int, Register]:
         """Registers that depend on the channel alone: operand number -> [T] or scalar operands.
 
-        Number -1 is sum|f| of the minimum form; `sums` points at the tile's.
+        Number -1 is sum|f| of the minimum form; `sums` points at the tile's where these are packed.
         """
         e, k, lanes = self.e, self.k, self.k.lanes
         made: dict[int, Register] = {}
-        if k.g.term == MINIMUM:
+        if k.g.term == MINIMUM and sums is not None:
             made[-1] = e.load(e.at(sums, 4 * v * lanes), lanes=lanes)
         base = e.mul(e.add(e.mul(self.place.group, k.g.outputs), self.channel), 4)
         for number, operand in enumerate(k.call.inputs):
@@ -121,11 +121,14 @@ class Tail:
                 made[number] = e.load(e.at(self.inputs[number], at), dtype, lanes, count)
         return made
 
-    def result(self, acc: Register, channels: dict[int, Register], window: Any) -> Register:
-        """The contraction's own result, bias included. `window` points at sum x, where the term
-        wants it."""
+    def result(
+        self, acc: Register, channels: dict[int, Register], window: Any = None,
+        inputs: Register | None = None,
+    ) -> Register:  # fmt: skip
+        """The contraction's own result, bias included. Where the term wants sum x, `window` points
+        at it, or `inputs` has it of each lane."""
         e, k, term = self.e, self.k, self.k.g.term
-        value = term.result(e, acc, k.lanes, Sums(window, channels.get(-1)))
+        value = term.result(e, acc, k.lanes, Sums(window, channels.get(-1), inputs))
         return term.plus(e, value, channels[k.operands[2]]) if len(k.operands) > 2 else value
 
     def apply(

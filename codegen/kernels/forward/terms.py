@@ -37,10 +37,11 @@ from ...targets.target import Target
 @dataclass(frozen=True)
 class Sums:
     """What the result of MINIMUM needs beside its terms: a pointer at sum x of the output's window,
-    and a register of sum|f|."""
+    or a register of the sums of each lane's own, and a register of sum|f|."""
 
     window: Any = None
     magnitudes: Register | None = None
+    inputs: Register | None = None
 
 
 class Term(ABC):
@@ -127,7 +128,9 @@ class Minimum(FloatTerm):
         return e.b.fadd(acc, e.integer_min(f, x))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
-        sum_x = e.splat(e.load(sums.window), lanes)
+        sum_x = sums.inputs
+        if sum_x is None:
+            sum_x = e.splat(e.load(sums.window), lanes)
         return e.b.fsub(e.b.fsub(e.b.fadd(acc, acc), sum_x), sums.magnitudes)
 
     def kept(self, e: Emitter, f: Register) -> Register:

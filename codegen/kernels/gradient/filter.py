@@ -19,12 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from addergraph.ir.plan import align
-from addergraph.ops.contraction.adder2d import Adder2dGradFilter
-from addergraph.ops.contraction.adder_dense import AdderDenseGradFilter
-from addergraph.ops.contraction.conv2d import Conv2dGradFilter
 
 from ...emit.builder import LINE, Emitter, Index, Register
-from .. import Call, Kernel, Operand, kernel
+from .. import Call, Kernel, Operand
 from ..cut import piece
 from ..forward.geometry import filter_row, geometry, rows_as_samples
 from ..forward.terms import DIRECT, PRODUCT, measures_distance
@@ -33,7 +30,6 @@ from ..schedule import FilterTile, ceil_div, filter_tile
 CHUNK = 512  # outputs summed in registers before the partial sum goes to memory
 
 
-@kernel(Adder2dGradFilter, AdderDenseGradFilter, Conv2dGradFilter)
 class FilterGradientKernel(Kernel):
     """See the module's contract."""
 

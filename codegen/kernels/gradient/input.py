@@ -31,12 +31,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from addergraph.ir.plan import align
-from addergraph.ops.contraction.adder2d import Adder2dGradInput
-from addergraph.ops.contraction.adder_dense import AdderDenseGradInput
-from addergraph.ops.contraction.conv2d import Conv2dGradInput
 
 from ...emit.builder import LINE, Emitter, Index, Register
-from .. import Call, Kernel, Operand, kernel
+from .. import Call, Kernel, Operand
 from ..cut import piece, pieces
 from ..forward.geometry import filter_row, geometry, image_strides
 from ..forward.terms import DIRECT, PRODUCT, measures_distance
@@ -49,7 +46,7 @@ UNROLL_BUDGET, ADDER_UNROLL_BUDGET = 64, 8
 
 
 @dataclass(frozen=True)
-class _Class:
+class RowClass:
     """The rows (or columns) first + stride * q, q < count, and the taps that reach them.
 
     Tap number m of `taps` is kernel row first_tap + m * tap_step; it reads output row
@@ -65,14 +62,14 @@ class _Class:
     shift_step: int
 
 
-def _classes(extent: int, kernel: int, stride: int, dilation: int, pad: int) -> list[_Class]:
+def row_classes(extent: int, kernel: int, stride: int, dilation: int, pad: int) -> list[RowClass]:
     found = []
     step = stride // math.gcd(stride, dilation)
     for first in range(min(stride, extent)):
         taps = [i for i in range(kernel) if (first + pad - i * dilation) % stride == 0]
         shift = (first + pad - taps[0] * dilation) // stride if taps else 0
         found.append(
-            _Class(
+            RowClass(
                 first,
                 ceil_div(extent - first, stride),
                 len(taps),
@@ -85,7 +82,6 @@ def _classes(extent: int, kernel: int, stride: int, dilation: int, pad: int) -> 
     return found
 
 
-@kernel(Adder2dGradInput, AdderDenseGradInput, Conv2dGradInput)
 class InputGradientKernel(Kernel):
     """See the module's contract."""
 
@@ -96,8 +92,8 @@ class InputGradientKernel(Kernel):
         self.dx = call.outputs[0]
         term = DIRECT if self.adder else PRODUCT
         self.s = s = geometry(term, call.op, self.dx, self.f, self.g)
-        self.rows = _classes(s.image[0], s.kernel[0], s.stride[0], s.dilation[0], s.pad[0])
-        self.columns = _classes(s.image[1], s.kernel[1], s.stride[1], s.dilation[1], s.pad[1])
+        self.rows = row_classes(s.image[0], s.kernel[0], s.stride[0], s.dilation[0], s.pad[0])
+        self.columns = row_classes(s.image[1], s.kernel[1], s.stride[1], s.dilation[1], s.pad[1])
         self.dense = len(self.f.shape) == 2
         height, width = (ceil_div(n, by) for n, by in zip(s.image, s.stride, strict=True))
         choose = adder_input_gradient_tile if self.adder else contraction_tile
@@ -372,8 +368,8 @@ class _GradPlace:
     """A strip of one residue class: group, channel block, sample, first row number q."""
 
     kernel: InputGradientKernel
-    row: _Class
-    column: _Class
+    row: RowClass
+    column: RowClass
     group: Index
     block: Index
     n: Index
