@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from addergraph.ir import MOVEMENT, POINTWISE, Graph, Node, Source, Value
+from addergraph.ir import MOVEMENT, Graph, Node, Source, Value
 from addergraph.ir.types import TensorType, i8, u8
 from addergraph.ops.movement.broadcast_to import BroadcastTo
 from addergraph.ops.movement.pad import Pad
@@ -62,7 +62,7 @@ def movement_of_full(draft: Draft, node: Node) -> Sequence[Value] | None:
 def pointwise_of_full(draft: Draft, node: Node) -> Sequence[Value] | None:
     """One element computed by the op's reference stands for all."""
     constants = _constants(draft, node)
-    if node.op.kind != POINTWISE or not constants or node.op.subgraph is not None:
+    if not node.op.elementwise or not constants or node.op.subgraph is not None:
         return None
     if node.outputs[0].type.dtype in (u8, i8):
         return None  # of which there are no constants

@@ -93,7 +93,7 @@ class Fusion:
 
     def is_candidate(self, node: Node) -> bool:
         """Whether a body may hold `node`: pointwise, alive, not itself a group or a constant."""
-        pointwise = node.op.kind == POINTWISE and node.op.subgraph is None
+        pointwise = node.op.elementwise and node.op.subgraph is None
         if not pointwise or self.is_scalar_constant(node):
             return False
         value = node.outputs[0]
@@ -264,7 +264,7 @@ class _PointwiseMerger:
 
     def _is_open(self, node: Node) -> bool:
         members = self.fusion.members[self.fusion.group_of[node]]
-        return self.fusion.is_candidate(node) and members[0].op.kind == POINTWISE
+        return self.fusion.is_candidate(node) and members[0].op.elementwise
 
     def _producers(self, node: Node, shared: list[Value]) -> list[Node]:
         """The nodes that compute values of `shared` and could share a body with `node`."""

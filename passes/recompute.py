@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addergraph.ir import POINTWISE, Node, Value
+from addergraph.ir import Node, Value
 
 if TYPE_CHECKING:
     from .fuse import Fusion
@@ -37,7 +37,7 @@ def recompute(fusion: Fusion, most_buffers: int) -> None:
 
 
 def _is_elementwise(node: Node) -> bool:
-    return node.op.kind == POINTWISE and node.op.subgraph is None and bool(node.inputs)
+    return node.op.elementwise and node.op.subgraph is None and bool(node.inputs)
 
 
 class _Recomputation:

@@ -295,6 +295,7 @@ PARAMETERS = """graph g(%x: f32[N,6,6,2]) params(%f: f32[3,3,2,4] init=normal(0,
 def _layer_cases() -> Iterator[Case]:
     window = {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 1, "groups": 1, "bias": True}
     adder = {"output_channels": 4, **window, "eta": 0.2, "name": "a"}
+    deep = {**{k: v for k, v in window.items() if k != "groups"}, "multiplier": 2, "name": "a"}
     images: dict[str, dict[str, object]] = {
         "Activation": {"function": "relu"},
         "Adder": adder,
@@ -306,6 +307,13 @@ def _layer_cases() -> Iterator[Case]:
         "Flatten": {"name": "a"},
         "GlobalAvgPool": {"name": "a"},
         "Residual": {"body": [layers.Activation("relu")], "shortcut": (), "name": "a"},
+        **{name: {"output_channels": 3, **deep} for name in ("SeparableAdder", "SeparableConv")},
+        **dict.fromkeys(("DepthwiseAdder", "DepthwiseConv"), deep),
+        "Dropout": {"rate": 0.5, "seed": 1, "name": "a"},
+        "Reshape": {"shape": (6, -1), "name": "a"},
+        "Softmax": {"name": "a"},
+        "UpSampling": {"size": 2, "name": "a"},
+        "ZeroPadding": {"padding": 1, "name": "a"},
         "adder_layer": {"adaptive_eta": 0.1, "output_channels": 2, "kernel_size": 3},
     }
     dense = {"output_channels": 3, "bias": True, "name": "a"}
@@ -313,6 +321,11 @@ def _layer_cases() -> Iterator[Case]:
         "Dense": dense, "FullyConnected": dense, "AdderDense": {**dense, "eta": 0.2},
     }  # fmt: skip
     rows = {"Adder1d": adder, "Conv1d": images["Conv"]}
+    joins: dict[str, dict[str, object]] = {"Add": {"name": "a"}, "Concatenate": {"axis": 1}}
+    for name, arguments in joins.items():
+        kind = getattr(layers, name)
+        yield Case(f"layers.{name}", _in_function(kind), arguments)
+        yield Case(f"layers.{name}, called", lambda x, k=kind: k()(x), {"x": X})
     for group, shape in ((images, (6, 6, 2)), (vectors, (6,)), (rows, (6, 2))):
         for name, arguments in group.items():
             yield Case(f"layers.{name}", _in_model(getattr(layers, name), shape), arguments)
@@ -324,6 +337,13 @@ def _in_model(kind: Callable[..., Any], shape: tuple[int, ...]) -> Callable[...,
         model = Model(input_shape=shape)
         model.add(kind(**arguments))
         return str(model.graph(False))
+
+    return made
+
+
+def _in_function(kind: Callable[..., Any]) -> Callable[..., object]:
+    def made(**arguments: object) -> object:
+        return str(ag.trace(lambda x: kind(**arguments)(x, x), ag.tensor("f32", (2, 3))))
 
     return made
 
@@ -450,6 +470,7 @@ OPS: dict[str, tuple[Mapping[str, tuple[str, Any]], Mapping[str, object]]] = {
     "fake_quantize_filter": ({"f": _FILTER}, {"bits": 8}),
     "full": ({"like": _IMAGE}, {"value": 1.0, "shape": (2,), "dtype": "f32"}),
     "constant": ({"like": _IMAGE}, {"value": 1.0}),
+    "dropout": ({"x": _IMAGE, "step": ("i32", ())}, {"rate": 0.5, "seed": 1}),
     "leaky_relu": ({"x": _IMAGE}, {"slope": 0.1}),
     "lookup": (
         {"x": ("u8", ("N", 6, 6, 2)), "table": ("u8", (2, 256))}, {"scale": 0.5, "zero_point": 0}

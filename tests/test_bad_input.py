@@ -123,8 +123,8 @@ NETWORKS: dict[str, Case] = {
         ParseError, ('adder2d "edges"', "stride=(0, 2)", "at least 1"),
     ),
     "padding by a word": (
-        lambda: layers.Adder(4, kernel_size=3, padding="same", name="edges"),  # type: ignore[arg-type]
-        ShapeError, ('Adder "edges"', "padding='same'", "padding=1 for kernel_size=3"),
+        lambda: layers.Adder(4, kernel_size=3, padding="half", name="edges"),
+        ShapeError, ('Adder "edges"', 'padding="half"', '"same" or "valid"'),
     ),
     "unknown layer": (
         lambda: layers.Adderr,  # type: ignore[attr-defined]

@@ -118,6 +118,10 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
         nothing,
         lambda made: {"block0.adder1.f", "block0.bn1.gamma"} < made["model"].weights.keys(),
     ),
+    ("docs/networks.md", 1): (
+        nothing,
+        lambda made: {"conv1.f", "adder1.f", "dense1.b"} < made["model"].weights.keys(),
+    ),
     ("docs/quantization.md", 0): (integers, lambda made: np.dtype("f4") == made["logits"].dtype),
     ("docs/quantization.md", 1): (integers_to_train, lambda made: made["q"].error < 0.5),
     ("docs/training.md", 0): (

@@ -100,6 +100,7 @@ class Op:
     multiplies          it takes products, quotients or transcendental functions by definition
     normalizes          a batch norm, or the statistics of one
     activation          `layers.Activation` knows it by its name
+    training_only       stands in training forms alone: readers see its first operand elsewhere
     rectifies           max(x, 0), limited above or not: what is never above 0 becomes 0
     keeps_scale         results are elements, means or sums of elements of comparable operands, so
                         that what is out of scale before is so behind it; every movement of
@@ -124,6 +125,7 @@ class Op:
     multiplies: ClassVar[bool] = False
     normalizes: ClassVar[bool] = False
     activation: ClassVar[bool] = False
+    training_only: ClassVar[bool] = False
     rectifies: ClassVar[bool] = False
     keeps_scale: ClassVar[bool] = False
     aliases: ClassVar[int | None] = None

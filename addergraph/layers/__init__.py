@@ -21,21 +21,38 @@ from ..errors import UnknownNameError, nearest
 from .base import Layer
 from .batch_norm import BatchNorm
 from .dense import AdderDense, Dense
-from .plain import ACTIVATIONS, Activation, AvgPool, Flatten, GlobalAvgPool, MaxPool
+from .depthwise import DepthwiseAdder, DepthwiseConv, SeparableAdder, SeparableConv
+from .dropout import Dropout
+from .joins import Add, Concatenate
+from .plain import (
+    ACTIVATIONS,
+    Activation,
+    AvgPool,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool,
+    Reshape,
+    Softmax,
+    UpSampling,
+    ZeroPadding,
+)  # fmt: skip
 from .residual import Residual
 from .windowed import Adder, Adder1d, Conv, Conv1d
 
 __all__ = [
-    "ACTIVATIONS", "LAYERS", "Activation", "Adder", "Adder1d", "AdderDense", "AvgPool",
-    "BatchNorm", "Conv", "Conv1d", "Dense", "Flatten", "FullyConnected", "GlobalAvgPool", "Layer",
-    "MaxPool", "Residual", "adder_layer", "batch_norm_layer", "unknown_layer",
+    "ACTIVATIONS", "LAYERS", "Activation", "Add", "Adder", "Adder1d", "AdderDense", "AvgPool",
+    "BatchNorm", "Concatenate", "Conv", "Conv1d", "Dense", "DepthwiseAdder", "DepthwiseConv",
+    "Dropout", "Flatten", "FullyConnected", "GlobalAvgPool", "Layer", "MaxPool", "Reshape",
+    "Residual", "SeparableAdder", "SeparableConv", "Softmax", "UpSampling", "ZeroPadding",
+    "adder_layer", "batch_norm_layer", "unknown_layer",
 ]  # fmt: skip
 
 LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
     for layer in (
-        Activation, Adder, Adder1d, AdderDense, AvgPool, BatchNorm, Conv, Conv1d, Dense, Flatten,
-        GlobalAvgPool, MaxPool, Residual,
+        Activation, Add, Adder, Adder1d, AdderDense, AvgPool, BatchNorm, Concatenate, Conv, Conv1d,
+        Dense, DepthwiseAdder, DepthwiseConv, Dropout, Flatten, GlobalAvgPool, MaxPool, Reshape,
+        Residual, SeparableAdder, SeparableConv, Softmax, UpSampling, ZeroPadding,
     )
 }  # fmt: skip
 
@@ -50,12 +67,21 @@ def adder_layer(*, adaptive_eta: float | None = 0.2, **attributes: Any) -> Adder
     return Adder(eta=adaptive_eta, **attributes)
 
 
+# What Keras and PyTorch call layers whose name here is not the nearest one.
+_HABITS = {
+    "ReLU": 'Activation("relu")', "ReLU6": 'Activation("relu6")',
+    "LeakyReLU": 'Activation("leaky_relu")', "Sigmoid": 'Activation("sigmoid")',
+    "Tanh": 'Activation("tanh")', "Linear": "Dense", "Upsample": "UpSampling",
+    "GlobalAveragePooling2D": "GlobalAvgPool", "AdaptiveAvgPool2d": "GlobalAvgPool",
+    "AveragePooling2D": "AvgPool", "MaxPooling2D": "MaxPool", "BatchNormalization": "BatchNorm",
+}  # fmt: skip
+
+
 def unknown_layer(name: str) -> NoReturn:
     """UnknownNameError with the nearest name."""
     known = [*LAYERS, "adder_layer", "batch_norm_layer", "FullyConnected"]
-    raise UnknownNameError(
-        f'unknown layer "{name}"{nearest(name, known)}; known: {", ".join(LAYERS)}'
-    )
+    hint = f" (here it is {_HABITS[name]})" if name in _HABITS else nearest(name, known)
+    raise UnknownNameError(f'unknown layer "{name}"{hint}; known: {", ".join(LAYERS)}')
 
 
 if not TYPE_CHECKING:  # a type checker shall still see misspelled names itself

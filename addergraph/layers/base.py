@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from ..errors import GraphError
+from ..errors import GraphError, nearest
 from ..ir import Builder, Value
 from ..ir.attributes import flag
 from ..ir.check import WORD
 from ..ir.trace import Tensor
+
+HABITS = {  # what Keras and PyTorch call attributes, where the nearest name is not the right one
+    "filters": "output_channels", "units": "output_channels", "out_channels": "output_channels",
+    "out_features": "output_channels", "use_bias": "bias", "dilation_rate": "dilation",
+    "strides": "stride", "eps": "epsilon", "p": "rate", "alpha": "slope",
+    "negative_slope": "slope", "scale_factor": "size", "factors": "size", "activation": "function",
+    "depth_multiplier": "multiplier", "adaptive_eta": "eta", "target_shape": "shape", "dim": "axis",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +33,22 @@ class Layer:
 
     prefix: ClassVar[str] = ""
     parts: ClassVar[tuple[str, ...]] = ()  # the attributes that are lists of layers
+    makes_node: ClassVar[bool] = True  # in an inference graph
 
     name: str | None = field(default=None, kw_only=True)
     trainable: bool = field(default=True, kw_only=True)
+
+    def __new__(cls, *_: Any, **attributes: Any) -> Any:
+        """GraphError for an attribute that there is not, with its name here."""
+        known = [f.name for f in fields(cls)] if "__dataclass_fields__" in vars(cls) else []
+        for word in attributes:
+            if known and word not in known:
+                ours = HABITS.get(word)
+                hint = f' (here it is "{ours}")' if ours in known else nearest(word, known)
+                raise GraphError(
+                    f'{cls.__name__}: unknown attribute "{word}"{hint}; known: {", ".join(known)}'
+                )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         given = self.name is not None

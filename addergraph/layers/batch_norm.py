@@ -21,8 +21,9 @@ class BatchNorm(Layer):
 
     In training mean and variance are the batch's (biased variance), and the running ones, which
     inference uses, move towards them by `momentum`; the running variance takes the unbiased one,
-    as in PyTorch: running = (1 - momentum) running + momentum batch. A batch with one value a
-    channel has no unbiased variance and leaves the running variance alone.
+    as in PyTorch: running = (1 - momentum) running + momentum batch (Keras' momentum is 1 minus
+    ours). A batch with one value a channel has no unbiased variance and leaves the running variance
+    alone.
     Where gamma and beta are frozen, training uses the running ones, too, and leaves them alone.
     Parameters: `.gamma`, `.beta`, and fixed `.mean`, `.variance`, each f32[C]. Rank 2 or more.
     """

@@ -61,7 +61,8 @@ class _Sizes(dict[Layer, _Size]):
         """Notes that of a layer whose parts are noted."""
         parts = [self[part] for name in layer.parts for part in getattr(layer, name)]
         deepest = max((part.depth + 1 for part in parts), default=0)
-        self[layer] = _Size(deepest, 1 + sum(part.calls for part in parts))
+        own = int(layer.makes_node)  # what makes none is bounded by what it stands in
+        self[layer] = _Size(deepest, own + sum(part.calls for part in parts))
 
 
 class _Writer:

@@ -8,20 +8,81 @@ from typing import Any, ClassVar, cast
 
 from .. import ops
 from ..errors import ShapeError
-from ..ir.attributes import Padding, Pair, flag, integer, padding, pair
+from ..ir.attributes import Pair, flag, integer, pair
 from ..ir.trace import Tensor
+from ._padding import RULES, SidesOrRule, sides, sides_or_rule
 from ._parameters import STANDARD_NORMAL, bias, he_normal, parameter, plain_eta, require_rank
 from .base import Layer
 
 
+class _Slides(Layer):
+    """What layers with a window share, whatever the channels of their filters are."""
+
+    kernel_size: int | Pair
+    stride: int | Pair
+    padding: SidesOrRule
+    dilation: int | Pair
+    bias: bool
+
+    def validate(self) -> None:
+        self.validate_window()
+        self._store("bias", flag(self.where, "bias", self.bias))
+
+    def validate_window(self) -> None:
+        """Puts the attributes of the window in one form: pairs, and four sides or a rule."""
+        for name in ("kernel_size", "stride", "dilation"):
+            self._store(name, pair(self.where, name, getattr(self, name)))
+        self._store("padding", sides_or_rule(self.where, self.padding))
+
+    def filter_of(self, channels: int, op: str, name: str) -> tuple[int, int]:
+        """Output channels and groups, for so many input channels."""
+        raise ShapeError(f'{op} "{name}" does not say what filters it has')
+
+    def steps(self) -> tuple[Pair, Pair, Pair, SidesOrRule]:
+        """Kernel, stride and dilation, as pairs, and the padding."""
+        return cast(
+            tuple[Pair, Pair, Pair, SidesOrRule],
+            (self.kernel_size, self.stride, self.dilation, self.padding),
+        )
+
+    def added(self, x: Tensor, name: str, eta: float | None) -> Tensor:
+        """The distances of `x` to a filter that this layer makes."""
+        shape, window = self._window(x, "adder2d", name)
+        f = parameter(x, f"{name}.f", shape, STANDARD_NORMAL, eta=eta)
+        return ops.adder2d(x, f, bias(x, name, shape[3], self.bias), name=name, **window)
+
+    def multiplied(self, x: Tensor, name: str) -> Tensor:
+        """The products of `x` with a filter that this layer makes."""
+        shape, window = self._window(x, "conv2d", name)
+        f = parameter(x, f"{name}.f", shape, he_normal(math.prod(shape[:3])))
+        return ops.conv2d(x, f, bias(x, name, shape[3], self.bias), name=name, **window)
+
+    def _window(self, x: Tensor, op: str, name: str) -> tuple[tuple[int, ...], dict[str, Any]]:
+        """The shape of the filter, HWIO, and the attributes of the op, for images `x`."""
+        require_rank(x, 4, op, name, "NHWC")
+        channels, (kernel, stride, dilation, padding) = int(x.shape[3]), self.steps()
+        outputs, groups = self.filter_of(channels, op, name)
+        if channels % groups:
+            raise ShapeError(
+                f'{op} "{name}": the {channels} channels of the input do not divide into '
+                f"groups={groups} (x: {x.type})"
+            )
+        around = sides(self.where, padding, x, kernel, stride, dilation)
+        shape = *kernel, channels // groups, outputs
+        return shape, {
+            "stride": stride, "padding": around, "dilation": dilation, "groups": groups
+        }  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
-class _Windowed(Layer):
-    """The attributes that adder and convolution layers share."""
+class _Windowed(_Slides):
+    """The attributes that adder and convolution layers share. `padding` is zeros on the sides of
+    the image, "same" or "valid": see `_padding.py`."""
 
     output_channels: int
     kernel_size: int | Pair
     stride: int | Pair = 1
-    padding: int | Pair | Padding = 0
+    padding: SidesOrRule = 0
     dilation: int | Pair = 1
     groups: int = 1
     bias: bool = False
@@ -29,38 +90,15 @@ class _Windowed(Layer):
     def validate(self) -> None:
         for name in ("output_channels", "groups"):
             self._store(name, integer(self.where, name, getattr(self, name), 1))
-        self.validate_window()
-        self._store("bias", flag(self.where, "bias", self.bias))
+        super().validate()
         if self.output_channels % self.groups:
             raise ShapeError(
                 f"{self.where}: output_channels={self.output_channels} does not divide into "
                 f"groups={self.groups}"
             )
 
-    def validate_window(self) -> None:
-        """Puts the attributes of the window in one form: pairs, and four sides of padding."""
-        for name in ("kernel_size", "stride", "dilation"):
-            self._store(name, pair(self.where, name, getattr(self, name)))
-        self._store("padding", padding(self.where, self.padding))
-
-    def kernel(self) -> Pair:
-        """Rows and columns of the filter."""
-        return pair(self.where, "kernel_size", self.kernel_size)
-
-    def filter_shape(self, x: Tensor, op: str, name: str) -> tuple[int, int, int, int]:
-        """HWIO, with the channels of `x` shared out over the groups."""
-        require_rank(x, 4, op, name, "NHWC")
-        channels = int(x.shape[3])
-        if channels % self.groups:
-            raise ShapeError(
-                f'{op} "{name}": the {channels} channels of the input do not divide into '
-                f"groups={self.groups} (x: {x.type})"
-            )
-        return *self.kernel(), channels // self.groups, self.output_channels
-
-    def window(self) -> dict[str, Any]:
-        """The attributes as the op takes them."""
-        return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
+    def filter_of(self, channels: int, op: str, name: str) -> tuple[int, int]:
+        return self.output_channels, self.groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +118,7 @@ class Adder(_Windowed):
         self._store("eta", plain_eta(self.where, self.eta))
 
     def build(self, x: Tensor, name: str) -> Tensor:
-        shape = self.filter_shape(x, "adder2d", name)
-        f = parameter(x, f"{name}.f", shape, STANDARD_NORMAL, eta=self.eta)
-        b = bias(x, name, self.output_channels, self.bias)
-        return ops.adder2d(x, f, b, name=name, **self.window())
+        return self.added(x, name, self.eta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +131,7 @@ class Conv(_Windowed):
     prefix: ClassVar[str] = "conv"
 
     def build(self, x: Tensor, name: str) -> Tensor:
-        shape = self.filter_shape(x, "conv2d", name)
-        f = parameter(x, f"{name}.f", shape, he_normal(math.prod(shape[:3])))
-        b = bias(x, name, self.output_channels, self.bias)
-        return ops.conv2d(x, f, b, name=name, **self.window())
+        return self.multiplied(x, name)
 
 
 # --- sequences: the same on images of one row ---------------------------------------------------
@@ -109,16 +141,17 @@ class _Sequence(_Windowed):
     """Makes a layer of images one of sequences f32[N,W,C], whose attributes are plain integers."""
 
     def validate_window(self) -> None:
-        for name, least in (("kernel_size", 1), ("stride", 1), ("dilation", 1), ("padding", 0)):
-            self._store(name, integer(self.where, name, getattr(self, name), least))
+        for name in ("kernel_size", "stride", "dilation"):
+            self._store(name, integer(self.where, name, getattr(self, name), 1))
+        if not (isinstance(self.padding, str) and self.padding in RULES):
+            self._store("padding", integer(self.where, "padding", self.padding, 0))
 
-    def kernel(self) -> Pair:
-        return 1, cast(int, self.kernel_size)
-
-    def window(self) -> dict[str, Any]:
-        across = {"stride": (1, self.stride), "dilation": (1, self.dilation)}
-        padded = self.padding
-        return {**across, "padding": (0, 0, padded, padded), "groups": self.groups}
+    def steps(self) -> tuple[Pair, Pair, Pair, SidesOrRule]:
+        kernel, stride, dilation = (
+            (1, cast(int, n)) for n in (self.kernel_size, self.stride, self.dilation)
+        )
+        padded = self.padding if isinstance(self.padding, str) else (0, cast(int, self.padding))
+        return kernel, stride, dilation, padded
 
     def build(self, x: Tensor, name: str) -> Tensor:
         require_rank(x, 3, type(self).__name__, name, "f32[N,W,C]")
@@ -134,7 +167,7 @@ class Adder1d(_Sequence, Adder):
 
     x f32[N,W,C] -> f32[N,OW,output_channels]; filter `.f` f32[1,J,C/groups,T] ~ N(0, 1). This is
     `Adder` on images of one row, with integers for kernel_size, stride, padding (as much on either
-    side) and dilation; `eta` as there.
+    side, or "same" or "valid") and dilation; `eta` as there.
     """
 
 
@@ -144,5 +177,5 @@ class Conv1d(_Sequence, Conv):
 
     x f32[N,W,C] -> f32[N,OW,output_channels]; filter `.f` f32[1,J,C/groups,T], He normal. This is
     `Conv` on images of one row, with integers for kernel_size, stride, padding (as much on either
-    side) and dilation.
+    side, or "same" or "valid") and dilation.
     """

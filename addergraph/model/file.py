@@ -9,9 +9,10 @@ Metadata (text, all covered by the file's checksum):
     preprocessing  JSON, where known: normalize (mean, std, scale), dtype, channels, classes
 
 `layers` is as in `descriptions.py`. It is null for a model that was made from a Python function: a
-file holds no code, so such a model loads with its inference graph, and trains on by `momentum`:
+file holds no code, so such a model loads with its inference graph, and trains on by these two:
 
     momentum JSON, of a function alone: that of each batch norm, by its name; see `replay.py`
+    dropout  JSON, of a function with some: what each leaves out of, rate and seed, by its name
 """
 
 from __future__ import annotations
@@ -28,18 +29,19 @@ from ..data import preprocessing
 from ..errors import AdderGraphError, GraphError, StorageError
 from ..files import records, storage
 from ..ir import Graph
+from ..ir.check import WORD
 from ..ir.text import parse
 from ..layers.descriptions import describe, restore
 from ..ops.pointwise.fake_quantize import stated
 from .freezing import frozen_names
-from .replay import momenta_of
+from .replay import Left, Replay, replay_of
 
 if TYPE_CHECKING:
     from .model import Model
 
 FORMAT, VERSION = "addergraph.model", "1"
 _ENTRIES = ("graph", "model")
-MOMENTUM = "momentum"
+MOMENTUM, DROPOUT = "momentum", "dropout"
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,18 @@ def metadata_of(model: Model) -> dict[str, str]:
         "graph": str(model.graph(training=False)),
         "model": json.dumps(records.encode(description), sort_keys=True),
         **preprocessing.entry(model.preprocessing),
-        **(_momentum(model) if described is None else {}),
+        **(_training_form(model) if described is None else {}),
     }
 
 
-def _momentum(model: Model) -> dict[str, str]:
-    """The entry of a function's training form; none where it does not follow from the graph."""
-    found = momenta_of(model.holding(()).graph)
-    return {} if found is None else {MOMENTUM: json.dumps(found, sort_keys=True)}
+def _training_form(model: Model) -> dict[str, str]:
+    """The entries of a function's training form; none where it does not follow from the graph."""
+    found = replay_of(model.holding(()).graph)
+    if found is None:
+        return {}
+    left = {name: records.encode(one) for name, one in found.dropouts.items()}
+    entries = {MOMENTUM: found.momentum} | ({DROPOUT: left} if left else {})
+    return {name: json.dumps(entry, sort_keys=True) for name, entry in entries.items()}
 
 
 def _read_momentum(metadata: Mapping[str, str]) -> dict[str, float] | None:
@@ -92,6 +98,16 @@ def _read_momentum(metadata: Mapping[str, str]) -> dict[str, float] | None:
     return known
 
 
+def _read_dropouts(metadata: Mapping[str, str]) -> dict[str, Left]:
+    found = records.json_object(metadata.get(DROPOUT, "{}"), DROPOUT)
+    made = {}
+    for name, values in found.items():
+        if not isinstance(values, dict) or not WORD.fullmatch(name):
+            raise StorageError(f"{DROPOUT} does not describe a dropout as {border.shown(name)}")
+        made[name] = Left(**records.read(Left, values, DROPOUT, error=StorageError, complete=True))
+    return made
+
+
 def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
     """The model in `path`; StorageError that names the file and what is wrong with it."""
     tensors, metadata = storage.load(path)
@@ -103,7 +119,9 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
         model = kind(**description)
         graph = parse(metadata["graph"])
         if layers is None:
-            model.restore(graph, _read_momentum(metadata))
+            momentum, dropouts = _read_momentum(metadata), _read_dropouts(metadata)
+            known = None if momentum is None else Replay(graph, momentum, dropouts)
+            model.restore(graph, known)
         else:
             model = _with_layers(model, layers, graph)
         model.weights = tensors

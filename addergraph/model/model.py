@@ -195,9 +195,9 @@ class Model(Predictor, Freezable):
             return
         assign(self._weights, arrays)
 
-    def restore(self, graph: Graph, momentum: Mapping[str, float] | None = None) -> None:
-        """Makes `graph`, read from a file, the network. It can train on where the `momentum` of
-        each batch norm is known (see `replay.py`).
+    def restore(self, graph: Graph, replay: Replay | None = None) -> None:
+        """Makes `graph`, read from a file, the network. It can train on where there is what
+        builds it again in either form.
 
         GraphError unless it is a network with an open batch for samples of `input_shape`.
         """
@@ -205,9 +205,8 @@ class Model(Predictor, Freezable):
         expected = TensorType(f32, ("N", *self.input_shape))
         if graph.inputs[0].type != expected:
             raise GraphError(f'"{graph.name}" takes {graph.inputs[0].type}, expected {expected}')
+        self._replay = border.plain(Replay | None, "replay", replay, GraphError)
         self._stored = graph
-        if momentum is not None:
-            self._replay = Replay(graph, border.mapping("momentum", momentum, GraphError))
 
     def attach(self, views: dict[str, Array]) -> None:
         """Makes `views`, one for each parameter, the weights themselves (no copy).
@@ -248,14 +247,14 @@ class Model(Predictor, Freezable):
         """
         return transferred(self, count, names, seed)
 
-    def derived(self, network: Sequence[Layer] | Graph, momentum: Mapping[str, float]) -> Model:
-        """A copy, with weights drawn anew, of other layers; or of another inference graph, whose
-        batch norms have this momentum."""
+    def derived(self, network: Sequence[Layer] | Graph, replay: Replay | None = None) -> Model:
+        """A copy, with weights drawn anew, of other layers; or of another inference graph, with
+        what builds it again."""
         made = copy.copy(self)
         made._weights, made._entry = None, None
         if isinstance(network, Graph):
             made._net = None
-            made.restore(network, momentum)
+            made.restore(network, replay)
             return made
         made.layers = []
         for layer in border.plain(Sequence[Layer], "network", network, GraphError):

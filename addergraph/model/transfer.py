@@ -17,7 +17,7 @@ from ..layers import AdderDense, Dense, Layer
 from ..ops.pointwise.fake_quantize import stated
 from ..settings import integer
 from .freezing import with_parameters
-from .replay import momenta_of
+from .replay import Replay, replay_of
 from .samples import with_names
 
 M = TypeVar("M", bound="Transferable")
@@ -47,7 +47,7 @@ class Transferable(Protocol):
 
     def holding(self: M, frozen: Sequence[str]) -> M: ...
 
-    def derived(self: M, network: Sequence[Layer] | Graph, momentum: Mapping[str, float]) -> M: ...
+    def derived(self: M, network: Sequence[Layer] | Graph, replay: Replay | None = None) -> M: ...
 
 
 def transferred(model: M, count: int, names: Sequence[str] | None, seed: int | None) -> M:
@@ -74,15 +74,16 @@ def transferred(model: M, count: int, names: Sequence[str] | None, seed: int | N
 
 def _rebuilt(model: M, graph: Graph, count: int) -> M:
     if model.layers:
-        return model.derived(_layers_with_classes(model.layers, count), {})
-    momentum = momenta_of(model.holding(()).graph)
-    if momentum is None:
+        return model.derived(_layers_with_classes(model.layers, count))
+    replay = replay_of(model.holding(()).graph)
+    if replay is None:
         raise UnsupportedError(
             "this model was built from a Python function whose training form does not follow from "
             "its inference graph: declare Model(net, ...) for the new classes, and assign the "
             "weights that both have"
         )
-    return model.derived(_graph_with_classes(graph, count), momentum)
+    made = _graph_with_classes(graph, count)
+    return model.derived(made, replace(replay, graph=made))
 
 
 def _numbers(model: M, made: M, count: int) -> dict[str, Array]:

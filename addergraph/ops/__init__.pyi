@@ -25,6 +25,7 @@ from .pointwise.binary import mul as mul
 from .pointwise.binary import sub as sub
 from .pointwise.cast import cast as cast
 from .pointwise.clip import clip as clip
+from .pointwise.dropout import dropout as dropout
 from .pointwise.fake_quantize import fake_quantize as fake_quantize
 from .pointwise.fake_quantize import fake_quantize_filter as fake_quantize_filter
 from .pointwise.full import constant as constant

@@ -24,6 +24,7 @@ from ..errors import (
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.state import bind_weights
+from ..ir.text_attributes import shown_attributes
 from .checkpoint import (
     BEST,
     Checkpoint,
@@ -180,6 +181,9 @@ def _identity(
     if validation is not None:  # the history and the best epoch are of these data
         decided["validation"] = _digest(validation.samples, validation.targets)
     graph = step.model.graph(training=False)
+    forms = step.model.graph(training=True, batch=2).nodes
+    left = [f"{n.name} {' '.join(shown_attributes(n.op))}" for n in forms if n.op.training_only]
+    decided["dropout"] = ", ".join(left) or "none"
     return Identity(
         digest_of_network(graph),
         _digest(x, targets),

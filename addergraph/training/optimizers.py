@@ -89,7 +89,8 @@ class Optimizer:
             _assign(weights, sub(weights, step, name="new"))
         builder.scope = ""
         if self.average:
-            self._average(builder, {p: v for p, v in builder.updates if p in network})
+            moved = {p: v for p, v in builder.updates if p in network and p.type.dtype == f32}
+            self._average(builder, moved)
 
     def _rate(self, p: Parameter, rate: Tensor) -> Tensor:
         """The learning rate of `p`."""

@@ -62,6 +62,20 @@ def _result(nodes: Iterable[Node], wanted: Value, given: Mapping[Value, float]) 
     return float(known[wanted].flat[0])
 
 
+def _without_dropouts(training: Graph) -> Graph:
+    """The training form in which all elements stay, as in inference, which takes the statistics."""
+    seen: dict[Value, Value] = {}
+    nodes = []
+    for node in training.nodes:
+        inputs = tuple(seen.get(v, v) for v in node.inputs)
+        if node.op.training_only:
+            seen[node.outputs[0]] = inputs[0]
+        else:
+            nodes.append(dataclasses.replace(node, inputs=inputs))
+    outputs = tuple(seen.get(v, v) for v in training.outputs)
+    return dataclasses.replace(training, nodes=tuple(nodes), outputs=outputs)
+
+
 class Statistics:
     """`statistics(epoch)` gives the weights of `step` that count (`TrainStep.evaluated`) the
     statistics that they have over the first batches of that epoch of `loader`: about `samples`
@@ -70,7 +84,7 @@ class Statistics:
 
     def __init__(self, step: TrainStep, loader: Loader, samples: int) -> None:
         batch = min(loader.batch_size, len(loader.x))
-        graph = step.model.graph(training=True, batch=batch)
+        graph = _without_dropouts(step.model.graph(training=True, batch=batch))
         self.step, self.loader = step, loader
         self.batches = min(-(-samples // batch), len(loader.x) // batch)
         self._resting = at_rest(graph) if self.batches else {}
@@ -91,8 +105,8 @@ class Statistics:
     def __call__(self, epoch: int) -> None:
         if not self._resting:
             return
-        evaluated = self.step.evaluated
-        self._state.load({name: evaluated[name] for name in self._state.views})
+        evaluated, others = self.step.evaluated, self.step.state.views
+        self._state.load({n: evaluated.get(n, others[n]) for n in self._state.views})
         sums = [np.zeros(value.type.sizes) for value, _ in self._resting.values()]
         with closing(self.loader.epoch(epoch)) as batches:
             for x, _ in islice(batches, self.batches):

@@ -11,6 +11,7 @@ from ..ir.attributes import integer
 from ..layers import Layer
 from ..model import Model
 from .form import Form
+from .mobilenet import mobilenet_small
 from .resnet import ResNet
 from .small import deck, small
 from .stacks import lenet5_bn, vgg_small
@@ -75,6 +76,10 @@ NETWORKS: dict[str, Network] = {
     ),
     **_both("lenet5_bn", "LeNet-5 with batch norm, for 28x28 images", lenet5_bn, MNIST),
     **_both("vgg_small", "six 3x3 layers of 128 to 512 channels", vgg_small, CIFAR),
+    **_both(
+        "mobilenet_small", "6 blocks of depthwise and 1x1 layers, 64 to 256 channels",
+        mobilenet_small, CIFAR,
+    ),
     **_both("resnet20", "9 residual blocks of 16 to 64 channels", _RESNET20, CIFAR),
     **_both("resnet32", "15 residual blocks of 16 to 64 channels", _RESNET32, CIFAR),
     **_both("resnet18", "8 residual blocks of 64 to 512 channels", _RESNET18, IMAGENET, 1000),

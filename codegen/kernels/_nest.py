@@ -39,6 +39,12 @@ class Access:
         """Pointer to the element at `position`."""
         return e.at(self.pointer, e.dot(position, self.strides))
 
+    def load(self, e: Emitter, pointer: Any, lanes: int, active: int | None) -> Register:
+        """The vector at `pointer`, of which `active` elements exist."""
+        if self.strides[-1] == 0:
+            return e.splat(e.load(pointer, self.dtype), lanes)
+        return e.load(pointer, self.dtype, lanes, active)
+
 
 def access(operand: Operand, pointer: Any, shape: Sequence[int]) -> Access:
     """`operand`, broadcast to `shape` by NumPy's rule."""
@@ -152,6 +158,4 @@ class _Nest:
                 e.store(result, e.at(target, e.mul(r, a.strides[-2])), a.dtype, active)
 
     def _load(self, a: Access, pointer: Any, active: int | None = None) -> Register:
-        if a.strides[-1] == 0:
-            return self.e.splat(self.e.load(pointer, a.dtype), self.lanes)
-        return self.e.load(pointer, a.dtype, self.lanes, active)
+        return a.load(self.e, pointer, self.lanes, active)

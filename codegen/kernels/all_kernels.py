@@ -1,11 +1,12 @@
 """Imports every kernel family, which registers it."""
 
-from . import fused, lookup, movement, pointwise
+from . import dropout, fused, lookup, movement, pointwise
 from .forward import choice as forward
 from .gradient import choice as gradient
 from .reduction import filter_grid, pool, reduce, softmax
 
 __all__ = [
+    "dropout",
     "filter_grid",
     "forward",
     "fused",

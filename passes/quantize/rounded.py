@@ -30,8 +30,9 @@ from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from addergraph.errors import GraphError, UnsupportedError
-from addergraph.ir import CONTRACTION, Graph, Node, Op, Parameter, Value
+from addergraph.ir import CONTRACTION, POINTWISE, Graph, Node, Op, Parameter, Value
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
+from addergraph.ops.pointwise.dropout import Dropout
 from addergraph.ops.pointwise.fake_quantize import (
     FakeQuantize,
     FakeQuantizeFilter,
@@ -177,6 +178,23 @@ class RoundedEmitter(Emitter[FakeQuantize]):
             )
         self._keep(node)
 
+    def _dropped(self, node: Node) -> None:
+        """Of the grid of its operand, which is rounded before where a reader rounds it: scaled up,
+        it would leave the grid."""
+        (x, _), (y,) = node.inputs, node.outputs
+        if self.forms[x] is None and self._is_rounded(y):
+            self._round(x)
+        self.same(node)
+
+    def _is_rounded(self, dropped: Value) -> bool:
+        """Whether a reader takes bytes, behind further dropouts or not."""
+        return any(
+            self._is_rounded(r.outputs[0])
+            if r.op.training_only
+            else r.op.kind != POINTWISE and not r.op.normalizes
+            for r in self.graph.uses()[dropped]
+        )
+
     def _keep(self, node: Node) -> None:
         self.draft.stand_in(node, self.draft.keep(self.draft.moved(node)))
 
@@ -204,5 +222,6 @@ class RoundedEmitter(Emitter[FakeQuantize]):
     rules: ClassVar[Mapping[type[Op], Rule]] = {
         **RULES,
         BatchNormStatistics: _keep,
+        Dropout: _dropped,
         Softmax: _softmax,
     }

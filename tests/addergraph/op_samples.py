@@ -30,6 +30,7 @@ from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
 from addergraph.ops.pointwise.binary import Add, Div, Maximum, Minimum, Mul, Sub
 from addergraph.ops.pointwise.cast import Cast
 from addergraph.ops.pointwise.clip import Clip
+from addergraph.ops.pointwise.dropout import Dropout
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize, FakeQuantizeFilter
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.greater import Greater
@@ -217,6 +218,12 @@ SAMPLES: dict[str, list[Sample]] = {
         (Dense(), (u("N", 5), s(5, 3), i(3))),
     ),
     "div": samples((Div(), (f("N", 3), f(3))), (Div(), (f("N", 1), f(1, 2))), domain=(0.5, 2.0)),
+    "dropout": samples(
+        (Dropout(0.5), (f("N", 3), i())),
+        (Dropout(0.25, 2**59 - 1), (f("N", 2, 2, 3), i())),
+        (Dropout(0.0, 7), (f(4), i())),
+        (Dropout(0.75, 1), (f(), i())),
+    ),
     "exp": samples((Exp(), (f("N", 3),)), (Exp(), (f(),))),
     "fake_quantize": samples(
         (FakeQuantize(0.25), (f("N", 3),)),

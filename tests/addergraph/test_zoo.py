@@ -35,6 +35,7 @@ SIZES = {
         + 4 * 4 * 512 * 10 + 2 * (2 * 896 + 10),
         7,
     ),
+    "mobilenet_small": (205_652, 14),
     "resnet20": (272_484, 22),
     "resnet32": (466_916, 34),
     "resnet18": (11_689_512 + 2_000, 21),
@@ -110,7 +111,9 @@ def test_each_network_survives_text_and_training_form(name: str) -> None:
     assert len(training.updates) == 2 * norms
 
 
-@pytest.mark.parametrize("name", ["lenet5_bn", "vgg_small-conv", "resnet20", "resnet32-conv"])
+@pytest.mark.parametrize(
+    "name", ["lenet5_bn", "vgg_small-conv", "mobilenet_small", "resnet32-conv"]
+)
 def test_each_kind_of_network_survives_its_file(name: str, tmp_path: Path) -> None:
     model = zoo.build(name, seed=3)
     model.save(tmp_path / "m.safetensors")
@@ -143,7 +146,9 @@ def test_native_code_is_within_the_bound(name: str, shape: tuple[int, ...] | Non
 
 
 def test_first_and_last_make_networks_of_adders_only() -> None:
-    for name in ("small-adder", "lenet5_bn", "vgg_small", "resnet20", "resnet50"):
+    for name in (
+        "small-adder", "lenet5_bn", "vgg_small", "mobilenet_small", "resnet20", "resnet50",
+    ):  # fmt: skip
         model = zoo.build(name, first="adder", last="adder")
         assert set(kinds(model)) == {"adder"}
         last = contractions(model.graph(training=False))[-1]

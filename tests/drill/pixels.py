@@ -44,8 +44,8 @@ MUTANTS = (
     Mutant(
         "a training form is guessed",
         "addergraph/model/replay.py",
-        "return found if _structure(again) == _structure(training) else None",
-        "return found",
+        "return made if _structure(again) == _structure(training) else None",
+        "return made",
         tests_of("addergraph/test_model_file.py", "test_a_training_form_of_its_own_is_not_guessed"),
     ),
     Mutant(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import (
     adder_u8,
+    building,
     contractions,
     data,
     elsewhere,
@@ -36,6 +37,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *data.MUTANTS,
     *results.MUTANTS,
     *training.MUTANTS,
+    *building.MUTANTS,
 )
 
 
