@@ -22,16 +22,16 @@ class _Join(Layer):
         raise GraphError(f"{type(self).__name__} does not say how it joins")
 
     def __call__(self, *xs: Tensor | Sequence[Tensor]) -> Tensor:
-        listed = len(xs) == 1 and isinstance(xs[0], list | tuple)
-        tensors = list(xs[0] if listed else xs)  # type: ignore[arg-type]
-        if len(tensors) < 2 or not all(isinstance(x, Tensor) for x in tensors):
+        given = xs[0] if len(xs) == 1 and isinstance(xs[0], list | tuple) else xs
+        tensors = [x for x in given if isinstance(x, Tensor)]
+        if len(tensors) < max(2, len(given)):
             raise GraphError(
-                f"{self.where} joins two symbolic tensors or more, found {shown(tensors)}; call it "
+                f"{self.where} joins two symbolic tensors or more, found {shown(given)}; call it "
                 "in a function: Model(net) with net(x) that has y = layers.Add()(x, layer(x))"
             )
-        if any(x.builder is not tensors[0].builder for x in tensors):  # type: ignore[union-attr]
+        if any(x.builder is not tensors[0].builder for x in tensors):
             raise GraphError(f"{self.where}: the tensors belong to different graphs")
-        return self.join(tensors, scope_of(tensors[0].builder).name_of(self))  # type: ignore[arg-type]
+        return self.join(tensors, scope_of(tensors[0].builder).name_of(self))
 
 
 @dataclass(frozen=True, eq=False)
