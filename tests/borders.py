@@ -195,7 +195,7 @@ def _model_cases() -> Iterator[Case]:
         "count": 2, "names": None, "seed": 1,
     })  # fmt: skip
     yield Case("ag.Model.derived", lambda **k: built().derived(**k), {
-        "network": built().layers, "momentum": {},
+        "network": built().layers, "replay": None,
     })  # fmt: skip
     yield Case("ag.Model.fit", _fit, {
         **labels, "x_val": X, "y_val": Y, "epochs": 1, "batch_size": 2, "learning_rate": 0.1,
