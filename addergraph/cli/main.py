@@ -262,7 +262,9 @@ for command in (
         "addergraph inspect small-adder",
         "addergraph inspect m.safetensors --plan --census",
         "addergraph inspect m.safetensors --after hoist",
-        "addergraph inspect m.safetensors --dot | dot -Tsvg > graph.svg",
+        "addergraph inspect m.safetensors --svg graph.svg",
+        "addergraph inspect m.safetensors --svg fused.svg --after fuse",
+        "addergraph inspect m.safetensors --dot | dot -Tpdf > graph.pdf",
     ),
     Command(
         "compile",

@@ -27,6 +27,7 @@ from addergraph.codegen.run.jit import Program
 from addergraph.codegen.run.native import NativeLibrary
 from addergraph.ir import Array, Graph
 from addergraph.ir.trace import Tensor
+from addergraph.report.drawing import to_svg
 from addergraph.report.lints import lint
 from addergraph.report.summary import summary_text
 from tests.addergraph.shell import Shell
@@ -184,6 +185,14 @@ def test_inspect_views(shell: Shell, model: Model) -> None:
     census = shell.ok("inspect", "net.ag", "--census", "--target", "x86-64-v3")
     assert "instructions emitted for x86-64-v3" in census
     assert "multiplication-free: no" in census
+
+
+def test_inspect_draws(shell: Shell, model: Model) -> None:
+    assert shell.ok("inspect", "net.ag", "--svg", "g.svg") == "g.svg: 3 nodes\n"
+    assert Path("g.svg").read_text() == to_svg(model.graph(training=False))
+    shell.ok("inspect", "m.safetensors", "--svg", "g.svg", "--after", "plan_memory")
+    assert "f32[1,5,5,2]" in Path("g.svg").read_text()  # one sample
+    assert "no folder" in shell.error("inspect", "net.ag", "--svg", "nowhere/g.svg")
 
 
 # --- compile and run ------------------------------------------------------------------------------

@@ -44,4 +44,16 @@ MUTANTS = (
             "test_each_option_says_what_it_does_and_what_happens_without_it",
         ),
     ),
+    Mutant(
+        "boxes of a picture stand on each other", "addergraph/report/layered.py",
+        "return (a.width + b.width) / 2 + between", "return between",
+        tests_of(
+            "addergraph/test_drawing.py", "test_boxes_do_not_overlap_and_lines_pass_beside_them"
+        ),
+    ),
+    Mutant(
+        "a name becomes part of the picture's markup", "addergraph/report/drawing.py",
+        "{escape(line)}</text>", "{line}</text>",
+        tests_of("addergraph/test_drawing.py", "test_names_are_text"),
+    ),
 )  # fmt: skip

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from ... import compiler, zoo
 from ...errors import RangeWarning, TargetError
+from ...files.storage import atomic_write
+from ...report.drawing import to_svg
 from ...report.lints import lint
 from ...report.summary import summary_text
 from ...report.view import to_dot
 from ...settings import setting
 from ...tables import Table
 from .. import options as shared
-from .source import open_source
+from .source import Source, open_source
 
 HEADS = ("network", "input", "classes", "what it is")
 
@@ -66,6 +68,11 @@ class Inspection:
     plan: bool = setting(False, "Print the memory plan: offset and size of each tensor.")
     census: bool = setting(False, "Count the instructions of the kernels, by kind.")
     dot: bool = setting(False, "Print the declared graph in DOT, and nothing else.")
+    svg: str | None = setting(
+        None,
+        "Draw the declared graph, or that after the pass of --after, and print nothing else.",
+        metavar="FILE",
+    )
     batch: int | None = shared.batch("Bind the batch N to this many samples.", "any number")
     target: str = shared.target()
 
@@ -77,6 +84,8 @@ def inspect(options: Inspection) -> None:
     if options.dot:
         print(to_dot(graph))
         return
+    if options.svg is not None:
+        return _draw(options.svg, source, options)
     if not (options.passes or options.after or options.plan or options.census):
         print(f"# as declared\n{graph}\n\n# after the pipeline\n{compiler.optimize(graph)}")
     if options.passes:
@@ -95,6 +104,18 @@ def inspect(options: Inspection) -> None:
             print(compiler.memory_plan_text(graph, batch=batch, target=target))
         if options.census:
             print(compiler.census(graph, batch=batch, target=target).render())
+
+
+def _draw(file: str, source: Source, options: Inspection) -> None:
+    """Writes the picture; of a pass that is run several times, that behind the last."""
+    graph = source.graph if options.batch is None else source.graph.bind(options.batch)
+    if options.after:
+        points = compiler.points_after(
+            graph, options.after, weights=source.weights, target=options.target
+        )
+        graph = points[-1].main
+    atomic_write(file, to_svg(graph).encode())
+    print(f"{file}: {len(graph.nodes)} nodes")
 
 
 def _print_pass(name: str, before: object, after: object, seconds: float) -> None:
