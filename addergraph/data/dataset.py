@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .. import border
+from .. import border, display
 from ..errors import DataError, DataWarning
 from ..ir import Array
 from ..settings import integer
+from ..tables import Table
 from .augment import Normalize
 from .preprocessing import Preprocessing, of_images
 
 BYTE = 1 / 255  # of full brightness: one step of a byte
 _PARTS = ("train", "test", "val")
+_SHOWN = 20  # classes in a notebook
 _BLOCK = 64  # images that the statistics widen to f64 at a time
 
 
@@ -73,6 +75,38 @@ class Dataset:
                 DataWarning,
                 stacklevel=3,
             )
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.shape))
+        return (
+            f'<Dataset "{self.name}": {size} {self.x_train.dtype}, {self.class_count} classes; '
+            f"{len(self.x_train):,} images to train, {len(self.x_val):,} to validate, "
+            f"{len(self.x_test):,} to test>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Images of each class, and the first of them."""
+        names = self.classes or tuple(map(str, range(self.class_count)))
+        parts = (self.y_train, self.y_val, self.y_test)
+        counts = zip(*(np.bincount(y, minlength=len(names)) for y in parts), strict=True)
+        rows = [(name, *(f"{n:,}" for n in row)) for name, row in zip(names, counts, strict=True)]
+        heads = ("class", "to train", "to validate", "to test")
+        firsts = (np.flatnonzero(self.y_train == label)[:1] for label in range(_SHOWN))
+        images = [
+            display.image(self._visible(self.x_train[i]), names[self.y_train[i]])
+            for first in firsts for i in first
+        ]  # fmt: skip
+        left = len(rows) - _SHOWN
+        more = display.text(f"and {left} classes more") if left > 0 else ""
+        counted = display.table(Table(heads, rows[:_SHOWN], heads[:1]))
+        return f"{display.head(self)}<div>{''.join(images)}</div>{counted}{more}"
+
+    def _visible(self, image: Array) -> Array:
+        """As grey, or red, green, blue: u8[H,W,1 or 3]."""
+        shown = image if image.shape[-1] == 3 else image[..., :1]
+        shown = shown[..., ::-1] if self.channels == "bgr" else shown
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.nan_to_num(np.clip(255 * self.scale * shown, 0, 255)).round().astype(np.uint8)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -22,6 +22,11 @@ class Digits(NamedTuple):
     x_test: Array
     y_test: Array
 
+    def __repr__(self) -> str:
+        return (
+            f"<Digits: {len(self.x_train):,} images 8x8x1 to train, {len(self.x_test):,} to test>"
+        )
+
 
 def dataset() -> Dataset:
     """The digits with their fixed, stratified split, as bytes 0..16; no download."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .. import display
 from ..ir import CONTRACTION
 from ..ops.pointwise.fake_quantize import unrounded
 from ..report.findings import Finding
@@ -44,12 +45,23 @@ class Diagnosis:
     gradients: GradientHistory
     findings: tuple[Finding, ...]
 
-    def text(self) -> str:
-        """Tables for the terminal: filters with their gradients, activations, findings."""
+    def __repr__(self) -> str:
+        return f'<Diagnosis of "{self.name}": {len(self.findings)} findings>'
+
+    def _repr_html_(self) -> str:
+        found = display.text(*(f"warning: {finding}" for finding in self.findings))
+        return display.head(self) + "".join(map(display.table, self._tables())) + found
+
+    def _tables(self) -> tuple[Table, Table]:
         filters = [self._filter_row(name, shape) for name, shape in self.filters.items()]
         results = [_activation_row(one) for one in self.activations]
-        lines = [self.name, *Table(_FILTERS, filters, ("filter", "op")).lines(), ""]
-        lines += Table(_RESULTS, results, ("results of", "op")).lines()
+        named = Table(_FILTERS, filters, _FILTERS[:2])
+        return named, Table(_RESULTS, results, _RESULTS[:2])
+
+    def text(self) -> str:
+        """Tables for the terminal: filters with their gradients, activations, findings."""
+        filters, results = self._tables()
+        lines = [self.name, *filters.lines(), "", *results.lines()]
         lines += [f"warning: {finding}" for finding in self.findings]
         return "\n".join(lines)
 

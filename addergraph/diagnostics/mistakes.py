@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import border
+from .. import border, display
 from ..errors import DataError
 from ..ir import Array
 from ..tables import Table, printable, shortened
@@ -96,6 +96,23 @@ class Confusion:
             for i, (name, n, r) in enumerate(rows)
         ]
         return {"classes": classes, "confusion": self.counts.tolist()}
+
+    def __repr__(self) -> str:
+        right, images = (int(n.sum()) for n in (self.right, self.images))
+        return f"<Confusion of {len(self.classes)} classes: {right:,} of {images:,} images right>"
+
+    def _repr_html_(self) -> str:
+        """The matrix of up to 20 classes; of more, what `str` says."""
+        if len(self.classes) > LISTED:
+            return display.head(self) + display.text(str(self))
+        heads = ("is / taken for", *self.labels(), "right")
+        rows = [
+            (label, *(f"{n:,}" if n else "" for n in row), f"{share:.4f}")
+            for label, row, share in zip(
+                self.labels(), self.counts, self.shares.diagonal(), strict=True
+            )
+        ]
+        return display.head(self) + display.table(Table(heads, rows, heads[:1]))
 
     def __str__(self) -> str:
         """The accuracy of each class, and what is confused: all of it for up to 12 classes."""

@@ -25,13 +25,23 @@ MOST_COLUMNS = 4
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of so many inches; UnsupportedError without matplotlib."""
+    """An empty matplotlib figure of so many inches, which a notebook shows; UnsupportedError
+    without matplotlib."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Plain
     except ImportError:
         raise UnsupportedError(
             "a picture needs matplotlib: pip install 'addergraph[plot]', or pip install matplotlib"
         ) from None
+
+    class Figure(Plain):  # type: ignore[misc]
+        """Notebooks know how to show plain figures once `pyplot` is set up, and not before."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png")
+            return content.getvalue()
+
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

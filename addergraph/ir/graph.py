@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .. import display
 from ..errors import GraphError, ShapeError, nearest
 from .attributes import integer
 from .op import CONTRACTION, Array, Op, result_names
@@ -191,6 +192,19 @@ class Graph:
         from .text import print_graph
 
         return print_graph(self)
+
+    def __repr__(self) -> str:
+        ends = (", ".join(str(v.type) for v in values) for values in (self.inputs, self.outputs))
+        numbers = sum(p.type.elements for p in self.parameters)
+        has = (
+            f"{len(self.nodes):,} nodes, {len(self.parameters):,} parameters of {numbers:,} numbers"
+        )
+        return f'<Graph "{self.name}": {" -> ".join(ends)}; {has}>'
+
+    def _repr_html_(self) -> str:
+        from ..report.drawing import drawn
+
+        return display.head(self) + drawn(self)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import border
+from .. import border, display
 from ..data.preprocessing import Preprocessing
+from ..errors import AdderGraphError
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
+from ..report.drawing import drawn
+from ..report.summary import layer_table
 from ..settings import integer
 from ..training.labels import as_samples
 from ..training.settings import REFERENCE, require_engine
@@ -57,6 +60,15 @@ class Predictor(ABC):
     @abstractmethod
     def weights(self) -> dict[str, Array]:
         """By name of the parameter."""
+
+    def _repr_html_(self) -> str:
+        known = "" if self.preprocessing is None else display.text(str(self.preprocessing))
+        try:
+            graph = self.inference_graph()
+        except AdderGraphError as error:  # no layers or no shape yet
+            return display.head(self) + known + display.text(str(error))
+        layers = display.table(layer_table(graph, self._weights or {}))
+        return display.head(self) + known + layers + display.folded("graph", drawn(graph))
 
     @property
     def preprocessing(self) -> Preprocessing | None:

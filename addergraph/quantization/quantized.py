@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import border
+from .. import border, display
 from ..data import preprocessing
 from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
@@ -20,6 +20,7 @@ from ..ir.quantization import value_quantizations
 from ..ir.state import bind_weights
 from ..ir.text import parse
 from ..ops._elementwise import INTEGER_BOUNDS
+from ..tables import Table
 
 FORMAT, VERSION = "addergraph.quantized", "1"
 _ENTRIES = ("graph", "errors", "chosen")
@@ -51,6 +52,13 @@ class Quantized:
     def __repr__(self) -> str:
         size = sum(array.nbytes for array in self.weights.values())
         return f'<Quantized "{self.graph.name}": {size:,} bytes, error {self.error:.2%}>'
+
+    def _repr_html_(self) -> str:
+        rows = [(k, f"{e:.2%}", "yes" * (k == self.chosen)) for k, e in self.errors.items()]
+        heads = ("requantization", "error of the outputs", "chosen")
+        known = [] if self.preprocessing is None else [display.text(str(self.preprocessing))]
+        parts = [display.head(self), *known, display.table(Table(heads, rows, heads[::2]))]
+        return "".join([*parts, display.folded("graph", self.graph._repr_html_())])
 
     @property
     def error(self) -> float:

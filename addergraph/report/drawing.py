@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from .. import display
 from ..errors import UnsupportedError
 from ..ir import Graph, Node, Op, Parameter, Value
 from ..ir.op import MOVEMENT, POINTWISE, REDUCTION
@@ -86,6 +87,14 @@ def to_svg(graph: Graph) -> str:
     reads = [(scene.source[v], scene.readers[v]) for v in values]
     spots, lines = place(rows, [box.size for box in scene.boxes], reads)
     return "\n".join(_written(graph, scene.boxes, spots, list(zip(values, lines, strict=True))))
+
+
+def drawn(graph: Graph) -> str:
+    """The picture for a notebook, or what is against it."""
+    try:
+        return display.drawing(to_svg(graph))
+    except UnsupportedError as error:
+        return display.text(str(error))
 
 
 def _shortened_lines(scene: Scene) -> tuple[list[Value], list[int]]:

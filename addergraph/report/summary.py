@@ -32,14 +32,15 @@ def summary_text(
     share of an adder's taps above zero: behind a relu, the others need no work. `arena` is the
     working memory of the compiled network in bytes. `findings` follow as warnings.
     """
-    lines = [graph.name, *_layers(graph, weights or {}), "", *_memory(graph, arena), ""]
+    layers = layer_table(graph, weights or {}).lines()
+    lines = [graph.name, *layers, "", *_memory(graph, arena), ""]
     lines += _arithmetic(graph)
     lines += [f"warning: {finding}" for finding in findings]
     return "\n".join(lines)
 
 
-def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
-    """The table of nodes; those called a.b.c stand below a line that says a.b."""
+def layer_table(graph: Graph, weights: Mapping[str, Array]) -> Table:
+    """The nodes; those called a.b.c stand below a line that says a.b."""
     rows = _rows(graph)
     shares = {node: _share(node, weights) for node, _ in rows}
     names = ["layer", "op", "output", "parameters", "bytes", "additions", "multiplies"]
@@ -59,7 +60,7 @@ def _layers(graph: Graph, weights: Mapping[str, Array]) -> list[str]:
         row = [f"{'  ' if path else ''}{name}{mark}", node.op.name, _shape(node.outputs[0].type)]
         row += [f"{parameters:,}" if parameters else "", size_text(size) if size else ""]
         cells.append([*row, *_counts(arithmetic), *([shares[node]] if shared else [])])
-    return Table(names, cells, ("layer", "op", "output"), footers).lines()
+    return Table(names, cells, ("layer", "op", "output"), footers)
 
 
 def _rows(graph: Graph) -> list[tuple[Node, tuple[int, int, int, int]]]:

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import border
+from .. import border, display
 from ..errors import DataError, StorageError
 from ..files import storage
 from ..ir import Array
 from ..report.findings import Finding
+from ..tables import Table
 
 MOST_COLUMNS = 1000
 LOG_NAMES = ("log.csv", "log.jsonl")
@@ -35,6 +36,19 @@ class History:
 
     history: dict[str, list[float]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
+        return f"<History of {self.epochs} epochs{': ' * bool(last)}{last}>"
+
+    def _repr_html_(self) -> str:
+        columns = self.history.values()
+        rows = [
+            [str(epoch + 1), *(f"{v[epoch]:.4g}" if epoch < len(v) else "" for v in columns)]
+            for epoch in range(self.epochs)
+        ]
+        shown = display.table(Table(("epoch", *self.history), rows, ()))
+        return display.head(self) + shown + display.text(*map(str, self.findings))
 
     @property
     def epochs(self) -> int:

@@ -25,6 +25,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .. import display
 from ..errors import DataError
 from ..ir import Array, Graph, Node, Value
 from ..ir.network import Network, graph_of
@@ -87,7 +88,7 @@ def _share(report: OutputReport) -> str:
     return f"{report.share:.1%}" if report.ok else f"{report.share:.3g} x"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerReport(Outcome):
     """What `verify_layers` found: a row for each result, in the order of computation.
 
@@ -106,9 +107,14 @@ class LayerReport(Outcome):
         """The first layer that is beyond its bound on its own inputs."""
         return next((row for row in self.rows if not row.ok), None)
 
+    def _repr_html_(self) -> str:
+        return display.head(self) + display.table(self._table())
+
+    def _table(self) -> Table:
+        return Table(HEADS, [row.cells() for row in self.rows], TEXT)
+
     def __str__(self) -> str:
-        rows = Table(HEADS, [row.cells() for row in self.rows], TEXT).lines()
-        lines = [self.head("layers of"), *rows]
+        lines = [self.head("layers of"), *self._table().lines()]
         if (first := self.first) is not None:
             lines.append(f'first differing layer: {first.op} "{first.node}"')
             lines.append(f"  {first.own}")

@@ -9,13 +9,13 @@ tuned. What the samples do not reach is named.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from .. import compiler
+from .. import compiler, display
 from ..border import shown
 from ..errors import DataError, VerificationError
 from ..ir import Array, Graph, Value
@@ -23,9 +23,12 @@ from ..ir.intervals import value_ranges
 from ..ir.network import Network, graph_of
 from ..ir.walk import computed, downstream
 from ..settings import integer
+from ..tables import Table
 from .nodes import Nodes
 from .reference import OutputReport, Reference, Total, Variation
 from .samples import drawn_calls, given_calls
+
+HEADS = ("result", "right", "error", "allowed", "different", "elements", "values up to")
 
 
 class Runnable(Protocol):
@@ -39,7 +42,7 @@ class Runnable(Protocol):
         """The outputs for `inputs`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome(ABC):
     """What was verified, on how many samples; `seed` is None for given inputs."""
 
@@ -57,13 +60,16 @@ class Outcome(ABC):
         if not self.ok:
             raise VerificationError(str(self))
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.head('of')}>"
+
     def head(self, what: str) -> str:
         source = "given inputs" if self.seed is None else f"random inputs of seed {self.seed}"
         verdict = "passed" if self.ok else "FAILED"
         return f'{what} "{self.graph}": {self.samples} samples, {source}: {verdict}'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report(Outcome):
     """What `verify` found.
 
@@ -85,27 +91,40 @@ class Report(Outcome):
         return all(o.ok for o in (*self.outputs, *self.layers))
 
     def __str__(self) -> str:
-        lines = [self.head("verify"), *(f"  {o}" for o in self.outputs), *self._of_layers()]
+        lines = [*map(str, self.outputs), *self._of_layers(), *self._notes()]
+        return "\n  ".join([self.head("verify"), *lines])
+
+    def _notes(self) -> Iterator[str]:
         if self.constant:
-            lines.append(
-                f"  constant with these weights, whatever the input: {_named(self.constant)}; "
+            yield (
+                f"constant with these weights, whatever the input: {_named(self.constant)}; "
                 "nothing in front of them has an effect there"
             )
         if self.mistrusted:
-            lines.append(
-                f"  mistrusted, since nearly constant on these inputs: {_named(self.mistrusted)}; "
+            yield (
+                f"mistrusted, since nearly constant on these inputs: {_named(self.mistrusted)}; "
                 "the check of what they are computed from says little"
             )
-        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        named = [(f"output %{o.name}", o) for o in self.outputs]
+        named += [(f"%{o.name}", o) for o in self.layers]
+        rows = [
+            (name, "yes" if o.ok else "NO", f"{o.error:.3g}", f"{o.allowed:.3g}",
+             f"{o.different:,}", f"{o.elements:,}", f"{o.scale:.3g}")
+            for name, o in named
+        ]  # fmt: skip
+        shown = display.table(Table(HEADS, rows, HEADS[:2]))
+        return display.head(self) + shown + display.text(*self._notes())
 
     def _of_layers(self) -> list[str]:
         if not self.layers:
             return []
-        wrong = [f"  {row}" for row in self.layers if not row.ok]
+        wrong = [str(row) for row in self.layers if not row.ok]
         worst = max(self.layers, key=lambda row: row.share)
         right = len(self.layers) - len(wrong)
         return [
-            f"  {right} of {len(self.layers)} results of layers are right on their own operands; "
+            f"{right} of {len(self.layers)} results of layers are right on their own operands; "
             f"the largest error is {worst.share:.1%} of its bound (%{worst.name})",
             *wrong,
         ]

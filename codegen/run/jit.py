@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from addergraph import border
+from addergraph import border, display
 from addergraph.data import Preprocessing
 from addergraph.errors import DataError, MemoryLimitError
-from addergraph.ir import Array
+from addergraph.ir import Array, Value
 from addergraph.ir.interpreter import bind_inputs, run_reference
 from addergraph.ir.state import State, bind_weights
+from addergraph.tables import Table
 
 from .. import llvm
 from ..emit.lowered import (
@@ -156,6 +157,17 @@ class Program:
         ends = (", ".join(str(v.type) for v in e) for e in (self.graph.inputs, self.graph.outputs))
         target = self.built.lowered.target.name
         return f'<Program "{self.graph.name}" for {target}: {" -> ".join(ends)}>'
+
+    def _repr_html_(self) -> str:
+        rows = [(what, f"%{v.name}", str(v.type)) for what, v in self._ends()]
+        rows += [("threads", "", str(self.threads)), ("arena", "", f"{self.arena_bytes:,} bytes")]
+        heads = ("", "name", "is")
+        known = "" if self.preprocessing is None else display.text(str(self.preprocessing))
+        return display.head(self) + display.table(Table(heads, rows, heads)) + known
+
+    def _ends(self) -> Iterator[tuple[str, Value]]:
+        yield from (("input", value) for value in self.graph.inputs)
+        yield from (("output", value) for value in self.graph.outputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, by `copy` or pickle, has weights of its own and is compiled again, which the

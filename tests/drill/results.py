@@ -56,4 +56,9 @@ MUTANTS = (
         "{escape(line)}</text>", "{line}</text>",
         tests_of("addergraph/test_drawing.py", "test_names_are_text"),
     ),
+    Mutant(
+        "a notebook runs what a class is called", "addergraph/display.py",
+        '{escape(printable(cell))}</{tag}>', '{printable(cell)}</{tag}>',
+        tests_of("addergraph/test_display.py", "test_tables_and_text_are_escaped"),
+    ),
 )  # fmt: skip
