@@ -274,6 +274,13 @@ def require_nhwc(what: str, x: Array, *, stated: bool = False) -> None:
     warnings.warn(message, DataWarning, stacklevel=4)
 
 
+def nhwc_hint(what: str, x: Array, expected: Sequence[Any]) -> str:
+    """What to do with images in NCHW, where samples [..., H, W, C] are expected; else nothing."""
+    if x.ndim == 4 and (*x.shape[2:], x.shape[1]) == tuple(expected[-3:]):
+        return f"; images are NHWC: {what}.transpose(0, 2, 3, 1)"
+    return ""
+
+
 def mapping(what: str, value: object, error: Error = DataError) -> Mapping[str, Any]:
     """A dict whose keys are words."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):

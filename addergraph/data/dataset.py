@@ -28,7 +28,8 @@ class Dataset:
     Images are u8, or f32 where the source was no bytes. `classes` are the names of the classes
     where these are known. `scale x` is a pixel in units of full brightness. The test and the
     validation part may be empty; the one says how good a network is, the other which epoch is the
-    best, and no image is in both. `channels`: "rgb" or "bgr" where the source says which.
+    best, and no image is in both. `channels`: "rgb" or "bgr" where the source says which; `resize`:
+    how they were brought to their size ("stretch", "crop", "pad"), where they were.
 
     DataError when the parts do not fit together, a label is out of range, labels are ids (of the
     numbers from 0 fewer than half are used) or bytes look like images in NCHW; a DataWarning for a
@@ -45,6 +46,7 @@ class Dataset:
     x_val: Array = field(default_factory=lambda: np.zeros(0))
     y_val: Array = field(default_factory=lambda: np.zeros(0))
     channels: str = ""
+    resize: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"):
@@ -188,9 +190,9 @@ class Dataset:
 
     def preprocessing(self, normalize: Normalize | None = None) -> Preprocessing:
         """What a network has to know of these images: that they are `normalize`d (as they are
-        stored unless given), their dtype, channels and classes."""
+        stored unless given), their dtype, channels and classes, and how they come to their size."""
         made = of_images(self.x_train, normalize, self.channels)
-        return replace(made, classes=self.classes)
+        return replace(made, classes=self.classes, resize=self.resize)
 
     def like(self, known: Preprocessing) -> Dataset:
         """These images with their channels in the order of a network, and their labels numbered as

@@ -13,9 +13,10 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -79,8 +80,9 @@ class _Losses:
 Class = tuple[Path, list[str]]  # its folder, and the names of its images in it
 
 
-def load(spec: Path) -> Dataset:
-    """The data set in class folders below a path, as `sources.load` describes it.
+def load(spec: Path, unless: Mapping[str, str] = MappingProxyType({})) -> Dataset:
+    """The data set in class folders below a path, as `sources.load` describes it; `unless` has
+    settings of `Reading` that hold where `spec` does not say them.
 
     DataError for images that are broken (the first five are named), of different sizes, or too
     large; for a class without images, a single class, classes that the training part lacks;
@@ -89,7 +91,7 @@ def load(spec: Path) -> Dataset:
     animations.
     """
     require_pillow()
-    path, reading = _parsed(str(spec))
+    path, reading = _parsed(str(spec), unless)
     strange = _Losses()
     parts = {part: _classes(folder, strange) for part, folder in _part_folders(path).items()}
     classes = tuple(parts[TRAIN])
@@ -116,13 +118,15 @@ def load(spec: Path) -> Dataset:
     held_out = {f"x_{TEST}": x[:0], f"y_{TEST}": y[:0]}
     order = "rgb" if arrays["x_train"].shape[-1] == 3 else ""
     made = {**held_out, **arrays}
-    return Dataset(path.resolve().name, classes=classes, scale=BYTE, channels=order, **made)
+    resize = None if reading.size is None else reading.how
+    name = path.resolve().name
+    return Dataset(name, classes=classes, scale=BYTE, channels=order, resize=resize, **made)
 
 
-def _parsed(text: str) -> tuple[Path, Reading]:
+def _parsed(text: str, unless: Mapping[str, str]) -> tuple[Path, Reading]:
     """The folder, and what stands behind a question mark; a folder may have one in its name."""
     if "?" not in text or os.path.isdir(text):
-        return Path(text), Reading()
+        return Path(text), Reading(**unless)
     path, _, rest = text.rpartition("?")
     known = settings_of(Reading)
     given: dict[str, str] = {}
@@ -134,9 +138,9 @@ def _parsed(text: str) -> tuple[Path, Reading]:
                 "?size=HxW,how=stretch|crop|pad,channels=1|3,broken=skip, each at most once"
             )
         given[key] = value
-    if "how" in given and "size" not in given:
+    if "how" in given and "size" not in {**unless, **given}:
         raise DataError(f'"how={given["how"]}" says how images come to a size: give size=HxW, too')
-    return Path(path), Reading(**given)
+    return Path(path), Reading(**{**unless, **given})
 
 
 # --- names ----------------------------------------------------------------------------------------

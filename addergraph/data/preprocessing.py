@@ -15,6 +15,7 @@ from ..errors import DataError, DataWarning, StorageError, nearest
 from ..files import records
 from ..ir import Array
 from .augment import Normalize
+from .images import WAYS
 
 PIXELS = ("u8", "f32")
 ORDERS = {"grey": 1, "rgb": 3, "bgr": 3, "other": None}  # name -> channels
@@ -31,22 +32,26 @@ class Preprocessing:
     dtype      of a pixel: "u8", 0..255, or "f32"
     channels   what they are, in this order: "grey", "rgb", "bgr", or "other"
     classes    names of the classes, in the order of the scores; None where nobody named them
+    resize     how images of another size are brought to that of the network: "stretch", "crop" or
+               "pad" (`data.images.bring`); None where nobody said
 
-    DataError for another dtype or order, or one with another number of channels.
+    DataError for another dtype, order or resize, or an order of another number of channels.
     """
 
     normalize: Normalize
     dtype: str = "u8"
     channels: str = "other"
     classes: tuple[str, ...] | None = None
+    resize: str | None = None
 
     def __post_init__(self) -> None:
         border.settle(self, where="Preprocessing: ")
         for what, found, known in (
             ("dtype", self.dtype, PIXELS),
             ("channels", self.channels, ORDERS),
+            ("resize", self.resize, WAYS),
         ):
-            if found not in known:
+            if found is not None and found not in known:
                 raise DataError(
                     f'Preprocessing: {what}="{found}"{nearest(found, known)}; expected '
                     f"{', '.join(known)}"
@@ -122,7 +127,8 @@ class Preprocessing:
             mean, std = (", ".join(f"{v:.4f}" for v in numbers) for numbers in (n.mean, n.std))
             steps = f"({steps} - mean) / std, mean {mean}, std {std}"
         names = "" if self.channels == "other" else f"{self.channels} "
-        return f"{self.dtype} {names}pixels enter as {steps}"
+        resized = "" if self.resize is None else f"; images of another size: {self.resize}"
+        return f"{self.dtype} {names}pixels enter as {steps}{resized}"
 
     def is_close(self, other: Normalize) -> bool:
         """Whether a pixel becomes about the same number by `other`."""
@@ -166,15 +172,18 @@ def entry(known: Preprocessing | None) -> dict[str, str]:
 
 
 def encoded(known: Preprocessing) -> dict[str, Any]:
-    """As JSON has it."""
-    return records.encode(known) | {"normalize": records.encode(known.normalize)}
+    """As JSON has it; `resize` where it is said, which older files do not know."""
+    made = records.encode(known) | {"normalize": records.encode(known.normalize)}
+    if known.resize is None:
+        del made["resize"]
+    return made
 
 
 def from_entry(metadata: Mapping[str, str]) -> Preprocessing | None:
     """What `entry` wrote; StorageError for a damaged one, DataError for numbers out of range."""
     if ENTRY not in metadata:
         return None
-    found = records.json_object(metadata[ENTRY], ENTRY)
+    found = {"resize": None} | records.json_object(metadata[ENTRY], ENTRY)
     values = records.read(Preprocessing, found, ENTRY, error=StorageError, complete=True)
     if not isinstance(normalize := values["normalize"], dict):
         raise StorageError(f"normalize in {ENTRY} is no object")

@@ -55,6 +55,15 @@ def load(spec: str, *, verify: bool = False) -> Dataset:
     return _READERS[name](user_path(path), verify)
 
 
+def load_sized(spec: str, size: tuple[int, ...], how: str) -> Dataset:
+    """As `load`; images of a folder come to `size`, (H, W), by `how` where `spec` does not say
+    another size or way."""
+    name, _, path = spec.partition(":")
+    if name != "folder" or not path:
+        return load(spec)
+    return folder.load(user_path(path), {"size": f"{size[0]}x{size[1]}", "how": how})
+
+
 def _own(path: Path, verify: bool, read: Callable[[Path], Dataset]) -> Dataset:
     if verify:
         raise DataError(f'"{path}" cannot be verified: nobody publishes a sum for data of your own')

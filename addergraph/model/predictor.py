@@ -10,9 +10,10 @@ import numpy as np
 
 from .. import border, display
 from ..data.preprocessing import Preprocessing
-from ..errors import AdderGraphError
+from ..errors import AdderGraphError, DataError
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
+from ..ops.pointwise.fake_quantize import unrounded
 from ..report.drawing import drawn
 from ..report.summary import layer_table
 from ..settings import integer
@@ -72,7 +73,8 @@ class Predictor(ABC):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What a pixel is; None where nobody said. Assigning DataError for other channels."""
+        """What a pixel is; None where nobody said. Assigning raises DataError for other channels,
+        and for another equation where the image is rounded on the grid of this one."""
         return self._preprocessing
 
     @preprocessing.setter
@@ -80,8 +82,22 @@ class Predictor(ABC):
         value = border.plain(Preprocessing | None, "preprocessing", value)
         if value is not None and self._input_shape is not None:
             value.require_shape(self._input_shape)
+        if value is not None and self._preprocessing is not None:
+            self._require_grid(self._preprocessing, value)
         if value != self._preprocessing:
             self._preprocessing, self._entry, self._programs = value, None, Programs()
+
+    def _require_grid(self, old: Preprocessing, new: Preprocessing) -> None:
+        same = (old.normalize, old.dtype) == (new.normalize, new.dtype)
+        if same or self._weights is None:
+            return
+        graph = self.graph(training=False)
+        if not set(graph.inputs).isdisjoint(unrounded(graph).values()):
+            raise DataError(
+                f"this model is quantization-aware and rounds images to the grid of: {old}. "
+                f"It would keep it, and the new preprocessing is: {new}. Assign it to the model "
+                "before ag.quantization_aware"
+            )
 
     def inference_graph(self) -> Graph:
         """The graph that predicts, with an open batch: it takes pixels where the model knows what

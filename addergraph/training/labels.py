@@ -45,9 +45,7 @@ def _shape_hint(array: Array, shape: tuple[int, ...], what: str) -> str:
         return f"; add the channel axis: {what}[..., None]"
     if array.shape == shape:
         return f"; a single sample is {what}[None]"
-    if array.ndim == 4 and (array.shape[2], array.shape[3], array.shape[1]) == shape:
-        return f"; images are NHWC: {what}.transpose(0, 2, 3, 1)"
-    return ""
+    return border.nhwc_hint(what, array, shape)
 
 
 def require_trainable(x: Array, what: str = "x") -> None:

@@ -216,8 +216,8 @@ def _samples(graph: Graph, calibration: object) -> Array:
     expected = ",".join(map(str, x.type.shape))
     if samples.shape[1:] != x.type.shape[1:] or not samples.ndim:
         raise DataError(
-            f"calibration data have shape {list(found.shape)} of {found.dtype}, expected "
-            f"samples of real numbers [{expected}]"
+            f"calibration data have shape {list(found.shape)} of {found.dtype}, expected samples "
+            f"of real numbers [{expected}]" + border.nhwc_hint("calibration", found, x.type.shape)
         )
     if not len(samples):
         raise DataError("calibration data are empty; give some hundred samples")

@@ -138,6 +138,12 @@ def test_sizes_and_channels_are_brought_to_those_of_the_network(shell: Shell) ->
         assert [one["size"] for one in found] == [[20, 31], [6, 5]]
         taken = np.stack([bring(large, (6, 5), how), np.repeat(large[:6, :5, :1], 3, axis=2)])
         require(found, softmax(model.predict(taken, engine="reference")))
+        network(replace(PIXELS, resize=how)).save("said.safetensors")
+        assert told(shell, "said.safetensors", "large.png", "grey.png") == found
+    assert shell.error("predict", "said.safetensors", "large.png", "--how", "crop") == (
+        '--how crop contradicts "said.safetensors", which was trained on images that were brought '
+        "to size by pad: leave it out, or say pad"
+    )
     bgr = network(replace(PIXELS, channels="bgr"))
     bgr.save("bgr.safetensors")
     taken = bring(large, (6, 5))[None, ..., ::-1]
@@ -248,3 +254,34 @@ def test_a_bad_folder_is_refused_before_the_work(shell: Shell) -> None:
     pytest.importorskip("matplotlib")
     Path("file").write_text("")
     assert "cannot make the folder" in shell.error("evaluate", "no.safetensors", "-o", "file/x")
+
+
+def test_evaluate_and_train_know_how_images_came_to_size(shell: Shell) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(4):
+        path = Path(f"own/{'ab'[number % 2]}/{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(rng.integers(0, 256, (9, 12 + number, 3), np.uint8)).save(path)
+    two = Model(input_shape=(6, 5, 3), name="net")
+    two.add(layers.Flatten())
+    two.add(layers.Dense(2))
+    two.build((6, 5, 3))
+    two.weights["dense1.b"][...] = (0.5, -0.5)
+    two.save("new.safetensors")
+    train = (
+        "train", "--model", "new.safetensors", "--epochs", 1, "--engine", "reference",
+        "--allow-chance", "--recipe", "quick", "-o", "m.safetensors",
+    )  # fmt: skip
+    data = "folder:own?size=6x5,how=crop"
+    shell.ok(*train, "--data", data, "--validation", "folder:own")
+    known = Model.load("m.safetensors").preprocessing
+    assert known is not None and known.resize == "crop" and known.classes == ("a", "b")
+    shown = [
+        shell.ok("evaluate", "m.safetensors", "--data", one, "--engine", "reference").splitlines()
+        for one in (data, "folder:own", "folder:own?size=6x5", "folder:own?channels=3")
+    ]
+    assert [s[1:] for s in shown[1:]] == [shown[0][1:]] * 3
+    said = shell.error("evaluate", "m.safetensors", "--data", "folder:own?size=6x5,how=pad")
+    assert said.startswith('how=pad of "own" contradicts "m.safetensors", which was trained on')
+    again = ("--data", "folder:own?size=6x5", "--model", "m.safetensors")
+    assert "how=stretch" in shell.error(*train, *again)

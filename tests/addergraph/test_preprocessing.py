@@ -12,6 +12,7 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers
 from addergraph.data import Dataset, Normalize, Preprocessing, load
+from addergraph.data.preprocessing import entry, from_entry
 from addergraph.errors import DataError, DataWarning
 from addergraph.ir import Array, Graph, Value
 from addergraph.ir.state import initial_weights
@@ -227,6 +228,26 @@ def test_training_for_integers_keeps_the_pixels() -> None:
     made = ag.quantize(aware, IMAGES)
     assert made.preprocessing == OWN
     assert made.graph.inputs[0].type.dtype.name == "u8"
+
+
+def test_a_model_that_rounds_images_keeps_what_they_are() -> None:
+    aware = ag.quantization_aware(network(OWN), IMAGES, bits=4)
+    with pytest.raises(DataError, match="is quantization-aware and rounds images to the grid of"):
+        aware.preprocessing = SHARED
+    assert aware.preprocessing == OWN
+    aware.preprocessing = named = replace(OWN, classes=("a", "b", "c"), resize="pad")
+    assert aware.preprocessing == named
+    undeclared = ag.quantization_aware(network(), OWN.apply(IMAGES), bits=4)
+    undeclared.preprocessing = OWN  # the numbers that enter stay what they are
+
+
+def test_how_images_come_to_size_is_in_the_file_and_older_files_do_not_say_it() -> None:
+    said = replace(OWN, resize="crop")
+    assert from_entry(entry(said)) == said and "; images of another size: crop" in str(said)
+    assert "resize" not in entry(OWN)["preprocessing"]  # as before there was one
+    assert from_entry(entry(OWN)) == OWN
+    with pytest.raises(DataError, match='resize="crob" \\(did you mean "crop"'):
+        replace(OWN, resize="crob")
 
 
 def test_changing_it_changes_the_answers() -> None:

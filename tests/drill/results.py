@@ -61,4 +61,20 @@ MUTANTS = (
         '{escape(printable(cell))}</{tag}>', '{printable(cell)}</{tag}>',
         tests_of("addergraph/test_display.py", "test_tables_and_text_are_escaped"),
     ),
+    Mutant(
+        "how images come to size is forgotten", PREDICT,
+        "how or self.known.resize or STRETCH", "how or STRETCH",
+        tests_of(
+            "addergraph/test_cli_predict.py",
+            "test_sizes_and_channels_are_brought_to_those_of_the_network",
+        ),
+    ),
+    Mutant(
+        "images are rounded to the grid of other pixels", "addergraph/model/predictor.py",
+        "if same or self._weights is None:", "if True:",
+        tests_of(
+            "addergraph/test_preprocessing.py",
+            "test_a_model_that_rounds_images_keeps_what_they_are",
+        ),
+    ),
 )  # fmt: skip

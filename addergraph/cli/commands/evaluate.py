@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data import Dataset, load
+from ...data import Dataset
 from ...diagnostics import Confusion, Mistake, confusion, pictures, worst_mistakes
 from ...diagnostics.mistake_plots import plot_confusion, plot_mistakes
 from ...diagnostics.mistakes import MOST_CLASSES, worst_of
@@ -19,7 +19,7 @@ from ...settings import like, setting
 from ...training.settings import Fit
 from .. import options as shared
 from .classifier import Classifier
-from .images import entering, matched, normalize_option
+from .images import entering, load_for, matched, normalize_option
 from .source import Source, open_trained
 
 SHEET = 24  # images of the worst mistakes
@@ -51,8 +51,7 @@ def evaluate(options: Evaluation) -> None:
     what is confused with what; writes pictures and numbers; refuses a bad folder before."""
     folder = None if options.output is None else pictures.folder_for(options.output)
     source = open_trained(options.file, options.weights)
-    data = load(options.data)
-    data = matched(source, data)
+    data = matched(source, load_for(source, options.data))
     images, labels, part = _held_out(data)
     entered = entering(source, images, data, options.normalize, judged=True)
     classifier = Classifier(source, options.engine, options.threads)

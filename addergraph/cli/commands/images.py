@@ -12,6 +12,7 @@ import numpy as np
 from ...data import Dataset, Normalize, Preprocessing, load
 from ...data.npz import load_npz_samples
 from ...data.preprocessing import as_stored
+from ...data.sources import load_sized
 from ...errors import DataError, DataWarning
 from ...files.storage import user_path
 from ...ir import Array
@@ -75,11 +76,28 @@ def _require_same(file: str, known: Preprocessing, option: str, chosen: Normaliz
         )
 
 
+def load_for(source: Source, spec: str) -> Dataset:
+    """The data set, with images of other sizes brought to the network's as its file says."""
+    known = source.preprocessing
+    shape = tuple(int(d) for d in source.graph.inputs[0].type.shape[1:])
+    return load_like(None if known is None else known.resize, shape, spec)
+
+
+def load_like(resize: str | None, shape: tuple[int, ...], spec: str) -> Dataset:
+    """The data set, with images of other sizes brought to (H, W, C) in this way, if any."""
+    if resize is None or len(shape) != 3:
+        return load(spec)
+    return load_sized(spec, shape[:2], resize)
+
+
 def matched(source: Source, data: Dataset) -> Dataset:
     """`data` with the channel order and the class numbers of the network. DataWarning where it
-    tells other classes than `data` has; what the file does not say is not compared."""
+    tells other classes than `data` has; what the file does not say is not compared. DataError for
+    images that were brought to size in another way."""
     known = source.preprocessing
     data = data if known is None else data.like(known)
+    if known is not None and None not in (known.resize, data.resize):
+        require_same_way(source.file, known, f'how={data.resize} of "{data.name}"', data.resize)
     if known is not None and known.classes and data.classes and known.classes != data.classes:
         _warn(
             f'"{source.file}" tells the classes {_some(known.classes)}; "{data.name}" has '
@@ -92,6 +110,15 @@ def matched(source: Source, data: Dataset) -> Dataset:
     if scores > 1 and scores != data.class_count:
         _warn(f'"{source.file}" tells {scores} classes, the data have {data.class_count}')
     return data
+
+
+def require_same_way(file: str, known: Preprocessing, option: str, way: str | None) -> None:
+    """DataError where an option that brings images to size contradicts the file."""
+    if way != known.resize:
+        raise DataError(
+            f'{option} contradicts "{file}", which was trained on images that were brought to '
+            f"size by {known.resize}: leave it out, or say {known.resize}"
+        )
 
 
 def _warn(message: str) -> None:
@@ -110,6 +137,6 @@ def samples(spec: str, normalize: str | None, source: Source) -> Array:
         given = load_npz_samples(user_path(path))
         if given is not None:
             return given
-    data = load(spec)
+    data = load_for(source, spec)
     data = matched(source, data)
     return entering(source, data.x_train, data, normalize)

@@ -26,6 +26,7 @@ from ...tables import columns, padded, printable, shortened
 from ...training.settings import Fit
 from .. import options as shared
 from .classifier import Classifier
+from .images import require_same_way
 from .source import Source, open_trained
 
 BATCH = 256  # images that are in memory together, if they take no more than this
@@ -41,7 +42,13 @@ class Prediction:
     file: str = shared.file("MODEL")
     images: Sequence[str] = setting(NOTHING, place=True, many=True, metavar="IMAGE|FOLDER...")
     top: int = setting(3, "Classes that are shown of each image.", least=1)
-    how: str = setting(STRETCH, "How images of another size are brought to size.", choices=WAYS)
+    how: str | None = setting(
+        None,
+        "How images of another size are brought to size.",
+        kind=str,
+        choices=WAYS,
+        unset=f"what the model file says, or {STRETCH}",
+    )
     json: bool = setting(False, "Print one JSON document: of each image its file and classes.")
     engine: str = shared.engine()
     threads: int | None = like(Fit, "threads")
@@ -62,7 +69,7 @@ def predict(options: Prediction) -> bool:
     source = open_trained(options.file)
     reader = _Reader(source, options.how)
     classifier = Classifier(source, options.engine, options.threads)
-    show = _Document() if options.json else _Lines(reader.size, options.how)
+    show = _Document() if options.json else _Lines(reader.size, reader.how)
     images = reader.images(options.images)
     most = max(1, min(BATCH, BATCH_BYTES // int(np.prod(reader.shape))))
     while batch := list(itertools.islice(images, most)):
@@ -92,9 +99,12 @@ class _Image(NamedTuple):
 class _Reader:
     """Images as a network takes them."""
 
-    def __init__(self, source: Source, how: str) -> None:
+    def __init__(self, source: Source, how: str | None) -> None:
         self.shape = tuple(int(d) for d in source.graph.inputs[0].type.shape[1:])
-        self.known, self.how, self.refused = _required(source), how, 0
+        self.known, self.refused = _required(source), 0
+        if how is not None and self.known.resize is not None:
+            require_same_way(source.file, self.known, f"--how {how}", how)
+        self.how = how or self.known.resize or STRETCH
         self._told = False
         if len(self.shape) != 3:
             raise DataError(f'"{source.file}" takes samples {self.shape}, no images [H,W,C]')

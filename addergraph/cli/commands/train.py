@@ -27,7 +27,7 @@ from ...training.recipes import BUILT_IN, Recipe, find
 from ...training.schedules import SCHEDULES
 from ...training.settings import Fit, Learning
 from .. import options as shared
-from .images import matched
+from .images import load_like, matched
 from .source import model_for, of_model, require_model_or_name
 
 OUTPUT = "model.safetensors"
@@ -270,8 +270,10 @@ def _matched(network: str, model: Model, data: Dataset) -> Dataset:
             f"{shown(data.classes)}: train a network for these (--model NAME), let this one begin "
             "again for them (--transfer), or name them as the model does"
         )
-    if ours is None:
-        model.preprocessing = dataclasses.replace(model.preprocessing, classes=data.classes)
+    known = model.preprocessing
+    model.preprocessing = dataclasses.replace(
+        known, classes=ours or data.classes, resize=known.resize or data.resize
+    )
     return data
 
 
@@ -318,8 +320,8 @@ def _with_validation(options: Training) -> Dataset:
         return data.split(options.validation_split, options.run["seed"])
     if options.validation is None:
         return data
-    other = load(options.validation)
-    for what in ("scale", "classes"):  # None: nobody said what the classes are
+    other = load_like(data.resize, data.shape, options.validation)
+    for what in ("scale", "classes", "resize"):  # None: nobody said what the classes are
         ours, theirs = getattr(data, what), getattr(other, what)
         if None not in (ours, theirs) and ours != theirs:
             raise DataError(
