@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -21,17 +22,20 @@ from typing import Any
 
 from addergraph.errors import StorageError, UnsupportedError
 from addergraph.files.storage import user_path
+from addergraph.tables import Table
 
 from ..export.archive import is_archive, read_archive
 from . import elf, flow
 from .disassembly import Piece, capstone_version, disassemble, machine_of
 from .flow import Code, Failure, text_of
-from .instructions import REFUSED, UNKNOWN, Machine, counts_table
+from .instructions import ADD, KINDS, REFUSED, UNKNOWN, Machine
 from .visible import require_visible
 
 FORMAT = 1  # of certificate.json
 BYTES_LIMIT = 1 << 30
 FUNCTION_ALIGNMENT = 16  # the largest that LLVM gives functions
+WIDTH = 80  # columns of a terminal
+_LABEL = 42  # of a function's name
 _SHOWN = 20  # failures in the report; the file has all
 _LINKERS = {"_GLOBAL_OFFSET_TABLE_"}  # defined by every linker, and data
 # Helpers of libgcc and compiler-rt that multiply or divide, whichever way they are reached.
@@ -112,14 +116,10 @@ class Certificate:
         return json.dumps(content, sort_keys=True, indent=2).encode() + b"\n"
 
     def render(self) -> str:
-        """The census as a table, then the verdict and what speaks against it."""
+        """The functions as a table, all instructions by kind, then the verdict and what speaks
+        against it."""
         head = f"{self.file}: {self.machine} code, decoded by {self.decoder}"
-        rows = [
-            (f.label, f.counts, str(f.data_bytes or "")) for f in self.functions if not f.is_padding
-        ]
-        if padding := [f for f in self.functions if f.is_padding]:
-            rows.append(("(between functions)", sum((f.counts for f in padding), Counter()), ""))
-        lines = [head, "", counts_table(rows, "data bytes"), ""]
+        lines = [head, "", *self._table(), "", *self._kinds(), ""]
         if self.undefined:
             lines.append("named, not in this file: " + ", ".join(self.undefined))
         if self.multiplication_free:
@@ -129,6 +129,37 @@ class Certificate:
         if len(self.failures) > _SHOWN:
             lines.append(f"  and {len(self.failures) - _SHOWN} more")
         return "\n".join(lines)
+
+    def _table(self) -> list[str]:
+        """The functions, with what is added and what is refused of their instructions."""
+        named = [(f.label, f.counts, f.data_bytes) for f in self.functions if not f.is_padding]
+        if padding := [f for f in self.functions if f.is_padding]:
+            counts = sum((f.counts for f in padding), Counter[str]())
+            named.append(("(between functions)", counts, sum(f.data_bytes for f in padding)))
+        heads = ("function", "add/sub", "refused", "others", "data bytes")
+        rows = []
+        for label, counts, data_bytes in named:
+            refused, added = sum(counts[kind] for kind in REFUSED), counts[ADD]
+            numbers = (added, refused, counts.total() - added - refused, data_bytes)
+            rows.append((_fitted(label), *(f"{n:,}" if n else "" for n in numbers)))
+        return Table(heads, rows, heads[:1]).lines()
+
+    def _kinds(self) -> list[str]:
+        """All instructions of the file by kind, those refused marked."""
+        total = sum((f.counts for f in self.functions), Counter[str]())
+        shown = ", ".join(
+            f"{total[kind]:,} {kind}{' (refused)' * (kind in REFUSED)}"
+            for kind in KINDS
+            if total[kind]
+        )
+        return textwrap.wrap(f"in all: {shown}", WIDTH, subsequent_indent="  ")
+
+
+def _fitted(label: str) -> str:
+    """The label, whose middle is left out where it is too long: names differ at their ends."""
+    if len(label) <= _LABEL:
+        return label
+    return f"{label[: _LABEL // 2 - 2]}..{label[-(_LABEL // 2) :]}"
 
 
 def certify(path: str | os.PathLike[str]) -> Certificate:

@@ -19,6 +19,7 @@ def test_certify_writes_the_certificate_beside_the_file(shell: Shell, tmp_path: 
     file.write_bytes(compiled(CLEAN + PLANTED, "thumb"))
     done = shell("certify", file)
     assert done.status == 1 and "second+0x2: muls r0, r1, r0: multiply" in done.out
+    assert "1 multiply (refused)" in done.out and max(map(len, done.out.splitlines()[:-1])) <= 80
     assert json.loads(beside.read_text())["multiplication_free"] is False
     other = tmp_path / "other.json"
     assert shell("certify", file, "--json", other).status == 1
