@@ -6,12 +6,15 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
 from .tables import Table, printable
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 IMAGE = 56  # pixels of a shown image's height
 
 
@@ -30,8 +33,8 @@ def table(made: Table) -> str:
     """The table."""
     sides = ["left" if name in made.words else "right" for name in made.heads]
 
-    def row(cells: object, tag: str, style: str = "") -> str:
-        shown = zip(sides, cells, strict=False)  # type: ignore[call-overload]
+    def row(cells: Sequence[str], tag: str, style: str = "") -> str:
+        shown = zip(sides, cells, strict=False)  # a row may be shorter
         parts = (
             f'<{tag} style="text-align:{side}{style}">{escape(printable(cell))}</{tag}>'
             for side, cell in shown
@@ -57,7 +60,7 @@ def drawing(svg: str) -> str:
     )
 
 
-def image(pixels: np.ndarray, title: str) -> str:  # type: ignore[type-arg]
+def image(pixels: Pixels, title: str) -> str:
     """u8[H,W,1 or 3], grey or red, green, blue."""
     return (
         f'<img style="height:{IMAGE}px;image-rendering:pixelated;margin:1px" '
@@ -65,7 +68,7 @@ def image(pixels: np.ndarray, title: str) -> str:  # type: ignore[type-arg]
     )
 
 
-def png(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def png(pixels: Pixels) -> bytes:
     """u8[H,W,1 or 3] as a PNG file: each row behind a 0 (no filter), deflated."""
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)

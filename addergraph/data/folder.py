@@ -25,7 +25,16 @@ from ..ir import Array
 from ..memory import available_memory
 from ..settings import require_valid, setting, settings_of
 from .dataset import BYTE, Dataset
-from .images import STRETCH, WAYS, bring, read_header, read_image, require_pillow, require_size
+from .images import (
+    STRETCH,
+    WAYS,
+    bring,
+    not_read,
+    read_header,
+    read_image,
+    require_pillow,
+    require_size,
+)
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 _PARTS = {
@@ -61,14 +70,16 @@ class Reading:
         return None if self.size is None else require_size([int(n) for n in self.size.split("x")])
 
 
-class _Losses:
+class Losses:
     """What could not be read, or was left out: how many, and what is said of the first."""
 
     def __init__(self) -> None:
         self.count, self.said = 0, list[str]()
+        self.ends = set[str]()  # of the files' names
 
     def add(self, what: str) -> None:
         self.count += 1
+        self.ends.add(os.path.splitext(what.rstrip('"'))[1][:8])
         if len(self.said) < _LISTED:
             self.said.append(what)
 
@@ -92,8 +103,9 @@ def load(spec: Path, unless: Mapping[str, str] = MappingProxyType({})) -> Datase
     """
     require_pillow()
     path, reading = _parsed(str(spec), unless)
-    strange = _Losses()
-    parts = {part: _classes(folder, strange) for part, folder in _part_folders(path).items()}
+    strange = Losses()
+    folders = _part_folders(path, strange)
+    parts = {part: _classes(folder, strange) for part, folder in folders.items()}
     classes = tuple(parts[TRAIN])
     for part, own in parts.items():
         if part != TRAIN:
@@ -104,10 +116,13 @@ def load(spec: Path, unless: Mapping[str, str] = MappingProxyType({})) -> Datase
             "two, each a folder of images"
         )
     if strange.count:
-        _warn(f'"{path}": left out, as no class folders or images ({strange.count}): {strange}')
+        _warn(
+            f'"{path}": left out, as no class folders or images ({strange.count}): {strange}'
+            f"{not_read(strange.ends)}"
+        )
     shape = _survey(path, parts, reading)
     arrays: dict[str, Array] = {}
-    broken = _Losses()
+    broken = Losses()
     for part, own in parts.items():
         x, y = _decoded(own, classes, shape, reading, broken)
         arrays |= {f"x_{part}": x, f"y_{part}": y}
@@ -162,7 +177,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _part_folders(path: Path) -> dict[str, Path]:
+def _part_folders(path: Path, strange: Losses) -> dict[str, Path]:
     """Where the class folders of each part are, the training part first."""
     found: dict[str, str] = {}
     others = []
@@ -181,15 +196,15 @@ def _part_folders(path: Path) -> dict[str, Path]:
             f'"{path}" has "{next(iter(found.values()))}" and no "train": expected the folders '
             "train, val and test, or class folders alone"
         )
-    if others:
-        _warn(f'"{path}": "{min(others)}" and whatever else is beside "{found[TRAIN]}" is left out')
+    for name in sorted(others):
+        strange.add(f'"{path / name}"')
     return {part: path / found[part] for part in (TRAIN, VALIDATION, TEST) if part in found}
 
 
-def _classes(folder: Path, strange: _Losses) -> dict[str, Class]:
+def _classes(folder: Path, strange: Losses) -> dict[str, Class]:
     """The classes in a folder with their images, in the order of their names."""
     found: dict[str, Class] = {}
-    images_beside = _Losses()
+    images_beside = Losses()
     for entry in _entries(folder):
         if not _is_folder(entry):
             (images_beside if _is_image(entry.name) else strange).add(f'"{folder / entry.name}"')
@@ -215,17 +230,18 @@ def _classes(folder: Path, strange: _Losses) -> dict[str, Class]:
     return ordered
 
 
-def image_files(folder: Path) -> list[str]:
-    """The images below a folder, by their names in it, in the order of these; DataError for folders
-    that are too deep, StorageError for those that cannot be read."""
-    return _in_order(_images(folder, _Losses()))
+def image_files(folder: Path, strange: Losses) -> list[str]:
+    """The images below a folder, by their names in it, in the order of these; other files are
+    `strange`. DataError for folders that are too deep, StorageError for those that cannot be
+    read."""
+    return _in_order(_images(folder, strange))
 
 
 def _in_order(names: Iterator[str]) -> list[str]:
     return sorted(sorted(names), key=_composed)
 
 
-def _images(folder: Path, strange: _Losses) -> Iterator[str]:
+def _images(folder: Path, strange: Losses) -> Iterator[str]:
     """The images below a class folder, by their names in it."""
     left = [""]
     while left:
@@ -274,8 +290,10 @@ def _require_known(path: Path, part: str, own: dict[str, Class], classes: Collec
 
 
 def _empty_class(folder: Path) -> DataError:
+    others = not_read(entry.name for entry in _entries(folder))
     return DataError(
-        f'"{folder}" has no images ({", ".join(_ENDS)}): put some there, or remove the folder'
+        f'"{folder}" has no images ({", ".join(_ENDS)}){others or ": put some there"}, or remove '
+        "the folder"
     )
 
 
@@ -285,7 +303,7 @@ def _empty_class(folder: Path) -> DataError:
 def _survey(path: Path, parts: dict[str, dict[str, Class]], reading: Reading) -> tuple[int, ...]:
     """The shape (H, W, C) of all images, from their headers; names of broken ones are dropped."""
     size, colour, first = reading.shape, False, ""
-    broken, animated = _Losses(), _Losses()
+    broken, animated = Losses(), Losses()
     for folder, names in (own for part in parts.values() for own in part.values()):
         kept = []
         for name in names:
@@ -321,7 +339,7 @@ def _decoded(
     classes: tuple[str, ...],
     shape: tuple[int, ...],
     reading: Reading,
-    broken: _Losses,
+    broken: Losses,
 ) -> tuple[Array, Array]:
     """The images u8 and labels i64 of a part; broken ones are left out."""
     count, at = sum(len(names) for _, names in own.values()), 0
@@ -352,7 +370,7 @@ def _other_size(one: tuple[str, tuple[int, ...]], other: tuple[str, tuple[int, .
     )
 
 
-def _settle(path: Path, broken: _Losses, reading: Reading) -> None:
+def _settle(path: Path, broken: Losses, reading: Reading) -> None:
     if not broken.count:
         return
     message = f'"{path}": images that cannot be read ({broken.count}): {broken}'

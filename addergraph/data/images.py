@@ -12,7 +12,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +30,7 @@ STRETCH, CROP, PAD = "stretch", "crop", "pad"
 WAYS = (STRETCH, CROP, PAD)
 MOST_PIXELS = 100_000_000  # of one image; Pillow itself refuses 179 million
 FORMATS = ("PNG", "JPEG", "BMP", "PPM")  # PPM: also PGM and PBM
+_NOT_READ = (".gif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".jp2", ".tga")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112  # a tag of EXIF: 1 to 8, from 5 on with width and height exchanged
 # What Pillow raises on damage depends on where it is.
@@ -58,6 +59,12 @@ def require_pillow() -> None:
             "reading images needs Pillow: pip install 'addergraph[images]', or pip install Pillow"
         ) from None
     assert PIL.Image
+
+
+def not_read(names: Iterable[str]) -> str:
+    """What to do with pictures of formats that are not read, where there are some of them."""
+    kinds = sorted({end for name in names for end in _NOT_READ if name.lower().endswith(end)})
+    return f"; {', '.join(kinds)} is not read: convert such files to PNG" if kinds else ""
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -162,7 +169,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
                 yield image
     except UnidentifiedImageError:
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise StorageError(f'"{path}" is no image of {kinds}, or its header is damaged') from None
+        raise StorageError(
+            f'"{path}" is no image of {kinds}, or its header is damaged{not_read([text])}'
+        ) from None
     except Image.DecompressionBombError:
         raise DataError(f'"{path}" has more than the {MOST_PIXELS} pixels that are read') from None
     except OSError as error:  # Pillow's own have no number

@@ -34,7 +34,7 @@ def new_figure(width: float, height: float) -> Any:
             "a picture needs matplotlib: pip install 'addergraph[plot]', or pip install matplotlib"
         ) from None
 
-    class Figure(Plain):  # type: ignore[misc]
+    class Figure(Plain):
         """Notebooks know how to show plain figures once `pyplot` is set up, and not before."""
 
         def _repr_png_(self) -> bytes:

@@ -14,13 +14,7 @@ import numpy as np
 
 from .. import compiler
 from ..data.preprocessing import of_images
-from ..errors import (
-    AdderGraphError,
-    DataError,
-    DataWarning,
-    RangeWarning,
-    StorageError,
-)
+from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, ShapeError, StorageError
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.state import bind_weights
@@ -40,7 +34,15 @@ from .losses import loss_of
 from .memory import require_memory, training_need
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
-from .stalled import CLOSE, constant_loss, finding, has_stalled
+from .stalled import (
+    CLOSE,
+    constant_loss,
+    finding,
+    finding_by_chance,
+    has_stalled,
+    is_by_chance,
+    is_learning,
+)
 from .statistics import Statistics
 from .step import TrainStep
 from .trainee import Trainee
@@ -145,8 +147,7 @@ def run_epochs(
         normalize=settings.normalize,
     )
     statistics = Statistics(step, loader, settings.batch_norm_samples)
-    sizes = {len(x) % settings.batch_size, min(settings.batch_size, len(x))}
-    _check_steps(step, sizes, settings, statistics)
+    _check_steps(step, len(x), settings, statistics)
     with ExitStack() as stack:
         folder = None
         if settings.checkpoint is not None:
@@ -157,13 +158,21 @@ def run_epochs(
         return run.all_epochs()
 
 
-def _check_steps(step: TrainStep, sizes: set[int], settings: Fit, statistics: Statistics) -> None:
+def _check_steps(step: TrainStep, samples: int, settings: Fit, statistics: Statistics) -> None:
     """Refuses what cannot be trained, or not within the memory that there is; shows the need.
 
     What the reference takes is NumPy's affair.
     """
-    batches = sorted(sizes - {0})
-    graphs = [step.graph(batch) for batch in batches]
+    size = settings.batch_size
+    batches = sorted({samples % size, min(size, samples)} - {0})
+    try:
+        graphs = [step.graph(batch) for batch in batches]
+    except ShapeError as error:
+        if batches[0] != 1 or samples < 3:
+            raise
+        others = range(2, max(samples, size) + 1)
+        fits = min((n for n in others if samples % n != 1), key=lambda n: (abs(n - size), n))
+        raise ShapeError(f"{error}; of {samples} samples a batch size of {fits} does") from None
     if step.engine != NATIVE:
         return
     arenas = [step.arena_bytes(batch) for batch in batches]
@@ -310,19 +319,24 @@ class _Run:
             self.statistics(self.at.epoch - 1)
 
     def _watch(self, x: Array | None) -> None:
-        """Says it, once, where the run learns nothing; `x` is the last batch of this process."""
+        """Says it, once, where the run learns nothing, or nothing of it shows on other samples;
+        `x` is the last batch of this process."""
         history, steps = self.history, self.at.epoch * len(self.loader)
-        if history.history["loss"][-1] < CLOSE * self.constant:
-            history.findings.clear()  # what was said before is no longer true
+        learns = history.history["loss"][-1] < CLOSE * self.constant
+        held_out = None if self.validation is None else self.validation.targets
+        by_chance = held_out is not None and is_by_chance(history.history, held_out)
+        if history.findings and learns and not by_chance:  # what was said is no longer true
+            history.findings.clear()
         if x is None or history.findings:
             return
-        if not has_stalled(history.history, steps, self.targets, self.constant):
+        if has_stalled(history.history, steps, self.targets, self.constant):
+            rate = rate_at(self.settings.learning_rate, self.at.epoch - 1)
+            losses, probed = history.history["loss"], self.step.probe(x)
+            found = finding(self.at.epoch, losses, self.constant, probed, rate)
+        elif learns and by_chance and is_learning(history.history, steps, self.targets):
+            found = finding_by_chance(self.at.epoch, history.history)
+        else:
             return
-        losses, rate = (
-            history.history["loss"],
-            rate_at(self.settings.learning_rate, self.at.epoch - 1),
-        )
-        found = finding(self.at.epoch, losses, self.constant, self.step.probe(x), rate)
         history.findings.append(found)
         warnings.warn(str(found), DataWarning, stacklevel=7)
 

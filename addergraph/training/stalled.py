@@ -21,6 +21,7 @@ CLOSE = 0.99  # a loss of at least this share of the constant's is no better tha
 FALLING = 0.99  # a loss of less than this share of the epoch's before is one that learns
 LUCK = 4.0  # standard deviations by which an accuracy may exceed the most frequent class
 EPOCHS = 2  # in a row, before it is said
+HELD_OUT_EPOCHS = 3  # in a row, before it is said that nothing shows on validation samples
 STEPS = 100  # of the run, before which it may just have begun
 
 
@@ -43,9 +44,49 @@ def has_stalled(
         return False
     if not accuracies:
         return True
+    return max(accuracies) <= _lucky(targets)
+
+
+def is_by_chance(history: Mapping[str, Sequence[float]], targets: Targets) -> bool:
+    """Whether in each of the last `HELD_OUT_EPOCHS` epochs the accuracy on the validation samples
+    was what one constant answer gets. Of few samples luck alone may make much of that: a tenth of
+    the way to 1 is then the most."""
+    found = history.get("val_accuracy", [])[-HELD_OUT_EPOCHS:]
+    if len(found) < HELD_OUT_EPOCHS:
+        return False
     share = float(_shares(targets).max())
-    lucky = share + LUCK * math.sqrt(share * (1 - share) / len(targets))
-    return max(accuracies) <= lucky
+    return max(found) <= min(_lucky(targets), share + 0.1 * (1 - share))
+
+
+def is_learning(history: Mapping[str, Sequence[float]], steps: int, targets: Targets) -> bool:
+    """Whether, after so many steps, the accuracy on the training samples was in each of the last
+    `HELD_OUT_EPOCHS` epochs half way from that of a lucky constant answer to 1, or farther."""
+    found = history.get("accuracy", [])[-HELD_OUT_EPOCHS:]
+    if steps < STEPS or len(found) < HELD_OUT_EPOCHS:
+        return False
+    return min(found) >= (1 + _lucky(targets)) / 2
+
+
+def _lucky(targets: Targets) -> float:
+    """The accuracy that a constant answer may get with much luck."""
+    share = float(_shares(targets).max())
+    return share + LUCK * math.sqrt(share * (1 - share) / len(targets))
+
+
+def finding_by_chance(epoch: int, history: Mapping[str, Sequence[float]]) -> Finding:
+    """What to say where only the training samples are told apart."""
+    accuracy, held_out = history["accuracy"][-1], history["val_accuracy"][-1]
+    message = (
+        f"after {epoch} epochs the network tells the training samples apart (accuracy "
+        f"{accuracy:.4g}), but the validation samples by chance only (val_accuracy {held_out:.4g})"
+    )
+    hint = (
+        "see whether the validation samples are of the same kind, enter as the same numbers and "
+        "have their labels in the same order as the training samples; a network with batch norms "
+        "may need a lower learning rate, so that their running statistics keep up, and few "
+        "samples are learned by heart"
+    )
+    return Finding("", message, hint)
 
 
 def finding(

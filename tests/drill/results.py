@@ -77,4 +77,9 @@ MUTANTS = (
             "test_a_model_that_rounds_images_keeps_what_they_are",
         ),
     ),
+    Mutant(
+        "a lucky epoch is taken for validation by chance", "addergraph/training/stalled.py",
+        "min(_lucky(targets), share + 0.1 * (1 - share))", "_lucky(targets)",
+        tests_of("addergraph/training/test_stalled.py", "test_what_counts_as_validation_by_chance"),
+    ),
 )  # fmt: skip

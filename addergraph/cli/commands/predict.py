@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...data.folder import image_files
-from ...data.images import STRETCH, WAYS, bring, read_image
+from ...data.folder import Losses, image_files
+from ...data.images import STRETCH, WAYS, bring, not_read, read_image
 from ...data.npz import read_npy, read_npz
 from ...data.preprocessing import Preprocessing
 from ...errors import DataError, DataWarning, StorageError, UnsupportedError
@@ -196,9 +196,10 @@ def _files(path: Path) -> list[Path]:
     """A file itself, of a folder its images; DataError for one without."""
     if not os.path.isdir(path):
         return [path]
-    found = [path / name for name in image_files(path)]
+    strange = Losses()
+    found = [path / name for name in image_files(path, strange)]
     if not found:
-        raise DataError(f'"{path}" has no images')
+        raise DataError(f'"{path}" has no images{not_read(strange.ends)}')
     return found
 
 

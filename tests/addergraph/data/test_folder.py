@@ -197,8 +197,21 @@ def test_folders_that_are_no_data_set(tmp_path: Path, files: tuple[str, ...], me
 def test_held_out_parts_may_lack_classes_and_folders_beside_parts_are_said(tmp_path: Path) -> None:
     _write(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "more/a/1.png")
     (tmp_path / "test" / "c").mkdir()
-    with pytest.warns(DataWarning, match=r'"more" and whatever else is beside "train" is left out'):
+    (tmp_path / "train" / "a" / "x.gif").write_bytes(b"GIF89a")
+    with pytest.warns(DataWarning) as said:
         assert _load(tmp_path).y_test.tolist() == [0]
+    (one,) = said
+    assert "left out, as no class folders or images (2): " in str(one.message)
+    assert f'"{tmp_path / "more"}"; ' in str(one.message)
+    assert str(one.message).endswith("; .gif is not read: convert such files to PNG")
+
+
+def test_a_class_of_pictures_that_are_not_read_says_so(tmp_path: Path) -> None:
+    _write(tmp_path, "a/1.png")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.GIF").write_bytes(b"GIF89a")
+    with pytest.warns(DataWarning, match="left out"):
+        _refused(tmp_path, r'b" has no images .*; \.gif is not read: convert such files to PNG')
 
 
 def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
@@ -263,7 +276,7 @@ def test_of_many_files_the_names_alone_are_kept(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("addergraph.data.folder.os.scandir", scandir)
     tracemalloc.start()
     try:
-        names = list(folder._images(Path("cats"), folder._Losses()))
+        names = list(folder._images(Path("cats"), folder.Losses()))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

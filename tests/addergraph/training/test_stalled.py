@@ -15,7 +15,7 @@ from addergraph.errors import DataWarning
 from addergraph.training.labels import as_targets
 from addergraph.training.logs import History
 from addergraph.training.losses import loss_of
-from addergraph.training.stalled import constant_loss, has_stalled
+from addergraph.training.stalled import constant_loss, has_stalled, is_by_chance, is_learning
 from tests.addergraph.shell import Shell
 
 RNG = np.random.default_rng(0)
@@ -129,3 +129,46 @@ def test_train_ends_with_an_error_and_the_file(shell: Shell) -> None:
     assert "The model file is written all the same" in done.err
     assert Path("m.safetensors").exists()
     assert shell(*base, "-o", "m.safetensors", "--allow-chance").status == 0
+
+
+def test_validation_by_chance_is_said_once_and_taken_back() -> None:
+    """Labels of the validation samples that mean nothing; then those that they have."""
+    x = np.tile(X, (4, 1))
+    y, wrong = np.tile(Y, 4), RNG.integers(0, 3, 240)
+    with pytest.warns(DataWarning, match="by chance only") as said:
+        history = network(dead=False).fit(x, y, x, wrong, epochs=6, batch_size=4, verbose=0)
+    (one,) = [w for w in said if "by chance" in str(w.message)]
+    assert one.filename == __file__
+    (found,) = history.findings
+    assert re.match(
+        r"after [3-6] epochs the network tells the training samples apart "
+        r"\(accuracy [01][.\d]*\), but the validation samples by chance only "
+        r"\(val_accuracy 0\.\d+\)",
+        found.message,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        assert not network(dead=False).fit(x, y, x, y, epochs=4, batch_size=4, verbose=0).findings
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "held_out", "steps", "said"),
+    [
+        ([0.9, 0.95, 0.99], [0.3, 0.33, 0.3], 200, True),
+        ([0.9, 0.95], [0.3, 0.33], 200, False),  # batch norms lag at the start
+        ([0.9, 0.95, 0.99], [0.3, 0.33, 0.3], 99, False),
+        ([0.9, 0.95, 0.99], [0.3, 0.33, 0.8], 200, False),  # it has come
+        ([0.9, 0.95, 0.99], [0.3, 0.6, 0.3], 200, False),  # it comes and goes
+        ([0.5, 0.6, 0.65], [0.3, 0.33, 0.3], 200, False),  # hardly begun
+    ],
+)
+def test_what_counts_as_validation_by_chance(
+    accuracies: list[float], held_out: list[float], steps: int, said: bool
+) -> None:
+    targets = as_targets(Y, 60, (3,), classes=True)
+    history = {"accuracy": accuracies, "val_accuracy": held_out}
+    assert (is_learning(history, steps, targets) and is_by_chance(history, targets)) is said
+    assert not is_by_chance({"accuracy": accuracies}, targets)
+    few = as_targets(Y[:6], 6, (3,), classes=True)  # luck may give any accuracy, and proves nothing
+    assert not is_by_chance({"val_accuracy": [0.5] * 3}, few)
+    assert is_by_chance({"val_accuracy": [2 / 6] * 3}, few)
