@@ -132,7 +132,8 @@ def test_the_need_is_that_of_the_compiled_step() -> None:
 
 
 def test_a_run_shows_its_need(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {"engine": "native", "batch_size": 40, "epochs": 1, "verbose": 1}  # 40 and 30 samples
+    # Batches of 40 and 30 samples.
+    settings = {"engine": "native", "batch_size": 40, "epochs": 1, "verbose": 1}
     fit(small_model(), **settings, batch_norm_samples=0)
     before, line, epoch, *_ = capsys.readouterr().out.splitlines()
     step = small_model(input_shape=(8, 8, 1)).train_step(40)
