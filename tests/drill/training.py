@@ -30,7 +30,7 @@ MUTANTS = (
     ),
     Mutant(
         "momenta of frozen batch norms are not saved", f"{MODEL}/file.py",
-        "momenta_of(model.holding(()).graph)", "momenta_of(model.graph)",
+        "replay_of(model.holding(()).graph)", "replay_of(model.graph)",
         freezing("test_a_file_keeps_it_and_momenta_of_frozen_batch_norms"),
     ),
     Mutant(
