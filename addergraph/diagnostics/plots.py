@@ -268,7 +268,7 @@ def _verdict(shape: Shape) -> str:
     better = shape.better
     if better is None:
         return "all the same"
-    return f"{better.density} fits better: mean log-likelihood +{abs(shape.advantage):.3f} nats"
+    return f"{better.density} fits better by {abs(shape.advantage):.3f} nats a weight"
 
 
 def _scientific(axis: Any) -> None:

@@ -159,8 +159,8 @@ def test_filters_name_the_better_density() -> None:
         shapes, {"adder.f": "adder2d", "conv.f": "conv2d", "zero.f": "dense"}
     )
     adder, conv, zero = (axes.get_title() for axes in figure.axes[:3])
-    assert adder.startswith("adder.f (adder2d)\nLaplace fits better: mean log-likelihood +0.0")
-    assert conv.startswith("conv.f (conv2d)\nnormal fits better: mean log-likelihood +0.0")
+    assert adder.startswith("adder.f (adder2d)\nLaplace fits better by 0.0")
+    assert conv.startswith("conv.f (conv2d)\nnormal fits better by 0.0")
     assert zero == "zero.f (dense)\nall the same"
     assert legends(figure) == ["weights", "normal", "Laplace"]
 
