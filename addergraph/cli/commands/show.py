@@ -71,6 +71,7 @@ class Inspection:
     svg: str | None = setting(
         None,
         "Draw the declared graph, or that after the pass of --after, and print nothing else.",
+        unset="no picture",
         metavar="FILE",
     )
     batch: int | None = shared.batch("Bind the batch N to this many samples.", "any number")
