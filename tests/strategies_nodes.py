@@ -83,6 +83,16 @@ def pointwise(d: Drawing) -> None:
     made = [any_f32(d)]
     for _ in range(d.integer(1, 4)):
         made = tail_node(d, made[0]) or made
+    if not d.open and d.chance(8):
+        dropout(d, made[0])
+
+
+def dropout(d: Drawing, x: Known) -> None:
+    """By rates whose scale is a power of two."""
+    step = d.leaf((), dtype=i32)
+    bound = 4 * x.largest
+    rate = d.one_of((0.5, 0.75))
+    d.add("dropout", x, step, quantum=x.quantum, bound=bound, rate=rate, seed=d.integer(0, 9))
 
 
 def cast(d: Drawing) -> None:

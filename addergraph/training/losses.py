@@ -290,8 +290,9 @@ def loss_of(loss: str | LossFunction, label_smoothing: float = 0.0) -> Loss:
     if isinstance(loss, str) and loss == CUSTOM:
         return Custom(label_smoothing=label_smoothing)
     if not isinstance(loss, str) or loss not in LOSSES:
+        found = f'"{loss}"' if isinstance(loss, str) else shown(loss)
         raise GraphError(
-            f"unknown loss {shown(loss)}{nearest(str(loss), LOSSES)}; known: {', '.join(LOSSES)}, "
+            f"unknown loss {found}{nearest(str(loss), LOSSES)}; known: {', '.join(LOSSES)}, "
             "and functions of predictions and targets"
         )
     return LOSSES[loss](label_smoothing=label_smoothing)

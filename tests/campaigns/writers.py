@@ -129,6 +129,16 @@ def _read_picture(folder: Path) -> None:
     assert (folder / "curves.png").read_bytes().endswith(b"IEND\xaeB`\x82")
 
 
+def _write_drawing(folder: Path, version: int) -> None:
+    with _scratch() as scratch:
+        (scratch / "graph.ag").write_text(CONSTANT)
+        command("inspect", scratch / "graph.ag", "--svg", folder / "graph.svg")
+
+
+def _read_drawing(folder: Path) -> None:
+    assert (folder / "graph.svg").read_text().endswith("</svg>\n")
+
+
 def command(*arguments: object) -> None:
     """The command line, in this process; its error message as an AdderGraphError."""
     out, err, status = io.StringIO(), io.StringIO(), None
@@ -184,6 +194,7 @@ WRITERS = {
     "library": Writer(_write_library, _read_library, marker="library/metadata.json"),
     "cache": Writer(_write_cache, lambda folder: _write_cache(folder, 1), optional=True),
     "picture": Writer(_write_picture, _read_picture),
+    "drawing": Writer(_write_drawing, _read_drawing),
     "results": Writer(_write_results, _read_results),
     "certificate": Writer(_write_certificate, _read_certificate),
 }
@@ -196,6 +207,7 @@ WRITTEN_BY = {
     "addergraph/diagnostics/pictures.py": "picture",
     "addergraph/cli/commands/diagnose.py": "picture",
     "addergraph/cli/commands/evaluate.py": "results",
+    "addergraph/cli/commands/show.py": "drawing",
     "addergraph/cli/commands/native.py": "results",
     "addergraph/cli/commands/certify.py": "certificate",
     "addergraph/cli/bench/report.py": "results",

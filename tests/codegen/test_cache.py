@@ -232,6 +232,17 @@ def test_the_entries_used_least_recently_go_first(
     assert cache.usage().nbytes <= 4 * size
 
 
+def test_few_new_entries_look_at_all_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+    monkeypatch.setattr(cache, "_evict", looks.append)
+    for number in range(256):
+        cache.store(cache.key_of(str(number)), FACTS, b"code")
+    assert cache.usage().entries == 256
+    assert 0 < len(looks) < 16
+
+
 def test_the_newest_entry_stays_however_large_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
