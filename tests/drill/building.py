@@ -65,7 +65,8 @@ MUTANTS = (
         depthwise("test_f32_has_the_bits_of_the_reference_and_of_the_dense_kernel"),
     ),
     Mutant(
-        "a depthwise gradient loses NaN", GRADIENT, "keeps_nan=True", "keeps_nan=False",
+        "a depthwise gradient is not clipped", GRADIENT,
+        "e.clip_unit(e.b.fsub(f, xs[c]), keeps_nan=True)", "e.b.fsub(f, xs[c])",
         depthwise("test_gradients_of_special_values"),
     ),
     Mutant(
