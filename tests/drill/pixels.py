@@ -18,7 +18,7 @@ MUTANTS = (
         "passes/quantize/image.py",
         "if (levels != levels[0]).any() or",
         "if",
-        tests_of("addergraph/test_preprocessing.py", "test_the_int8_model_takes_the_same_bytes"),
+        tests_of("passes/test_quantize_image.py", "test_one_grid_is_that_of_all_channels"),
     ),
     Mutant(
         "normalized numbers are taken for pixels",
