@@ -58,6 +58,7 @@ def test_a_gradient_beyond_its_bound_is_found(monkeypatch: pytest.MonkeyPatch) -
         check_case(drawn("gradient", 16), [Run("x86-64", 1)], Tally(), within_rounding)
 
 
+@pytest.mark.slow
 def test_a_worker_answers_with_counts() -> None:
     worker = Worker()
     try:

@@ -27,6 +27,7 @@ this_model.add(layers.Activation('softmax'))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["native", "reference"])
 def test_the_listing_trains_on_the_digits_and_gets_its_warning(engine: str) -> None:
     names: dict[str, Any] = {}

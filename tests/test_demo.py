@@ -52,6 +52,7 @@ def test_the_demo_trains_compiles_and_compares(tmp_path: Path) -> None:
     assert stored["accuracy"] == pytest.approx(found["in-process"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_c_compiler_the_rest_runs_and_the_error_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

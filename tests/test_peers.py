@@ -16,6 +16,8 @@ from addergraph.errors import StorageError
 from benchmarks import layers_against_peers as against
 from benchmarks.peers import Peers
 
+pytestmark = pytest.mark.slow
+
 CHAIN = Layer("tiny", 8, 6, 8, 3)
 
 

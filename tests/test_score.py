@@ -8,7 +8,7 @@ import pytest
 from addergraph import zoo
 from tests.score import SCORED, changes, network, score, share
 
-pytestmark = pytest.mark.usefixtures("quick_objects")
+pytestmark = [pytest.mark.usefixtures("quick_objects"), pytest.mark.slow]
 
 
 @pytest.mark.parametrize(("name", "count"), [("small-adder", 6), ("small-adder:int8", 4)])

@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from addergraph.cli.main import commands
 from tests.documents import blocks, words_of
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("PIL")
 pytest.importorskip("capstone")
 pytest.importorskip("matplotlib")

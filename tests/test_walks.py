@@ -17,6 +17,8 @@ import addergraph as ag
 from addergraph import Model, layers, ops
 from addergraph.ir.trace import Tensor
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 Request = Callable[[], object]
 X = np.random.default_rng(0).random((16, 6, 6, 3), np.float32)

@@ -36,7 +36,7 @@ from addergraph.ir import CONTRACTION
 from addergraph.ir.interpreter import interpret
 from addergraph.zoo import build
 
-pytestmark = pytest.mark.usefixtures("quick_objects")
+pytestmark = [pytest.mark.usefixtures("quick_objects"), pytest.mark.slow]
 
 CHAIN = Layer("tiny", 8, 6, 8, 3)
 BESIDE = Layer("tiny", 4, 5, 16, 3, 2)

@@ -181,6 +181,7 @@ def test_train_with_other_first_and_last_layers(shell: Shell) -> None:
     assert message.startswith("--first and --last go with the name of a built-in network")
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("option", [("--resume",), ("--checkpoint-steps", 2)])
 def test_checkpoints_stand_beside_the_output(shell: Shell, option: tuple[object, ...]) -> None:
     run = ("train", "--model", "small-conv", "--epochs", 1, "--batch", 479, "--threads", 1)
@@ -273,6 +274,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert not Path("m.safetensors").exists()
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.skipif(os.name != "posix", reason="terminals and signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_run_on_a_terminal_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:

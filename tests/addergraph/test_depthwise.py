@@ -85,6 +85,7 @@ def test_what_they_refuse(make: Callable[[], object], message: str) -> None:
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_objects")
 def test_the_network_from_training_to_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two blocks of few channels, on digits of three classes: it learns, and its integers are

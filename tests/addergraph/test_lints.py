@@ -137,6 +137,7 @@ def test_a_finding_prints_as_one_sentence() -> None:
     assert dataclasses.astuple(finding)[0] == "a"
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", ["small-adder", "all-adder", "deck", "lenet5_bn"])
 def test_integers_need_no_batch_norm(name: str) -> None:
     model = zoo.build(name)

@@ -18,6 +18,8 @@ from addergraph.ir import Array, Graph, Value
 from addergraph.ir.state import initial_weights
 from addergraph.quantization import load_quantized
 
+pytestmark = pytest.mark.thinned(2)
+
 RNG = np.random.default_rng(0)
 IMAGES: Array = RNG.integers(0, 256, (40, 6, 5, 3), np.uint8)
 CLASSES: Array = RNG.integers(0, 3, 40)

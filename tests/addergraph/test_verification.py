@@ -191,6 +191,7 @@ MODEL = network()
 GRAPH = MODEL.graph(training=False)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("name", "plant"),
     [
@@ -244,6 +245,7 @@ def one_op(sample: Sample) -> Graph:
     return builder.finish(builder.add(op, inputs, "y"))
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")  # a clip to one number
 @pytest.mark.parametrize("target", ["host", "toy"])
 @pytest.mark.parametrize("sample", ALL, ids=identify)  # of every op in the registry

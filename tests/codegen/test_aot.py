@@ -36,6 +36,8 @@ from tests.codegen.libraries import (
     run_example,
 )
 
+pytestmark = pytest.mark.thinned(2)
+
 LEVELS = [t.name for t in X86_LEVELS if runnable(t)]
 
 

@@ -170,6 +170,7 @@ def test_objects_say_that_no_floats_are_passed(pixels: Pixels, tmp_path: Path) -
         assert text.stdout.count("Tag_") > 10 and "Tag_CPU_arch: v6S-M" in text.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.needs(*MICROBIT.tools, "nm")
 def test_a_microbit_has_room_and_time(libraries: Libraries, images: Array) -> None:
     exported = libraries[MICROBIT.target]
@@ -245,6 +246,7 @@ def test_the_certificate_of_each_object_passes(target: str, libraries: Libraries
     assert facts["multiplication_free"] is True and facts["golden"] == {"exact": True, "seed": 0}
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("target", PLANTS)
 def test_a_planted_multiply_in_each_is_found(target: str, libraries: Libraries) -> None:
     plant, path = PLANTS[target], libraries[target].code

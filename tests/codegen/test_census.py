@@ -36,6 +36,8 @@ from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.ir.state import initial_weights
 from tests.codegen.libraries import MIXED, NET
 
+pytestmark = pytest.mark.thinned(2)
+
 LEVELS = [t.name for t in X86_LEVELS]
 BODIES = {
     "direct": ("%x", ""),

@@ -26,6 +26,8 @@ from tests.codegen import encodings, objects
 from tests.codegen.libraries import NET
 from tests.codegen.test_strict import integers
 
+pytestmark = pytest.mark.thinned(3)
+
 SAMPLE = Path(__file__).parent / "products.txt"
 TABLES = {machine.name: machine for machine in MACHINES}
 # A mnemonic in each of the tables of names that LLVM prints from.

@@ -22,6 +22,8 @@ import numpy as np
 import addergraph as ag
 from addergraph import compiler
 
+pytestmark = pytest.mark.slow
+
 def export(inputs, folder):
     graph = ag.parse(f'''graph big(%x: f32[N,{inputs}]) params(%f: f32[{inputs},2048] init=zeros) {{
       %y = {sys.argv[2]}(%x, %f) : f32[N,2048]

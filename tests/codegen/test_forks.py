@@ -49,6 +49,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", ["0.01", "0.1", "0.5"])
 def test_a_child_compiles_that_was_forked_while_another_thread_did(pause: str) -> None:
     """Twelve of twelve waited for LLVM's locks for ever. The process then ends in the middle of a

@@ -33,6 +33,8 @@ from addergraph.ir import Graph
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import Shape, TensorType, f32, u8
 
+pytestmark = pytest.mark.thinned(2)
+
 STRICT = without_multiplier(target_named("host"))
 NARROW = dataclasses.replace(STRICT, word=32)  # indices as wide as on 32-bit machines
 PRODUCT = """

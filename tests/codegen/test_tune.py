@@ -35,6 +35,7 @@ def example() -> tuple[Graph, dict[str, Array], Array]:
     return graph, initial_weights(graph), x
 
 
+@pytest.mark.slow
 def test_tuned_programs_keep_their_bits() -> None:
     graph, weights, x = example()
     plain = ag.compile(graph, weights=weights)(x)

@@ -382,6 +382,7 @@ def test_dead_nodes_and_open_constants_are_left_alone() -> None:
     assert shapes_of(graph) == ["full", "relu", "add+sub"]
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_random_graphs_keep_their_meaning(random: Random, updates: bool) -> None:
     graph = random_graph(random, nodes=20, updates=updates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,6 +147,7 @@ def test_a_proof_inside_a_fused_body_keeps_what_it_rests_on_too() -> None:
     assert (names(setup), names(main)) == ([], ["a", "p", "z"])
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_random_graphs(random: Random, fused: bool) -> None:
     graph = random_graph(random, nodes=20)

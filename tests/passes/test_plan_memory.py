@@ -43,6 +43,7 @@ def arena_offsets(plan: MemoryPlan) -> dict[str, int]:
     return {n: p.offset for n, p in plan.placements.items() if p.space == "arena"}
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.booleans(), st.booleans())
 def test_random_graphs_run_in_their_plans(random: Random, fused: bool, updates: bool) -> None:
     graph = random_graph(random, nodes=18, updates=updates)

@@ -30,7 +30,7 @@ from addergraph.report.lints import lint
 from tests.passes.networks import settled
 from tests.passes.test_quantize import NETWORKS, bn, network, samples, traced
 
-pytestmark = pytest.mark.usefixtures("quick_objects")
+pytestmark = [pytest.mark.usefixtures("quick_objects"), pytest.mark.thinned(2)]
 
 DATA = digits.load()
 

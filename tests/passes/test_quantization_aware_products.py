@@ -34,7 +34,7 @@ from tests.passes.test_quantization_aware import compared, execute, values
 from tests.passes.test_quantize import bn, samples, traced
 from tests.passes.test_quantize_products import NETWORKS, network
 
-pytestmark = pytest.mark.usefixtures("quick_objects")
+pytestmark = [pytest.mark.usefixtures("quick_objects"), pytest.mark.thinned(2)]
 
 DATA = digits.load()
 

@@ -23,6 +23,8 @@ from addergraph.quantization import Quantized
 from tests.codegen.harness import HERE
 from tests.passes.networks import settled
 
+pytestmark = pytest.mark.thinned(2)
+
 IMAGE: Shape = ("N", 6, 6, 3)
 
 

@@ -259,6 +259,7 @@ def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     assert error.startswith("error: the training needs") and "available are 99 B (a test)" in error
 
 
+@pytest.mark.slow
 def test_diagnose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_model(input_shape=(8, 8, 1), name="tiny").save(tmp_path / "m.safetensors")
     before = (tmp_path / "m.safetensors").read_bytes()

@@ -64,6 +64,7 @@ def test_one_step_agrees_tensor_by_tensor(steps: list[Compared]) -> None:
         assert {name: d for name, d in found.items() if not d <= 1e-4} == {}
 
 
+@pytest.mark.slow
 def test_few_relus_disagree(steps: list[Compared]) -> None:
     assert sum(s.flips for s in steps) <= 1e-5 * sum(s.relus for s in steps)
 

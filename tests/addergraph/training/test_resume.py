@@ -79,6 +79,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_two_epochs_and_two_are_four(tmp_path: Path, optimizer: str, engine: str) -> None:

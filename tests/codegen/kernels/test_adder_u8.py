@@ -33,6 +33,8 @@ from tests.codegen.harness import (
 )  # fmt: skip
 from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer, ways
 
+pytestmark = pytest.mark.thinned(3)
+
 ONE_ROW = (1, 3, 4)  # samples, height, width
 TARGET_NAMES = [*HERE, "aarch64-linux-gnu", "riscv64-linux-gnu"]
 

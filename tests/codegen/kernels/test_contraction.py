@@ -36,6 +36,8 @@ from tests.codegen.kernels.layers import (
     whole,
 )  # fmt: skip
 
+pytestmark = pytest.mark.thinned(3)
+
 
 def operands(op: Op, x: Shape, f: Shape, draw: Callable[..., Array], seed: int) -> list[Array]:
     rng = np.random.default_rng(seed)

@@ -29,6 +29,8 @@ from tests.codegen.kernels.layers import (
     whole,
 )  # fmt: skip
 
+pytestmark = pytest.mark.thinned(2)
+
 GRADIENTS: dict[str, type[Windowed]] = {
     "adder2d_grad_input": Adder2dGradInput,
     "adder2d_grad_filter": Adder2dGradFilter,

@@ -30,6 +30,8 @@ from addergraph.ops.pointwise.relu import Relu
 from tests.codegen.harness import HERE, make_call, run_call, same_bits
 from tests.codegen.kernels.layers import FORMS, THREADS, WIDE, Layer, real, whole
 
+pytestmark = pytest.mark.thinned(3)
+
 CHANNELS = (2, 3, 7, 8, 15, 16, 17, 31, 33, 48, 63, 64, 65, 70)
 
 

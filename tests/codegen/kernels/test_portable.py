@@ -11,6 +11,7 @@ from tests.addergraph.op_samples import SAMPLES
 from tests.codegen.harness import make_call, undefined_symbols
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu"])
 def test_every_op_compiles_for(target: str) -> None:
     for name, group in SAMPLES.items():
