@@ -28,7 +28,7 @@ from .checkpoint import (
     digest_of_data,
     digest_of_network,
 )
-from .labels import Targets, require_trainable, targets_for
+from .labels import Targets, out_of_scale, require_trainable, targets_for
 from .logs import History, Logs, log_row, score
 from .losses import loss_of
 from .memory import require_memory, training_need
@@ -50,9 +50,6 @@ from .validation import HeldOut, Validation, validation_of
 
 if TYPE_CHECKING:
     from ..data import Loader
-
-LOOKED_AT = 1024  # samples whose scale is measured
-LARGE = 10.0  # their root mean square as they enter, from which on they are out of scale
 
 
 def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: Fit) -> History:
@@ -101,27 +98,8 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
 def _warn(model: Trainee, samples: Array, settings: Fit) -> None:
     for proven in compiler.findings(model.graph(training=False)):
         warnings.warn(str(proven), RangeWarning, stacklevel=4)
-    if (large := _large(samples, settings)) is not None:
+    if (large := out_of_scale(samples, settings.normalize)) is not None:
         warnings.warn(large, DataWarning, stacklevel=4)
-
-
-def _large(samples: Array, settings: Fit) -> str | None:
-    """What to say of samples that enter far beyond the scale of the filters; None where they fit.
-
-    An adder's result is a sum of |x - f|: where x is much larger than f, it is one of |x|.
-    """
-    some = samples[:LOOKED_AT]
-    entering = some if settings.normalize is None else settings.normalize.apply(some)
-    rms = float(np.sqrt(np.mean(np.square(entering, dtype=np.float64))))
-    if rms <= LARGE:
-        return None
-    return (
-        f"samples enter with numbers up to {float(np.abs(entering.astype('f8')).max()):.6g} (root "
-        f"mean square {rms:.3g}), and filters begin at about 1, beside which they hardly count: "
-        "pass fit a normalize=, such as Normalize(mean, std, scale) or, of a Dataset, "
-        'data.normalize() (of a recipe, normalize = "statistics"), or divide pixels by their '
-        "largest value (255 of 8 bits, 65535 of 16)"
-    )
 
 
 def run_epochs(
@@ -226,7 +204,7 @@ class _Run:
         if folder is not None and (found := folder.load()) is not None:
             self._go_on_from(found)
         self.history = History(self.at.history)
-        self.good, self.good_is = step.state.blob.copy(), self._where()
+        self.good, self.good_at = step.state.blob.copy(), (self.at.epoch, self.at.step)
         self.before = np.empty_like(step.state.blob)  # the last step
         self.before_is = (-1, -1)  # epoch and step
         self.logs: Logs | None = None
@@ -285,6 +263,7 @@ class _Run:
                         self._save()
                     self._tell_step("on_train_batch_end", self.last, self.at.step - 1)
                     if self._stopped() and self.at.step < len(self.loader):
+                        self._require_finite_weights(self.at.step)
                         self._save_if_kept()
                         return
             except KeyboardInterrupt:
@@ -299,7 +278,7 @@ class _Run:
         self.history.append(record)
         self._keep_best(record)
         at.epoch, at.step, at.loss, at.correct, at.seconds = number + 1, 0, 0.0, 0, 0.0
-        self.good, self.good_is = self.step.state.blob.copy(), self._where()
+        self.good, self.good_at = self.step.state.blob.copy(), (at.epoch, at.step)
         self._save_if_kept()
         if self.logs is not None:
             self.logs.append(self._row(number))
@@ -313,10 +292,13 @@ class _Run:
         """Whether the weights of every epoch are used as they would be in the end."""
         return self.validation is not None or self.settings.keep_best
 
-    def _settle(self) -> None:
-        """Gives the weights of an epoch's end the statistics that it did not need."""
-        if self.at.epoch and not self._looks_each_epoch:
-            self.statistics(self.at.epoch - 1)
+    def _settle(self, epoch: int, step: int) -> None:
+        """Gives the weights after so many epochs, and steps of the next one, the statistics that
+        they were not given on the way, by the samples of the epoch that moved them last."""
+        if step:
+            self.statistics(epoch)
+        elif epoch and not self._looks_each_epoch:
+            self.statistics(epoch - 1)
 
     def _watch(self, x: Array | None) -> None:
         """Says it, once, where the run learns nothing, or nothing of it shows on other samples;
@@ -444,7 +426,8 @@ class _Run:
 
     def _finish(self) -> None:
         at, settings = self.at, self.settings
-        self._settle()
+        if self.best is None:
+            self._settle(at.epoch, at.step)
         final = self.step.evaluated if self.best is None else self.best
         if settings.verbose and self._stopped():
             print("stopped by a callback", flush=True)
@@ -458,11 +441,11 @@ class _Run:
     # --- divergence -------------------------------------------------------------------------------
 
     def _where(self) -> str:
-        """How messages speak of the weights as they are now."""
-        at = self.at
-        if at.step:
-            return f"those of the checkpoint in epoch {at.epoch + 1}, step {at.step}"
-        return f"those of the end of epoch {at.epoch}" if at.epoch else "those before training"
+        """How messages speak of the weights that are good."""
+        epoch, step = self.good_at
+        if step:
+            return f"those of the checkpoint in epoch {epoch + 1}, step {step}"
+        return f"those of the end of epoch {epoch}" if epoch else "those before training"
 
     def _culprit(self, x: Array) -> str:
         """What was not finite first in the last step."""
@@ -487,12 +470,12 @@ class _Run:
 
     def _diverged(self, number: int, what: str, rate: float) -> NoReturn:
         self.step.state.blob[...] = self.good
-        self._settle()
+        self._settle(*self.good_at)
         kept = ""
         if self.folder is not None and self.folder.file.exists():
             kept = f'; "{self.folder.file}" is kept'
         raise DataError(
             f"training diverged in epoch {self.at.epoch + 1}, step {number}: {what}; the weights "
-            f"are {self.good_is}{kept}. Lower the learning rate (it was {rate:g}), or scale the "
+            f"are {self._where()}{kept}. Lower the learning rate (it was {rate:g}), or scale the "
             "data to about 0..1"
         )

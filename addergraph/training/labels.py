@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from ..ir import Array
 from .losses import loss_of
 from .trainee import Trainee
 
+if TYPE_CHECKING:
+    from ..data import Normalize
+
 Index = Array | slice
+LOOKED_AT = 1024  # samples whose scale is measured
+LARGE = 10.0  # their root mean square as they enter, from which on they are out of scale
 
 
 def as_samples(x: object, shape: Sequence[int] | None, what: str = "x") -> Array:
@@ -172,3 +178,22 @@ def _require_probabilities(values: Array, what: str) -> None:
             f"{what}: row {row} is neither one-hot nor probabilities (its sum is "
             f"{values[row].sum():g}); expected values of at least 0 whose sum is 1"
         )
+
+
+def out_of_scale(samples: Array, normalize: Normalize | None) -> str | None:
+    """What to say of samples that enter far beyond the scale of the filters; None where they fit.
+
+    An adder's result is a sum of |x - f|: where x is much larger than f, it is one of |x|.
+    """
+    some = samples[:LOOKED_AT]
+    entering = some if normalize is None else normalize.apply(some)
+    rms = float(np.sqrt(np.mean(np.square(entering, dtype=np.float64))))
+    if rms <= LARGE:
+        return None
+    return (
+        f"samples enter with numbers up to {float(np.abs(entering.astype('f8')).max()):.6g} (root "
+        f"mean square {rms:.3g}), and filters begin at about 1, beside which they hardly count: "
+        "pass fit a normalize=, such as Normalize(mean, std, scale) or, of a Dataset, "
+        'data.normalize() (of a recipe, normalize = "statistics"), or divide pixels by their '
+        "largest value (255 of 8 bits, 65535 of 16)"
+    )

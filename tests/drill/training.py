@@ -71,4 +71,13 @@ MUTANTS = (
             "test_stopping_leaves_a_checkpoint_to_go_on_from",
         ),
     ),
+    Mutant(
+        "a run that stops within an epoch keeps the running statistics", f"{TRAINING}/fit.py",
+        "        if step:\n            self.statistics(epoch)\n        elif epoch",
+        "        if epoch",
+        tests_of(
+            "addergraph/training/test_statistics.py",
+            "test_so_has_a_run_that_stops_within_an_epoch",
+        ),
+    ),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from addergraph.data import Loader
 from addergraph.errors import DataError
 from addergraph.files import storage
 from addergraph.ir import Array
-from addergraph.training import SGD
+from addergraph.training import SGD, Callback
 from addergraph.training.settings import NATIVE, REFERENCE
 from addergraph.training.statistics import at_rest
 from tests.addergraph.models import DATA, X, Y, fit, same_weights, small_model
@@ -67,6 +67,45 @@ def test_the_result_has_the_statistics_of_its_weights(
     mean, variance = precise(model, epoch, batches)
     np.testing.assert_allclose(model.weights["bn.mean"], mean, rtol=1e-4)
     np.testing.assert_allclose(model.weights["bn.variance"], variance, rtol=1e-3)
+
+
+class Stops(Callback):
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        self.left -= 1
+        self.stop_training = not self.left
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"x_val": features(X[:20]), "y_val": Y[:20]}, {"optimizer": SGD(average=0.8)},
+     {"keep_best": True}],
+)  # fmt: skip
+@pytest.mark.parametrize("steps", [2, 8])  # an epoch has 5
+def test_so_has_a_run_that_stops_within_an_epoch(more: dict[str, Any], steps: int) -> None:
+    model = network()
+    train(model, epochs=3, callbacks=[Stops(steps)], **more)
+    best = "keep_best" in more and steps > 5
+    mean, variance = precise(model, 0 if best else steps // 5, 4)
+    np.testing.assert_allclose(model.weights["bn.mean"], mean, rtol=1e-4)
+    np.testing.assert_allclose(model.weights["bn.variance"], variance, rtol=1e-3)
+
+
+def test_so_have_the_weights_of_a_checkpoint_where_training_diverges(tmp_path: Path) -> None:
+    """And a weight that is not finite is no end of a run that is stopped."""
+    train(network(), callbacks=[Stops(2)], checkpoint=tmp_path)
+    model = network()
+
+    class Breaks(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            self.model.weights["last.b"][...] = np.nan
+            self.stop_training = True
+
+    with pytest.raises(DataError, match="those of the checkpoint in epoch 1, step 2"):
+        train(model, callbacks=[Breaks()], checkpoint=tmp_path, resume=True)
+    np.testing.assert_allclose(model.weights["bn.mean"], precise(model, 0, 4)[0], rtol=1e-4)
 
 
 def test_validation_measures_the_model_that_is_returned() -> None:
