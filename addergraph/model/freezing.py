@@ -92,6 +92,7 @@ class Freezable(ABC):
     """The part of `Model` that freezes; `Model` traces its graphs as `_freezing` says."""
 
     _freezing = Freezing()
+    _in_fit = False  # whether a `fit` of this model is running
     _input_shape: tuple[int, ...] | None
     _graphs: dict[tuple[bool, int | None], Graph]
     _entry: tuple[Graph, dict[str, Array]] | None
@@ -111,7 +112,8 @@ class Freezable(ABC):
         `names` are those of layers or parameters, or shell patterns: "conv1", "block*". A batch
         norm with a frozen gamma and beta uses its running statistics, also in training, and does
         not move them. Raises GraphError, with the nearest name, for one that nothing trainable has;
-        where the model does not know its input yet, `build` and `fit` do.
+        where the model does not know its input yet, `build` and `fit` do. GraphError while a `fit`
+        runs, whose step is made.
         """
         self._set_frozen(names, True)
 
@@ -120,6 +122,7 @@ class Freezable(ABC):
         self._set_frozen(names, False)
 
     def _set_frozen(self, names: Sequence[str], frozen: bool) -> None:
+        self._require_no_fit(f"model.{'freeze' if frozen else 'unfreeze'}(...)")
         before = self._freezing
         self._say_frozen(before.then(names, frozen))
         if self._input_shape is None:
@@ -129,6 +132,14 @@ class Freezable(ABC):
         except AdderGraphError:
             self._say_frozen(before)
             raise
+
+    def _require_no_fit(self, what: str) -> None:
+        """GraphError while a `fit` of this model runs, where `what` would be without effect."""
+        if self._in_fit:
+            raise GraphError(
+                f"{what} counts from the next fit, and a fit of this model is running: stop it "
+                f"(callback.stop_training = True), then {what} and fit again"
+            )
 
     def _say_frozen(self, freezing: Freezing) -> None:
         self._freezing = freezing

@@ -111,6 +111,18 @@ class Model(Predictor, Freezable):
         return f'<Model "{self.name}" {shape}: {layers}, {self.loss_name}>'
 
     @property
+    def loss(self) -> str | LossFunction:
+        """What `fit` minimizes. Assigning raises GraphError for an unknown name, with the nearest
+        one, for what is no function of two tensors, and while a `fit` runs."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, value: str | LossFunction) -> None:
+        self._require_no_fit("model.loss = ...")
+        loss_of(value)
+        self._loss = value
+
+    @property
     def loss_name(self) -> str:
         """The name of `loss`; "custom" of a function."""
         return loss_of(self.loss).name
@@ -271,7 +283,7 @@ class Model(Predictor, Freezable):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has, by `copy`, pickle or joblib: weights of its own. It compiles again."""
         made = vars(self) | {"layers": [*self.layers], "_graphs": {}, "_entry": None}
-        made["_programs"] = Programs()
+        made |= {"_programs": Programs(), "_in_fit": False}
         if self._weights is not None:
             made["_weights"] = {name: array.copy() for name, array in self._weights.items()}
         return made
@@ -365,7 +377,11 @@ class Model(Predictor, Freezable):
             checkpoint_steps=checkpoint_steps, resume=resume, engine=engine, threads=threads,
             verbose=verbose, callbacks=callbacks,
         )  # fmt: skip
-        return fit(self, self._samples(x, self._input_shape), y, (x_val, y_val), settings)
+        running, self._in_fit = self._in_fit, True
+        try:
+            return fit(self, self._samples(x, self._input_shape), y, (x_val, y_val), settings)
+        finally:
+            self._in_fit = running
 
     def train_step(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from addergraph import Model
-from addergraph.errors import DataError, StorageError, UnsupportedError
+from addergraph.errors import DataError, GraphError, StorageError, UnsupportedError
 from addergraph.training import Adam, Callback, Cosine, TensorBoard
 from tests.addergraph.models import X, Y, fit, same_weights, small_model
 
@@ -148,6 +149,27 @@ def test_without_a_checkpoint_the_model_has_the_weights_of_that_moment() -> None
 def test_what_is_no_callback_is_refused(given: object) -> None:
     with pytest.raises(DataError, match="expected a list of objects of classes that derive"):
         fit(small_model(), callbacks=given)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [("model.freeze", lambda m: m.freeze("dense1")),
+     ("model.unfreeze", lambda m: m.unfreeze("dense1")),
+     ("model.loss", lambda m: setattr(m, "loss", "mean_squared_error"))],
+)  # fmt: skip
+def test_what_the_compiled_step_does_not_follow_is_refused(what: str, change: Any) -> None:
+    class Changes(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any) -> None:
+            change(copy.copy(self.model))  # a copy is not trained
+            change(self.model)
+
+    model = small_model()
+    said = rf"^{what}.* counts from the next fit, .* stop it \(callback.stop_training = True\)"
+    with pytest.raises(GraphError, match=said):
+        fit(model, callbacks=[Changes()])
+    assert model.loss == "cat_cross_entropy" and not model.frozen
+    change(model)
+    fit(model)
 
 
 # --- TensorBoard ----------------------------------------------------------------------------------

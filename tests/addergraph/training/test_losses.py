@@ -239,3 +239,17 @@ def test_a_run_goes_on_with_the_same_function(tmp_path: Path) -> None:
     fit(small_model(loss=lambda p, t: focal(p, t)), epochs=2, **options)  # computes the same
     with pytest.raises(DataError, match="made with loss=custom [0-9a-f]{16}, this run has"):
         fit(small_model(loss=other), epochs=3, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("hubr", 'did you mean "huber"'), ("mse", 'here it is "mean_squared_error"'),
+     ("mae", 'here it is "mean_absolute_error"'), ("BCE", 'here it is "binary_cross_entropy"'),
+     ("categorical_crossentropy", 'here it is "cat_cross_entropy"'), (5, "unknown loss 5"),
+     (None, "unknown loss None"), (lambda p: p, "expected a function of two tensors")],
+)  # fmt: skip
+def test_what_is_no_loss_is_refused_when_it_is_assigned(given: Any, said: str) -> None:
+    model = Model()
+    with pytest.raises(GraphError, match=said):
+        model.loss = given
+    assert model.loss == "cat_cross_entropy"
