@@ -25,8 +25,9 @@ class Dropout(Layer):
     x f32 of any shape -> f32 of that shape. What stays is a pure function of (seed, the layer's
     name, the number of the training step, the element's place), computed where it is used: see
     `ops.dropout`. The number of the step is a fixed parameter of the training graph, `.steps`
-    i32[], which begins at 0 and is in checkpoints, so that a resumed run has the bits of one that
-    was never interrupted. Raises ShapeError unless 0 <= rate < 1 and seed is 0 or more.
+    i32[], which begins where the seed of `fit` says (0: at 0) and is in checkpoints, so that a
+    resumed run has the bits of one that was never interrupted. Raises ShapeError unless
+    0 <= rate < 1 and seed is 0 or more.
     """
 
     prefix: ClassVar[str] = "dropout"

@@ -350,7 +350,7 @@ class Model(Predictor, Freezable):
             gradient         of adder layers: "full_precision" (with HardTanh) or "sign"
             augment          random changes of each batch's images
             normalize        of all images, also `x_val`; it becomes part of `preprocessing`
-            seed             of the order of the samples and of `augment`
+            seed             of the order of the samples, of `augment`, of what dropouts leave out
             patience         stop after so many epochs without a better one; 0 for never
             keep_best        end with the weights of the best epoch: by val_accuracy, val_loss, loss
             batch_norm_samples  about how many training samples batch norms estimate their
@@ -390,12 +390,14 @@ class Model(Predictor, Freezable):
         optimizer: Optimizer = DEFAULT_OPTIMIZER,
         label_smoothing: float = 0.0,
         gradient: str = FULL_PRECISION,
+        seed: int = 0,
         engine: str = "native",
         threads: int | None = None,
     ) -> TrainStep:
         """One training step for loops of your own, compiled for `batch` samples (and for others
         when they come): `loss, prediction = step(x, y, learning_rate)` updates `weights`. It takes
-        samples as the layers do: `model.entering(images)`.
+        samples as the layers do: `model.entering(images)`. `seed` is that of what dropouts leave
+        out.
         """
         return TrainStep(
             self,
@@ -405,6 +407,7 @@ class Model(Predictor, Freezable):
             gradient=gradient,
             engine=engine,
             threads=threads,
+            seed=seed,
         )
 
     # --- inference ------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
             gradient=settings.gradient,
             engine=settings.engine,
             threads=settings.threads,
+            seed=settings.seed,
         )
     except BaseException:
         model.preprocessing = before

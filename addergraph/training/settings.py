@@ -107,7 +107,9 @@ class Fit(Learning):
     augment: Augment | None = None
     normalize: Normalize | None = None
     shuffle: bool = True
-    seed: int = setting(0, "Of the order of the samples, and their augmentation.", least=0)
+    seed: int = setting(
+        0, "Of the order of the samples, their augmentation, and dropouts.", least=0
+    )
     checkpoint: str | os.PathLike[str] | None = setting(
         None, "Checkpoints after each epoch, log.csv and log.jsonl.", unset="none", metavar="FOLDER"
     )

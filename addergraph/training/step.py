@@ -23,6 +23,9 @@ from .optimizers import Optimizer, average_name
 from .settings import NATIVE, rate_at, require_engine, require_optimizer
 from .trainee import Trainee
 
+# What dropouts leave out follows from the number of the step, an i32: each seed has its own range.
+SEEDS, STEPS_OF_A_SEED = 1 << 10, 1 << 20
+
 
 def thread_count(threads: int | None) -> int:
     """`threads`, or as many as this process may keep processors busy; DataError below 1."""
@@ -55,6 +58,7 @@ class TrainStep:
         gradient: str,
         engine: str,
         threads: int | None,
+        seed: int,
     ) -> None:
         require_engine(engine)
         require_optimizer(optimizer)
@@ -67,6 +71,10 @@ class TrainStep:
         graph = self.graph(batch)
         self.state = State(graph.parameters)
         self.state.load(initial_weights(graph) | model.weights)
+        first = integer("seed", seed, 0) % SEEDS * STEPS_OF_A_SEED
+        for name in {n.inputs[1].name for n in graph.nodes if n.op.training_only}:
+            if name in self.state.views.keys() - model.weights.keys():  # a counter of steps
+                self.state.views[name][...] = first
         self._weights = {name: self.state.views[name] for name in model.weights}
         self._program(batch)
         model.attach(self._weights)

@@ -75,10 +75,36 @@ def test_the_bits_depend_on_no_number_of_threads_and_on_the_seed() -> None:
     assert len(set(map(bits, others))) == 3
 
 
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_another_seed_of_a_run_leaves_out_others(engine: str) -> None:
+    """The order of the samples aside."""
+
+    def after_a_step(seed: int) -> bytes:
+        model = listed()
+        model.train_step(24, engine=engine, seed=seed)(X, Y, 0.1)
+        return bits(model)
+
+    first, *others = map(after_a_step, (0, 1, 1023, 1024))
+    assert len({first, *others}) == 3 and others[-1] == first
+    runs = [bits(fit(listed(), 1, engine=engine, shuffle=False, seed=seed)) for seed in (0, 0, 5)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_function_may_count_steps_as_it_likes() -> None:
+    def net(x: Tensor) -> Tensor:
+        flat = layers.Flatten()(x)
+        return layers.Dense(3)(ag.ops.dropout(flat, ag.ops.full(x, 7, (), dtype="i32"), 0.5))
+
+    fit(Model(net, input_shape=(4, 4, 2)), 1, seed=3)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
 @pytest.mark.parametrize("steps", [0, 2])
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path: Path, steps: int) -> None:
-    whole = fit(listed(), 3, optimizer=SGD(average=0.5))
-    given = {"checkpoint": tmp_path / "run", "optimizer": SGD(average=0.5)}
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
+    tmp_path: Path, steps: int, seed: int
+) -> None:
+    whole = fit(listed(), 3, optimizer=SGD(average=0.5), seed=seed)
+    given = {"checkpoint": tmp_path / "run", "optimizer": SGD(average=0.5), "seed": seed}
     fit(listed(), 1, **given)
     resumed = fit(listed(), 3, resume=True, checkpoint_steps=steps, **given)
     assert bits(whole) == bits(resumed)

@@ -80,4 +80,9 @@ MUTANTS = (
             "test_so_has_a_run_that_stops_within_an_epoch",
         ),
     ),
+    Mutant(
+        "dropouts of every seed leave out the same", f"{TRAINING}/step.py",
+        "integer(\"seed\", seed, 0) % SEEDS * STEPS", "0 * STEPS",
+        tests_of("addergraph/test_dropout.py", "test_another_seed_of_a_run_leaves_out_others"),
+    ),
 )  # fmt: skip

@@ -94,8 +94,8 @@ class Training:
         Fit,
         without=settings_of(Learning),
         help={
-            "seed": "Of the weights at the start, the split, the order of the samples, and their "
-            "augmentation.",
+            "seed": "Of the weights at the start, the split, the order of the samples, their "
+            "augmentation, and dropouts.",
             "checkpoint": "Checkpoints after each epoch, log.csv and log.jsonl.  [default: none; "
             "with --resume or --checkpoint-steps, OUTPUT with .run for .safetensors]",
         },
