@@ -267,7 +267,7 @@ class _Run:
                         self._require_finite_weights(self.at.step)
                         self._save_if_kept()
                         return
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 self._save_interrupted(time.perf_counter() - start)
                 raise
         at = self.at

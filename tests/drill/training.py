@@ -85,4 +85,11 @@ MUTANTS = (
         "integer(\"seed\", seed, 0) % SEEDS * STEPS", "0 * STEPS",
         tests_of("addergraph/test_dropout.py", "test_another_seed_of_a_run_leaves_out_others"),
     ),
+    Mutant(
+        "sys.exit() in a callback costs the steps of the epoch", f"{TRAINING}/fit.py",
+        "except (KeyboardInterrupt, SystemExit):", "except KeyboardInterrupt:",
+        tests_of(
+            "addergraph/training/test_callbacks.py", "test_an_exit_saves_the_last_whole_step"
+        ),
+    ),
 )  # fmt: skip

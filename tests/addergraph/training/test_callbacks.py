@@ -130,6 +130,22 @@ def test_an_exception_comes_out_and_the_run_survives(hook: str, count: int, tmp_
     assert same_weights(resumed, whole)
 
 
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_batch_begin"])
+@pytest.mark.parametrize("way_out", [SystemExit, KeyboardInterrupt])
+def test_an_exit_saves_the_last_whole_step(way_out: Any, hook: str, tmp_path: Path) -> None:
+    def leave(batch: int, logs: Any) -> None:
+        if batch == 2:
+            raise way_out(3)
+
+    exits, went_on, options = Callback(), Recorder(), {"checkpoint": tmp_path}
+    setattr(exits, hook, leave)
+    with pytest.raises(way_out):
+        run(exits, **options)
+    run(went_on, resume=True, **options)
+    done = 3 if hook == "on_train_batch_end" else 2
+    assert went_on.seen[0] == ("on_train_begin", {"steps": done})
+
+
 def test_without_a_checkpoint_the_model_has_the_weights_of_that_moment() -> None:
     seen = []
 
