@@ -90,6 +90,7 @@ if not TYPE_CHECKING:  # type checkers see the imports above and must refuse any
         if name in _SUBMODULES:
             return importlib.import_module(f".{name}", __name__)
         if name not in _HOME:
+            importlib.import_module(".habits", __name__).refuse(__name__, name)
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = getattr(importlib.import_module(_HOME[name], __name__), name)
         globals()[name] = found

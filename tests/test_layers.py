@@ -31,7 +31,7 @@ COMMAND_LINE = {  # imported by the command alone
 
 FLOORS = (  # from the ground up: a unit imports units of lower floors, and itself
     ("errors", "memory", "processors"),
-    ("border",),
+    ("border", "habits"),
     ("settings", "tables"),
     ("display",),
     ("ir",),

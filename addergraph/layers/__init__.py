@@ -55,6 +55,8 @@ LAYERS: dict[str, type[Layer]] = {
         Residual, SeparableAdder, SeparableConv, Softmax, UpSampling, ZeroPadding,
     )
 }  # fmt: skip
+for _layer in LAYERS.values():
+    _layer.__setattr__ = Layer._keep  # type: ignore[method-assign]
 
 
 # The names of the original slide deck: the one table of second names in the project.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from ..errors import GraphError, nearest
+from ..border import shown
+from ..errors import GraphError, UnknownNameError, nearest
 from ..ir import Builder, Value
 from ..ir.attributes import flag
 from ..ir.check import WORD
@@ -63,6 +64,17 @@ class Layer:
     def validate(self) -> None:
         """Refuses attributes that make no sense (ShapeError that names the layer), and puts the
         others in one form: plain ints, pairs, four sides."""
+
+    def _keep(self, name: str, value: object) -> None:
+        """The `__setattr__` of our layers; that of a frozen dataclass says less. Layers that derive
+        from ours, and are none, may keep things of their own."""
+        if "__dataclass_fields__" in vars(type(self)) or name in {f.name for f in fields(self)}:
+            raise UnknownNameError(
+                f"{self.where}: a layer does not change ({name} = {shown(value)}). Make it so, as "
+                f"{type(self).__name__}(..., {name}=...); of a model, layers are frozen by "
+                f'name: model.freeze("{self.name or self.prefix + "1"}")'
+            )
+        self._store(name, value)
 
     def _store(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from .. import border, compiler
 from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, ShapeError, UnsupportedError
 from ..files import storage
+from ..habits import Missing, require_none
 from ..ir import Array, Graph
 from ..ir.attributes import FULL_PRECISION
 from ..ir.check import WORD
@@ -28,7 +29,7 @@ from ..ir.trace import Tensor, trace
 from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
-from ..settings import integer
+from ..settings import integer, settings_of
 from ..training.callbacks import Callback
 from ..training.fit import fit
 from ..training.labels import require_trainable, targets_for
@@ -72,6 +73,10 @@ class Model(Predictor, Freezable):
     Raises GraphError for an unknown loss or a name that is no word, ShapeError for an impossible
     input_shape, DataError for a negative seed or a preprocessing of other channels.
     """
+
+    compile = Missing("Model(loss=...) has the loss, fit(optimizer=...) the optimizer")
+    trainable = Missing('model.freeze("*") and model.unfreeze("*") say what is trained')
+    stop_training = Missing("a callback has it, to end a run by self.stop_training = True")
 
     def __init__(
         self,
@@ -340,6 +345,7 @@ class Model(Predictor, Freezable):
         threads: int | None = None,
         verbose: int = 1,
         callbacks: Sequence[Callback] = (),
+        **others: Never,
     ) -> History:
         """Trains on `x` (a sample a row, u8 or real numbers) and `y`: integer labels [N] or [N,1],
         one-hot rows [N,T], or for mean_squared_error any values of the shape of the answers.
@@ -367,8 +373,9 @@ class Model(Predictor, Freezable):
         filters (DataWarning). Raises DataError for data or settings that do
         not fit and when training diverges (the weights are then those of the last good epoch),
         StorageError for a folder that cannot be used, ShapeError for batch statistics of one value,
-        MemoryLimitError.
+        MemoryLimitError. DataError for `others`, arguments that there are not.
         """
+        require_none(others, settings_of(Fit))
         settings = Fit(
             epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
             optimizer=optimizer, label_smoothing=label_smoothing, gradient=gradient,
