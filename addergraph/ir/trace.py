@@ -8,21 +8,39 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ..border import accept, number, shown
-from ..errors import GraphError
+from ..errors import GraphError, UnknownNameError, nearest
 from .graph import Builder, Graph, Init, Parameter, Value
-from .op import Op, op_named
+from .op import Op, op_named, registry
 from .types import DType, Shape, TensorType, f32
+
+UFUNCS = {  # np.float32(2) * tensor comes as one of these, and is the op
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "matmul": "matmul",
+    "greater": "greater",
+}  # fmt: skip
+HABITS = {  # what NumPy, PyTorch and Python call things, where no name of an op is near
+    "mean": "ops.reduce_mean", "sum": "ops.reduce_sum", "max": "ops.reduce_max",
+    "amax": "ops.reduce_max", "where": "ops.select", "concatenate": "ops.concat",
+    "stack": "ops.concat", "T": "ops.transpose", "permute": "ops.transpose", "astype": "ops.cast",
+    "view": "ops.reshape", "ravel": "ops.flatten", "absolute": "ops.abs", "negative": "ops.neg",
+    "square": "x * x", "power": "x ** 2", "pow": "x ** 2", "size": "x.shape", "ndim": "x.shape",
+    "len": "x.shape", "getitem": "ops.slice", "iter": "ops.slice", "floordiv": "ops.div",
+    "ge": "ops.greater", "le": "ops.greater", "rpow": "ops.exp", "and": "ops.mul",
+    "or": "ops.maximum", "invert": "ops.select",
+}  # fmt: skip
+REFUSED = (
+    "getitem", "iter", "len", "float", "int", "mod", "rmod", "floordiv", "rfloordiv", "ge", "le",
+    "rpow", "and", "or", "invert", "round",
+)  # fmt: skip
+MOST_POWER = 8
 
 
 class Tensor:
     """A symbolic tensor: a value and the builder of the graph that it belongs to."""
-
-    __array_ufunc__ = None  # np.float32(2) * tensor must reach our operators
 
     def __init__(self, builder: Builder, value: Value) -> None:
         self.builder = builder
@@ -86,12 +104,68 @@ class Tensor:
     def __matmul__(self, other: Operand) -> Tensor:
         return apply(op_named("matmul")(), self, other)
 
+    def __pow__(self, exponent: float) -> Tensor:
+        """The product of so many of it, 1 to MOST_POWER; the square root for 0.5."""
+        power = accept(float, exponent)
+        if power == 0.5:
+            return apply(op_named("sqrt")(), self)
+        if power is None or power not in range(1, MOST_POWER + 1):
+            raise GraphError(
+                f"x ** {shown(exponent)}: powers of symbolic tensors are 1 to {MOST_POWER} and "
+                "0.5; for others use addergraph.ops: ops.exp(n * ops.log(x)) of x above 0"
+            )
+        made = self
+        for _ in range(int(power) - 1):
+            made = made * self
+        return made
+
+    if not TYPE_CHECKING:  # for which there is no attribute but those above
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            raise UnknownNameError(f'a symbolic tensor has no "{name}"{_hint(name)}')
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *given: Any, **options: Any) -> Tensor:
+        name = UFUNCS.get(ufunc.__name__)
+        given = tuple(g[()] if isinstance(g, np.ndarray) and not g.ndim else g for g in given)
+        if ufunc.__name__ == "less":
+            name, given = "greater", given[::-1]
+        if name is None or method != "__call__" or options:
+            _refuse(ufunc.__name__)
+        return apply(op_named(name)(), *given)
+
+    def __array_function__(self, function: Any, *_: object) -> NoReturn:
+        _refuse(function.__name__)
+
     def __bool__(self) -> bool:
         raise GraphError(
             f"{self!r} is symbolic: it has no truth value while the graph is traced; "
             "use ops.select to choose between tensors"
         )
 
+
+def _hint(name: str) -> str:
+    """Where what is asked for by a name of NumPy or PyTorch is found."""
+    known = [word for word in registry() if word != "fused"]
+    ours = f"ops.{name}" if name in known else HABITS.get(name)
+    found = f": use {ours}" if ours else f"{nearest(name, known)}; docs/ops.md lists them"
+    return f"; what takes symbolic tensors is in addergraph.ops{found}"
+
+
+def _refuse(name: str) -> NoReturn:
+    raise GraphError(f"numpy's {name} takes no symbolic tensor{_hint(name)}")
+
+
+def _unsupported(operator: str) -> Callable[..., NoReturn]:
+    def refuse(*_: object) -> NoReturn:
+        raise GraphError(f"symbolic tensors have no __{operator}__{_hint(operator)}")
+
+    return refuse
+
+
+for _operator in REFUSED:
+    setattr(Tensor, f"__{_operator}__", _unsupported(_operator))
 
 Operand = Tensor | float | int
 

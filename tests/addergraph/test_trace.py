@@ -72,6 +72,56 @@ def test_unary_operators_and_matmul() -> None:
     np.testing.assert_array_equal(product, a @ b)
 
 
+def test_powers_are_products_and_one_half_is_the_root() -> None:
+    graph = ag.trace(lambda x: (x**1, x**2, x ** np.int64(3), x**0.5), X)
+    assert [n.op.name for n in graph.nodes] == ["mul", "mul", "mul", "sqrt"]
+    x = np.random.default_rng(0).uniform(1, 3, (5, 4)).astype("f4")
+    for found, expected in zip(ag.interpret(graph, x), (x, x * x, x * x * x, x**0.5), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+FOREIGN: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda x: x**0, r"x \*\* 0: powers"),
+    (lambda x: x**1.5, r"x \*\* 1.5: powers.*ops.exp"),
+    (lambda x: x**x, "powers"),
+    (lambda x: 2**x, "__rpow__.*ops.exp"),
+    (lambda x: np.float32(2) ** x, "power"),
+    (np.mean, "numpy's mean.*addergraph.ops: use ops.reduce_mean"),
+    (np.exp, "numpy's exp.*use ops.exp"),
+    (np.square, "use x \\* x"),
+    (lambda x: np.maximum(x, 0), "use ops.maximum"),
+    (lambda x: np.add.reduce(x), "numpy's add"),
+    (lambda x: np.add(x, x, out=np.zeros(4)), "numpy's add"),
+    (lambda x: np.concatenate([x, x]), "use ops.concat"),
+    (lambda x: x.mean(), 'no "mean".*use ops.reduce_mean'),
+    (lambda x: x.sum(axis=1), "use ops.reduce_sum"),
+    (lambda x: x.reshape(2, 2), "use ops.reshape"),
+    (lambda x: x.T, "use ops.transpose"),
+    (lambda x: x.sigmoidal, 'did you mean "sigmoid"'),
+    (lambda x: x[0], "__getitem__.*ops.slice"),
+    (lambda x: [*x], "__iter__"),
+    (lambda x: x >= 0, "__ge__.*ops.greater"),
+    (lambda x: 2 % x, "__rmod__.*docs/ops.md"),
+    (len, "x.shape"),
+    (float, "__float__"),
+    (lambda x: np.ones(4) * x, "ndarray is no operand"),
+]
+
+
+@pytest.mark.parametrize(("function", "said"), FOREIGN)
+def test_what_tensors_cannot_do_is_an_error_of_ours(
+    function: Callable[[Any], Any], said: str
+) -> None:
+    with pytest.raises(GraphError, match=said):
+        ag.trace(lambda x: function(x), X)
+
+
+def test_a_tensor_is_asked_for_attributes_as_python_does() -> None:
+    found: list[bool] = []
+    ag.trace(lambda x: found.append(hasattr(x, "mean") or hasattr(x, "__array__")) or x, X)
+    assert found == [False]
+
+
 def test_a_symbolic_tensor_has_no_truth_value() -> None:
     with pytest.raises(
         GraphError, match=r"Tensor\(%greater: bool\[N,4\]\) is symbolic.*ops.select"
