@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,17 @@ HABITS = {  # what Keras and PyTorch call attributes, where the nearest name is 
     "strides": "stride", "eps": "epsilon", "p": "rate", "alpha": "slope",
     "negative_slope": "slope", "scale_factor": "size", "factors": "size", "activation": "function",
     "depth_multiplier": "multiplier", "adaptive_eta": "eta", "target_shape": "shape", "dim": "axis",
+}  # fmt: skip
+_START = "weights start as docs/networks.md says; for others assign model.weights"
+_PENALTY = "for a penalty of weights give the optimizer weight_decay"
+_CHANNELS = "leave it out: the input says its channels"
+ELSEWHERE = {  # what is no attribute of a layer here, and where it is said instead
+    "activation": 'put layers.Activation("relu") behind this layer',
+    "input_shape": "give it to Model(input_shape=...)", "data_format": "images are NHWC",
+    "padding_mode": "padding is zeros", "dtype": "layers compute in f32",
+    "kernel_initializer": _START, "bias_initializer": _START, "depthwise_initializer": _START,
+    "kernel_regularizer": _PENALTY, "bias_regularizer": _PENALTY,
+    "in_channels": _CHANNELS, "in_features": _CHANNELS, "num_features": _CHANNELS,
 }  # fmt: skip
 
 
@@ -39,17 +50,15 @@ class Layer:
     name: str | None = field(default=None, kw_only=True)
     trainable: bool = field(default=True, kw_only=True)
 
-    def __new__(cls, *_: Any, **attributes: Any) -> Any:
-        """GraphError for an attribute that there is not, with its name here."""
-        known = [f.name for f in fields(cls)] if "__dataclass_fields__" in vars(cls) else []
-        for word in attributes:
-            if known and word not in known:
-                ours = HABITS.get(word)
-                hint = f' (here it is "{ours}")' if ours in known else nearest(word, known)
-                raise GraphError(
-                    f'{cls.__name__}: unknown attribute "{word}"{hint}; known: {", ".join(known)}'
-                )
+    def __new__(cls, *given: Any, **attributes: Any) -> Any:
+        """GraphError for an attribute that there is not, is missing, or is given twice."""
+        if "__dataclass_fields__" in vars(cls):  # not so of a class with an __init__ of its own
+            _require_attributes(cls, len(given), attributes)
         return super().__new__(cls)
+
+    def __reduce__(self) -> Any:
+        """A copy has the attributes as they are: no call of the class makes it."""
+        return object.__new__, (type(self),), vars(self)
 
     def __post_init__(self) -> None:
         given = self.name is not None
@@ -101,6 +110,43 @@ class Layer:
     def where(self) -> str:
         """How messages speak of this layer before it has a place in a graph."""
         return f'{type(self).__name__} "{self.name}"' if self.name else type(self).__name__
+
+
+def _require_attributes(cls: type[Layer], count: int, named: Mapping[str, object]) -> None:
+    """Refuses a call of `cls` with `count` attributes by their place and with the others named."""
+    known = [f.name for f in fields(cls)]
+    for word in named:
+        if word not in known:
+            raise GraphError(
+                f'{cls.__name__}: unknown attribute "{word}"{_instead(word, known)}; known: '
+                f"{', '.join(known)}"
+            )
+    placed = [f for f in fields(cls) if f.init and not f.kw_only]
+    if count > len(placed):
+        raise GraphError(
+            f"{cls.__name__} takes {len(placed)} attributes without a name, found {count}"
+            f"{': ' * bool(placed)}{', '.join(f.name for f in placed)}"
+        )
+    taken = [f.name for f in placed[:count]]
+    missing = [f.name for f in placed[count:] if _is_required(f) and f.name not in named]
+    wrong = [f"{name} is given twice" for name in taken if name in named]
+    wrong += [f"{name} is missing" for name in missing]
+    if wrong:
+        expected = ", ".join(
+            f.name if _is_required(f) else f"{f.name}={f.default!r}" for f in placed
+        )
+        raise GraphError(f"{cls.__name__}: {', '.join(wrong)}; expected {cls.__name__}({expected})")
+
+
+def _is_required(attribute: Field[Any]) -> bool:
+    return attribute.default is MISSING and attribute.default_factory is MISSING
+
+
+def _instead(word: str, known: Sequence[str]) -> str:
+    """What to do for an attribute that there is not."""
+    if HABITS.get(word) in known:
+        return f' (here it is "{HABITS[word]}")'
+    return f" ({ELSEWHERE[word]})" if word in ELSEWHERE else nearest(word, known)
 
 
 class Scope:

@@ -136,7 +136,4 @@ class _Reader:
         records.require_known(given, [f.name for f in fields(LAYERS[kind])], kind, GraphError)
         for name in LAYERS[kind].parts:
             given[name] = self.restore(given.get(name), depth + 1)
-        try:
-            return LAYERS[kind](**given)
-        except TypeError as error:
-            raise GraphError(f"{kind}: {error}") from None
+        return LAYERS[kind](**given)

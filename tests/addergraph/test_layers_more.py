@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -218,12 +220,25 @@ def test_all_of_them_are_in_model_files() -> None:
         (lambda: layers.BatchNorm(eps=1e-3), 'here it is "epsilon"'),  # type: ignore[call-arg]
         (lambda: layers.Dropout(p=0.5), 'here it is "rate"'),  # type: ignore[call-arg]
         (lambda: layers.Conv(3, kernelsize=3), 'did you mean "kernel_size"'),  # type: ignore[call-arg]
-        (lambda: layers.Conv(3, 3, activation="relu"), "unknown attribute"),  # type: ignore[call-arg]
+        (lambda: layers.Conv(3, 3, activation="relu"), r'"activation" \(put layers.Activation\('),  # type: ignore[call-arg]
+        (lambda: layers.Adder(3, 3, kernel_initializer="zeros"), "assign model.weights"),  # type: ignore[call-arg]
+        (lambda: layers.Conv(3, 3, in_channels=4), "leave it out"),  # type: ignore[call-arg]
+        (lambda: layers.Dropout(), r"Dropout: rate is missing; expected Dropout\(rate, seed=0\)"),  # type: ignore[call-arg]
+        (lambda: layers.SeparableAdder(8), "kernel_size is missing"),  # type: ignore[call-arg]
+        (lambda: layers.Conv(), "output_channels is missing, kernel_size is missing"),  # type: ignore[call-arg]
+        (lambda: layers.Conv(3, 3, kernel_size=3), "kernel_size is given twice"),  # type: ignore[misc]
+        (lambda: layers.Dropout(0.5, 0, True), "takes 2 attributes without a name, found 3: rate"),  # type: ignore[call-arg]
     ],
 )
 def test_names_of_other_libraries(make: Callable[[], object], message: str) -> None:
     with pytest.raises(GraphError, match=message):
         make()
+
+
+def test_a_copy_of_a_layer_is_no_call_of_its_class() -> None:
+    layer = layers.Residual([layers.Conv(3, 1)], name="block")
+    for made in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert describe([made]) == describe([layer])
 
 
 @pytest.mark.parametrize(
