@@ -56,7 +56,7 @@ class IntegerEmitter(Emitter[Bytes]):
     levels      f32[C,256], what each byte of an image becomes; None where inputs are numbers
     """
 
-    refused: ClassVar[str] = "has no integer form; quantize knows"
+    refused: ClassVar[str] = "cannot become integers; quantize knows"
 
     def __init__(
         self,

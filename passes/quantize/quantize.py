@@ -56,7 +56,7 @@ def quantize(
     runs a graph on arrays. `levels` f32[C,256] has what each byte of an image becomes in each
     channel where the integer graph is to take images as they are. Raises DataError for calibration
     data that do not fit the graph, are empty, not finite or all zero; UnsupportedError, naming the
-    node, for an op that has no integer form; GraphError for a graph that is no network. Warns
+    nodes, for ops that have no integer form; GraphError for a graph that is no network. Warns
     (QuantizationWarning) of outputs that are off by more than FAR of their spread over the samples.
     """
     graph = _logits(_require_network(graph))
@@ -168,9 +168,8 @@ def _require_trained(graph: Graph, bits: int | None) -> None:
 
 
 def _require_known(graph: Graph) -> None:
-    """UnsupportedError, naming it, for what has no integer form."""
-    for node in graph.nodes:
-        IntegerEmitter.rule(node)
+    """UnsupportedError, naming all of it, for what has no integer form."""
+    IntegerEmitter.require_known(graph.nodes)
     for v in graph.outputs:
         if isinstance(v, Parameter):
             raise UnsupportedError(f"output {v} is a parameter, which has no integer form")

@@ -54,7 +54,7 @@ Kind = TypeVar("Kind", FakeQuantize, FakeQuantizeFilter)
 def quantization_aware(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
     """`graph`, in inference or in training form, with the roundings that `rounded` gives by name.
 
-    Roundings that it has are taken off first. Raises UnsupportedError, naming the node, for an op
+    Roundings that it has are taken off first. Raises UnsupportedError, naming the nodes, for ops
     that cannot be trained so; GraphError where `rounded` says nothing of a value that is rounded.
     """
     graph, _ = without_roundings(graph)
@@ -75,10 +75,22 @@ def quantization_aware(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
 
 def rounded_values(graph: Graph, grid: Grid, filter_grid: FilterGrid) -> Graph:
     """`graph` with what these answer behind every value that its integer network rounds."""
+    _require_known(graph)
     emitter = RoundedEmitter(graph, grid, filter_grid)
     for node in graph.nodes:
         emitter.write(node)
     return emitter.draft.close()
+
+
+def _require_known(graph: Graph) -> None:
+    """UnsupportedError, naming all of them, for ops without a rule that compute from the image."""
+    reached, computing = {*graph.inputs}, []
+    for node in graph.nodes:
+        if not reached.isdisjoint(node.inputs):
+            computing.append(node)
+            # Statistics go into updates, which stay as they are.
+            reached.update(() if isinstance(node.op, BatchNormStatistics) else node.outputs)
+    RoundedEmitter.require_known(computing)
 
 
 def as_trained(graph: Graph) -> tuple[Graph, dict[str, Rounding], dict[str, str]]:

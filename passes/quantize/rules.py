@@ -15,7 +15,7 @@ training. As the walk is one, a network is trained with the grids that its integ
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from addergraph.errors import UnsupportedError
@@ -25,7 +25,7 @@ from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.contraction.conv2d import Conv2d
 from addergraph.ops.contraction.dense import Dense
 from addergraph.ops.movement.reshape import Flatten
-from addergraph.ops.pointwise.batch_norm import BatchNorm
+from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
 from addergraph.ops.pointwise.binary import Add
 from addergraph.ops.pointwise.relu import Relu
 from addergraph.ops.reduction.avg_pool2d import AvgPool2d
@@ -41,7 +41,7 @@ class Emitter(ABC, Generic[Bytes]):
     """Writes a network in one of its quantized forms, node by node.
 
     rules    by op: `RULES`, and those of ops that this form alone has
-    refused  what a message says of a node whose op has no rule
+    refused  what a message says of nodes whose op has no rule
     """
 
     rules: ClassVar[Mapping[type[Op], Rule]]
@@ -53,13 +53,18 @@ class Emitter(ABC, Generic[Bytes]):
 
     @classmethod
     def rule(cls, node: Node) -> Rule:
-        """The rule of the node's op; UnsupportedError, naming the node and what is known."""
-        rule = cls.rules.get(type(node.op))
-        if rule is None:
-            known = ", ".join(sorted(op.name for op in cls.rules))
-            hint = HINTS.get(node.op.name, "")
-            raise UnsupportedError(f"{node.label} {cls.refused} {known}{hint}")
-        return rule
+        """The rule of the node's op; UnsupportedError as `require_known`."""
+        cls.require_known([node])
+        return cls.rules[type(node.op)]
+
+    @classmethod
+    def require_known(cls, nodes: Iterable[Node]) -> None:
+        """UnsupportedError, naming all of them and what is known, for nodes without a rule."""
+        unknown = [node for node in nodes if type(node.op) not in cls.rules]
+        if unknown:
+            odd = ", ".join(f"{node.label}{_instead(node.op)}" for node in unknown)
+            known = ", ".join(sorted(op.name for op in cls.rules if op is not BatchNormStatistics))
+            raise UnsupportedError(f"{odd} {cls.refused} {known}")
 
     @abstractmethod
     def zero_point(self, value: Value, user: Node) -> int | None:
@@ -136,6 +141,17 @@ RULES: Mapping[type[Op], Rule] = {
 }
 
 HINTS: Mapping[str, str] = {
-    "softmax": "; a softmax before an output or an argmax is left out",
+    "concat": "layers.Concatenate: use layers.Add, of as many channels",
+    "pad": "layers.ZeroPadding: give padding= to the layer behind it",
+    "reshape": "layers.Reshape: use Flatten; layers of sequences: use those of images, of one row",
+    "resize_nearest": "layers.UpSampling: leave it out, or enlarge the images",
+    "sigmoid": "hidden: use relu; as the answer: leave it out, the sign of the logit tells",
+    "softmax": "hidden: use relu; a softmax before an output or an argmax is left out",
 }
-"""What a refusal of an op adds to the list of the ops that have a rule."""
+"""What a refusal says of an op: the layer that made it, where that has another name, and what to
+use; of other activations it is relu."""
+
+
+def _instead(op: Op) -> str:
+    hint = HINTS.get(op.name, "use relu" if op.activation else "")
+    return f" ({hint})" if hint else ""

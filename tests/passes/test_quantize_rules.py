@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import addergraph as ag
+from addergraph import Model, layers
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph, Node, Parameter, Value
 from addergraph.ir.op import registry
+from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.dropout import Dropout
@@ -39,7 +42,10 @@ def test_rules_are_of_the_ops_that_state_an_integer_form() -> None:
 @pytest.mark.parametrize(
     ("emitter", "message"),
     [
-        (IntegerEmitter, "has no integer form; quantize knows add, adder2d, adder_dense, argmax, "),
+        (
+            IntegerEmitter,
+            "cannot become integers; quantize knows add, adder2d, adder_dense, argmax",
+        ),
         (RoundedEmitter, "cannot be trained for integers; quantization_aware knows add, adder2d, "),
     ],
 )
@@ -53,8 +59,30 @@ def test_every_op_has_a_rule_or_is_refused(
         return
     with pytest.raises(UnsupportedError) as error:
         emitter.rule(node)
-    assert str(error.value).startswith(f'{name} "y" {message}')
-    assert str(error.value).endswith(HINTS.get(name, max(op.name for op in emitter.rules)))
+    hint = HINTS.get(name, "use relu" if node.op.activation else "")
+    assert str(error.value).startswith(f'{name} "y" {f"({hint}) " * bool(hint)}{message}')
+    assert str(error.value).endswith(max(op.name for op in emitter.rules))
+    assert "statistics" not in str(error.value).partition("knows")[2]
+
+
+@pytest.mark.parametrize("ask", [ag.quantize, ag.quantization_aware])
+def test_all_layers_without_integers_are_named_and_what_to_use(ask: Callable[..., object]) -> None:
+    def net(x: Tensor) -> Tensor:
+        y = layers.Adder(1, 3, name="edges")(layers.ZeroPadding(1, name="border")(x))
+        y = layers.Concatenate(name="both")(x, layers.BatchNorm()(y))
+        y = layers.Activation("leaky_relu", name="leak")(layers.UpSampling(name="larger")(y))
+        return layers.Dense(2)(layers.GlobalAvgPool()(y))
+
+    x = np.random.default_rng(0).normal(size=(4, 4, 4, 1))
+    with pytest.raises(UnsupportedError) as error:
+        ask(Model(net, input_shape=(4, 4, 1)), x)
+    named, _, known = str(error.value).partition("; ")
+    for said in (
+        'pad "border" (layers.ZeroPadding: give padding=', 'concat "both" (layers.Concatenate: ',
+        'resize_nearest "larger" (layers.UpSampling: ', 'leaky_relu "leak" (use relu) cannot be',
+    ):  # fmt: skip
+        assert said in named
+    assert "edges" not in named and "knows add, adder2d" in known
 
 
 def test_a_parameter_is_no_output() -> None:
