@@ -35,7 +35,8 @@ class Preprocessing:
     resize     how images of another size are brought to that of the network: "stretch", "crop" or
                "pad" (`data.images.bring`); None where nobody said
 
-    DataError for another dtype, order or resize, or an order of another number of channels.
+    DataError for another dtype, order or resize, an order of another number of channels, or two
+    classes of one name.
     """
 
     normalize: Normalize
@@ -56,6 +57,13 @@ class Preprocessing:
                     f'Preprocessing: {what}="{found}"{nearest(found, known)}; expected '
                     f"{', '.join(known)}"
                 )
+        names = self.classes or ()
+        doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if doubled:
+            raise DataError(
+                f"Preprocessing: {border.shown(doubled[0])} is the name of "
+                f"{names.count(doubled[0])} classes; names must differ"
+            )
         expected = ORDERS[self.channels]
         if expected not in (None, self.depth):
             raise DataError(

@@ -95,6 +95,8 @@ def test_the_preprocessing_is_kept_with_other_names() -> None:
     assert made.preprocessing.normalize == GREY.normalize
     nameless = model.with_classes(2).preprocessing
     assert nameless is not None and nameless.classes is None
+    with pytest.raises(DataError, match="'a' is the name of 2 classes; names must differ"):
+        model.with_classes(3, names=["a", "a", "b"])
     with pytest.raises(DataError, match="3 of 2 classes"):
         model.with_classes(2, names=["a", "b", "c"])
     with pytest.raises(DataError, match="this model has none"):
