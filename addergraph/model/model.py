@@ -457,7 +457,7 @@ class Model(Predictor, Freezable):
 
         graph = self.graph(training=False)
         arena = compiler.arena_bytes(graph, self._weights)
-        return summary_text(graph, lint(graph), self._weights, arena)
+        return summary_text(graph, lint(graph), self._weights, arena, self.training_only())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one safetensors file, atomically; StorageError where it cannot."""

@@ -10,12 +10,12 @@ import numpy as np
 
 from .. import border, display
 from ..data.preprocessing import Preprocessing
-from ..errors import AdderGraphError, DataError
+from ..errors import AdderGraphError, DataError, UnsupportedError
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ops.pointwise.fake_quantize import unrounded
 from ..report.drawing import drawn
-from ..report.summary import layer_table
+from ..report.summary import layer_table, training_only
 from ..settings import integer
 from ..training.labels import as_samples
 from ..training.settings import REFERENCE, require_engine
@@ -69,7 +69,17 @@ class Predictor(ABC):
         except AdderGraphError as error:  # no layers or no shape yet
             return display.head(self) + known + display.text(str(error))
         layers = display.table(layer_table(graph, self._weights or {}))
+        layers += "".join(map(display.text, self.training_only()))
         return display.head(self) + known + layers + display.folded("graph", drawn(graph))
+
+    def training_only(self) -> list[str]:
+        """A line of the dropouts, which inference graphs do not show, or of why it cannot train."""
+        try:
+            return training_only(self.graph(training=True, batch=2))
+        except UnsupportedError:  # a file that holds no training form
+            return []
+        except AdderGraphError as error:
+            return [f"cannot train: {error}"]
 
     @property
     def preprocessing(self) -> Preprocessing | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..ir import Array, Cost, Graph, Node, Parameter
 from ..ir.types import TensorType, f32
+from ..ops.pointwise.dropout import Dropout
 from ..tables import Table
 from .arithmetic import ADDER, by_kind, total, with_convolutions
 
@@ -24,6 +25,7 @@ def summary_text(
     findings: Iterable[object],
     weights: Mapping[str, Array] | None = None,
     arena: int | None = None,
+    notes: Iterable[str] = (),
 ) -> str:
     """One row a node of an inference graph: shape, parameters, arithmetic of one sample; then the
     totals by kind of layer and their energy, as `arithmetic.py` defines them.
@@ -31,12 +33,23 @@ def summary_text(
     A parameter counts in the row of the first node that reads it. `weights`, where known, give the
     share of an adder's taps above zero: behind a relu, the others need no work. `arena` is the
     working memory of the compiled network in bytes. `findings` follow as warnings.
+    `notes` stand below the layers.
     """
     layers = layer_table(graph, weights or {}).lines()
-    lines = [graph.name, *layers, "", *_memory(graph, arena), ""]
+    lines = [graph.name, *layers, *notes, "", *_memory(graph, arena), ""]
     lines += _arithmetic(graph)
     lines += [f"warning: {finding}" for finding in findings]
     return "\n".join(lines)
+
+
+def training_only(graph: Graph) -> list[str]:
+    """A line of the dropouts of a training graph, which no inference graph shows; or none."""
+    found = [
+        f"{node.name} (rate {node.op.rate:g}) behind {node.inputs[0].name}"
+        for node in graph.nodes
+        if isinstance(node.op, Dropout)
+    ]
+    return [f"training only: {', '.join(found)}"] if found else []
 
 
 def layer_table(graph: Graph, weights: Mapping[str, Array]) -> Table:

@@ -15,6 +15,7 @@ from addergraph.files import storage
 from addergraph.ir.trace import Tensor
 from addergraph.ops.pointwise.dropout import Dropout
 from addergraph.training import SGD
+from tests.addergraph.shell import Shell
 
 X = np.random.default_rng(0).random((24, 4, 4, 2), np.float32)
 Y = np.arange(24) % 3
@@ -66,6 +67,29 @@ def test_inference_has_no_trace_of_it() -> None:
     )
     assert len(set(keys)) == 2, "each layer leaves out other elements"
     assert not set(keys) & set(others)
+
+
+@pytest.mark.parametrize("make", [listed, lambda: Model(function, input_shape=(4, 4, 2))])
+def test_summaries_say_what_training_alone_has(make: Callable[[], Model], shell: Shell) -> None:
+    model = make()
+    graph = model.graph(training=True, batch=2)
+    found = [n for n in graph.nodes if isinstance(n.op, Dropout)]
+    said = ", ".join(f"{n.name} (rate {n.op.rate:g}) behind {n.inputs[0].name}" for n in found)
+    assert said and model.training_only() == [f"training only: {said}"]
+    assert f"\ntraining only: {said}\n" in model.summary_text()
+    assert f"training only: {said}</pre>" in model._repr_html_()
+    model.save("m.safetensors")
+    for options in (["summary"], ["inspect", "--svg", "m.svg"], ["inspect"]):
+        assert f"training only: {said}\n" in shell.ok(options[0], "m.safetensors", *options[1:])
+
+
+def test_a_network_without_dropout_says_nothing_of_training() -> None:
+    model = Model(layers.Dense(3), input_shape=(4,))
+    assert model.training_only() == [] and "training only" not in model.summary_text()
+    shared = layers.Dropout(0.5)
+    twice = Model(lambda x: shared(layers.Dense(3)(shared(x))), input_shape=(4,))
+    (said,) = twice.training_only()
+    assert said.startswith("cannot train: dropout ") and "called twice" in said
 
 
 def test_the_bits_depend_on_no_number_of_threads_and_on_the_seed() -> None:

@@ -50,7 +50,11 @@ def summary(options: Summary) -> None:
         arena = compiler.arena_bytes(graph, weights)
     except TargetError as error:  # a system without native code
         why_not = f"\nnot compiled here: {error}"
-    print(summary_text(graph, lint(graph), weights, arena) + why_not)
+    print(summary_text(graph, lint(graph), weights, arena, _training_only(source)) + why_not)
+
+
+def _training_only(source: Source) -> list[str]:
+    return [] if source.model is None else source.model.training_only()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,8 @@ def inspect(options: Inspection) -> None:
     if options.svg is not None:
         return _draw(options.svg, source, options)
     if not (options.passes or options.after or options.plan or options.census):
-        print(f"# as declared\n{graph}\n\n# after the pipeline\n{compiler.optimize(graph)}")
+        notes = "".join(f"# {line}\n" for line in _training_only(source))
+        print(f"# as declared\n{notes}{graph}\n\n# after the pipeline\n{compiler.optimize(graph)}")
     if options.passes:
         print(f"# as declared\n{graph}\n")
         compiler.optimize(graph, [_print_pass])
@@ -116,7 +121,7 @@ def _draw(file: str, source: Source, options: Inspection) -> None:
         )
         graph = points[-1].main
     atomic_write(file, to_svg(graph).encode())
-    print(f"{file}: {len(graph.nodes)} nodes")
+    print("\n".join([f"{file}: {len(graph.nodes)} nodes", *_training_only(source)]))
 
 
 def _print_pass(name: str, before: object, after: object, seconds: float) -> None:
