@@ -38,21 +38,21 @@ def pair(where: str, name: str, value: object, least: int = 1) -> Pair:
     return integer(where, name, sides[0], least), integer(where, name, sides[1], least)
 
 
+_PADDINGS = "numbers of zeros: an int, (vertical, horizontal) or (top, bottom, left, right)"
+
+
 def padding(where: str, value: object) -> Padding:
     """One integer, (vertical, horizontal), or (top, bottom, left, right)."""
     if isinstance(value, str):
         raise ShapeError(
-            f"{where}: padding={value!r} must be numbers of zeros; with stride 1 half of the "
-            "kernel keeps the size of an image: padding=1 for kernel_size=3"
+            f"{where}: padding={value!r} must be {_PADDINGS}; with stride 1 half of the kernel "
+            'keeps the size of an image, 1 of kernel_size=3; layers with a kernel take "same", too'
         )
     sides = _sides(value, 4)
     if len(sides) == 2:
         sides = [sides[0], sides[0], sides[1], sides[1]]
-    if len(sides) != 4:
-        raise ShapeError(
-            f"{where}: padding={shown(value)} must be an int, (vertical, horizontal) or "
-            "(top, bottom, left, right)"
-        )
+    if len(sides) != 4 or any(border.accept(Sequence[object], s) is not None for s in sides):
+        raise ShapeError(f"{where}: padding={shown(value)} must be {_PADDINGS}")
     top, bottom, left, right = (integer(where, "padding", s, 0) for s in sides)
     return top, bottom, left, right
 

@@ -24,7 +24,7 @@ def sides_or_rule(where: str, given: object) -> SidesOrRule:
         return padding(where, given)
     if given not in RULES:
         raise ShapeError(
-            f'{where}: padding="{given}"{nearest(given, RULES)} must be an int, (vertical, '
+            f'{where}: padding="{given}"{nearest(given.lower(), RULES)} must be an int, (vertical, '
             'horizontal), (top, bottom, left, right), "same" or "valid"'
         )
     return given

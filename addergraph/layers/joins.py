@@ -27,7 +27,8 @@ class _Join(Layer):
         if len(tensors) < max(2, len(given)):
             raise GraphError(
                 f"{self.where} joins two symbolic tensors or more, found {shown(given)}; call it "
-                "in a function: Model(net) with net(x) that has y = layers.Add()(x, layer(x))"
+                f"in a function: Model(net) with net(x) that has y = layers.{type(self).__name__}()"
+                "(x, layer(x))"
             )
         if any(x.builder is not tensors[0].builder for x in tensors):
             raise GraphError(f"{self.where}: the tensors belong to different graphs")

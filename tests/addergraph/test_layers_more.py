@@ -69,7 +69,8 @@ def other_graph() -> Tensor:
     ("net", "kind", "message"),
     [
         (lambda x: layers.Add()(x), GraphError, r"joins two symbolic tensors .* in a function"),
-        (lambda x: layers.Add()([x]), GraphError, "joins two"),
+        (lambda x: layers.Add()([x]), GraphError, r"joins two.*y = layers.Add\(\)\(x, layer"),
+        (lambda x: layers.Concatenate()([x]), GraphError, r"y = layers.Concatenate\(\)\(x, layer"),
         (lambda x: layers.Add()(x, cast(Any, 1.0)), GraphError, "joins two"),
         (lambda x: layers.Concatenate()(x, other_graph()), GraphError, "different graphs"),
         (lambda x: layers.Add()(x, layers.Dense(2)(x)), ShapeError, r'add "add1".*f32\[N,2\]'),
@@ -187,6 +188,9 @@ def test_a_slope_of_leaky_relu() -> None:
         (lambda: layers.UpSampling(0), "size=0"),
         (lambda: result(layers.UpSampling(), "N", 3), "NHWC"),
         (lambda: result(layers.ZeroPadding(1), "N", 3), "NHWC"),
+        (lambda: layers.ZeroPadding("same"), "must be numbers of zeros: an int, .*layers with a kernel take"),  # type: ignore[arg-type]
+        (lambda: layers.ZeroPadding(((1, 2), (3, 4))), r"or \(top, bottom, left, right\)"),  # type: ignore[arg-type]
+        (lambda: layers.Conv(3, 3, padding="SAME"), 'did you mean "same"'),
         (lambda: result(layers.Conv(1, 3, padding="same"), "N", 3), "NHWC"),
         (lambda: layers.Activation("leaky_relu", -1.0), "slope"),
         (lambda: layers.Activation("leaky_relu", 1e39), "slope"),
