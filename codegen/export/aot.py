@@ -242,7 +242,8 @@ def _metadata(
     from addergraph import __version__
 
     target = lowered.target
-    image = {} if interface.image is None else {"image": asdict(interface.image)}
+    known = {} if interface.image is None else asdict(interface.image)
+    image = {"image": {key: v for key, v in known.items() if v is not None}} if known else {}
     return (
         folders.identity(lowered.source, weights)
         | image

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from string import Template
 
+from addergraph.data.images import CROP, PAD, STRETCH
 from addergraph.ir.plan import ALIGNMENT
 
 from .interface import ABI_VERSION, CODES, Argument, Image, Interface
@@ -124,9 +125,12 @@ _IMAGES = Template("""
  *
  * Images. $x holds $count: $height rows of $width pixels of $channels, top left first.
  * Rows, pixels and channels follow each other without gaps.
- * $order
+ * $order$resize
  * What training did to pixels (scale, mean, deviation) is a part of the network: give them as they
  * are.""")
+_RESIZED = Template("""
+ * Images of another size came to this one for training; bring them to it in the same way:
+ * $way.""")
 _SCORES = Template("""
  * $y has one score for each class; the largest is the answer.""")
 _ORDERS = {
@@ -134,6 +138,11 @@ _ORDERS = {
     "rgb": "The channels of a pixel are red, green, blue, in this order.",
     "bgr": "The channels of a pixel are blue, green, red, in this order.",
     "other": "What the channels are was not declared.",
+}
+_WAYS = {
+    STRETCH: "height and width are scaled, each by its own factor",
+    CROP: "the largest part in the middle that has this shape is scaled",
+    PAD: "the whole is scaled to fit, in the middle of black",
 }
 _CLASSES = Template("""\
 /* The names of the classes in the order of the scores, as UTF-8:
@@ -234,6 +243,8 @@ def _blocks(interface: Interface) -> Iterator[str]:
         numbers = {"HEIGHT": image.height, "WIDTH": image.width, "CHANNELS": image.channels}
         lines = [(f"{macro}_IMAGE_{what}", str(number)) for what, number in numbers.items()]
         lines.append((f"{macro}_IMAGE_FORMAT", f'"{image.format}"'))
+        if image.resize is not None:
+            lines.append((f"{macro}_IMAGE_RESIZE", f'"{image.resize}"'))
         yield _defines("/* An image. */", lines)
     if interface.classes:
         last = len(interface.classes) - 1
@@ -260,6 +271,7 @@ def _images(interface: Interface, image: Image) -> str:
         width=image.width,
         channels=f"{image.channels} {unit}{'s' * (image.channels > 1)}",
         order=_ORDERS[image.order],
+        resize="" if image.resize is None else _RESIZED.substitute(way=_WAYS[image.resize]),
     )
     return text + _SCORES.substitute(y=interface.outputs[0].c_name) * bool(interface.classes)
 

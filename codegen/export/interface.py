@@ -100,8 +100,9 @@ class Argument:
 class Image:
     """What one image of the input is: rows of pixels of channels, dense.
 
-    dtype  of a channel, "u8" or "f32"
-    order  of the channels: "grey", "rgb", "bgr", or "other" where nobody said
+    dtype   of a channel, "u8" or "f32"
+    order   of the channels: "grey", "rgb", "bgr", or "other" where nobody said
+    resize  how training brought images of another size to this one; None where nobody said
     """
 
     dtype: str
@@ -109,6 +110,7 @@ class Image:
     width: int
     channels: int
     order: str
+    resize: str | None = None
 
     @property
     def elements(self) -> int:
@@ -247,7 +249,8 @@ def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tu
     if x.type.dtype.name != known.dtype or x.type.rank != 4:  # integers of real pixels, vectors
         return None, classes
     _, height, width, channels = x.type.bind(1).sizes
-    return Image(known.dtype, height, width, channels, known.channels), classes
+    order, resize = known.channels, known.resize
+    return Image(known.dtype, height, width, channels, order, resize), classes
 
 
 def identifier(name: str) -> str:

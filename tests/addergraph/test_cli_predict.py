@@ -283,5 +283,10 @@ def test_evaluate_and_train_know_how_images_came_to_size(shell: Shell) -> None:
     assert [s[1:] for s in shown[1:]] == [shown[0][1:]] * 3
     said = shell.error("evaluate", "m.safetensors", "--data", "folder:own?size=6x5,how=pad")
     assert said.startswith('how=pad of "own" contradicts "m.safetensors", which was trained on')
-    again = ("--data", "folder:own?size=6x5", "--model", "m.safetensors")
-    assert "how=stretch" in shell.error(*train, *again)
+    again = (*train, "--model", "m.safetensors", "--data")
+    assert "how=stretch" in shell.error(*again, "folder:own?size=6x5,how=stretch")
+    shell.ok(*again, "folder:own")  # as the file says: by crop
+    cropped = Path("m.safetensors").read_bytes()
+    shell.ok(*train, "--data", data)
+    shell.ok(*again, data)
+    assert Path("m.safetensors").read_bytes() == cropped

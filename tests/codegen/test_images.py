@@ -34,7 +34,8 @@ OWN = Normalize((0.49, 0.48, 0.45), (0.2, 0.19, 0.21))
 
 def network(order: str) -> Model:
     """One that tells the images apart: each class is the answer for some."""
-    known = Preprocessing(OWN, channels=order, classes=NAMES)
+    resize = "pad" if order == "bgr" else None
+    known = Preprocessing(OWN, channels=order, classes=NAMES, resize=resize)
     model = Model(input_shape=(6, 5, 3), name="net", preprocessing=known)
     model.add(layers.Adder(4, kernel_size=3, padding=1, name="first"))
     model.add(layers.BatchNorm(name="bn"))
@@ -135,6 +136,7 @@ def test_metadata_has_the_same_as_data(strict: Exported) -> None:
     assert np.array_equal(library(IMAGES), strict.run(IMAGES))
     assert library.metadata["image"] == {
         "dtype": "u8", "height": 6, "width": 5, "channels": 3, "order": "bgr",
+        "resize": "pad",
     }  # fmt: skip
     assert library.metadata["classes"] == list(NAMES)
     data = (strict.folder / "net_data.o").read_bytes()
@@ -168,11 +170,15 @@ int32_t echo_run(const uint8_t *x, float *y, void *arena)
 """
 
 
-def echo(order: str, classes: tuple[str, ...] | None = None, channels: int = 3) -> Interface:
+def echo(
+    order: str,
+    classes: tuple[str, ...] | None = None,
+    channels: int = 3,
+    resize: str | None = None,
+) -> Interface:
     text = ECHO.replace("CHANNELS", str(channels)).replace("COUNT", str(6 * channels))
-    known = Preprocessing(
-        Normalize((0.0,) * channels, (1.0,) * channels), channels=order, classes=classes
-    )
+    own = Normalize((0.0,) * channels, (1.0,) * channels)
+    known = Preprocessing(own, channels=order, classes=classes, resize=resize)
     return interface_of(compiler.lower(ag.parse(text), BASELINE), preprocessing=known)
 
 
@@ -357,6 +363,30 @@ def test_the_header_says_what_an_image_is(
     assert f'#define ECHO_IMAGE_FORMAT "{format}"\n' in text
     assert said in text and "CLASS" not in text
     assert max(map(len, text.partition("#ifndef")[0].splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("resize", "said"),
+    [
+        (None, ""),
+        ("stretch", "height and width are scaled, each by its own factor."),
+        ("crop", "the largest part in the middle that has this shape is scaled."),
+        ("pad", "the whole is scaled to fit, in the middle of black."),
+    ],
+)
+def test_the_header_says_how_images_came_to_size(resize: str | None, said: str) -> None:
+    text = header(echo("rgb", resize=resize), exact=True)
+    assert ("bring them to it in the same way:\n * " + said in text) == (resize is not None)
+    assert text.count("_IMAGE_RESIZE") == (resize is not None)
+    assert resize is None or f'#define ECHO_IMAGE_RESIZE "{resize}"\n' in text
+    assert max(map(len, text.partition("#ifndef")[0].splitlines())) <= 100
+
+
+@pytest.mark.needs("cc")
+def test_metadata_without_resize_is_as_before_and_loads(f32: Exported) -> None:
+    library = ag.load_native(f32.folder)
+    assert list(library.metadata["image"]) == ["channels", "dtype", "height", "order", "width"]
+    assert np.array_equal(library(IMAGES[:2]), f32.run(IMAGES[:2]))
 
 
 def test_without_images_nothing_is_said_of_them() -> None:

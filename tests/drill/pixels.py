@@ -70,6 +70,13 @@ MUTANTS = (
         tests_of("codegen/test_images.py", "test_what_is_no_picture_of_this_size_is_refused"),
     ),
     Mutant(
+        "a library forgets how images come to size",
+        "codegen/export/interface.py",
+        "order, resize = known.channels, known.resize",
+        "order, resize = known.channels, None",
+        tests_of("codegen/test_images.py", "test_the_header_says_how_images_came_to_size"),
+    ),
+    Mutant(
         "a compiled model forgets its images",
         "addergraph/compiler.py",
         "return Program(built, require_weights(graph, weights), None, threads, known)",

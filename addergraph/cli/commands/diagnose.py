@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ... import compiler
-from ...data import load
 from ...diagnostics import Diagnosis, Recording, pictures, plots, read_log
 from ...diagnostics.diagnosis import diagnose as examine
 from ...errors import UnsupportedError
@@ -22,8 +21,8 @@ from ...training.memory import available_memory, require_memory, training_need
 from ...training.recipes import BRIGHTNESS, Images
 from ...training.settings import DEFAULT_OPTIMIZER
 from .. import options as shared
-from .images import entering, matched, normalize_option
-from .source import Source, model_for, of_model, open_source, require_model_or_name
+from .images import entering, load_to_train, matched, normalize_option
+from .source import Source, model_for, model_in_file, of_model, open_source
 
 NUMBERS = "diagnosis.json"
 
@@ -95,14 +94,13 @@ class Options:
 def diagnose(options: Options) -> None:
     """Prints the diagnosis, and writes pictures and numbers; refuses a bad folder before."""
     folder = None if options.output is None else pictures.folder_for(options.output)
-    require_model_or_name(options.network)
-    data = load(options.data)
+    trained = model_in_file(options.network)
+    data = load_to_train(trained, options.data)
     settings = Recording(**options.recording)
-    model = model_for(options.network, data, settings.seed)
+    model = model_for(options.network, trained, data, settings.seed)
     source = of_model(options.network, model)
     data = matched(source, data)
-    is_new = not storage.is_tensor_file(options.network)
-    if model.preprocessing is None and is_new:
+    if model.preprocessing is None and trained is None:
         how = Images(normalize=options.normalize or BRIGHTNESS)
         model.preprocessing = data.preprocessing(how.normalization(data))
     images = entering(source, data.x_train, data, options.normalize)

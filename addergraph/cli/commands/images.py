@@ -16,6 +16,7 @@ from ...data.sources import load_sized
 from ...errors import DataError, DataWarning
 from ...files.storage import user_path
 from ...ir import Array
+from ...model import Model
 from ...settings import setting
 from ...training.recipes import BRIGHTNESS, NONE, STATISTICS, Images
 from .source import Source
@@ -81,6 +82,13 @@ def load_for(source: Source, spec: str) -> Dataset:
     known = source.preprocessing
     shape = tuple(int(d) for d in source.graph.inputs[0].type.shape[1:])
     return load_like(None if known is None else known.resize, shape, spec)
+
+
+def load_to_train(trained: Model | None, spec: str) -> Dataset:
+    """As `load_for`, of a model file; of a new network (None), as the data are."""
+    if trained is None or trained.preprocessing is None:
+        return load(spec)
+    return load_like(trained.preprocessing.resize, trained.input_shape, spec)
 
 
 def load_like(resize: str | None, shape: tuple[int, ...], spec: str) -> Dataset:

@@ -119,33 +119,35 @@ def open_trained(file: str, weights: str | None = None) -> Source:
     return source
 
 
-def require_model_or_name(network: str) -> None:
-    """Before data are read for it: StorageError for a model file that cannot be, GraphError for the
-    name of no network, UnsupportedError for the text of a graph."""
+def model_in_file(network: str) -> Model | None:
+    """The model of a file, before data are read for it; None for a built-in network. StorageError
+    for a model file that cannot be read, GraphError for the name of no network, UnsupportedError
+    for the text of a graph."""
     if storage.is_tensor_file(network):
-        storage.load(network)
-    elif Path(network).suffix == ".ag":
+        return Model.load(network)
+    if Path(network).suffix == ".ag":
         raise UnsupportedError(
             f'"{network}" is the text of a graph, which says nothing of training (batch '
             "statistics, loss): build the network as a model in Python, or give a model file or "
             "the name of a network"
         )
-    else:
-        network_named(network)
+    network_named(network)
+    return None
 
 
 def model_for(
     network: str,
+    trained: Model | None,
     data: Dataset,
     seed: int = 0,
     first: str | None = None,
     last: str | None = None,
 ) -> Model:
-    """The model in a file, or a new network by name with the shape and the classes of `data`;
-    `require_model_or_name` came before."""
-    if storage.is_tensor_file(network):
+    """The model that `model_in_file` found, or a new network by name with the shape and the classes
+    of `data`."""
+    if trained is not None:
         _refuse_ends(network, first, last)
-        return Model.load(network)
+        return trained
     return zoo.build(network, data.shape, data.class_count, seed, first=first, last=last)
 
 

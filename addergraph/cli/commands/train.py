@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...border import shown
-from ...data import Dataset, load
+from ...data import Dataset
 from ...errors import DataError, StorageError
 from ...files.storage import user_path
 from ...ir import Array
@@ -27,8 +27,8 @@ from ...training.recipes import BUILT_IN, Recipe, find
 from ...training.schedules import SCHEDULES
 from ...training.settings import Fit, Learning
 from .. import options as shared
-from .images import load_like, matched
-from .source import model_for, of_model, require_model_or_name
+from .images import load_like, load_to_train, matched
+from .source import model_for, model_in_file, of_model
 
 OUTPUT = "model.safetensors"
 HeldOut = tuple[Array | None, Array | None]  # images and classes
@@ -143,12 +143,14 @@ def train(options: Training) -> None:
     _require_unused(options)
     _require_trained(options)
     _require_transferable(options)
-    require_model_or_name(options.network)
+    trained = model_in_file(options.network)
     recipe = options.chosen_recipe()
-    data = _with_validation(options)
+    data = _with_validation(options, trained)
     _require_nothing_chosen_by_test(recipe, data)
     x_val, y_val = _held_out(data)
-    model = model_for(options.network, data, options.run["seed"], options.first, options.last)
+    model = model_for(
+        options.network, trained, data, options.run["seed"], options.first, options.last
+    )
     if options.transfer:
         model = model.with_classes(data.class_count, names=data.classes, seed=options.run["seed"])
     if options.freeze:
@@ -309,13 +311,14 @@ def _rounding(model: Model, data: Dataset, bits: int) -> Model:
     return made
 
 
-def _with_validation(options: Training) -> Dataset:
-    """The data set, with the validation part that the options ask for."""
+def _with_validation(options: Training, trained: Model | None) -> Dataset:
+    """The data set, with the validation part that the options ask for; images of other sizes come
+    to that of a `trained` model as its file says."""
     if options.validation is not None and options.validation_split is not None:
         raise DataError(
             "--validation and --validation-split both say what to validate on: give one of them"
         )
-    data = load(options.data)
+    data = load_to_train(trained, options.data)
     if options.validation_split is not None:
         return data.split(options.validation_split, options.run["seed"])
     if options.validation is None:
