@@ -258,11 +258,15 @@ def memory_of_machine() -> int:
 
 def require_nhwc(what: str, x: Array, *, stated: bool = False) -> None:
     """DataError for bytes that look like images in NCHW, as u8[N,3,32,32]; a DataWarning for real
-    numbers, and for bytes where the user has `stated` this shape."""
+    numbers, and for bytes where the user has `stated` this shape. Stated real numbers may be
+    sequences as well: of them, 1 or 3 squares of at least 8 by 8 look like images."""
     if x.ndim != 4:
         return
     channels, height, width = x.shape[1:]
-    if channels not in (1, 3, 4) or min(height, width) <= 4 or (stated and x.dtype != np.uint8):
+    if channels not in (1, 3, 4) or min(height, width) <= 4:
+        return
+    square = channels != 4 and height == width >= 8
+    if stated and x.dtype != np.uint8 and not square:
         return
     message = (
         f"{what}: {x.dtype} {x.shape} looks like {channels} channels of {height}x{width} pixels; "

@@ -269,6 +269,25 @@ def test_images_in_nchw_are_said(tmp_path: Path) -> None:
         model.predict(x, engine="reference")
 
 
+@pytest.mark.parametrize(
+    ("shape", "looks"),
+    [
+        ((3, 8, 8), True), ((1, 9, 9), True), ((4, 8, 8), False), ((3, 7, 7), False),
+        ((3, 8, 9), False), ((2, 8, 8), False), ((8, 8, 3), False),
+    ],
+)  # fmt: skip
+def test_stated_real_numbers_in_nchw_are_said(shape: tuple[int, ...], looks: bool) -> None:
+    model = Model(input_shape=shape)
+    model.add(layers.Flatten())
+    model.add(layers.Dense(2))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.predict(np.zeros((2, *shape), np.float32), engine="reference")
+    pixels = f"looks like {shape[0]} channels of {shape[1]}x{shape[2]} pixels"
+    assert [pixels in str(one.message) for one in said] == [True] * looks
+    assert all(one.category is DataWarning for one in said)
+
+
 # --- words and paths ------------------------------------------------------------------------------
 
 
