@@ -193,6 +193,14 @@ def test_inspect_draws(shell: Shell, model: Model) -> None:
     shell.ok("inspect", "m.safetensors", "--svg", "g.svg", "--after", "plan_memory")
     assert "f32[1,5,5,2]" in Path("g.svg").read_text()  # one sample
     assert "no folder" in shell.error("inspect", "net.ag", "--svg", "nowhere/g.svg")
+    assert shell.error("inspect", "no.ag", "--svg", "g.png").startswith('--svg "g.png": the name')
+    assert not Path("g.png").exists()
+
+
+def test_inspect_of_other_ends(shell: Shell) -> None:
+    adders = shell.ok("inspect", "small-adder", "--dot", "--first", "adder", "--last", "adder")
+    assert "conv2d" not in adders and "conv2d" in shell.ok("inspect", "small-adder", "--dot")
+    assert "go with the name" in shell.error("inspect", "m.safetensors", "--first", "conv")
 
 
 # --- compile and run ------------------------------------------------------------------------------

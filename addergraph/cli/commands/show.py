@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 from ... import compiler, zoo
-from ...errors import RangeWarning, TargetError
+from ...errors import RangeWarning, StorageError, TargetError
 from ...files.storage import atomic_write
 from ...report.drawing import to_svg
 from ...report.lints import lint
@@ -76,15 +77,19 @@ class Inspection:
         None,
         "Draw the declared graph, or that after the pass of --after, and print nothing else.",
         unset="no picture",
-        metavar="FILE",
+        metavar="FILE.svg",
     )
+    first: str | None = shared.first()
+    last: str | None = shared.last()
     batch: int | None = shared.batch("Bind the batch N to this many samples.", "any number")
     target: str = shared.target()
 
 
 def inspect(options: Inspection) -> None:
     """Prints the graph before and after the pipeline, or the views that were asked for."""
-    source = open_source(options.file)
+    if options.svg is not None and Path(options.svg).suffix != ".svg":
+        raise StorageError(f'--svg "{options.svg}": the name of this picture ends in .svg')
+    source = open_source(options.file, first=options.first, last=options.last)
     graph, batch, target = source.graph, options.batch, options.target
     if options.dot:
         print(to_dot(graph))
