@@ -91,6 +91,10 @@ def a_folder() -> Names:
     return {}
 
 
+def a_photo() -> Names:
+    return {"photo": np.zeros((48, 64, 3), np.uint8)}
+
+
 def right_answers() -> Names:
     """As the board writes them: ten logits and its ticks for each image."""
     answers = np.eye(11, dtype=np.int32)[DATA.y_test]
@@ -108,6 +112,7 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
     ("docs/boards.md", 1): (right_answers, lambda made: made["answers"].shape == (360, 11)),
     ("docs/data.md", 0): (nothing, lambda made: np.shape(made["x"])[1:] == (32, 32, 3)),
     ("docs/diagnostics.md", 0): (model_and_batches, lambda made: Path("gradients.png").exists()),
+    ("docs/preprocessing.md", 0): (a_photo, lambda made: made["scores"].shape == (1, 2)),
     ("docs/new_op.md", 0): (nothing, lambda made: made["report"].ok and made["y"].shape == (3, 8)),
     ("docs/predict.md", 0): (
         model_and_images,

@@ -35,17 +35,22 @@ class Preprocessing:
     resize     how images of another size are brought to that of the network: "stretch", "crop" or
                "pad" (`data.images.bring`); None where nobody said
 
-    DataError for another dtype, order or resize, an order of another number of channels, or two
-    classes of one name.
+    DataError without `normalize`, for another dtype, order or resize, an order of another number
+    of channels, or two classes of one name.
     """
 
-    normalize: Normalize
+    normalize: Normalize = None  # type: ignore[assignment]  # refused below, by an error of ours
     dtype: str = "u8"
     channels: str = "other"
     classes: tuple[str, ...] | None = None
     resize: str | None = None
 
     def __post_init__(self) -> None:
+        if self.normalize is None:
+            raise DataError(
+                "Preprocessing: normalize is missing; expected a Normalize(mean, std, scale), or "
+                "data.normalize() of a Dataset"
+            )
         border.settle(self, where="Preprocessing: ")
         for what, found, known in (
             ("dtype", self.dtype, PIXELS),

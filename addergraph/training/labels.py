@@ -51,7 +51,13 @@ def _shape_hint(array: Array, shape: tuple[int, ...], what: str) -> str:
         return f"; add the channel axis: {what}[..., None]"
     if array.shape == shape:
         return f"; a single sample is {what}[None]"
-    return border.nhwc_hint(what, array, shape)
+    hint = border.nhwc_hint(what, array, shape)
+    if hint or array.dtype != np.uint8 or len(shape) != 3 or array.shape[3:] != shape[2:]:
+        return hint
+    return (
+        f"; addergraph.data.images.bring(image, {shape[:2]}, how) brings an image to this size: "
+        'how="stretch", "crop" or "pad", as for training'
+    )
 
 
 def require_trainable(x: Array, what: str = "x") -> None:

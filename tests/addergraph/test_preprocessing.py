@@ -96,6 +96,11 @@ def test_images_in_any_form_are_the_same_images(kind: str) -> None:
         (IMAGES[:2] + 0j, "found an array of complex128$"),
         (np.full(IMAGES[:2].shape, "1"), "found an array of <U1$"),
         (IMAGES[0], r"a single sample is x\[None\]"),
+        (
+            IMAGES[:2, :4],
+            r"takes \(6, 5, 3\); addergraph\.data\.images\.bring\(image, \(6, 5\)",
+        ),
+        (IMAGES[:2, :4, :, :2], r"takes \(6, 5, 3\)$"),
         (IMAGES[:2].transpose(0, 3, 1, 2), r"images are NHWC: x\.transpose\(0, 2, 3, 1\)"),
     ],
 )
@@ -192,6 +197,8 @@ def test_what_is_declared_has_to_fit() -> None:
         later.build((6, 5, 1))
     with pytest.raises(DataError, match='"grey" are 1 channels, normalize has 3'):
         Preprocessing(OWN.normalize, channels="grey")
+    with pytest.raises(DataError, match="normalize is missing; expected a Normalize"):
+        Preprocessing(channels="grey")
 
 
 @pytest.mark.parametrize("form", FORMS)
