@@ -224,8 +224,8 @@ static long number(FILE *file)
 static int read_picture(FILE *file, const char *path, int kind)
 {
     long width, height, top;
-    size_t got;
-    if (kind != '$kind') {
+    size_t got, bytes = $bytes;
+    if ($unfit) {
         fprintf(stderr, "%s: a picture of the kind P%c; expected " EXPECTED "\\n", path, kind);
         return 1;
     }
@@ -239,15 +239,15 @@ static int read_picture(FILE *file, const char *path, int kind)
                 height, top);
         return 1;
     }
-    got = fread($x, 1, BYTES, file);
-    if (got != BYTES) {
+    got = fread($x, 1, bytes, file);
+    if (got != bytes) {
         fprintf(stderr, "%s: ends after %lu of %lu bytes of pixels\\n", path,
-                (unsigned long)got, (unsigned long)BYTES);
+                (unsigned long)got, (unsigned long)bytes);
         return 1;
     }
     if (getc(file) != EOF)
         return fail("goes on behind the pixels; expected one picture", path);
-$swap    return 0;
+$spread$swap    return 0;
 }
 
 """)
@@ -313,7 +313,11 @@ _SWAP = Template("""\
         $x[got + 2] = red;
     }
 """)
-_PICTURES = {"grey": ("5", "PGM"), "rgb": ("6", "PPM"), "bgr": ("6", "PPM")}
+_SPREAD = Template("""\
+    for (got = BYTES; kind == '5' && got-- > 0;) /* grey: all three channels are the same */
+        $x[got] = $x[got / 3];
+""")
+_PICTURES = {"grey": "PGM (P5)", "rgb": "PPM (P6) or PGM (P5)", "bgr": "PPM (P6) or PGM (P5)"}
 
 _KINDS = {"f32": "f", "i32": "i", "u8": "u", "bool": "u", "i8": "c"}
 
@@ -365,13 +369,11 @@ def _of_images(interface: Interface, ins: str, outs: str) -> dict[str, str] | No
     if y.meaning is not None:
         score = f"{macro}_OUTPUT_SCALE * ({score} - {macro}_OUTPUT_ZERO_POINT)"
     if image.order in _PICTURES:
-        kind, called = _PICTURES[image.order]
         size = f"{image.width} x {image.height} pixels of 0..255"
-        expected = f"a binary {called} (P{kind}) of {size}, or {raw}"
+        expected = f"a binary {_PICTURES[image.order]} of {size}, or {raw}"
+        reader = _reader(macro, pixels, image.order)
     else:
-        kind, expected = "", f"{raw} (what their channels are was not declared)"
-    swap = _SWAP.substitute(x=pixels) * (image.order == "bgr")
-    reader = _READER.substitute(M=macro, x=pixels, kind=kind, swap=swap) if kind else ""
+        reader, expected = "", f"{raw} (what their channels are was not declared)"
     named = bool(interface.classes)
     return {
         "usage": _USAGE_OF_IMAGES.substitute(ins=ins, outs=outs, expected=expected),
@@ -389,9 +391,22 @@ def _of_images(interface: Interface, ins: str, outs: str) -> dict[str, str] | No
             name=", names[best]" * named,
             score=score,
             reader=reader,
-            sniff=_SNIFF if kind else "",
+            sniff=_SNIFF if reader else "",
         ),
     }
+
+
+def _reader(macro: str, pixels: str, order: str) -> str:
+    """The functions that read a picture; a grey one gives each of three channels its byte."""
+    colour = order != "grey"
+    return _READER.substitute(
+        M=macro,
+        x=pixels,
+        unfit="kind != '6' && kind != '5'" if colour else "kind != '5'",
+        bytes="kind == '5' ? BYTES / 3 : BYTES" if colour else "BYTES",
+        spread=_SPREAD.substitute(x=pixels) * colour,
+        swap=_SWAP.substitute(x=pixels) * (order == "bgr"),
+    )
 
 
 def makefile(interface: Interface) -> str:

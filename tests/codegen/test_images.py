@@ -236,6 +236,16 @@ def test_headers_of_pictures(start: bytes, echoes: dict[str, Path]) -> None:
 
 
 @pytest.mark.needs("cc")
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_a_grey_picture_has_three_equal_channels(order: str, echoes: dict[str, Path]) -> None:
+    """As for `predict`: pixel n of the largest grey is the class 3 n, the first of its channels."""
+    for n in range(6):
+        grey = bytes(100 + 50 * (i == n) for i in range(6))
+        said = f"image: class {3 * n}, score 150\n"
+        assert answer(echoes[order], b"P5 3 2 255 " + grey) == (0, said)
+
+
+@pytest.mark.needs("cc")
 def test_raw_bytes_are_in_the_order_of_the_network(echoes: dict[str, Path]) -> None:
     for order in ("rgb", "bgr", "other"):
         assert answer(echoes[order], PIXELS) == (0, "image: class 17, score 17\n")
@@ -243,7 +253,7 @@ def test_raw_bytes_are_in_the_order_of_the_network(echoes: dict[str, Path]) -> N
     assert answer(echoes["grey"], PIXELS[:6])[1] == "image: class 5, score 5\n"
 
 
-EXPECTED = "expected a binary PPM (P6) of 3 x 2 pixels of 0..255, or 18 raw bytes"
+EXPECTED = "expected a binary PPM (P6) or PGM (P5) of 3 x 2 pixels of 0..255, or 18 raw bytes"
 DAMAGED = "its header is damaged; expected width, height, maximum"
 REFUSED = {
     "size": (b"P6 2 3 255 " + PIXELS, f"2 x 3 pixels of 0..255; {EXPECTED}"),
@@ -261,7 +271,9 @@ REFUSED = {
     "no blank at the end": (b"P6 3 2 255", DAMAGED),
     "short": (b"P6 3 2 255 " + PIXELS[1:], "ends after 17 of 18 bytes of pixels"),
     "long": (b"P6 3 2 255 " + PIXELS + b"P", "goes on behind the pixels; expected one picture"),
-    "grey": (b"P5 3 2 255 " + PIXELS, f"a picture of the kind P5; {EXPECTED}"),
+    "grey": (b"P5 3 2 255 " + PIXELS, "goes on behind the pixels; expected one picture"),
+    "short grey": (b"P5 3 2 255 " + PIXELS[:5], "ends after 5 of 6 bytes of pixels"),
+    "bits": (b"P4 3 2 " + PIXELS, f"a picture of the kind P4; {EXPECTED}"),
     "text": (b"P3 3 2 255 1 2 3", f"a picture of the kind P3; {EXPECTED}"),
     "pam": (b"P7\nWIDTH 3\n", f"a picture of the kind P7; {EXPECTED}"),
     "png": (b"\x89PNG\r\n\x1a\n0123456789", f"a PNG or JPEG file; {EXPECTED}"),

@@ -58,9 +58,16 @@ MUTANTS = (
     Mutant(
         "the example program gives a network of bgr pixels red first",
         "codegen/export/example.py",
-        '(image.order == "bgr")',
+        '(order == "bgr")',
         "0",
         tests_of("codegen/test_images.py", "test_headers_of_pictures"),
+    ),
+    Mutant(
+        "the example program gives a grey picture's bytes to one pixel after another",
+        "codegen/export/example.py",
+        "$x[got / 3];",
+        "$x[got % (BYTES / 3)];",
+        tests_of("codegen/test_images.py", "test_a_grey_picture_has_three_equal_channels"),
     ),
     Mutant(
         "the example program reads pictures of another height",
