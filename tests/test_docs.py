@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,17 @@ def test_a_block_runs(
 
 def test_no_run_is_of_a_block_that_is_gone() -> None:
     assert RUNS.keys() == set(BLOCKS)
+
+
+def test_pip_installs_from_a_clone_extras_that_exist() -> None:
+    """The project is on no index."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for file in ("README.md", *DOCUMENTS):
+        for said in re.findall("pip install ([^`#\n]*)", (ROOT / file).read_text()):
+            named = re.fullmatch(r"-e '\.\[([a-z,]+)\]' *", said)
+            assert named is not None and set(named[1].split(",")) <= extras.keys(), (file, said)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=shlex.join)
