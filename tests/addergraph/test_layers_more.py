@@ -188,7 +188,10 @@ def test_a_slope_of_leaky_relu() -> None:
         (lambda: layers.UpSampling(0), "size=0"),
         (lambda: result(layers.UpSampling(), "N", 3), "NHWC"),
         (lambda: result(layers.ZeroPadding(1), "N", 3), "NHWC"),
-        (lambda: layers.ZeroPadding("same"), "must be numbers of zeros: an int, .*layers with a kernel take"),  # type: ignore[arg-type]
+        (
+            lambda: layers.ZeroPadding("same"),
+            "must be numbers of zeros: an int, .*layers with a kernel take",
+        ),  # type: ignore[arg-type]
         (lambda: layers.ZeroPadding(((1, 2), (3, 4))), r"or \(top, bottom, left, right\)"),  # type: ignore[arg-type]
         (lambda: layers.Conv(3, 3, padding="SAME"), 'did you mean "same"'),
         (lambda: result(layers.Conv(1, 3, padding="same"), "N", 3), "NHWC"),
