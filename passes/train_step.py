@@ -32,6 +32,7 @@ from typing import Protocol
 from addergraph.errors import GraphError, ShapeError
 from addergraph.ir import Graph, Node, Op, Parameter, Value
 from addergraph.ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
+from addergraph.ir.check import require_something_to_train
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
@@ -81,7 +82,8 @@ def train_step(
     rate = draft.tensor(draft.input("learning_rate", TensorType(f32, ())))
     mean = loss.mean(draft.tensor(prediction), draft.tensor(targets)).value
 
-    trainable = _trainable(graph)
+    require_something_to_train(graph)
+    trainable = [p for p in graph.parameters if p.trainable]
     one = draft.add(Full(shape=(), value=1.0, dtype=f32), [], "one")[0]
     gradients = differentiate(draft, {mean: draft.tensor(one)}, trainable)
     _require_used(graph, trainable, gradients)
@@ -105,17 +107,6 @@ def _require_used(graph: Graph, trainable: Sequence[Parameter], found: Container
         f'the loss of "{graph.name}" does not depend on the trainable parameters '
         f"{', '.join(unused)}; use them or declare them with trainable=False"
     )
-
-
-def _trainable(graph: Graph) -> list[Parameter]:
-    """GraphError where there is none, and something is frozen."""
-    found = [p for p in graph.parameters if p.trainable]
-    if not found and any(p.frozen for p in graph.parameters):
-        raise GraphError(
-            f'"{graph.name}" has nothing to train: its parameters are all frozen; unfreeze some, '
-            'as model.unfreeze("dense1")'
-        )
-    return found
 
 
 def _check_forward(graph: Graph) -> None:

@@ -202,3 +202,13 @@ def _check_quantizations(graph: Graph) -> None:
 
 def _types(types: Iterable[TensorType]) -> str:
     return "(" + ", ".join(map(str, types)) + ")"
+
+
+def require_something_to_train(graph: Graph) -> None:
+    """GraphError where no parameter is trainable because all of them are frozen."""
+    parameters = graph.parameters
+    if any(p.frozen for p in parameters) and not any(p.trainable for p in parameters):
+        raise GraphError(
+            f'"{graph.name}" has nothing to train: its parameters are all frozen; unfreeze some, '
+            'as model.unfreeze("dense1")'
+        )

@@ -17,6 +17,7 @@ from ..data.preprocessing import of_images
 from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, ShapeError, StorageError
 from ..files.storage import user_path
 from ..ir import Array
+from ..ir.check import require_something_to_train
 from ..ir.state import bind_weights
 from ..ir.text_attributes import shown_attributes
 from .checkpoint import (
@@ -56,6 +57,7 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     """As `Model.fit`, which alone calls it: warnings point at the line that called that."""
     require_trainable(samples)
     model.build(samples.shape[1:])
+    require_something_to_train(model.graph(training=False))
     targets = targets_for(model, y, len(samples))
     if settings.verbose and settings.engine == NATIVE:
         print("compiling the training step", flush=True)

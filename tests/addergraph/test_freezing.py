@@ -226,7 +226,7 @@ def test_train_freezes_by_option(shell: Shell) -> None:
         "train", "--data", "mine.npz", "--model", "small-adder", "--freeze", "conv1", "--freeze",
         "adder[12]", *quick,
     )  # fmt: skip
-    assert "3 of 22 parameters are frozen" in out
+    assert "23,184 of " in out and " numbers to train are frozen" in out
     assert Model.load("m.safetensors").frozen == ["conv1.f", "adder1.f", "adder2.f"]
     refused = shell.error("train", "--data", "mine.npz", "--freeze", "conv9", *quick)
     assert 'did you mean "conv1"' in refused

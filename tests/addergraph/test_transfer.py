@@ -167,11 +167,14 @@ def test_train_on_data_of_other_classes(shell: Shell) -> None:
     train = ("train", "--model", "ten.safetensors")
     refused = shell(*train, "--data", "three.npz", *quick)
     assert refused.status == 2 and "--transfer" in refused.err
+    assert "warning" not in refused.err and "compiling" not in refused.out, "the error alone"
     assert "tells 10 classes" in shell(*train, "--data", "twelve.npz", *quick).err
     out = shell.ok(
         *train, "--data", "three.npz", "--transfer", "--freeze", "adder1", "--freeze", "bn1", *quick
     )
-    assert "3 of 7 parameters are frozen" in out
+    assert "44 of 239 numbers to train are frozen" in out
+    all_frozen = shell(*train, "--data", "three.npz", "--transfer", "--freeze", "*", *quick[:2])
+    assert "nothing to train" in all_frozen.err and "compiling" not in all_frozen.out
     made = Model.load("m.safetensors")
     assert made.preprocessing is not None and made.preprocessing.classes == ("a", "b", "c")
     assert np.array_equal(made.weights["adder1.f"], named.weights["adder1.f"])

@@ -15,7 +15,7 @@ from ...border import shown
 from ...data import Dataset
 from ...errors import DataError, StorageError
 from ...files.storage import user_path
-from ...ir import Array
+from ...ir import Array, Graph
 from ...model import Model
 from ...model.file import require_writable_model
 from ...model.quantization import quantization_aware
@@ -164,7 +164,7 @@ def train(options: Training) -> None:
     print(_told(data), flush=True)
     print(f"{model.preprocessing}; the model file keeps it", flush=True)
     if model.frozen:
-        print(f"{len(model.frozen)} of {len(model.weights)} parameters are frozen", flush=True)
+        print(_how_frozen(model.graph(training=False)), flush=True)
     if options.folder is not None:
         print(f'checkpoints and logs in "{options.folder}"', flush=True)
     if options.quantize_bits is not None:
@@ -194,6 +194,13 @@ def train(options: Training) -> None:
             f"{history.findings[0].message}. The model file is written all the same; "
             "--allow-chance takes that for a success"
         )
+
+
+def _how_frozen(graph: Graph) -> str:
+    """In numbers, as the summary counts them; statistics of batch norms are none of either."""
+    counts = [(p.type.elements, p.frozen) for p in graph.parameters if p.learns]
+    frozen = sum(count for count, held in counts if held)
+    return f"{frozen:,} of {sum(count for count, _ in counts):,} numbers to train are frozen"
 
 
 def _how_to_go_on(options: Training) -> str:
@@ -263,16 +270,16 @@ def _matched(network: str, model: Model, data: Dataset) -> Dataset:
             f"{data.class_count}: let the network begin again for these (--transfer), or train "
             "another (--model NAME)"
         )
-    data = matched(of_model(network, model), data)
     assert model.preprocessing is not None
-    ours = model.preprocessing.classes
+    known = model.preprocessing
+    data, ours = data.like(known), known.classes
     if ours and data.classes and ours != data.classes:
         raise DataError(
             f'"{network}" tells the classes {shown(ours)}, "{data.name}" has '
             f"{shown(data.classes)}: train a network for these (--model NAME), let this one begin "
             "again for them (--transfer), or name them as the model does"
         )
-    known = model.preprocessing
+    data = matched(of_model(network, model), data)
     model.preprocessing = dataclasses.replace(
         known, classes=ours or data.classes, resize=known.resize or data.resize
     )
