@@ -56,7 +56,7 @@ LAYERS: dict[str, type[Layer]] = {
     )
 }  # fmt: skip
 for _layer in LAYERS.values():
-    _layer.__setattr__ = Layer._keep  # type: ignore[method-assign]
+    _layer.__setattr__ = Layer._keep  # type: ignore[method-assign, assignment]
 
 
 # The names of the original slide deck: the one table of second names in the project.

@@ -16,7 +16,7 @@ from tests.addergraph.models import fit, small_model
 
 HABITS: dict[str, Callable[[Model], Any]] = {
     'no trainable: model.freeze("*")': lambda m: setattr(m, "trainable", False),
-    "no compile: Model(loss=...)": lambda m: m.compile(optimizer="sgd"),  # type: ignore[attr-defined]
+    "no compile: Model(loss=...)": lambda m: m.compile(optimizer="sgd"),  # type: ignore[operator]
     "no stop_training: a callback has it": lambda m: setattr(m, "stop_training", True),
     'argument "validation_data": fit(x, y, x_val, y_val)': lambda m: fit(m, validation_data=1),
     'argument "validation_split": fit(x, y, x_val, y_val)': lambda m: fit(m, validation_split=0.1),
