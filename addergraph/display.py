@@ -30,13 +30,14 @@ def head(thing: object) -> str:
 
 
 def table(made: Table) -> str:
-    """The table."""
+    """The table; spaces before a word stay, by which parts stand below their block."""
     sides = ["left" if name in made.words else "right" for name in made.heads]
 
     def row(cells: Sequence[str], tag: str, style: str = "") -> str:
         shown = zip(sides, cells, strict=False)  # a row may be shorter
         parts = (
-            f'<{tag} style="text-align:{side}{style}">{escape(printable(cell))}</{tag}>'
+            f'<{tag} style="white-space:pre;text-align:{side}{style}">'
+            f"{escape(printable(cell))}</{tag}>"
             for side, cell in shown
         )
         return f"<tr>{''.join(parts)}</tr>"

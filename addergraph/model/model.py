@@ -111,9 +111,22 @@ class Model(Predictor, Freezable):
     # --- structure ------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        shape = "of any samples" if self._input_shape is None else f"of samples {self._input_shape}"
-        layers = "a function" if self._net or self._stored else f"{len(self.layers)} layers"
-        return f'<Model "{self.name}" {shape}: {layers}, {self.loss_name}>'
+        shape = "any samples" if self._input_shape is None else f"samples {self._input_shape}"
+        has = ["a function" if self._net or self._stored else f"{len(self.layers)} layers"]
+        if graph := self._known_graph():
+            shape += f" -> {without_batch(graph.outputs[0].type)}"
+            has.append(f"{sum(p.type.elements for p in graph.parameters):,} parameters")
+        loss = getattr(self.loss, "__name__", self.loss_name)
+        return f'<Model "{self.name}" of {shape}: {", ".join(has)}, {loss}>'
+
+    def _known_graph(self) -> Graph | None:
+        """The inference graph, as far as it is known without a call of a function of the user's."""
+        if self._net is not None and (False, None) not in self._graphs:
+            return None
+        try:
+            return self.graph(training=False)
+        except AdderGraphError:  # no shape yet, or layers that do not fit
+            return None
 
     @property
     def loss(self) -> str | LossFunction:

@@ -106,6 +106,14 @@ def test_a_model_shows_its_layers_and_its_graph(model: Model) -> None:
     assert "u8 pixels enter as pixel * 0.00392157" in shown(known).of("pre")[0]
 
 
+def test_parts_of_a_block_stand_below_it_in_a_notebook() -> None:
+    made = Model(input_shape=SHAPE)
+    made.add(layers.Residual([layers.BatchNorm()], name="block"))
+    page = made._repr_html_()
+    assert ">block</td>" in page
+    assert '<td style="white-space:pre;text-align:left">  bn1</td>' in page
+
+
 def test_a_dataset_shows_counts_and_the_first_image_of_each_class() -> None:
     x = np.zeros((5, 2, 3, 3), np.uint8)
     x[1] = (255, 0, 9)

@@ -525,9 +525,19 @@ def test_a_model_and_a_program_say_what_they_are() -> None:
     model.add(layers.Dense(3))
     assert repr(model) == '<Model "net" of any samples: 2 layers, cat_cross_entropy>'
     model.build((2, 2))
-    assert repr(model) == '<Model "net" of samples (2, 2): 2 layers, cat_cross_entropy>'
+    assert repr(model) == (
+        '<Model "net" of samples (2, 2) -> (3,): 2 layers, 15 parameters, cat_cross_entropy>'
+    )
     traced = Model(layers.Dense(3), input_shape=(4,), loss_name="mean_squared_error")
     assert repr(traced) == '<Model "model" of samples (4,): a function, mean_squared_error>'
+    traced.build((4,))
+    traced.loss = two_tensors
+    assert repr(traced) == (
+        '<Model "model" of samples (4,) -> (3,): a function, 15 parameters, two_tensors>'
+    )
+    wrong = Model(input_shape=(4,))
+    wrong.add(layers.Conv(3, 3))
+    assert repr(wrong) == '<Model "model" of samples (4,): 1 layers, cat_cross_entropy>'
     program = compiler.compile(model)
     target = program.built.lowered.target.name
     assert repr(program) == f'<Program "net" for {target}: f32[N,2,2] -> f32[N,3]>'
