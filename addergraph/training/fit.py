@@ -59,9 +59,9 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     model.build(samples.shape[1:])
     require_something_to_train(model.graph(training=False))
     targets = targets_for(model, y, len(samples))
+    start, before = time.perf_counter(), model.preprocessing
     if settings.verbose and settings.engine == NATIVE:
-        print("compiling the training step", flush=True)
-    before = model.preprocessing
+        print("compiling the training step: a while the first time, then it is cached", flush=True)
     try:
         settings = _preprocessed(model, samples, settings)
         validation = validation_of(model, held_out, settings)
@@ -79,7 +79,7 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     except BaseException:
         model.preprocessing = before
         raise
-    return run_epochs(step, samples, targets, settings, validation)
+    return run_epochs(step, samples, targets, settings, validation, start)
 
 
 def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
@@ -106,9 +106,10 @@ def _warn(model: Trainee, samples: Array, settings: Fit) -> None:
 
 
 def run_epochs(
-    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None
-) -> History:
-    """Trains; `validation` is measured at the end of an epoch.
+    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None,
+    start: float,
+) -> History:  # fmt: skip
+    """Trains; `validation` is measured at the end of an epoch; compiling began at `start`.
 
     The model ends with the weights of the best epoch where `keep_best` asks for it, otherwise with
     the running averages where the optimizer keeps them, otherwise with the last ones.
@@ -128,7 +129,7 @@ def run_epochs(
         normalize=settings.normalize,
     )
     statistics = Statistics(step, loader, settings.batch_norm_samples)
-    _check_steps(step, len(x), settings, statistics)
+    _check_steps(step, len(x), settings, statistics, start)
     with ExitStack() as stack:
         folder = None
         if settings.checkpoint is not None:
@@ -139,11 +140,11 @@ def run_epochs(
         return run.all_epochs()
 
 
-def _check_steps(step: TrainStep, samples: int, settings: Fit, statistics: Statistics) -> None:
-    """Refuses what cannot be trained, or not within the memory that there is; shows the need.
-
-    What the reference takes is NumPy's affair.
-    """
+def _check_steps(
+    step: TrainStep, samples: int, settings: Fit, statistics: Statistics, start: float
+) -> None:
+    """Refuses what cannot be trained, or not within the memory that there is; shows the need. What
+    the reference takes is NumPy's affair."""
     size = settings.batch_size
     batches = sorted({samples % size, min(size, samples)} - {0})
     try:
@@ -159,7 +160,7 @@ def _check_steps(step: TrainStep, samples: int, settings: Fit, statistics: Stati
     arenas = [step.arena_bytes(batch) for batch in batches]
     need = training_need(graphs, [*arenas, statistics.arena_bytes])
     if settings.verbose:
-        print(f"memory {need}", flush=True)
+        print(f"compiled in {time.perf_counter() - start:.1f} s\nmemory {need}", flush=True)
     require_memory(need)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from pathlib import Path
 
@@ -135,15 +136,16 @@ def test_a_run_shows_its_need(capsys: pytest.CaptureFixture[str]) -> None:
     # Batches of 40 and 30 samples.
     settings = {"engine": "native", "batch_size": 40, "epochs": 1, "verbose": 1}
     fit(small_model(), **settings, batch_norm_samples=0)
-    before, line, epoch, *_ = capsys.readouterr().out.splitlines()
+    before, took, line, epoch, *_ = capsys.readouterr().out.splitlines()
     step = small_model(input_shape=(8, 8, 1)).train_step(40)
     graphs = [step.graph(30), step.graph(40)]
-    assert before == "compiling the training step"
+    assert before.startswith("compiling the training step: a while the first time")
+    assert re.fullmatch(r"compiled in \d+\.\d s", took)
     assert line == f"memory {training_need(graphs)}"
     assert training_need(graphs, [step.arena_bytes(30), step.arena_bytes(40)]).arena > 0
     assert epoch.startswith("epoch 1/1")
     fit(small_model(), **settings)
-    _, with_statistics, *_ = capsys.readouterr().out.splitlines()
+    _, _, with_statistics, *_ = capsys.readouterr().out.splitlines()
     assert with_statistics.startswith("memory ") and with_statistics != line
 
 
