@@ -73,8 +73,11 @@ def test_inference_has_no_trace_of_it() -> None:
 def test_summaries_say_what_training_alone_has(make: Callable[[], Model], shell: Shell) -> None:
     model = make()
     graph = model.graph(training=True, batch=2)
-    found = [n for n in graph.nodes if isinstance(n.op, Dropout)]
-    said = ", ".join(f"{n.name} (rate {n.op.rate:g}) behind {n.inputs[0].name}" for n in found)
+    said = ", ".join(
+        f"{n.name} (rate {n.op.rate:g}) behind {n.inputs[0].name}"
+        for n in graph.nodes
+        if isinstance(n.op, Dropout)
+    )
     assert said and model.training_only() == [f"training only: {said}"]
     assert f"\ntraining only: {said}\n" in model.summary_text()
     assert f"training only: {said}</pre>" in model._repr_html_()

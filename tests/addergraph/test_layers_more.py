@@ -188,10 +188,7 @@ def test_a_slope_of_leaky_relu() -> None:
         (lambda: layers.UpSampling(0), "size=0"),
         (lambda: result(layers.UpSampling(), "N", 3), "NHWC"),
         (lambda: result(layers.ZeroPadding(1), "N", 3), "NHWC"),
-        (
-            lambda: layers.ZeroPadding("same"),
-            "must be numbers of zeros: .* kernel take",
-        ),  # type: ignore[arg-type]
+        (lambda: layers.ZeroPadding("same"), "must be numbers of zeros: "),  # type: ignore[arg-type]
         (lambda: layers.ZeroPadding(((1, 2), (3, 4))), r"or \(top, bottom, left, right\)"),  # type: ignore[arg-type]
         (lambda: layers.Conv(3, 3, padding="SAME"), 'did you mean "same"'),
         (lambda: result(layers.Conv(1, 3, padding="same"), "N", 3), "NHWC"),
@@ -234,7 +231,7 @@ def test_all_of_them_are_in_model_files() -> None:
         (lambda: layers.SeparableAdder(8), "kernel_size is missing"),  # type: ignore[call-arg]
         (lambda: layers.Conv(), "output_channels is missing, kernel_size is missing"),  # type: ignore[call-arg]
         (lambda: layers.Conv(3, 3, kernel_size=3), "kernel_size is given twice"),  # type: ignore[misc]
-        (lambda: layers.Dropout(0.5, 0, True), "takes 2 attributes without a name, found 3: rate"),  # type: ignore[call-arg]
+        (lambda: layers.Dropout(0.5, 0, True), "takes 2 attributes without a name, found 3: rate"),  # type: ignore[call-arg, arg-type]
     ],
 )
 def test_names_of_other_libraries(make: Callable[[], object], message: str) -> None:
