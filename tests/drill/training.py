@@ -1,4 +1,4 @@
-"""Planted bugs in what people build on training: frozen parameters, transfer, losses, callbacks."""
+"""Planted bugs in training and in what people build on it: losses, callbacks, frozen parameters."""
 
 from __future__ import annotations
 
@@ -91,5 +91,67 @@ MUTANTS = (
         tests_of(
             "addergraph/training/test_callbacks.py", "test_an_exit_saves_the_last_whole_step"
         ),
+    ),
+    Mutant(
+        "weight decay comes after momentum", "addergraph/training/optimizers.py",
+        "_assign(velocity, new)",
+        "_assign(velocity, sub(new, self.weight_decay * weights))",
+        tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
+    ),
+    Mutant(
+        "clipping counts parameters with an adaptive rate", "addergraph/training/optimizers.py",
+        "_square_sum(g) for p, g in gradients.items() if p.eta is None]",
+        "_square_sum(g) for p, g in gradients.items()]",
+        tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
+    ),
+    Mutant(
+        "wide matrices move with the whole rate", "addergraph/training/optimizers.py",
+        "mul(self._rate(p, rate), direction, name=\"step\")",
+        "mul(rate, direction, name=\"step\")",
+        tests_of("addergraph/training/test_learns.py", "test_only_wide_matrices_move_slower"),
+    ),
+    Mutant(
+        "statistics are of the epoch's first batch alone", "addergraph/training/statistics.py",
+        "islice(batches, self.batches)", "islice(batches, 1)",
+        tests_of(
+            "addergraph/training/test_statistics.py",
+            "test_the_result_has_the_statistics_of_its_weights",
+        ),
+    ),
+    Mutant(
+        "validation sees the running statistics", "addergraph/training/fit.py",
+        "        if self._looks_each_epoch:\n            self.statistics(number)\n", "",
+        tests_of(
+            "addergraph/training/test_statistics.py",
+            "test_validation_means_something_at_a_high_rate",
+        ),
+    ),
+    Mutant(
+        "nesterov looks along the gradient twice", "addergraph/training/optimizers.py",
+        "add(g, self.momentum * new, name=\"ahead\")",
+        "add(new, self.momentum * g, name=\"ahead\")",
+        tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
+    ),
+    Mutant(
+        "adam divides by the uncorrected second moment", "addergraph/training/optimizers.py",
+        "div(second, correction2)", "second",
+        tests_of("passes/test_optimizers.py", "test_rules_against_loops"),
+    ),
+    Mutant(
+        "a resumed epoch begins at its first batch", "addergraph/training/fit.py",
+        "self.loader.epoch(number, self.at.step)", "self.loader.epoch(number)",
+        tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
+    ),
+    Mutant(
+        "a checkpoint forgets the epoch's loss so far", "addergraph/training/fit.py",
+        "self.at = checkpoint.position",
+        "self.at = checkpoint.position\n        self.at.loss = 0.0",
+        tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
+    ),
+    Mutant(
+        "eta is scaled by the number of elements, not its root",
+        "addergraph/training/optimizers.py",
+        "math.sqrt(p.type.elements)", "p.type.elements",
+        tests_of("passes/test_train_step.py", "test_the_authors_recipe_over_three_steps"),
     ),
 )  # fmt: skip
