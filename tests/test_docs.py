@@ -138,6 +138,10 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
         model_and_images,
         lambda made: made["model"].evaluate(made["x"], made["y"])["accuracy"] > 0.1,
     ),
+    ("docs/training.md", 3): (
+        model_and_images,
+        lambda made: made["model"].evaluate(made["x"], made["y"])["accuracy"] > 0.1,
+    ),
     ("docs/training.md", 1): (model_and_images, lambda made: made["model"].loss is made["focal"]),
 }
 

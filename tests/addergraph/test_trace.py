@@ -212,7 +212,10 @@ def test_numpy_scalars_are_numbers() -> None:
         ({"stride": (1, 2, 3)}, r"stride=\(1, 2, 3\) must be an int or a pair of ints"),
         ({"stride": "a"}, "stride='a' must be an int or a pair"),
         ({"dilation": (1.5, 1)}, "dilation=1.5 must be an integer of at least 1"),
-        ({"padding": (1, 2, 3)}, r"padding=\(1, 2, 3\) must be an int, \(vertical, horizontal\)"),
+        (
+            {"padding": (1, 2, 3)},
+            r"padding=\(1, 2, 3\) must be numbers of zeros: an int, \(vertical, horizontal\)",
+        ),
         ({"padding": -1}, "padding=-1 must be an integer of at least 0"),
         ({"groups": 0}, "groups=0 must be an integer of at least 1"),
     ],

@@ -15,6 +15,8 @@ from addergraph.codegen.export.data import data_object
 from addergraph.codegen.export.entry import checksum, data_module
 from addergraph.codegen.targets.lookup import target_named
 
+pytestmark = pytest.mark.slow
+
 MEGABYTES = 16
 SCRIPT = """
 import resource, sys
@@ -22,7 +24,6 @@ import numpy as np
 import addergraph as ag
 from addergraph import compiler
 
-pytestmark = pytest.mark.slow
 
 def export(inputs, folder):
     graph = ag.parse(f'''graph big(%x: f32[N,{inputs}]) params(%f: f32[{inputs},2048] init=zeros) {{

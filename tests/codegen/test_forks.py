@@ -66,6 +66,7 @@ def _outputs(x: object) -> bytes:
     return b"".join(a.tobytes() for a in program(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_worker_processes_compile_and_run(method: str) -> None:
     """As loaders of data start theirs: some work here before, some in each process."""

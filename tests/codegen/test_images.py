@@ -341,12 +341,15 @@ def test_names_of_any_kind_reach_the_program(compiler_: str, tmp_path: Path) -> 
     assert shown.split(b"\0")[:-1] == [n.encode("utf-8", "backslashreplace") for n in names]
 
 
+MANY = tuple("abcdefghijklmnopq")
+
+
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
-        (("a",) * 17, "names 17 classes, %y has 18 scores; declare"),
-        (("a",) * 17 + ("b\0",), r"class 17 is no string for C compilers.*'b\\x00'"),
-        (("é" * 2048,) + ("a",) * 17, "class 0 .* at most 4,095 bytes"),
+        (MANY, "names 17 classes, %y has 18 scores; declare"),
+        ((*MANY, "b\0"), r"class 17 is no string for C compilers.*'b\\x00'"),
+        (("é" * 2048, *MANY), "class 0 .* at most 4,095 bytes"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(classes: tuple[str, ...], said: str) -> None:

@@ -22,6 +22,8 @@ from tests.codegen.harness import HERE, make_call, run_call, same_bits, undefine
 from tests.codegen.kernels.layers import LAYERS, MATRICES, Layer
 from tests.codegen.kernels.test_adder_u8 import ONE_ROW, TARGET_NAMES, require_exact
 
+pytestmark = pytest.mark.thinned(3)
+
 
 def integers(layer: Layer, seed: int) -> list[Array]:
     """x, f and bias; the whole range of bytes, and a bias that makes sums wrap."""

@@ -16,6 +16,8 @@ from addergraph.ops.reduction.mean_squared_error import MeanSquaredError
 from addergraph.ops.reduction.reduce import ReduceMax, ReduceMean, ReduceSum
 from tests.codegen.harness import HERE, RUNS, require_equal, run_call, same_bits, ulps
 
+pytestmark = pytest.mark.thinned(3)
+
 EXAMPLES = settings().max_examples // 2
 REDUCTIONS = (ReduceSum, ReduceMean, ReduceMax)
 

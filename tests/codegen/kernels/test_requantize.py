@@ -21,6 +21,8 @@ from addergraph.ops.reduction.max_pool2d import MaxPool2d
 from tests.codegen.harness import HERE, RUNS, make_call, require_equal
 from tests.codegen.kernels.layers import INTEGERS
 
+pytestmark = pytest.mark.thinned(3)
+
 ENDS = (-(2**31), 2**31 - 1)
 NUMBERS = (-(2**31), -256, -255, -3, -1, 0, 1, 2, 127, 255, 256, 2**31 - 1)
 

@@ -24,6 +24,8 @@ from tests.codegen.harness import HERE, make_call, run_call, same_bits
 from tests.codegen.kernels.cuts import Cut
 from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer, real, whole
 
+pytestmark = pytest.mark.thinned(3)
+
 PADDED = (1, 1, 1, 1)
 CASES = {
     **{k: v for k, v in LAYERS.items() if 0 not in (*v.x, *v.f)},

@@ -28,6 +28,8 @@ from addergraph.ops.fused import Fused
 from tests.codegen.harness import HERE, make_call, run_call, same_bits
 from tests.codegen.kernels.layers import LAYERS, THREADS, WIDE, Layer
 
+pytestmark = pytest.mark.thinned(3)
+
 TARGETS_HERE = [name for name in HERE if name != "toy"]  # its vectors are too short
 PADDED = (1, 1, 1, 1)
 IMAGES = {
