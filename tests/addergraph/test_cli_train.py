@@ -24,6 +24,7 @@ from tests.addergraph.shell import Shell
 pytestmark = pytest.mark.usefixtures("quick_objects")
 
 
+@pytest.mark.slow
 def test_train_on_the_digits(shell: Shell) -> None:
     out = shell.ok("train", "--model", "small-conv", "--epochs", 2, "-o", "m.safetensors")
     assert "small-conv on digits: 1437 samples of (8, 8, 1), 360 to validate" in out

@@ -58,6 +58,7 @@ def test_networks_compile_and_verify(model: Model, quantized: Quantized) -> None
         assert ag.verify_layers(network, ag.compile_layers(network), 2).ok
 
 
+@pytest.mark.slow
 def test_networks_are_exported_and_counted(
     model: Model, quantized: Quantized, tmp_path: Path
 ) -> None:

@@ -229,6 +229,7 @@ def test_real_pixels_are_normalized_by_the_int8_model() -> None:
     assert np.array_equal(made.inputs(images), plain.inputs(known.apply(images)))
 
 
+@pytest.mark.slow
 def test_training_for_integers_keeps_the_pixels() -> None:
     model = network(OWN)
     aware = ag.quantization_aware(model, IMAGES, bits=4)

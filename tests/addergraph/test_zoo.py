@@ -134,7 +134,7 @@ def test_the_big_networks_survive_their_files_with_small_channels(tmp_path: Path
         assert again.graph(training=False) == small.graph(training=False)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"), [("lenet5_bn", None), ("vgg_small", (16, 16, 3)), ("resnet20", None)]
 )

@@ -231,7 +231,7 @@ def test_damaged_weights_and_wrong_bits_end_the_program(
 # -- objects ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_certificate_of_each_object_passes(target: str, libraries: Libraries) -> None:
     made = libraries[target]

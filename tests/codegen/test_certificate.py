@@ -155,7 +155,7 @@ def test_llvm_and_capstone_count_the_same(machine: str, planted: str) -> None:
         assert sum(products.values()) == (f.name == "second")
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "text"),
     [

@@ -173,7 +173,7 @@ def integers() -> Graph:
     return ag.trace(net, *(TensorType(u8, s) for s in shapes), name="net")
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [t.name for t in X86_LEVELS])
 def test_programs_without_products(target: str) -> None:
     graph, rng = integers(), np.random.default_rng(0)

@@ -228,6 +228,7 @@ def test_training_recovers_what_two_bits_lose(trained: Model) -> None:
     ag.compile(strict.graph, weights=strict.weights, multiplication_free=True)
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_threads(trained: Model) -> None:
     one, *others = (tuned(trained, threads, epochs=1, images=192) for threads in (1, 2, 3))
     for other in others:

@@ -86,6 +86,7 @@ def quantized(name: str, **options: object) -> tuple[Quantized, Graph, Mapping[s
     return ag.quantize(graph, x, weights=weights, **options), graph, weights  # type: ignore[arg-type]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integers_say_what_the_network_does(name: str) -> None:
     made, graph, weights = quantized(name, terms=3)

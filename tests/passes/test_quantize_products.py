@@ -88,6 +88,7 @@ def test_filters_are_symmetric_in_each_channel(bits: int, end: int) -> None:
     np.testing.assert_allclose(steps * f, weights["one.f"], atol=0.501 * steps.max())
 
 
+@pytest.mark.slow
 def test_strict_mode_names_what_multiplies() -> None:
     made = quantized("authors", terms=3)
     with pytest.raises(UnsupportedError) as error:
@@ -97,6 +98,7 @@ def test_strict_mode_names_what_multiplies() -> None:
     assert lines[1:] == [f'  conv2d "first": {hint}', f'  dense "last": {hint}']
 
 
+@pytest.mark.slow
 def test_an_argmax_is_one_of_integers() -> None:
     """In place of a softmax, and without a product."""
 

@@ -68,6 +68,7 @@ def test_files_of_python_2_read_as_python_reads_them(content: dict[bytes, Any]) 
     assert all(_same(found[k], expected[k]) for k in expected)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(max_size=8),

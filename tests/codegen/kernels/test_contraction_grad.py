@@ -82,7 +82,7 @@ def turn_of(layer: str, name: str) -> int:
 # -- exact data ----------------------------------------------------------------------------------
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_gradients_have_the_bits_of_the_reference_on_exact_data(layer: str, name: str) -> None:

@@ -90,7 +90,7 @@ def test_exact_data_has_the_bits_of_the_reference(name: str) -> None:
         assert same_bits(found, expected), (target, found, expected)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("name", CASES)
 def test_any_data_has_the_bits_of_the_dense_kernel(name: str) -> None:
     layer = CASES[name]
