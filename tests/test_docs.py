@@ -146,6 +146,7 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
 }
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.filterwarnings("ignore::addergraph.errors.DataWarning")
 @pytest.mark.parametrize(("file", "number"), BLOCKS)
 def test_a_block_runs(

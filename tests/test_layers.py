@@ -151,6 +151,7 @@ def _none(found: list[Import]) -> None:
     assert not found, "\n" + "\n".join(map(str, found))
 
 
+@pytest.mark.slow
 def test_the_parser_of_imports_sees_them() -> None:
     found = {(i.file, i.module, i.relative) for f in FOLDERS for i in _imports(f)}
     assert ("addergraph/ir/trace.py", "addergraph.ir.graph.Builder", True) in found

@@ -37,6 +37,7 @@ def run(code: str) -> str:
     return printed.getvalue()
 
 
+@pytest.mark.slow
 def test_the_program_trains_and_verifies() -> None:
     printed = run(PYTHON[0])
     stated = re.search(r"accuracy (0\.\d+)", README)

@@ -192,6 +192,7 @@ def judged(kind: str) -> str:
     return kind if kind in REFUSED or kind == CONTROL else "allowed"
 
 
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize(("target", "machine", "strict", "program"), BOTH)
 def test_a_second_decoder_sees_the_same(
     target: str, machine: str, strict: bool, program: str, tmp_path: Path

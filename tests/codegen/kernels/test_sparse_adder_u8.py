@@ -92,7 +92,7 @@ def served(op: Fused, arrays: list[Array], start: int) -> list[str]:
     return [known[(start + k) % len(known)] for k in range(min(2, len(known)))]
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("name", IMAGES)
 def test_layers(name: str) -> None:
     layer, start = IMAGES[name], list(IMAGES).index(name)
@@ -126,7 +126,7 @@ def test_a_residual_of_bytes(name: str) -> None:
         assert same_bits(found, expected), target
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("threads", THREADS)
 def test_patches_and_strips_that_do_not_fit(threads: int) -> None:
     """The last ones are moved back; what is computed twice reads a residual in place once."""
