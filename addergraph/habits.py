@@ -1,4 +1,5 @@
-"""Names that people bring along from elsewhere, each with what does it here."""
+"""Names that people bring along from Keras, PyTorch and NumPy, each with what does it here: those
+for which the nearest name is not the right one."""
 
 from __future__ import annotations
 
@@ -23,6 +24,49 @@ FIT = {
     "loss": 'the loss is one of the model: model.loss = "mean_squared_error"',
     "lr": "learning_rate= is its name",
 }
+
+ATTRIBUTES = {  # of layers
+    "filters": "output_channels", "units": "output_channels", "out_channels": "output_channels",
+    "out_features": "output_channels", "use_bias": "bias", "dilation_rate": "dilation",
+    "strides": "stride", "eps": "epsilon", "p": "rate", "alpha": "slope",
+    "negative_slope": "slope", "scale_factor": "size", "factors": "size", "activation": "function",
+    "depth_multiplier": "multiplier", "adaptive_eta": "eta", "target_shape": "shape", "dim": "axis",
+}  # fmt: skip
+_START = "weights start as docs/networks.md says; for others assign model.weights"
+_PENALTY = "for a penalty of weights give the optimizer weight_decay"
+_CHANNELS = "leave it out: the input says its channels"
+ELSEWHERE = {  # what is no attribute of a layer here, and where it is said instead
+    "activation": 'put layers.Activation("relu") behind this layer',
+    "input_shape": "give it to Model(input_shape=...)", "data_format": "images are NHWC",
+    "padding_mode": "padding is zeros", "dtype": "layers compute in f32",
+    "kernel_initializer": _START, "bias_initializer": _START, "depthwise_initializer": _START,
+    "kernel_regularizer": _PENALTY, "bias_regularizer": _PENALTY,
+    "in_channels": _CHANNELS, "in_features": _CHANNELS, "num_features": _CHANNELS,
+}  # fmt: skip
+LAYERS = {
+    "ReLU": 'Activation("relu")', "ReLU6": 'Activation("relu6")',
+    "LeakyReLU": 'Activation("leaky_relu")', "Sigmoid": 'Activation("sigmoid")',
+    "Tanh": 'Activation("tanh")', "Linear": "Dense", "Upsample": "UpSampling",
+    "GlobalAveragePooling2D": "GlobalAvgPool", "AdaptiveAvgPool2d": "GlobalAvgPool",
+    "AveragePooling2D": "AvgPool", "MaxPooling2D": "MaxPool", "BatchNormalization": "BatchNorm",
+}  # fmt: skip
+LOSSES = {
+    "mse": "mean_squared_error", "l2": "mean_squared_error", "mae": "mean_absolute_error",
+    "l1": "mean_absolute_error", "bce": "binary_cross_entropy",
+    "binary_crossentropy": "binary_cross_entropy", "cross_entropy": "cat_cross_entropy",
+    "categorical_crossentropy": "cat_cross_entropy",
+    "sparse_categorical_crossentropy": "cat_cross_entropy",
+}  # fmt: skip
+OPS = {  # of NumPy, PyTorch and Python
+    "mean": "ops.reduce_mean", "sum": "ops.reduce_sum", "max": "ops.reduce_max",
+    "amax": "ops.reduce_max", "where": "ops.select", "concatenate": "ops.concat",
+    "stack": "ops.concat", "T": "ops.transpose", "permute": "ops.transpose", "astype": "ops.cast",
+    "view": "ops.reshape", "ravel": "ops.flatten", "absolute": "ops.abs", "negative": "ops.neg",
+    "square": "x * x", "power": "x ** 2", "pow": "x ** 2", "size": "x.shape", "ndim": "x.shape",
+    "len": "x.shape", "getitem": "ops.slice", "iter": "ops.slice", "floordiv": "ops.div",
+    "ge": "ops.greater", "le": "ops.greater", "rpow": "ops.exp", "and": "ops.mul",
+    "or": "ops.maximum", "invert": "ops.select",
+}  # fmt: skip
 
 
 def refuse(module: str, name: str) -> None:

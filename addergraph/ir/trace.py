@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from .. import habits
 from ..border import accept, number, shown
 from ..errors import GraphError, UnknownNameError, nearest
 from .graph import Builder, Graph, Init, Parameter, Value
@@ -21,16 +22,6 @@ from .types import DType, Shape, TensorType, f32
 UFUNCS = {  # np.float32(2) * tensor comes as one of these, and is the op
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "matmul": "matmul",
     "greater": "greater",
-}  # fmt: skip
-HABITS = {  # what NumPy, PyTorch and Python call things, where no name of an op is near
-    "mean": "ops.reduce_mean", "sum": "ops.reduce_sum", "max": "ops.reduce_max",
-    "amax": "ops.reduce_max", "where": "ops.select", "concatenate": "ops.concat",
-    "stack": "ops.concat", "T": "ops.transpose", "permute": "ops.transpose", "astype": "ops.cast",
-    "view": "ops.reshape", "ravel": "ops.flatten", "absolute": "ops.abs", "negative": "ops.neg",
-    "square": "x * x", "power": "x ** 2", "pow": "x ** 2", "size": "x.shape", "ndim": "x.shape",
-    "len": "x.shape", "getitem": "ops.slice", "iter": "ops.slice", "floordiv": "ops.div",
-    "ge": "ops.greater", "le": "ops.greater", "rpow": "ops.exp", "and": "ops.mul",
-    "or": "ops.maximum", "invert": "ops.select",
 }  # fmt: skip
 REFUSED = (
     "getitem", "iter", "len", "float", "int", "mod", "rmod", "floordiv", "rfloordiv", "ge", "le",
@@ -148,7 +139,7 @@ class Tensor:
 def _hint(name: str) -> str:
     """Where what is asked for by a name of NumPy or PyTorch is found."""
     known = [word for word in registry() if word != "fused"]
-    ours = f"ops.{name}" if name in known else HABITS.get(name)
+    ours = f"ops.{name}" if name in known else habits.OPS.get(name)
     found = f": use {ours}" if ours else f"{nearest(name, known)}; docs/ops.md lists them"
     return f"; what takes symbolic tensors is in addergraph.ops{found}"
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .. import habits
 from ..errors import UnknownNameError, nearest
 from .base import Layer
 from .batch_norm import BatchNorm
@@ -69,20 +70,10 @@ def adder_layer(*, adaptive_eta: float | None = 0.2, **attributes: Any) -> Adder
     return Adder(eta=adaptive_eta, **attributes)
 
 
-# What Keras and PyTorch call layers whose name here is not the nearest one.
-_HABITS = {
-    "ReLU": 'Activation("relu")', "ReLU6": 'Activation("relu6")',
-    "LeakyReLU": 'Activation("leaky_relu")', "Sigmoid": 'Activation("sigmoid")',
-    "Tanh": 'Activation("tanh")', "Linear": "Dense", "Upsample": "UpSampling",
-    "GlobalAveragePooling2D": "GlobalAvgPool", "AdaptiveAvgPool2d": "GlobalAvgPool",
-    "AveragePooling2D": "AvgPool", "MaxPooling2D": "MaxPool", "BatchNormalization": "BatchNorm",
-}  # fmt: skip
-
-
 def unknown_layer(name: str) -> NoReturn:
     """UnknownNameError with the nearest name."""
     known = [*LAYERS, "adder_layer", "batch_norm_layer", "FullyConnected"]
-    hint = f" (here it is {_HABITS[name]})" if name in _HABITS else nearest(name, known)
+    hint = f" (here it is {habits.LAYERS[name]})" if name in habits.LAYERS else nearest(name, known)
     raise UnknownNameError(f'unknown layer "{name}"{hint}; known: {", ".join(LAYERS)}')
 
 

@@ -8,31 +8,13 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from .. import habits
 from ..border import shown
 from ..errors import GraphError, UnknownNameError, nearest
 from ..ir import Builder, Value
 from ..ir.attributes import flag
 from ..ir.check import WORD
 from ..ir.trace import Tensor
-
-HABITS = {  # what Keras and PyTorch call attributes, where the nearest name is not the right one
-    "filters": "output_channels", "units": "output_channels", "out_channels": "output_channels",
-    "out_features": "output_channels", "use_bias": "bias", "dilation_rate": "dilation",
-    "strides": "stride", "eps": "epsilon", "p": "rate", "alpha": "slope",
-    "negative_slope": "slope", "scale_factor": "size", "factors": "size", "activation": "function",
-    "depth_multiplier": "multiplier", "adaptive_eta": "eta", "target_shape": "shape", "dim": "axis",
-}  # fmt: skip
-_START = "weights start as docs/networks.md says; for others assign model.weights"
-_PENALTY = "for a penalty of weights give the optimizer weight_decay"
-_CHANNELS = "leave it out: the input says its channels"
-ELSEWHERE = {  # what is no attribute of a layer here, and where it is said instead
-    "activation": 'put layers.Activation("relu") behind this layer',
-    "input_shape": "give it to Model(input_shape=...)", "data_format": "images are NHWC",
-    "padding_mode": "padding is zeros", "dtype": "layers compute in f32",
-    "kernel_initializer": _START, "bias_initializer": _START, "depthwise_initializer": _START,
-    "kernel_regularizer": _PENALTY, "bias_regularizer": _PENALTY,
-    "in_channels": _CHANNELS, "in_features": _CHANNELS, "num_features": _CHANNELS,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +126,9 @@ def _is_required(attribute: Field[Any]) -> bool:
 
 def _instead(word: str, known: Sequence[str]) -> str:
     """What to do for an attribute that there is not."""
-    if HABITS.get(word) in known:
-        return f' (here it is "{HABITS[word]}")'
-    return f" ({ELSEWHERE[word]})" if word in ELSEWHERE else nearest(word, known)
+    if habits.ATTRIBUTES.get(word) in known:
+        return f' (here it is "{habits.ATTRIBUTES[word]}")'
+    return f" ({habits.ELSEWHERE[word]})" if word in habits.ELSEWHERE else nearest(word, known)
 
 
 class Scope:

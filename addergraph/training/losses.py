@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .. import habits
 from ..border import settle, shown
 from ..errors import DataError, GraphError, ShapeError, UnsupportedError, nearest
 from ..ir import Array, Graph, Op
@@ -37,13 +38,6 @@ LOST = (
     "the loss of this model is a function, which its file does not hold: assign it again, as "
     "model.loss = f or by Model.load(path, loss=f)"
 )
-HABITS = {  # what others call them, where the nearest name is not the right one
-    "mse": "mean_squared_error", "l2": "mean_squared_error", "mae": "mean_absolute_error",
-    "l1": "mean_absolute_error", "bce": "binary_cross_entropy",
-    "binary_crossentropy": "binary_cross_entropy", "cross_entropy": "cat_cross_entropy",
-    "categorical_crossentropy": "cat_cross_entropy",
-    "sparse_categorical_crossentropy": "cat_cross_entropy",
-}  # fmt: skip
 TINY = np.finfo(np.float32).tiny
 
 
@@ -298,7 +292,7 @@ def loss_of(loss: str | LossFunction, label_smoothing: float = 0.0) -> Loss:
         return Custom(label_smoothing=label_smoothing)
     if not isinstance(loss, str) or loss not in LOSSES:
         found = f'"{loss}"' if isinstance(loss, str) else shown(loss)
-        ours = HABITS.get(str(loss).lower()) if isinstance(loss, str) else None
+        ours = habits.LOSSES.get(str(loss).lower()) if isinstance(loss, str) else None
         hint = f' (here it is "{ours}")' if ours else nearest(str(loss), LOSSES)
         raise GraphError(
             f"unknown loss {found}{hint}; known: {', '.join(LOSSES)}, "
