@@ -10,11 +10,10 @@ from ..errors import GraphError
 from ..ir.attributes import Pair, integer
 from ..ir.trace import Tensor
 from ._padding import SidesOrRule
-from ._parameters import plain_eta
 from .base import Layer, scope_of
 from .batch_norm import BatchNorm
 from .plain import Activation
-from .windowed import Adder, Conv, _Slides
+from .windowed import Adder, Conv, _Distances, _Slides
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class _Depthwise(_Slides):
 
 
 @dataclass(frozen=True, eq=False)
-class DepthwiseAdder(_Depthwise):
+class DepthwiseAdder(_Distances, _Depthwise):
     """Y[n,h,w,k m + q] = - sum_{i,j} |X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,0,k m + q]|.
 
     x f32[N,H,W,C] -> f32[N,OH,OW,C m], m being `multiplier`; filter `.f` f32[I,J,1,C m] ~ N(0, 1).
@@ -45,14 +44,6 @@ class DepthwiseAdder(_Depthwise):
     """
 
     prefix: ClassVar[str] = "depthwise"
-    eta: float | None = 0.2
-
-    def validate(self) -> None:
-        super().validate()
-        self._store("eta", plain_eta(self.where, self.eta))
-
-    def build(self, x: Tensor, name: str) -> Tensor:
-        return self.added(x, name, self.eta)
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,15 +102,9 @@ class _Windowed(_Slides):
 
 
 @dataclass(frozen=True, eq=False)
-class Adder(_Windowed):
-    """Y[n,h,w,t] = - sum_{i,j,k} |X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,k,t]|  (+ b[t]).
+class _Distances(_Slides):
+    """Layers of distances: their `eta`, and how they are built."""
 
-    x f32[N,H,W,C] -> f32[N,OH,OW,output_channels]; filter `.f` f32[I,J,C/groups,T] ~ N(0, 1).
-    `eta` sets the layer-adaptive learning rate (Chen et al. 2020, eq. 13; 0.2 in the authors'
-    release); None trains the filter with the plain rate. Gradients are the paper's.
-    """
-
-    prefix: ClassVar[str] = "adder"
     eta: float | None = 0.2
 
     def validate(self) -> None:
@@ -119,6 +113,18 @@ class Adder(_Windowed):
 
     def build(self, x: Tensor, name: str) -> Tensor:
         return self.added(x, name, self.eta)
+
+
+@dataclass(frozen=True, eq=False)
+class Adder(_Distances, _Windowed):
+    """Y[n,h,w,t] = - sum_{i,j,k} |X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,k,t]|  (+ b[t]).
+
+    x f32[N,H,W,C] -> f32[N,OH,OW,output_channels]; filter `.f` f32[I,J,C/groups,T] ~ N(0, 1).
+    `eta` sets the layer-adaptive learning rate (Chen et al. 2020, eq. 13; 0.2 in the authors'
+    release); None trains the filter with the plain rate. Gradients are the paper's.
+    """
+
+    prefix: ClassVar[str] = "adder"
 
 
 @dataclass(frozen=True, eq=False)
