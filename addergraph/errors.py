@@ -6,7 +6,7 @@ Every message names the op or file, what was found, what was expected and what t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice, takewhile
 
 
@@ -99,6 +99,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     best = [other for other in close if _likeness(other, name) == _likeness(close[0], name)]
     chosen = max(best, key=lambda other: _begins_alike(other, name))
     return f' (did you mean "{chosen}"?)'
+
+
+def some(names: Sequence[str]) -> str:
+    """`a, b, c, d, e and 7 more`: the first five of many, for a message."""
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 def _likeness(other: str, name: str) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import border
-from ..errors import DataError, ShapeError, nearest
+from ..errors import DataError, ShapeError, nearest, some
 from .graph import Graph, Parameter
 from .op import Array
 from .plan import ALIGNMENT, align
@@ -55,7 +55,7 @@ class State:
         if unknown:
             raise DataError(
                 f'there is no parameter named "{unknown[0]}"{nearest(unknown[0], self.views)}; '
-                f"unknown names: {_some(unknown)}"
+                f"unknown names: {some(unknown)}"
             )
         assign(self.views, bind_weights("weights", self.parameters, weights))
 
@@ -85,7 +85,7 @@ def bind_weights(
     if missing:
         raise DataError(
             f"{where}: {len(missing)} of {len(parameters)} parameters have no weights: "
-            f"{_some(missing)}; expected an array for each"
+            f"{some(missing)}; expected an array for each"
         )
     found = {}
     for p in parameters:
@@ -133,8 +133,3 @@ def aligned_bytes(size: int) -> Array:
     raw = np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size]
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

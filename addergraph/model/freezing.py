@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Self
 
 from ..border import plain, shown
-from ..errors import AdderGraphError, GraphError, nearest
+from ..errors import AdderGraphError, GraphError, nearest, some
 from ..ir import Array, Builder, Graph, Parameter, Value
 from ..ir.trace import Tensor
 from ..ir.walk import append
@@ -84,7 +84,7 @@ class Freezing:
             known = dict.fromkeys(part for name in names for part in _parts(name))
             raise GraphError(
                 f'"{graph.name}" has no layer or parameter "{pattern}" to train'
-                f"{nearest(pattern, known)}; it has {_some([*known])}"
+                f"{nearest(pattern, known)}; it has {some([*known])}"
             )
 
 
@@ -176,7 +176,3 @@ def _parts(name: str) -> Iterator[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(part, pattern) for part in _parts(name))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 
 from .. import border
-from ..errors import DataError, EnvironmentWarning, StorageError
+from ..errors import DataError, EnvironmentWarning, StorageError, some
 from ..files import records, storage
 from ..ir import Array, Graph
 from .logs import LOG_NAMES
@@ -187,7 +187,7 @@ class RunFolder:
         if not more and not less:
             return
         sides = (("there alone", less), ("here alone", more))
-        told = "; ".join(f"{where}: {_some(names)}" for where, names in sides if names)
+        told = "; ".join(f"{where}: {some(names)}" for where, names in sides if names)
         raise DataError(
             f'"{self.file}" was made with other frozen parameters ({told}); resume with the same '
             "ones (model.freeze, model.unfreeze), or choose another folder"
@@ -239,10 +239,6 @@ def _problem(at: Position) -> str:
     if not all(type(number) in (int, float) for column in columns for number in column):
         return "its history has something else than numbers"
     return ""
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

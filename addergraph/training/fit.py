@@ -375,7 +375,7 @@ class _Run:
         """As `_tell` within an epoch, which has no checkpoint of its own yet."""
         try:
             self._tell(hook, logs, step)
-        except Exception:
+        except Exception:  # of the user's own code; exits and Ctrl-C are met around the epoch
             self._save_interrupted(self.at.seconds)
             raise
 

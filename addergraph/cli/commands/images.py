@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ...data import Dataset, Normalize, Preprocessing, load
 from ...data.npz import load_npz_samples
 from ...data.preprocessing import as_stored
 from ...data.sources import load_sized
-from ...errors import DataError, DataWarning
+from ...errors import DataError, DataWarning, some
 from ...files.storage import user_path
 from ...ir import Array
 from ...model import Model
@@ -108,8 +107,8 @@ def matched(source: Source, data: Dataset) -> Dataset:
         require_same_way(source.file, known, f'how={data.resize} of "{data.name}"', data.resize)
     if known is not None and known.classes and data.classes and known.classes != data.classes:
         _warn(
-            f'"{source.file}" tells the classes {_some(known.classes)}; "{data.name}" has '
-            f"{_some(data.classes)}: numbers of classes that mean other things are compared"
+            f'"{source.file}" tells the classes {some(known.classes)}; "{data.name}" has '
+            f"{some(data.classes)}: numbers of classes that mean other things are compared"
         )
     model = source.model
     if model is None or model.input_shape != data.shape:  # the network will say so
@@ -131,10 +130,6 @@ def require_same_way(file: str, known: Preprocessing, option: str, way: str | No
 
 def _warn(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=3)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def samples(spec: str, normalize: str | None, source: Source) -> Array:
