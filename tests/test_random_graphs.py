@@ -17,6 +17,7 @@ GRAPHS = 32
 RUNS = [Run(target, threads) for threads in (1, 2, 3) for target in HERE]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
 def test_native_code_has_the_bits_of_the_interpreter() -> None:
     ops = set(registry()) - NOT_EXACT - MADE_BY_PASSES

@@ -137,6 +137,7 @@ def require_pixels(board: Board, pixels: Pixels, folder: Path) -> Path:
     return program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("board", RUNS)
 def test_pixels_are_looked_up(board: Board, pixels: Pixels, tmp_path: Path) -> None:
     made = certify(require_pixels(board, pixels, tmp_path))

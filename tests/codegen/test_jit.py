@@ -367,6 +367,7 @@ def test_inputs_are_converted_and_may_be_anything_array_like() -> None:
     require_same(program.run([x, shift]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_program_goes_with_all_its_memory() -> None:
     script = """

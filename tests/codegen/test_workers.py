@@ -436,6 +436,7 @@ exec(code)
 """
 
 
+@pytest.mark.slow
 def test_the_interpreter_ends_at_once() -> None:
     made = subprocess.run(
         [sys.executable, "-X", "dev", "-c", ENDS, repr(EXITS), str(BOUND)],
