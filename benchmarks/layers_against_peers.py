@@ -2,6 +2,7 @@
 
     python -m benchmarks.layers_against_peers --seconds 0.15 --markdown docs/laboratory.md
     python -m benchmarks.layers_against_peers --dtype u8 --threads all --only ResNet-20
+    python -m benchmarks.layers_against_peers --weights resnet20.safetensors
     python -m benchmarks.layers_against_peers --tune 60 --markdown docs/laboratory.md
 
 Layers and peers have several turns each, on the same processors. `--tune` compares the model's
@@ -15,7 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from addergraph.cli.bench.layers import (
@@ -27,6 +28,7 @@ from addergraph.cli.bench.layers import (
     measure,
     target_name,
 )
+from addergraph.cli.bench.own import operands
 from addergraph.cli.bench.report import Report, Row, geometric_mean, write_json, write_plot
 from addergraph.cli.bench.timing import Layer, Timing, pinned
 from addergraph.cli.bench.tune import search, summary, table
@@ -67,9 +69,9 @@ class PeerReport(Report):
     theirs  by layer and batch
     """
 
-    peers: Sequence[str]
-    hold: str | None
-    theirs: Mapping[tuple[Layer, int], Theirs]
+    peers: Sequence[str] = ()
+    hold: str | None = None
+    theirs: Mapping[tuple[Layer, int], Theirs] = field(default_factory=dict)
 
     def facts(self) -> list[str]:
         first, *rest = super().facts()
@@ -115,7 +117,7 @@ def measured(options: LayerBench) -> Report:
     target = target_name(options.target)
     hold = None if target == target_name("host") else HELD_TO.get(target)
     theirs: dict[tuple[Layer, int], Theirs] = {}
-    chosen = chosen_layers(options.only)
+    chosen = chosen_layers(options.only, options.own)
     with pinned(options.threads), Peers(hold, options.threads) as peers:
 
         def turn(layer: Layer, batch: int, seconds: float) -> None:
@@ -141,11 +143,12 @@ def write_markdown(report: Report, file: str, command: str) -> None:
     for title, cells, under in report.tables():
         lines += [f"### {title[0].upper()}{title[1:]}", "", *cells.markdown()]
         lines += ["", *(f"* {line}" for line in under), ""]
-    replace_section(file, f"layers of {report.setting}", lines)
+    replace_section(file, f"layers of {report.setting}; {report.machine}", lines)
 
 
 def replace_section(file: str, name: str, lines: Sequence[str]) -> None:
-    """Puts `lines` in the place of the file's former section of that name, or at its end.
+    """Puts `lines` in the place of the file's former section of that name, or at its end. Names
+    hold the machine: a run on one leaves the tables of another.
 
     StorageError when the file cannot be read or written, DataError when it holds no text.
     """
@@ -178,14 +181,15 @@ def write_search(options: LayerBench, seconds: float, file: str | None) -> None:
         f"    {COMMAND} --tune {seconds:g} --target {options.target}{only}", "",
         *table(found).markdown(), "", f"* {summary(found)}", "",
     ]  # fmt: skip
-    replace_section(file, f"search, {target}", lines)
+    replace_section(file, f"search, {target}; {describe_machine()}", lines)
 
 
 def command(options: LayerBench) -> str:
     """What reproduces the tables."""
     only = f' --only "{options.only}"' if options.only else ""
     what = f"--dtype {options.dtype} --target {options.target} --threads {options.threads}"
-    return f"{COMMAND} {what} --seconds {options.seconds:g}{only}"
+    weights = f" --weights {options.own.name}" if options.own else ""
+    return f"{COMMAND} {what} --seconds {options.seconds:g}{only}{weights}"
 
 
 def threads_named(text: str) -> int:
@@ -194,7 +198,8 @@ def threads_named(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--dtype", choices=sorted(OPERANDS), default="f32")
+    parser.add_argument("--dtype", choices=sorted(OPERANDS), help="f32, or that of --weights")
+    parser.add_argument("--weights", metavar="MODEL", help="whose layers and filters are timed")
     parser.add_argument("--threads", type=threads_named, default=1, metavar="N|all")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--target", default="host")
@@ -203,8 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("json", "markdown", "plot"):
         parser.add_argument(f"--{name}", metavar="FILE")
     given = vars(parser.parse_args(arguments))
-    seconds, markdown = given.pop("tune"), given.pop("markdown")
-    options = LayerBench(**given)
+    seconds, markdown, weights = (given.pop(name) for name in ("tune", "markdown", "weights"))
+    given["dtype"], own = operands(given["dtype"], weights)
+    options = LayerBench(**given, own=own)
     if seconds is not None:
         write_search(options, seconds, markdown)
         return 0

@@ -2,9 +2,11 @@
 
     taskset -c 1 python benchmarks/network_int8.py                     # against ONNX Runtime
     taskset -c 1 python benchmarks/network_int8.py --target x86-64-v3  # in AVX2, against PyTorch
+    taskset -c 1 python benchmarks/network_int8.py --weights integers.safetensors
 
 One image, one thread. Ours is the authors' form: adder layers between a convolution and a dense
-layer, filters from N(0,1), batch norms with the statistics of random images, quantized on these.
+layer, filters from N(0,1), batch norms with the statistics of random images, quantized on these; or
+what `addergraph quantize` made of a trained model (`--weights`).
 ONNX Runtime's network has convolutions throughout, with the same shapes: in f32, and quantized
 statically, filters per channel. It cannot be held to an instruction set; PyTorch's quantized
 convolutions on oneDNN can, by ONEDNN_MAX_CPU_ISA. All take turns, each at the best of many calls
@@ -30,7 +32,7 @@ from network import best, onnx_call, onnx_resnet20
 
 import addergraph as ag
 from addergraph import zoo
-from addergraph.quantization import Quantized
+from addergraph.quantization import Quantized, load_quantized
 
 HELD = "x86-64-v3"
 REQUIRED_INT8, REQUIRED_F32, REQUIRED_HELD = 1.3, 2.8, 1.8
@@ -150,11 +152,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--target", default="host", help=f"host, or {HELD} to hold both to AVX2")
     parser.add_argument("--requantize", default="shift", choices=("shift", "multiply"))
+    parser.add_argument("--weights", metavar="MODEL", help="an int8 resnet20")
     chosen = parser.parse_args()
-    images = np.random.default_rng(0).normal(size=(SAMPLES, 32, 32, 3)).astype(np.float32)
-    made = quantized(chosen.requantize, images)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(SAMPLES, 32, 32, 3)).astype(np.float32)
+    trained = chosen.weights
+    made = load_quantized(trained) if trained else quantized(chosen.requantize, images)
     program = ag.compile(made.graph, weights=made.weights, target=chosen.target, cache=False)
-    one, bytes_in = images[:1], made.inputs(images[:1])
+    one = images[:1]
+    pixels = rng.integers(0, 256, one.shape, np.uint8)
+    bytes_in = made.inputs(pixels if made.preprocessing else one)
     calls: dict[str, tuple[float, Call]] = {}
     if chosen.target == HELD:
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # read when PyTorch loads

@@ -32,7 +32,14 @@ def report(*rows: Row, **changes: object) -> against.PeerReport:
     theirs = against.Theirs({"slow": Timing(9e-6, 9e-6), "fast": Timing(3e-6, 8e-6)})
     found = {(one.layer, one.batch): theirs for one in rows}
     made = against.PeerReport(
-        "x86-64-v4", "f32", 1, "a machine", 9.0, rows, ["fast 1", "slow 2"], None, found
+        "x86-64-v4",
+        "f32",
+        1,
+        "a machine",
+        9.0,
+        rows,
+        peers=["fast 1", "slow 2"],
+        theirs=found,
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
@@ -66,6 +73,7 @@ def test_markdown_replaces_the_tables_of_the_same_setting_only(tmp_path: Path) -
     changes: tuple[dict[str, object], ...] = (
         {}, {"target": "x86-64-v3"}, {"threads": 2},
         {"dtype": "u8", "rows": (row(kind="sums"),)}, {"rows": (row(terms=8000),)},
+        {"machine": "another"},
     )  # fmt: skip
     for change in changes:
         against.write_markdown(report(row(), **change), str(file), "a command")
@@ -74,8 +82,9 @@ def test_markdown_replaces_the_tables_of_the_same_setting_only(tmp_path: Path) -
     assert [s for s in text.splitlines() if s.startswith("<!-- begin")] == [
         f"<!-- begin of layers of {setting} -->"
         for setting in (
-            "f32, x86-64-v4, one thread", "f32, x86-64-v3, one thread",
-            "f32, x86-64-v4, 2 threads", "u8, x86-64-v4, one thread",
+            "f32, x86-64-v4, one thread; a machine", "f32, x86-64-v3, one thread; a machine",
+            "f32, x86-64-v4, 2 threads; a machine", "u8, x86-64-v4, one thread; a machine",
+            "f32, x86-64-v4, one thread; another",
         )
     ]  # fmt: skip
     assert text.count("| 4.0 |") == 1

@@ -324,6 +324,7 @@ for command in (
         "addergraph bench m.safetensors --profile",
         "addergraph bench --layers --plot roofline.png",
         "addergraph bench --layers --dtype u8 --threads all --only ResNet-20",
+        "addergraph bench --layers --weights m.safetensors",
         "addergraph bench --layers --tune 60",
     ),
     Command(

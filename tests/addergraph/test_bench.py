@@ -17,9 +17,9 @@ from addergraph.cli.bench import report as br
 from addergraph.cli.bench.graphs import (
     ALL,
     BYTES,
+    DRAWN_KINDS,
     FEW_BYTES,
     HALF,
-    KINDS,
     OF_BYTES,
     SUMS,
     arranged,
@@ -263,7 +263,7 @@ def test_command_writes_its_files(
     assert end.value.code == 0
     rows = json.loads(file.read_text())["rows"]
     assert [(r["batch"], r["kind"]) for r in rows] == [
-        (b, kind) for b in (1, 16) for kind in KINDS["f32"]
+        (b, kind) for b in (1, 16) for kind in DRAWN_KINDS["f32"]
     ]
     assert all(r["share_of_peak"] == r["executed"] / 1e3 / 1e6 for r in rows)
     assert "batch 16, all taps above zero" in capsys.readouterr().out
@@ -288,7 +288,7 @@ def test_unwritable_files_are_one_error(tmp_path: Path) -> None:
         (("--layers", "--only", "9x9"), 'no layer holds "9x9"'),
         (("--plot", "x.png"), "--plot goes with --layers only"),
         (("--dtype", "u8", "--only", "8"), "--dtype, --only go with --layers only"),
-        (("--layers", "--batch", "2"), "leave out --weights"),
+        (("--layers", "--batch", "2"), "leave out --batch"),
         (("--layers", "--threads", "1000", "--only", "64x8"), "ask for fewer --threads"),
         (("--layers", "--tune", "1", "--dtype", "u8"), "searches f32 layers"),
         (("--layers", "--tune", "1", "--threads", "2"), "on one thread"),

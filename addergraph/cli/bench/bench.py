@@ -21,6 +21,7 @@ from ...training.step import thread_count
 from .. import options as shared
 from ..commands.source import open_source
 from .layers import LayerBench, bench_layers
+from .own import operands
 from .tune import tune_layers, tune_network
 
 SMALL = "small-adder"
@@ -36,7 +37,13 @@ class Bench:
     """
 
     file: str | None = setting(None, place=True)
-    weights: str | None = shared.weights()
+    weights: str | None = setting(
+        None,
+        "Weights for the parameters of a .ag file, by name; with --layers, the model whose adder "
+        "layers and filters are timed.",
+        metavar="FILE",
+        unset="those in the model file; of --layers: drawn",
+    )
     batch: int | None = setting(
         None, "Images of a call.", kind=int, least=1, unset="64; of a profile: 1"
     )
@@ -113,16 +120,17 @@ def run(options: Bench) -> bool:
 
 def _run_layers(options: Bench) -> bool:
     if options.profile or options.file is not None:
-        raise DataError("--layers times layers of its own: leave out FILE and --profile")
-    if (options.weights, options.batch) != (None, None):
         raise DataError(
-            "--layers has weights of its own, in batches of 1 and 16: leave out --weights and "
-            "--batch"
+            "--layers times layers of its own, or with --weights MODEL those of a model: leave out "
+            "FILE and --profile"
         )
+    if options.batch is not None:
+        raise DataError("--layers times batches of 1 and 16: leave out --batch")
+    dtype, own = operands(options.dtype, options.weights)
     threads = 1 if options.threads is None else thread_count(options.threads or None)
     chosen = LayerBench(
-        target=options.target, dtype=options.dtype or "f32", threads=threads,
-        seconds=options.seconds, only=options.only or "", json=options.json, plot=options.plot,
+        target=options.target, dtype=dtype, threads=threads, seconds=options.seconds,
+        only=options.only or "", json=options.json, plot=options.plot, own=own,
     )  # fmt: skip
     if options.tune is None:
         return bench_layers(chosen)

@@ -8,6 +8,7 @@ saturates. Each is compiled into one kernel.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ...ir.types import TensorType, dtype_named, tensor
 from .timing import Layer
 
 HALF, ALL = "half", "all"  # of the taps are above zero
+OWN = "own"  # filters of a model
 SUMS, BYTES = "sums", "bytes"  # what a layer of u8 returns
 FEW_SUMS, FEW_BYTES = "few bits, sums", "few bits, bytes"
 # By the type of the operands: each kind of layer that is timed, and what the tables call it.
@@ -25,6 +27,7 @@ KINDS = {
     "f32": {
         HALF: "filters from N(0,1): half of the taps above zero",
         ALL: "all taps above zero",
+        OWN: "filters of a model",
     },
     "u8": {SUMS: "sums as i32", BYTES: "requantized to u8"},
     "u6": {
@@ -33,9 +36,10 @@ KINDS = {
     },
 }
 OF_BYTES = {**KINDS["u8"], **KINDS["u6"]}
+DRAWN_KINDS = {dtype: [kind for kind in kinds if kind != OWN] for dtype, kinds in KINDS.items()}
+OWN_KINDS = {"f32": [OWN], "u8": [SUMS, BYTES]}  # of a model's filters
 TOP, DEVIATION = 63, 18  # of 6 bits: the largest, and the standard deviation of what is rounded
-MIDDLE = 191.0  # less the mean distance of 127 to bytes of all values: 127 again
-FEW_MIDDLE = 33.0  # less the mean distance of 18 to a filter of 6 bits: about 18 again
+MIDDLE = 127  # of bytes of all values
 
 
 def arranged(layer: Layer, kind: str) -> Layer:
@@ -71,6 +75,8 @@ def layers_graph(layer: Layer, count: int, kind: str) -> Graph:
 
 
 def _graph_of_bytes(layer: Layer, count: int, kind: str) -> Graph:
+    shape = layer.kernel, layer.kernel, layer.inputs, layer.outputs
+
     def net(x: Tensor) -> Tensor:
         known: dict[str, Tensor] = {}
 
@@ -83,7 +89,7 @@ def _graph_of_bytes(layer: Layer, count: int, kind: str) -> Graph:
         total = x
         for i in range(count):
             number = i % layer.filters
-            f = parameter(f"adder{number}.f", "u8", _filter_shape(layer))
+            f = parameter(f"adder{number}.f", "u8", shape)
             source = total if layer.chains else x
             y = ops.adder2d(source, f, stride=layer.stride, padding=layer.padding)
             first = layer.chains or i == 0
@@ -104,10 +110,6 @@ def image(layer: Layer) -> tuple[int, int, int]:
     return layer.size, layer.size, layer.inputs
 
 
-def _filter_shape(layer: Layer) -> tuple[int, int, int, int]:
-    return layer.kernel, layer.kernel, layer.inputs, layer.outputs
-
-
 def input_of(layer: Layer, batch: int, kind: str) -> Array:
     """Magnitudes of N(0,1), bytes of all values, or of 6 bits."""
     rng, shape = np.random.default_rng(1), (batch, *image(layer))
@@ -123,31 +125,37 @@ def _few_bits(drawn: Array) -> Array:
     return np.clip(np.round(DEVIATION * drawn), 0, TOP).astype(np.uint8)
 
 
-def weights_of(layer: Layer, kind: str) -> dict[str, Array]:
-    """Numbers that keep a chain's values alive.
+def weights_of(layer: Layer, kind: str, filters: Sequence[Array] | None = None) -> dict[str, Array]:
+    """Numbers that keep a chain's values alive; `filters` of a model, which take turns, or drawn.
 
-    Of f32, filters from N(0,1) or their absolute values; a layer returns 1 + (the mean distance of
-    1 to f) - (the mean distance of x to f), and so comes back to 1 from both sides. Of u8, filters
-    of all values; there a layer comes back to 127 in the same way. Of u6, filters from N(0,1) in
-    steps of 1/18, those below zero being zero: half of them, as behind a relu, where clamping to
-    the input's range changes nothing.
+    Of f32, filters from N(0,1) or their absolute values; of u8, of all values; of u6, from N(0,1)
+    in steps of 1/18, those below zero being zero: half of them, as behind a relu, where clamping to
+    the input's range changes nothing. A layer returns m + (the mean distance of m to f) - (the mean
+    distance of x to f), and so comes back to m, the middle of the inputs, from both sides.
     """
     rng = np.random.default_rng(0)
     channel = np.ones(layer.outputs, np.float32)
     weights: dict[str, Array] = {}
+    middle = MIDDLE if kind in KINDS["u8"] else DEVIATION if kind in KINDS["u6"] else 1
     for i in range(layer.filters):
-        if kind in OF_BYTES:
-            few, shape = kind in KINDS["u6"], _filter_shape(layer)
-            f = _few_bits(rng.standard_normal(shape)) if few else None
-            weights[f"adder{i}.f"] = rng.integers(0, 256, shape, np.uint8) if f is None else f
-            if kind in (BYTES, FEW_BYTES):
-                weights[f"scale{i}"] = channel / np.float32(layer.window)
-                weights[f"shift{i}"] = (FEW_MIDDLE if few else MIDDLE) * channel
-            continue
-        f = rng.standard_normal(_filter_shape(layer), np.float32)
-        distance = 1.167 if kind == HALF else 0.536
-        weights[f"adder{i}.f"] = f if kind == HALF else np.abs(f)
-        weights[f"bn{i}.gamma"], weights[f"bn{i}.beta"] = channel, channel
-        weights[f"bn{i}.mean"] = -distance * layer.window * channel
-        weights[f"bn{i}.variance"] = np.float32(layer.window) ** 2 * channel
+        f = filters[i % len(filters)] if filters else _drawn_filter(layer, kind, rng)
+        weights[f"adder{i}.f"] = f
+        distance = np.abs(middle - f.astype(np.float32)).mean((0, 1, 2))
+        if kind in (BYTES, FEW_BYTES):
+            weights[f"scale{i}"] = channel / np.float32(layer.window)
+            weights[f"shift{i}"] = np.float32(middle) + distance
+        elif kind not in OF_BYTES:
+            weights[f"bn{i}.gamma"], weights[f"bn{i}.beta"] = channel, channel
+            weights[f"bn{i}.mean"] = -distance * layer.window
+            weights[f"bn{i}.variance"] = np.float32(layer.window) ** 2 * channel
     return weights
+
+
+def _drawn_filter(layer: Layer, kind: str, rng: np.random.Generator) -> Array:
+    shape = layer.kernel, layer.kernel, layer.inputs, layer.outputs
+    if kind in KINDS["u8"]:
+        return rng.integers(0, 256, shape, np.uint8)
+    if kind in KINDS["u6"]:
+        return _few_bits(rng.standard_normal(shape))
+    f = rng.standard_normal(shape, np.float32)
+    return f if kind == HALF else np.abs(f)

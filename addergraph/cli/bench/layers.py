@@ -27,7 +27,18 @@ from ...ir import Array
 from ...ir.trace import trace
 from ...ir.types import tensor
 from ...training.progress import is_terminal
-from .graphs import BYTES, FEW_BYTES, KINDS, OF_BYTES, arranged, input_of, layers_graph, weights_of
+from .graphs import (
+    BYTES,
+    DRAWN_KINDS,
+    FEW_BYTES,
+    OF_BYTES,
+    OWN_KINDS,
+    arranged,
+    input_of,
+    layers_graph,
+    weights_of,
+)
+from .own import Own
 from .report import Report, Row, write_json, write_plot
 from .timing import LAYERS, MOST_VISITS, VISITS, Layer, Slope, pinned
 
@@ -41,6 +52,7 @@ class LayerBench:
     dtype    of the operands: f32, u8, or u6 for bytes of 6 bits
     threads  of a call
     only     leaves out the layers whose text (network and shape) does not hold it
+    own      the layers and filters of a model instead; its dtype is `dtype`
     """
 
     target: str
@@ -50,12 +62,17 @@ class LayerBench:
     only: str
     json: str | None
     plot: str | None
+    own: Own | None = None
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        return (OWN_KINDS if self.own else DRAWN_KINDS)[self.dtype]
 
 
 def bench_layers(options: LayerBench) -> bool:
     """Prints the tables and writes the files asked for; False where a share of the peak is above
     1, which no measurement can be. DataError when `only` leaves no layer."""
-    chosen = chosen_layers(options.only)
+    chosen = chosen_layers(options.only, options.own)
     with pinned(options.threads):
         report = measure(chosen, BATCHES, options)
     print(report.text(), end="")
@@ -66,11 +83,12 @@ def bench_layers(options: LayerBench) -> bool:
     return report.plausible
 
 
-def chosen_layers(only: str) -> list[Layer]:
+def chosen_layers(only: str, own: Own | None = None) -> list[Layer]:
     """Those that hold the text. DataError when there are none."""
-    chosen = [one for one in LAYERS if only in f"{one.network} {one}"]
+    layers = LAYERS if own is None else tuple(own.filters)
+    chosen = [one for one in layers if only in f"{one.network} {one}"]
     if not chosen:
-        known = "; ".join(map(str, LAYERS))
+        known = "; ".join(map(str, layers))
         raise DataError(f'no layer holds "{only}"; there are {known}')
     return chosen
 
@@ -95,7 +113,8 @@ def measure(
     progress("")
     return Report(
         target_name(options.target), options.dtype, options.threads, describe_machine(), product,
-        tuple(rows),
+        tuple(rows), "" if options.own is None else options.own.name,
+        [] if options.own is None else options.own.notes(),
     )  # fmt: skip
 
 
@@ -107,7 +126,7 @@ def _rows(
     peak: Callable[[str], float],
 ) -> list[Row]:
     """One layer, all kinds. The slope of the smallest may need more turns than that of others."""
-    subjects = [_Subject(layer, batch, kind, options) for kind in KINDS[options.dtype]]
+    subjects = [_Subject(layer, batch, kind, options) for kind in options.kinds]
     most = dict.fromkeys((one.form for one in subjects), 0.0)
     rows: list[Row] = []
     for visit in range(1, MOST_VISITS + 1):
@@ -127,7 +146,7 @@ class _Subject:
     def __init__(self, layer: Layer, batch: int, kind: str, options: LayerBench) -> None:
         self.layer, self.batch, self.kind = layer, batch, kind
         placed, x, programs = arranged(layer, kind), input_of(layer, batch, kind), {}
-        self.weights = weights_of(placed, kind)
+        self.weights = weights_of(placed, kind, options.own and options.own.filters[layer])
         # An open batch shares samples among threads: of one sample, a bound one shares the inside.
         bound = None if batch == options.threads == 1 else batch
         for count in placed.counts:

@@ -68,6 +68,8 @@ class Report:
     dtype    of the operands
     threads  of each call
     product  the peak of multiply-adds of f32, in G terms/s of all threads
+    filters  the model that the filters are of; nothing where they are drawn
+    notes    what else is to be said
     """
 
     target: str
@@ -76,6 +78,8 @@ class Report:
     machine: str
     product: float
     rows: tuple[Row, ...]
+    filters: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def plausible(self) -> bool:
@@ -85,7 +89,8 @@ class Report:
     def setting(self) -> str:
         """What tells one run's tables from another's."""
         threads = "one thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.dtype}, {self.target}, {threads}"
+        of_model = f", filters of {self.filters}" if self.filters else ""
+        return f"{self.dtype}, {self.target}, {threads}{of_model}"
 
     def text(self) -> str:
         lines = [f"{self.machine}; {time.strftime('%Y-%m-%d')}", *self.facts()]
@@ -104,6 +109,7 @@ class Report:
             f"({PEAKS[self.dtype]}), {self.product:.1f} (multiply-add of f32).",
             "A rate counts all terms of the layer, a share of the peak those executed; times are "
             "the best, in slopes over several layers.",
+            *self.notes,
         ]
 
     def tables(self) -> Iterator[tuple[str, Table, list[str]]]:
@@ -174,8 +180,8 @@ def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> No
     _draw_rows(axes, report)
     axes.set(
         xscale="log", yscale="log", xlabel="executed terms per byte moved", ylabel="G terms/s",
-        title=f"Adder layers of ResNet-20 and ResNet-18, {report.setting}\n"
-        f"{report.machine}",
+        title=f"Adder layers of {report.filters or 'ResNet-20 and ResNet-18'}, "
+        f"{report.setting}\n{report.machine}",
     )  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

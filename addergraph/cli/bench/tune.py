@@ -18,7 +18,7 @@ from ...errors import DataError
 from ...files.storage import atomic_write
 from ...ir import Array, Graph
 from ...tables import Table
-from .graphs import KINDS, arranged, layers_graph, weights_of
+from .graphs import arranged, layers_graph, weights_of
 from .layers import BATCHES, LayerBench, chosen_layers, describe_machine, progress, target_name
 from .report import geometric_mean
 from .timing import pinned
@@ -92,18 +92,17 @@ def search(options: LayerBench, seconds: float) -> list[Found]:
 
 
 def _search(options: LayerBench, seconds: float) -> Iterator[Found]:
-    kinds = KINDS[options.dtype]
     asked = [
         (batch, layer, kind)
         for batch in BATCHES
-        for layer in chosen_layers(options.only)
-        for kind in kinds
+        for layer in chosen_layers(options.only, options.own)
+        for kind in options.kinds
     ]
     for batch, layer, kind in asked:
         what = f"{layer}; batch {batch}, {kind} of the taps"
         progress(what)
         graph = layers_graph(arranged(layer, kind), 1, kind)
-        weights = weights_of(layer, kind)
+        weights = weights_of(layer, kind, options.own and options.own.filters[layer])
         tuned = compiler.tune_graph(
             graph, {p.name: weights[p.name] for p in graph.parameters},
             batch=None if batch == 1 else batch, target=options.target,

@@ -1,0 +1,101 @@
+"""The adder layers of a model, with its own filters, for `bench --layers --weights MODEL`.
+
+Sparse kernels are as fast as a filter has taps at or below zero, and a trained filter has another
+share of these than one from N(0,1). Only the shapes and the filters are the model's: input, batch
+norm and what chains the layers are those of every layer that is timed (`graphs.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import DataError
+from ...ir import Array, Node
+from ...ir.intervals import value_ranges
+from ...ir.types import u8
+from ...ops.contraction.adder2d import Adder2d
+from ..commands.source import open_trained
+from .timing import Layer
+
+
+@dataclass(frozen=True)
+class Own:
+    """The filters of a model by the shape of their layer, HWIO.
+
+    name      of the model's file, without its folder
+    dtype     of the operands: f32 or u8
+    left_out  layers of other forms, which are not timed
+    """
+
+    name: str
+    dtype: str
+    filters: Mapping[Layer, Sequence[Array]]
+    left_out: Sequence[str] = ()
+
+    def notes(self) -> list[str]:
+        """What the tables do not show."""
+        if not self.left_out:
+            return []
+        return [f"Not timed, as they have another form: {', '.join(self.left_out)}."]
+
+
+def own_filters(file: str) -> Own:
+    """The adder layers of a trained model or of an int8 model: square images and filters, "same"
+    padding, one group, no dilation, and inputs that are proven non-negative.
+
+    Raises DataError where there are none, and what `open_trained` does.
+    """
+    source = open_trained(file)
+    graph, numbers = source.graph, source.required_weights()
+    ranges, name = value_ranges(graph), Path(file).name
+    found: dict[tuple[str, Layer], list[Array]] = {}
+    left_out: list[str] = []
+    for node in graph.nodes:
+        if not isinstance(node.op, Adder2d):
+            continue
+        layer = _layer(name, node)
+        if layer is None or not ranges[node.inputs[0].name].nonnegative:
+            left_out.append(node.outputs[0].name)
+            continue
+        dtype = "u8" if node.inputs[0].type.dtype == u8 else "f32"
+        found.setdefault((dtype, layer), []).append(numbers[node.inputs[1].name])
+    dtypes = {dtype for dtype, _ in found}
+    if len(dtypes) != 1:
+        what = "adder layers of f32 and of u8" if dtypes else "no such layer"
+        raise DataError(
+            f'"{file}" has {what}: expected adder layers of one dtype, with square images and '
+            "filters, one group, and a relu in front"
+        )
+    filters = {layer: arrays for (_, layer), arrays in found.items()}
+    return Own(name, dtypes.pop(), filters, left_out)
+
+
+def operands(dtype: str | None, file: str | None) -> tuple[str, Own | None]:
+    """The dtype of the layers that are timed, and the model that they are of.
+
+    Raises DataError where the model's layers have another, and what `own_filters` does.
+    """
+    if file is None:
+        return dtype or "f32", None
+    own = own_filters(file)
+    if dtype not in (None, own.dtype):
+        raise DataError(
+            f'the adder layers of "{file}" are of {own.dtype}: leave out --dtype {dtype}'
+        )
+    return own.dtype, own
+
+
+def _layer(network: str, node: Node) -> Layer | None:
+    """The shape of a layer; None where `Layer` cannot say it."""
+    op, (x, f) = node.op, (v.type.shape for v in node.inputs[:2])
+    assert isinstance(op, Adder2d)
+    (_, height, width, inputs), (kernel, across, _, outputs) = x, f
+    square = height == width and kernel == across and op.stride[0] == op.stride[1]
+    if not square or op.groups != 1 or set(op.dilation) != {1}:
+        return None
+    if set(op.padding) != {kernel // 2}:
+        return None
+    assert isinstance(height, int) and isinstance(inputs, int)
+    return Layer(network, inputs, height, int(outputs), int(kernel), op.stride[0])
