@@ -68,6 +68,10 @@ class LayerBench:
     def kinds(self) -> Sequence[str]:
         return (OWN_KINDS if self.own else DRAWN_KINDS)[self.dtype]
 
+    def filters_of(self, layer: Layer) -> Sequence[Array] | None:
+        """Those of the model; None: they are drawn."""
+        return None if self.own is None else self.own.filters[layer]
+
 
 def bench_layers(options: LayerBench) -> bool:
     """Prints the tables and writes the files asked for; False where a share of the peak is above
@@ -146,7 +150,7 @@ class _Subject:
     def __init__(self, layer: Layer, batch: int, kind: str, options: LayerBench) -> None:
         self.layer, self.batch, self.kind = layer, batch, kind
         placed, x, programs = arranged(layer, kind), input_of(layer, batch, kind), {}
-        self.weights = weights_of(placed, kind, options.own and options.own.filters[layer])
+        self.weights = weights_of(placed, kind, options.filters_of(layer))
         # An open batch shares samples among threads: of one sample, a bound one shares the inside.
         bound = None if batch == options.threads == 1 else batch
         for count in placed.counts:

@@ -89,7 +89,7 @@ def operands(dtype: str | None, file: str | None) -> tuple[str, Own | None]:
 
 def _layer(network: str, node: Node) -> Layer | None:
     """The shape of a layer; None where `Layer` cannot say it."""
-    op, (x, f) = node.op, (v.type.shape for v in node.inputs[:2])
+    op, (x, f) = node.op, (v.type.bind(1).sizes for v in node.inputs[:2])
     assert isinstance(op, Adder2d)
     (_, height, width, inputs), (kernel, across, _, outputs) = x, f
     square = height == width and kernel == across and op.stride[0] == op.stride[1]
@@ -97,5 +97,4 @@ def _layer(network: str, node: Node) -> Layer | None:
         return None
     if set(op.padding) != {kernel // 2}:
         return None
-    assert isinstance(height, int) and isinstance(inputs, int)
-    return Layer(network, inputs, height, int(outputs), int(kernel), op.stride[0])
+    return Layer(network, inputs, height, outputs, kernel, op.stride[0])

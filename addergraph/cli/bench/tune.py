@@ -102,7 +102,7 @@ def _search(options: LayerBench, seconds: float) -> Iterator[Found]:
         what = f"{layer}; batch {batch}, {kind} of the taps"
         progress(what)
         graph = layers_graph(arranged(layer, kind), 1, kind)
-        weights = weights_of(layer, kind, options.own and options.own.filters[layer])
+        weights = weights_of(layer, kind, options.filters_of(layer))
         tuned = compiler.tune_graph(
             graph, {p.name: weights[p.name] for p in graph.parameters},
             batch=None if batch == 1 else batch, target=options.target,
