@@ -98,7 +98,7 @@ MUTANTS = (
     ),
     Mutant(
         "dilated columns are taken for one run of bytes", "codegen/kernels/forward/geometry.py",
-        "return self.dilation[1] == 1 and self.x[2] == pixel", "return self.x[2] == pixel",
+        "(self.dilation[1] == 1 and self.x[2] == pixel)", "(self.x[2] == pixel)",
         u8("test_runs_of_every_length[3]", "test_layers[dilated]"),
     ),
     Mutant(
@@ -117,7 +117,7 @@ MUTANTS = (
     Mutant(
         "pixels with a gap between them are read as if there were none",
         "codegen/kernels/forward/geometry.py",
-        "return self.dilation[1] == 1 and self.x[2] == pixel", "return self.dilation[1] == 1",
+        "(self.dilation[1] == 1 and self.x[2] == pixel)", "(self.dilation[1] == 1)",
         u8("test_layers", "test_pixels_with_a_gap_between_them"),
     ),
 )  # fmt: skip

@@ -297,8 +297,7 @@ GRADIENT_MUTANTS = (
     ),
     Mutant(
         "groups are taken for one run of channels in dF", "codegen/kernels/forward/geometry.py",
-        "if self.groups > 1 or self.kernel[1] == 1:\n            return self.groups == 1",
-        "if self.kernel[1] == 1:\n            return True",
+        "self.x[2] == pixel)", "self.x[2] == self.groups * pixel)",
         gradients("grouped-adder2d_grad_filter"),
     ),
     Mutant(

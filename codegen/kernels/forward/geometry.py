@@ -58,10 +58,8 @@ class Geometry:
         """Whether the inputs of all taps of a kernel row are one run of memory, in the order (j, k)
         of the filter. Groups, dilation and gaps after pixels (`plan.layout_with_halo`) part them.
         """
-        if self.groups > 1 or self.kernel[1] == 1:
-            return self.groups == 1
         pixel = self.inputs * self.term.number.itemsize
-        return self.dilation[1] == 1 and self.x[2] == pixel
+        return self.kernel[1] == 1 or (self.dilation[1] == 1 and self.x[2] == pixel)
 
     @property
     def read(self) -> tuple[int, int]:
