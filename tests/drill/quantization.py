@@ -45,7 +45,9 @@ MUTANTS = (
     Mutant(
         "a single byte at the end of a row is stored as four", "codegen/emit/builder.py",
         "if active == 1:", "if active == 0:",
-        tests_of("codegen/kernels/test_requantize.py", "test_channels_and_scalars"),
+        tests_of(
+            "codegen/kernels/test_requantize.py", "test_the_last_byte_of_a_row_is_stored_as_one"
+        ),
     ),
     Mutant(
         "the largest byte is the largest signed one", "codegen/kernels/reduction/pool.py",
