@@ -14,6 +14,7 @@ from typing import Protocol
 
 from addergraph.ir import Graph
 from addergraph.ir.plan import MemoryPlan
+from addergraph.ir.taps import Taps
 
 from . import plan_memory as memory
 from .hoist import hoist as split
@@ -22,10 +23,10 @@ from .hoist import hoist as split
 class Kernels(Protocol):
     """What code generation answers about the kernels that will serve a graph."""
 
-    def share_kept(self, graph: Graph) -> Mapping[str, int]:
-        """Eighths of the elements above zero of each constant filter that may run sparse."""
+    def share_kept(self, graph: Graph) -> Mapping[str, Taps]:
+        """The taps of each constant filter that may run sparse."""
 
-    def workspaces(self, graph: Graph, kept: Mapping[str, int]) -> Mapping[str, int]:
+    def workspaces(self, graph: Graph, kept: Mapping[str, Taps]) -> Mapping[str, int]:
         """Bytes of scratch memory by node name, where the kernel of a node wants some."""
 
 
@@ -39,7 +40,7 @@ class Lowering:
     setup       what depends on parameters alone, after `hoist`
     batched     which of main's inputs and outputs advance from sample to sample, where the batch
                 of `source` is open, after `one_sample`
-    kept        constant filters: the share of elements above zero, in eighths
+    kept        the taps of constant filters that may run sparse
     workspaces  bytes of scratch memory by node
     plan        where main's values live
     """
@@ -49,7 +50,7 @@ class Lowering:
     kernels: Kernels | None = field(default=None, compare=False, repr=False)
     setup: Graph | None = None
     batched: tuple[bool, ...] | None = None
-    kept: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, Taps] = field(default_factory=dict)
     workspaces: Mapping[str, int] = field(default_factory=dict)
     plan: MemoryPlan | None = None
 
@@ -63,7 +64,10 @@ class Lowering:
         if self.setup is not None and self.setup.outputs:
             parts.append(f"computed once for given weights:\n{self.setup}")
         if self.kept:
-            shares = (f"%{name} {share}/8" for name, share in self.kept.items())
+            shares = (
+                f"%{name} {above}/8" + f" and {saturated}/8 saturated" * bool(saturated)
+                for name, (above, saturated) in self.kept.items()
+            )
             parts.append(f"elements above zero: {_listed(shares)}")
         if self.workspaces:
             sizes = (f"{name} {size}" for name, size in self.workspaces.items())

@@ -14,12 +14,14 @@ import numpy as np
 from addergraph.ir import Array, Graph, Node, Parameter, Value
 from addergraph.ir.plan import Layout, MemoryPlan, Placement
 from addergraph.ir.state import aligned_bytes
+from addergraph.ir.taps import EIGHTHS, Taps
 from addergraph.ir.types import u8
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.fused import Fused
 
 from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
 from ..kernels.schedule import SPARSE, Choice
+from ..kernels.sparse._u8_lists import MOST_BYTE
 from ..targets.target import Target
 
 FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
@@ -44,7 +46,7 @@ class Lowered:
     plan: MemoryPlan
     target: Target
     batched: tuple[bool, ...] | None
-    kept: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, Taps] = field(default_factory=dict)
     choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
@@ -60,16 +62,16 @@ class Kernels:
     weights: Mapping[str, Array] = field(default_factory=dict)
     choices: Mapping[str, Choice] = field(default_factory=dict)
 
-    def share_kept(self, graph: Graph) -> dict[str, int]:
+    def share_kept(self, graph: Graph) -> dict[str, Taps]:
         """See `share_kept`."""
         return share_kept(graph, self.weights)
 
-    def workspaces(self, graph: Graph, kept: Mapping[str, int]) -> dict[str, int]:
+    def workspaces(self, graph: Graph, kept: Mapping[str, Taps]) -> dict[str, int]:
         """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
         sizes = {node.name: self._kernel(graph, node, kept).workspace for node in graph.nodes}
         return {name: size for name, size in sizes.items() if size}
 
-    def _kernel(self, graph: Graph, node: Node, kept: Mapping[str, int]) -> Kernel:
+    def _kernel(self, graph: Graph, node: Node, kept: Mapping[str, Taps]) -> Kernel:
         """Planning asks before layouts are known: those of dense buffers."""
         inputs, outputs = (
             tuple(Operand(v.type, Layout(v.type.sizes)) for v in values)
@@ -128,25 +130,32 @@ def computed_by(facts: ProgramFacts) -> dict[str, list[str]]:
     return nodes
 
 
-def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, int]:
-    """Eighths of the elements above zero, for each constant filter that a sparse kernel could use.
+def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, Taps]:
+    """The taps of each constant filter that a sparse kernel could use.
 
     The choice between dense and sparse kernels reads it; results do not depend on it. It is coarse,
-    so that layers that differ in their numbers alone still share one kernel. Bytes whose mean is
-    above FEW_BYTES count more, up to twice: few of them fit one sum (`sparse/_u8_lists.py`).
+    so that layers that differ in their numbers alone still share one kernel.
     """
     if graph.updates:
         return {}
-    shares = {}
-    for value in _sparse_filters(graph):
-        if isinstance(value, Parameter) and value.name in weights:
-            filter = np.asarray(weights[value.name])
-            above = filter[filter > 0]
-            share = above.size / max(1, value.type.elements)
-            if value.type.dtype == u8 and above.size:
-                share *= 2 - min(1.0, FEW_BYTES / float(above.mean()))
-            shares[value.name] = min(ALL_KEPT, max(1, round(ALL_KEPT * share)))
-    return shares
+    return {
+        value.name: _taps(np.asarray(weights[value.name]))
+        for value in _sparse_filters(graph)
+        if isinstance(value, Parameter) and value.name in weights
+    }
+
+
+def _taps(filter: Array) -> Taps:
+    """Of a filter. Bytes whose mean is above FEW_BYTES count more, up to twice: few of them fit one
+    sum (`sparse/_u8_lists.py`)."""
+    of_bytes = filter.dtype == np.uint8
+    saturated = filter == MOST_BYTE if of_bytes else np.zeros(filter.shape, bool)
+    above = filter[(filter > 0) & ~saturated]
+    share = above.size / max(1, filter.size)
+    if of_bytes and above.size:
+        share *= 2 - min(1.0, FEW_BYTES / float(above.mean()))
+    rest = round(EIGHTHS * np.count_nonzero(saturated) / max(1, filter.size))
+    return Taps(min(EIGHTHS, max(1, round(EIGHTHS * share))), rest)
 
 
 def _sparse_filters(graph: Graph) -> Iterator[Value]:
@@ -181,9 +190,9 @@ def planned_call(lowered: Lowered, node: Node) -> Call:
 
 
 def _constants(
-    graph: Graph, node: Node, kept: Mapping[str, int]
-) -> tuple[frozenset[int], tuple[int, ...]]:
-    """Which operands are constant, and the share of each that is above zero."""
+    graph: Graph, node: Node, kept: Mapping[str, Taps]
+) -> tuple[frozenset[int], tuple[Taps, ...]]:
+    """Which operands are constant, and the taps of each."""
     fixed = frozenset(i for i, v in enumerate(node.inputs) if is_constant(graph, v))
     own = enumerate(v.name for v in node.inputs)
     return fixed, tuple(kept.get(v, ALL_KEPT) if i in fixed else ALL_KEPT for i, v in own)

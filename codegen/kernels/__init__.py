@@ -18,13 +18,14 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from addergraph.errors import CodegenError
 from addergraph.ir import Array, Op
 from addergraph.ir.plan import Layout
+from addergraph.ir.taps import Taps
 from addergraph.ir.types import TensorType
 
 from ..emit.builder import Emitter
 from ..targets.target import Target
 from .schedule import Choice
 
-ALL_KEPT = 8  # eighths of the elements above zero
+ALL_KEPT = Taps()
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Call:
     """What a kernel is made for. Equal calls share one emitted function.
 
     `constant` holds the numbers of the operands that are constants of the program: a kernel may ask
-    for them in an order of its own (`Kernel.packs`). `kept` has, per operand, how many eighths of
-    its elements are above zero; empty where that is not known.
+    for them in an order of its own (`Kernel.packs`). `kept` says, per operand, what taps it has;
+    empty where that is not known.
     `choice` is one of several kernels that serve the call; None leaves it to the cost model.
     """
 
@@ -59,7 +60,7 @@ class Call:
     outputs: tuple[Operand, ...]
     target: Target
     constant: frozenset[int] = frozenset()
-    kept: tuple[int, ...] = ()
+    kept: tuple[Taps, ...] = ()
     choice: Choice | None = None
 
 

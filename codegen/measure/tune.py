@@ -20,6 +20,7 @@ import numpy as np
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Array, Graph, Node, Op
 from addergraph.ir.state import aligned_bytes
+from addergraph.ir.taps import Taps
 from addergraph.ir.types import f32
 from addergraph.ops.fused import Fused
 
@@ -126,10 +127,10 @@ def _prepared(call: Call, kernel: Kernel) -> Callable[[], object]:
     for number, operand in enumerate((*call.inputs, *call.outputs)):
         numbers = np.abs(rng.normal(size=operand.layout.padded)).astype("f4")
         if number in kernel.packs:
-            kept = call.kept[number] / ALL_KEPT if call.kept else 1.0
+            taps = call.kept[number] if call.kept else ALL_KEPT
             packing = kernel.packs[number]
             buffers.append(aligned_bytes(packing.nbytes))
-            packing.pack(_drawn(rng, operand, kept), buffers[-1])
+            packing.pack(_drawn(rng, operand, taps), buffers[-1])
             pointers.append(buffers[-1].ctypes.data)
             continue
         buffers.append(_aligned(numbers.astype(operand.type.dtype.numpy)))
@@ -145,12 +146,14 @@ def _prepared(call: Call, kernel: Kernel) -> Callable[[], object]:
     return functools.partial(run, loaded, buffers, scratch, barrier)
 
 
-def _drawn(rng: np.random.Generator, operand: Operand, kept: float) -> Array:
-    """Numbers of which so many are above zero: sparse kernels take their time by that."""
-    size, above = np.abs(rng.normal(size=operand.shape)), rng.random(operand.shape) < kept
+def _drawn(rng: np.random.Generator, operand: Operand, taps: Taps) -> Array:
+    """Numbers with such taps: sparse kernels take their time by them."""
+    above, saturated = taps.shares
+    size, drawn = np.abs(rng.normal(size=operand.shape)), rng.random(operand.shape)
     if operand.type.dtype == f32:
-        return np.where(above, size, -size).astype(np.float32)
-    return np.where(above, np.ceil(16 * size), 0).astype(operand.type.dtype.numpy)
+        return np.where(drawn < above, size, -size).astype(np.float32)
+    small = np.where(drawn < above, np.ceil(16 * size), 0)
+    return np.where(drawn >= 1 - saturated, 255, small).astype(operand.type.dtype.numpy)
 
 
 def _origin(operand: Operand) -> int:

@@ -39,7 +39,7 @@ ZEN4 = Machine(
 )  # fmt: skip
 ZEN3 = replace(
     ZEN4, name="znver3", l2=512 * KB,
-    rates=(replace(ZEN4.rates[0], dense=0.7, load_cost=0.6),),
+    rates=(replace(ZEN4.rates[0], distances=2, dense=0.7, load_cost=0.6),),
 )  # fmt: skip
 ZEN2 = replace(
     ZEN3, name="znver2",

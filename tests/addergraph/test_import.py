@@ -171,8 +171,8 @@ def tensors(torch: Any, weights: State, prefix: str = "") -> dict[str, Any]:
 def cdist(columns: Array, filters: Array) -> Array:
     import torch
 
-    tensors = (torch.from_numpy(np.array(a)) for a in (columns, filters))
-    return np.asarray(-torch.cdist(*tensors, p=1).numpy())
+    x, f = (torch.from_numpy(np.array(a)) for a in (columns, filters))
+    return np.asarray(-torch.cdist(x, f, p=1).numpy())
 
 
 @pytest.mark.parametrize(

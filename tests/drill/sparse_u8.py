@@ -47,8 +47,37 @@ MUTANTS = (
     ),
     Mutant(
         "single entries are left out", LISTS,
-        "(alone, high, 1)", "(high, high, 1)",
+        "(alone, saturated, 1)", "(saturated, saturated, 1)",
         sparse("test_bytes_of_every_size_can_be_packed[255]"),
+    ),
+    Mutant(
+        "saturated taps of a pair's second channel are those of the first", LISTS,
+        "(first + 2 * second)", "(first + second)",
+        sparse("test_saturated_taps[same]"),
+    ),
+    Mutant(
+        "the last saturated tap of a list is left out", LISTS,
+        "e.carry(0, count, 1, [*acc",
+        "e.carry(1, count, 1, [*acc",
+        sparse("test_saturated_taps[same]"),
+    ),
+    Mutant(
+        "the odd pixels of saturated taps are not added", PLANES,
+        "made.append([word, e.b.lshr(word, constant(word.type, 8))])",
+        "made.append([word, e.b.lshr(word, constant(word.type, 9))])",
+        sparse("test_saturated_taps[same]"),
+    ),
+    Mutant(
+        "a pair of channels adds its first alone", PLANES,
+        "made.append([e.b.add(a, b) for a, b in zip(*made, strict=True)])",
+        "made.append([e.b.or_(a, a) for a, b in zip(*made, strict=True)])",
+        sparse("test_saturated_taps[same]"),
+    ),
+    Mutant(
+        "what saturated taps add is not made", KERNEL,
+        "with e.when(self.lists.emit_any_saturated(e, inputs[self.operands[1]])):",
+        "with e.when(e.less(1, 0)):",
+        sparse("test_saturated_taps[same]"),
     ),
     Mutant(
         "the fifth place of eight is that of the first", LISTS,

@@ -13,6 +13,7 @@ from addergraph.codegen.emit.lowered import Kernels
 from addergraph.codegen.targets.x86 import BASELINE
 from addergraph.errors import CodegenError, PassError, ShapeError, VerificationError
 from addergraph.ir import Graph, Init, Parameter
+from addergraph.ir.taps import Taps
 from addergraph.ir.text import parse
 from addergraph.passes import lowering
 from addergraph.passes.lowering import LOWERING, Lowering
@@ -120,7 +121,7 @@ def test_compare_sees_a_wrong_setup() -> None:
 
 def test_what_code_generation_says_is_not_wrapped() -> None:
     class Refuses(Kernels):
-        def workspaces(self, graph: Graph, kept: Mapping[str, int]) -> dict[str, int]:
+        def workspaces(self, graph: Graph, kept: Mapping[str, Taps]) -> dict[str, int]:
             raise CodegenError("no kernel")
 
     with pytest.raises(CodegenError, match="^no kernel$"):

@@ -88,11 +88,12 @@ def _expected(dense: DenseKernel) -> Choice:
     call, g, sparse = dense.call, dense.g, False
     if serves(g, call.target):
         return Choice(DEPTHWISE)  # no shape was found where another was faster
-    kept = call.kept[dense.operands[1]] / ALL_KEPT if call.kept else 1.0
+    kept, saturated = (call.kept[dense.operands[1]] if call.kept else ALL_KEPT).shares
     if g.term == BYTES and call.kept and call.target.byte_distances:
         found = sparse_bytes_tile(dense)
         sparse = found is not None and (
-            sparse_bytes_cycles(call.target, found, kept) < _dense_bytes_cycles(g, call.target)
+            sparse_bytes_cycles(call.target, found, kept, saturated)
+            < _dense_bytes_cycles(g, call.target)
         )
     elif g.term == MINIMUM and dense.is_constant and kept < 1.0:
         tile = sparse_tile(call.target, g)

@@ -27,6 +27,7 @@ USUAL_SHARE = 0.5  # of the taps that are kept: for the tile, which may not depe
 ENTRY_LOADS, LIST_REST = 1.25, 3.0
 LIST_COST, SUM_COST, FAR_SUM_LINES, FAR_LINES = 10.0, 4.0, 3.0, 0.25
 SHUFFLES, TAIL_COST = 18.0, 13.0
+SATURATED_COST = 4.0  # cycles to make what saturated taps add, for a vector of the input
 # More for each lane beyond a share of L1's ways whose pixel meets the others' in one set.
 CROWD_COST, WAYS_SHARE = 1.8, 2 / 3
 
@@ -50,7 +51,7 @@ def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
         for patches in dealt
         if patches.vectors <= MOST_WASTE * least
         for tile in _tiles(target, patches, most)
-        if tile.block * tile.plane_bytes <= MOST_PLACE * tile.lanes
+        if 6 * tile.pairs * tile.plane_bytes <= MOST_PLACE * tile.lanes
     ]
     return min(tiles, key=lambda tile: cycles(target, tile, USUAL_SHARE), default=None)
 
@@ -64,7 +65,7 @@ def _tiles(target: Target, patches: Patches, most: int) -> Iterator[BytesTile]:
             continue
         for strip_rows in range(rows, patches.rows + 1, rows):
             tile = _blocked(target, BytesTile(patches, rows, columns, strip_rows, 1))
-            if tile.region_bytes > MOST_STRIP * target.machine.l2 and strip_rows > rows:
+            if tile.busy_bytes > MOST_STRIP * target.machine.l2 and strip_rows > rows:
                 break
             yield tile
 
@@ -79,24 +80,29 @@ def _blocked(target: Target, tile: BytesTile) -> BytesTile:
     return replace(tile, block=next((b for b in (16, 8, 4, 2) if b <= most), 1))
 
 
-def cycles(target: Target, tile: BytesTile, kept: float) -> float:
-    """What the layer takes with a share `kept` of its taps."""
+def cycles(target: Target, tile: BytesTile, kept: float, saturated: float = 0.0) -> float:
+    """What the layer takes, of whose taps these shares need minima and are saturated."""
     g, patches, machine, rates = tile.g, tile.patches, target.machine, target.rates
     strip = STRIP_SHARE * machine.l2
     lists = tile.blocks * g.outputs
     entries = kept * g.kernel[0] * g.kernel[1] * min(tile.block, g.inputs) + LIST_REST
     listed = g.groups * lists * entries * ENTRY_BYTES
     far = FAR_LINES * machine.l3_line
-    far = far if listed + min(tile.region_bytes, strip) > machine.l2 else 0.0
+    far = far if listed + min(tile.busy_bytes, strip) > machine.l2 else 0.0
     entry = max(
         (tile.vectors + ENTRY_LOADS) / (rates.listed * rates.loads), tile.vectors / rates.minima
     )
-    sums = SUM_COST + (FAR_SUM_LINES * machine.l3_line if tile.region_bytes > strip else 0.0)
-    walked = lists * (entries * (entry + far) + LIST_COST + sums * tile.vectors)
+    sums = SUM_COST + (FAR_SUM_LINES * machine.l3_line if tile.busy_bytes > strip else 0.0)
+    pairs = (1 - (1 - saturated) ** 2) / 2 * g.kernel[0] * g.kernel[1] * min(tile.block, g.inputs)
+    pair = max((2 * tile.vectors + 1) / (rates.listed * rates.loads), tile.vectors / rates.minima)
+    walked = entries * (entry + far) + pairs * pair + LIST_COST + sums * tile.vectors
+    walked *= lists
     tiles = tile.pixels // tile.vectors
     read, written = _crowd_costs(patches, WAYS_SHARE * machine.l1_ways)
     move = SHUFFLES / rates.shuffles
     moved = (move + read) * g.inputs * tile.rows_read * patches.columns_read
+    if saturated:
+        moved += SATURATED_COST * g.inputs * tile.rows_read * patches.columns_read
     moved += (TAIL_COST + move + written) * g.outputs * tile.pixels
     return g.groups * tile.items * (tiles * walked + moved)
 

@@ -13,6 +13,7 @@ from addergraph.ir.types import i32, u8
 from ...emit.builder import Emitter, Index, Register, constant
 from .. import Operand
 from ..forward.geometry import image_strides
+from ..schedule import ceil_div
 from ..transpose import transpose_bytes, transpose_planes
 from ._cut import Region
 from ._strips import Strip
@@ -32,6 +33,25 @@ def emit_planes(
         source = e.at(x, e.add(start, e.dot((row, column), g.x[1:])))
         into = e.at(region["planes"], e.dot((row, column), (tile.row_bytes, tile.lanes)))
         transpose_bytes(e, source, offsets, into, tile.plane_bytes, count)
+
+
+def emit_saturated(e: Emitter, tile: BytesTile, planes: Any, region: Region, size: int) -> None:
+    """The section "saturated" of a block's `size` planes: what saturated taps add, pair by pair."""
+    lanes = tile.lanes
+    with e.loop(0, tile.rows_read * tile.row_bytes, lanes) as at:
+        start = e.at(region["saturated"], e.mul(at, 2))
+        for pair in range(ceil_div(size, 2)):
+            made: list[list[Register]] = []
+            for k in range(2 * pair, min(2 * pair + 2, size)):
+                byte = e.load(e.at(planes, e.add(at, k * tile.plane_bytes)), u8, lanes)
+                word = e.b.bitcast(byte, words(lanes))
+                made.append([word, e.b.lshr(word, constant(word.type, 8))])
+            if len(made) == 2:
+                made.append([e.b.add(a, b) for a, b in zip(*made, strict=True)])
+            for which, halves in enumerate(made):
+                into = e.at(start, tile.saturated_offset(0, 0, pair, which))
+                for half, register in enumerate(halves):
+                    e.b.store(register, e.at(into, half * lanes), align=2)
 
 
 def emit_windows(

@@ -37,6 +37,20 @@ class BytesTile(Cut):
         return ceil_div(self.g.inputs, self.block)
 
     @property
+    def busy_bytes(self) -> int:
+        """Scratch memory of a strip whose filters have no saturated taps."""
+        return self.region_bytes - self.sections["saturated"]
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of channels in a block; the last may lack its second."""
+        return ceil_div(min(self.block, self.g.inputs), 2)
+
+    def saturated_offset(self, i: int, j: int, pair: int, which: int) -> int:
+        """`tap_offset` in "saturated" of a pair's first channel (0), its second (1) or both (2)."""
+        return 2 * ((3 * pair + which) * self.plane_bytes + self.tap_offset(i, j, 0))
+
+    @property
     def pixels(self) -> int:
         """Vectors of one channel's results in a strip."""
         return self.strip_rows * self.patches.columns
@@ -65,6 +79,8 @@ class BytesTile(Cut):
         """Bytes of each part of a strip's scratch memory, operands of the tail aside:
 
         planes     u8[k][row][column][lane]            the input, one channel after the other
+        saturated  u16[pair][3][row][column][2][...]   the first of each pair of channels, the
+                                                       second, their sum: `all` and `odd`
         sums       u16[row][column][2][lane / 2]       their sums over a block, `all` and `odd`
         windows    i32[row][column][class][lane / 4]   the sums of the input over each window
         pairs      u16[filter][row][column][2][...]    the lists' sums on the way, `all` and `odd`
@@ -74,6 +90,7 @@ class BytesTile(Cut):
         own = self.g.outputs if self.g.steps > MOST_SUMMED else 0  # filters with sums of their own
         return {
             "planes": align(min(TOGETHER, self.g.inputs) * self.plane_bytes),
+            "saturated": align(6 * self.pairs * self.plane_bytes),
             "sums": align(2 * self.plane_bytes),
             "windows": align(self.partial_bytes),
             "pairs": align(self.g.outputs * self.pair_bytes if self.blocks > 1 else 0),

@@ -14,6 +14,7 @@ aligned vector. One work item is a strip of some rows of the patches:
     for each group of input channels that are transposed together
         planes   the strip's input, channel by channel, padding included
       for each channel block
+        saturated     what saturated taps add, where there are any
         windows  += the sums of the planes over each window
         for each register tile of pixels, for each filter: its sums += its list; in the last block
           the tail follows, in i32, on lanes of pixels, and its results become bytes
@@ -43,6 +44,7 @@ from ._u8_planes import (
     emit_operand,
     emit_planes,
     emit_results,
+    emit_saturated,
     emit_windows,
 )
 from ._u8_tile import TOGETHER, BytesTile
@@ -141,6 +143,8 @@ class SparseU8Kernel(StripKernel):
         """All lists of block number `block`, whose channels are at `planes`, tile by tile."""
         tile = self.tile
         emit_windows(e, tile, planes, region, size, block)
+        with e.when(self.lists.emit_any_saturated(e, inputs[self.operands[1]])):
+            emit_saturated(e, tile, planes, region, size)
         last = e.b.icmp_signed("==", e.index(block), e.index(tile.blocks - 1))
         before = e.add(e.mul(strip.group, tile.blocks), block)
         first = e.mul(before, self.g.outputs)
@@ -154,16 +158,18 @@ class SparseU8Kernel(StripKernel):
         ):
             source = e.dot((row, column), (tile.pixel_offset(1, 0), tile.pixel_offset(0, 1)))
             pixel, listed = e.dot((row, column), (columns, 1)), e.add(first, number)
-            self._emit_list(e, strip, inputs, region, listed, e.at(planes, source), pixel, last)
+            starts = e.at(planes, source), e.at(region["saturated"], e.mul(source, 2))
+            self._emit_list(e, strip, inputs, region, listed, starts, pixel, last)
 
     def _emit_list(
         self, e: Emitter, strip: Strip, inputs: Sequence[Any], region: Region, number: Index,
-        source: Any, pixel: Index, last: Any,
+        starts: tuple[Any, Any], pixel: Index, last: Any,
     ) -> None:  # fmt: skip
-        """List `number` for the tile whose first pixel is number `pixel` of the strip."""
+        """List `number` for the tile whose first pixel is number `pixel` of the strip, and at
+        `starts` in "planes" and "saturated"."""
         tile, lanes = self.tile, self.tile.lanes
         packed, pairs = inputs[self.operands[1]], e.at(region["pairs"], e.mul(pixel, 2 * lanes))
-        walked = self.lists.emit(e, packed, number, source, pairs)
+        walked = self.lists.emit(e, packed, number, *starts, pairs)
         partial = e.at(region["partial"], e.add(walked.place, e.mul(pixel, 4 * lanes)))
         with e.b.if_else(walked.flush) as (flush, keep):
             with flush:

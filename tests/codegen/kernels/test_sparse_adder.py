@@ -14,6 +14,7 @@ from addergraph.codegen.kernels.forward.choice import forward_contraction
 from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.kernels.sparse.sparse_f32 import SparseAdderKernel
 from addergraph.ir import Array, Builder
+from addergraph.ir.taps import Taps
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
 from addergraph.ops import relu
@@ -198,7 +199,7 @@ def test_the_fused_tail() -> None:
         assert np.array_equal(found, expected), target
 
 
-def chosen(layer: Layer, kept: int) -> type[Kernel]:
+def chosen(layer: Layer, kept: Taps) -> type[Kernel]:
     call = make_call(adder(layer), numbers(layer, whole, 11), target="x86-64-v4", constant=(1,))
     known = Call(call.op, call.inputs, call.outputs, call.target, call.constant, (ALL_KEPT, kept))
     return type(forward_contraction(known))
@@ -206,9 +207,9 @@ def chosen(layer: Layer, kept: int) -> type[Kernel]:
 
 def test_the_choice_follows_the_share_of_taps_kept() -> None:
     deep = Layer((1, 28, 28, 128), (3, 3, 128, 128), padding=PADDED)
-    assert chosen(deep, 4) is SparseAdderKernel
-    assert chosen(deep, 8) is DenseKernel
+    assert chosen(deep, Taps(4)) is SparseAdderKernel
+    assert chosen(deep, Taps(8)) is DenseKernel
     batch = Layer((16, 14, 14, 64), (3, 3, 64, 64), padding=PADDED)
-    assert chosen(batch, 4) is SparseAdderKernel
+    assert chosen(batch, Taps(4)) is SparseAdderKernel
     point = Layer((1, 32, 32, 16), (1, 1, 16, 32), (2, 2))
-    assert chosen(point, 4) is DenseKernel
+    assert chosen(point, Taps(4)) is DenseKernel

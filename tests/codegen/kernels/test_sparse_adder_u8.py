@@ -21,6 +21,7 @@ from addergraph.codegen.kernels.sparse.sparse_u8 import SparseU8Kernel
 from addergraph.codegen.llvm import compile_assembly
 from addergraph.codegen.targets.lookup import TARGETS
 from addergraph.ir import Array, Builder, Init
+from addergraph.ir.taps import Taps
 from addergraph.ir.trace import Tensor, new_parameter, trace
 from addergraph.ir.types import DTYPES, TensorType, tensor, u8
 from addergraph.ops import adder2d, cast, requantize_shift
@@ -48,12 +49,19 @@ IMAGES = {
 KEPT = (0.5, 0.1, 1.0)
 
 
-def numbers(layer: Layer, seed: int, kept: float = 0.5, most: int = 255) -> list[Array]:
+def numbers(
+    layer: Layer, seed: int, kept: float = 0.5, most: int = 255, saturated: float = 0.0
+) -> list[Array]:
     """x, f, and what makes bytes of the sums: center, offset, shift, two terms."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 256, layer.x).astype(np.uint8)
     f = rng.integers(1, most + 1, layer.f).astype(np.uint8)
     f[rng.random(layer.f) >= kept] = 0
+    f[rng.random(layer.f) < saturated] = 255
+    if saturated:
+        f[..., 0] = 255
+        f[:, :, 1::2, 1:2] = 255
+        f[..., 2:3] = np.minimum(f[..., 2:3], 254)
     (y,) = layer.op("direct").reference(x, f)
     center = -np.round(y.mean((0, 1, 2))).astype(np.int32)
     spread = max(1.0, float((y + center).std()))
@@ -167,6 +175,26 @@ def test_bytes_of_every_size_can_be_packed(most: int) -> None:
         assert same_bits(found, expected), target
 
 
+@pytest.mark.thinned(4)
+@pytest.mark.parametrize(
+    "name", ["same", "tails", "grouped", "depthwise", "dilated", "strided_pairs", "small_blocks"]
+)
+def test_saturated_taps(name: str) -> None:
+    """Taps of 255 add x itself, channels in pairs: the first, the second or both are saturated. In
+    one filter all are, in one none, in one each second channel."""
+    layer, start = IMAGES[name], list(IMAGES).index(name)
+    arrays = numbers(layer, start + 50, 0.7, saturated=0.4)
+    op = layer_of(layer, arrays)
+    (expected,) = op.reference(*arrays)
+    assert len(np.unique(expected)) > 2
+    for k, target in enumerate(served(op, arrays, start)):
+        (found,) = run_call(
+            op, arrays, target=target, threads=THREADS[(k + start) % 4], constant=(1,),
+            halos={0: WIDE} if k % 2 else {}, family=sparse,
+        )  # fmt: skip
+        assert same_bits(found, expected), (target, found, expected)
+
+
 def test_nothing_is_multiplied() -> None:
     layer = Layer((1, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
     arrays = numbers(layer, 8)
@@ -178,7 +206,7 @@ def test_nothing_is_multiplied() -> None:
         assert not {*PRODUCTS, UNKNOWN}.intersection(body)
 
 
-def chosen(layer: Layer, kept: int, target: str) -> type[Kernel]:
+def chosen(layer: Layer, kept: Taps, target: str) -> type[Kernel]:
     arrays = numbers(layer, 9)
     call = make_call(layer_of(layer, arrays), arrays, target=target, constant=(1,))
     shares = (ALL_KEPT, kept, *[ALL_KEPT] * 5)
@@ -190,13 +218,14 @@ def chosen(layer: Layer, kept: int, target: str) -> type[Kernel]:
 
 def test_the_choice_follows_the_share_of_taps_kept() -> None:
     wide = Layer((1, 28, 28, 128), (3, 3, 128, 128), padding=PADDED)
-    assert chosen(wide, 4, "x86-64-v3") is SparseU8Kernel
-    assert chosen(wide, 4, "x86-64-v4") is SparseU8Kernel
-    assert chosen(wide, 8, "x86-64-v3") is DenseKernel
+    assert chosen(wide, Taps(4), "x86-64-v3") is SparseU8Kernel
+    assert chosen(wide, Taps(4), "x86-64-v4") is SparseU8Kernel
+    assert chosen(wide, Taps(8), "x86-64-v3") is DenseKernel
+    assert chosen(wide, Taps(4, 4), "x86-64-v3") is DenseKernel
     small = Layer((1, 8, 8, 32), (3, 3, 32, 32), padding=PADDED)
-    assert chosen(small, 4, "x86-64-v4") is DenseKernel  # one vector of pixels
+    assert chosen(small, Taps(4), "x86-64-v4") is DenseKernel  # one vector of pixels
     batch = Layer((16, 8, 8, 64), (3, 3, 64, 64), padding=PADDED)
-    assert chosen(batch, 4, "x86-64-v4") is SparseU8Kernel
+    assert chosen(batch, Taps(4), "x86-64-v4") is SparseU8Kernel
 
 
 def test_large_bytes_count_more() -> None:
@@ -204,9 +233,11 @@ def test_large_bytes_count_more() -> None:
     f = np.zeros((3, 3, 8, 8), np.uint8)
     f[:, :, ::2] = 50
     net = trace(adder_of(f.shape), tensor("u8", (1, 9, 9, 8)))
-    assert share_kept(net, {"f": f}) == {"f": 4}
-    assert share_kept(net, {"f": 4 * f}) == {"f": 7}
-    assert share_kept(net, {"f": 0 * f}) == {"f": 1}
+    assert share_kept(net, {"f": f}) == {"f": Taps(4)}
+    assert share_kept(net, {"f": 4 * f}) == {"f": Taps(7)}
+    assert share_kept(net, {"f": 0 * f}) == {"f": Taps(1)}
+    f[:, :, 0] = 255
+    assert share_kept(net, {"f": f}) == {"f": Taps(3, 1)}
 
 
 def adder_of(shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
