@@ -37,8 +37,9 @@ def bytes_layer(d: Drawing) -> None:
 
 
 def looked_up(d: Drawing, x: Known) -> list[Known]:
-    """What a table for each channel has for the bytes of x."""
-    table = d.leaf((x.type.shape[-1], 256), dtype=u8, choices=range(1 + d.one_of((255, 63, 255))))
+    """What a table for each channel, or one for all, has for the bytes of x."""
+    tables = x.type.shape[-1] if d.chance(80) else 1
+    table = d.leaf((tables, 256), dtype=u8, choices=range(1 + d.one_of((255, 63, 255))))
     return d.add("lookup", x, table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import numpy as np
@@ -61,7 +61,7 @@ def network(random: Random, image: tuple[int, ...]) -> Graph:
     def net(x: Tensor) -> Tensor:
         x = _block(random, x, random.choice(WIDTHS))
         for _ in range(random.randint(0, 2)):
-            x = random.choice((_plain, _shortcut, _widened, _pool))(random, x)
+            x = random.choice((_plain, _shortcut, _widened, _pool, _joined, _bordered))(random, x)
         return _head(random, x)
 
     with warnings.catch_warnings():
@@ -87,7 +87,31 @@ def _block(random: Random, x: Tensor, channels: int, stride: int = 1) -> Tensor:
 def _plain(random: Random, x: Tensor) -> Tensor:
     """Without a relu values have both signs, and bytes a zero point."""
     y = _block(random, x, random.choice(WIDTHS), random.choice((1, 1, 2)))
-    return ops.relu(y) if random.random() < 0.7 else y
+    return _activation(random)(y)
+
+
+def _activation(random: Random) -> Callable[[Tensor], Tensor]:
+    low, high = random.choice((-1.0, 0.0, 0.5)), random.choice((1.0, 2.5))
+    others: tuple[Callable[[Tensor], Tensor], ...] = (
+        ops.relu6, lambda y: ops.leaky_relu(y, random.choice((0.1, 0.5, 3.0))), ops.tanh,
+        ops.sigmoid, lambda y: ops.clip(y, low, high), lambda y: ops.maximum(low, y), lambda y: y,
+    )  # fmt: skip
+    return ops.relu if random.random() < 0.5 else random.choice(others)
+
+
+def _joined(random: Random, x: Tensor) -> Tensor:
+    """Side by side, or the larger of two."""
+    one, other = (_activation(random)(_block(random, x, random.choice(WIDTHS))) for _ in range(2))
+    if one.shape == other.shape and random.random() < 0.5:
+        return ops.maximum(one, other)
+    return ops.concat(random.choice(([one, other], [x, one], [one, x, other])))
+
+
+def _bordered(random: Random, x: Tensor) -> Tensor:
+    """Larger images, or a border around them."""
+    if random.random() < 0.5:
+        return ops.resize_nearest(x, random.choice(((1, 2), (2, 1))))
+    return layers.ZeroPadding(random.choice((1, (0, 1), (1, 0, 0, 2))))(x)
 
 
 def _shortcut(random: Random, x: Tensor) -> Tensor:

@@ -54,6 +54,10 @@ class Quantization:
         """`integers`, dequantized to float64."""
         return np.asarray(self.scale * (integers.astype("f8") - self.zero_point))
 
+    def ends(self, top: int) -> tuple[float, float]:
+        """The numbers of the integers 0 and `top`."""
+        return -self.scale * self.zero_point, self.scale * (top - self.zero_point)
+
     def __str__(self) -> str:
         shown = f"scale={self.scale!r}"
         return f"{shown} zero_point={self.zero_point}" if self.zero_point else shown

@@ -2,7 +2,8 @@
 
     Y[..., c] = table[c, X[..., c]]
 
-The bytes of a channel's table are 256 apart from the next one's, so no address takes a product.
+The bytes of a channel's table are 256 apart from the next one's, so no address takes a product; 0
+apart where there is one for all.
 Axes before the channels are merged wherever both layouts allow it; threads share the rows of
 pixels, or the pixels of the only row. Buffers may have halos, which nobody touches."""
 
@@ -30,7 +31,8 @@ class LookupKernel(Kernel):
     def emit(
         self, e: Emitter, inputs: Sequence[Any], outputs: Sequence[Any], workspace: Any
     ) -> None:
-        (x, _), (y,), (source, table) = self.call.inputs, self.call.outputs, inputs
+        (x, tables), (y,), (source, table) = self.call.inputs, self.call.outputs, inputs
+        apart = BYTES if tables.shape[0] > 1 else 0
         *leading, channels = y.shape
         if 0 in y.shape:
             return
@@ -40,9 +42,8 @@ class LookupKernel(Kernel):
 
         def pixel(_: Index, places: list[Any]) -> list[Any]:
             for first, count in pieces(e, channels, UNROLL):
-                self._channels(
-                    e, count, [e.at(p, first) for p in places], e.at(table, e.mul(first, BYTES))
-                )
+                here = [e.at(p, first) for p in places]
+                self._channels(e, count, here, e.at(table, e.mul(first, apart)), apart)
             # Moved, not computed anew: without a multiplier a product is several instructions.
             return [e.at(p, step) for p, step in zip(places, steps, strict=True)]
 
@@ -54,9 +55,9 @@ class LookupKernel(Kernel):
             ]
             e.carry(start, stop, 1, places, pixel)
 
-    def _channels(self, e: Emitter, count: int, places: list[Any], table: Any) -> None:
+    def _channels(self, e: Emitter, count: int, places: list[Any], table: Any, apart: int) -> None:
         """`count` channels of a pixel, from where `table` begins with the first one's."""
         read, write = places
         for c in range(count):
             byte = e.b.zext(e.load(e.at(read, c), u8), e.word)
-            e.store(e.load(e.at(e.at(table, byte), c * BYTES), u8), e.at(write, c), u8)
+            e.store(e.load(e.at(e.at(table, byte), c * apart), u8), e.at(write, c), u8)

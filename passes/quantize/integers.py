@@ -19,7 +19,7 @@ from addergraph.ir import Array, Builder, Graph, Init, Node, Op, Parameter, Valu
 from addergraph.ir.attributes import DEFAULT_BITS, FULL_PRECISION, Padding
 from addergraph.ir.quantization import Quantization, symmetric
 from addergraph.ir.types import DType, TensorType, i8, i32, u8
-from addergraph.ops.movement.lookup import Lookup
+from addergraph.ops.movement.lookup import BYTES, Lookup
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten
 from addergraph.ops.pointwise.batch_norm import BatchNorm
@@ -37,7 +37,7 @@ from .calibrate import Execute, Moments, Statistics, chunks
 from .fixed_point import LIMIT, multiply_operands, shift_operands
 from .forms import Bytes, Form, Integers, Part, Sums
 from .image import IMAGE_BITS, PIXEL, grid_of_bytes, table_of
-from .rules import RULES, Emitter, Rule
+from .rules import RULES, Emitter, Factors, Rule, f32, not_computed
 
 GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
 GUARD_HALF = 1 << (GUARD_BITS - 1)
@@ -69,8 +69,8 @@ class IntegerEmitter(Emitter[Bytes]):
         execute: Execute,
         levels: Array | None = None,
     ) -> None:
-        self.graph, self.source = graph, weights
-        self.statistics, self.terms = statistics, terms
+        super().__init__(graph)
+        self.source, self.statistics, self.terms = weights, statistics, terms
         self.bits, self.reestimate = settings.bits or DEFAULT_BITS, settings.reestimate
         self.builder = Builder(graph.name)
         self.weights: dict[str, Array] = {}
@@ -141,8 +141,10 @@ class IntegerEmitter(Emitter[Bytes]):
     # -- operands --------------------------------------------------------------------------------
 
     def parameter(self, node: Node, operand: int) -> Array:
-        """The numbers of an operand that has to be a parameter."""
+        """The numbers of an operand that has to be a parameter or a constant."""
         value = node.inputs[operand]
+        if value in self.constants:
+            return np.full(value.type.sizes, f32(self.constants[value]))
         if not isinstance(value, Parameter):
             raise UnsupportedError(
                 f"{node.label} reads {value}, which is computed: quantize needs a parameter there"
@@ -152,22 +154,24 @@ class IntegerEmitter(Emitter[Bytes]):
         return self.source[value.name]
 
     def form(self, value: Value, user: Node) -> Bytes | Sums:
-        """The form of an operand; UnsupportedError for a parameter or an index, which have none."""
+        """The form of an operand; UnsupportedError for what has none: a parameter, a number, an
+        index."""
         form = self._forms.get(value)
         if form is None:
-            raise UnsupportedError(f"{user.label} reads the parameter {value} as an activation")
+            raise UnsupportedError(not_computed(value, user))
         if isinstance(form, Integers):
             raise UnsupportedError(f"{user.label} reads the indices {value}: let them be outputs")
         return form
 
-    def zero_point(self, value: Value, user: Node) -> int | None:
+    def ends(self, value: Value, user: Node) -> tuple[float, float] | None:
         form = self.form(value, user)
-        return form.quantization.zero_point if isinstance(form, Bytes) else None
+        return form.quantization.ends(form.top) if isinstance(form, Bytes) else None
 
     def bytes(self, value: Value, user: Node) -> Bytes:
         form = self.form(value, user)
         if isinstance(form, Sums):
-            form = self._requantized(form, value, self._fresh(f"{value.name}.bytes"))
+            name = self._fresh(f"{value.name}.bytes")
+            form = self._requantized(form, self._grid(value), name)
             self._forms[value] = form
         return form
 
@@ -254,11 +258,11 @@ class IntegerEmitter(Emitter[Bytes]):
         self._forms[node.outputs[0]] = x.scaled(scale, beta - mean * scale)
 
     def added(self, node: Node) -> None:
-        """A parameter [C] is a constant."""
+        """A parameter [C], or a number, is a constant."""
         one, other = node.inputs
-        if isinstance(one, Parameter):
+        if one not in self._forms:
             one, other = other, one
-        if isinstance(other, Parameter):
+        if other not in self._forms:
             numbers = self.parameter(node, node.inputs.index(other))
             if numbers.shape not in ((), node.outputs[0].type.shape[-1:]):
                 raise UnsupportedError(
@@ -268,10 +272,6 @@ class IntegerEmitter(Emitter[Bytes]):
             ones = np.ones(int(node.outputs[0].type.shape[-1]))
             self._forms[node.outputs[0]] = form.scaled(ones, numbers.astype("f8") * ones)
             return
-        if one.type != other.type:
-            raise UnsupportedError(
-                f"{node.label} adds {one.type} and {other.type}; quantize takes equal types"
-            )
         parts = (*self.sums(one, node).parts, *self.sums(other, node).parts)
         self._forms[node.outputs[0]] = Sums(parts)
 
@@ -290,16 +290,60 @@ class IntegerEmitter(Emitter[Bytes]):
         self._forms[node.outputs[0]] = Sums((x.mean(value, array, op.area),))
 
     def moved(self, node: Node, x: Bytes) -> None:
-        value, array = self._applied(node.op, x, node.name)
+        self._move(node, x, node.op)
+
+    def padded(self, node: Node, x: Bytes) -> None:
+        assert isinstance(node.op, Pad)
+        self._move(node, x, replace(node.op, value=float(x.quantization.zero_point)))
+
+    def _move(self, node: Node, x: Bytes, op: Op) -> None:
+        value, array = self._applied(op, x, node.name)
         self._forms[node.outputs[0]] = replace(x, value=value, array=array)
 
-    def same(self, node: Node) -> None:
-        self._forms[node.outputs[0]] = self._forms[node.inputs[0]]
+    def same(self, node: Node, x: Value) -> None:
+        self._forms[node.outputs[0]] = self._forms[x]
 
-    def rounded(self, node: Node) -> None:
-        """The least byte stands for 0.0, so that clipping to bytes is the relu."""
-        sums, value = self.sums(node.inputs[0], node), node.outputs[0]
-        self._forms[value] = self._requantized(sums, value, node.name)
+    def limited(self, node: Node, x: Value, lo: float, hi: float) -> None:
+        """Clipping to bytes limits, too: that of a relu has 0.0 for its least."""
+        sums, value = self.sums(x, node), node.outputs[0]
+        self._forms[value] = self._requantized(sums, self._grid(value), node.name, lo, hi)
+
+    def extreme(self, node: Node, op: Op, operands: Factors) -> None:
+        """Of i32 in the range of bytes."""
+        grid, made = self._grid(node.outputs[0]), []
+        for x, factor in operands:
+            sums = self.sums(x, node).scaled(np.full(int(x.type.shape[-1]), factor), np.zeros(()))
+            part = self._fresh(f"{node.name}.part")
+            made.append(self._requantized(sums, grid, part, dtype=i32))
+        wide = self._node(op, [b.value for b in made], self._fresh(f"{node.name}.wide"))
+        (array,) = op.reference(*(b.array for b in made))
+        value = self._node(Cast(u8), [wide], node.name)
+        self._forms[node.outputs[0]] = Bytes(value, *grid, array.astype(np.uint8))
+
+    def joined(self, node: Node) -> None:
+        """Bytes that have that grid stay."""
+        grid, parts = self._grid(node.outputs[0]), []
+        for x in node.inputs:
+            form = self.form(x, node)
+            if not (isinstance(form, Bytes) and (form.quantization, form.top) == grid):
+                part = self._fresh(f"{node.name}.part")
+                form = self._requantized(self.sums(x, node), grid, part)
+            parts.append(form)
+        value = self._node(node.op, [p.value for p in parts], node.name)
+        (array,) = node.op.reference(*(p.array for p in parts))
+        self._forms[node.outputs[0]] = Bytes(value, *grid, array)
+
+    def tabulated(self, node: Node, x: Bytes) -> None:
+        """One table serves all channels."""
+        known, top = self._grid(node.outputs[0])
+        numbers = x.quantization.values(np.arange(BYTES)[None]).astype(np.float32)
+        (results,) = node.op.reference(numbers)
+        table = known.quantized(results, 0, top).astype(np.uint8)
+        constant = self._constant(self._fresh(f"{node.name}.table"), table, u8)
+        op = Lookup(known.scale, known.zero_point)
+        value = self._node(op, [x.value, constant], node.name)
+        (array,) = op.reference(x.array, table)
+        self._forms[node.outputs[0]] = Bytes(value, known, top, array)
 
     def _argmax(self, node: Node) -> None:
         """The largest integer is where the largest number is: all have one scale."""
@@ -357,16 +401,26 @@ class IntegerEmitter(Emitter[Bytes]):
         top = (1 << bits) - 1
         return Quantization.of_range(*self.statistics.ranges[value.name], top), top
 
-    def _requantized(self, form: Sums, value: Value, name: str) -> Bytes:
-        """Sums as bytes under `name`, on the range of the float `value`.
+    def _grid(self, value: Value) -> tuple[Quantization, int]:
+        """That of the bytes of a hidden float value."""
+        return self._quantization(value, self.bits)
 
-        Behind a relu that begins at 0.0, so that the least byte is its zero.
-        """
-        known, top = self._quantization(value, self.bits)
+    def _requantized(
+        self,
+        form: Sums,
+        grid: tuple[Quantization, int],
+        name: str,
+        lo: float = -math.inf,
+        hi: float = math.inf,
+        dtype: DType = u8,
+    ) -> Bytes:
+        """Sums within [lo, hi] as bytes of this grid under `name`, kept as `dtype`."""
+        known, top = grid
         part, scale, zero = form.parts[0], known.scale, known.zero_point
         if len(form.parts) > 1:
             part, scale = self._added(form, name, scale, top), 1.0
-        op = RequantizeShift(0, top, u8, known.scale, zero)
+        least, most = known.quantized(np.array([lo, hi]), 0, top).tolist()
+        op = RequantizeShift(least, most, dtype, known.scale, zero)
         made, array = self._requantize(part, scale, zero, op, name)
         return Bytes(made, known, top, array)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from addergraph import border
 from addergraph.errors import DataError, GraphError, QuantizationWarning, UnsupportedError
-from addergraph.ir import Array, Graph, Node, Parameter, Value, walk
+from addergraph.ir import Array, Graph, Node, Value, walk
 from addergraph.ir.check import check
 from addergraph.ir.quantization import Quantization
 from addergraph.ir.types import f32
@@ -170,9 +170,10 @@ def _require_trained(graph: Graph, bits: int | None) -> None:
 def _require_known(graph: Graph) -> None:
     """UnsupportedError, naming all of it, for what has no integer form."""
     IntegerEmitter.require_known(graph.nodes)
+    reached = walk.downstream(graph.nodes, graph.inputs)
     for v in graph.outputs:
-        if isinstance(v, Parameter):
-            raise UnsupportedError(f"output {v} is a parameter, which has no integer form")
+        if v not in reached:
+            raise UnsupportedError(f"output {v} does not depend on the image: it is no integer")
 
 
 def _require_network(graph: Graph) -> Graph:

@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from addergraph.errors import GraphError, UnsupportedError
-from addergraph.ir import CONTRACTION, POINTWISE, Graph, Node, Op, Parameter, Value
+from addergraph.ir import CONTRACTION, Graph, Node, Op, Parameter, Value
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.dropout import Dropout
 from addergraph.ops.pointwise.fake_quantize import (
@@ -42,7 +42,7 @@ from addergraph.ops.pointwise.fake_quantize import (
 from addergraph.ops.reduction.softmax import Softmax
 
 from ..rewrite import Draft
-from .rules import RULES, Emitter, Rule
+from .rules import BYTES_READ, RULES, Emitter, Factors, Rule, not_computed
 
 Grid = Callable[[Value], FakeQuantize]
 """The fake quantization of an activation (of the float network)."""
@@ -128,7 +128,8 @@ class RoundedEmitter(Emitter[FakeQuantize]):
     refused: ClassVar[str] = "cannot be trained for integers; quantization_aware knows"
 
     def __init__(self, graph: Graph, grid: Grid, filter_grid: FilterGrid) -> None:
-        self.graph, self.grid, self.filter_grid = graph, grid, filter_grid
+        super().__init__(graph)
+        self.grid, self.filter_grid = grid, filter_grid
         self.draft = Draft(graph)
         self.forms: dict[Value, FakeQuantize | None] = {}
         (image,) = graph.inputs
@@ -142,9 +143,9 @@ class RoundedEmitter(Emitter[FakeQuantize]):
         else:
             self._keep(node)
 
-    def zero_point(self, value: Value, user: Node) -> int | None:
-        form = self.forms[value]
-        return None if form is None else form.zero_point
+    def ends(self, value: Value, user: Node) -> tuple[float, float] | None:
+        form = self._form(value, user)
+        return None if form is None else form.known.ends(form.top)
 
     def bytes(self, value: Value, user: Node) -> FakeQuantize:
         """UnsupportedError unless the node reads an activation, then parameters alone."""
@@ -174,13 +175,36 @@ class RoundedEmitter(Emitter[FakeQuantize]):
         self._keep(node)
         self.forms[node.outputs[0]] = x
 
-    def same(self, node: Node) -> None:
-        self._keep(node)
-        self.forms[node.outputs[0]] = self.forms[node.inputs[0]]
+    def padded(self, node: Node, x: FakeQuantize) -> None:
+        self.moved(node, x)
 
-    def rounded(self, node: Node) -> None:
+    def same(self, node: Node, x: Value) -> None:
+        self._keep(node)
+        self.forms[node.outputs[0]] = self.forms[x]
+
+    def limited(self, node: Node, x: Value, lo: float, hi: float) -> None:
+        self._rounded(node)
+
+    def extreme(self, node: Node, op: Op, operands: Factors) -> None:
+        self.joined(node)
+
+    def joined(self, node: Node) -> None:
+        for x in node.inputs:
+            self._form(x, node)
+        self._rounded(node)
+
+    def tabulated(self, node: Node, x: FakeQuantize) -> None:
+        self._rounded(node)
+
+    def _rounded(self, node: Node) -> None:
         self._keep(node)
         self._round(node.outputs[0])
+
+    def _form(self, value: Value, user: Node) -> FakeQuantize | None:
+        """UnsupportedError where the operand does not depend on the image."""
+        if value not in self.forms:
+            raise UnsupportedError(not_computed(value, user))
+        return self.forms[value]
 
     def _softmax(self, node: Node) -> None:
         """Of the logits, in f32: the integer network ends before."""
@@ -196,14 +220,12 @@ class RoundedEmitter(Emitter[FakeQuantize]):
         (x, _), (y,) = node.inputs, node.outputs
         if self.forms[x] is None and self._is_rounded(y):
             self._round(x)
-        self.same(node)
+        self.same(node, x)
 
     def _is_rounded(self, dropped: Value) -> bool:
         """Whether a reader takes bytes, behind further dropouts or not."""
         return any(
-            self._is_rounded(r.outputs[0])
-            if r.op.training_only
-            else r.op.kind != POINTWISE and not r.op.normalizes
+            self._is_rounded(r.outputs[0]) if r.op.training_only else type(r.op) in BYTES_READ
             for r in self.graph.uses()[dropped]
         )
 

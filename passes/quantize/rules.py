@@ -14,20 +14,29 @@ training. As the walk is one, a network is trained with the grids that its integ
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+
 from addergraph.errors import UnsupportedError
-from addergraph.ir import Node, Op, Value
+from addergraph.ir import Graph, Node, Op, Parameter, Value
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.contraction.conv2d import Conv2d
 from addergraph.ops.contraction.dense import Dense
+from addergraph.ops.movement.concat import Concat
+from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten
+from addergraph.ops.movement.resize_nearest import ResizeNearest
 from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
-from addergraph.ops.pointwise.binary import Add
-from addergraph.ops.pointwise.relu import Relu
+from addergraph.ops.pointwise.binary import Add, Maximum, Minimum
+from addergraph.ops.pointwise.clip import Clip
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.relu import LeakyRelu, Relu, Relu6
+from addergraph.ops.pointwise.unary import Sigmoid, Tanh
 from addergraph.ops.reduction.avg_pool2d import AvgPool2d
 from addergraph.ops.reduction.global_avg_pool import GlobalAvgPool
 from addergraph.ops.reduction.max_pool2d import MaxPool2d
@@ -35,6 +44,7 @@ from addergraph.ops.reduction.max_pool2d import MaxPool2d
 Bytes = TypeVar("Bytes")
 Rule = Callable[[Any, Node], None]
 """Takes an emitter and a node of the network; its emitters' `rules` say which ones."""
+Factors = Sequence[tuple[Value, float]]
 
 
 class Emitter(ABC, Generic[Bytes]):
@@ -42,10 +52,16 @@ class Emitter(ABC, Generic[Bytes]):
 
     rules    by op: `RULES`, and those of ops that this form alone has
     refused  what a message says of nodes whose op has no rule
+    graph    the float network
     """
 
     rules: ClassVar[Mapping[type[Op], Rule]]
     refused: ClassVar[str]
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        made = ((v, node.op.constant) for node in graph.nodes for v in node.outputs)
+        self.constants = {v: number for v, number in made if number is not None}
 
     def write(self, node: Node) -> None:
         """Appends what `node` becomes."""
@@ -67,8 +83,8 @@ class Emitter(ABC, Generic[Bytes]):
             raise UnsupportedError(f"{odd} {cls.refused} {known}")
 
     @abstractmethod
-    def zero_point(self, value: Value, user: Node) -> int | None:
-        """That of an operand's bytes; None where it is sums."""
+    def ends(self, value: Value, user: Node) -> tuple[float, float] | None:
+        """What the least and the largest of an operand's bytes stand for; None where it is sums."""
 
     @abstractmethod
     def bytes(self, value: Value, user: Node) -> Bytes:
@@ -99,12 +115,29 @@ class Emitter(ABC, Generic[Bytes]):
         """Bytes of the grid of x, chosen or moved."""
 
     @abstractmethod
-    def same(self, node: Node) -> None:
-        """What the operand is."""
+    def padded(self, node: Node, x: Bytes) -> None:
+        """Bytes of the grid of x, with those that stand for 0.0 around them."""
 
     @abstractmethod
-    def rounded(self, node: Node) -> None:
-        """Bytes on the grid of the range of the node's result."""
+    def same(self, node: Node, x: Value) -> None:
+        """What the operand x is."""
+
+    @abstractmethod
+    def limited(self, node: Node, x: Value, lo: float, hi: float) -> None:
+        """Bytes on the grid of the range of the node's result: the operand x within [lo, hi]."""
+
+    @abstractmethod
+    def extreme(self, node: Node, op: Op, operands: Factors) -> None:
+        """Bytes on the grid of the range of the node's result: `op`, a maximum or a minimum, of two
+        values, each a multiple of an operand. It commutes with rounding."""
+
+    @abstractmethod
+    def joined(self, node: Node) -> None:
+        """Bytes on the grid of the range of the node's result, one operand's behind the other's."""
+
+    @abstractmethod
+    def tabulated(self, node: Node, x: Bytes) -> None:
+        """Bytes on the grid of the range of the node's result, a function of those of x."""
 
 
 def _reads_any(write: Callable[[Any, Node], None]) -> Rule:
@@ -118,40 +151,123 @@ def _reads_bytes(write: Callable[[Any, Node, Any], None]) -> Rule:
     return rule
 
 
-def _clipped(emit: Emitter[Any], node: Node) -> None:
-    """Bytes whose least stands for 0.0: those of the operand, if they have nothing below."""
-    if emit.zero_point(node.inputs[0], node) == 0:
-        emit.same(node)
+def _clipped(emit: Emitter[Any], node: Node, x: Value, lo: float, hi: float) -> None:
+    """x within [lo, hi]: as it is where all its bytes stand for numbers in there."""
+    ends = emit.ends(x, node)
+    if ends is not None and f32(lo) <= f32(ends[0]) and f32(ends[1]) <= f32(hi):
+        emit.same(node, x)
     else:
-        emit.rounded(node)
+        emit.limited(node, x, lo, hi)
 
 
-RULES: Mapping[type[Op], Rule] = {
-    Add: _reads_any(Emitter.added),
+def not_computed(value: Value, user: Node) -> str:
+    """What a refusal says of an operand that does not depend on the image."""
+    return f"{user.label} reads {value}, a parameter or constant, as an activation"
+
+
+def f32(number: float) -> np.float32:
+    """`number` as the float network has it."""
+    with np.errstate(over="ignore"):
+        return np.float32(number)
+
+
+def _within(lo: float, hi: float) -> Rule:
+    return lambda emit, node: _clipped(emit, node, node.inputs[0], lo, hi)
+
+
+def _clip(emit: Emitter[Any], node: Node) -> None:
+    assert isinstance(node.op, Clip)
+    _clipped(emit, node, node.inputs[0], node.op.lo, node.op.hi)
+
+
+def _leaky(emit: Emitter[Any], node: Node) -> None:
+    """max(x, slope x), or the minimum of a slope above 1."""
+    assert isinstance(node.op, LeakyRelu)
+    slope = float(f32(node.op.slope))
+    (x,) = node.inputs
+    emit.extreme(node, Maximum() if slope <= 1 else Minimum(), [(x, 1.0), (x, slope)])
+
+
+def _extreme(limits: Callable[[float], tuple[float, float]]) -> Rule:
+    """Of two operands, or of one and a number, which limits it."""
+
+    def rule(emit: Emitter[Any], node: Node) -> None:
+        _require_equal_types(emit, node)
+        a, b = node.inputs
+        x, other = (b, a) if a in emit.constants else (a, b)
+        if other in emit.constants:
+            _clipped(emit, node, x, *limits(emit.constants[other]))
+        else:
+            emit.extreme(node, node.op, [(a, 1.0), (b, 1.0)])
+
+    return rule
+
+
+def _added(emit: Emitter[Any], node: Node) -> None:
+    _require_equal_types(emit, node)
+    emit.added(node)
+
+
+def _require_equal_types(emit: Emitter[Any], node: Node) -> None:
+    """UnsupportedError where an operand but a parameter or a number broadcasts."""
+    activations = [v for v in node.inputs if not (isinstance(v, Parameter) or v in emit.constants)]
+    if any(v.type != node.outputs[0].type for v in activations):
+        types = " and ".join(str(v.type) for v in node.inputs)
+        raise UnsupportedError(f"{node.label} reads {types}; quantize takes equal types")
+
+
+def _padded(emit: Emitter[Any], node: Node) -> None:
+    assert isinstance(node.op, Pad)
+    if node.op.value:
+        raise UnsupportedError(
+            f"{node.label} pads with {node.op.value:g}, which may be no number of the grid of its "
+            "operand's bytes; 0 is one of every grid"
+        )
+    emit.padded(node, emit.bytes(node.inputs[0], node))
+
+
+def _constant(emit: Emitter[Any], node: Node) -> None:
+    """A number, which becomes part of what reads it."""
+
+
+BYTES_READ: Mapping[type[Op], Rule] = {
     Adder2d: _reads_bytes(Emitter.distances),
     AdderDense: _reads_bytes(Emitter.distances),
     AvgPool2d: _reads_bytes(Emitter.averaged),
-    BatchNorm: _reads_any(Emitter.normalized),
     Conv2d: _reads_bytes(Emitter.products),
     Dense: _reads_bytes(Emitter.products),
     Flatten: _reads_bytes(Emitter.moved),
     GlobalAvgPool: _reads_bytes(Emitter.averaged),
     MaxPool2d: _reads_bytes(Emitter.moved),
-    Relu: _clipped,
+    Pad: _padded,
+    ResizeNearest: _reads_bytes(Emitter.moved),
+    Sigmoid: _reads_bytes(Emitter.tabulated),
+    Tanh: _reads_bytes(Emitter.tabulated),
+}
+"""Of ops that read their first operand as bytes."""
+
+RULES: Mapping[type[Op], Rule] = {
+    **BYTES_READ,
+    Add: _added,
+    BatchNorm: _reads_any(Emitter.normalized),
+    Clip: _clip,
+    Concat: _reads_any(Emitter.joined),
+    Full: _constant,
+    LeakyRelu: _leaky,
+    Maximum: _extreme(lambda number: (number, math.inf)),
+    Minimum: _extreme(lambda number: (-math.inf, number)),
+    Relu: _within(0.0, math.inf),
+    Relu6: _within(0.0, 6.0),
 }
 
 HINTS: Mapping[str, str] = {
-    "concat": "layers.Concatenate: use layers.Add, of as many channels",
-    "pad": "layers.ZeroPadding: give padding= to the layer behind it",
     "reshape": "layers.Reshape: use Flatten; layers of sequences: use those of images, of one row",
-    "resize_nearest": "layers.UpSampling: leave it out, or enlarge the images",
-    "sigmoid": "hidden: use relu; as the answer: leave it out, the sign of the logit tells",
     "softmax": "hidden: use relu; a softmax before an output or an argmax is left out",
 }
 """What a refusal says of an op: the layer that made it, where that has another name, and what to
-use; of other activations it is relu."""
+use."""
 
 
 def _instead(op: Op) -> str:
-    hint = HINTS.get(op.name, "use relu" if op.activation else "")
+    hint = HINTS.get(op.name)
     return f" ({hint})" if hint else ""

@@ -146,7 +146,7 @@ def test_integer_products_are_asked_of_the_op() -> None:
         (FMA, "vfmadd231ps vfnmsub132sd vfmaddsub213pd vfmaddps"),
         (DOT, "dpps vdppd vpdpbusd vpmaddwd pmaddubsw vdpbf16ps"),
         (DIVIDE, "divps vdivsd sqrtss vrcp14ps rsqrtps"),
-        (ADD, "addps vsubss vpaddd psubusb vpsadbw vhaddps"),
+        (ADD, "addps vsubss vpaddd psubusb vpsadbw vhaddps vpavgb pavgw"),
         (LOGIC, "minps vpminsd vpmaxub andnps vpternlogd vcmpltps ucomiss pand vpabsd kortestw"),
         (SHIFT, "psrld vpsllvd kshiftrw"),
         (CONVERT, "cvtdq2ps vcvttps2dq vpmovzxbd packuswb vroundps vpmovdb"),

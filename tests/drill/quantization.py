@@ -19,6 +19,7 @@ MEANING = tests_of(
 PRODUCTS = tests_of("passes/test_quantize_products.py", "test_integers_say_what_the_network_does")
 STRICT = tests_of("codegen/test_strict.py")
 ROUNDED = "passes/quantize/rounded.py"
+BETWEEN = "passes/test_quantize_layers.py"
 AWARE_PRODUCTS = "passes/test_quantization_aware_products.py"
 ROUNDING = tests_of("addergraph/ops/test_fake_quantize.py")
 TRAINING = tests_of(
@@ -56,7 +57,7 @@ MUTANTS = (
     ),
     Mutant(
         "channels behind the fourth read the tables of the first ones", LOOKUP,
-        "e.at(table, e.mul(first, BYTES))", "table", LOOKED_UP,
+        "e.at(table, e.mul(first, apart))", "table", LOOKED_UP,
     ),
     Mutant(
         "bytes above 127 are looked up before the table", LOOKUP,
@@ -87,6 +88,31 @@ MUTANTS = (
     Mutant(
         "padding of bytes is always of byte 0", INTEGERS,
         "if not any(padding) or not zero:", "if not any(padding) or zero:", MEANING,
+    ),
+    Mutant(
+        "a border of images is of byte 0", INTEGERS,
+        "replace(node.op, value=float(x.quantization.zero_point))", "node.op",
+        tests_of(BETWEEN, "test_integers_say_what_the_network_does"),
+    ),
+    Mutant(
+        "values that are joined keep the grids of their own", INTEGERS,
+        "isinstance(form, Bytes) and (form.quantization, form.top) == grid",
+        "isinstance(form, Bytes)", tests_of(BETWEEN, "test_integers_say_what_the_network_does"),
+    ),
+    Mutant(
+        "a slope above 1 takes the larger of both", "passes/quantize/rules.py",
+        "Maximum() if slope <= 1 else Minimum()", "Maximum()",
+        tests_of(BETWEEN, "test_integers_say_what_the_network_does"),
+    ),
+    Mutant(
+        "bytes stay that go beyond the limit", "passes/quantize/rules.py",
+        " and f32(ends[1]) <= f32(hi)", "",
+        tests_of(BETWEEN, "test_each_byte_is_the_nearest_to_its_number"),
+    ),
+    Mutant(
+        "one table for all channels is read as many", LOOKUP,
+        "BYTES if tables.shape[0] > 1 else 0", "BYTES",
+        tests_of("codegen/kernels/test_lookup.py", "test_every_byte_of_every_channel"),
     ),
     Mutant(
         "a mean forgets its area", FORMS,
@@ -157,8 +183,8 @@ MUTANTS = (
     ),
     Mutant(
         "a relu of sums is not rounded in training", ROUNDED,
-        "return None if form is None else form.zero_point",
-        "return 0 if form is None else form.zero_point", TRAINING,
+        "return None if form is None else form.known.ends(form.top)",
+        "return (0.0, 1.0) if form is None else form.known.ends(form.top)", TRAINING,
     ),
     Mutant(
         "scales of a trained network are calibrated anew", INTEGERS,

@@ -261,7 +261,7 @@ def test_options(options: dict[str, object], message: str) -> None:
     [
         (lambda x: ops.flatten(ops.softmax(x)), 'softmax "softmax" .* an argmax is left out'),
         (lambda x: ops.exp(x), r'exp "exp" cannot become integers; quantize knows add, '),
-        (lambda x: x + ops.max_pool2d(x, 6), r"adds .* equal types"),
+        (lambda x: x + ops.max_pool2d(x, 6), r'add "add" reads .* equal types'),
         (lambda x: ops.adder2d(x, ops.abs(new_parameter(
             x, "f", TensorType(f32, (1, 1, 3, 2)), Init()))), r'abs "abs"'),
     ],

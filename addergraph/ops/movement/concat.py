@@ -28,7 +28,7 @@ class Concat(Op):
 
     name: ClassVar[str] = "concat"
     kind: ClassVar[str] = MOVEMENT
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
     axis: int
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

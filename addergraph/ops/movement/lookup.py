@@ -20,13 +20,14 @@ BYTES = 256  # entries of a channel's table
 
 @dataclass(frozen=True)
 class Lookup(Op):
-    """Y[..., c] = table[c, X[..., c]].
+    """Y[..., c] = table[c, X[..., c]], or table[0, X[..., c]] of one table for all channels.
 
     Any function of a byte and its channel, such as the scale, mean and deviation of pixels, exactly
     and without a multiplication. Operands: x u8[..., C] with one axis or more before the channels,
-    table u8[C,256]; result u8 of x's shape. Attributes: `scale` and `zero_point` of the result
-    (scale 0: those of the table, if it states any). Not differentiable. Raises ShapeError for other
-    dtypes, ranks and shapes, and for a table that states another scale or zero point.
+    table u8[C,256] or u8[1,256]; result u8 of x's shape. Attributes: `scale` and `zero_point` of
+    the result (scale 0: those of the table, if it states any). Not differentiable. Raises
+    ShapeError for other dtypes, ranks and shapes, and for a table that states another scale or zero
+    point.
     """
 
     name: ClassVar[str] = "lookup"
@@ -43,10 +44,10 @@ class Lookup(Op):
         if x.rank < 2:
             raise ShapeError(f"x must have an axis or more before its channels, found {x}")
         expected = TensorType(u8, (x.shape[-1], BYTES))
-        if table.shape != expected.shape:
+        if table.shape not in (expected.shape, (1, BYTES)):
             raise ShapeError(
                 f"the table of the input {x} must be {expected}, {BYTES} bytes for each channel, "
-                f"found {table}"
+                f"or u8[1,{BYTES}] for all of them, found {table}"
             )
         self._stated()
         return (TensorType(u8, x.shape),)
@@ -68,5 +69,5 @@ class Lookup(Op):
 def lookup(
     x: Tensor, table: Tensor, *, scale: float = 0.0, zero_point: int = 0, name: str | None = None
 ) -> Tensor:
-    """The bytes that `table` has for those of x, by channel; see `Lookup`."""
+    """The bytes that `table` has for those of x; see `Lookup`."""
     return apply(Lookup(scale, zero_point), x, table, name=name)

@@ -27,7 +27,7 @@ class Pad(Op):
 
     name: ClassVar[str] = "pad"
     kind: ClassVar[str] = MOVEMENT
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
     before: tuple[int, ...]
     after: tuple[int, ...]
     value: float = 0.0

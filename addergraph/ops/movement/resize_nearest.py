@@ -27,7 +27,7 @@ class ResizeNearest(Op):
 
     name: ClassVar[str] = "resize_nearest"
     kind: ClassVar[str] = MOVEMENT
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
     factors: Pair
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

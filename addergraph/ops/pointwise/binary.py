@@ -230,7 +230,15 @@ class Div(_Multiplicative):
 
 
 @dataclass(frozen=True)
-class Maximum(_Binary):
+class _Extreme(_Binary):
+    integer_form: ClassVar[bool] = True
+
+    def quantization(self, known: Known) -> tuple[Quantization | None, ...]:
+        return (common("integers that are compared", known),)
+
+
+@dataclass(frozen=True)
+class Maximum(_Extreme):
     """Y = a where a > b or a is NaN, else b: NaN propagates, and of equal zeros b is taken.
 
     f32 or i32; operands broadcast. Gradient: g goes to a where a >= b, otherwise to b.
@@ -252,7 +260,7 @@ class Maximum(_Binary):
 
 
 @dataclass(frozen=True)
-class Minimum(_Binary):
+class Minimum(_Extreme):
     """Y = a where a < b or a is NaN, else b: NaN propagates, and of equal zeros b is taken.
 
     f32 or i32; operands broadcast. Gradient: g goes to a where a <= b, otherwise to b.

@@ -26,7 +26,7 @@ class Clip(Op):
     name: ClassVar[str] = "clip"
     kind: ClassVar[str] = POINTWISE
     cheap: ClassVar[bool] = True
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
     lo: float
     hi: float
 

@@ -27,7 +27,7 @@ class Full(Op):
     name: ClassVar[str] = "full"
     kind: ClassVar[str] = POINTWISE
     cheap: ClassVar[bool] = True
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
     value: float
     shape: Shape = ()
     dtype: DType = f32

@@ -81,7 +81,7 @@ class Relu6(Op):
     activation: ClassVar[bool] = True
     rectifies: ClassVar[bool] = True
     cheap: ClassVar[bool] = True
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         return Relu().infer(*types)
@@ -122,7 +122,7 @@ class LeakyRelu(Op):
     activation: ClassVar[bool] = True
     multiplies: ClassVar[bool] = True
     cheap: ClassVar[bool] = True
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
     slope: float = 0.01
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:

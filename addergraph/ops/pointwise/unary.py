@@ -198,6 +198,7 @@ class Sigmoid(_Transcendental):
     """
 
     name: ClassVar[str] = "sigmoid"
+    integer_form: ClassVar[bool] = True
     activation: ClassVar[bool] = True
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
@@ -225,6 +226,7 @@ class Tanh(_Transcendental):
     """
 
     name: ClassVar[str] = "tanh"
+    integer_form: ClassVar[bool] = True
     activation: ClassVar[bool] = True
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:

@@ -27,6 +27,12 @@ def test_each_channel_has_a_table_of_its_own(shape: tuple[int, ...]) -> None:
     ]
 
 
+def test_one_table_serves_all_channels() -> None:
+    rng = np.random.default_rng(0)
+    x, table = (rng.integers(0, 256, s).astype("u1") for s in ((2, 5, 3), (1, 256)))
+    assert (run(Lookup(), x, table) == table[0][x]).all()
+
+
 def test_pixels_become_what_brightness_mean_and_deviation_make_of_them() -> None:
     """The use that it has: the nearest byte to (pixel / 255 - mean) / deviation, exactly."""
     known, mean, std = Quantization(0.02, 128), np.array([0.4, 0.5]), np.array([0.2, 0.3])
@@ -68,7 +74,11 @@ def test_a_padded_layer_of_it_pads_with_what_stands_for_zero() -> None:
         (("u8", (2, 3)), ("i8", (3, 256)), r"table must be u8, found i8\[3,256\]"),
         (("u8", (3,)), ("u8", (3, 256)), r"an axis or more before its channels, found u8\[3\]"),
         (("u8", ()), ("u8", (1, 256)), r"an axis or more before its channels, found u8\[\]"),
-        (("u8", ("N", 3)), ("u8", (1, 256)), r"must be u8\[3,256\], 256 bytes .* u8\[1,256\]"),
+        (
+            ("u8", ("N", 3)),
+            ("u8", (2, 256)),
+            r"must be u8\[3,256\].* u8\[1,256\] .* u8\[2,256\]",
+        ),
         (("u8", ("N", 3)), ("u8", (3, 255)), r"must be u8\[3,256\], 256 bytes .* u8\[3,255\]"),
         (("u8", ("N", 3)), ("u8", (768,)), r"must be u8\[3,256\], 256 bytes .* u8\[768\]"),
     ],
