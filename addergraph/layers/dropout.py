@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import ops
-from ..errors import GraphError, ShapeError
-from ..ir import Init
+from ..errors import ShapeError
+from ..ir import Init, free_name
 from ..ir.attributes import integer, real
 from ..ir.trace import Tensor, apply, new_parameter
 from ..ir.types import TensorType, i32
 from ..ops.pointwise.dropout import MOST_SEED
 from ..ops.pointwise.dropout import Dropout as DropoutOp
 from .base import Layer
+
+COUNTER = ".steps"  # ends the name of the parameter that counts a dropout's steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +26,10 @@ class Dropout(Layer):
 
     x f32 of any shape -> f32 of that shape. What stays is a pure function of (seed, the layer's
     name, the number of the training step, the element's place), computed where it is used: see
-    `ops.dropout`. The number of the step is a fixed parameter of the training graph, `.steps`
-    i32[], which begins where the seed of `fit` says (0: at 0) and is in checkpoints, so that a
-    resumed run has the bits of one that was never interrupted. Raises ShapeError unless
-    0 <= rate < 1 and seed is 0 or more.
+    `ops.dropout`. A second call in one trace has a name, `dropout1_1`, and so a mask of its own.
+    The number of the step is a fixed parameter of the training graph, `.steps` i32[], which begins
+    where the seed of `fit` says (0: at 0) and is in checkpoints, so that a resumed run has the bits
+    of one that was never interrupted. Raises ShapeError unless 0 <= rate < 1 and seed is 0 or more.
     """
 
     prefix: ClassVar[str] = "dropout"
@@ -45,6 +47,8 @@ class Dropout(Layer):
     def build(self, x: Tensor, name: str) -> Tensor:
         if not x.builder.training:
             return x
+        calls = {p.removesuffix(COUNTER) for p in x.builder.parameters if p.endswith(COUNTER)}
+        name = free_name(name, calls)
         return dropped(x, DropoutOp(self.rate, self._key(name)), name)
 
     def _key(self, name: str) -> int:
@@ -54,17 +58,9 @@ class Dropout(Layer):
 
 
 def dropped(x: Tensor, op: DropoutOp, name: str) -> Tensor:
-    """`op` as node `name` of a training graph, with the parameter that counts its steps.
-
-    GraphError where the graph has that already.
-    """
-    counter = f"{name}.steps"
-    if counter in x.builder.parameters:
-        raise GraphError(
-            f'dropout "{name}" is called twice in one training graph, where it would leave out '
-            "the same elements; use one Dropout for each place"
-        )
-    steps = new_parameter(x, counter, TensorType(i32, ()), Init("zeros"), trainable=False)
+    """`op` as node `name` of a training graph, with the parameter that counts its steps."""
+    zeros = Init("zeros")
+    steps = new_parameter(x, f"{name}{COUNTER}", TensorType(i32, ()), zeros, trainable=False)
     following = ops.add(steps, 1, name=f"{name}.next_steps")
     x.builder.update(steps.value, following.value)  # type: ignore[arg-type]
     return apply(op, x, steps, name=name)

@@ -241,7 +241,8 @@ class Custom(Loss):
     each sample, f32[N], or one for all, f32[]. None in a model from a file, which holds no code.
 
     Raises ShapeError for a result of another type, GraphError for one that is no tensor of the
-    graph and where the function makes parameters, UnsupportedError without a function.
+    graph and where the function calls layers that have parameters or are for training alone,
+    UnsupportedError without a function.
     """
 
     name = CUSTOM
@@ -256,13 +257,21 @@ class Custom(Loss):
 
     def rows(self, scores: Tensor, targets: Tensor) -> Tensor:
         builder, made = scores.builder, len(scores.builder.parameters)
-        found = self.known(scores, targets)
+        outer, builder.training = builder.training, True  # what only trains leaves its parameter
+        try:
+            found = self.known(scores, targets)
+        finally:
+            builder.training = outer
         if not isinstance(found, Tensor) or found.builder is not builder:
             raise GraphError(
                 f"the loss function returned {shown(found)}; expected a tensor of its graph"
             )
         if len(builder.parameters) > made:
-            raise GraphError("the loss function makes parameters: layers belong to the network")
+            names = ", ".join(list(builder.parameters)[made:])
+            raise GraphError(
+                f"the loss function makes parameters ({names}): layers that have some, and "
+                "Dropout, belong to the network"
+            )
         if found.type not in (TensorType(f32, scores.shape[:1]), TensorType(f32, ())):
             raise ShapeError(
                 f"the loss function gives {found.type} for predictions {scores.type}: expected a "

@@ -181,7 +181,10 @@ WRONG: dict[str, tuple[Any, type[AdderGraphError], str]] = {
         lambda p, t: ops.reduce_mean(ops.select(p > t, t, t), 1), GraphError, "depends on nothing",
     ),
     "argmax": (_not_differentiable, GraphError, "a differentiable function of the prediction"),
-    "parameters": (_makes_parameters, GraphError, "makes parameters"),
+    "parameters": (_makes_parameters, GraphError, r"makes parameters \(extra.f, extra.b\)"),
+    "dropout": (
+        lambda p, t: as_named(layers.Dropout(0.5)(p), t), GraphError, r"dropout\d.steps.*Dropout",
+    ),
 }  # fmt: skip
 
 
