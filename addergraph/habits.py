@@ -65,7 +65,9 @@ OPS = {  # of NumPy, PyTorch and Python
     "square": "x * x", "power": "x ** 2", "pow": "x ** 2", "size": "x.shape", "ndim": "x.shape",
     "len": "x.shape", "getitem": "ops.slice", "iter": "ops.slice", "floordiv": "ops.div",
     "ge": "ops.greater", "le": "ops.greater", "rpow": "ops.exp", "and": "ops.mul",
-    "or": "ops.maximum", "invert": "ops.select",
+    "rand": "ops.mul", "or": "ops.maximum", "ror": "ops.maximum", "invert": "ops.select",
+    "eq": "x > y, or x is y for one and the same", "ne": "x > y, or x is not y",
+    "setitem": "ops.concat, or ops.select: tensors do not change",
 }  # fmt: skip
 
 

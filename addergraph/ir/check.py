@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Sequence
 
 from ..border import shown
 from ..errors import GraphError, ShapeError
-from .graph import Graph, Node, Parameter, Update, Value
+from .graph import Graph, Node, Parameter, Update, Value, require_name, require_word
 from .intervals import Interval, value_ranges
 from .op import Op
 from .quantization import value_quantizations
 from .types import TensorType
 
-NAME = re.compile(r"[\w.]+")  # of values
-WORD = re.compile(r"[^\W\d][\w.]*")  # of graphs, ops, attributes
 MAX_RANK = 32
 MAX_ELEMENTS = 1 << 40  # of a tensor; of a sample of it while the batch is open
 MAX_NAME, MAX_WORD = 1000, 240  # letters: of a value; of a graph, which files are called by
@@ -40,12 +37,9 @@ def check(graph: Graph) -> None:
 
 def check_value(value: Value) -> None:
     """GraphError unless the name can be printed, and name, rank and elements are within limits."""
-    if not isinstance(value.name, str) or len(value.name) > MAX_NAME:
+    require_name(value.name)
+    if len(value.name) > MAX_NAME:
         raise GraphError(f"the name {shown(value.name)} has more than {MAX_NAME} letters")
-    if not NAME.fullmatch(value.name):
-        raise GraphError(
-            f'value name "{value.name}" may hold only letters, digits, "_" and ".", at least one'
-        )
     if value.type.rank > MAX_RANK:
         raise GraphError(
             f"{value} has {value.type.rank} dimensions, at most {MAX_RANK} are allowed"
@@ -92,8 +86,7 @@ def _check(graph: Graph, inputs: Sequence[Interval] | None) -> None:
     where = f'graph "{graph.name}"'
     if len(graph.name) > MAX_WORD:
         raise GraphError(f'{where[:MAX_WORD]}...": a name has at most {MAX_WORD} letters')
-    if not WORD.fullmatch(graph.name):
-        raise GraphError(f'{where}: a graph\'s name is one word of letters, digits, "_" and "."')
+    require_word(graph.name)
     try:
         _check_names(graph)
         _check_order(graph)

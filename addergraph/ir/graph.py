@@ -11,6 +11,7 @@ changed in place: a pass builds a new graph, usually with `Builder`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,11 +20,35 @@ from typing import ClassVar
 import numpy as np
 
 from .. import display
+from ..border import shown
 from ..errors import GraphError, ShapeError, nearest
 from .attributes import integer
 from .op import CONTRACTION, Array, Op, result_names
 from .types import TensorType
 from .walk import append
+
+NAME = re.compile(r"[\w.]+")  # of values
+WORD = re.compile(r"[^\W\d][\w.]*")  # of graphs, ops, attributes
+
+
+def _quoted(name: object) -> str:
+    return f'"{name:.300}"' if isinstance(name, str) else shown(name)
+
+
+def require_name(name: object) -> None:
+    """GraphError unless it can be the name of a value."""
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise GraphError(
+            f'value name {_quoted(name)} may hold only letters, digits, "_" and ".", at least one'
+        )
+
+
+def require_word(name: object) -> None:
+    """GraphError unless it can be the name of a graph."""
+    if not (isinstance(name, str) and WORD.fullmatch(name)):
+        raise GraphError(
+            f'graph {_quoted(name)}: a graph\'s name is one word of letters, digits, "_" and "."'
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,10 +249,12 @@ class Graph:
 class Builder:
     """Builds a graph node by node, inferring types and keeping names unique.
 
-    `scope` is put before the names that it makes up.
+    `scope` is put before the names that it makes up. GraphError for a name that cannot stand in a
+    graph, or twice, when it is given.
     """
 
     def __init__(self, name: str, *, training: bool = False) -> None:
+        require_word(name)
         self.name = name
         self.training = training  # layers that behave differently while training look here
         # Of a name, whether this parameter is frozen; None leaves it to its layer.
@@ -242,6 +269,7 @@ class Builder:
 
     def fresh(self, hint: str) -> str:
         """`scope` + `hint`, numbered `_1`, `_2` ... when it is taken; the name is then taken."""
+        require_name(hint)
         first = self.scope + hint
         return self._claim(free_name(first, self._names, counts=self._counts))
 
@@ -252,6 +280,7 @@ class Builder:
 
     def parameter(self, parameter: Parameter) -> Parameter:
         """Adds `parameter` itself (parameters are shared between the graphs of one model)."""
+        require_name(parameter.name)
         if self.parameters.get(parameter.name) is parameter:
             return parameter
         self.parameters[self._claim(parameter.name)] = parameter
@@ -294,6 +323,7 @@ class Builder:
         )
 
     def _claim(self, name: str) -> str:
+        require_name(name)
         if name in self._names:
             raise GraphError(f'graph "{self.name}" already has a value named "{name}"')
         self._names.add(name)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GraphError
-from .check import WORD
-from .graph import Graph
+from .graph import WORD, Graph
 from .op import Op
 from .types import Dim, DType
 

@@ -24,8 +24,10 @@ UFUNCS = {  # np.float32(2) * tensor comes as one of these, and is the op
     "greater": "greater",
 }  # fmt: skip
 REFUSED = (
-    "getitem", "iter", "len", "float", "int", "mod", "rmod", "floordiv", "rfloordiv", "ge", "le",
-    "rpow", "and", "or", "invert", "round",
+    "getitem", "setitem", "delitem", "iter", "len", "float", "int", "mod", "rmod", "floordiv",
+    "rfloordiv", "divmod", "rdivmod", "ge", "le", "eq", "ne", "rpow", "and", "rand", "or", "ror",
+    "xor", "rxor", "lshift", "rlshift", "rshift", "rrshift", "invert", "round", "trunc", "floor",
+    "ceil",
 )  # fmt: skip
 MOST_POWER = 8
 
@@ -83,6 +85,9 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return apply(op_named("neg")(), self)
 
+    def __pos__(self) -> Tensor:
+        return self
+
     def __abs__(self) -> Tensor:
         return apply(op_named("abs")(), self)
 
@@ -95,9 +100,9 @@ class Tensor:
     def __matmul__(self, other: Operand) -> Tensor:
         return apply(op_named("matmul")(), self, other)
 
-    def __pow__(self, exponent: float) -> Tensor:
+    def __pow__(self, exponent: float, modulus: object = None) -> Tensor:
         """The product of so many of it, 1 to MOST_POWER; the square root for 0.5."""
-        power = accept(float, exponent)
+        power = accept(float, exponent) if modulus is None else None
         if power == 0.5:
             return apply(op_named("sqrt")(), self)
         if power is None or power not in range(1, MOST_POWER + 1):
@@ -136,11 +141,13 @@ class Tensor:
         )
 
 
-def _hint(name: str) -> str:
-    """Where what is asked for by a name of NumPy or PyTorch is found."""
+def _hint(name: str, guess: bool = True) -> str:
+    """Where what is asked for by a name of NumPy or PyTorch is found, or, by a `guess`, what has a
+    name like it."""
     known = [word for word in registry() if word != "fused"]
     ours = f"ops.{name}" if name in known else habits.OPS.get(name)
-    found = f": use {ours}" if ours else f"{nearest(name, known)}; docs/ops.md lists them"
+    like = nearest(name, known) if guess else ""
+    found = f": use {ours}" if ours else f"{like}; docs/ops.md lists them"
     return f"; what takes symbolic tensors is in addergraph.ops{found}"
 
 
@@ -150,7 +157,7 @@ def _refuse(name: str) -> NoReturn:
 
 def _unsupported(operator: str) -> Callable[..., NoReturn]:
     def refuse(*_: object) -> NoReturn:
-        raise GraphError(f"symbolic tensors have no __{operator}__{_hint(operator)}")
+        raise GraphError(f"symbolic tensors have no __{operator}__{_hint(operator, guess=False)}")
 
     return refuse
 

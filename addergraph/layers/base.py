@@ -13,7 +13,7 @@ from ..border import shown
 from ..errors import GraphError, UnknownNameError, nearest
 from ..ir import Builder, Value
 from ..ir.attributes import flag
-from ..ir.check import WORD
+from ..ir.graph import WORD
 from ..ir.trace import Tensor
 
 

@@ -29,7 +29,7 @@ from ..data import preprocessing
 from ..errors import AdderGraphError, GraphError, StorageError
 from ..files import records, storage
 from ..ir import Graph
-from ..ir.check import WORD
+from ..ir.graph import WORD
 from ..ir.text import parse
 from ..layers.descriptions import describe, restore
 from ..ops.pointwise.fake_quantize import stated

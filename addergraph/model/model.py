@@ -23,7 +23,7 @@ from ..files import storage
 from ..habits import Missing, require_none
 from ..ir import Array, Graph
 from ..ir.attributes import FULL_PRECISION
-from ..ir.check import WORD
+from ..ir.graph import WORD
 from ..ir.state import assign, bind_weights, initial_weights
 from ..ir.trace import Tensor, trace
 from ..ir.types import Dim, TensorType, f32

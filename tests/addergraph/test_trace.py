@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 import addergraph as ag
 from addergraph import ops
 from addergraph.errors import GraphError, ShapeError
-from addergraph.ir import Init
+from addergraph.ir import Builder, Init, Parameter
 from addergraph.ir.trace import Tensor, new_parameter
+from addergraph.ir.types import TensorType, f32
 
 X = ag.tensor("f32", ("N", 4))
 
@@ -100,8 +102,17 @@ FOREIGN: list[tuple[Callable[[Any], Any], str]] = [
     (lambda x: x.sigmoidal, 'did you mean "sigmoid"'),
     (lambda x: x[0], "__getitem__.*ops.slice"),
     (lambda x: [*x], "__iter__"),
+    (lambda x: 3 in x, "__iter__.*ops.slice"),
+    (lambda x: x.__setitem__(0, 1.0), "__setitem__.*do not change"),
+    (lambda x: x == 0, "__eq__.*x > y"),
+    (lambda x: x != 0, "__ne__.*x is not y"),
+    (lambda x: pow(x, 2, 3), "powers"),
+    (lambda x: divmod(x, 2), "__divmod__.*docs/ops.md"),
+    (lambda x: 1 << x, "__rlshift__"),
+    (lambda x: True & x, "__rand__.*ops.mul"),
+    (math.floor, "__floor__"),
     (lambda x: x >= 0, "__ge__.*ops.greater"),
-    (lambda x: 2 % x, "__rmod__.*docs/ops.md"),
+    (lambda x: 2 % x, "__rmod__; what takes symbolic tensors is in addergraph.ops; docs/ops.md"),
     (len, "x.shape"),
     (float, "__float__"),
     (lambda x: np.ones(4) * x, "ndarray is no operand"),
@@ -192,9 +203,32 @@ def test_layers_create_parameters() -> None:
     assert (parameter.name, parameter.trainable, parameter.eta) == ("scale", False, None)
 
 
-def test_tracing_checks_names() -> None:
+@pytest.mark.parametrize("name", ["my act", "", "a%b", "a\n", "a-b"])
+def test_names_are_checked_where_they_are_given(name: str) -> None:
+    builder = Builder("net")
+    given: list[Callable[[], object]] = [
+        lambda: builder.input(name, X),
+        lambda: builder.parameter(Parameter(name, TensorType(f32, (3,)))),
+        lambda: builder.fresh(name),
+        lambda: ag.trace(lambda x: ops.relu(x, name=name), X),
+    ]
+    for give in given:
+        with pytest.raises(GraphError, match="may hold only letters"):
+            give()
+    with pytest.raises(GraphError, match="a graph's name is one word"):
+        Builder(name)
+
+
+@pytest.mark.parametrize("name", [None, 5, [1]])
+def test_names_are_words(name: Any) -> None:
     with pytest.raises(GraphError, match="may hold only letters"):
-        ag.trace(lambda x: ops.relu(x, name="my act"), X)
+        Builder("net").input(name, X)
+    with pytest.raises(GraphError, match="a graph's name is one word"):
+        Builder(name)
+
+
+def test_what_changes_nothing_leaves_no_node() -> None:
+    assert not ag.trace(lambda x: (+x) ** 1, X).nodes
 
 
 def test_arrays_are_no_operands() -> None:
