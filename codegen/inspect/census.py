@@ -12,6 +12,7 @@ for both: there a product of indices counts as one of data. What each instructio
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from addergraph.ir.types import f32
 
 from .. import llvm
 from ..emit.module import emit_program
-from .instructions import PRODUCTS, UNKNOWN, X86_64, Machine, counts_table, machine_for
+from . import limits
+from .instructions import KINDS, PRODUCTS, SHORT, UNKNOWN, X86_64, Machine, machine_for
 
 if TYPE_CHECKING:
     from ..emit.lowered import Lowered
+
+WIDTH = 80  # columns of text
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Census:
         if self.multiplication_free:
             return "\n".join([*lines, "multiplication-free: yes, all of it"])
         lines.append("multiplication-free: no")
-        lines += [f"  {_remaining(f)}" for f in self.functions if f.products]
+        for f in self.functions:
+            lines += _wrapped(_remaining(f), "  ") if f.products else []
         lines += [f"  {name}: multiplies integers" for name in self.integer_products]
         lines += [
             f"  {f.symbol}: {count} instructions of unknown kind"
@@ -93,8 +98,10 @@ class Census:
 
 
 def census(lowered: Lowered) -> Census:
-    """Counts the instructions of a lowered graph."""
+    """Counts the instructions of a lowered graph; UnsupportedError as `limits.require_target`, for
+    products of floats would be calls there, which no count shows."""
     target = lowered.target
+    limits.require_target(lowered)
     module, facts = emit_program(lowered)
     assembly = llvm.compile_assembly(str(module), target)
     counts = count_instructions(assembly, machine_for(target.triple))
@@ -130,9 +137,31 @@ def count_instructions(assembly: str, machine: Machine = X86_64) -> dict[str, Co
 
 
 def table(functions: Sequence[FunctionCensus]) -> str:
-    """The counts of `functions` as text, with a total; kinds that do not occur are left out."""
-    rows = [(f.symbol, f.counts, " ".join(f.nodes)) for f in functions]
-    return counts_table(rows, "nodes", PRODUCTS)
+    """The counts of `functions` as text, with a total: a line of numbers under each one's name.
+
+    Kinds that do not occur are left out, but for those of products.
+    """
+    total = sum((Counter(f.counts) for f in functions), Counter[str]())
+    kinds = [kind for kind in KINDS if total[kind] or kind in PRODUCTS]
+    heads = {kind: SHORT.get(kind, kind) for kind in kinds}
+    wide = {kind: 1 + max(len(head), len(str(total[kind]))) for kind, head in heads.items()}
+    if sum(wide.values()) + len(kinds) <= WIDTH:
+        wide = {kind: 1 + width for kind, width in wide.items()}
+
+    def row(cells: Mapping[str, object]) -> str:
+        return "".join(f"{cells.get(kind, 0):>{wide[kind]}}" for kind in kinds)
+
+    lines = [row(heads), "─" * sum(wide.values())]
+    for f in functions:
+        nodes = f" ({', '.join(f.nodes)})" if f.nodes else ""
+        lines += [*_wrapped(f"{f.symbol}{nodes}", ""), row(f.counts)]
+    said = (f"{head}: {kind}" for kind, head in heads.items() if head != kind)
+    return "\n".join([*lines, "total", row(total), "", *_wrapped(", ".join(said), "")])
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Lines of at most WIDTH columns, the second and later ones indented by more."""
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "    ")
 
 
 def _function(symbol: str, nodes: Sequence[Node], counts: Counter[str]) -> FunctionCensus:

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from addergraph.tables import Table
 
 ADD, LOGIC, SHIFT, MOVE = "add/sub", "min/max/logic", "shift", "move"
 MULTIPLY, FMA, DOT, DIVIDE = "multiply", "fma", "dot product", "divide/sqrt"
 CONVERT, CONTROL, UNKNOWN = "convert", "control", "unknown"
 ADDRESS, ADDRESS_MULTIPLY = "address", "address mul/div"
+SHORT = {  # heads of narrow columns, where a kind is not called so
+    ADD: "add", LOGIC: "logic", CONVERT: "conv", MULTIPLY: "mul", DOT: "dot", DIVIDE: "div",
+    CONTROL: "jump", ADDRESS: "addr", ADDRESS_MULTIPLY: "amul", UNKNOWN: "?",
+}  # fmt: skip
 KINDS = (
     ADD, LOGIC, SHIFT, CONVERT, MULTIPLY, FMA, DOT, DIVIDE, MOVE, CONTROL, ADDRESS,
     ADDRESS_MULTIPLY, UNKNOWN,
@@ -244,20 +244,3 @@ def _compiled(machine: Machine, pattern: str) -> re.Pattern[str]:
     for letter, meaning in _LETTERS.get(machine.name, {}).items():
         pattern = pattern.replace(letter, meaning)
     return re.compile(pattern.replace(" ", ""))
-
-
-def counts_table(
-    rows: Sequence[tuple[str, Mapping[str, int], str]], last: str, always: Sequence[str] = ()
-) -> str:
-    """Instructions as text: rows of (function, kind -> count, text of the column `last`).
-
-    A total ends it. Kinds that do not occur are left out, but for those of `always`.
-    """
-    total = sum((Counter(counts) for _, counts, _ in rows), Counter[str]())
-    kinds = [kind for kind in KINDS if total[kind] or kind in always]
-    cells = [
-        [name, *(str(counts.get(kind, 0)) for kind in kinds), text]
-        for name, counts, text in [*rows, ("total", total, "")]
-    ]
-    table = Table(["function", *kinds, last], cells, ("function", last), ruled=[len(rows) - 1])
-    return "\n".join(table.lines())

@@ -14,7 +14,7 @@ import pytest
 import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.export.aot import export
-from addergraph.codegen.inspect.census import Census, count_instructions
+from addergraph.codegen.inspect.census import Census, FunctionCensus, count_instructions
 from addergraph.codegen.inspect.instructions import (
     ADD,
     ADDRESS,
@@ -24,15 +24,18 @@ from addergraph.codegen.inspect.instructions import (
     DIVIDE,
     DOT,
     FMA,
+    KINDS,
     LOGIC,
     MOVE,
     MULTIPLY,
     SHIFT,
+    SHORT,
     UNKNOWN,
     X86_64,
 )
 from addergraph.codegen.targets.lookup import TARGETS
 from addergraph.codegen.targets.x86 import X86_LEVELS
+from addergraph.errors import UnsupportedError
 from addergraph.ir.state import initial_weights
 from tests.codegen.libraries import MIXED, NET
 
@@ -123,7 +126,7 @@ def test_what_multiplies_is_named(target: str) -> None:
     assert dense.nodes == ("logits",) and dense.causes == ("dense",)
     (softmax,) = made.of_op("softmax")
     assert softmax.counts[DIVIDE] > 0 and softmax.causes == ("softmax",)
-    text = made.render()
+    text = " ".join(made.render().split())
     assert "by definition of dense (logits)" in text
     assert "by definition of softmax (probabilities)" in text
     assert all(f.causes for f in made.functions if f.products), "every product has its cause"
@@ -136,7 +139,29 @@ def test_integer_products_are_asked_of_the_op() -> None:
     assert taken(text.replace("mul", "add"), "x86-64-v3").multiplication_free
 
 
+def test_a_core_without_floats_has_no_product_of_them_to_count() -> None:
+    """They would be calls: nothing of the text multiplies."""
+    with pytest.raises(UnsupportedError, match="has no float instructions.*quantize"):
+        taken(NET, "thumbv6m")
+
+
 # -- the table -----------------------------------------------------------------------------------
+
+
+def test_a_terminal_of_80_columns_holds_it() -> None:
+    counts = Counter({kind: 12_345 for kind in KINDS if kind != UNKNOWN})
+    nodes = tuple(f"block{n}.conv1.requantized" for n in range(9))
+    functions = [FunctionCensus(s, nodes, (), ("mul",), counts) for s in ("run", "x" * 70)]
+    made = Census("host", tuple(functions), ())
+    lines = made.render().splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = next(line for line in lines if "logic" in line).split()
+    assert heads == [SHORT.get(kind, kind) for kind in KINDS if kind != UNKNOWN]
+    numbers = [cells for line in lines if (cells := line.split()) and cells[0].isdigit()]
+    assert numbers == [["12345"] * 12, ["12345"] * 12, ["24690"] * 12]
+    text = " ".join(" ".join(lines).split())
+    for kind in KINDS:
+        assert kind == UNKNOWN or kind in heads or f"{SHORT[kind]}: {kind}" in text
 
 
 @pytest.mark.parametrize(
