@@ -292,6 +292,15 @@ class IntegerEmitter(Emitter[Bytes]):
     def moved(self, node: Node, x: Bytes) -> None:
         self._move(node, x, node.op)
 
+    def regrouped(self, node: Node) -> None:
+        parts = []
+        for part in self.sums(node.inputs[0], node).parts:
+            name = node.name if node.name not in self._taken else self._fresh(f"{node.name}.part")
+            value = self._node(node.op, [part.value], name)
+            (array,) = node.op.bind(len(part.array)).reference(part.array)
+            parts.append(replace(part, value=value, array=array))
+        self._forms[node.outputs[0]] = Sums(tuple(parts))
+
     def padded(self, node: Node, x: Bytes) -> None:
         assert isinstance(node.op, Pad)
         self._move(node, x, replace(node.op, value=float(x.quantization.zero_point)))
@@ -372,7 +381,7 @@ class IntegerEmitter(Emitter[Bytes]):
 
     def _applied(self, op: Op, x: Bytes | Integers, name: str) -> tuple[Value, Array]:
         """A node of one operand, and its result on the samples."""
-        (array,) = op.reference(x.array)
+        (array,) = op.bind(len(x.array)).reference(x.array)
         return self._node(op, [x.value], name), array
 
     def _constant(

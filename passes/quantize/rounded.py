@@ -175,6 +175,9 @@ class RoundedEmitter(Emitter[FakeQuantize]):
         self._keep(node)
         self.forms[node.outputs[0]] = x
 
+    def regrouped(self, node: Node) -> None:
+        self._sums(node)
+
     def padded(self, node: Node, x: FakeQuantize) -> None:
         self.moved(node, x)
 

@@ -29,7 +29,7 @@ from addergraph.ops.contraction.conv2d import Conv2d
 from addergraph.ops.contraction.dense import Dense
 from addergraph.ops.movement.concat import Concat
 from addergraph.ops.movement.pad import Pad
-from addergraph.ops.movement.reshape import Flatten
+from addergraph.ops.movement.reshape import Flatten, Reshape
 from addergraph.ops.movement.resize_nearest import ResizeNearest
 from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
 from addergraph.ops.pointwise.binary import Add, Maximum, Minimum
@@ -113,6 +113,10 @@ class Emitter(ABC, Generic[Bytes]):
     @abstractmethod
     def moved(self, node: Node, x: Bytes) -> None:
         """Bytes of the grid of x, chosen or moved."""
+
+    @abstractmethod
+    def regrouped(self, node: Node) -> None:
+        """Sums in another shape of the same channels."""
 
     @abstractmethod
     def padded(self, node: Node, x: Bytes) -> None:
@@ -216,6 +220,17 @@ def _require_equal_types(emit: Emitter[Any], node: Node) -> None:
         raise UnsupportedError(f"{node.label} reads {types}; quantize takes equal types")
 
 
+def _reshaped(emit: Emitter[Any], node: Node) -> None:
+    """Sums, where each channel keeps its factor: around layers of sequences."""
+    (x,), (y,) = node.inputs, node.outputs
+    if y.type.rank < 2:
+        raise UnsupportedError(f"{node.label} makes {y.type}, which has no channels")
+    if emit.ends(x, node) is None and x.type.shape[-1] == y.type.shape[-1]:
+        emit.regrouped(node)
+    else:
+        emit.moved(node, emit.bytes(x, node))
+
+
 def _padded(emit: Emitter[Any], node: Node) -> None:
     assert isinstance(node.op, Pad)
     if node.op.value:
@@ -258,14 +273,13 @@ RULES: Mapping[type[Op], Rule] = {
     Minimum: _extreme(lambda number: (-math.inf, number)),
     Relu: _within(0.0, math.inf),
     Relu6: _within(0.0, 6.0),
+    Reshape: _reshaped,
 }
 
-HINTS: Mapping[str, str] = {
-    "reshape": "layers.Reshape: use Flatten; layers of sequences: use those of images, of one row",
+HINTS = {
     "softmax": "hidden: use relu; a softmax before an output or an argmax is left out",
 }
-"""What a refusal says of an op: the layer that made it, where that has another name, and what to
-use."""
+"""What a refusal says of an op: what to use."""
 
 
 def _instead(op: Op) -> str:

@@ -49,6 +49,14 @@ def upwards(x: Tensor) -> Tensor:
     return bn(adder(4)(ops.relu6(y) + 0.5))
 
 
+def sequences(x: Tensor) -> Tensor:
+    """Layers of sequences, whose sums are regrouped before their batch norm; a shortcut."""
+    x = layers.Reshape([12, 9])(x)
+    y = ops.relu(bn(layers.Adder1d(8, 3, padding=1)(x)))
+    y = ops.relu(layers.Reshape([4, 3, 8])(bn(layers.Adder1d(8, 1)(y)) + y))
+    return bn(layers.AdderDense(4)(layers.Reshape([96])(bn(adder(8)(y)))))
+
+
 NETWORKS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu6": between(lambda x: ops.relu6(4.0 + x)),
     "leaky": between(lambda x: ops.leaky_relu(x, 0.2)),
@@ -61,6 +69,7 @@ NETWORKS: dict[str, Callable[[Tensor], Tensor]] = {
     "joined": joined,
     "larger of two": larger_of_two,
     "upwards": upwards,
+    "sequences": sequences,
 }
 
 
@@ -226,6 +235,7 @@ def parameter(x: Tensor, *shape: int) -> Tensor:
         (lambda x: ops.maximum(x, parameter(x, 3)), "maximum .* reads %p, a parameter or constant"),
         (lambda x: ops.maximum(x, ops.max_pool2d(x, 6)), r"reads .*\[N,1,1,3\]; .* equal types"),
         (lambda x: ops.full(x, 1.0) + x * 2.0, 'mul "mul" cannot be'),
+        (lambda x: ops.reshape(layers.AdderDense(1)(ops.flatten(x)), ("N",)), "has no channels"),
         (lambda x: x + ops.relu(ops.full(x, 1.0)), "relu .* reads %const, a parameter or constant"),
     ],
 )

@@ -18,7 +18,7 @@ from .._window import require_operands
 class _Reshape(Op):
     kind: ClassVar[str] = MOVEMENT
     aliases: ClassVar[int | None] = 0
-    integer_form: ClassVar[bool] = False
+    integer_form: ClassVar[bool] = True
 
     def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
@@ -81,7 +81,6 @@ class Flatten(_Reshape):
     """
 
     name: ClassVar[str] = "flatten"
-    integer_form: ClassVar[bool] = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
