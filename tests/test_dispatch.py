@@ -46,8 +46,8 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "passes/quantize/forget_scales.py": (1, "a pass about the ops that state a scale"),
     "passes/quantize/integers.py": (3, "rules by op, and what a rounding op states"),
     "passes/quantize/quantize.py": (2, "a softmax before an argmax or an output is left out"),
-    "passes/quantize/rounded.py": (4, "rules by op, and what a rounding op states"),
-    "passes/quantize/rules.py": (5, "rules by op, and what to do about ops that have none"),
+    "passes/quantize/rounded.py": (3, "rules by op, and what a rounding op states"),
+    "passes/quantize/rules.py": (6, "rules by op, and what to do about ops that have none"),
     "passes/train_step.py": (1, "statistics of one value a channel are refused"),
 }
 

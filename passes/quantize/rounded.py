@@ -42,7 +42,7 @@ from addergraph.ops.pointwise.fake_quantize import (
 from addergraph.ops.reduction.softmax import Softmax
 
 from ..rewrite import Draft
-from .rules import BYTES_READ, RULES, Emitter, Factors, Rule, not_computed
+from .rules import RULES, Emitter, Factors, Rule, not_computed, reads_bytes
 
 Grid = Callable[[Value], FakeQuantize]
 """The fake quantization of an activation (of the float network)."""
@@ -228,7 +228,7 @@ class RoundedEmitter(Emitter[FakeQuantize]):
     def _is_rounded(self, dropped: Value) -> bool:
         """Whether a reader takes bytes, behind further dropouts or not."""
         return any(
-            self._is_rounded(r.outputs[0]) if r.op.training_only else type(r.op) in BYTES_READ
+            self._is_rounded(r.outputs[0]) if r.op.training_only else reads_bytes(r)
             for r in self.graph.uses()[dropped]
         )
 

@@ -225,7 +225,7 @@ def _reshaped(emit: Emitter[Any], node: Node) -> None:
     (x,), (y,) = node.inputs, node.outputs
     if y.type.rank < 2:
         raise UnsupportedError(f"{node.label} makes {y.type}, which has no channels")
-    if emit.ends(x, node) is None and x.type.shape[-1] == y.type.shape[-1]:
+    if emit.ends(x, node) is None and not reads_bytes(node):
         emit.regrouped(node)
     else:
         emit.moved(node, emit.bytes(x, node))
@@ -275,6 +275,14 @@ RULES: Mapping[type[Op], Rule] = {
     Relu6: _within(0.0, 6.0),
     Reshape: _reshaped,
 }
+
+
+def reads_bytes(node: Node) -> bool:
+    """Whether the rule of a node rounds sums that it reads."""
+    channels = [v.type.shape[-1:] for v in (*node.inputs[:1], *node.outputs)]
+    reshapes = isinstance(node.op, Reshape) and channels[0] != channels[1]
+    return reshapes or type(node.op) in BYTES_READ
+
 
 HINTS = {
     "softmax": "hidden: use relu; a softmax before an output or an argmax is left out",

@@ -201,7 +201,13 @@ def test_one_grid_is_joined_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("behind", "rounded_before"),
-    [(ops.sigmoid, True), (lambda y: layers.Concatenate()(y, y), False), (ops.leaky_relu, False)],
+    [
+        (ops.sigmoid, True),
+        (lambda y: layers.Concatenate()(y, y), False),
+        (ops.leaky_relu, False),
+        (layers.Reshape([6, 3, 16]), True),
+        (layers.Reshape([3, 12, 8]), False),
+    ],
 )
 def test_a_dropout_rounds_before_it_where_bytes_are_read(
     behind: Callable[[Tensor], Tensor], rounded_before: bool
