@@ -183,8 +183,10 @@ def _require_network(graph: Graph) -> Graph:
             "and no updates, as model.graph(training=False) gives"
         )
     (x,) = graph.inputs
-    if x.type.dtype != f32 or not x.type.is_open:
-        raise GraphError(f"input {x} is {x.type}: quantize takes f32 samples with an open batch N")
+    if x.type.dtype != f32 or not x.type.is_open or x.type.rank < 2:
+        raise GraphError(
+            f"input {x} is {x.type}: quantize takes f32 samples with an open batch N and channels"
+        )
     return graph
 
 

@@ -6,10 +6,11 @@ A value that depends on the image is one of
     sums    i32 parts, each with a factor and a constant for every channel c:
             value[c] = sum over parts of factor[c] q + constant[c]
 
-and becomes bytes where a relu stands or an op reads bytes. A rule says which of them an op reads
-and makes, and of which grid. What that is written as is the emitter's: `IntegerEmitter`
-(`integers.py`) writes u8 and i32 ops, `RoundedEmitter` (`rounded.py`) the same numbers in f32, for
-training. As the walk is one, a network is trained with the grids that its integers have.
+and becomes bytes behind an activation, a limit or a join, and where an op reads bytes. A rule says
+which of them an op reads and makes, and of which grid. What that is written as is the emitter's:
+`IntegerEmitter` (`integers.py`) writes u8 and i32 ops, `RoundedEmitter` (`rounded.py`) the same
+numbers in f32, for training. As the walk is one, a network is trained with the grids that its
+integers have.
 """
 
 from __future__ import annotations

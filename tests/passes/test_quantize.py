@@ -277,6 +277,8 @@ def test_what_is_no_network() -> None:
         ag.quantize(ag.trace(lambda a, b: a + b, *[TensorType(f32, IMAGE)] * 2), samples(2))
     with pytest.raises(GraphError, match=r"f32 samples with an open batch"):
         ag.quantize(traced(signed).bind(2), samples(2), weights=settled(traced(signed), samples(2)))
+    with pytest.raises(GraphError, match=r"input %x is f32\[N\]: .* and channels"):
+        ag.quantize(traced(ops.relu, ("N",)), np.ones(3))
     with pytest.raises(DataError, match="pass their numbers"):
         ag.quantize(traced(signed), samples(2))
 
