@@ -21,7 +21,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from .errors import (
     GraphError,
     MemoryLimitError,
     StorageError,
+    nearest,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -290,6 +291,45 @@ def mapping(what: str, value: object, error: Error = DataError) -> Mapping[str, 
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise error(f"{what}={shown(value)} must be a dict whose keys are names")
     return value
+
+
+def by_name(
+    what: str, value: object, names: Sequence[str], error: Error = DataError
+) -> dict[str, Any]:
+    """What is given for each of `names`: in a dict by name, or in a tuple or list in this order,
+    for a single name also the value itself. `error` for a missing or unknown name, and another
+    number of them."""
+    if isinstance(value, Mapping):
+        missing = [name for name in names if name not in value]
+        unknown = [key for key in value if key not in names]
+        if unknown:
+            hint = nearest(str(unknown[0]), names)
+            raise error(
+                f"{what}: there is no {shown(unknown[0])} here{hint}; expected {', '.join(names)}"
+            )
+        if missing:
+            raise error(f'{what} lacks "{missing[0]}"; expected {", ".join(names)}')
+        return {name: value[name] for name in names}
+    if len(names) == 1:
+        return {names[0]: value}
+    if not isinstance(value, tuple | list) or len(value) != len(names):
+        several = isinstance(value, tuple | list)
+        found = f"a {type(value).__name__} of {len(value)}" if several else shown(value)  # type: ignore[arg-type]
+        raise error(
+            f"{what}: expected a dict with {', '.join(names)}, or a tuple of {len(names)} in this "
+            f"order; found {found}"
+        )
+    return dict(zip(names, value, strict=True))
+
+
+def called(what: str, name: str, names: Collection[str]) -> str:
+    """How messages speak of one of several: x["image"]; of the only one: x."""
+    return what if len(names) == 1 else f'{what}["{name}"]'
+
+
+def bare(named: dict[str, Any]) -> Any:
+    """How what has names goes out to users: where there is one, without its name."""
+    return next(iter(named.values())) if len(named) == 1 else named
 
 
 # --- by annotation --------------------------------------------------------------------------------

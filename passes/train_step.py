@@ -45,8 +45,9 @@ from .rewrite import Draft, rebuild
 class Loss(Protocol):
     """What training minimizes."""
 
-    def mean(self, prediction: Tensor, targets: Tensor) -> Tensor:
-        """Appends the loss f32[] to the graph of these tensors, which have one type."""
+    def means(self, predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Appends the loss f32[] to the graph of these tensors, one of each for an output and both
+        of one type; more numbers may stand behind it."""
 
 
 class Optimizer(Protocol):
@@ -61,13 +62,14 @@ def train_step(
 ) -> Graph:
     """(inputs of `graph`, targets, learning_rate) -> (mean loss f32[], prediction), with updates.
 
-    `graph` is bound and in training form, with one f32 output: the prediction. Targets have its
-    type (one-hot rows for classes). Updates of `graph` are kept.
+    `graph` is bound and in training form; its outputs are the predictions, f32. Targets have their
+    types (one-hot rows for classes), and are called `targets`, or of several outputs
+    `<output>.targets`. Updates of `graph` are kept. What else `loss` gives stands behind it.
 
     gradient  of adder layers: "full_precision" leaves them as the graph has them, "sign" makes all
               of them sign gradients
 
-    Raises GraphError for an open batch, several outputs, trainable parameters that the loss
+    Raises GraphError for an open batch, trainable parameters that the loss
     does not depend on, and where all are frozen; ShapeError where the prediction does not fit the
     loss, or batch statistics would be of one value.
     """
@@ -77,10 +79,13 @@ def train_step(
     graph = with_sign_gradients(graph) if gradient == SIGN else graph
     draft = Draft(dataclasses.replace(graph, name=f"{graph.name}_train"))
     draft.copy()
-    (prediction,) = (draft.new[v] for v in graph.outputs)
-    targets = draft.input("targets", prediction.type)
+    predictions = [draft.new[v] for v in graph.outputs]
+    prefixes = [f"{v.name}." if len(graph.outputs) > 1 else "" for v in graph.outputs]
+    ends = zip(prefixes, predictions, strict=True)
+    targets = [draft.input(f"{prefix}targets", v.type) for prefix, v in ends]
     rate = draft.tensor(draft.input("learning_rate", TensorType(f32, ())))
-    mean = loss.mean(draft.tensor(prediction), draft.tensor(targets)).value
+    both = ([draft.tensor(v) for v in values] for values in (predictions, targets))
+    mean, *others = (found.value for found in loss.means(*both))
 
     require_something_to_train(graph)
     trainable = [p for p in graph.parameters if p.trainable]
@@ -90,7 +95,7 @@ def train_step(
     for u in graph.updates:
         draft.update(u.parameter, draft.new[u.value])
     optimizer.update({p: gradients[p] for p in trainable}, rate)
-    return close(draft, gradients, [mean, prediction])
+    return close(draft, gradients, [mean, *others, *predictions])
 
 
 def _require_used(graph: Graph, trainable: Sequence[Parameter], found: Container[Value]) -> None:
@@ -113,11 +118,6 @@ def _check_forward(graph: Graph) -> None:
     if graph.is_open:
         raise GraphError(
             f'"{graph.name}" has an open batch; a training step needs a bound one: graph.bind(64)'
-        )
-    if len(graph.outputs) != 1:
-        raise GraphError(
-            f'a training step needs a graph with one output, "{graph.name}" has '
-            f"{len(graph.outputs)}: {', '.join(map(str, graph.outputs))}"
         )
 
 

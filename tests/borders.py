@@ -104,6 +104,7 @@ def odd() -> dict[str, object]:
 
 TYPE = ag.tensor("f32", ("N", 6, 6, 2))
 X, Y = _array() / np.float32(7), np.arange(5) % 3
+META = X[:, 0, 0, :1] + np.arange(3, dtype=np.float32)
 
 
 @cache
@@ -120,6 +121,16 @@ def net() -> Model:
     model.add(layers.Flatten())
     model.add(layers.Dense(3))
     return model
+
+
+def two_ends(image: Tensor, meta: Tensor) -> dict[str, Tensor]:
+    joined = ops.concat([layers.Dense(2)(ops.flatten(image)), meta])
+    return {"size": layers.Dense(2)(joined), "a": layers.Dense(3)(joined)}
+
+
+def several(**options: Any) -> Model:
+    given = {"input_shape": ((6, 6, 2), (3,)), "loss": ("huber", "cat_cross_entropy")}
+    return Model(two_ends, **given | options)
 
 
 @cache
@@ -178,7 +189,11 @@ def _model_cases() -> Iterator[Case]:
     labels = {"x": X, "y": Y}
     yield Case("ag.Model", Model, {
         "net": None, "input_shape": (6, 6, 2), "loss": None, "loss_name": "mean_squared_error",
-        "name": "m", "seed": 1,
+        "name": "m", "seed": 1, "loss_weights": None,
+    })  # fmt: skip
+    yield Case("ag.Model, several", several, {
+        "input_shape": {"image": (6, 6, 2), "meta": (3,)}, "loss": {"size": "huber", "a": "huber"},
+        "loss_weights": {"size": 0.5}, "preprocessing": None,
     })  # fmt: skip
     yield Case("ag.Model.add", net().add, {"layer": layers.Flatten()})
     yield Case("ag.Model.build", lambda **k: net().build(**k), {"input_shape": (6, 6, 2)})
@@ -212,6 +227,14 @@ def _model_cases() -> Iterator[Case]:
     step = net().train_step(5, engine="reference")
     yield Case("training step", step, {**labels, "learning_rate": 0.1})
     engine = {"engine": "native", "threads": 1}
+    both = {"x": {"image": X, "meta": META}, "y": {"size": META[:, :2], "a": Y}}
+    yield Case("ag.Model.fit, several", lambda **k: several().fit(**k), {
+        **both, "x_val": (X, META), "y_val": (META[:, :2], Y), "epochs": 1, "verbose": 0,
+        "engine": "reference", "augment": data.Augment(1),
+    }, slow=True)  # fmt: skip
+    yield Case("ag.Model.evaluate, several", several().evaluate, {**both, "engine": "reference"})
+    yield Case("ag.Model.predict, several", several().predict, {"x": (X, META)})
+    yield Case("ag.Model.inputs", several().inputs, {"x": (X, META), "shapes": None})
     yield Case("ag.Model.evaluate", built().evaluate, {**labels, **engine})
     yield Case("ag.Model.predict", built().predict, {"x": X, **engine})
     yield Case("ag.Model.prepare", built().prepare, {"samples": 5, "threads": 1})

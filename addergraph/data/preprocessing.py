@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ class Preprocessing:
     classes    names of the classes, in the order of the scores; None where nobody named them
     resize     how images of another size are brought to that of the network: "stretch", "crop" or
                "pad" (`data.images.bring`); None where nobody said
+    input      the name of the input that images enter by; None for the only one, or the only one
+               whose samples have three axes
 
     DataError without `normalize`, for another dtype, order or resize, an order of another number
     of channels, or two classes of one name.
@@ -44,6 +46,7 @@ class Preprocessing:
     channels: str = "other"
     classes: tuple[str, ...] | None = None
     resize: str | None = None
+    input: str | None = None
 
     def __post_init__(self) -> None:
         if self.normalize is None:
@@ -81,12 +84,20 @@ class Preprocessing:
         """Channels of a pixel."""
         return len(self.normalize.mean)
 
-    def require_shape(self, shape: tuple[int, ...]) -> None:
-        """DataError unless samples of `shape` have these channels last."""
-        if shape[-1] != self.depth:
+    def input_of(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """The input of a network, whose samples have these shapes, that images enter by; DataError
+        where that is left open, or its samples do not have these channels last."""
+        name = image_input(shapes, self.input)
+        if name is None:
+            raise DataError(
+                f"the preprocessing does not say which of the inputs {', '.join(shapes)} takes the "
+                "images: declare Preprocessing(..., input=NAME)"
+            )
+        if (shape := shapes[name])[-1] != self.depth:
             raise DataError(
                 f"the preprocessing has {self.depth} channels, samples have shape {shape}"
             )
+        return name
 
     def pixels(self, x: Array, what: str = "x") -> Array:
         """`x` as the dtype of a pixel; DataError where they cannot be pixels.
@@ -140,8 +151,9 @@ class Preprocessing:
             mean, std = (", ".join(f"{v:.4f}" for v in numbers) for numbers in (n.mean, n.std))
             steps = f"({steps} - mean) / std, mean {mean}, std {std}"
         names = "" if self.channels == "other" else f"{self.channels} "
+        where = "" if self.input is None else f" of {self.input}"
         resized = "" if self.resize is None else f"; images of another size: {self.resize}"
-        return f"{self.dtype} {names}pixels enter as {steps}{resized}"
+        return f"{self.dtype} {names}pixels{where} enter as {steps}{resized}"
 
     def is_close(self, other: Normalize) -> bool:
         """Whether a pixel becomes about the same number by `other`."""
@@ -155,6 +167,18 @@ class Preprocessing:
 def as_stored(channels: int) -> Normalize:
     """Numbers enter as they are."""
     return Normalize((0.0,) * channels, (1.0,) * channels, 1.0)
+
+
+def image_input(shapes: Mapping[str, Sequence[int]], said: str | None = None) -> str | None:
+    """The input of a network, whose samples have these shapes, that takes images: what `said`
+    names; the only one; the only one whose samples have three axes. None where that tells none of
+    them, DataError for an unknown name."""
+    if said is not None and said not in shapes:
+        raise DataError(
+            f'preprocessing: input="{said}"{nearest(said, shapes)}; expected {", ".join(shapes)}'
+        )
+    images = [name for name, shape in shapes.items() if len(shapes) == 1 or len(shape) == 3]
+    return said or (images[0] if len(images) == 1 else None)
 
 
 def of_images(x: Array, normalize: Normalize | None, channels: str = "") -> Preprocessing:
@@ -175,6 +199,7 @@ def declared_by(network: object) -> Preprocessing | None:
 
 ENTRY = "preprocessing"
 """Of the metadata of model files."""
+LATER = ("resize", "input")  # fields that the first files do not have
 
 
 def entry(known: Preprocessing | None) -> dict[str, str]:
@@ -185,18 +210,16 @@ def entry(known: Preprocessing | None) -> dict[str, str]:
 
 
 def encoded(known: Preprocessing) -> dict[str, Any]:
-    """As JSON has it; `resize` where it is said, which older files do not know."""
+    """As JSON has it; what older files do not know where it is said."""
     made = records.encode(known) | {"normalize": records.encode(known.normalize)}
-    if known.resize is None:
-        del made["resize"]
-    return made
+    return {key: value for key, value in made.items() if key not in LATER or value is not None}
 
 
 def from_entry(metadata: Mapping[str, str]) -> Preprocessing | None:
     """What `entry` wrote; StorageError for a damaged one, DataError for numbers out of range."""
     if ENTRY not in metadata:
         return None
-    found = {"resize": None} | records.json_object(metadata[ENTRY], ENTRY)
+    found = dict.fromkeys(LATER) | records.json_object(metadata[ENTRY], ENTRY)
     values = records.read(Preprocessing, found, ENTRY, error=StorageError, complete=True)
     if not isinstance(normalize := values["normalize"], dict):
         raise StorageError(f"normalize in {ENTRY} is no object")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import border
 from ..ir import CONTRACTION, Array, Node
 from ..ir.walk import returning
 from ..report.findings import Finding
-from ..training.labels import require_trainable
+from ..training.labels import count_of, require_trainable
 from ..training.step import compile_silently, thread_count
 from .distributions import Shape, shape_of
 
@@ -45,14 +46,14 @@ def activations(model: Model, x: object, *, threads: int | None = None) -> tuple
     that of so many random ones; `dead` is over all of them. Raises DataError for samples that do
     not fit or results that are not finite, UnsupportedError for a model that cannot train.
     """
-    samples = model.entering(x)
-    require_trainable(samples)
-    graph = model.graph(training=True, batch=len(samples))
+    inputs = border.by_name("x", model.entering(x), [*model.input_shapes])
+    require_trainable(inputs)
+    graph = model.graph(training=True, batch=count_of(inputs))
     shown = [n for n in graph.nodes if n.op.rectifies or n.op.kind == CONTRACTION]
     outputs = tuple(node.outputs[0] for node in shown)
     whole = returning(graph, outputs)
     program = compile_silently(whole, weights=model.weights, threads=thread_count(threads))
-    found = program.run([np.ascontiguousarray(samples, np.float32)])
+    found = program.run([np.ascontiguousarray(x, np.float32) for x in inputs.values()])
     return tuple(_activation(node, array) for node, array in zip(shown, found, strict=True))
 
 

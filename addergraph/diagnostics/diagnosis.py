@@ -12,7 +12,6 @@ from ..ops.pointwise.fake_quantize import unrounded
 from ..report.findings import Finding
 from ..report.lints import lint
 from ..tables import Table
-from ..training.labels import as_samples
 from .activations import Activation, activations, dead_relus
 from .distributions import Shape, shape_of
 from .gradients import DEFAULT, GradientHistory, Recording, record_gradients, vanished
@@ -110,13 +109,14 @@ def diagnose(model: Model, x: object, y: object, settings: Recording = DEFAULT) 
 
     Raises as `activations` and `record_gradients` do.
     """
-    samples = as_samples(x, None)
-    model.build(samples.shape[1:])
+    inputs = model.inputs(x, None)
+    model.build({name: samples.shape[1:] for name, samples in inputs.items()})
     before = {name: array.copy() for name, array in model.weights.items()}
     graph = model.graph(training=False)
-    found = activations(model, samples[:SAMPLES], threads=settings.threads)
+    some = {name: samples[:SAMPLES] for name, samples in inputs.items()}
+    found = activations(model, some, threads=settings.threads)
     try:
-        history = record_gradients(model, samples, y, settings)
+        history = record_gradients(model, inputs, y, settings)
     finally:
         model.weights = before
     under = unrounded(graph)

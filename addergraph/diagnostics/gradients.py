@@ -26,7 +26,7 @@ from ..ir import Array, Graph
 from ..ir.walk import upstream
 from ..report.findings import Finding
 from ..settings import like, require_valid, setting
-from ..training.labels import as_samples, require_trainable, targets_for
+from ..training.labels import count_of, require_trainable, rows_of, targets_for
 from ..training.settings import Fit
 from ..training.step import compile_silently
 
@@ -61,13 +61,14 @@ class GradientProbe:
     def __call__(self, x: object, y: object) -> dict[str, Array]:
         """x and y as `Model.fit` takes them. DataError for data that does not fit."""
         model = self.step.model
-        samples = model.entering(x)
-        require_trainable(samples)
-        if len(samples) != self.batch:
-            raise DataError(f"the probe takes {self.batch} samples, found {len(samples)}")
-        targets = targets_for(model, y, len(samples)).rows(slice(None))
+        inputs = border.by_name("x", model.entering(x), [*model.input_shapes])
+        require_trainable(inputs)
+        if (count := count_of(inputs)) != self.batch:
+            raise DataError(f"the probe takes {self.batch} samples, found {count}")
+        targets = rows_of(targets_for(model, y, count), slice(None))
         self._program.set_weights(model.weights)
-        found = self._program.run([np.ascontiguousarray(samples, np.float32), targets, 1.0])
+        arrays = [np.ascontiguousarray(samples, np.float32) for samples in inputs.values()]
+        found = self._program.run([*arrays, *targets, 1.0])
         return {p.name: g for p, g in zip(self.filters, found, strict=True)}
 
 
@@ -148,18 +149,23 @@ def record_gradients(
 
     Raises DataError for data that does not fit or is less than a batch, and when training diverges.
     """
-    samples = as_samples(x, model.input_shape)
-    require_trainable(samples)
-    labels = border.array("y", y)
-    targets_for(model, labels, len(samples))
-    batch, rate = min(settings.batch, len(samples)), settings.learning_rate
+    inputs = model.inputs(x, model.input_shapes)
+    require_trainable(inputs)
+    count, outputs = count_of(inputs), [*model.output_shapes]
+    labels = {
+        name: border.array(border.called("y", name, outputs), given)
+        for name, given in border.by_name("y", y, outputs).items()
+    }
+    targets_for(model, labels, count)
+    batch, rate = min(settings.batch, count), settings.learning_rate
     step = model.train_step(batch, threads=settings.threads)
     probe, history = GradientProbe(step, batch), GradientHistory()
-    batches = _batches(samples, batch, settings.seed)
-    for number, (rows, index) in zip(range(settings.steps), batches, strict=False):
+    batches = _batches(next(iter(inputs.values())), batch, settings.seed)
+    for number, index in zip(range(settings.steps), batches, strict=False):
+        rows, wanted = ({n: a[index] for n, a in arrays.items()} for arrays in (inputs, labels))
         if number % settings.every == 0:
-            history.record(number, probe(rows, labels[index]))
-        loss, _ = step(model.entering(rows), labels[index], rate)
+            history.record(number, probe(rows, wanted))
+        loss, _ = step(model.entering(rows), wanted, rate)
         if not np.isfinite(loss):
             raise DataError(
                 f"the loss is {loss} at step {number}: training diverged; lower the learning rate "
@@ -168,13 +174,12 @@ def record_gradients(
     return history
 
 
-def _batches(x: Array, batch: int, seed: int) -> Iterable[tuple[Array, Array]]:
-    """Whole batches without end, in a new order each epoch."""
-    loader, epoch = Loader(x, batch_size=batch, seed=seed, prefetch=0), 0
+def _batches(x: Array, batch: int, seed: int) -> Iterable[Array]:
+    """Sample numbers of whole batches without end, in a new order each epoch."""
+    loader, epoch = Loader(x, batch_size=batch, seed=seed), 0
     while True:
-        for rows, index in loader.epoch(epoch):
-            if len(index) == batch:
-                yield rows, index
+        order = loader.order(epoch)
+        yield from (order[at : at + batch] for at in range(0, len(order) - batch + 1, batch))
         epoch += 1
 
 
@@ -210,9 +215,9 @@ def _vanished(name: str, value: float, usual: float, step: int) -> Finding:
 
 
 def _loss_graph(step: Graph) -> Graph:
-    """(x, targets) -> loss: what a training step computes of them, without its updates."""
+    """(inputs, targets) -> loss: what a training step computes of them, without its updates."""
     loss = step.outputs[0]
     nodes = tuple(upstream(step.nodes, [loss]))
     read = {v for node in nodes for v in node.inputs}
     parameters = tuple(p for p in step.parameters if p in read)
-    return Graph(step.name, step.inputs[:2], parameters, nodes, (loss,))
+    return Graph(step.name, step.inputs[:-1], parameters, nodes, (loss,))

@@ -7,7 +7,8 @@ layers, when called on one, also create named parameters.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -227,9 +228,10 @@ def trace(
 ) -> Graph:
     """The graph that `function` builds when called on symbolic tensors of `types`.
 
-    Inputs take the names of the function's arguments. The function returns a tensor or a
-    sequence of tensors. `training` chooses the form of layers that have two (batch norm).
-    Raises GraphError when it returns anything else or the counts differ.
+    Inputs take the names of the function's arguments. The function returns a tensor, a sequence of
+    tensors, or a dict of tensors, whose keys become the names of the outputs. `training` chooses
+    the form of layers that have two (batch norm). Raises GraphError when it returns anything else,
+    the counts differ, or another value has the name of an output.
     """
     if not types or not all(isinstance(type, TensorType) for type in types):
         raise GraphError("ag.trace needs the type of each argument, as ag.tensor(dtype, shape)")
@@ -239,9 +241,11 @@ def trace(
             f"{shown(function)}, {shown(name)}, {shown(training)}"
         )
     builder = Builder(name or getattr(function, "__name__", "graph").strip("<>"), training=training)
-    names = _argument_names(function, len(types))
+    names = argument_names(function, len(types))
     symbols = [Tensor(builder, builder.input(n, t)) for n, t in zip(names, types, strict=True)]
     result = function(*symbols)
+    called = list(result) if isinstance(result, Mapping) else []
+    result = list(result.values()) if isinstance(result, Mapping) else result
     results = list(result) if isinstance(result, Sequence) else [result]
     for r in results:
         if not isinstance(r, Tensor) or r.builder is not builder:
@@ -252,19 +256,56 @@ def trace(
     graph = builder.finish([r.value for r in results])
     from .check import check
 
+    graph = _with_outputs_called(graph, called) if called else graph
     check(graph)
     return graph
 
 
-def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
+def _with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
+    """The graph whose outputs, which nodes compute, have these names."""
+    computed, taken = graph.producers(), {v.name for v in graph.values()}
+    new: dict[Value, Value] = {}
+    for value, name in zip(graph.outputs, names, strict=True):
+        if not isinstance(name, str):
+            raise GraphError(f'"{graph.name}" returned {shown(name)} as the name of an output')
+        if value.name != name and name in taken:
+            raise GraphError(
+                f'"{graph.name}" returned {value} as its output "{name}", which is the name of '
+                "another value of it: call one of them otherwise (layers have name=)"
+            )
+        if value in new or (value.name != name and value not in computed):
+            raise GraphError(
+                f'"{graph.name}" returned {value} as its output "{name}": what is an input, a '
+                "parameter or another output has its name already; compute something for this one"
+            )
+        taken.add(name)
+        new[value] = value if value.name == name else Value(name, value.type)
+
+    def swapped(values: Sequence[Value]) -> tuple[Value, ...]:
+        return tuple(new.get(v, v) for v in values)
+
+    return replace(
+        graph,
+        nodes=tuple(
+            replace(n, inputs=swapped(n.inputs), outputs=swapped(n.outputs)) for n in graph.nodes
+        ),
+        outputs=swapped(graph.outputs),
+        updates=tuple(replace(u, value=new.get(u.value, u.value)) for u in graph.updates),
+    )
+
+
+def argument_names(function: Callable[..., Any], count: int | None = None) -> list[str]:
+    """What `trace` calls the inputs of `function`: `count`, or as many as it needs, at least one.
+    GraphError where it does not take so many."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return [f"x{i}" for i in range(count)]
+        return [f"x{i}" for i in range(count or 1)]
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     taken = [p for p in parameters if p.kind in kinds]
     positional = [p.name for p in taken]
     needed = [p.name for p in taken if p.default is p.empty]
+    count = max(1, len(needed)) if count is None else count
     if len(needed) > count:
         raise GraphError(
             f"the traced function takes {len(needed)} tensors ({', '.join(needed)}), the types of "
@@ -280,4 +321,6 @@ def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
     return positional[:count]
 
 
-__all__ = ["Operand", "Tensor", "apply", "apply_all", "f32", "new_parameter", "trace"]
+__all__ = [
+    "Operand", "Tensor", "apply", "apply_all", "argument_names", "f32", "new_parameter", "trace",
+]  # fmt: skip

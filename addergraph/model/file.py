@@ -5,7 +5,8 @@ Metadata (text, all covered by the file's checksum):
     format   "addergraph.model"
     version  "1"
     graph    the inference graph, as text
-    model    JSON: name, seed, loss_name, input_shape, layers
+    model    JSON: name, seed, loss_name, input_shape, layers; where there are several inputs or
+             outputs, shapes and names of losses are objects by name, and there is loss_weights
     preprocessing  JSON, where known: normalize (mean, std, scale), dtype, channels, classes
 
 `layers` is as in `descriptions.py`. It is null for a model that was made from a Python function: a
@@ -33,6 +34,7 @@ from ..ir.graph import WORD
 from ..ir.text import parse
 from ..layers.descriptions import describe, restore
 from ..ops.pointwise.fake_quantize import stated
+from ..training.objective import objective_of
 from .freezing import frozen_names
 from .replay import Left, Replay, replay_of
 
@@ -50,9 +52,10 @@ class _Description:
 
     name: str
     seed: int
-    loss_name: str
-    input_shape: list[int]
+    loss_name: str | dict[str, Any]
+    input_shape: list[int] | dict[str, Any]
     layers: list[Any] | None
+    loss_weights: dict[str, Any] | None = None
 
 
 def require_writable_model(path: str | os.PathLike[str]) -> None:
@@ -65,13 +68,19 @@ def require_writable_model(path: str | os.PathLike[str]) -> None:
 def metadata_of(model: Model) -> dict[str, str]:
     """The metadata of a model file."""
     described = describe(model.layers) or None
-    shape = list(model.input_shape)
-    description = _Description(model.name, model.seed, model.loss_name, shape, described)
+    shapes = {name: list(shape) for name, shape in model.input_shapes.items()}
+    objective = objective_of(model)
+    names = {name: loss.name for name, loss in objective.losses.items()}
+    weights = objective.weights if len(names) > 1 else None
+    description = _Description(
+        model.name, model.seed, border.bare(names), border.bare(shapes), described, weights
+    )
+    without = ("loss_weights",) if weights is None else ()
     return {
         "format": FORMAT,
         "version": VERSION,
         "graph": str(model.graph(training=False)),
-        "model": json.dumps(records.encode(description), sort_keys=True),
+        "model": json.dumps(records.encode(description, without=without), sort_keys=True),
         **preprocessing.entry(model.preprocessing),
         **(_training_form(model) if described is None else {}),
     }
@@ -115,15 +124,17 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
     records.require_format(path, metadata, FORMAT, VERSION, what, _ENTRIES)
     try:
         description = _read_description(metadata["model"])
-        layers = description.pop("layers")
-        model = kind(**description)
+        layers, shape = description.pop("layers"), description.pop("input_shape")
+        description["loss"] = description.pop("loss_name")
         graph = parse(metadata["graph"])
         if layers is None:
+            model = kind(**description)
             momentum, dropouts = _read_momentum(metadata), _read_dropouts(metadata)
             known = None if momentum is None else Replay(graph, momentum, dropouts)
-            model.restore(graph, known)
+            model.restore(graph, known, shape)
         else:
-            model = _with_layers(model, layers, graph)
+            model = _with_layers(kind(input_shape=shape, **description), layers, graph)
+        objective_of(model)  # it says what is wrong with losses and weights
         model.weights = tensors
         model.preprocessing = preprocessing.from_entry(metadata)
     except AdderGraphError as error:
@@ -133,7 +144,7 @@ def load_model(kind: type[Model], path: str | os.PathLike[str]) -> Model:
 
 def _read_description(text: str) -> dict[str, Any]:
     what = "the description of the model"
-    found = records.json_object(text, what)
+    found = {"loss_weights": None} | records.json_object(text, what)
     return records.read(_Description, found, what, error=StorageError, complete=True)
 
 

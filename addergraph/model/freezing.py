@@ -22,6 +22,7 @@ from ..errors import AdderGraphError, GraphError, nearest, some
 from ..ir import Array, Builder, Graph, Parameter, Value
 from ..ir.trace import Tensor
 from ..ir.walk import append
+from .samples import Shapes
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Freezing:
         said = (frozen for pattern, frozen in reversed(self.rules) if _matches(name, pattern))
         return next(said, None)
 
-    def tracing(self, net: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def tracing(self, net: Callable[..., Any]) -> Callable[..., Any]:
         """`net`, whose parameters are frozen as this says."""
 
         @functools.wraps(net)
-        def traced(x: Tensor, *others: Any) -> Tensor:
+        def traced(x: Tensor, *others: Any) -> Any:
             x.builder.frozen = self
             return net(x, *others)
 
@@ -93,7 +94,7 @@ class Freezable(ABC):
 
     _freezing = Freezing()
     _in_fit = False  # whether a `fit` of this model is running
-    _input_shape: tuple[int, ...] | None
+    _input_shapes: Shapes | None
     _graphs: dict[tuple[bool, int | None], Graph]
     _entry: tuple[Graph, dict[str, Array]] | None
 
@@ -125,7 +126,7 @@ class Freezable(ABC):
         self._require_no_fit(f"model.{'freeze' if frozen else 'unfreeze'}(...)")
         before = self._freezing
         self._say_frozen(before.then(names, frozen))
-        if self._input_shape is None:
+        if self._input_shapes is None:
             return
         try:
             self._freezing.require_known(self.graph(training=False))

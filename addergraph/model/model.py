@@ -3,7 +3,7 @@
 model = Model(loss_name="cat_cross_entropy")           # layer by layer
 model.add(layers.Adder(16, kernel_size=3, padding=1))
 ...
-model = Model(net, input_shape=(8, 8, 1))              # or a function of a symbolic tensor
+model = Model(net, input_shape=(8, 8, 1))              # or a function of symbolic tensors
 
 history = model.fit(x, y, x_val, y_val, epochs=20, batch_size=64, learning_rate=0.1)
 model.evaluate(x, y); model.predict(x); model.save("m.safetensors")
@@ -25,26 +25,27 @@ from ..ir import Array, Graph
 from ..ir.attributes import FULL_PRECISION
 from ..ir.graph import WORD
 from ..ir.state import assign, bind_weights, initial_weights
-from ..ir.trace import Tensor, trace
+from ..ir.trace import Tensor, argument_names, trace
 from ..ir.types import Dim, TensorType, f32
 from ..layers import Layer
 from ..layers.descriptions import describe
 from ..settings import integer, settings_of
 from ..training.callbacks import Callback
 from ..training.fit import fit
-from ..training.labels import require_trainable, targets_for
+from ..training.labels import count_of, require_trainable, targets_for
 from ..training.logs import History
-from ..training.losses import LossFunction, loss_of, the_one
+from ..training.objective import objective_of
 from ..training.optimizers import Optimizer
 from ..training.settings import DEFAULT_OPTIMIZER, Fit, Rate
 from ..training.step import TrainStep
+from ..training.trainee import Losses, Weights
 from ..training.validation import Observer, measure
-from .freezing import Freezable
+from .minimizing import Minimizing
 from .predictor import CHUNK as CHUNK
 from .predictor import Predictor
 from .programs import Programs
 from .replay import Replay
-from .samples import require_network, require_one_input, sample_shape, warn_of_bytes, without_batch
+from .samples import Shapes, require_network, shapes_of, stated_shapes, told, warn_of_bytes
 from .transfer import transferred
 
 if TYPE_CHECKING:
@@ -58,15 +59,20 @@ NO_TRAINING_FORM = (
 )
 
 
-class Model(Predictor, Freezable):
+class Model(Predictor, Minimizing):
     """A network of layers (`add`) or a traced function (`net`), and its weights.
 
-        net          a function of one symbolic tensor that returns one; None to `add` layers
-        input_shape  of one sample, as (8, 8, 1); taken from the data by `fit` unless given
+        net          a function of symbolic tensors, its inputs, that returns one or several: a
+                     tuple, or a dict by the names of the outputs; None to `add` layers
+        input_shape  of one sample, as (8, 8, 1); of several inputs, a dict of shapes by name, or a
+                     tuple of them in order. Taken from the data by `fit` unless given
         loss         "cat_cross_entropy" (the default), "binary_cross_entropy",
                      "mean_squared_error", "mean_absolute_error" or "huber"; or a function of
                      symbolic predictions and targets, both f32[N,...], that gives a loss for each
-                     sample, f32[N], or one, f32[]. `loss_name` is another name of this setting
+                     sample, f32[N], or one, f32[]. `loss_name` is another name of this setting.
+                     Of several outputs it is the loss of each, or there is a dict by name or a
+                     tuple in order, and what is minimized is their sum
+        loss_weights the factors of that sum, by name or in order; 1 where nothing is said
         seed         of the initial weights, which depend on it and on the parameters' names
         preprocessing  what a pixel is (docs/preprocessing.md); `fit` fills it in where it can
 
@@ -80,44 +86,45 @@ class Model(Predictor, Freezable):
 
     def __init__(
         self,
-        net: Callable[[Tensor], Tensor] | None = None,
+        net: Callable[..., Any] | None = None,
         *,
-        input_shape: Sequence[int] | None = None,
-        loss: str | LossFunction | None = None,
+        input_shape: object = None,
+        loss: Losses | None = None,
         loss_name: str | None = None,
+        loss_weights: Weights | None = None,
         name: str = "model",
         seed: int = 0,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        self.loss = the_one(loss, loss_name)
+        Minimizing.__init__(self, loss, loss_name, loss_weights)
         if not isinstance(name, str) or not WORD.fullmatch(name):
             raise GraphError(f"a model's name is one word, a letter first, found {name!r}")
         if net is not None and not callable(net):
             found = border.shown(net)
             raise GraphError(f"Model(net): expected a function of a symbolic tensor, found {found}")
-        if net is not None:
-            require_one_input(net)
         self.name, self.seed = name, integer("seed", seed, 0)
         self.layers: list[Layer] = []
         self._net = net
         self._stored: Graph | None = None  # of a loaded function model, with its training form
         self._replay: Replay | None = None
-        self._input_shape = None if input_shape is None else sample_shape(input_shape)
+        self._input_shapes: Shapes | None = None
+        if input_shape is not None:
+            self._input_shapes = stated_shapes(input_shape, self._input_names())
         self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
-        super().__init__(preprocessing)
+        Predictor.__init__(self, preprocessing)
 
     # --- structure ------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        shape = "any samples" if self._input_shape is None else f"samples {self._input_shape}"
+        known = self._input_shapes
+        shape = "any samples" if known is None else f"samples {told(known)}"
         has = ["a function" if self._net or self._stored else f"{len(self.layers)} layers"]
         if graph := self._known_graph():
-            shape += f" -> {without_batch(graph.outputs[0].type)}"
+            shape += f" -> {told(shapes_of(graph.outputs))}"
             has.append(f"{sum(p.type.elements for p in graph.parameters):,} parameters")
-        loss = getattr(self.loss, "__name__", self.loss_name)
-        return f'<Model "{self.name}" of {shape}: {", ".join(has)}, {loss}>'
+        return f'<Model "{self.name}" of {shape}: {", ".join(has)}, {self._loss_text()}>'
 
     def _known_graph(self) -> Graph | None:
         """The inference graph, as far as it is known without a call of a function of the user's."""
@@ -127,23 +134,6 @@ class Model(Predictor, Freezable):
             return self.graph(training=False)
         except AdderGraphError:  # no shape yet, or layers that do not fit
             return None
-
-    @property
-    def loss(self) -> str | LossFunction:
-        """What `fit` minimizes. Assigning raises GraphError for an unknown name, with the nearest
-        one, for what is no function of two tensors, and while a `fit` runs."""
-        return self._loss
-
-    @loss.setter
-    def loss(self, value: str | LossFunction) -> None:
-        self._require_no_fit("model.loss = ...")
-        loss_of(value)
-        self._loss = value
-
-    @property
-    def loss_name(self) -> str:
-        """The name of `loss`; "custom" of a function."""
-        return loss_of(self.loss).name
 
     def add(self, layer: Layer) -> None:
         """Appends a layer. GraphError for anything else, and once the model has weights."""
@@ -162,40 +152,34 @@ class Model(Predictor, Freezable):
         self.layers.append(layer)
         self._graphs.clear()
 
-    def build(self, input_shape: Sequence[int]) -> None:
-        """Fixes the shape of a sample and draws the initial weights. `fit` does it by itself.
+    def build(self, input_shape: object) -> None:
+        """Fixes the shape of a sample, as `Model(input_shape=)` takes it, and draws the initial
+        weights. `fit` does it by itself.
 
         Raises ShapeError, naming the layer, where the layers do not fit; GraphError for a model
-        without layers.
+        without layers, an input that reaches no output, and a loss for an unknown output.
         """
-        shape = sample_shape(input_shape)
-        if self._input_shape not in (None, shape):
-            raise ShapeError(f"the model takes samples of shape {self._input_shape}, not {shape}")
+        shapes, before = stated_shapes(input_shape, self._input_names()), self._input_shapes
+        if before not in (None, shapes):
+            raise ShapeError(f"the model takes samples of shape {told(before)}, not {told(shapes)}")
         if self._weights is not None:
             return
         if self._preprocessing is not None:
-            self._preprocessing.require_shape(shape)
-        before, self._input_shape = self._input_shape, shape
+            self._preprocessing.input_of(shapes)
+        self._input_shapes = shapes
         try:
             graph = self.graph(training=False)
             self._freezing.require_known(graph)
+            objective_of(self)
             self._weights = initial_weights(graph, self.seed)
         except AdderGraphError:
-            self._input_shape = before
+            self._input_shapes = before
             raise
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one sample; GraphError while it is unknown."""
-        if self._input_shape is None:
-            hint = "pass input_shape=(8, 8, 1) to Model, or call model.build((8, 8, 1)) or fit"
-            raise GraphError(f"the model does not know its input yet: {hint}")
-        return self._input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """The shape of one answer."""
-        return without_batch(self.graph(training=False).outputs[0].type)
+    def _input_names(self) -> list[str]:
+        if self._stored is not None:
+            return [v.name for v in self._stored.inputs]
+        return argument_names(self._net or self._sequence)
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -206,7 +190,7 @@ class Model(Predictor, Freezable):
         DataError or ShapeError and no change.
         """
         if self._weights is None:
-            self.build(self.input_shape)
+            self.build(self.input_shapes)
         assert self._weights is not None
         self._programs.handed_out()
         return self._weights
@@ -225,18 +209,24 @@ class Model(Predictor, Freezable):
             return
         assign(self._weights, arrays)
 
-    def restore(self, graph: Graph, replay: Replay | None = None) -> None:
+    def restore(
+        self, graph: Graph, replay: Replay | None = None, input_shape: object = None
+    ) -> None:
         """Makes `graph`, read from a file, the network. It can train on where there is what
         builds it again in either form.
 
-        GraphError unless it is a network with an open batch for samples of `input_shape`.
+        GraphError unless it is a network with an open batch for samples of `input_shape`, the
+        model's unless given.
         """
         require_network(border.plain(Graph, "graph", graph, GraphError))
-        expected = TensorType(f32, ("N", *self.input_shape))
-        if graph.inputs[0].type != expected:
-            raise GraphError(f'"{graph.name}" takes {graph.inputs[0].type}, expected {expected}')
+        names = [v.name for v in graph.inputs]
+        said = self.input_shapes if input_shape is None else stated_shapes(input_shape, names)
+        expected = [TensorType(f32, ("N", *shape)) for shape in said.values()]
+        if (found := [v.type for v in graph.inputs]) != expected:
+            found_text, wanted = (", ".join(map(str, types)) for types in (found, expected))
+            raise GraphError(f'"{graph.name}" takes {found_text}, expected {wanted}')
         self._replay = border.plain(Replay | None, "replay", replay, GraphError)
-        self._stored = graph
+        self._stored, self._input_shapes = graph, shapes_of(graph.inputs)
 
     def attach(self, views: dict[str, Array]) -> None:
         """Makes `views`, one for each parameter, the weights themselves (no copy).
@@ -251,8 +241,8 @@ class Model(Predictor, Freezable):
         """The network as a graph; `batch` binds N, which training needs where layers count.
 
         Raises ShapeError, naming the layer, where shapes do not fit; GraphError for a network
-        without exactly one f32 result a sample; UnsupportedError for the training form of a
-        function model that was loaded from a file.
+        without an f32 result a sample; UnsupportedError for the training form of a function model
+        that was loaded from a file.
         """
         key = (border.flag("training", training), border.plain(int | None, "batch", batch))
         if key not in self._graphs:
@@ -317,10 +307,9 @@ class Model(Predictor, Freezable):
         if self._net is None and self._stored is None and not self.layers:
             raise GraphError("the model has no layers: call model.add(layer) or use Model(net)")
         size: Dim = "N" if batch is None else batch
-        type = TensorType(f32, (size, *self.input_shape))
-        net = self._net or self._replay or self._sequence
-        net = self._freezing.tracing(net)
-        graph = trace(net, type, name=self.name, training=training)
+        types = [TensorType(f32, (size, *shape)) for shape in self.input_shapes.values()]
+        net = self._freezing.tracing(self._net or self._replay or self._sequence)
+        graph = trace(net, *types, name=self.name, training=training)
         require_network(graph)
         return graph
 
@@ -361,7 +350,10 @@ class Model(Predictor, Freezable):
         **others: Never,
     ) -> History:
         """Trains on `x` (a sample a row, u8 or real numbers) and `y`: integer labels [N] or [N,1],
-        one-hot rows [N,T], or for mean_squared_error any values of the shape of the answers.
+        one-hot rows [N,T], or for mean_squared_error any values of the shape of the answers. Of
+        several inputs or outputs, a dict of these by name, or a tuple in order; `augment` and
+        `normalize` are then of the input that takes images, and the history has `<output>_loss`
+        and `<output>_accuracy`.
 
             learning_rate    a number, a description of `training.schedules`, or a function of the
                              epoch (from 0)
@@ -399,7 +391,7 @@ class Model(Predictor, Freezable):
         )  # fmt: skip
         running, self._in_fit = self._in_fit, True
         try:
-            return fit(self, self._samples(x, self._input_shape), y, (x_val, y_val), settings)
+            return fit(self, self.inputs(x, self._input_shapes), y, (x_val, y_val), settings)
         finally:
             self._in_fit = running
 
@@ -443,16 +435,17 @@ class Model(Predictor, Freezable):
     ) -> dict[str, float]:
         """`{"loss": ..., "accuracy": ...}` on data as `fit` takes it, in inference form.
 
-        There is an accuracy where the targets are classes. `observe(rows, answers)` is called with
+        There is an accuracy where the targets are classes; of several outputs there are the loss,
+        `<output>_loss` and `<output>_accuracy`. `observe(rows, answers)` is called with
         a slice of the samples and what the network answers to these. Raises DataError as `fit`
         does.
         """
-        samples = self._samples(x, self.input_shape)
-        warn_of_bytes(samples, self._preprocessing)
-        require_trainable(samples)
+        inputs = self.inputs(x, self.input_shapes)
+        warn_of_bytes(inputs, self._preprocessing)
+        require_trainable(inputs)
         observe = border.plain(Observer | None, "observe", observe)
-        targets = targets_for(self, y, len(samples))
-        return measure(self, samples, targets, engine, threads, observe)
+        targets = targets_for(self, y, count_of(inputs))
+        return measure(self, inputs, targets, engine, threads, observe)
 
     # --- description and files ------------------------------------------------------------------
 
@@ -479,7 +472,7 @@ class Model(Predictor, Freezable):
         storage.save(path, self.weights, metadata_of(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, loss: str | LossFunction | None = None) -> Model:
+    def load(cls, path: str | os.PathLike[str], *, loss: Losses | None = None) -> Model:
         """The model that `save` wrote. Runs no code from the file and imports no module.
 
         `loss` replaces the file's, which has the names of losses and no functions: a model with one

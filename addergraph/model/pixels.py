@@ -6,22 +6,22 @@ import numpy as np
 
 from ..data.preprocessing import Preprocessing
 from ..ir import Array, Builder, Graph, Init, Parameter, Value, free_name, walk
-from ..ir.types import TensorType, dtype_named, f32
+from ..ir.types import DType, TensorType, dtype_named, f32
 from ..ops.pointwise.binary import Add, Mul
 from ..ops.pointwise.cast import Cast
 from ..ops.pointwise.full import Full
 
 
 def with_preprocessing(
-    graph: Graph, preprocessing: Preprocessing
+    graph: Graph, preprocessing: Preprocessing, image: str
 ) -> tuple[Graph, dict[str, Array]]:
-    """`graph`, which takes one f32[N,...,C], as one that takes pixels, and its new parameters.
+    """`graph`, whose input `image` is f32[N,...,C], as one that takes pixels there, and its new
+    parameters.
 
     The first nodes are `Normalize`'s equation, to the bit: cast, times scale / std, plus
     -mean / std. A number that all channels share stands in the graph, others are parameters [C].
     """
-    (x,) = graph.inputs
-    writer = _Writer(graph, TensorType(dtype_named(preprocessing.dtype), x.type.shape))
+    writer = _Writer(graph, image, dtype_named(preprocessing.dtype))
     factor, offset = preprocessing.normalize.coefficients()
     if preprocessing.dtype != "f32":
         writer.apply(Cast(f32))
@@ -33,14 +33,18 @@ def with_preprocessing(
 
 
 class _Writer:
-    """Appends nodes behind the input, then the network."""
+    """Appends nodes behind one input, then the network."""
 
-    def __init__(self, graph: Graph, pixels: TensorType) -> None:
-        (self.x,) = graph.inputs
+    def __init__(self, graph: Graph, image: str, pixel: DType) -> None:
         self.graph, self.builder = graph, Builder(graph.name)
         self.weights: dict[str, Array] = {}
         self.names = {v.name for v in graph.values()}
-        self.at: Value = self.builder.input(self.x.name, pixels)
+        self.new: dict[Value, Value] = {}
+        for v in graph.inputs:
+            type = TensorType(pixel, v.type.shape) if v.name == image else v.type
+            self.new[v] = self.builder.input(v.name, type)
+        self.x = next(v for v in graph.inputs if v.name == image)
+        self.at = self.new[self.x]
 
     def apply(self, op: Cast | Mul | Add, what: str = "", numbers: Array | None = None) -> None:
         operands = [self.at]
@@ -50,11 +54,11 @@ class _Writer:
         (self.at,) = self.builder.add(op, operands, [result])
 
     def finish(self) -> Graph:
-        new: dict[Value, Value] = {self.x: self.at}
+        self.new[self.x] = self.at
         for p in self.graph.parameters:
-            new[p] = self.builder.parameter(p)
-        walk.append(self.builder, self.graph.nodes, new)
-        return self.builder.finish([new[v] for v in self.graph.outputs])
+            self.new[p] = self.builder.parameter(p)
+        walk.append(self.builder, self.graph.nodes, self.new)
+        return self.builder.finish([self.new[v] for v in self.graph.outputs])
 
     def _constant(self, what: str, numbers: Array) -> Value:
         name = self._name(f"{self.x.name}.{what}")

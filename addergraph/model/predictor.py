@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import border, display
 from ..data.preprocessing import Preprocessing
-from ..errors import AdderGraphError, DataError, UnsupportedError
+from ..errors import AdderGraphError, DataError, GraphError, UnsupportedError
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
 from ..ops.pointwise.fake_quantize import unrounded
 from ..report.drawing import drawn
 from ..report.summary import layer_table, training_only
 from ..settings import integer
-from ..training.labels import as_samples
+from ..training.labels import count_of, inputs_of
 from ..training.settings import REFERENCE, require_engine
 from ..training.step import thread_count
 from .pixels import with_preprocessing
 from .programs import Programs
-from .samples import warn_of_bytes
+from .samples import Shapes, shapes_of, the_only, warn_of_bytes
 
 CHUNK = 1024  # samples that are converted to f32 and predicted at a time
 
@@ -30,7 +30,7 @@ CHUNK = 1024  # samples that are converted to f32 and predicted at a time
 class Predictor(ABC):
     """The half of `Model` that predicts; `Model` says what the network is and has its weights."""
 
-    _input_shape: tuple[int, ...] | None
+    _input_shapes: Shapes | None
     _weights: dict[str, Array] | None
 
     def __init__(self, preprocessing: Preprocessing | None) -> None:
@@ -44,23 +44,41 @@ class Predictor(ABC):
         """The network; see `Model`."""
 
     @abstractmethod
-    def build(self, input_shape: Sequence[int]) -> None:
+    def build(self, input_shape: object) -> None:
         """Fixes the shape of a sample, and draws weights."""
 
-    @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, ...]:
-        """Of one sample."""
-
-    @property
-    @abstractmethod
-    def output_shape(self) -> tuple[int, ...]:
-        """Of one answer."""
+    def _input_names(self) -> list[str]:
+        """In order."""
 
     @property
     @abstractmethod
     def weights(self) -> dict[str, Array]:
         """By name of the parameter."""
+
+    @property
+    def input_shapes(self) -> Shapes:
+        """The shape of one sample of each input, by its name; GraphError while they are unknown."""
+        if self._input_shapes is None:
+            hint = "pass input_shape=(8, 8, 1) to Model, or call model.build((8, 8, 1)) or fit"
+            raise GraphError(f"the model does not know its input yet: {hint}")
+        return dict(self._input_shapes)
+
+    @property
+    def output_shapes(self) -> Shapes:
+        """The shape of one answer of each output, by its name."""
+        return shapes_of(self.graph(training=False).outputs)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample; GraphError while it is unknown, UnsupportedError where there
+        are several inputs."""
+        return the_only(self.input_shapes, "input")
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of one answer; UnsupportedError where there are several outputs."""
+        return the_only(self.output_shapes, "output")
 
     def _repr_html_(self) -> str:
         known = "" if self.preprocessing is None else display.text(str(self.preprocessing))
@@ -90,8 +108,8 @@ class Predictor(ABC):
     @preprocessing.setter
     def preprocessing(self, value: Preprocessing | None) -> None:
         value = border.plain(Preprocessing | None, "preprocessing", value)
-        if value is not None and self._input_shape is not None:
-            value.require_shape(self._input_shape)
+        if value is not None and self._input_shapes is not None:
+            value.input_of(self._input_shapes)
         if value is not None and self._preprocessing is not None:
             self._require_grid(self._preprocessing, value)
         if value != self._preprocessing:
@@ -123,34 +141,51 @@ class Predictor(ABC):
         if self._preprocessing is None:
             return graph, {}
         if self._entry is None:
-            self._entry = with_preprocessing(graph, self._preprocessing)
+            image = self._preprocessing.input_of(self.input_shapes)
+            self._entry = with_preprocessing(graph, self._preprocessing, image)
         return self._entry
 
-    def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Array:
-        """The answers for samples `x`, f32[N,...]; no samples give no answers.
+    def predict(self, x: object, *, engine: str = "native", threads: int | None = None) -> Any:
+        """The answers for samples `x`, f32[N,...]; of several outputs a dict of them by name, in
+        the order of the outputs. No samples give no answers.
 
         `x` are images as they are where the model has a `preprocessing`, else what the network
-        takes, of which NaN and Inf are values like any other. Raises DataError for samples of
-        another shape, or that are no pixels.
+        takes, of which NaN and Inf are values like any other; of several inputs, a dict of them by
+        name, or a tuple in order. Raises DataError for samples of another shape, or that are no
+        pixels, and for inputs of different numbers of samples.
         """
         require_engine(engine)
-        samples = self._samples(x, self.input_shape)
-        warn_of_bytes(samples, self._preprocessing)
-        if not len(samples):
-            return np.zeros((0, *self.output_shape), np.float32)
-        graph = self._graph_for(len(samples))
-        dtype = graph.inputs[0].type.dtype.numpy
-        run, size = self._runner(graph, engine, threads), CHUNK if graph.is_open else len(samples)
-        parts = [
-            run(np.ascontiguousarray(samples[start : start + size], dtype))
-            for start in range(0, len(samples), size)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        inputs = self.inputs(x, self.input_shapes)
+        warn_of_bytes(inputs, self._preprocessing)
+        return border.bare(self._answers(inputs, engine, threads))
 
-    def entering(self, x: object) -> Array:
-        """Samples `x` as the layers take them: by the `preprocessing`, where there is one."""
-        samples = self._samples(x, self._input_shape)
-        return samples if self._preprocessing is None else self._preprocessing.apply(samples)
+    def _answers(
+        self, inputs: Mapping[str, Array], engine: str, threads: int | None
+    ) -> dict[str, Array]:
+        if not (count := count_of(inputs)):
+            return {n: np.zeros((0, *s), np.float32) for n, s in self.output_shapes.items()}
+        graph = self._graph_for(count)
+        run, size = self._runner(graph, engine, threads), CHUNK if graph.is_open else count
+        parts = [
+            run(
+                [
+                    np.ascontiguousarray(samples[start : start + size], v.type.dtype.numpy)
+                    for v, samples in zip(graph.inputs, inputs.values(), strict=True)
+                ]
+            )
+            for start in range(0, count, size)
+        ]
+        whole = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        return {v.name: array for v, array in zip(graph.outputs, whole, strict=True)}
+
+    def entering(self, x: object) -> Any:
+        """Samples `x` as the layers take them: by the `preprocessing`, where there is one. An
+        array; of several inputs a dict of them."""
+        inputs = self.inputs(x, self._input_shapes)
+        if (known := self._preprocessing) is not None:
+            image = known.input_of({n: a.shape[1:] for n, a in inputs.items()})
+            inputs[image] = known.apply(inputs[image])
+        return border.bare(inputs)
 
     def prepare(self, samples: int, *, threads: int | None = None) -> None:
         """Compiles now what `predict` and `evaluate` need for so many samples."""
@@ -161,22 +196,27 @@ class Predictor(ABC):
         graph = self.inference_graph()
         return graph if graph.per_sample else graph.bind(samples)
 
-    def _samples(self, x: object, shape: Sequence[int] | None, what: str = "x") -> Array:
-        """`x`, one sample a row, as pixels where the model knows what these are."""
-        samples = as_samples(x, shape, what)
-        known = self._preprocessing
-        return samples if known is None else known.pixels(samples, what)
+    def inputs(self, x: object, shapes: Shapes | None, what: str = "x") -> dict[str, Array]:
+        """Every input by its name, one sample a row, as pixels where the model knows what these
+        are. `shapes`: `input_shapes`, None while they are unknown."""
+        found = inputs_of(x, self._input_names() if shapes is None else [*shapes], shapes, what)
+        if (known := self._preprocessing) is not None:
+            image = known.input_of({n: a.shape[1:] for n, a in found.items()})
+            found[image] = known.pixels(found[image], border.called(what, image, found))
+        return found
 
-    def _runner(self, graph: Graph, engine: str, threads: int | None) -> Callable[[Array], Array]:
+    def _runner(
+        self, graph: Graph, engine: str, threads: int | None
+    ) -> Callable[[list[Array]], Sequence[Array]]:
         """The network with the weights as they are now."""
         if engine != REFERENCE:
-            return self._program(graph, thread_count(threads))  # type: ignore[no-any-return]
+            return self._program(graph, thread_count(threads)).run  # type: ignore[no-any-return]
         weights = self.inference_weights()
-        return lambda x: run_reference(graph, [x], weights)[0][0]
+        return lambda inputs: run_reference(graph, inputs, weights)[0]
 
     def _program(self, graph: Graph, threads: int) -> Any:
         """The compiled network, with the weights as they are now."""
         if self._weights is None:
-            self.build(self.input_shape)
+            self.build(self.input_shapes)
         entry = self._inference()[1]
         return self._programs.program(graph, threads, lambda: self._weights or {}, entry)

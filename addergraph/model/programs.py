@@ -43,7 +43,7 @@ class Programs:
         if self._settled != times:
             self._digest = _digest(weights())
             self._settled = times if _held_once(weights) else -1
-        key = (graph.inputs[0].type, threads)
+        key = (*(v.type for v in graph.inputs), threads)
         program = self._programs.get(key)
         if program is None:
             program = compile_silently(graph, weights={**weights(), **entry}, threads=threads)

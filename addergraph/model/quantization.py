@@ -12,6 +12,7 @@ from ..ir.attributes import DEFAULT_BITS
 from ..ir.network import Network
 from ..quantization import QuantizationSettings, Quantized
 from .model import Model
+from .samples import the_only
 
 
 def quantize(
@@ -76,5 +77,6 @@ def quantization_aware(
 
 
 def _entering(model: Model, calibration: object) -> object:
-    """The calibration data as the network takes them."""
+    """The calibration data as the network takes them; UnsupportedError for several inputs."""
+    the_only(model.input_shapes, "input")
     return calibration if model.preprocessing is None else model.entering(calibration)

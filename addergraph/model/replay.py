@@ -31,7 +31,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Replay:
-    """A function of one symbolic tensor that builds `graph` again, in inference or training form.
+    """A function of symbolic tensors that builds `graph` again, in inference or training form.
 
     momentum  of each batch norm that moves its running statistics, by the node's name
     dropouts  of the training form, by the node's name
@@ -43,12 +43,12 @@ class Replay:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """The input keeps its name: a trace takes it from here."""
+        """Inputs keep their names: a trace takes them from here."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([inspect.Parameter(self.graph.inputs[0].name, kind)])
+        return inspect.Signature([inspect.Parameter(v.name, kind) for v in self.graph.inputs])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        known: dict[Value, Tensor] = {self.graph.inputs[0]: x}
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        x, known = inputs[0], dict(zip(self.graph.inputs, inputs, strict=True))
         for p in self.graph.parameters:
             known[p] = new_parameter(
                 x, p.name, p.type, p.init, trainable=p.learns, eta=p.eta, frozen=p.frozen
@@ -57,7 +57,7 @@ class Replay:
         for node in self.graph.nodes:
             known.update(zip(node.outputs, self._again(node, known, x), strict=True))
             self._leave_out(node.outputs, known, x)
-        return known[self.graph.outputs[0]]
+        return [known[v] for v in self.graph.outputs]
 
     def _leave_out(self, made: Sequence[Value], known: dict[Value, Tensor], x: Tensor) -> None:
         """From here on, readers of these values see them with their dropouts."""
@@ -106,7 +106,8 @@ def replay_of(graph: Callable[[bool, int | None], Graph]) -> Replay | None:
     }
     made = Replay(inference, found, dropouts)
     try:
-        again = trace(made, training.inputs[0].type, name=training.name, training=True)
+        types = [v.type for v in training.inputs]
+        again = trace(made, *types, name=training.name, training=True)
     except AdderGraphError:
         return None
     return made if _structure(again) == _structure(training) else None

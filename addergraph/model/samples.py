@@ -2,61 +2,94 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from .. import border
 from ..data.preprocessing import Preprocessing
-from ..errors import DataError, DataWarning, GraphError, ShapeError
-from ..ir import Array, Graph
-from ..ir.types import TensorType, f32
+from ..errors import DataError, DataWarning, GraphError, ShapeError, UnsupportedError
+from ..ir import Array, Graph, Value
+from ..ir.types import f32
+from ..ir.walk import upstream
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-SEVERAL = (
-    "A model has one input and one output: join them (ops.concat), or trace and compile the graph "
-    "itself (ag.trace, ag.compile), which may have several"
-)
-
-
-def require_one_input(net: Callable[..., object]) -> None:
-    """GraphError for a function that needs several tensors."""
-    try:
-        parameters = inspect.signature(net).parameters.values()
-    except (TypeError, ValueError):  # nobody knows
-        return
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
-    if len(needed) > 1:
-        raise GraphError(f"Model(net): the function takes {', '.join(needed)}. {SEVERAL}")
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]  # of the inputs or the outputs of a network, by name, in their order
 
 
 def require_network(graph: Graph) -> None:
-    """GraphError unless `graph` takes one f32 tensor and gives one, with a row a sample."""
+    """GraphError unless `graph` maps f32 tensors to f32 tensors, all with a row a sample, and,
+    where there are several, each input reaches an output, and outputs are told apart."""
     ends = [*graph.inputs, *graph.outputs]
-    one = len(graph.inputs) == 1 and len(graph.outputs) == 1
-    fits = one and all(v.type.dtype == f32 and v.type.rank >= 2 for v in ends)
-    if not fits or graph.inputs[0].type.shape[0] != graph.outputs[0].type.shape[0]:
+    fits = graph.outputs and all(v.type.dtype == f32 and v.type.rank >= 2 for v in ends)
+    if not fits or len({v.type.shape[0] for v in ends}) > 1:
         raise GraphError(
-            f'a network maps one f32[N,...] to one f32[N,...]; "{graph.name}" maps '
+            f'a network maps f32[N,...] to f32[N,...], one or several each; "{graph.name}" maps '
             f"{', '.join(str(v.type) for v in graph.inputs)} to "
-            f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}. {SEVERAL}"
+            f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}"
+        )
+    names = [v.name for v in graph.outputs]
+    twice = next((n for n in names if names.count(n) > 1 or (len(names) > 1 and _is_taken(n))), "")
+    if twice:
+        raise GraphError(
+            f'"{graph.name}" has an output "{twice}" '
+            f"{'twice' if names.count(twice) > 1 else 'of several'}, so that what is said of it in "
+            "the history of a run has no name of its own: call it otherwise (return a dict)"
+        )
+    read = {*graph.outputs, *(v for n in upstream(graph.nodes, graph.outputs) for v in n.inputs)}
+    dead = [v.name for v in graph.inputs if v not in read]
+    if dead and len(graph.inputs) > 1:
+        raise GraphError(
+            f'the input "{dead[0]}" of "{graph.name}" reaches none of its outputs '
+            f"({', '.join(names)}): use it, or leave it out"
         )
 
 
-def without_batch(type: TensorType) -> tuple[int, ...]:
-    """The shape without the leading batch."""
-    return tuple(int(d) for d in type.shape[1:])
+def _is_taken(name: str) -> bool:
+    """Whether `<name>_loss` may be the validation loss of another output, or of all."""
+    return name == "val" or name.startswith("val_")
 
 
-def sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
+def shapes_of(ends: Sequence[Value]) -> Shapes:
+    """Those of one sample."""
+    return {v.name: tuple(int(d) for d in v.type.shape[1:]) for v in ends}
+
+
+def stated_shapes(given: object, names: Sequence[str]) -> Shapes:
+    """The shapes of one sample that somebody gave; ShapeError for what are none."""
+    found = border.by_name("input_shape", given, names, ShapeError)
+    return {
+        name: sample_shape(shape, border.called("input_shape", name, names))
+        for name, shape in found.items()
+    }
+
+
+def told(shapes: Mapping[str, Shape]) -> str:
+    """Shapes in a message: of several with their names."""
+    if len(shapes) == 1:
+        return str(*shapes.values())
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+
+
+def the_only(shapes: Shapes, what: str) -> Shape:
+    """The shape of the only input or output; UnsupportedError where there are several."""
+    if len(shapes) > 1:
+        raise UnsupportedError(
+            f"expected a model of one {what}, found {len(shapes)}: {told(shapes)}. Several go with "
+            f"fit, evaluate, predict and save in Python (model.{what}_shapes has their shapes) and "
+            "with the commands that read no images"
+        )
+    return next(iter(shapes.values()))
+
+
+def sample_shape(shape: object, what: str = "input_shape") -> Shape:
     """The sizes of one sample as plain integers; ShapeError for what is none."""
-    sizes: tuple[int, ...] = border.accept(Sequence[int], shape) or ()
+    sizes: Shape = border.accept(Sequence[int], shape) or ()
     if not sizes or min(sizes) < 1:
         raise ShapeError(
-            f"input_shape={border.shown(shape)} must be the sizes of one sample, as (8, 8, 1)"
+            f"{what}={border.shown(shape)} must be the sizes of one sample, as (8, 8, 1)"
         )
     return sizes
 
@@ -76,9 +109,9 @@ def with_names(
     return None if known is None else replace(known, classes=given)
 
 
-def warn_of_bytes(samples: Array, known: Preprocessing | None) -> None:
+def warn_of_bytes(inputs: Mapping[str, Array], known: Preprocessing | None) -> None:
     """A DataWarning for images, and a model that does not say what a pixel is."""
-    if samples.dtype == np.uint8 and known is None:
+    if known is None and any(samples.dtype == np.uint8 for samples in inputs.values()):
         warnings.warn(
             "this model does not say what a pixel is: bytes enter as 0..255. Assign "
             "model.preprocessing, or give numbers as it was trained on",

@@ -54,6 +54,12 @@ def transferred(model: M, count: int, names: Sequence[str] | None, seed: int | N
     """As `Model.with_classes`, which alone calls it."""
     count, seed = integer("count", count, 1), model.seed if seed is None else seed
     graph = model.graph(training=False)
+    if len(graph.outputs) > 1:
+        raise UnsupportedError(
+            f'"{graph.name}" has {len(graph.outputs)} outputs, '
+            f"{', '.join(v.name for v in graph.outputs)}: for other classes in one of them, "
+            "declare Model(net, ...) anew and assign the weights that both have"
+        )
     preprocessing = with_names(model.preprocessing, names, count)
     if stated(graph):
         raise UnsupportedError(

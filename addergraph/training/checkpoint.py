@@ -41,7 +41,8 @@ _STATE, _BEST = "state/", "best/"
 class Position:
     """How far a run is: after `epoch` epochs and `step` steps of the next one.
 
-    `loss` (summed over samples), `correct` and `seconds` are those of the unfinished epoch.
+    `loss` (summed over samples), `correct` and `seconds` are those of the unfinished epoch, and
+    `parts`: of several outputs, what the history has of each, summed over samples.
     """
 
     epoch: int = 0
@@ -52,6 +53,7 @@ class Position:
     best_epoch: int = 0  # counted from 1; 0 for none
     best_score: float = 0.0
     history: dict[str, list[float]] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class RunFolder:
             "network": self.identity.network,
             "data": self.identity.data,
             "settings": json.dumps(dict(self.identity.settings), sort_keys=True),
-            "position": json.dumps(records.encode(checkpoint.position)),
+            "position": json.dumps(_encoded(checkpoint.position)),
         }
         if self.identity.frozen:
             metadata["frozen"] = json.dumps(list(self.identity.frozen))
@@ -213,7 +215,7 @@ class RunFolder:
 
     def _position(self, metadata: Mapping[str, str]) -> Position:
         where = f'the position of "{self.file}"'
-        found = self._json(metadata, "position")
+        found = {"parts": {}} | self._json(metadata, "position")
         read = records.read(Position, found, where, error=StorageError, complete=True)
         position = Position(**read)
         if problem := _problem(position):
@@ -224,13 +226,21 @@ class RunFolder:
         return records.json_object(metadata[name], f'"{self.file}" is damaged: the entry "{name}"')
 
 
+def _encoded(at: Position) -> dict[str, Any]:
+    """As JSON has it; `parts` where there are any."""
+    return records.encode(at, without=() if at.parts else ("parts",))
+
+
 def _problem(at: Position) -> str:
     """What no run writes, or nothing."""
     counts = (at.epoch, at.step, at.correct, at.best_epoch)
     if not all(0 <= n < 1 << 53 for n in counts) or at.best_epoch > at.epoch:
         return "its counts are out of range"
-    if not (math.isfinite(at.loss) and 0.0 <= at.seconds < math.inf):
-        return "its loss or its seconds are no such numbers"
+    parts = [border.accept(float, number) for number in at.parts.values()]
+    if not all(number is not None and math.isfinite(number) for number in (at.loss, *parts)):
+        return "its losses are no such numbers"
+    if not 0.0 <= at.seconds < math.inf:
+        return "its seconds are no such number"
     columns = list(at.history.values())
     if at.epoch and not {"loss", "seconds"} <= at.history.keys():
         return "its history lacks the loss or the seconds"

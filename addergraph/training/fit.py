@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -29,46 +30,47 @@ from .checkpoint import (
     digest_of_data,
     digest_of_network,
 )
-from .labels import Targets, out_of_scale, require_trainable, targets_for
+from .feed import Feed, image_of
+from .labels import (
+    Targets,
+    count_of,
+    out_of_scale,
+    require_trainable,
+    rows_of,
+    sums_of,
+    targets_for,
+)
 from .logs import History, Logs, log_row, score
-from .losses import loss_of
 from .memory import require_memory, training_need
+from .objective import objective_of
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
-from .stalled import (
-    CLOSE,
-    constant_loss,
-    finding,
-    finding_by_chance,
-    has_stalled,
-    is_by_chance,
-    is_learning,
-)
+from .stalled import constant_loss, watches_of
 from .statistics import Statistics
 from .step import TrainStep
 from .trainee import Trainee
 from .validation import HeldOut, Validation, validation_of
 
-if TYPE_CHECKING:
-    from ..data import Loader
 
-
-def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: Fit) -> History:
+def fit(
+    model: Trainee, inputs: Mapping[str, Array], y: object, held_out: HeldOut, settings: Fit
+) -> History:
     """As `Model.fit`, which alone calls it: warnings point at the line that called that."""
-    require_trainable(samples)
-    model.build(samples.shape[1:])
+    require_trainable(inputs)
+    model.build({name: samples.shape[1:] for name, samples in inputs.items()})
     require_something_to_train(model.graph(training=False))
-    targets = targets_for(model, y, len(samples))
+    targets = targets_for(model, y, count_of(inputs))
     start, before = time.perf_counter(), model.preprocessing
     if settings.verbose and settings.engine == NATIVE:
         print("compiling the training step: a while the first time, then it is cached", flush=True)
     try:
-        settings = _preprocessed(model, samples, settings)
+        settings = _preprocessed(model, inputs, settings)
+        feed = Feed(inputs, model.preprocessing, settings)
         validation = validation_of(model, held_out, settings)
-        _warn(model, samples, settings)
+        _warn(model, feed, settings)
         step = TrainStep(
             model,
-            min(settings.batch_size, len(samples)),
+            min(settings.batch_size, count_of(inputs)),
             settings.optimizer,
             label_smoothing=settings.label_smoothing,
             gradient=settings.gradient,
@@ -79,10 +81,10 @@ def fit(model: Trainee, samples: Array, y: object, held_out: HeldOut, settings: 
     except BaseException:
         model.preprocessing = before
         raise
-    return run_epochs(step, samples, targets, settings, validation, start)
+    return run_epochs(step, feed, targets, settings, validation, start)
 
 
-def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
+def _preprocessed(model: Trainee, inputs: Mapping[str, Array], settings: Fit) -> Fit:
     """The settings with the normalization of the model's preprocessing, which is filled in where
     the model has none; DataError where the two contradict each other."""
     known, given = model.preprocessing, settings.normalize
@@ -91,23 +93,28 @@ def _preprocessed(model: Trainee, samples: Array, settings: Fit) -> Fit:
             f"normalize={given} contradicts the model's preprocessing, {known.normalize}: leave "
             "normalize out, or assign model.preprocessing"
         )
-    if known is None and (given is not None or samples.dtype == np.uint8):
-        model.preprocessing = known = of_images(samples, given)
+    image = image_of(inputs, known)
+    if known is None and image and (given is not None or inputs[image].dtype == np.uint8):
+        made = of_images(inputs[image], given)
+        model.preprocessing = known = replace(made, input=image if len(inputs) > 1 else None)
     if known is None or given == known.normalize:
         return settings
     return replace(settings, normalize=known.normalize)
 
 
-def _warn(model: Trainee, samples: Array, settings: Fit) -> None:
+def _warn(model: Trainee, feed: Feed, settings: Fit) -> None:
     for proven in compiler.findings(model.graph(training=False)):
         warnings.warn(str(proven), RangeWarning, stacklevel=4)
-    if (large := out_of_scale(samples, settings.normalize)) is not None:
-        warnings.warn(large, DataWarning, stacklevel=4)
+    for name, samples in feed.inputs.items():
+        normalize = settings.normalize if name == feed.image else None
+        if (large := out_of_scale(samples, normalize)) is not None:
+            where = f"{name}: " if len(feed.inputs) > 1 else ""
+            warnings.warn(f"{where}{large}", DataWarning, stacklevel=4)
 
 
 def run_epochs(
-    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None,
-    start: float,
+    step: TrainStep, feed: Feed, targets: Mapping[str, Targets], settings: Fit,
+    validation: Validation | None, start: float,
 ) -> History:  # fmt: skip
     """Trains; `validation` is measured at the end of an epoch; compiling began at `start`.
 
@@ -118,25 +125,15 @@ def run_epochs(
     the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
     before the first step where the run needs more memory than there is.
     """
-    from ..data import Loader
-
-    loader = Loader(
-        x,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        shuffle=settings.shuffle,
-        augment=settings.augment,
-        normalize=settings.normalize,
-    )
-    statistics = Statistics(step, loader, settings.batch_norm_samples)
-    _check_steps(step, len(x), settings, statistics, start)
+    statistics = Statistics(step, feed, settings.batch_norm_samples)
+    _check_steps(step, count_of(feed.inputs), settings, statistics, start)
     with ExitStack() as stack:
         folder = None
         if settings.checkpoint is not None:
-            identity = _identity(step, x, targets, settings, validation)
+            identity = _identity(step, feed, targets, settings, validation)
             opened = RunFolder(user_path(settings.checkpoint), identity, resume=settings.resume)
             folder = stack.enter_context(opened)
-        run = _Run(step, loader, targets, settings, validation, folder, statistics)
+        run = _Run(step, feed, targets, settings, validation, folder, statistics)
         return run.all_epochs()
 
 
@@ -165,26 +162,28 @@ def _check_steps(
 
 
 def _identity(
-    step: TrainStep, x: Array, targets: Targets, settings: Fit, validation: Validation | None
-) -> Identity:
-    loss = loss_of(step.model.loss).identity(step.model.output_shape)
+    step: TrainStep, feed: Feed, targets: Mapping[str, Targets], settings: Fit,
+    validation: Validation | None,
+) -> Identity:  # fmt: skip
+    loss = objective_of(step.model).identity(step.model.output_shapes)
     decided = {"loss": loss, "engine": step.engine, "validation": "none"}
     if validation is not None:  # the history and the best epoch are of these data
-        decided["validation"] = _digest(validation.samples, validation.targets)
+        decided["validation"] = _digest(validation.inputs, validation.targets)
     graph = step.model.graph(training=False)
     forms = step.model.graph(training=True, batch=2).nodes
     left = [f"{n.name} {' '.join(shown_attributes(n.op))}" for n in forms if n.op.training_only]
     decided["dropout"] = ", ".join(left) or "none"
     return Identity(
         digest_of_network(graph),
-        _digest(x, targets),
+        _digest(feed.inputs, targets),
         {**settings.description(), **decided},
         [p.name for p in graph.parameters if p.frozen],
     )
 
 
-def _digest(x: Array, targets: Targets) -> str:
-    return digest_of_data(targets.labels, targets.values, x)
+def _digest(inputs: Mapping[str, Array], targets: Mapping[str, Targets]) -> str:
+    wanted = (array for one in targets.values() for array in (one.labels, one.values))
+    return digest_of_data(*wanted, *inputs.values())
 
 
 class _Run:
@@ -193,14 +192,15 @@ class _Run:
     def __init__(
         self,
         step: TrainStep,
-        loader: Loader,
-        targets: Targets,
+        feed: Feed,
+        targets: Mapping[str, Targets],
         settings: Fit,
         validation: Validation | None,
         folder: RunFolder | None,
         statistics: Statistics,
     ) -> None:
-        self.step, self.loader, self.targets = step, loader, targets
+        self.step, self.feed, self.targets = step, feed, targets
+        self.samples = count_of(feed.inputs)
         self.settings, self.validation, self.folder = settings, validation, folder
         self.statistics = statistics
         self.best: dict[str, Array] | None = None
@@ -213,8 +213,9 @@ class _Run:
         self.before_is = (-1, -1)  # epoch and step
         self.logs: Logs | None = None
         self.last: dict[str, float] = {}  # of the last step
-        smoothing = settings.label_smoothing
-        self.constant = constant_loss(targets, loss_of(step.model.loss, smoothing))
+        self.objective = objective_of(step.model, settings.label_smoothing)
+        losses = self.objective.losses
+        self.constants = {n: constant_loss(one, losses[n]) for n, one in targets.items()}
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         assert self.folder is not None
@@ -236,17 +237,15 @@ class _Run:
         where = f"epoch {at.epoch + 1} of {epochs}"
         if not at.step:
             return f"going on with {where}"
-        return f"going on in {where}, after step {at.step} of {len(self.loader)}"
+        return f"going on in {where}, after step {at.step} of {len(self.feed)}"
 
     def all_epochs(self) -> History:
         settings, at = self.settings, self.at
         if self.folder is not None:
             self.logs = Logs(self.folder.path, [self._row(e) for e in range(at.epoch)])
         self._begin()
-        with Progress(
-            settings.epochs, len(self.loader), len(self.targets), settings.verbose
-        ) as progress:
-            progress.start(at.epoch * len(self.loader) + at.step)
+        with Progress(settings.epochs, len(self.feed), self.samples, settings.verbose) as progress:
+            progress.start(at.epoch * len(self.feed) + at.step)
             while self.at.epoch < settings.epochs and not self._is_stale() and not self._stopped():
                 self._epoch(progress)
         self._finish()
@@ -255,18 +254,20 @@ class _Run:
 
     def _epoch(self, progress: Progress) -> None:
         number, start = self.at.epoch, time.perf_counter() - self.at.seconds
-        x = None
+        inputs = None
         self._tell("on_epoch_begin", {}, number)
-        with closing(self.loader.epoch(number, self.at.step)) as batches:
+        with closing(self.feed.epoch(number, self.at.step)) as batches:
             try:
-                for x, index in batches:
-                    self.at = self._one_step(x, index)  # all of it at once: Ctrl-C may come here
+                for inputs, index in batches:
+                    self.at = self._one_step(
+                        inputs, index
+                    )  # all of it at once: Ctrl-C may come here
                     self.at.seconds = time.perf_counter() - start
                     progress.step(number, self.at.loss / self._samples_seen())
                     if self._is_due():
                         self._save()
                     self._tell_step("on_train_batch_end", self.last, self.at.step - 1)
-                    if self._stopped() and self.at.step < len(self.loader):
+                    if self._stopped() and self.at.step < len(self.feed):
                         self._require_finite_weights(self.at.step)
                         self._save_if_kept()
                         return
@@ -282,12 +283,13 @@ class _Run:
         self.history.append(record)
         self._keep_best(record)
         at.epoch, at.step, at.loss, at.correct, at.seconds = number + 1, 0, 0.0, 0, 0.0
+        at.parts = {}
         self.good, self.good_at = self.step.state.blob.copy(), (at.epoch, at.step)
         self._save_if_kept()
         if self.logs is not None:
             self.logs.append(self._row(number))
         progress.epoch(number, record)
-        self._watch(x)
+        self._watch(inputs)
         rate = rate_at(self.settings.learning_rate, number)
         self._tell("on_epoch_end", {**record, "learning_rate": rate}, number)
 
@@ -304,67 +306,67 @@ class _Run:
         elif epoch and not self._looks_each_epoch:
             self.statistics(epoch - 1)
 
-    def _watch(self, x: Array | None) -> None:
-        """Says it, once, where the run learns nothing, or nothing of it shows on other samples;
-        `x` is the last batch of this process."""
-        history, steps = self.history, self.at.epoch * len(self.loader)
-        learns = history.history["loss"][-1] < CLOSE * self.constant
-        held_out = None if self.validation is None else self.validation.targets
-        by_chance = held_out is not None and is_by_chance(history.history, held_out)
-        if history.findings and learns and not by_chance:  # what was said is no longer true
+    def _watch(self, inputs: Sequence[Array] | None) -> None:
+        """Says it, once, where an output learns nothing, or nothing of it shows on other samples;
+        `inputs` are the last batch of this process."""
+        history, held_out = self.history, None
+        if self.validation is not None:
+            held_out = self.validation.targets
+        columns = history.history
+        watches = watches_of(self.objective, self.constants, self.targets, columns, held_out)
+        if history.findings and all(watch.is_well for watch in watches):  # it is no longer true
             history.findings.clear()
-        if x is None or history.findings:
+        if inputs is None or history.findings:
             return
-        if has_stalled(history.history, steps, self.targets, self.constant):
-            rate = rate_at(self.settings.learning_rate, self.at.epoch - 1)
-            losses, probed = history.history["loss"], self.step.probe(x)
-            found = finding(self.at.epoch, losses, self.constant, probed, rate)
-        elif learns and by_chance and is_learning(history.history, steps, self.targets):
-            found = finding_by_chance(self.at.epoch, history.history)
-        else:
-            return
-        history.findings.append(found)
-        warnings.warn(str(found), DataWarning, stacklevel=7)
+        epoch = self.at.epoch
+        rate = functools.partial(rate_at, self.settings.learning_rate, epoch - 1)
+        probe = functools.partial(self.step.probe, inputs)
+        found = [watch.finding(epoch, epoch * len(self.feed), probe, rate) for watch in watches]
+        if (first := next(filter(None, found), None)) is not None:
+            history.findings.append(first)
+            warnings.warn(str(first), DataWarning, stacklevel=7)
 
-    def _one_step(self, x: Array, index: Array) -> Position:
+    def _one_step(self, inputs: Sequence[Array], index: Array) -> Position:
         """Where the run is after this batch."""
         at = self.at
-        rate = rate_at(self.settings.learning_rate, at.epoch, at.step / len(self.loader))
+        rate = rate_at(self.settings.learning_rate, at.epoch, at.step / len(self.feed))
         self._tell_step("on_train_batch_begin", {"learning_rate": rate}, at.step)
         np.copyto(self.before, self.step.state.blob)
         self.before_is = at.epoch, at.step
-        loss, prediction = self.step.run(x, self.targets.rows(index), rate)
+        (loss, *each), predictions = self.step.run(inputs, rows_of(self.targets, index), rate)
         if not math.isfinite(loss):
-            self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(x)}", rate)
+            self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(inputs)}", rate)
         self.last = {"loss": loss, "learning_rate": rate}
-        hits = self.targets.correct(index, prediction) or 0
+        sums = sums_of(self.targets, index, each, predictions)
+        correct = at.correct + int(sums.pop("accuracy", 0))
+        parts = {name: at.parts.get(name, 0.0) + number for name, number in sums.items()}
         summed = at.loss + loss * len(index)
-        return replace(at, step=at.step + 1, loss=summed, correct=at.correct + hits)
+        return replace(at, step=at.step + 1, loss=summed, correct=correct, parts=parts)
 
     def _record(self) -> dict[str, float]:
         """The numbers of the epoch that has just ended, seconds aside."""
-        samples = len(self.targets)
-        record = {"loss": self.at.loss / samples}
-        if self.targets.labels is not None:
-            record["accuracy"] = self.at.correct / samples
+        at, parts = self.at, dict(self.at.parts)
+        if [one.labels is not None for one in self.targets.values()] == [True]:
+            parts["accuracy"] = at.correct
+        record = {name: total / self.samples for name, total in {"loss": at.loss, **parts}.items()}
         if self.validation is not None:
             with self.step.evaluating():
                 record |= self.validation.measure()
         return record
 
     def _samples_seen(self) -> int:
-        return min(self.at.step * self.settings.batch_size, len(self.targets))
+        return min(self.at.step * self.settings.batch_size, self.samples)
 
     def _row(self, epoch: int) -> dict[str, float]:
         rate = rate_at(self.settings.learning_rate, epoch)
-        return log_row(self.history, epoch, rate, len(self.targets))
+        return log_row(self.history, epoch, rate, self.samples)
 
     # --- callbacks --------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         for callback in self.settings.callbacks:
             callback.model, callback.stop_training = self.step.model, False
-        self._tell("on_train_begin", {"steps": self.at.epoch * len(self.loader) + self.at.step})
+        self._tell("on_train_begin", {"steps": self.at.epoch * len(self.feed) + self.at.step})
 
     def _tell(self, hook: str, logs: Mapping[str, float], *where: int) -> None:
         """Calls a method of every callback; what one raises comes out."""
@@ -387,8 +389,8 @@ class _Run:
     def _is_due(self) -> bool:
         """Whether a checkpoint is due after this step; the end of an epoch has its own."""
         every, step = self.settings.checkpoint_steps, self.at.step
-        due = every > 0 and (self.at.epoch * len(self.loader) + step) % every == 0
-        return due and step < len(self.loader)
+        due = every > 0 and (self.at.epoch * len(self.feed) + step) % every == 0
+        return due and step < len(self.feed)
 
     def _save(self) -> None:
         assert self.folder is not None
@@ -451,7 +453,7 @@ class _Run:
             return f"those of the checkpoint in epoch {epoch + 1}, step {step}"
         return f"those of the end of epoch {epoch}" if epoch else "those before training"
 
-    def _culprit(self, x: Array) -> str:
+    def _culprit(self, inputs: Sequence[Array]) -> str:
         """What was not finite first in the last step."""
         after = self.step.state.blob.copy()
         self.step.state.blob[...] = self.before
@@ -459,7 +461,7 @@ class _Run:
             for name, array in self.step.model.weights.items():
                 if not np.isfinite(array).all():
                     return f'parameter "{name}" had become NaN or Inf in the step before'
-            for label, array in self.step.probe(x):
+            for label, array in self.step.probe(inputs):
                 if not np.isfinite(array).all():
                     return f"{label} is the first whose result is NaN or Inf"
         finally:

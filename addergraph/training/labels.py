@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 from .. import border
 from ..errors import DataError
 from ..ir import Array
-from .losses import loss_of
+from .objective import objective_of
 from .trainee import Trainee
 
 if TYPE_CHECKING:
@@ -20,6 +20,27 @@ if TYPE_CHECKING:
 Index = Array | slice
 LOOKED_AT = 1024  # samples whose scale is measured
 LARGE = 10.0  # their root mean square as they enter, from which on they are out of scale
+
+
+def inputs_of(
+    x: object, names: Sequence[str], shapes: Mapping[str, Sequence[int]] | None, what: str = "x"
+) -> dict[str, Array]:
+    """`as_samples` of every input, in a dict or in order (`border.by_name`); DataError also where
+    they are of different numbers of samples."""
+    found = {
+        name: as_samples(given, shapes and shapes[name], border.called(what, name, names))
+        for name, given in border.by_name(what, x, names).items()
+    }
+    counts = {name: len(array) for name, array in found.items()}
+    if len({*counts.values()}) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"{what}: expected a row a sample in every input, found rows: {told}")
+    return found
+
+
+def count_of(inputs: Mapping[str, Array]) -> int:
+    """How many samples these are."""
+    return len(next(iter(inputs.values())))
 
 
 def as_samples(x: object, shape: Sequence[int] | None, what: str = "x") -> Array:
@@ -60,8 +81,13 @@ def _shape_hint(array: Array, shape: tuple[int, ...], what: str) -> str:
     )
 
 
-def require_trainable(x: Array, what: str = "x") -> None:
+def require_trainable(inputs: Mapping[str, Array], what: str = "x") -> None:
     """DataError for no samples at all, and for NaN or Inf."""
+    for name, samples in inputs.items():
+        _require_finite(samples, border.called(what, name, inputs))
+
+
+def _require_finite(x: Array, what: str) -> None:
     if not len(x):
         raise DataError(f"{what} is empty (shape {x.shape}); expected at least one sample")
     if x.dtype.kind != "f" or np.isfinite(x).all():
@@ -140,13 +166,39 @@ def as_targets(
     return Targets(values.argmax(axis=-1) if labelled else None, values, shape)
 
 
-def targets_for(model: Trainee, y: object, count: int, what: str = "y") -> Targets:
-    """`as_targets` for `count` answers of `model` and its loss."""
-    loss = loss_of(model.loss)
-    targets = as_targets(y, count, model.output_shape, loss.of_classes, what)
-    if targets.values is not None:
-        loss.require_targets(targets.values, what)
-    return targets
+def targets_for(model: Trainee, y: object, count: int, what: str = "y") -> dict[str, Targets]:
+    """`as_targets` for `count` answers of each output of `model` and its loss, by name."""
+    losses, shapes = objective_of(model).losses, model.output_shapes
+    found = {}
+    for name, given in border.by_name(what, y, [*shapes]).items():
+        called = border.called(what, name, shapes)
+        made = as_targets(given, count, shapes[name], losses[name].of_classes, called)
+        if made.values is not None:
+            losses[name].require_targets(made.values, called)
+        found[name] = made
+    return found
+
+
+def rows_of(targets: Mapping[str, Targets], index: Index) -> list[Array]:
+    """The f32 targets of some samples, for each output."""
+    return [one.rows(index) for one in targets.values()]
+
+
+def sums_of(
+    targets: Mapping[str, Targets],
+    index: Array,
+    losses: Sequence[float],
+    predictions: Sequence[Array],
+) -> dict[str, float]:
+    """Of some samples the right answers, `accuracy`; of several outputs `<output>_accuracy`, and
+    `<output>_loss`, the losses of each. Accuracies are of classes alone."""
+    several, sums = len(targets) > 1, {}
+    for name, loss in zip(targets, losses, strict=True) if several else ():
+        sums[f"{name}_loss"] = loss * len(index)
+    for (name, one), prediction in zip(targets.items(), predictions, strict=True):
+        if (correct := one.correct(index, prediction)) is not None:
+            sums[f"{name}_accuracy" if several else "accuracy"] = correct
+    return sums
 
 
 def require_finite_rows(values: Array, what: str) -> None:

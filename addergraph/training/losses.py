@@ -83,6 +83,20 @@ class Loss:
         losses = self.rows(self.scores(prediction), targets)
         return reduce_mean(losses, (0,), name="loss") if losses.type.rank else losses
 
+    def means(self, predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
+        """As `Objective.means`, of one output; GraphError where there are several."""
+        if len(predictions) != 1:
+            raise GraphError(
+                f"{self.name} is the loss of one output, the network has {len(predictions)}: "
+                f"{', '.join(str(p.value) for p in predictions)}"
+            )
+        return [self.mean(predictions[0], targets[0])]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it can be computed: not where it was a function, in a model from a file."""
+        return True
+
     def scores(self, prediction: Tensor) -> Tensor:
         """What `rows` takes for a prediction: the operand of a `final` op (the stable form)."""
         builder = prediction.builder
@@ -109,9 +123,9 @@ class Loss:
         type = TensorType(f32, tuple(shape))
         return trace(self.rows, type, type, name=self.name)
 
-    def finishes(self, graph: Graph) -> bool:
-        """Whether a `final` op makes the answers of a network."""
-        last = graph.producers().get(graph.outputs[0])
+    def finishes(self, graph: Graph, output: int = 0) -> bool:
+        """Whether a `final` op makes the answers of a network, by the number of the output."""
+        last = graph.producers().get(graph.outputs[output])
         return self.final is not None and last is not None and isinstance(last.op, self.final)
 
     def require_targets(self, values: Array, what: str) -> None:
@@ -249,6 +263,10 @@ class Custom(Loss):
     function: LossFunction | None = None
 
     @property
+    def is_known(self) -> bool:
+        return self.function is not None
+
+    @property
     def known(self) -> LossFunction:
         """The function; UnsupportedError where there is none."""
         if self.function is None:
@@ -321,20 +339,6 @@ def _require_two_arguments(function: Callable[..., object]) -> None:
         ) from None
     except ValueError:  # it does not tell
         return
-
-
-def the_one(loss: str | LossFunction | None, loss_name: str | None) -> str | LossFunction:
-    """What `loss` or its other name `loss_name` says; GraphError where they differ."""
-    for given in (loss, loss_name):
-        loss_of(CatCrossEntropy.name if given is None else given)
-    if loss is not None and loss_name is not None and loss != loss_name:
-        raise GraphError(
-            f"loss={shown(loss)} and loss_name={shown(loss_name)} are two names of one setting: "
-            "give one of them"
-        )
-    if loss is not None:
-        return loss
-    return CatCrossEntropy.name if loss_name is None else loss_name
 
 
 def _mean_of_rows(x: Tensor) -> Tensor:

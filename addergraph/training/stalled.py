@@ -8,7 +8,8 @@ is their variance. A run whose loss stays there has learned nothing but that con
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ..ir import Array
 from ..report.findings import Finding
 from .labels import Targets
 from .losses import Loss
+from .objective import Objective
 
 CLOSE = 0.99  # a loss of at least this share of the constant's is no better than it
 FALLING = 0.99  # a loss of less than this share of the epoch's before is one that learns
@@ -109,6 +111,68 @@ def finding(
         "dead does not recover"
     )
     return Finding("" if dead is None else dead.partition('"')[2].rstrip('"'), message, hint)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How one output does in a run, by the columns that the history has of the only output.
+
+    output    its name where there are several; constant: the loss of the best constant answer
+    held_out  its targets of the validation samples
+    """
+
+    output: str
+    constant: float
+    history: Mapping[str, Sequence[float]]
+    targets: Targets
+    held_out: Targets | None
+
+    @property
+    def learns(self) -> bool:
+        return self.history["loss"][-1] < CLOSE * self.constant
+
+    @property
+    def by_chance(self) -> bool:
+        return self.held_out is not None and is_by_chance(self.history, self.held_out)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether there is nothing to say; also where nobody knows what it would be."""
+        return not self.constant or (self.learns and not self.by_chance)
+
+    def finding(
+        self, epoch: int, steps: int, probe: Callable[[], Iterable[tuple[str, Array]]],
+        rate: Callable[[], float],
+    ) -> Finding | None:  # fmt: skip
+        """What to say after so many epochs and steps; `probe`, `rate` give what `finding` takes."""
+        if has_stalled(self.history, steps, self.targets, self.constant):
+            found = finding(epoch, self.history["loss"], self.constant, probe(), rate())
+        elif self.learns and self.by_chance and is_learning(self.history, steps, self.targets):
+            found = finding_by_chance(epoch, self.history)
+        else:
+            return None
+        where = f'output "{self.output}": ' if self.output else ""
+        return replace(found, message=where + found.message)
+
+
+def watches_of(
+    objective: Objective,
+    constants: Mapping[str, float],
+    targets: Mapping[str, Targets],
+    history: Mapping[str, Sequence[float]],
+    held_out: Mapping[str, Targets] | None,
+) -> list[Watch]:
+    """One for each output that is trained; `constants` are their `constant_loss`."""
+    made = []
+    for name, weight in objective.weights.items():
+        columns = {what: objective.column(name, what) for what in ("loss", "accuracy")}
+        columns |= {f"val_{what}": f"val_{column}" for what, column in columns.items()}
+        seen = {what: history[column] for what, column in columns.items() if column in history}
+        output = name if len(targets) > 1 else ""
+        if weight:
+            others = None if held_out is None else held_out[name]
+            made.append(Watch(output, constants[name], seen, targets[name], others))
+    return made
 
 
 def _shares(targets: Targets) -> Array:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,10 @@ from ..ir import Array, Graph, Node, Value
 from ..ir.interpreter import run_reference
 from ..ir.state import State
 from ..ir.walk import upstream
+from .feed import Feed
+from .labels import count_of
 from .settings import NATIVE
 from .step import TrainStep, compile_silently
-
-if TYPE_CHECKING:
-    from ..data import Loader
 
 
 def at_rest(training: Graph) -> dict[str, tuple[Value, float]]:
@@ -78,15 +77,16 @@ def _without_dropouts(training: Graph) -> Graph:
 
 class Statistics:
     """`statistics(epoch)` gives the weights of `step` that count (`TrainStep.evaluated`) the
-    statistics that they have over the first batches of that epoch of `loader`: about `samples`
+    statistics that they have over the first batches of that epoch of `feed`: about `samples`
     samples, in whole batches. Nothing else of a step's state changes.
     """
 
-    def __init__(self, step: TrainStep, loader: Loader, samples: int) -> None:
-        batch = min(loader.batch_size, len(loader.x))
+    def __init__(self, step: TrainStep, feed: Feed, samples: int) -> None:
+        count = count_of(feed.inputs)
+        batch = min(feed.loader.batch_size, count)
         graph = _without_dropouts(step.model.graph(training=True, batch=batch))
-        self.step, self.loader = step, loader
-        self.batches = min(-(-samples // batch), len(loader.x) // batch)
+        self.step, self.feed = step, feed
+        self.batches = min(-(-samples // batch), count // batch)
         self._resting = at_rest(graph) if self.batches else {}
         values = tuple(value for value, _ in self._resting.values())
         self._graph = dataclasses.replace(
@@ -108,15 +108,15 @@ class Statistics:
         evaluated, others = self.step.evaluated, self.step.state.views
         self._state.load({n: evaluated.get(n, others[n]) for n in self._state.views})
         sums = [np.zeros(value.type.sizes) for value, _ in self._resting.values()]
-        with closing(self.loader.epoch(epoch)) as batches:
-            for x, _ in islice(batches, self.batches):
-                for total, found in zip(sums, self._run(x), strict=True):
+        with closing(self.feed.epoch(epoch)) as batches:
+            for inputs, _ in islice(batches, self.batches):
+                for total, found in zip(sums, self._run(inputs), strict=True):
                     total += found
         for (name, (_, factor)), total in zip(self._resting.items(), sums, strict=True):
             evaluated[name][...] = factor * total / self.batches
 
-    def _run(self, x: Array) -> list[Array]:
+    def _run(self, inputs: Sequence[Array]) -> list[Array]:
         if self._program is not None:
-            return list(self._program.run([x]))
-        found, _ = run_reference(self._graph, [x], self._state.views)
+            return list(self._program.run(inputs))
+        found, _ = run_reference(self._graph, inputs, self._state.views)
         return list(found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import compiler
+from .. import border, compiler
 from ..errors import RangeWarning
 from ..ir import Array, Graph
 from ..ir.interpreter import run_reference
@@ -17,8 +17,8 @@ from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
 from ..processors import usable_processors
 from ..settings import integer
-from .labels import as_samples, require_trainable, targets_for
-from .losses import loss_of
+from .labels import count_of, inputs_of, require_trainable, rows_of, targets_for
+from .objective import objective_of
 from .optimizers import Optimizer, average_name
 from .settings import NATIVE, rate_at, require_engine, require_optimizer
 from .trainee import Trainee
@@ -40,7 +40,8 @@ def compile_silently(graph: Graph, **options: Any) -> Any:
 
 
 class TrainStep:
-    """`loss, prediction = step(x, y, learning_rate)`: one update of the weights of a model.
+    """`loss, prediction = step(x, y, learning_rate)`: one update of the weights of a model. Of
+    several outputs the prediction is a dict by name.
 
     Forward, loss, backward and the optimizer's update are one compiled program for each batch
     size, made when that size is first seen; all of them work on one `State`, which also holds the
@@ -88,41 +89,50 @@ class TrainStep:
         self._weights = {name: self.state.views[name] for name in saved["_weights"]}
         self.model.attach(self._weights)
 
-    def __call__(self, x: object, y: object, learning_rate: float) -> tuple[float, Array]:
+    def __call__(self, x: object, y: object, learning_rate: float) -> tuple[float, Any]:
         """The mean loss and the predictions, both before the update.
 
         x and y as `Model.fit` takes them. Raises DataError for data or a learning rate that does
         not fit.
         """
-        samples = as_samples(x, self.model.input_shape)
-        require_trainable(samples)
-        targets = targets_for(self.model, y, len(samples))
-        return self.run(samples, targets.rows(slice(None)), rate_at(learning_rate, 0))
+        shapes = self.model.input_shapes
+        inputs = inputs_of(x, [*shapes], shapes)
+        require_trainable(inputs)
+        targets = targets_for(self.model, y, count_of(inputs))
+        rate = rate_at(learning_rate, 0)
+        losses, found = self.run([*inputs.values()], rows_of(targets, slice(None)), rate)
+        return losses[0], border.bare(dict(zip(targets, found, strict=True)))
 
     def graph(self, batch: int) -> Graph:
-        """(x, targets, learning_rate) -> (loss, prediction), with updates, for `batch` samples.
+        """(inputs, targets, learning_rate) -> (loss, predictions), with updates, for `batch`
+        samples; of several outputs the loss of each stands behind that of all.
 
         Raises ShapeError, naming the layer, where batch statistics would be of one value.
         """
         if batch not in self._graphs:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
-                loss_of(self.model.loss, self.label_smoothing),
+                objective_of(self.model, self.label_smoothing),
                 self.optimizer,
                 gradient=self.gradient,
             )
         return self._graphs[batch]
 
-    def run(self, x: Array, targets: Array, learning_rate: float) -> tuple[float, Array]:
-        """As calling it, for data that is already checked and f32 targets."""
+    def run(
+        self, inputs: Sequence[Array], targets: Sequence[Array], learning_rate: float
+    ) -> tuple[list[float], list[Array]]:
+        """The losses and the predictions, for data that is already checked and f32 targets; both of
+        each output, behind the loss of all where there are several."""
         if self.model.weights is not self._weights:  # another step worked on the model since
             for name, view in self._weights.items():
                 view[...] = self.model.weights[name]
             self.model.attach(self._weights)
-        run = self._program(len(x))
+        run = self._program(len(inputs[0]))
         rate = np.asarray(learning_rate, np.float32)
-        loss, prediction = run(np.ascontiguousarray(x, np.float32), targets, rate)
-        return float(loss), prediction
+        arrays = [np.ascontiguousarray(x, np.float32) for x in inputs]
+        found = run(*arrays, *targets, rate)
+        losses = len(found) - len(targets)
+        return [float(loss) for loss in found[:losses]], list(found[losses:])
 
     @property
     def evaluated(self) -> dict[str, Array]:
@@ -144,15 +154,15 @@ class TrainStep:
         program: Any = self._program(batch)
         return int(program.arena_bytes)
 
-    def probe(self, x: Array) -> Iterator[tuple[str, Array]]:
-        """Every value of the training forward pass on `x`, in order: how to call it, numbers."""
-        graph = self.model.graph(training=True, batch=len(x))
+    def probe(self, inputs: Sequence[Array]) -> Iterator[tuple[str, Array]]:
+        """Every value of the training forward pass on these, in order: how to call it, numbers."""
+        graph = self.model.graph(training=True, batch=len(inputs[0]))
         whole = returning(graph, computed(graph))
         weights = {p.name: self.state.views[p.name] for p in graph.parameters}
         if self.engine == NATIVE:
-            found = compile_silently(whole, weights=weights, threads=self.threads).run([x])
+            found = compile_silently(whole, weights=weights, threads=self.threads).run(inputs)
         else:
-            found, _ = run_reference(whole, [x], weights)
+            found, _ = run_reference(whole, inputs, weights)
         labels = (node.label for node in graph.nodes for _ in node.outputs)
         return zip(labels, found, strict=True)
 

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from ..data.preprocessing import Preprocessing
 from ..ir import Array, Graph
 from .losses import LossFunction
 
+Losses = str | LossFunction | Mapping[str, str | LossFunction] | Sequence[str | LossFunction]
+Weights = Mapping[str, float] | Sequence[float]  # of losses
+
 
 class Trainee(Protocol):
     """A network with its weights and its loss; every member is as `Model` documents it."""
 
-    loss: str | LossFunction
+    loss: Losses
+    loss_weights: Weights | None
     preprocessing: Preprocessing | None
 
     @property
-    def input_shape(self) -> tuple[int, ...]: ...
+    def input_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
     @property
-    def output_shape(self) -> tuple[int, ...]: ...
+    def output_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
     @property
     def weights(self) -> dict[str, Array]: ...
 
     def graph(self, training: bool, batch: int | None = None) -> Graph: ...
 
-    def build(self, input_shape: Sequence[int]) -> None: ...
+    def build(self, input_shape: object) -> None: ...
 
     def attach(self, views: dict[str, Array]) -> None: ...
 
     def save(self, path: str | os.PathLike[str]) -> None: ...
 
-    def entering(self, x: object) -> Array: ...
+    def inputs(
+        self, x: object, shapes: dict[str, tuple[int, ...]] | None, what: str = "x"
+    ) -> dict[str, Array]: ...
 
-    def predict(self, x: object, *, engine: str, threads: int | None) -> Array: ...
+    def predict(self, x: object, *, engine: str, threads: int | None) -> Any: ...
 
     def prepare(self, samples: int, *, threads: int | None) -> None: ...

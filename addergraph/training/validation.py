@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from .. import border
 from ..errors import DataError, UnsupportedError
 from ..ir import Array
-from .labels import Targets, as_samples, require_trainable, targets_for
-from .losses import CUSTOM, LOST, loss_of
+from .labels import Targets, count_of, require_trainable, targets_for
+from .losses import LOST
+from .objective import objective_of
 from .settings import NATIVE, Fit
 from .trainee import Trainee
 
 HeldOut = tuple[object, object]  # x and y; both None where there is no validation
-Observer = Callable[[slice, Array], None]  # of the rows of some samples, and their answers
+Observer = Callable[[slice, Any], None]  # of the rows of some samples, and their answers
 MEASURED = 4096  # samples whose answers are in memory together
 
 
@@ -23,41 +26,50 @@ MEASURED = 4096  # samples whose answers are in memory together
 class Validation:
     """Data that are held out, as the model takes them, and what gives their `val_` numbers."""
 
-    samples: Array
-    targets: Targets
+    inputs: Mapping[str, Array]
+    targets: Mapping[str, Targets]
     measure: Callable[[], Mapping[str, float]]
 
 
 def measure(
     model: Trainee,
-    samples: Array,
-    targets: Targets,
+    inputs: Mapping[str, Array],
+    targets: Mapping[str, Targets],
     engine: str,
     threads: int | None,
     observe: Observer | None = None,
 ) -> dict[str, float]:
-    """The mean loss of checked data and, where the targets are classes, the accuracy.
+    """The mean loss of checked data and, where the targets are classes, the accuracy; of several
+    outputs also those of each.
 
     Where samples are independent, some at a time: the answers of all of them may be large.
     """
-    graph = model.graph(training=False)
-    loss, losses, correct = loss_of(model.loss), [], 0
-    finished, told = loss.finishes(graph), model.loss != CUSTOM
-    if not told and targets.labels is None:
+    graph, objective, count = model.graph(training=False), objective_of(model), count_of(inputs)
+    told = [name for name, loss in objective.losses.items() if loss.is_known]
+    hits = {name: 0 for name, one in targets.items() if one.labels is not None}
+    if not told and not hits:
         raise UnsupportedError(LOST)
-    size = MEASURED if graph.per_sample else len(samples)
-    for start in range(0, len(samples), size):
+    rows: dict[str, list[Array]] = {name: [] for name in told}
+    size = MEASURED if graph.per_sample else count
+    for start in range(0, count, size):
         part = slice(start, start + size)
-        prediction = model.predict(samples[part], engine=engine, threads=threads)
+        some = border.bare({name: samples[part] for name, samples in inputs.items()})
+        answers = model.predict(some, engine=engine, threads=threads)
         if observe is not None:
-            observe(part, prediction)
-        if told:
-            losses.append(loss.of_samples(prediction, targets.rows(part), finished))
-        correct += targets.correct(part, prediction) or 0
-    result = {}
-    if told:
-        result["loss"] = float(np.mean(np.concatenate(losses), dtype=np.float64))
-    return result if targets.labels is None else result | {"accuracy": correct / len(samples)}
+            observe(part, answers)
+        predictions = border.by_name("the answers", answers, [*targets])
+        for number, (name, prediction) in enumerate(predictions.items()):
+            loss, wanted = objective.losses[name], targets[name]
+            if name in rows:
+                finished = loss.finishes(graph, number)
+                rows[name].append(loss.of_samples(prediction, wanted.rows(part), finished))
+            if name in hits:
+                hits[name] += wanted.correct(part, prediction) or 0
+    losses = {n: float(np.mean(np.concatenate(r), dtype=np.float64)) for n, r in rows.items()}
+    result = {objective.column(name, "loss"): loss for name, loss in losses.items()}
+    if len(told) == len(targets):
+        result = {"loss": sum(objective.weights[n] * losses[n] for n in told)} | result
+    return result | {objective.column(n, "accuracy"): hit / count for n, hit in hits.items()}
 
 
 def validation_of(model: Trainee, held_out: HeldOut, settings: Fit) -> Validation | None:
@@ -67,16 +79,14 @@ def validation_of(model: Trainee, held_out: HeldOut, settings: Fit) -> Validatio
         return None
     if x is None or y is None:
         raise DataError("validation needs both x_val and y_val")
-    samples = as_samples(x, model.input_shape, "x_val")
-    if model.preprocessing is not None:
-        samples = model.preprocessing.pixels(samples, "x_val")
-    require_trainable(samples, "x_val")
-    targets = targets_for(model, y, len(samples), "y_val")
+    inputs = model.inputs(x, model.input_shapes, "x_val")
+    require_trainable(inputs, "x_val")
+    targets = targets_for(model, y, count_of(inputs), "y_val")
     if engine == NATIVE:
-        model.prepare(len(samples), threads=threads)  # in no epoch's seconds
+        model.prepare(count_of(inputs), threads=threads)  # in no epoch's seconds
 
     def measured() -> dict[str, float]:
-        found = measure(model, samples, targets, engine, threads)
+        found = measure(model, inputs, targets, engine, threads)
         return {f"val_{name}": value for name, value in found.items()}
 
-    return Validation(samples, targets, measured)
+    return Validation(inputs, targets, measured)

@@ -234,7 +234,8 @@ def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tu
     if known is None or len(graph.inputs) != 1 or not graph.outputs:
         return None, ()
     x, y = graph.inputs[0], graph.outputs[0]
-    classes, scores = known.classes or (), (1, *y.type.bind(1).sizes)[-1]
+    named = known.classes if len(graph.outputs) == 1 else None  # of several they may be of any
+    classes, scores = named or (), (1, *y.type.bind(1).sizes)[-1]
     if classes and len(classes) != scores:
         raise UnsupportedError(
             f'graph "{graph.name}": the preprocessing names {len(classes)} classes, %{y.name} has '

@@ -177,6 +177,12 @@ def _require_known(graph: Graph) -> None:
 
 
 def _require_network(graph: Graph) -> Graph:
+    if len(graph.inputs) > 1:
+        raise UnsupportedError(
+            f'graph "{graph.name}" has {len(graph.inputs)} inputs, '
+            f"{', '.join(map(str, graph.inputs))}: quantize takes one, of which the calibration "
+            "data are samples; keep this network in f32, or join its inputs into one"
+        )
     if graph.updates or len(graph.inputs) != 1 or not graph.outputs:
         raise GraphError(
             f'graph "{graph.name}" is no network: quantize takes one input, at least one output '

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from addergraph import layers
+from addergraph import layers, ops
 from addergraph.data import digits
 from addergraph.ir import Array
 from addergraph.ir.trace import Tensor
@@ -65,3 +65,27 @@ def same_weights(a: Model, b: Model) -> bool:
     return a.weights.keys() == b.weights.keys() and all(
         np.array_equal(a.weights[k], b.weights[k]) for k in a.weights
     )
+
+
+def two_ends(image: Tensor, meta: Tensor) -> dict[str, Tensor]:
+    """Classes of an image and a size, of both inputs."""
+    found = layers.BatchNorm()(layers.Adder(4, kernel_size=3, name="edges")(image))
+    found = layers.GlobalAvgPool()(layers.Activation("relu")(found))
+    both = ops.concat([found, layers.Dense(3, name="meta")(meta)])
+    return {"class": layers.Dense(3, name="head")(both), "size": layers.Dense(1)(both)}
+
+
+LOSSES = {"class": "cat_cross_entropy", "size": "mean_squared_error"}
+SHAPES = {"image": (6, 6, 1), "meta": (4,)}
+
+
+def of_two_ends(**options: Any) -> Model:
+    return Model(two_ends, **({"loss": LOSSES, "name": "both", "seed": 1} | options))
+
+
+def both_ends(count: int = 40) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Inputs and targets by name; the numbers of `meta` say both."""
+    random = np.random.default_rng(0)
+    meta = f32(random.normal(size=(count, 4)))
+    x = {"image": random.integers(0, 256, (count, 6, 6, 1)).astype("u1"), "meta": meta}
+    return x, {"class": meta[:, :3].argmax(1), "size": meta[:, 3:] * 2}

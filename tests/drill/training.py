@@ -139,7 +139,7 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed epoch begins at its first batch", "addergraph/training/fit.py",
-        "self.loader.epoch(number, self.at.step)", "self.loader.epoch(number)",
+        "self.feed.epoch(number, self.at.step)", "self.feed.epoch(number)",
         tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
     ),
     Mutant(

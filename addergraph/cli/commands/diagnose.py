@@ -16,8 +16,8 @@ from ...files import storage
 from ...report.lints import lint
 from ...report.summary import size_text
 from ...settings import NOTHING, setting
-from ...training.losses import loss_of
 from ...training.memory import available_memory, require_memory, training_need
+from ...training.objective import objective_of
 from ...training.recipes import BRIGHTNESS, Images
 from ...training.settings import DEFAULT_OPTIMIZER
 from .. import options as shared
@@ -65,8 +65,7 @@ def _check_memory(source: Source, batch: int) -> None:
             f'"{source.file}" is the text of a graph; a model file or a network can be trained'
         )
     forward = source.model.graph(training=True, batch=batch)
-    loss = loss_of(source.model.loss)
-    step = compiler.train_step_graph(forward, loss, DEFAULT_OPTIMIZER)
+    step = compiler.train_step_graph(forward, objective_of(source.model), DEFAULT_OPTIMIZER)
     need, available = training_need([step]), available_memory()
     print(f"training with batches of {batch} needs {need}")
     if available is not None:

@@ -113,7 +113,8 @@ def matched(source: Source, data: Dataset) -> Dataset:
     model = source.model
     if model is None or model.input_shape != data.shape:  # the network will say so
         return data
-    scores = model.output_shape[-1] if model.output_shape else 1
+    answers = [*model.output_shapes.values()]
+    scores = answers[0][-1] if len(answers) == 1 and answers[0] else 1
     if scores > 1 and scores != data.class_count:
         _warn(f'"{source.file}" tells {scores} classes, the data have {data.class_count}')
     return data

@@ -18,6 +18,7 @@ from ...ir import Array, Graph
 from ...ir.state import bind_weights, initial_weights
 from ...ir.text import parse
 from ...model import Model
+from ...model.samples import the_only
 from ...quantization import Quantized, is_quantized, load_quantized
 from ...zoo.networks import network_named
 
@@ -108,7 +109,7 @@ def open_trained(file: str, weights: str | None = None) -> Source:
         )
     source = open_source(file, weights)
     source.required_weights()
-    model = source.model
+    model = _tells_classes(source.model)
     if model is None or not source.graph.parameters:
         return source
     drawn = initial_weights(model.graph(training=False), model.seed)
@@ -124,7 +125,7 @@ def model_in_file(network: str) -> Model | None:
     for a model file that cannot be read, GraphError for the name of no network, UnsupportedError
     for the text of a graph."""
     if storage.is_tensor_file(network):
-        return Model.load(network)
+        return _tells_classes(Model.load(network))
     if Path(network).suffix == ".ag":
         raise UnsupportedError(
             f'"{network}" is the text of a graph, which says nothing of training (batch '
@@ -133,6 +134,15 @@ def model_in_file(network: str) -> Model | None:
         )
     network_named(network)
     return None
+
+
+def _tells_classes(model: Model | None) -> Model | None:
+    """The model; UnsupportedError where it has several inputs or outputs: data sets have images
+    and one label for each."""
+    if model is not None:
+        the_only(model.input_shapes, "input")
+        the_only(model.output_shapes, "output")
+    return model
 
 
 def model_for(
