@@ -66,6 +66,11 @@ def model_and_images() -> Names:
     }
 
 
+def two_of_each() -> Names:
+    images, classes = DATA.x_test[:40], DATA.y_test[:40]
+    return {"x": images, "meta": images[:, 0, :, 0], "y": classes, "size": images.mean((1, 2))}
+
+
 def model_and_pictures() -> Names:
     from addergraph.diagnostics import pictures, plots
 
@@ -143,6 +148,10 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
         lambda made: made["model"].evaluate(made["x"], made["y"])["accuracy"] > 0.1,
     ),
     ("docs/training.md", 1): (model_and_images, lambda made: made["model"].loss is made["focal"]),
+    ("docs/training.md", 4): (
+        two_of_each,
+        lambda made: len(made["accuracies"]) == 2 and made["sizes"].shape == (40, 1),
+    ),
 }
 
 
