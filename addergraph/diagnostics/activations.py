@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import border
 from ..ir import CONTRACTION, Array, Node
+from ..ir.state import initial_weights
 from ..ir.walk import returning
 from ..report.findings import Finding
 from ..training.labels import count_of, require_trainable
@@ -52,7 +53,8 @@ def activations(model: Model, x: object, *, threads: int | None = None) -> tuple
     shown = [n for n in graph.nodes if n.op.rectifies or n.op.kind == CONTRACTION]
     outputs = tuple(node.outputs[0] for node in shown)
     whole = returning(graph, outputs)
-    program = compile_silently(whole, weights=model.weights, threads=thread_count(threads))
+    weights = initial_weights(whole) | model.weights  # dropouts count steps, from 0
+    program = compile_silently(whole, weights=weights, threads=thread_count(threads))
     found = program.run([np.ascontiguousarray(x, np.float32) for x in inputs.values()])
     return tuple(_activation(node, array) for node, array in zip(shown, found, strict=True))
 

@@ -54,9 +54,11 @@ class GradientProbe:
         if not self.filters:
             raise GraphError(f'"{loss.name}" has no filters to differentiate with respect to')
         gradients = compiler.grad(loss, [p.name for p in self.filters])
-        self._program = compile_silently(
-            gradients, weights=step.model.weights, threads=step.threads
-        )
+        self._program = compile_silently(gradients, weights=self._weights(), threads=step.threads)
+
+    def _weights(self) -> dict[str, Array]:
+        """Those of the model, and the counters of its dropouts."""
+        return self.step.state.views | self.step.model.weights
 
     def __call__(self, x: object, y: object) -> dict[str, Array]:
         """x and y as `Model.fit` takes them. DataError for data that does not fit."""
@@ -66,7 +68,7 @@ class GradientProbe:
         if (count := count_of(inputs)) != self.batch:
             raise DataError(f"the probe takes {self.batch} samples, found {count}")
         targets = rows_of(targets_for(model, y, count), slice(None))
-        self._program.set_weights(model.weights)
+        self._program.set_weights(self._weights())
         arrays = [np.ascontiguousarray(samples, np.float32) for samples in inputs.values()]
         found = self._program.run([*arrays, *targets, 1.0])
         return {p.name: g for p, g in zip(self.filters, found, strict=True)}

@@ -11,6 +11,10 @@ def freezing(*names: str) -> tuple[str, ...]:
     return tests_of("addergraph/test_freezing.py", *names)
 
 
+def several(*names: str) -> tuple[str, ...]:
+    return tests_of("addergraph/training/test_several_outputs.py", *names)
+
+
 MUTANTS = (
     Mutant(
         "the first pattern of a name wins", f"{MODEL}/freezing.py",
@@ -147,6 +151,31 @@ MUTANTS = (
         "self.at = checkpoint.position",
         "self.at = checkpoint.position\n        self.at.loss = 0.0",
         tests_of("addergraph/training/test_resume.py", "test_going_on_within_an_epoch"),
+    ),
+    Mutant(
+        "weights of losses count for nothing", f"{TRAINING}/objective.py",
+        "terms.append(parts[-1] if weight == 1 else weight * parts[-1])", "terms.append(parts[-1])",
+        several("test_networks_that_share_nothing_train_as_alone"),
+    ),
+    Mutant(
+        "the other inputs are not shuffled with the images", f"{TRAINING}/feed.py",
+        "(x if n == self.image else a[index])", "(x if n == self.image else a[: len(index)])",
+        several("test_images_alone_are_augmented_and_normalized"),
+    ),
+    Mutant(
+        "an epoch's numbers of an output are those of its last step", f"{TRAINING}/fit.py",
+        "at.parts.get(name, 0.0) + number", "number",
+        several("test_a_run_has_numbers_of_every_output"),
+    ),
+    Mutant(
+        "a checkpoint loses the numbers of the outputs", f"{TRAINING}/checkpoint.py",
+        'without=() if at.parts else ("parts",)', 'without=("parts",)',
+        several("test_a_stopped_run_goes_on_to_the_bit"),
+    ),
+    Mutant(
+        "an input that nothing reads is let pass", f"{MODEL}/samples.py",
+        "if dead and len(graph.inputs) > 1:", "if False:",
+        tests_of("addergraph/test_several_ends.py", "test_an_input_that_nothing_reads"),
     ),
     Mutant(
         "eta is scaled by the number of elements, not its root",

@@ -145,6 +145,20 @@ def test_the_probe_gives_what_the_training_step_subtracts() -> None:
             np.testing.assert_allclose(gradient, moved, atol=2e-6)
 
 
+def test_dropouts_leave_out_what_the_step_leaves_out() -> None:
+    model = Model(input_shape=(8, 8, 1), loss="mean_squared_error")
+    for layer in (layers.Flatten(), layers.Dropout(0.5), layers.Dense(3)):
+        model.add(layer)
+    step = model.train_step(12, optimizer=SGD(momentum=0.0, weight_decay=0.0), threads=1)
+    probe, y = GradientProbe(step, 12), np.eye(3)[Y[:12] % 3]
+    for _ in range(2):
+        before, found = model.weights["dense1.f"].copy(), probe(X[:12], y)
+        step(X[:12], y, 0.5)
+        moved = 2 * (before - model.weights["dense1.f"])
+        np.testing.assert_allclose(found["dense1.f"], moved, atol=1e-6)
+    assert [one.node for one in activations(model, X[:20])] == ["dense1"]
+
+
 def test_the_probe_refuses_what_it_cannot_do() -> None:
     model = net()
     probe = GradientProbe(model.train_step(4, threads=1), 4)
