@@ -22,6 +22,7 @@ FIT = {
     "validation_split": f"{_HELD_OUT}, and addergraph train has --validation-split",
     "early_stopping": _EARLY,
     "loss": 'the loss is one of the model: model.loss = "mean_squared_error"',
+    "loss_weights": "they are the model's: model.loss_weights = {...}",
     "lr": "learning_rate= is its name",
 }
 

@@ -259,9 +259,8 @@ class _Run:
         with closing(self.feed.epoch(number, self.at.step)) as batches:
             try:
                 for inputs, index in batches:
-                    self.at = self._one_step(
-                        inputs, index
-                    )  # all of it at once: Ctrl-C may come here
+                    # All of it at once: Ctrl-C may come here.
+                    self.at = self._one_step(inputs, index)
                     self.at.seconds = time.perf_counter() - start
                     progress.step(number, self.at.loss / self._samples_seen())
                     if self._is_due():
@@ -346,7 +345,8 @@ class _Run:
     def _record(self) -> dict[str, float]:
         """The numbers of the epoch that has just ended, seconds aside."""
         at, parts = self.at, dict(self.at.parts)
-        if [one.labels is not None for one in self.targets.values()] == [True]:
+        of_classes = [one.labels is not None for one in self.targets.values()]
+        if of_classes == [True]:  # those of several outputs are among the parts
             parts["accuracy"] = at.correct
         record = {name: total / self.samples for name, total in {"loss": at.loss, **parts}.items()}
         if self.validation is not None:

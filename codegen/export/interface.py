@@ -230,11 +230,11 @@ def interface_of(
 
 
 def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tuple[str, ...]]:
-    """What an image is, where those are the graph's input, and names of the classes."""
-    if known is None or len(graph.inputs) != 1 or not graph.outputs:
+    """What an image is, where those are the graph's only input, and names of the classes, where
+    there is one output that they can be of."""
+    if known is None or not graph.outputs:
         return None, ()
-    x, y = graph.inputs[0], graph.outputs[0]
-    named = known.classes if len(graph.outputs) == 1 else None  # of several they may be of any
+    y, named = graph.outputs[0], known.classes if len(graph.outputs) == 1 else None
     classes, scores = named or (), (1, *y.type.bind(1).sizes)[-1]
     if classes and len(classes) != scores:
         raise UnsupportedError(
@@ -247,8 +247,9 @@ def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tu
                 f"the name of class {number} is no string for C compilers, which need at most "
                 f"{LONGEST_NAME:,} bytes and no NUL in it; name it otherwise: {name[:40]!r}"
             )
-    if x.type.dtype.name != known.dtype or x.type.rank != 4:  # integers of real pixels, vectors
-        return None, classes
+    x = graph.inputs[0] if len(graph.inputs) == 1 else None
+    if x is None or x.type.dtype.name != known.dtype or x.type.rank != 4:
+        return None, classes  # also for integers of real pixels, and for vectors
     _, height, width, channels = x.type.bind(1).sizes
     order, resize = known.channels, known.resize
     return Image(known.dtype, height, width, channels, order, resize), classes

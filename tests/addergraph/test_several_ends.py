@@ -254,4 +254,13 @@ def test_compiling_verifying_and_exporting(trained: Model, tmp_path: Path) -> No
     exported = ag.export(trained, tmp_path / "library")
     header = exported.header.read_text()
     assert "image: u8[" in header and "size: f32[" in header
+    named = Preprocessing(PIXELS.normalize, classes=("a", "b", "c"))
+
+    def one_input(image: Tensor) -> dict[str, Tensor]:
+        y = ops.flatten(image)
+        return {"size": layers.Dense(1)(y), "class": layers.Dense(3)(y)}
+
+    model = Model(one_input, input_shape=(6, 6, 1), preprocessing=named, name="one")
+    header = ag.export(model, tmp_path / "other").header.read_text()
+    assert "#define ONE_IMAGE_HEIGHT 6" in header and "ONE_CLASSES" not in header
     assert "class" in trained._repr_html_() and "image" in trained.summary_text()
