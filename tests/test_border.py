@@ -108,7 +108,7 @@ def test_no_number(value: Any) -> None:
 
 def test_numpy_scalars_are_numbers_everywhere() -> None:
     two: Any = np.int64(2)
-    model = Model(input_shape=np.array([6, 6, 2]), seed=two)  # type: ignore[arg-type]
+    model = Model(input_shape=np.array([6, 6, 2]), seed=two)
     model.add(layers.Adder(two, two, stride=np.array([1, 2]), eta=np.float32(0.5)))  # type: ignore[arg-type]
     model.add(layers.Flatten())
     layer = model.layers[0]

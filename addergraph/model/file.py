@@ -71,7 +71,7 @@ def metadata_of(model: Model) -> dict[str, str]:
     shapes = {name: list(shape) for name, shape in model.input_shapes.items()}
     objective = objective_of(model)
     names = {name: loss.name for name, loss in objective.losses.items()}
-    weights = objective.weights if len(names) > 1 else None
+    weights = dict(objective.weights) if len(names) > 1 else None
     description = _Description(
         model.name, model.seed, border.bare(names), border.bare(shapes), described, weights
     )

@@ -28,7 +28,9 @@ def inputs_of(
     """`as_samples` of every input, in a dict or in order (`border.by_name`); DataError also where
     they are of different numbers of samples."""
     found = {
-        name: as_samples(given, shapes and shapes[name], border.called(what, name, names))
+        name: as_samples(
+            given, None if shapes is None else shapes[name], border.called(what, name, names)
+        )
         for name, given in border.by_name(what, x, names).items()
     }
     counts = {name: len(array) for name, array in found.items()}

@@ -74,9 +74,9 @@ def objective_of(model: Trainee, label_smoothing: float = 0.0) -> Objective:
 
 def require_losses(value: object) -> None:
     """GraphError for an unknown loss among those that are given, whatever the outputs are."""
-    found = value.values() if isinstance(value, Mapping) else value
-    several = isinstance(value, Mapping) or (isinstance(value, tuple | list) and value)
-    for loss in found if several else [value]:  # type: ignore[union-attr]
+    listed = isinstance(value, tuple | list) and len(value) > 0
+    found = value.values() if isinstance(value, Mapping) else value if listed else [value]
+    for loss in found:  # type: ignore[attr-defined]
         loss_of(loss)
 
 

@@ -80,7 +80,8 @@ SHAPES = {"image": (6, 6, 1), "meta": (4,)}
 
 
 def of_two_ends(**options: Any) -> Model:
-    return Model(two_ends, **({"loss": LOSSES, "name": "both", "seed": 1} | options))
+    given: dict[str, Any] = {"loss": LOSSES, "name": "both", "seed": 1}
+    return Model(two_ends, **(given | options))
 
 
 def both_ends(count: int = 40) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -335,7 +335,7 @@ def test_weights_are_checked_when_assigned() -> None:
         (lambda: Model(net=3), GraphError, "expected a function"),  # type: ignore[arg-type]
         (lambda: Model(seed=-1), DataError, "seed=-1"),
         (lambda: Model(input_shape=(8, 0)), ShapeError, "input_shape"),
-        (lambda: Model(input_shape=8), ShapeError, "input_shape=8"),  # type: ignore[arg-type]
+        (lambda: Model(input_shape=8), ShapeError, "input_shape=8"),
         (lambda: Model().add("relu"), GraphError, "expected a layer"),  # type: ignore[arg-type]
         (lambda: Model(residual).add(layers.Flatten()), GraphError, "is a function"),
         (lambda: Model(input_shape=(3,)).summary(), GraphError, "no layers"),
@@ -556,7 +556,7 @@ def test_evaluation_in_parts_gives_the_numbers_of_the_whole(
     whole, calls = model.evaluate(x, y), []
     predict = Model.predict
 
-    def counted(self: Model, x: Array, **options: Any) -> Array:
+    def counted(self: Model, x: Array, **options: Any) -> Any:
         calls.append(len(x))
         return predict(self, x, **options)
 
