@@ -234,7 +234,7 @@ def _model_cases() -> Iterator[Case]:
     }, slow=True)  # fmt: skip
     yield Case("ag.Model.evaluate, several", several().evaluate, {**both, "engine": "reference"})
     yield Case("ag.Model.predict, several", several().predict, {"x": (X, META)})
-    yield Case("ag.Model.inputs", several().inputs, {"x": (X, META), "shapes": None})
+    yield Case("ag.Model.inputs", several().inputs, {"x": (X, META), "known": True})
     yield Case("ag.Model.evaluate", built().evaluate, {**labels, **engine})
     yield Case("ag.Model.predict", built().predict, {"x": X, **engine})
     yield Case("ag.Model.prepare", built().prepare, {"samples": 5, "threads": 1})
@@ -266,7 +266,8 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("program.run", program().run, {"inputs": [X]})
     yield Case("program.set_weights", program().set_weights, {"weights": built().weights})
     yield Case("program.export", program().export, {
-        "folder": folder() / "out", "name": "net", "seed": 0, "shared": False
+        "folder": folder() / "out", "name": "net", "seed": 0, "shared": False,
+        "overwrite": True,
     }, slow=True)  # fmt: skip
     yield Case("ag.export", ag.export, {
         "graph": g, "folder": folder() / "alone", "weights": weights, "batch": 2,

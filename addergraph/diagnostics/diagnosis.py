@@ -109,7 +109,7 @@ def diagnose(model: Model, x: object, y: object, settings: Recording = DEFAULT) 
 
     Raises as `activations` and `record_gradients` do.
     """
-    inputs = model.inputs(x, None)
+    inputs = model.inputs(x, known=False)
     model.build({name: samples.shape[1:] for name, samples in inputs.items()})
     before = {name: array.copy() for name, array in model.weights.items()}
     graph = model.graph(training=False)

@@ -151,7 +151,7 @@ def record_gradients(
 
     Raises DataError for data that does not fit or is less than a batch, and when training diverges.
     """
-    inputs = model.inputs(x, model.input_shapes)
+    inputs = model.inputs(x)
     require_trainable(inputs)
     count, outputs = count_of(inputs), [*model.output_shapes]
     labels = {

@@ -391,7 +391,7 @@ class Model(Predictor, Minimizing):
         )  # fmt: skip
         running, self._in_fit = self._in_fit, True
         try:
-            return fit(self, self.inputs(x, self._input_shapes), y, (x_val, y_val), settings)
+            return fit(self, self.inputs(x, known=False), y, (x_val, y_val), settings)
         finally:
             self._in_fit = running
 
@@ -440,7 +440,7 @@ class Model(Predictor, Minimizing):
         a slice of the samples and what the network answers to these. Raises DataError as `fit`
         does.
         """
-        inputs = self.inputs(x, self.input_shapes)
+        inputs = self.inputs(x)
         warn_of_bytes(inputs, self._preprocessing)
         require_trainable(inputs)
         observe = border.plain(Observer | None, "observe", observe)

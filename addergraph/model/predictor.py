@@ -155,7 +155,7 @@ class Predictor(ABC):
         pixels, and for inputs of different numbers of samples.
         """
         require_engine(engine)
-        inputs = self.inputs(x, self.input_shapes)
+        inputs = self.inputs(x)
         warn_of_bytes(inputs, self._preprocessing)
         return border.bare(self._answers(inputs, engine, threads))
 
@@ -181,7 +181,7 @@ class Predictor(ABC):
     def entering(self, x: object) -> Any:
         """Samples `x` as the layers take them: by the `preprocessing`, where there is one. An
         array; of several inputs a dict of them."""
-        inputs = self.inputs(x, self._input_shapes)
+        inputs = self.inputs(x, known=False)
         if (known := self._preprocessing) is not None:
             image = known.input_of({n: a.shape[1:] for n, a in inputs.items()})
             inputs[image] = known.apply(inputs[image])
@@ -196,13 +196,14 @@ class Predictor(ABC):
         graph = self.inference_graph()
         return graph if graph.per_sample else graph.bind(samples)
 
-    def inputs(self, x: object, shapes: Shapes | None, what: str = "x") -> dict[str, Array]:
+    def inputs(self, x: object, what: str = "x", *, known: bool = True) -> dict[str, Array]:
         """Every input by its name, one sample a row, as pixels where the model knows what these
-        are. `shapes`: `input_shapes`, None while they are unknown."""
+        are. GraphError where `input_shapes` are unknown and have to be `known`."""
+        shapes = self.input_shapes if border.flag("known", known) else self._input_shapes
         found = inputs_of(x, self._input_names() if shapes is None else [*shapes], shapes, what)
-        if (known := self._preprocessing) is not None:
-            image = known.input_of({n: a.shape[1:] for n, a in found.items()})
-            found[image] = known.pixels(found[image], border.called(what, image, found))
+        if (pixels := self._preprocessing) is not None:
+            image = pixels.input_of({n: a.shape[1:] for n, a in found.items()})
+            found[image] = pixels.pixels(found[image], border.called(what, image, found))
         return found
 
     def _runner(

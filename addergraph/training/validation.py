@@ -79,7 +79,7 @@ def validation_of(model: Trainee, held_out: HeldOut, settings: Fit) -> Validatio
         return None
     if x is None or y is None:
         raise DataError("validation needs both x_val and y_val")
-    inputs = model.inputs(x, model.input_shapes, "x_val")
+    inputs = model.inputs(x, "x_val")
     require_trainable(inputs, "x_val")
     targets = targets_for(model, y, count_of(inputs), "y_val")
     if engine == NATIVE:
