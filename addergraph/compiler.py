@@ -23,7 +23,6 @@ from .data import preprocessing
 from .errors import DataError, GraphError, RangeWarning, ShapeError, nearest
 from .ir import Array, Graph
 from .ir.attributes import FULL_PRECISION
-from .ir.interpreter import run_reference
 from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
 from .ir.walk import computed, returning
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from .ops.pointwise.fake_quantize import Rounding
     from .passes.lowering import Lowering
     from .passes.pipeline import Observer
+    from .passes.quantize.calibrate import Engine, Report
     from .passes.train_step import Loss, Optimizer
     from .quantization import QuantizationSettings, Quantized
     from .report.findings import Finding
@@ -504,15 +504,18 @@ def quantized(
     graph: Graph | Network,
     calibration: object,
     settings: QuantizationSettings,
+    engine: Engine,
+    *,
     weights: Mapping[str, Array] | None = None,
     levels: Array | None = None,
+    report: Report,
 ) -> Quantized:
     """A trained network as an int8 model; see `passes/quantize/quantize.py`."""
     from .passes.quantize.quantize import quantize
 
     graph, weights = graph_and_weights(graph, weights)
     weights = require_weights(graph, weights)
-    return quantize(graph, weights, calibration, settings, _run_once, levels)
+    return quantize(graph, weights, calibration, settings, engine, levels, report)
 
 
 def roundings(
@@ -520,6 +523,7 @@ def roundings(
     weights: Mapping[str, Array],
     calibration: object,
     levels: Array | None,
+    engine: Engine,
     *,
     bits: int,
     quantile: float,
@@ -527,7 +531,7 @@ def roundings(
     """What `quantization_aware_graph` takes, from the ranges of values on calibration data."""
     from .passes.quantize.quantize import roundings as calibrated
 
-    return calibrated(graph, weights, calibration, bits, quantile, _run_once, levels)
+    return calibrated(graph, weights, calibration, bits, quantile, engine, levels)
 
 
 def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> Graph:
@@ -537,17 +541,31 @@ def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> G
     return quantization_aware(graph, rounded)
 
 
-def _run_once(
-    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
-) -> tuple[Array, ...]:
-    """The outputs of `graph`, natively where there is native code; batches of any size run one
-    compiled program."""
-    from .codegen.targets.lookup import has_native_code
-
-    if not has_native_code():
-        return run_reference(graph, inputs, weights)[0]
+def without_weights(graph: Graph) -> Built:
+    """What `load` takes: kernels that serve any numbers, so that like layers share one."""
     with _without_range_warnings():  # `findings` has them
-        return compile(graph, weights=weights).run(inputs)
+        return build(graph)
+
+
+def load(built: Built, weights: Mapping[str, Array], threads: int) -> Program:
+    """A compiled graph without updates, with these numbers."""
+    from .codegen.run.jit import Program
+
+    return Program(built, weights, None, threads)
+
+
+def channel_moments(values: Array) -> tuple[Array, Array]:
+    """Mean and variance of every channel; see `codegen/run/moments.py`."""
+    from .codegen.run import moments
+
+    return moments.channel_moments(values)
+
+
+def has_native_code() -> bool:
+    """Whether compiled code runs in this process."""
+    from .codegen.targets import lookup
+
+    return lookup.has_native_code()
 
 
 @contextmanager

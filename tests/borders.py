@@ -282,7 +282,8 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("ag.parse", ag.parse, {"text": str(graph())})
     yield Case("ag.quantize", ag.quantize, {
         "graph": built(), "calibration": X, "weights": None, "bits": 8, "requantize": "shift",
-        "terms": 2, "quantile": 0.99, "reestimate": True,
+        "terms": 2, "quantile": 0.99, "reestimate": True, "engine": "native", "threads": 1,
+        "verbose": 0,
     })  # fmt: skip
     q = quantized()
     answers = ag.interpret(q.graph, q.inputs(X), weights=q.weights)

@@ -41,7 +41,7 @@ class Programs:
         model holds them; `entry` has those of the preprocessing, which nobody changes."""
         times = self._times
         if self._settled != times:
-            self._digest = _digest(weights())
+            self._digest = digest_of(weights())
             self._settled = times if _held_once(weights) else -1
         key = (*(v.type for v in graph.inputs), threads)
         program = self._programs.get(key)
@@ -53,7 +53,8 @@ class Programs:
         return program
 
 
-def _digest(weights: Weights) -> bytes:
+def digest_of(weights: Weights) -> bytes:
+    """Of the numbers, in their order."""
     digest = hashlib.blake2b()
     for array in weights.values():
         digest.update(np.ascontiguousarray(array).data)

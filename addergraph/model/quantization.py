@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from .. import compiler
+from .. import border, compiler
 from ..errors import GraphError
 from ..ir import Array, Graph
 from ..ir.attributes import DEFAULT_BITS
 from ..ir.network import Network
 from ..quantization import QuantizationSettings, Quantized
+from ..settings import like
+from ..training.progress import Stages
+from ..training.settings import NATIVE, Fit
+from .engines import engine_for
 from .model import Model
 from .samples import the_only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizing(QuantizationSettings):
+    """How a network is quantized, and what computes on the calibration data.
+
+    engine   "native", or "reference": NumPy, slow. NumPy does it, with an EnvironmentWarning, where
+             the system runs no native code. The float network then differs by rounding, and what is
+             computed of integers not at all
+    threads  all processors unless given; the same bits for any number
+    verbose  1: a bar on a terminal, elsewhere a line every half minute
+    """
+
+    engine: str = like(Fit, "engine", help="Compiled code, or NumPy (slow).")
+    threads: int | None = like(Fit, "threads")
+    verbose: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        verbose = border.plain(int | bool, "verbose", self.verbose)
+        object.__setattr__(self, "verbose", int(verbose))
 
 
 def quantize(
@@ -25,28 +50,39 @@ def quantize(
     terms: int | None = None,
     quantile: float = 0.9997,
     reestimate: bool = True,
+    engine: str = NATIVE,
+    threads: int | None = None,
+    verbose: int = 0,
 ) -> Quantized:
     """A trained network as an int8 model, from the image to the logits (docs/quantization.md).
 
     calibration  samples as the model takes them, a few hundred, without labels: images as they are
                  where it has a preprocessing, and then the int8 model takes the same bytes
     weights      the numbers of the graph's parameters; a model brings its own
-    the others   as `QuantizationSettings` says (addergraph/quantization/settings.py)
+    the others   as `Quantizing` says, and `QuantizationSettings`
+                 (addergraph/quantization/settings.py)
 
     Raises DataError for settings out of range and for calibration data that are of another shape,
     empty, not finite or all zero; UnsupportedError, naming the node, for an op without an integer
-    form. Warns (QuantizationWarning) where the integers answer far off: by more than half of how
-    much the float outputs differ between the calibration samples.
+    form; GraphError for an unknown engine. Warns (QuantizationWarning) where the integers answer
+    far off: by more than half of how much the float outputs differ between the calibration samples.
     """
-    settings = QuantizationSettings(
-        bits=bits, requantize=requantize, terms=terms, quantile=quantile, reestimate=reestimate
-    )
-    if not isinstance(graph, Model) or weights is not None:
-        return compiler.quantized(graph, calibration, settings, weights)
-    known, entering = graph.preprocessing, _entering(graph, calibration)
-    levels = None if known is None else known.levels()
-    core, weights = graph.graph(training=False), graph.weights
-    made = compiler.quantized(core, entering, settings, weights, levels)
+    settings = Quantizing(
+        bits=bits, requantize=requantize, terms=terms, quantile=quantile, reestimate=reestimate,
+        engine=engine, threads=threads, verbose=verbose,
+    )  # fmt: skip
+    computing = engine_for(settings.engine, settings.threads)
+    with Stages(settings.verbose) as report:
+        if not isinstance(graph, Model) or weights is not None:
+            return compiler.quantized(
+                graph, calibration, settings, computing, weights=weights, report=report
+            )
+        known, entering = graph.preprocessing, _entering(graph, calibration)
+        levels = None if known is None else known.levels()
+        core, weights = graph.graph(training=False), graph.weights
+        made = compiler.quantized(
+            core, entering, settings, computing, weights=weights, levels=levels, report=report
+        )
     return replace(made, preprocessing=known)
 
 
@@ -70,9 +106,9 @@ def quantization_aware(
         raise GraphError(f"expected a model, found {type(model).__name__}")
     known, entering = model.preprocessing, _entering(model, calibration)
     levels = None if known is None else known.levels()
-    core, weights = model.graph(training=False), model.weights
+    core, weights, computing = model.graph(training=False), model.weights, engine_for(NATIVE, None)
     return model.rounded(
-        compiler.roundings(core, weights, entering, levels, bits=bits, quantile=quantile)
+        compiler.roundings(core, weights, entering, levels, computing, bits=bits, quantile=quantile)
     )
 
 

@@ -1,5 +1,5 @@
-"""Progress of long work: a bar on a terminal; elsewhere plain lines, one an epoch and one every
-half minute within it; or silence."""
+"""Progress of long work: a bar on a terminal; elsewhere plain lines, of training one an epoch, and
+one every half minute; or silence."""
 
 from __future__ import annotations
 
@@ -33,6 +33,58 @@ def _lines(words: Sequence[str], indent: int) -> list[str]:
     return lines
 
 
+def _bar(*columns: str) -> Any:
+    """A bar that goes when it is done: a description, how much of it, these fields, time left."""
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        *(progress.TextColumn(f"{{task.fields[{name}]}}") for name in columns),
+        progress.TimeRemainingColumn(),
+        transient=True,
+    )
+
+
+class Stages:
+    """Shows work that has stages, in as many steps as each has; a context manager, which gives what
+    to call with a stage, how much of it is done, and how much there is. `verbose=0` shows nothing.
+    """
+
+    def __init__(self, verbose: int) -> None:
+        self.verbose = verbose
+        self._bar: Any = None
+        self._task: Any = None
+        self._said = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        if self.verbose and is_terminal(sys.stdout):
+            self._bar = _bar()
+            self._task = self._bar.add_task("starting", total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _stop(self._bar)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._bar is not None:
+            new = self._bar.tasks[self._task].description != stage
+            if new:
+                self._bar.reset(self._task)
+            self._bar.update(self._task, description=stage, completed=done, total=total)
+        elif self.verbose and time.perf_counter() - self._said >= EVERY:
+            self._said = time.perf_counter()
+            print(f"{stage}: {done:,} of {total:,}", flush=True)
+
+
+def _stop(bar: Any) -> None:
+    if bar is not None:
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            bar.stop()
+
+
 class Progress:
     """Shows `epochs` epochs of `steps` steps over `samples` samples; a context manager.
 
@@ -52,9 +104,7 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError):  # the terminal may be what has gone
-                self._bar.stop()
+        _stop(self._bar)
 
     def start(self, done: int) -> None:
         """`done` steps of the run were made before, by another process."""
@@ -109,16 +159,7 @@ class Progress:
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
     def _start_bar(self) -> None:
-        from rich import progress
-
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[speed]}"),
-            progress.TimeRemainingColumn(),
-            transient=True,
-        )
+        self._bar = _bar("speed")
         total = self.epochs * self.steps
         self._task = self._bar.add_task("starting", total=total, speed="")
         self._bar.start()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -226,10 +226,19 @@ class Program:
 
     def run(self, inputs: Sequence[object]) -> tuple[Array, ...]:
         """As a call, but always a tuple."""
+        return self.run_into(inputs, None)
+
+    def run_into(
+        self, inputs: Sequence[object], outputs: tuple[Array, ...] | None
+    ) -> tuple[Array, ...]:
+        """As `run`, in the memory of outputs that an earlier call gave, where they are as large."""
         batch, arrays, results = self._bound(inputs)
         samples = 1 if batch is None else batch
         in_turn = self.state is not None  # updates must not interleave
-        return _run(self._workers, self._weights, arrays, results, samples, in_turn=in_turn)
+        if not _fit(outputs, results):
+            outputs = tuple(np.empty(shape, dtype) for shape, dtype in results)
+        _run(self._workers, self._weights, arrays, outputs, samples, in_turn=in_turn)
+        return outputs
 
     def _bound(self, inputs: Sequence[object]) -> tuple[int | None, Sequence[Array], _Results]:
         """The batch, the inputs as arrays, and shape and dtype of each output.
@@ -254,7 +263,9 @@ def run_packed(built: Built, packed: Array, inputs: Sequence[Array]) -> tuple[Ar
     """The outputs of a program without updates for inputs of `main`'s types, on this thread, with
     weights as `pack_weights` makes them: a `Program` has them once more, as they were given."""
     results = [(v.type.sizes, v.type.dtype.numpy) for v in built.lowered.main.outputs]
-    return _run(_loaded(built, 1), packed, inputs, results, 1, in_turn=False)
+    outputs = tuple(np.empty(shape, dtype) for shape, dtype in results)
+    _run(_loaded(built, 1), packed, inputs, outputs, 1, in_turn=False)
+    return outputs
 
 
 def _loaded(built: Built, threads: int) -> Workers:
@@ -268,16 +279,24 @@ def _arena_bytes(lowered: Lowered) -> int:
 
 
 def _run(
-    workers: Workers, weights: Array, arrays: Sequence[Array], results: _Results, samples: int, *,
-    in_turn: bool,
-) -> tuple[Array, ...]:  # fmt: skip
+    workers: Workers, weights: Array, arrays: Sequence[Array], outputs: Sequence[Array],
+    samples: int, *, in_turn: bool,
+) -> None:  # fmt: skip
     """`weights` are kept for the whole call: `set_weights` may come."""
-    outputs = [np.empty(shape, dtype) for shape, dtype in results]
     io = (ctypes.c_void_p * (len(arrays) + len(outputs)))(
         *(a.ctypes.data for a in (*arrays, *outputs))
     )
     workers.run(io, weights.ctypes.data, samples, in_turn=in_turn)
-    return tuple(outputs)
+
+
+def _fit(outputs: object, results: _Results) -> TypeGuard[tuple[Array, ...]]:
+    """Whether emitted code can write these results there."""
+    if type(outputs) is not tuple or len(outputs) != len(results):
+        return False
+    return all(
+        _is_plain(a) and a.flags.writeable and (a.shape, a.dtype) == result
+        for a, result in zip(outputs, results, strict=True)
+    )
 
 
 def _again(lowered: Lowered, *rest: Any) -> Program:

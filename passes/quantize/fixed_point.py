@@ -43,12 +43,14 @@ class Affine:
 
 @dataclass(frozen=True)
 class Operands:
-    """What the op takes behind x: i32 arrays [C]; one factor to multiply by, else the terms."""
+    """What the op takes behind x: i32 arrays [C]. The factors are terms if it is `shifting`, else
+    one to multiply by."""
 
     center: Array
     offset: Array
     shift: Array
     factors: tuple[Array, ...]
+    shifting: bool
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -56,17 +58,29 @@ class Operands:
         kinds = {f"factor{i}": f for i, f in enumerate(self.factors)}
         return {"center": self.center, "offset": self.offset, "shift": self.shift} | kinds
 
+    @property
+    def multiplying(self) -> list[Array]:
+        """The operands of a `requantize_multiply` with the same results. Shifts, additions and the
+        product wrap alike: all of it is arithmetic modulo 2^32."""
+        factor = self.factors[0]
+        if self.shifting:
+            powers = (
+                np.sign(f) * (1 << np.maximum(np.abs(f.astype("i8")) - 1, 0)) for f in self.factors
+            )
+            factor = sum(powers).astype(np.int32)
+        return [self.center, self.offset, self.shift, factor]
+
 
 def shift_operands(affine: Affine, lo: int, hi: int, terms: int) -> Operands:
     """For `requantize_shift`, with factors of `terms` signed powers of two at most."""
     rows = [_row(channel, lo, hi, terms) for channel in _channels(affine)]
-    return _operands(rows, terms)
+    return _operands(rows, terms, True)
 
 
 def multiply_operands(affine: Affine, lo: int, hi: int) -> Operands:
     """For `requantize_multiply`."""
     rows = [_row(channel, lo, hi, None) for channel in _channels(affine)]
-    return _operands(rows, 1)
+    return _operands(rows, 1, False)
 
 
 def _channels(affine: Affine) -> list[tuple[float, float, float, float]]:
@@ -78,7 +92,9 @@ def _channels(affine: Affine) -> list[tuple[float, float, float, float]]:
     return rows
 
 
-def _operands(rows: Sequence[tuple[int, int, int, Sequence[int]]], count: int) -> Operands:
+def _operands(
+    rows: Sequence[tuple[int, int, int, Sequence[int]]], count: int, shifting: bool
+) -> Operands:
     def column(numbers: Sequence[int]) -> Array:
         return np.array(numbers, np.int32)
 
@@ -88,6 +104,7 @@ def _operands(rows: Sequence[tuple[int, int, int, Sequence[int]]], count: int) -
         column([r[1] for r in rows]),
         column([r[2] for r in rows]),
         tuple(column(f) for f in factors),
+        shifting,
     )
 
 

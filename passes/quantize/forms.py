@@ -1,7 +1,14 @@
-"""Forms of a float network's values in integers, with those integers on the calibration samples."""
+"""Forms of a float network's values in integers, with those integers on the calibration samples.
+
+`chunk(k)` gives the integers of a form on the k-th chunk of samples. Bytes that were requantized
+are kept as long as the form is. Sums are computed whenever somebody asks, which is twice, for
+moments and for bytes: kept, they would take four times the memory and, since new memory is slow, no
+less time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +16,10 @@ import numpy as np
 from addergraph.ir import Array, Value
 from addergraph.ir.quantization import Quantization
 
+from .calibrate import Engine
 from .fixed_point import Affine
+
+Chunk = Callable[[int], Array]
 
 
 @dataclass(frozen=True)
@@ -19,15 +29,15 @@ class Bytes:
     value: Value
     quantization: Quantization
     top: int
-    array: Array
+    chunk: Chunk
 
-    def mean(self, value: Value, array: Array, area: int = 1) -> Part:
+    def mean(self, value: Value, chunk: Chunk, area: int = 1) -> Part:
         """Sums of `area` such bytes, an i32 value, as a part that stands for their means."""
         ones = np.ones(int(self.value.type.shape[-1]))
         scale, zero = self.quantization.scale, self.quantization.zero_point
         return Part(
             value, scale / area * ones, -scale * zero * ones, 0 * ones, area * self.top * ones,
-            array,
+            chunk,
         )  # fmt: skip
 
 
@@ -40,17 +50,16 @@ class Part:
     constant: Array
     least: Array
     most: Array
-    array: Array
+    chunk: Chunk
 
     def affine(self, scale: float, zero_point: int) -> Affine:
         """How it becomes integers of another scale."""
         constant = self.constant / scale + zero_point
         return Affine(self.factor / scale, constant, self.least, self.most)
 
-    @property
-    def real(self) -> Array:
-        """The numbers that it stands for on the calibration samples, f64."""
-        return self.factor * self.array + self.constant
+    def real(self, k: int) -> Array:
+        """The numbers that it stands for on a chunk of samples, f64."""
+        return self.factor * self.chunk(k) + self.constant
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,17 @@ class Sums:
 
     parts: tuple[Part, ...]
 
-    @property
-    def real(self) -> Array:
-        total = self.parts[0].real
-        for part in self.parts[1:]:
-            total = total + part.real
-        return total
+    def moments(self, k: int, engine: Engine) -> tuple[int, Array, Array]:
+        """Of every channel on a chunk of samples, as `Moments.add` takes them."""
+        if len(self.parts) == 1:
+            (part,) = self.parts
+            found = part.chunk(k)
+            mean, variance = engine.moments(found)
+            mean, variance = part.factor * mean + part.constant, part.factor**2 * variance
+        else:
+            found = sum(part.real(k) for part in self.parts)
+            mean, variance = engine.moments(found)
+        return found.size // found.shape[-1], mean, variance
 
     def scaled(self, factor: Array, constant: Array) -> Sums:
         """factor (the sums) + constant, channel by channel; no integer changes."""
@@ -81,7 +95,7 @@ class Integers:
 
     value: Value
     quantization: Quantization
-    array: Array
+    chunk: Chunk
 
 
 Form = Bytes | Sums | Integers

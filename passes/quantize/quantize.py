@@ -1,6 +1,6 @@
 """Post-training quantization: a trained network becomes an int8 graph.
 
-    quantize(graph, weights, calibration, settings, execute) -> Quantized
+    quantize(graph, weights, calibration, settings, engine) -> Quantized
 
 The graph is walked once, forward, by the rules of `rules.py`; `docs/quantization.md` has the
 equations. Calibration data run through both networks on the way: the float one for the ranges of
@@ -33,7 +33,7 @@ from addergraph.ops.reduction.softmax import Softmax
 from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings, Quantized
 from addergraph.quantization.settings import MOST_TERMS
 
-from .calibrate import Execute, Statistics, calibrate
+from .calibrate import Engine, Report, calibrate, silent
 from .image import IMAGE_BITS, grid_of_bytes
 from .integers import IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
@@ -47,13 +47,14 @@ def quantize(
     weights: Mapping[str, Array],
     calibration: object,
     settings: QuantizationSettings,
-    execute: Execute,
+    engine: Engine,
     levels: Array | None = None,
+    report: Report = silent,
 ) -> Quantized:
     """`graph` in integers, from the image to the logits; a last softmax is left out.
 
-    `calibration` holds samples as the graph takes them, a few hundred, without labels. `execute`
-    runs a graph on arrays. `levels` f32[C,256] has what each byte of an image becomes in each
+    `calibration` holds samples as the graph takes them, a few hundred, without labels. `engine`
+    computes. `levels` f32[C,256] has what each byte of an image becomes in each
     channel where the integer graph is to take images as they are. Raises DataError for calibration
     data that do not fit the graph, are empty, not finite or all zero; UnsupportedError, naming the
     nodes, for ops that have no integer form; GraphError for a graph that is no network. Warns
@@ -64,12 +65,13 @@ def quantize(
     plain, trained, names = as_trained(graph)
     _require_known(plain)
     _require_trained(graph, settings.bits)
-    found = calibrate(graph, weights, samples, settings.quantile, execute)
+    found = calibrate(graph, weights, samples, settings.quantile, engine, report)
     moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
     found = replace(found, stated=trained, moments=moments)
 
     def made(terms: int | None) -> tuple[Quantized, float]:
-        return _converted(plain, weights, samples, found, settings, terms, execute, levels)
+        emitter = IntegerEmitter(plain, weights, samples, found, settings, terms, engine, levels)
+        return _converted(emitter, report)
 
     if settings.requantize == MULTIPLY or settings.terms is not None:
         chosen, far = made(None if settings.requantize == MULTIPLY else settings.terms)
@@ -110,7 +112,7 @@ def roundings(
     calibration: object,
     bits: int,
     quantile: float,
-    execute: Execute,
+    engine: Engine,
     levels: Array | None = None,
 ) -> dict[str, Rounding]:
     """What `quantization_aware` takes for an inference graph: name of a value or filter -> the
@@ -123,7 +125,7 @@ def roundings(
     of_filters = FakeQuantizeFilter(bits)
     # Ops that cannot be trained so are refused before the long work.
     rounded_values(graph, lambda v: FakeQuantize(1.0), lambda f: of_filters)
-    ranges = calibrate(graph, weights, samples, quantile, execute).ranges
+    ranges = calibrate(graph, weights, samples, quantile, engine).ranges
 
     def grid(value: Value) -> FakeQuantize:
         used = IMAGE_BITS if value in graph.inputs else bits
@@ -135,24 +137,15 @@ def roundings(
     return stated(rounded_values(graph, grid, lambda f: of_filters))
 
 
-def _converted(
-    graph: Graph,
-    weights: Mapping[str, Array],
-    samples: Array,
-    found: Statistics,
-    settings: QuantizationSettings,
-    terms: int | None,
-    execute: Execute,
-    levels: Array | None,
-) -> tuple[Quantized, float]:
-    """The int8 model whose factors have so many powers of two (None: multiply), and its error
-    beside the spread of the outputs."""
-    emitter = IntegerEmitter(graph, weights, samples, found, settings, terms, execute, levels)
-    for node in graph.nodes:
+def _converted(emitter: IntegerEmitter, report: Report) -> tuple[Quantized, float]:
+    """The int8 model that `emitter` writes, and its error beside the spread of the outputs."""
+    nodes = emitter.graph.nodes
+    kind = MULTIPLY if emitter.terms is None else f"{SHIFT}{emitter.terms}"
+    for number, node in enumerate(nodes, 1):
         emitter.write(node)
+        report(f"quantizing, {kind}", number, len(nodes))
     made, arrays = emitter.finish()
     check(made)
-    kind = MULTIPLY if terms is None else f"{SHIFT}{terms}"
     quantized = Quantized(made, arrays, {kind: emitter.output_error()}, kind)
     return quantized, emitter.error_in_spread()
 

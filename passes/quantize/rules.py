@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from addergraph.errors import UnsupportedError
-from addergraph.ir import Graph, Node, Op, Parameter, Value
+from addergraph.ir import CONTRACTION, Graph, Node, Op, Parameter, Value
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.contraction.conv2d import Conv2d
@@ -283,6 +283,19 @@ def reads_bytes(node: Node) -> bool:
     channels = [v.type.shape[-1:] for v in (*node.inputs[:1], *node.outputs)]
     reshapes = isinstance(node.op, Reshape) and channels[0] != channels[1]
     return reshapes or type(node.op) in BYTES_READ
+
+
+def ranged_values(graph: Graph) -> set[Value]:
+    """Values whose range a quantized form may ask for: outputs, what an op reads as bytes, and what
+    all ops make but those of sums."""
+    sums = {v for n in graph.nodes if _makes_sums(n.op) for v in n.outputs}
+    made = {v for n in graph.nodes for v in n.outputs} - sums
+    others = (n for n in graph.nodes if type(n.op) not in RULES or reads_bytes(n))
+    return {*graph.outputs, *made, *(v for n in others for v in n.inputs)}
+
+
+def _makes_sums(op: Op) -> bool:
+    return op.kind == CONTRACTION or op.normalizes or isinstance(op, Add)
 
 
 HINTS = {

@@ -14,7 +14,7 @@ import pytest
 import addergraph as ag
 from addergraph import Model
 from addergraph.errors import AdderGraphError, DataError, GraphError, ShapeError
-from addergraph.quantization.settings import QuantizationSettings
+from addergraph.model.quantization import Quantizing
 from addergraph.settings import Setting, like, require_valid, setting, settings_of
 from addergraph.training.settings import Fit
 from tests.addergraph.shell import Shell
@@ -69,9 +69,7 @@ def test_a_setting_like_another_one() -> None:
     assert Setting(kind=float).expected == "a number"
 
 
-@pytest.mark.parametrize(
-    ("function", "declared"), [(Model.fit, Fit), (ag.quantize, QuantizationSettings)]
-)
+@pytest.mark.parametrize(("function", "declared"), [(Model.fit, Fit), (ag.quantize, Quantizing)])
 def test_a_signature_is_what_is_declared(function: Callable[..., Any], declared: type) -> None:
     given = inspect.signature(function).parameters.values()
     keywords = {p.name: p.default for p in given if p.kind is p.KEYWORD_ONLY}

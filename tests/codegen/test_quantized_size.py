@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ from addergraph.codegen.kernels import kernel_for
 from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.kernels.forward.terms import ByteTerm
 from addergraph.codegen.targets.lookup import target_named
-from addergraph.ir import Array, Graph
-from addergraph.ir.interpreter import interpret
+from addergraph.model.engines import Interpreted
 from addergraph.passes.quantize.quantize import quantize
 from addergraph.quantization import QuantizationSettings, Quantized
 
@@ -39,12 +37,8 @@ def integers(name: str) -> Quantized:
         if high or low:
             weights[key] = np.asarray(rng.uniform(low, high, array.shape), np.float32)
     x = rng.normal(size=(1, *model.input_shape)).astype(np.float32)
-
-    def execute(graph: Graph, w: Mapping[str, Array], inputs: Sequence[Array]) -> Sequence[Array]:
-        found = interpret(graph, *inputs, weights=w)
-        return found if isinstance(found, tuple) else (found,)
-
-    return quantize(model.graph(training=False), weights, x, QuantizationSettings(terms=3), execute)
+    how = QuantizationSettings(terms=3)
+    return quantize(model.graph(training=False), weights, x, how, Interpreted())
 
 
 def padding(lowered: Lowered) -> int:

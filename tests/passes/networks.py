@@ -6,7 +6,7 @@ import numpy as np
 
 from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import interpret
-from addergraph.passes.quantize.calibrate import Moments
+from addergraph.model.engines import Interpreted
 
 
 def settled(graph: Graph, x: Array, seed: int = 0) -> dict[str, Array]:
@@ -21,8 +21,8 @@ def settled(graph: Graph, x: Array, seed: int = 0) -> dict[str, Array]:
         if node.op.name == "batch_norm":
             before = Graph("part", graph.inputs, graph.parameters, graph.nodes[:number],
                            (node.inputs[0],))  # fmt: skip
-            moments = Moments()
-            moments.add(np.asarray(interpret(before, x, weights=weights)))
-            weights[node.inputs[1].name] = moments.mean.astype(np.float32)
-            weights[node.inputs[2].name] = moments.variance.astype(np.float32)
+            values = np.asarray(interpret(before, x, weights=weights))
+            mean, variance = Interpreted().moments(values)
+            weights[node.inputs[1].name] = mean.astype(np.float32)
+            weights[node.inputs[2].name] = variance.astype(np.float32)
     return weights

@@ -19,6 +19,7 @@ from addergraph.ir import Array, Graph, Init
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.trace import Tensor, new_parameter, trace
 from addergraph.ir.types import TensorType, f32, u8
+from addergraph.model.engines import Native
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize, stated
@@ -35,14 +36,10 @@ pytestmark = [pytest.mark.usefixtures("quick_objects"), pytest.mark.thinned(2)]
 DATA = digits.load()
 
 
-def execute(graph: Graph, weights: dict[str, Array], inputs: list[Array]) -> tuple[Array, ...]:
-    return ag.compile(graph, weights=weights).run(inputs)
-
-
 @functools.cache
 def aware(name: str, bits: int) -> Graph:
     graph, weights = network(name)
-    found = roundings(graph, weights, samples(64), bits, 0.9997, execute)  # type: ignore[arg-type]
+    found = roundings(graph, weights, samples(64), bits, 0.9997, Native(1))
     return quantization_aware(graph, found)
 
 
@@ -142,7 +139,7 @@ def test_both_forms_round_alike() -> None:
 
     graph = traced(net)
     weights = settled(graph, samples(16))
-    found = roundings(graph, weights, samples(16), 5, 1.0, execute)  # type: ignore[arg-type]
+    found = roundings(graph, weights, samples(16), 5, 1.0, Native(1))
     training = trace(net, TensorType(f32, (8, 6, 6, 3)), name="net", training=True)
     forms = [quantization_aware(g, found) for g in (graph, training)]
     one, other = (
@@ -161,7 +158,7 @@ def test_gradients_are_the_papers_at_rounded_numbers() -> None:
 
     graph, x = traced(net), samples(4)
     f = np.random.default_rng(0).normal(scale=2, size=(3, 3, 3, 4)).astype(np.float32)
-    found = roundings(graph, {"adder1.f": f}, x, 3, 1.0, execute)  # type: ignore[arg-type]
+    found = roundings(graph, {"adder1.f": f}, x, 3, 1.0, Native(1))
     rounded = quantization_aware(graph, found)
     x = 1.5 * samples(2, seed=9)
     g = np.random.default_rng(1).normal(size=(2, 6, 6, 4)).astype(np.float32)

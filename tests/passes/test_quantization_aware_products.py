@@ -17,6 +17,7 @@ from addergraph.ir.interpreter import interpret
 from addergraph.ir.text import parse
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32, i8
+from addergraph.model.engines import Native
 from addergraph.ops.contraction.conv2d import Conv2d
 from addergraph.ops.contraction.dense import Dense
 from addergraph.ops.pointwise.fake_quantize import (
@@ -30,7 +31,7 @@ from addergraph.passes.quantize.rounded import quantization_aware
 from addergraph.quantization import Quantized
 from addergraph.training.schedules import cosine
 from tests.passes.networks import settled
-from tests.passes.test_quantization_aware import compared, execute, values
+from tests.passes.test_quantization_aware import compared, values
 from tests.passes.test_quantize import bn, samples, traced
 from tests.passes.test_quantize_products import NETWORKS, network
 
@@ -42,7 +43,7 @@ DATA = digits.load()
 @functools.cache
 def aware(name: str, bits: int) -> Graph:
     graph, weights = network(name)
-    found = roundings(graph, weights, samples(64), bits, 0.9997, execute)  # type: ignore[arg-type]
+    found = roundings(graph, weights, samples(64), bits, 0.9997, Native(1))
     return quantization_aware(graph, found)
 
 
@@ -116,7 +117,7 @@ def test_both_forms_round_alike() -> None:
 
     graph = traced(net)
     weights = settled(graph, samples(16))
-    found = roundings(graph, weights, samples(16), 5, 1.0, execute)  # type: ignore[arg-type]
+    found = roundings(graph, weights, samples(16), 5, 1.0, Native(1))
     training = ag.trace(net, TensorType(f32, (8, 6, 6, 3)), name="net", training=True)
     forms = [quantization_aware(g, found) for g in (graph, training)]
     one, other = (
@@ -132,7 +133,7 @@ def test_both_forms_round_alike() -> None:
 def test_gradients_are_those_of_the_product_at_rounded_numbers() -> None:
     graph, x = traced(lambda x: layers.Conv(4, 3, padding=1)(x)), samples(4)
     f = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
-    found = roundings(graph, {"conv1.f": f}, x, 3, 1.0, execute)  # type: ignore[arg-type]
+    found = roundings(graph, {"conv1.f": f}, x, 3, 1.0, Native(1))
     rounded = quantization_aware(graph, found)
     x = 1.5 * samples(2, seed=9)
     g = np.random.default_rng(1).normal(size=(2, 6, 6, 4)).astype(np.float32)

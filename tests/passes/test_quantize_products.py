@@ -4,7 +4,7 @@ networks; what becomes of an argmax."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from addergraph.ir import Array, Graph
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, i8, i32, u8
+from addergraph.model.engines import Interpreted
 from addergraph.passes.quantize.quantize import quantize
 from addergraph.quantization import QuantizationSettings, Quantized
 from addergraph.zoo.form import Form
@@ -154,14 +155,10 @@ def test_networks_of_the_zoo(name: str, options: dict[str, str]) -> None:
     model = zoo.build(name, shape, **options)  # type: ignore[arg-type]
     x = np.random.default_rng(0).normal(size=(2, *model.input_shape)).astype(np.float32)
 
-    def execute(
-        graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
-    ) -> tuple[Array, ...]:
-        found = interpret(graph, *inputs, weights=weights)
-        return found if isinstance(found, tuple) else (found,)
-
     graph = model.graph(training=False)
-    made = quantize(graph, model.weights, x, QuantizationSettings(requantize="multiply"), execute)
+    made = quantize(
+        graph, model.weights, x, QuantizationSettings(requantize="multiply"), Interpreted()
+    )
     assert {v.type.dtype for v in made.graph.values()} <= {u8, i8, i32}
     y = interpret(made.graph, made.inputs(x), weights=made.weights)
     assert np.asarray(y).shape == (2, 10)

@@ -16,6 +16,7 @@ from addergraph.ir import Graph, Node, Parameter, Value
 from addergraph.ir.op import registry
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
+from addergraph.model.quantization import Quantizing
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.dropout import Dropout
 from addergraph.ops.reduction.argmax import Argmax
@@ -23,7 +24,6 @@ from addergraph.ops.reduction.softmax import Softmax
 from addergraph.passes.quantize.integers import IntegerEmitter
 from addergraph.passes.quantize.rounded import RoundedEmitter
 from addergraph.passes.quantize.rules import HINTS, RULES
-from addergraph.quantization import QuantizationSettings
 from tests.addergraph.op_samples import SAMPLES
 
 
@@ -93,7 +93,7 @@ def test_a_parameter_is_no_output() -> None:
 
 def test_keywords_are_the_settings() -> None:
     keywords = inspect.signature(ag.quantize).parameters
-    for field in dataclasses.fields(QuantizationSettings):
+    for field in dataclasses.fields(Quantizing):
         assert keywords[field.name].default == field.default, field.name
         assert keywords[field.name].annotation == field.type, field.name
-    assert len(keywords) == 3 + len(dataclasses.fields(QuantizationSettings))
+    assert len(keywords) == 3 + len(dataclasses.fields(Quantizing))

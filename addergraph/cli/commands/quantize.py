@@ -12,10 +12,10 @@ from ...files import storage
 from ...ir import Array
 from ...ir.attributes import DEFAULT_BITS
 from ...model.file import require_writable_model
+from ...model.quantization import Quantizing
 from ...model.quantization import quantize as convert
 from ...ops.pointwise.fake_quantize import trained_bits
 from ...quantization import Quantized
-from ...quantization.settings import QuantizationSettings
 from ...settings import NOTHING, setting
 from .. import options as shared
 from .images import normalize_option, samples
@@ -36,7 +36,7 @@ class Quantization:
     )
     normalize: str | None = normalize_option()
     samples: int = setting(256, "How many of them, from the start.", least=1)
-    settings: Mapping[str, Any] = shared.group(QuantizationSettings)
+    settings: Mapping[str, Any] = shared.group(Quantizing)
     output: str = setting(
         NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
     )
@@ -69,8 +69,9 @@ def quantize(options: Quantization) -> None:
 
 def _converted(source: Source, calibration: Array, settings: Mapping[str, Any]) -> Quantized:
     if source.model is not None:
-        return convert(source.model, calibration, **settings)
-    return convert(source.graph, calibration, weights=source.required_weights(), **settings)
+        return convert(source.model, calibration, **settings, verbose=1)
+    weights = source.required_weights()
+    return convert(source.graph, calibration, weights=weights, **settings, verbose=1)
 
 
 def _shown(name: str) -> str:
