@@ -32,7 +32,7 @@ COMMAND_LINE = {  # imported by the command alone
 FLOORS = (  # from the ground up: a unit imports units of lower floors, and itself
     ("errors", "memory", "processors"),
     ("border", "habits"),
-    ("settings", "tables"),
+    ("settings", "stages", "tables"),
     ("display",),
     ("ir",),
     ("ops",),

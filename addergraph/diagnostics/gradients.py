@@ -26,6 +26,7 @@ from ..ir import Array, Graph
 from ..ir.walk import upstream
 from ..report.findings import Finding
 from ..settings import like, require_valid, setting
+from ..stages import Stages
 from ..training.labels import count_of, require_trainable, rows_of, targets_for
 from ..training.settings import Fit
 from ..training.step import compile_silently
@@ -128,6 +129,7 @@ class Recording:
     batch    samples of a step, at most
     seed     of the order of the samples
     threads  all processors unless given
+    verbose  1: how far it is, on a terminal a bar
     """
 
     steps: int = setting(100, "How many steps to train.", least=1)
@@ -136,6 +138,7 @@ class Recording:
     learning_rate: float = setting(0.1, "Of every step.")
     seed: int = setting(0, "Of the order of the samples.", least=0)
     threads: int | None = like(Fit, "threads")
+    verbose: int = 0
 
     def __post_init__(self) -> None:
         require_valid(self)
@@ -163,16 +166,18 @@ def record_gradients(
     step = model.train_step(batch, threads=settings.threads)
     probe, history = GradientProbe(step, batch), GradientHistory()
     batches = _batches(next(iter(inputs.values())), batch, settings.seed)
-    for number, index in zip(range(settings.steps), batches, strict=False):
-        rows, wanted = ({n: a[index] for n, a in arrays.items()} for arrays in (inputs, labels))
-        if number % settings.every == 0:
-            history.record(number, probe(rows, wanted))
-        loss, _ = step(model.entering(rows), wanted, rate)
-        if not np.isfinite(loss):
-            raise DataError(
-                f"the loss is {loss} at step {number}: training diverged; lower the learning rate "
-                f"(it was {rate:g})"
-            )
+    with Stages(settings.verbose) as say:
+        for number, index in zip(range(settings.steps), batches, strict=False):
+            rows, wanted = ({n: a[index] for n, a in given.items()} for given in (inputs, labels))
+            if number % settings.every == 0:
+                history.record(number, probe(rows, wanted))
+            loss, _ = step(model.entering(rows), wanted, rate)
+            if not np.isfinite(loss):
+                raise DataError(
+                    f"the loss is {loss} at step {number}: training diverged; lower the learning "
+                    f"rate (it was {rate:g})"
+                )
+            say("training, steps", number + 1, settings.steps)
     return history
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .. import border, compiler
+from .. import compiler
 from ..errors import GraphError
 from ..ir import Array, Graph
 from ..ir.attributes import DEFAULT_BITS
 from ..ir.network import Network
 from ..quantization import QuantizationSettings, Quantized
 from ..settings import like
-from ..training.progress import Stages
+from ..stages import Stages
 from ..training.settings import NATIVE, Fit
 from .engines import engine_for
 from .model import Model
@@ -33,11 +33,6 @@ class Quantizing(QuantizationSettings):
     engine: str = like(Fit, "engine", help="Compiled code, or NumPy (slow).")
     threads: int | None = like(Fit, "threads")
     verbose: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        verbose = border.plain(int | bool, "verbose", self.verbose)
-        object.__setattr__(self, "verbose", int(verbose))
 
 
 def quantize(

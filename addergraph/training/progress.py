@@ -1,24 +1,17 @@
-"""Progress of long work: a bar on a terminal; elsewhere plain lines, of training one an epoch, and
-one every half minute; or silence."""
+"""Progress of training: a bar on a terminal; elsewhere plain lines, one an epoch and one every
+half minute within it; or silence."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from .. import stages
+from ..stages import is_terminal
+
 WIDTH = 80  # columns of a line
-EVERY = 30.0  # seconds within an epoch, off the terminal
-
-
-def is_terminal(stream: object) -> bool:
-    """Whether a stream is a terminal: it may be None, closed, or any object with a `write`."""
-    try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]
-    except (AttributeError, ValueError):
-        return False
 
 
 def _lines(words: Sequence[str], indent: int) -> list[str]:
@@ -31,58 +24,6 @@ def _lines(words: Sequence[str], indent: int) -> list[str]:
         else:
             lines.append(" " * indent + word)
     return lines
-
-
-def _bar(*columns: str) -> Any:
-    """A bar that goes when it is done: a description, how much of it, these fields, time left."""
-    from rich import progress
-
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        *(progress.TextColumn(f"{{task.fields[{name}]}}") for name in columns),
-        progress.TimeRemainingColumn(),
-        transient=True,
-    )
-
-
-class Stages:
-    """Shows work that has stages, in as many steps as each has; a context manager, which gives what
-    to call with a stage, how much of it is done, and how much there is. `verbose=0` shows nothing.
-    """
-
-    def __init__(self, verbose: int) -> None:
-        self.verbose = verbose
-        self._bar: Any = None
-        self._task: Any = None
-        self._said = time.perf_counter()
-
-    def __enter__(self) -> Self:
-        if self.verbose and is_terminal(sys.stdout):
-            self._bar = _bar()
-            self._task = self._bar.add_task("starting", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        _stop(self._bar)
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._bar is not None:
-            new = self._bar.tasks[self._task].description != stage
-            if new:
-                self._bar.reset(self._task)
-            self._bar.update(self._task, description=stage, completed=done, total=total)
-        elif self.verbose and time.perf_counter() - self._said >= EVERY:
-            self._said = time.perf_counter()
-            print(f"{stage}: {done:,} of {total:,}", flush=True)
-
-
-def _stop(bar: Any) -> None:
-    if bar is not None:
-        with contextlib.suppress(OSError):  # the terminal may be what has gone
-            bar.stop()
 
 
 class Progress:
@@ -104,7 +45,7 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        _stop(self._bar)
+        stages.stop(self._bar)
 
     def start(self, done: int) -> None:
         """`done` steps of the run were made before, by another process."""
@@ -119,7 +60,7 @@ class Progress:
             label = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4f}"
             speed = f"{self._images_per_second():,.0f} images/s"
             self._bar.update(self._task, completed=self._done, description=label, speed=speed)
-        elif self.verbose and time.perf_counter() - self._said >= EVERY:
+        elif self.verbose and time.perf_counter() - self._said >= stages.EVERY:
             at = (self._done - 1) % self.steps + 1
             self._print(
                 f"epoch {epoch + 1}/{self.epochs}, step {at}/{self.steps}  loss {loss:.4f}  "
@@ -159,7 +100,7 @@ class Progress:
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
     def _start_bar(self) -> None:
-        self._bar = _bar("speed")
+        self._bar = stages.bar("speed")
         total = self.epochs * self.steps
         self._task = self._bar.add_task("starting", total=total, speed="")
         self._bar.start()

@@ -31,6 +31,7 @@ from ..ir import Array, Graph, Node, Value
 from ..ir.network import Network, graph_of
 from ..ir.state import bind_weights
 from ..ir.walk import computed
+from ..stages import Stages
 from ..tables import Table
 from .outputs import Outcome, Runnable, require_verifiable
 from .reference import OutputReport, Reference, Total
@@ -131,10 +132,12 @@ def verify_layers(
     seed: int = 0,
     *,
     inputs: Sequence[object] | None = None,
+    verbose: int = 0,
 ) -> LayerReport:
     """Compares each layer of `program`, from `ag.compile_layers(graph)`, with its reference.
 
     Samples are as `verify` takes or draws them, and run one by one (a bound batch as a whole).
+    `verbose=1` shows how far it is.
 
     Raises DataError for graphs with updates, for a number of samples below 1, and for a program
     that hides values of its graph or takes other inputs than `graph` has.
@@ -151,18 +154,20 @@ def verify_layers(
         calls = drawn_calls(graph, samples, rng, per_call=1)
     else:
         calls = given_calls(graph, inputs, per_call=1)
-    done = 0
-    for arrays, count in calls:
-        native = program.run(arrays)
-        known: dict[Value, Array] = dict(zip(program.graph.inputs, arrays, strict=True))
-        known |= {p: weights[p.name] for p in program.graph.parameters}
-        known |= dict(zip(program.graph.outputs, native, strict=True))
-        for layer, totals in zip(layers, own, strict=True):
-            found = [known[v] for v in layer.outputs]
-            reference = Reference(layer, [known[v] for v in layer.inputs], {}, rng)
-            reference.compare(totals, found, done)
-        Reference(program.graph, arrays, program.weights, rng).compare(network, native, done)
-        done += count
+    done, every = 0, sum(count for _, count in calls)
+    with Stages(verbose) as say:
+        for arrays, count in calls:
+            native = program.run(arrays)
+            known: dict[Value, Array] = dict(zip(program.graph.inputs, arrays, strict=True))
+            known |= {p: weights[p.name] for p in program.graph.parameters}
+            known |= dict(zip(program.graph.outputs, native, strict=True))
+            for layer, totals in zip(layers, own, strict=True):
+                found = [known[v] for v in layer.outputs]
+                reference = Reference(layer, [known[v] for v in layer.inputs], {}, rng)
+                reference.compare(totals, found, done)
+            Reference(program.graph, arrays, program.weights, rng).compare(network, native, done)
+            done += count
+            say("verifying layers, samples", done, every)
     through = {total.name: total.report() for total in network}
     rows = [
         _row(layer.nodes[0], value, total.report(), through[value.name])

@@ -31,6 +31,7 @@ from ..ir.intervals import ANY, Interval, value_ranges
 from ..ir.types import f32
 from ..ir.walk import upstream
 from ..ops.pointwise.clip import Clip
+from ..stages import Stages
 from .reference import OutputReport, Reference, Total
 from .samples import draw, matched
 
@@ -107,7 +108,9 @@ class Nodes:
         for values in samples[: SAMPLES - self._seen]:
             self._compare(values, corners)
 
-    def compare_drawn(self, rng: np.random.Generator, corners: np.random.Generator) -> None:
+    def compare_drawn(
+        self, rng: np.random.Generator, corners: np.random.Generator, say: Stages
+    ) -> None:
         """Runs on draws over the ranges of the operands, from `rng`."""
         for number in range(DRAWN + MATCHED):
             operands = {}
@@ -121,6 +124,7 @@ class Nodes:
                         v.type, found.filter, number, rng, known, found.distances
                     )
             self._compare(operands, corners)
+            say("verifying, draws for each layer", number + 1, DRAWN + MATCHED)
 
     def _compare(self, operands: Mapping[str, Array], corners: np.random.Generator) -> None:
         native = iter(self._program.run([operands[name] for name in self._given]))

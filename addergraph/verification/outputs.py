@@ -23,6 +23,7 @@ from ..ir.intervals import value_ranges
 from ..ir.network import Network, graph_of
 from ..ir.walk import computed, downstream
 from ..settings import integer
+from ..stages import Stages
 from ..tables import Table
 from .nodes import Nodes
 from .reference import OutputReport, Reference, Total, Variation
@@ -143,6 +144,7 @@ def verify(
     inputs: Sequence[object] | None = None,
     weights: Mapping[str, Array] | None = None,
     layers: bool = True,
+    verbose: int = 0,
 ) -> Report:
     """Compares `program` with the NumPy reference of `graph` (of a model: of its inference graph).
 
@@ -150,6 +152,7 @@ def verify(
     the samples. A graph whose batch is bound takes `samples` whole batches. The program must have
     been compiled from `graph`. `weights` are the numbers that it should have; unless given, those
     that it says it has. `layers`: compare the compiled nodes, too, where the program has them.
+    `verbose=1` shows how far it is.
 
     Raises DataError for programs with updates, whose calls change what they compute, for a number
     of samples below 1, and for a program whose outputs are of other types.
@@ -162,18 +165,20 @@ def verify(
     variations = {v.name: Variation() for v in _varying(graph)}
     nodes: Nodes | None = None
     calls = drawn_calls(graph, samples, rng) if inputs is None else given_calls(graph, inputs)
-    done = 0
-    for arrays, count in calls:
-        reference = Reference(graph, arrays, numbers, corners)
-        reference.compare(totals, program.run(arrays), done)
-        reference.note(variations)
-        done += count
-        if nodes is None and layers:
-            nodes = _nodes(graph, reference, program, numbers)
+    done, every = 0, sum(count for _, count in calls)
+    with Stages(verbose) as say:
+        for arrays, count in calls:
+            reference = Reference(graph, arrays, numbers, corners)
+            reference.compare(totals, program.run(arrays), done)
+            reference.note(variations)
+            done += count
+            if nodes is None and layers:
+                nodes = _nodes(graph, reference, program, numbers)
+            if nodes is not None:
+                nodes.compare_in_network(reference, corners)
+            say("verifying, samples", done, every)
         if nodes is not None:
-            nodes.compare_in_network(reference, corners)
-    if nodes is not None:
-        nodes.compare_drawn(rng, corners)
+            nodes.compare_drawn(rng, corners, say)
     still = [name for name, found in variations.items() if found.still]
     mistrusted, constant = (still, ()) if nodes is None else (nodes.still(), nodes.constant())
     return Report(

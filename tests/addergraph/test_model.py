@@ -16,9 +16,9 @@ from addergraph.errors import DataError, GraphError, ShapeError
 from addergraph.ir import Array
 from addergraph.ir.trace import Tensor
 from addergraph.model import CHUNK, Model
+from addergraph.stages import is_terminal
 from addergraph.training import SGD, cosine
 from addergraph.training.losses import LOSSES
-from addergraph.training.progress import is_terminal
 from tests.addergraph.models import (
     DATA,
     ENGINES,

@@ -18,7 +18,7 @@ from addergraph.passes.quantize.calibrate import calibrate, quantiles
 from addergraph.passes.quantize.fixed_point import Affine, Operands, shift_operands
 from addergraph.passes.quantize.quantize import quantize
 from addergraph.quantization import QuantizationSettings, Quantized
-from addergraph.training.progress import Stages
+from addergraph.stages import Stages
 from tests.passes.networks import settled
 from tests.passes.test_quantize import NETWORKS, adder, bn, network, samples, traced
 
@@ -171,7 +171,7 @@ def test_what_is_not_finite_is_named() -> None:
 def test_stages_say_how_far_they_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("addergraph.training.progress.EVERY", 0.0)
+    monkeypatch.setattr("addergraph.stages.EVERY", 0.0)
     (graph, weights), x = network("biased"), samples(70)
     ag.quantize(graph, x, weights=weights, verbose=1, requantize="multiply")
     lines = capsys.readouterr().out.splitlines()
@@ -183,7 +183,8 @@ def test_stages_say_how_far_they_are(
 
 
 def test_a_bar_begins_again_with_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("addergraph.training.progress.is_terminal", lambda stream: True)
+    monkeypatch.setattr("addergraph.stages.is_terminal", lambda stream: True)
+    monkeypatch.setenv("TERM", "xterm")  # what rich reads once a process
     with Stages(1) as report:
         report("first", 3, 4)
         report("second", 1, 9)

@@ -26,7 +26,7 @@ from ...errors import DataError
 from ...ir import Array
 from ...ir.trace import trace
 from ...ir.types import tensor
-from ...training.progress import is_terminal
+from ...stages import is_terminal
 from .graphs import (
     BYTES,
     DRAWN_KINDS,

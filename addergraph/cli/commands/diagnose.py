@@ -95,7 +95,7 @@ def diagnose(options: Options) -> None:
     folder = None if options.output is None else pictures.folder_for(options.output)
     trained = model_in_file(options.network)
     data = load_to_train(trained, options.data)
-    settings = Recording(**options.recording)
+    settings = Recording(**options.recording, verbose=1)
     model = model_for(options.network, trained, data, settings.seed)
     source = of_model(options.network, model)
     data = matched(source, data)

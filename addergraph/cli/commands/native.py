@@ -232,7 +232,7 @@ def verify(options: Verification) -> bool:
     if options.inputs is not None:
         given = read_npz(options.inputs, *(v.name for v in graph.inputs))
     samples = SAMPLES if options.samples is None else options.samples
-    report = compare(graph, program, samples, options.seed, inputs=given)
+    report = compare(graph, program, samples, options.seed, inputs=given, verbose=1)
     print(report)
     if not options.layers:
         return report.ok
@@ -262,7 +262,7 @@ def _verify_layers(
         graph, weights=weights, target=options.target, threads=options.threads
     )
     samples = LAYER_SAMPLES if options.samples is None else options.samples
-    report = verify_layers(graph, program, samples, options.seed, inputs=given)
+    report = verify_layers(graph, program, samples, options.seed, inputs=given, verbose=1)
     print(report)
     if report.ok and not outputs_ok:
         print(

@@ -232,7 +232,7 @@ def test_everything_is_compiled_before_the_first_epoch(monkeypatch: pytest.Monke
 def test_long_epochs_say_how_far_they_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("addergraph.training.progress.EVERY", 0.0)
+    monkeypatch.setattr("addergraph.stages.EVERY", 0.0)
     fit(small_model(), epochs=2, batch_size=32, verbose=1)
     lines = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
     count = len([line for line in lines if line.startswith("epoch 1/2, step ")])
