@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 
@@ -183,8 +185,12 @@ def test_stages_say_how_far_they_are(
 
 
 def test_a_bar_begins_again_with_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("addergraph.stages.is_terminal", lambda stream: True)
-    monkeypatch.setenv("TERM", "xterm")  # what rich reads once a process
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
     with Stages(1) as report:
         report("first", 3, 4)
         report("second", 1, 9)
