@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 import addergraph as ag
 from addergraph import layers, ops
 from addergraph.errors import RangeWarning
-from addergraph.ir import Array, Graph
-from addergraph.ir.interpreter import run_reference
+from addergraph.ir import Graph
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
+from addergraph.model.engines import Interpreted
 from addergraph.passes.quantize.quantize import quantize
 from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings
 from tests.passes.networks import settled
@@ -43,16 +43,9 @@ def quantized_case(seed: int) -> Case:
         quantile=random.choice((0.9997, 1.0)),
         reestimate=random.random() < 0.7,
     )
-    made = quantize(graph, settled(graph, samples, seed), samples, settings, _interpreted)
+    made = quantize(graph, settled(graph, samples, seed), samples, settings, Interpreted())
     x = made.inputs(rng.normal(0, 1.5, (random.choice((1, 2, 3, 5)), *image)).astype(np.float32))
     return Case(seed, made.graph, (x,), dict(made.weights))
-
-
-def _interpreted(
-    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
-) -> tuple[Array, ...]:
-    """By the reference: so few samples take less time than compiling."""
-    return run_reference(graph, inputs, weights)[0]
 
 
 def network(random: Random, image: tuple[int, ...]) -> Graph:

@@ -134,13 +134,13 @@ def test_a_loaded_library_is_not_copied_and_leaves_nothing(tmp_path: Path) -> No
 def test_weights_that_nobody_else_holds_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """All were hashed at each call, which took ten times as long as a small network."""
     model, counted = small_model(), []
-    original = model_programs._digest
+    original = model_programs.digest_of
 
     def digest(weights: model_programs.Weights) -> bytes:
         counted.append(1)
         return original(weights)
 
-    monkeypatch.setattr(model_programs, "_digest", digest)
+    monkeypatch.setattr(model_programs, "digest_of", digest)
     model.fit(X, Y, epochs=1, verbose=0)
     gc.collect()
     model.predict(X)

@@ -21,7 +21,8 @@ from ..training.settings import NATIVE, require_engine
 from ..training.step import thread_count
 from .programs import digest_of
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 Run = Callable[[Sequence[Array]], Sequence[Array]]
 
 
@@ -84,7 +85,7 @@ class Native:
         if key not in self._loaded:
             self._loaded[key] = compiler.load(self._built[text], weights, threads)
         program = self._loaded[key]
-        return _reusing(program) if alone else program.run  # type: ignore[no-any-return]
+        return _reusing(program) if alone else program.run
 
     def moments(self, values: Array) -> tuple[Array, Array]:
         return compiler.channel_moments(values)

@@ -21,7 +21,8 @@ from .rules import ranged_values
 
 CHUNK = 64  # samples at a time
 _SPARSE = 64  # one in so many elements tells about where the ends of all are
-_Item, _Made = TypeVar("_Item"), TypeVar("_Made")
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 _Ends = tuple[float, float]
 
 Report = Callable[[str, int, int], None]
@@ -199,7 +200,7 @@ def _in_order(
     from `limit` to the `last` one at that end."""
     if limit is not None:
         beyond = flat >= limit if end else flat <= limit
-        passed = np.count_nonzero(beyond)
+        passed = int(np.count_nonzero(beyond))
         less = len(flat) - passed if end else 0
         if less <= places[0] and places[1] < less + passed:
             if limit == last:

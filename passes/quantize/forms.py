@@ -76,7 +76,7 @@ class Sums:
             mean, variance = engine.moments(found)
             mean, variance = part.factor * mean + part.constant, part.factor**2 * variance
         else:
-            found = sum(part.real(k) for part in self.parts)
+            found = np.sum([part.real(k) for part in self.parts], axis=0)
             mean, variance = engine.moments(found)
         return found.size // found.shape[-1], mean, variance
 

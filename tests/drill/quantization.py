@@ -8,6 +8,7 @@ POINTWISE, FIXED = "codegen/kernels/pointwise.py", "passes/quantize/fixed_point.
 INTEGERS, FORMS = "passes/quantize/integers.py", "passes/quantize/forms.py"
 INDICES, SHIFT_ADD = "codegen/emit/indices.py", "codegen/emit/shift_add.py"
 LOOKUP = "codegen/kernels/lookup.py"
+CALIBRATE, CALIBRATION = "passes/quantize/calibrate.py", "passes/test_calibration.py"
 LOOKED_UP = tests_of("codegen/kernels/test_lookup.py", "test_every_byte_of_every_channel")
 STEPS = tests_of("codegen/kernels/test_requantize.py", "test_every_sum", "test_every_term")
 NUMBERS = tests_of("passes/test_fixed_point.py")
@@ -139,6 +140,36 @@ MUTANTS = (
         "batch norms' means do not move", INTEGERS,
         "mean = mean + (here.mean - before.mean)", "mean = mean + 0 * here.mean",
         tests_of("passes/test_quantize.py", "test_means_and_deviations_stay"),
+    ),
+    Mutant(
+        "elements beyond the limit keep their places among all", CALIBRATE,
+        "less = len(flat) - passed if end else 0", "less = 0",
+        tests_of(CALIBRATION, "test_quantiles"),
+    ),
+    Mutant(
+        "a limit that lets too few elements pass is believed", CALIBRATE,
+        "if less <= places[0] and places[1] < less + passed:", "if passed:",
+        tests_of(CALIBRATION, "test_quantiles"),
+    ),
+    Mutant(
+        "the outputs of one chunk are overwritten by the next", CALIBRATE,
+        "kept.append(arrays[v].copy())", "kept.append(arrays[v])",
+        tests_of(CALIBRATION, "test_the_float_network_agrees"),
+    ),
+    Mutant(
+        "moments leave out the square of the mean", "codegen/run/moments.py",
+        "rest = e.b.fsub(squares, e.b.fdiv(e.b.fmul(d, d), rows))", "rest = squares",
+        tests_of(CALIBRATION, "test_moments_have_the_bits_of_numpy"),
+    ),
+    Mutant(
+        "a term of one place counts two in calibration", FIXED,
+        "np.maximum(np.abs(terms) - 1, 0)", "np.abs(terms)",
+        tests_of(CALIBRATION, "test_one_factor_does_what_the_shifts_do"),
+    ),
+    Mutant(
+        "results go into memory of another batch", "codegen/run/jit.py",
+        "(a.shape, a.dtype) == result", "a.dtype == result[1]",
+        tests_of(CALIBRATION, "test_the_float_network_agrees"),
     ),
     Mutant(
         "operands of different scales meet in an adder layer", "addergraph/ir/quantization.py",

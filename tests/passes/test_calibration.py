@@ -82,9 +82,9 @@ def test_one_factor_does_what_the_shifts_do() -> None:
     x = rng.integers(-(2**31), 2**31, (500, 64)).astype(np.int32)
     x[:250] = rng.uniform(least, 0, (250, 64)).astype(np.int32)
     wrapping = [rng.integers(-32, 33, 64).astype(np.int32) for _ in range(3)]
-    places = [rng.integers(-(2**31), 2**31, 64).astype(np.int32) for _ in range(3)]
+    center, offset, shift = (rng.integers(-(2**31), 2**31, 64).astype(np.int32) for _ in range(3))
     made = shift_operands(Affine(factor, 100 + 0 * factor, least, 0 * least), 0, 255, 3)
-    for operands in (made, Operands(*places, tuple(wrapping), True)):
+    for operands in (made, Operands(center, offset, shift, tuple(wrapping), True)):
         expected = RequantizeShift(0, 255).reference(x, *operands.arrays.values())
         found = RequantizeMultiply(0, 255).reference(x, *operands.multiplying)
         np.testing.assert_array_equal(found[0], expected[0])
@@ -120,10 +120,12 @@ def test_integers_are_the_same_by_every_engine(name: str) -> None:
 
 
 def test_the_float_network_agrees_within_rounding() -> None:
-    (graph, weights), x = network("residual"), samples(70)
+    (graph, weights), x = network("residual"), samples(150)
     native, reference = (calibrate(graph, weights, x, 0.99, e) for e in (Native(2), Interpreted()))
     for name, ends in reference.ranges.items():
         np.testing.assert_allclose(native.ranges[name], ends, rtol=1e-5, atol=1e-5, err_msg=name)
+    for found, expected in zip(native.outputs, reference.outputs, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
     one = ag.quantize(graph, x, weights=weights, threads=1)
     same(ag.quantize(graph, x, weights=weights, threads=3), one)
     slow = ag.quantize(graph, x, weights=weights, engine="reference")
