@@ -64,10 +64,9 @@ class Operands:
         product wrap alike: all of it is arithmetic modulo 2^32."""
         factor = self.factors[0]
         if self.shifting:
-            powers = (
-                np.sign(f) * (1 << np.maximum(np.abs(f.astype("i8")) - 1, 0)) for f in self.factors
-            )
-            factor = sum(powers).astype(np.int32)
+            terms = np.stack(self.factors).astype("i8")
+            powers = np.sign(terms) << np.maximum(np.abs(terms) - 1, 0)
+            factor = powers.sum(0).astype(np.int32)
         return [self.center, self.offset, self.shift, factor]
 
 
