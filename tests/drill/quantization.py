@@ -143,13 +143,13 @@ MUTANTS = (
     ),
     Mutant(
         "elements beyond the limit keep their places among all", CALIBRATE,
-        "less = len(flat) - passed if end else 0", "less = 0",
+        "(places[0] - less, places[1] - less)", "places",
         tests_of(CALIBRATION, "test_quantiles_are_those_of_numpy"),
     ),
     Mutant(
         "a limit that lets too few elements pass is believed", CALIBRATE,
         "if less <= places[0] and places[1] < less + passed:", "if passed:",
-        tests_of(CALIBRATION, "test_quantiles_are_those_of_numpy"),
+        tests_of(CALIBRATION, "test_quantiles_of_an_order_that_misleads_the_sample"),
     ),
     Mutant(
         "the outputs of one chunk are overwritten by the next", CALIBRATE,
