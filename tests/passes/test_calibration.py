@@ -23,6 +23,7 @@ from addergraph.quantization import QuantizationSettings, Quantized
 from addergraph.stages import Stages
 from tests.passes.networks import settled
 from tests.passes.test_quantize import NETWORKS, adder, bn, network, samples, traced
+from tests.passes.test_quantize_layers import network as between_layers
 
 pytestmark = pytest.mark.usefixtures("quick_objects")
 
@@ -110,10 +111,12 @@ def same(one: Quantized, other: Quantized) -> None:
         np.testing.assert_array_equal(array, other.weights[name], name)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.thinned(2)
+@pytest.mark.parametrize("name", [*NETWORKS, "joined", "larger of two", "sequences", "tanh"])
 def test_integers_are_the_same_by_every_engine(name: str) -> None:
     """Of 150 samples, which are three chunks: graph, numbers and errors, for any threads."""
-    (graph, weights), x, how = network(name), samples(150), QuantizationSettings(bits=6)
+    (graph, weights), x = (network if name in NETWORKS else between_layers)(name), samples(150)
+    how = QuantizationSettings(bits=6)
     reference = quantize(graph, weights, x, how, Interpreted())
     for threads in (1, 3):
         same(quantize(graph, weights, x, how, FloatsByNumPy(threads)), reference)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from addergraph.ir import Array, Graph, Init
 from addergraph.ir.interpreter import interpret, run_reference
 from addergraph.ir.trace import Tensor, new_parameter, trace
 from addergraph.ir.types import TensorType, f32, i8, i32, u8
+from addergraph.model.engines import Interpreted
 from addergraph.passes.quantize.quantize import quantize, roundings
 from addergraph.passes.quantize.rounded import quantization_aware
 from addergraph.quantization import MULTIPLY, QuantizationSettings, Quantized
@@ -73,12 +74,6 @@ NETWORKS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def interpreted(
-    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Array]
-) -> tuple[Array, ...]:
-    return run_reference(graph, inputs, weights)[0]
-
-
 @functools.cache
 def network(name: str) -> tuple[Graph, Mapping[str, Array]]:
     graph = traced(NETWORKS[name])
@@ -89,7 +84,7 @@ def network(name: str) -> tuple[Graph, Mapping[str, Array]]:
 def quantized(name: str, bits: int = 8, requantize: str = "shift") -> Quantized:
     (graph, weights), terms = network(name), None if requantize == MULTIPLY else 3
     settings = QuantizationSettings(bits=bits, requantize=requantize, terms=terms)
-    return quantize(graph, weights, samples(24), settings, interpreted)
+    return quantize(graph, weights, samples(24), settings, Interpreted())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -124,9 +119,9 @@ def test_native_has_the_bits_of_the_reference_and_no_multiplication(name: str) -
 def test_integers_are_what_training_saw(name: str) -> None:
     """With exact products: a byte differs by one step at the most, where sums fall near a tie."""
     (graph, weights), x = network(name), samples(24)
-    found = roundings(graph, weights, x, 5, 0.9997, interpreted)
+    found = roundings(graph, weights, x, 5, 0.9997, Interpreted())
     rounded = quantization_aware(graph, found)
-    made = quantize(rounded, weights, x, QuantizationSettings(requantize=MULTIPLY), interpreted)
+    made = quantize(rounded, weights, x, QuantizationSettings(requantize=MULTIPLY), Interpreted())
     steps = 3 if name == "tanh" else 1  # of a byte before it that is off by one
     assert compared(rounded, weights, made, steps) >= 1
     training = trace(NETWORKS[name], TensorType(f32, (8, 6, 6, 3)), name="net", training=True)
@@ -161,7 +156,7 @@ def test_each_byte_is_the_nearest_to_its_number(
     x = np.linspace(-2, 2, 256).astype(np.float32).reshape(1, 16, 16, 1)
     graph = traced(function, ("N", 16, 16, 1))
     whole = QuantizationSettings(requantize=MULTIPLY, quantile=1)
-    made = quantize(graph, {}, x, whole, interpreted)
+    made = quantize(graph, {}, x, whole, Interpreted())
     integers = made.inputs(x)
     (y,), _ = run_reference(made.graph, [integers], made.weights)
     real = made.outputs(np.asarray(y))
@@ -180,7 +175,7 @@ def test_bytes_that_are_within_the_limits_stay() -> None:
 
     graph = traced(net)
     weights = settled(graph, samples(24))
-    made = quantize(graph, weights, samples(24), QuantizationSettings(terms=1), interpreted)
+    made = quantize(graph, weights, samples(24), QuantizationSettings(terms=1), Interpreted())
     assert [n.op.name for n in made.graph.nodes][-2:] == ["requantize_shift", "max_pool2d"]
 
 
@@ -192,7 +187,7 @@ def test_one_grid_is_joined_as_it_is() -> None:
     graph, x = traced(net), samples(24)
     weights = settled(graph, x)
     whole = QuantizationSettings(terms=1, quantile=1)
-    made = quantize(graph, weights, x, whole, interpreted)
+    made = quantize(graph, weights, x, whole, Interpreted())
     assert [n.op.name for n in made.graph.nodes][-3:] == ["lookup", "max_pool2d", "concat"]
 
 
@@ -219,7 +214,7 @@ def test_a_dropout_rounds_before_it_where_bytes_are_read(
 
     graph, x = traced(net), samples(16)
     weights = settled(graph, x)
-    found = roundings(graph, weights, x, 4, 1.0, interpreted)
+    found = roundings(graph, weights, x, 4, 1.0, Interpreted())
     training = trace(net, TensorType(f32, (4, 6, 6, 3)), name="net", training=True)
     made = quantization_aware(training, found)
     assert ("bn1" in found) == rounded_before
@@ -248,13 +243,13 @@ def parameter(x: Tensor, *shape: int) -> Tensor:
 def test_what_bytes_cannot_say(net: Callable[[Tensor], Tensor], message: str) -> None:
     graph, x = traced(net), samples(4)
     with pytest.raises(UnsupportedError, match=message):
-        quantize(graph, settled(graph, x), x, QuantizationSettings(), interpreted)
+        quantize(graph, settled(graph, x), x, QuantizationSettings(), Interpreted())
 
 
 def test_a_constant_is_no_output() -> None:
     graph = trace(lambda x: (x, ops.full(x, 1.0)), TensorType(f32, ("N", 3)))
     with pytest.raises(UnsupportedError, match="output %const does not depend on the image"):
-        quantize(graph, {}, np.ones((2, 3)), QuantizationSettings(), interpreted)
+        quantize(graph, {}, np.ones((2, 3)), QuantizationSettings(), Interpreted())
 
 
 def test_quantization_aware_refuses_what_quantize_does() -> None:
