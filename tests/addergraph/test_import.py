@@ -205,5 +205,5 @@ def test_what_else_pytorch_files_hold(tmp_path: Path) -> None:
     whole = file.read_bytes()
     for damaged in (b"", b"abc", whole[:1000], whole[: len(whole) // 2], b"\x80\x02" + whole[:99]):
         file.write_bytes(damaged)
-        with pytest.raises(StorageError, match=r'a\.pth" is damaged, or holds more than tensors'):
+        with pytest.raises(StorageError, match=r'a\.pth" is (neither|damaged, or holds)'):
             imported(str(file), "resnet20")

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import DataError
 from ...ir import Array, Node
 from ...ir.intervals import value_ranges
 from ...ir.types import u8
-from ...ops.contraction.adder2d import Adder2d
 from ..commands.source import open_trained
 from .timing import Layer
 
@@ -53,7 +53,7 @@ def own_filters(file: str) -> Own:
     found: dict[tuple[str, Layer], list[Array]] = {}
     left_out: list[str] = []
     for node in graph.nodes:
-        if not isinstance(node.op, Adder2d):
+        if not node.op.measures_distance or node.inputs[1].type.rank != 4:
             continue
         layer = _layer(name, node)
         if layer is None or not ranges[node.inputs[0].name].nonnegative:
@@ -89,8 +89,8 @@ def operands(dtype: str | None, file: str | None) -> tuple[str, Own | None]:
 
 def _layer(network: str, node: Node) -> Layer | None:
     """The shape of a layer; None where `Layer` cannot say it."""
-    op, (x, f) = node.op, (v.type.bind(1).sizes for v in node.inputs[:2])
-    assert isinstance(op, Adder2d)
+    x, f = (v.type.bind(1).sizes for v in node.inputs[:2])
+    op: Any = node.op  # an adder2d, by its filter
     (_, height, width, inputs), (kernel, across, _, outputs) = x, f
     square = height == width and kernel == across and op.stride[0] == op.stride[1]
     if not square or op.groups != 1 or set(op.dilation) != {1}:
