@@ -264,6 +264,7 @@ def _graph_cases() -> Iterator[Case]:
     })  # fmt: skip
     yield Case("program", lambda x: program()(x), {"x": X})
     yield Case("program.run", program().run, {"inputs": [X]})
+    yield Case("program.run_into", program().run_into, {"inputs": [X], "outputs": None})
     yield Case("program.set_weights", program().set_weights, {"weights": built().weights})
     yield Case("program.export", program().export, {
         "folder": folder() / "out", "name": "net", "seed": 0, "shared": False,
@@ -297,7 +298,7 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("ag.trace", lambda function, type, name, training: ag.trace(
         function, type, name=name, training=training
     ), {"function": ops.relu, "type": TYPE, "name": "g", "training": False})  # fmt: skip
-    shared = {"samples": 2, "seed": 0, "inputs": [X]}
+    shared = {"samples": 2, "seed": 0, "inputs": [X], "verbose": 0}
     yield Case("ag.verify", ag.verify, {"graph": built(), "program": program(), **shared})
     yield Case("ag.verify_layers", ag.verify_layers, {
         "graph": built(), "program": by_layers(), **shared
