@@ -111,7 +111,7 @@ def same(one: Quantized, other: Quantized) -> None:
         np.testing.assert_array_equal(array, other.weights[name], name)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", [*NETWORKS, "joined", "larger of two", "sequences", "tanh"])
 def test_integers_are_the_same_by_every_engine(name: str) -> None:
     """Of 150 samples, which are three chunks: graph, numbers and errors, for any threads."""

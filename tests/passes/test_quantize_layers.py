@@ -98,7 +98,7 @@ def test_integers_say_what_the_network_does(name: str) -> None:
     assert {v.type.dtype for v in made.graph.values()} <= {u8, i8, i32}
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_native_has_the_bits_of_the_reference_and_no_multiplication(name: str) -> None:
     """Levels take turns here; random networks of all of them run on every one."""
@@ -114,7 +114,7 @@ def test_native_has_the_bits_of_the_reference_and_no_multiplication(name: str) -
     program.close()
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integers_are_what_training_saw(name: str) -> None:
     """With exact products: a byte differs by one step at the most, where sums fall near a tie."""
