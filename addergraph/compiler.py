@@ -26,7 +26,7 @@ from .ir.attributes import FULL_PRECISION
 from .ir.network import Network, graph_and_weights, graph_of, require_weights
 from .ir.state import State, initial_weights
 from .ir.walk import computed, returning
-from .settings import integer
+from .settings import number_of_threads
 
 if TYPE_CHECKING:
     from .codegen.emit.lowered import Kernels, Lowered
@@ -234,7 +234,7 @@ def compile(
 
     network, (graph, weights) = graph, graph_and_weights(graph, weights)
     known = preprocessing.declared_by(network)
-    threads = integer("threads", threads, 1)
+    threads = number_of_threads(threads)
     built = build(
         graph, weights, batch=batch, target=target, tune_for=tune_for, cache=cache, tune=tune,
         multiplication_free=multiplication_free, observers=observers,
@@ -271,7 +271,7 @@ def compile_layers(
     from .passes import pipeline
 
     graph, weights = graph_and_weights(graph, weights)
-    threads = integer("threads", threads, 1)
+    threads = number_of_threads(threads)
     if graph.updates:
         raise GraphError(f'graph "{graph.name}" updates parameters; compile its forward graph')
     kernels = Kernels(target_named(target), require_weights(graph, weights))

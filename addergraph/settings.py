@@ -22,6 +22,7 @@ from .border import accept, shown
 from .errors import AdderGraphError, DataError, nearest
 
 NOTHING: Any = MISSING  # for a setting that has to be given
+MOST_THREADS = 1024  # of a call: a number with too many zeros would stop the machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,11 @@ def require_valid(values: Any) -> None:
         value = getattr(values, name)
         if value is not None or defaults[name] is not None:
             object.__setattr__(values, name, one.require(name, value))
+
+
+def number_of_threads(value: object) -> int:
+    """From 1 to MOST_THREADS; DataError otherwise."""
+    return Setting(kind=int, least=1, most=MOST_THREADS).require("threads", value)  # type: ignore[no-any-return]
 
 
 def integer(name: str, value: object, least: int) -> int:

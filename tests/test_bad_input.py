@@ -255,7 +255,7 @@ TARGETS: dict[str, Case] = {
     ),
     "threads": (
         lambda: ag.compile(RELU, threads="2"),  # type: ignore[arg-type]
-        AdderGraphError, ("threads='2'", "an integer of at least 1"),
+        AdderGraphError, ("threads='2'", "an integer from 1 to 1024"),
     ),
     "batch": (
         lambda: ag.compile(RELU, batch=-1), ShapeError, ("batch=-1", "an integer of at least 0"),

@@ -12,7 +12,7 @@ import numpy as np
 from .. import border
 from ..errors import DataError, GraphError, ShapeError
 from ..ir.attributes import FULL_PRECISION, GRADIENTS
-from ..settings import require_valid, setting, settings_of
+from ..settings import MOST_THREADS, require_valid, setting, settings_of
 from .callbacks import Callback, require_callbacks
 from .optimizers import SGD, Optimizer
 from .schedules import Schedule
@@ -124,7 +124,7 @@ class Fit(Learning):
         error=GraphError,
     )
     threads: int | None = setting(
-        None, "Threads to use.", kind=int, least=1, unset="all processors"
+        None, "Threads to use.", kind=int, least=1, most=MOST_THREADS, unset="all processors"
     )
     verbose: int = 1
     callbacks: Sequence[Callback] = ()

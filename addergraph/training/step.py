@@ -16,7 +16,7 @@ from ..ir.interpreter import run_reference
 from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
 from ..processors import usable_processors
-from ..settings import integer
+from ..settings import integer, number_of_threads
 from .labels import count_of, inputs_of, require_trainable, rows_of, targets_for
 from .objective import objective_of
 from .optimizers import Optimizer, average_name
@@ -28,8 +28,11 @@ SEEDS, STEPS_OF_A_SEED = 1 << 10, 1 << 20
 
 
 def thread_count(threads: int | None) -> int:
-    """`threads`, or as many as this process may keep processors busy; DataError below 1."""
-    return usable_processors() if threads is None else integer("threads", threads, 1)
+    """`threads`, or as many as this process may keep processors busy.
+
+    DataError where they are not from 1 to MOST_THREADS.
+    """
+    return usable_processors() if threads is None else number_of_threads(threads)
 
 
 def compile_silently(graph: Graph, **options: Any) -> Any:

@@ -82,7 +82,8 @@ def test_a_signature_is_what_is_declared(function: Callable[..., Any], declared:
     [
         ({"gradient": "signs"}, ShapeError, "unknown gradient 'signs'"),
         ({"engine": "nativ"}, GraphError, "unknown engine 'nativ'"),
-        ({"threads": 0}, DataError, "threads=0 must be an integer of at least 1"),
+        ({"threads": 0}, DataError, "threads=0 must be an integer from 1 to 1024"),
+        ({"threads": 10**6}, DataError, "threads=1000000 must be an integer from 1 to 1024"),
         ({"label_smoothing": 1.0}, DataError, "must be at least 0 and below 1"),
         ({"batch_size": 0}, DataError, "batch_size=0 must be an integer of at least 1"),
     ],
