@@ -126,7 +126,8 @@ def _parameter(name: str, one: Setting, default: Any) -> click.Parameter:
         is_flag=one.kind is bool,
         multiple=one.many,
         required=required,
-        default=None if required else default,
+        # A default of None counts as one that was given, from click 8.3 on.
+        **({} if required else {"default": default}),
         show_default=shown,
         metavar=one.metavar,
         help=one.help + (f"  [default: {one.unset}]" if unsaid and one.unset else ""),

@@ -94,6 +94,18 @@ def test_each_option_says_what_it_does_and_what_happens_without_it(command: str)
         assert "default: its own" not in text and "default: None" not in text, name
 
 
+def test_each_required_option_is_asked_for() -> None:
+    asked = 0
+    for name, declared in cli.commands.commands.items():
+        required = [p for p in declared.params if isinstance(p, click.Option) and p.required]
+        for missing in required:
+            words = [word for p in required if p is not missing for word in (p.opts[-1], "a")]
+            with pytest.raises(click.MissingParameter, match=f"parameter: {missing.name}$"):
+                declared.make_context(name, ["a", *words])
+            asked += 1
+    assert asked > 4
+
+
 def test_examples_of_the_help_parse(shell: Shell) -> None:
     """They name options that exist, so that all that can fail is a missing file."""
     for command in COMMANDS:
