@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..data import preprocessing
 from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
 from ..files import records, storage
-from ..ir import Array, Graph
+from ..ir import Array, Graph, Value
 from ..ir.interpreter import bind_inputs
 from ..ir.quantization import value_quantizations
 from ..ir.state import bind_weights
@@ -96,9 +97,27 @@ class Quantized:
         bind_inputs(self.graph, [samples])
         return samples
 
-    def outputs(self, y: Array) -> Array:
-        """The first output, dequantized to f32."""
-        output = self.graph.outputs[0]
+    @overload
+    def outputs(self, y: tuple[Array, ...]) -> tuple[Array, ...]: ...
+
+    @overload
+    def outputs(self, y: Array) -> Array: ...
+
+    def outputs(self, y: Array | tuple[Array, ...]) -> Array | tuple[Array, ...]:
+        """The first output, dequantized to f32; of a tuple of all outputs, as programs of several
+        give it, a tuple.
+
+        DataError where `y` holds no real numbers, or another number of outputs.
+        """
+        outputs = self.graph.outputs
+        if not isinstance(y, tuple):
+            return self._real(outputs[0], y)
+        if len(y) != len(outputs):
+            names = ", ".join(v.name for v in outputs)
+            raise DataError(f"y: expected a tuple of {len(outputs)}, {names}; found one of {len(y)}")
+        return tuple(map(self._real, outputs, y))
+
+    def _real(self, output: Value, y: Array) -> Array:
         known = value_quantizations(self.graph)[output.name]
         if known is None:
             raise DataError(f"output {output} has no scale and zero point")

@@ -241,9 +241,12 @@ def test_several_outputs_of_one_input_become_integers() -> None:
     fit(model, X["image"], targets, epochs=2)
     made = ag.quantize(model, X["image"])
     assert [v.name for v in made.graph.outputs] == ["class.output", "size.output"]
-    scores = made.outputs(ag.compile(made).run([X["image"]])[0])
-    expected = model.predict(X["image"])["class"]
-    assert np.abs(scores - expected).max() < 0.2 * np.abs(expected).max()
+    found = made.outputs(ag.compile(made).run([X["image"]]))
+    for scores, expected in zip(found, model.predict(X["image"]).values(), strict=True):
+        assert np.abs(scores - expected).max() < 0.2 * np.abs(expected).max()
+    assert (made.outputs(ag.compile(made).run([X["image"]])[0]) == found[0]).all()
+    with pytest.raises(DataError, match=r"expected a tuple of 2, class.output, .*; found one of 1"):
+        made.outputs(found[:1])
 
 
 def test_compiling_verifying_and_exporting(trained: Model, tmp_path: Path) -> None:
