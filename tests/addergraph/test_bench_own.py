@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_layers_of_one_shape_share_a_row(trained: tuple[ag.Model, Path]) -> None
     assert np.array_equal(own.filters[TAIL][0], model.weights["adder3.f"])
     assert own.left_out == ["adder0", "valid"]
     assert own.notes() == ["Not timed, as they have another form: adder0, valid."]
+
+
+def test_a_model_of_several_ends(trained: tuple[ag.Model, Path], tmp_path: Path) -> None:
+    """Timing needs no images, so it takes any inputs and outputs."""
+
+    def several(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"one": net(x), "two": layers.Dense(2)(layers.Flatten()(y))}
+
+    model = ag.Model(several, input_shape={"x": (8, 8, 4), "y": (3,)})
+    model.weights = {n: np.abs(a) if n.endswith(".f") else a for n, a in model.weights.items()}
+    model.save(tmp_path / "several.safetensors")
+    own = own_filters(str(tmp_path / "several.safetensors"))
+    assert list(own.filters) == [
+        dataclasses.replace(layer, network="several.safetensors") for layer in (WIDE, TAIL)
+    ]
 
 
 def test_filters_take_turns(trained: tuple[ag.Model, Path]) -> None:

@@ -230,7 +230,7 @@ def test_what_takes_one_input_says_so(trained: Model, tmp_path: Path) -> None:
         trained.with_classes(4)
 
 
-def test_several_outputs_of_one_input_become_integers() -> None:
+def test_several_outputs_of_one_input_become_integers(tmp_path: Path) -> None:
     def net(image: Tensor) -> dict[str, Tensor]:
         found = layers.BatchNorm()(layers.Adder(4, kernel_size=3)(image))
         found = layers.GlobalAvgPool()(layers.Activation("relu")(found))
@@ -247,6 +247,9 @@ def test_several_outputs_of_one_input_become_integers() -> None:
     assert (made.outputs(ag.compile(made).run([X["image"]])[0]) == found[0]).all()
     with pytest.raises(DataError, match=r"expected a tuple of 2, class.output, .*; found one of 1"):
         made.outputs(found[:1])
+    made.save(tmp_path / "q.safetensors")
+    with pytest.raises(UnsupportedError, match=r"one output, found 2: class\.output \(3,\), size"):
+        open_trained(str(tmp_path / "q.safetensors"))
 
 
 def test_compiling_verifying_and_exporting(trained: Model, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def own_filters(file: str) -> Own:
 
     Raises DataError where there are none, and what `open_trained` does.
     """
-    source = open_trained(file)
+    source = open_trained(file, classes=False)
     graph, numbers = source.graph, source.required_weights()
     ranges, name = value_ranges(graph), Path(file).name
     found: dict[tuple[str, Layer], list[Array]] = {}

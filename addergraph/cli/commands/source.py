@@ -99,9 +99,10 @@ def open_source(
     return Source(file, graph, None if weights is None else _read_weights(graph, weights), None)
 
 
-def open_trained(file: str, weights: str | None = None) -> Source:
+def open_trained(file: str, weights: str | None = None, *, classes: bool = True) -> Source:
     """`open_source` for what is asked of a trained network alone; DataError for a network by name,
-    missing weights, and a model with the very weights that its seed draws."""
+    missing weights, and a model with the very weights that its seed draws; UnsupportedError for
+    several inputs or outputs where it is to tell `classes` of images."""
     if file in zoo.NETWORKS and not Path(file).exists():
         raise DataError(
             f'the network "{file}" starts with random weights, which guess: train it, and give the '
@@ -109,7 +110,9 @@ def open_trained(file: str, weights: str | None = None) -> Source:
         )
     source = open_source(file, weights)
     source.required_weights()
-    model = _tells_classes(source.model)
+    if classes:
+        _require_one_of_each(source.graph)
+    model = source.model
     if model is None or not source.graph.parameters:
         return source
     drawn = initial_weights(model.graph(training=False), model.seed)
@@ -134,6 +137,12 @@ def model_in_file(network: str) -> Model | None:
         )
     network_named(network)
     return None
+
+
+def _require_one_of_each(graph: Graph) -> None:
+    for ends, what in ((graph.inputs, "input"), (graph.outputs, "output")):
+        if len(ends) > 1:
+            the_only({v.name: v.type.shape[1:] for v in ends}, what)
 
 
 def _tells_classes(model: Model | None) -> Model | None:
