@@ -82,8 +82,8 @@ def train_step(
     predictions = [draft.new[v] for v in graph.outputs]
     prefixes = [f"{v.name}." if len(graph.outputs) > 1 else "" for v in graph.outputs]
     ends = zip(prefixes, predictions, strict=True)
-    targets = [draft.input(f"{prefix}targets", v.type) for prefix, v in ends]
-    rate = draft.tensor(draft.input("learning_rate", TensorType(f32, ())))
+    targets = [_input(draft, f"{prefix}targets", v.type) for prefix, v in ends]
+    rate = draft.tensor(_input(draft, "learning_rate", TensorType(f32, ())))
     both = ([draft.tensor(v) for v in values] for values in (predictions, targets))
     mean, *others = (found.value for found in loss.means(*both))
 
@@ -96,6 +96,12 @@ def train_step(
         draft.update(u.parameter, draft.new[u.value])
     optimizer.update({p: gradients[p] for p in trainable}, rate)
     return close(draft, gradients, [mean, *others, *predictions])
+
+
+def _input(draft: Draft, hint: str, type: TensorType) -> Value:
+    """An input whose name the network may have for something else."""
+    draft.inputs.append(Value(draft.fresh(hint), type))
+    return draft.inputs[-1]
 
 
 def _require_used(graph: Graph, trainable: Sequence[Parameter], found: Container[Value]) -> None:

@@ -208,6 +208,18 @@ def test_an_input_that_nothing_reads() -> None:
         Model(lambda image, meta: layers.Dense(2)(meta), input_shape=SHAPES).build(SHAPES)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_names_that_a_training_step_has_too(several: bool) -> None:
+    def net(targets: Tensor, learning_rate: Tensor) -> dict[str, Tensor] | Tensor:
+        both = layers.Dense(2, name="loss")(layers.Concatenate()(targets, learning_rate))
+        return {"size": both, "learning_rate_1": layers.Dense(1)(both)} if several else both
+
+    model, x = Model(net, loss="huber", seed=1), np.ones((4, 2))
+    y = (x, x[:, :1]) if several else x
+    history = fit(model, (x, 2 * x), y, epochs=3, batch_size=4, engine="reference").history
+    assert history["loss"][-1] < history["loss"][0]
+
+
 # --- what takes one input or output ---------------------------------------------------------------
 
 
