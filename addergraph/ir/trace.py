@@ -305,6 +305,12 @@ def argument_names(function: Callable[..., Any], count: int | None = None) -> li
     taken = [p for p in parameters if p.kind in kinds]
     positional = [p.name for p in taken]
     needed = [p.name for p in taken if p.default is p.empty]
+    unfilled = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
+    if unfilled:
+        raise GraphError(
+            f'the traced function takes "{unfilled[0]}" by name only, and tensors are given in '
+            "order: leave out the * in front of it, or give it a default"
+        )
     count = max(1, len(needed)) if count is None else count
     if len(needed) > count:
         raise GraphError(

@@ -114,7 +114,9 @@ class Quantized:
             return self._real(outputs[0], y)
         if len(y) != len(outputs):
             names = ", ".join(v.name for v in outputs)
-            raise DataError(f"y: expected a tuple of {len(outputs)}, {names}; found one of {len(y)}")
+            raise DataError(
+                f"y: expected a tuple of {len(outputs)}, {names}; found one of {len(y)}"
+            )
         return tuple(map(self._real, outputs, y))
 
     def _real(self, output: Value, y: Array) -> Array:

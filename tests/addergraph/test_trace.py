@@ -167,6 +167,7 @@ def test_graphs_take_the_name_of_the_function_or_the_one_given() -> None:
     [
         (lambda x: x, (), "needs the type of each argument"),
         (lambda x: x, (X, X), "takes 1 tensors, 2 types given"),
+        (lambda x, *, y: x + y, (X, X), 'takes "y" by name only.*leave out the'),
         (lambda x, y, z=1: x, (X,), r"takes 2 tensors \(x, y\), the types of 1 are given"),
         (lambda x: 3, (X,), 'function "lambda" returned 3; expected symbolic tensors'),
         (lambda x: [x, None], (X,), "returned None"),
