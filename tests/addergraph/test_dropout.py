@@ -102,6 +102,7 @@ def test_the_bits_depend_on_no_number_of_threads_and_on_the_seed() -> None:
     assert len(set(map(bits, others))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_another_seed_of_a_run_leaves_out_others(engine: str) -> None:
     """The order of the samples aside."""

@@ -171,6 +171,7 @@ def test_fit_says_what_it_was_trained_on(tmp_path: Path) -> None:
         again.fit(data.x_train, data.y_train, normalize=Normalize((0.0,), (1.0,)), verbose=0)
 
 
+@pytest.mark.slow
 def test_bytes_that_enter_as_they_are_stay_bytes() -> None:
     model = network()
     with pytest.warns(DataWarning, match="samples enter with numbers up to 255"):

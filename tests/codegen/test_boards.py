@@ -265,6 +265,7 @@ def test_a_planted_multiply_in_each_is_found(target: str, libraries: Libraries) 
         assert "mul" in failure.instruction and failure.reason in ("multiply", "address mul/div")
 
 
+@pytest.mark.slow
 def test_a_bare_target_has_no_shared_library(network: Quantized, libraries: Libraries) -> None:
     made = libraries["thumbv6m"]
     assert made.shared is None

@@ -214,6 +214,7 @@ def test_training_with_the_rounding_is_no_worse_than_without(
 # --- files and refusals ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_keep_the_roundings(trained: Model, tmp_path: Path) -> None:
     made = ag.quantization_aware(trained, DATA.x_train[:64], bits=3)
     made.save(tmp_path / "m.safetensors")

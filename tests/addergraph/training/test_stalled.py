@@ -131,6 +131,7 @@ def test_train_ends_with_an_error_and_the_file(shell: Shell) -> None:
     assert shell(*base, "-o", "m.safetensors", "--allow-chance").status == 0
 
 
+@pytest.mark.slow
 def test_validation_by_chance_is_said_once_and_taken_back() -> None:
     """Labels of the validation samples that mean nothing; then those that they have."""
     x = np.tile(X, (4, 1))
