@@ -18,7 +18,7 @@ from ...ir import Array, Graph
 from ...ir.state import bind_weights, initial_weights
 from ...ir.text import parse
 from ...model import Model
-from ...model.samples import the_only
+from ...model.samples import shapes_of, the_only
 from ...quantization import Quantized, is_quantized, load_quantized
 from ...zoo.networks import network_named
 
@@ -142,7 +142,7 @@ def model_in_file(network: str) -> Model | None:
 def _require_one_of_each(graph: Graph) -> None:
     for ends, what in ((graph.inputs, "input"), (graph.outputs, "output")):
         if len(ends) > 1:
-            the_only({v.name: v.type.shape[1:] for v in ends}, what)
+            the_only(shapes_of(ends), what)
 
 
 def _tells_classes(model: Model | None) -> Model | None:
