@@ -177,6 +177,7 @@ def test_another_normalization_is_refused_by_both_names(shell: Shell) -> None:
     assert said in shell.ok("evaluate", "t.safetensors", "--data", "held_out.npz")
 
 
+@pytest.mark.slow
 def test_a_network_that_says_nothing_of_pixels_has_to_be_told(shell: Shell) -> None:
     images, y = byte_images("data.npz")
     np.savez("held_out.npz", x=images[60:], y=y[60:])

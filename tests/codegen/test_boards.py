@@ -35,6 +35,8 @@ from tests.codegen.boards import (
     undefined,
 )
 
+pytestmark = pytest.mark.slow  # a quarter of a minute to compile for all boards
+
 FLASH, RAM = 256 << 10, 16 << 10  # bytes of a micro:bit
 TARGETS = ("x86-64", *(board.target for board in BOARDS))
 RUNS = [pytest.param(b, marks=pytest.mark.needs(*b.tools), id=b.program) for b in BOARDS]
@@ -90,7 +92,6 @@ def libraries(network: Quantized, tmp_path_factory: pytest.TempPathFactory) -> L
 # -- programs --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("board", RUNS)
 def test_all_images_have_the_bits_of_numpy(
     board: Board, libraries: Libraries, images: Array, logits: Array
@@ -137,7 +138,6 @@ def require_pixels(board: Board, pixels: Pixels, folder: Path) -> Path:
     return program
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("board", RUNS)
 def test_pixels_are_looked_up(board: Board, pixels: Pixels, tmp_path: Path) -> None:
     made = certify(require_pixels(board, pixels, tmp_path))
@@ -171,7 +171,6 @@ def test_objects_say_that_no_floats_are_passed(pixels: Pixels, tmp_path: Path) -
         assert text.stdout.count("Tag_") > 10 and "Tag_CPU_arch: v6S-M" in text.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.needs(*MICROBIT.tools, "nm")
 def test_a_microbit_has_room_and_time(libraries: Libraries, images: Array) -> None:
     exported = libraries[MICROBIT.target]
@@ -232,7 +231,6 @@ def test_damaged_weights_and_wrong_bits_end_the_program(
 # -- objects ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_certificate_of_each_object_passes(target: str, libraries: Libraries) -> None:
     made = libraries[target]
@@ -265,7 +263,6 @@ def test_a_planted_multiply_in_each_is_found(target: str, libraries: Libraries) 
         assert "mul" in failure.instruction and failure.reason in ("multiply", "address mul/div")
 
 
-@pytest.mark.slow
 def test_a_bare_target_has_no_shared_library(network: Quantized, libraries: Libraries) -> None:
     made = libraries["thumbv6m"]
     assert made.shared is None

@@ -247,7 +247,6 @@ def test_unknown_names() -> None:
          "one output.*%y, %x"),
         (DENSE.replace(") {", ", %dead: f32[] init=ones) {"), MeanSquared(), GraphError,
          "does not depend on the trainable parameters dead"),
-        (DENSE.replace("%x", "%targets"), MeanSquared(), GraphError, '"targets"'),
         ("""graph g(%x: f32[2,3]) params(%w: f32[3] init=ones) {
               %y = mul(%x, %w) : f32[2,3]
               %z = reshape(%y) shape=(6) : f32[6]

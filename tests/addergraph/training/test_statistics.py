@@ -145,6 +145,7 @@ def test_the_form_of_an_update(momentum: float) -> None:
     assert (one, unbiased) == pytest.approx((1.0, 5 / 4))
 
 
+@pytest.mark.slow
 def test_any_number_of_threads() -> None:
     one, two = small_model(), small_model()
     for threads, model in enumerate((one, two), 1):
