@@ -85,7 +85,7 @@ MUTANTS = (
     ),
     Mutant(
         "a compiled model forgets its images",
-        "addergraph/compiler.py",
+        "addergraph/compiler/programs.py",
         "return Program(built, require_weights(graph, weights), None, threads, known)",
         "return Program(built, require_weights(graph, weights), None, threads)",
         tests_of(

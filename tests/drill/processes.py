@@ -44,7 +44,7 @@ MUTANTS = (
         tests_of("codegen/test_forks.py"),
     ),
     Mutant(
-        "a fork does not wait for imports", "addergraph/compiler.py",
+        "a fork does not wait for imports", "addergraph/compiler/forks.py",
         "    _held.enter_context(_importing)\n", "",
         tests_of("codegen/test_forks.py"),
     ),

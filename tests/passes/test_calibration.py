@@ -139,7 +139,7 @@ def test_numpy_stands_in_where_there_is_no_native_code(monkeypatch: pytest.Monke
     (graph, weights), x = network("biased"), samples(8)
     slow = ag.quantize(graph, x, weights=weights, engine="reference")
     monkeypatch.setattr(compiler, "has_native_code", lambda: False)
-    monkeypatch.setattr(compiler, "build", None)
+    monkeypatch.setattr(compiler.programs, "build", None)
     with pytest.warns(EnvironmentWarning, match="runs no native code: NumPy calibrates") as found:
         same(ag.quantize(graph, x, weights=weights), slow)
     assert found[0].filename == __file__

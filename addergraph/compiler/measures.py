@@ -1,0 +1,109 @@
+"""What can be said of a graph's code: memory, instructions, time, multiplications."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..ir import Array, Graph
+from ..ir.network import Network, graph_of
+from .lowering import TUNE_SECONDS, lower, without_range_warnings
+
+if TYPE_CHECKING:
+    from ..codegen.inspect.census import Census
+    from ..codegen.inspect.certificate import Certificate
+    from ..codegen.measure.profile import Profile
+    from ..codegen.measure.tune import Tuned
+
+
+def tune_graph(
+    graph: Graph,
+    weights: Mapping[str, Array] | None = None,
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    seconds: float = TUNE_SECONDS,
+) -> tuple[Tuned, ...]:
+    """What measuring finds for each contraction of `graph`; see `codegen/measure/tune.py`."""
+    from ..codegen.measure.tune import tune
+    from ..codegen.targets.lookup import target_named
+
+    bound = graph if batch is None else graph.bind(batch)
+    return tune(lower(bound, target_named(target), weights=weights), seconds)
+
+
+def profile(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    *,
+    batch: int | None = None,
+    target: str = "host",
+    seconds: float = 2.0,
+) -> Profile:
+    """What each kernel takes inside the network and alone; see `codegen/measure/profile.py`."""
+    from ..codegen.measure import profile as codegen
+    from ..codegen.targets.lookup import target_named
+
+    bound = graph if batch is None else graph.bind(batch)
+    return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
+
+
+def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
+    """G terms/s that so many threads reach in registers; see `codegen/measure/peak.py`.
+
+    Raises TargetError where this machine cannot run the target's code.
+    """
+    from ..codegen.measure import peak
+    from ..codegen.targets.lookup import require_runnable, target_named
+
+    machine = target_named(target)
+    require_runnable(machine, f'this machine cannot run code for "{machine.name}"')
+    return peak.measure_peak(form, machine, threads=threads)
+
+
+def census(graph: Graph | Network, *, batch: int | None = None, target: str = "host") -> Census:
+    """The instructions that are emitted for `graph`, by kind; see `codegen/inspect/census.py`."""
+    from ..codegen.inspect.census import census as count
+    from ..codegen.targets.lookup import target_named
+
+    source = graph_of(graph)
+    bound = source if batch is None else source.bind(batch)
+    return count(lower(bound, target_named(target)))
+
+
+def certify(path: str | os.PathLike[str]) -> Certificate:
+    """Whether compiled code multiplies, read off its bytes: `codegen/inspect/certificate.py`."""
+    from ..codegen.inspect import certificate
+
+    return certificate.certify(path)
+
+
+def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
+    """The memory plan of the compiled graph as a table; see `passes/plan_memory.py`."""
+    from ..codegen.targets.lookup import target_named
+    from ..passes.plan_memory import render
+
+    lowered = lower(graph if batch is None else graph.bind(batch), target_named(target))
+    return render(lowered.plan, lowered.main)
+
+
+def arena_bytes(
+    graph: Graph, weights: Mapping[str, Array] | None = None, *, target: str = "host"
+) -> int:
+    """Bytes of working memory that the compiled graph needs, for one sample if its batch is open.
+
+    `weights`, where known, choose between dense and sparse kernels.
+    """
+    from ..codegen.targets.lookup import target_named
+
+    bound = graph.bind(1) if graph.is_open and not graph.per_sample else graph
+    with without_range_warnings():  # `findings` has them
+        return lower(bound, target_named(target), weights=weights).plan.arena_bytes
+
+
+def cpus_of(target: str) -> str:
+    """In words, which CPUs run the code of the target of this name."""
+    from ..codegen.targets.lookup import target_named
+
+    return target_named(target).cpus
