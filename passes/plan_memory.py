@@ -56,8 +56,7 @@ def normalize_outputs(graph: Graph) -> Graph:
                   update %p <- %q.new  return %y, %y.out, %x.out
 
     Afterwards each output is a distinct computed value, and each update takes a computed value:
-    copies at the end of a call never read a parameter that another copy has changed. Updates of
-    a parameter with itself go, but for one where there are no others.
+    copies at the end of a call never read a parameter that another copy has changed.
     """
     produced = graph.producers()
     if _is_normal(graph, produced):
@@ -74,9 +73,7 @@ def normalize_outputs(graph: Graph) -> Graph:
     for v in graph.outputs:
         own = v in produced and new[v] not in outputs
         outputs[new[v] if own else computed(v, "out")] = None
-    changing = [u for u in graph.updates if u.value is not u.parameter]
-    # A program whose updates change nothing still has updates: its parameters live in a state.
-    for update in changing or graph.updates[:1]:
+    for update in graph.updates:
         v = update.value
         draft.update(update.parameter, new[v] if v in produced else computed(v, "new"))
     return draft.finish(outputs)

@@ -322,6 +322,21 @@ def test_a_state_of_another_layout_is_refused() -> None:
             compiler.compile(step(2), state=State(wrong), cache=False)
 
 
+def test_an_update_that_changes_nothing_stands_beside_others() -> None:
+    graph = parse("""graph g() params(%p: f32[3], %q: f32[3], %r: i32[2]) {
+      %same = broadcast_to(%p) shape=(3) : f32[3]
+      update %p <- %same
+      update %q <- %p
+      update %r <- %r
+      return %same }""")
+    weights = {"p": np.float32([1, 2, 3]), "q": np.zeros(3, "f4"), "r": np.int32([4, 5])}
+    program = compiler.compile(graph, weights=weights)
+    np.testing.assert_array_equal(program(), weights["p"])
+    assert {name: array.tolist() for name, array in program.state.views.items()} == {
+        "p": [1, 2, 3], "q": [1, 2, 3], "r": [4, 5]
+    }  # fmt: skip
+
+
 def test_weights_of_a_program_with_updates_live_in_its_state() -> None:
     start = {"w": numbers(6, 4, 3), "count": np.zeros((), np.float32)}
     program = compiler.compile(step(2), weights=start, cache=False)
