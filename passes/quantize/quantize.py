@@ -77,13 +77,13 @@ def quantize(
         chosen, far = made(None if settings.requantize == MULTIPLY else settings.terms)
     else:
         exact, _ = made(None)
-        tried = [made(terms) for terms in range(1, MOST_TERMS + 1)]
-        fits = (one for one in tried if one[0].error <= WORSE * exact.error)
-        chosen, far = next(fits, tried[-1])
-        errors = {
-            name: e for one in (*(q for q, _ in tried), exact) for name, e in one.errors.items()
-        }
-        chosen = replace(chosen, errors=errors)
+        errors: dict[str, float] = {}
+        for terms in range(1, MOST_TERMS + 1):
+            chosen, far = made(terms)
+            errors |= chosen.errors
+            if chosen.error <= WORSE * exact.error:
+                break  # more terms cost time, and could not be chosen
+        chosen = replace(chosen, errors={**errors, **exact.errors})
     if far > FAR:
         _warn(far)
     return chosen

@@ -169,14 +169,16 @@ def test_bits(bits: int) -> None:
     assert max(w.max() for w in others) <= 2**bits - 1
 
 
-def test_terms_are_the_fewest_that_serve() -> None:
-    made, _, _ = quantized("residual")
-    assert set(made.errors) == {"shift1", "shift2", "shift3", "multiply"}
-    assert made.chosen == next(
-        (k for k in ("shift1", "shift2") if made.errors[k] <= 1.05 * made.errors["multiply"]),
-        "shift3",
-    )
-    assert made.errors["shift1"] > made.errors["shift3"]
+@pytest.mark.parametrize("bits", [8, 2])
+def test_terms_are_the_fewest_that_serve(bits: int) -> None:
+    made, _, _ = quantized("residual", bits=bits)
+    errors = {f"shift{k}": quantized("residual", bits=bits, terms=k)[0].error for k in (1, 2, 3)}
+    assert errors["shift1"] > errors["shift3"]
+    multiply = made.errors["multiply"]
+    fits = [k for k, error in errors.items() if error <= 1.05 * multiply]
+    assert made.chosen == min(fits, default="shift3")
+    tried = {k: error for k, error in errors.items() if k <= made.chosen}
+    assert made.errors == {**tried, "multiply": multiply}  # no more than were needed
 
 
 def test_statistics_are_moved() -> None:

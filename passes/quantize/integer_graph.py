@@ -1,0 +1,205 @@
+"""The integer graph that `integers.py` writes: its nodes, its numbers, and their integers on the
+calibration samples, op by op."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from addergraph.ir import Array, Builder, Init, Op, Parameter, Value, free_name
+from addergraph.ir.quantization import Quantization
+from addergraph.ir.types import DType, TensorType, i32, u8
+from addergraph.ops.pointwise.binary import Add
+from addergraph.ops.pointwise.full import Full
+from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+
+from .calibrate import Engine
+from .fixed_point import LIMIT, multiply_operands, shift_operands
+from .forms import Bytes, Chunk, Integers, Part, Sums
+
+GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
+GUARD_HALF = 1 << (GUARD_BITS - 1)
+OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
+HEADROOM = 8  # how far beyond that outputs of other data may go
+UNIFORM = 1 << 24  # the end of outputs that are sums themselves, unless these go farther
+
+Made = TypeVar("Made")
+
+
+class IntegerGraph:
+    """The integer network under construction.
+
+    weights  its numbers, by name
+    taken    names of its values
+    """
+
+    def __init__(
+        self, name: str, reserved: Iterable[str], terms: int | None, engine: Engine, count: int
+    ) -> None:
+        """`reserved`: names for others to take; `terms`: powers of two in a factor, None for
+        integer multiplications; `count`: chunks of samples."""
+        self.terms = terms
+        self.builder = Builder(name)
+        self.weights: dict[str, Array] = {}
+        self.taken: set[str] = set()
+        self._reserved = {*reserved}
+        self._engine, self._count = engine, count
+
+    # -- nodes and numbers -----------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        """A name that no value of the float network has, or will have here."""
+        name = free_name(hint, self._reserved)
+        self._reserved.add(name)
+        return name
+
+    def node(self, op: Op, operands: Sequence[Value], name: str) -> Value:
+        """Appends a node under `name`."""
+        types = op.infer(*(v.type for v in operands))
+        (made,) = self.builder.add(op, operands, [Value(name, types[0])])
+        self.taken.add(name)
+        return made
+
+    def applied(self, op: Op, x: Bytes | Integers, name: str) -> tuple[Value, Chunk]:
+        """A node of one operand, and its results on the samples."""
+        return self.node(op, [x.value], name), self.computed(op, x)
+
+    def constant(
+        self, name: str, array: Array, dtype: DType, quantization: Quantization | None = None
+    ) -> Parameter:
+        """A parameter of the integer network with its numbers."""
+        type = TensorType(dtype, array.shape, quantization)
+        self.weights[name] = array.astype(dtype.numpy)
+        made = self.builder.parameter(Parameter(name, type, Init(), trainable=False))
+        assert isinstance(made, Parameter)
+        return made
+
+    # -- the samples -----------------------------------------------------------------------------
+
+    def computed(
+        self,
+        op: Op,
+        *xs: Bytes | Integers | Part,
+        numbers: Sequence[Array] = (),
+        taps: tuple[Parameter, Array] | None = None,
+    ) -> Chunk:
+        """What `op` makes of values, a filter and i32 numbers on a chunk of samples. Nothing here
+        names the layer, so that like ones share a program; a filter is packed once for each."""
+        builder, weights = Builder("op"), {}
+        operands = [
+            builder.input(f"x{i}", replace(x.value.type, quantization=None))
+            for i, x in enumerate(xs)
+        ]
+        if taps is not None:
+            bare = replace(taps[0].type, quantization=None)
+            operands.append(builder.parameter(Parameter("f", bare)))
+            weights["f"] = taps[1]
+        for number, array in enumerate(numbers):
+            operands.append(builder.input(f"operand{number}", TensorType(i32, array.shape)))
+        run = self._engine.program(builder.finish(builder.add(op, operands, "y")), weights)
+        given = [x.chunk for x in xs]
+        return lambda k: run([*(chunk(k) for chunk in given), *numbers])[0]
+
+    def each(self, function: Callable[[int], Made]) -> list[Made]:
+        """`function` of the number of every chunk."""
+        return self._engine.each(function, range(self._count))
+
+    def held(self, chunk: Chunk) -> Chunk:
+        """The same integers, computed now: what they are computed from may go."""
+        return self.each(chunk).__getitem__
+
+    def all(self, chunk: Chunk) -> Array:
+        """Those of all samples."""
+        return np.concatenate(self.each(chunk))
+
+    # -- requantization --------------------------------------------------------------------------
+
+    def requantized(
+        self,
+        form: Sums,
+        grid: tuple[Quantization, int],
+        name: str,
+        lo: float = -math.inf,
+        hi: float = math.inf,
+        dtype: DType = u8,
+    ) -> Bytes:
+        """Sums within [lo, hi] as bytes of this grid under `name`, kept as `dtype`."""
+        known, top = grid
+        part, scale, zero = form.parts[0], known.scale, known.zero_point
+        if len(form.parts) > 1:
+            part, scale = self._added(form, name, scale, top), 1.0
+        least, most = known.quantized(np.array([lo, hi]), 0, top).tolist()
+        op = RequantizeShift(least, most, dtype, known.scale, zero)
+        made, chunk = self._requantize(part, scale, zero, op, name)
+        return Bytes(made, known, top, self.held(chunk) if dtype == u8 else chunk)
+
+    def _requantize(
+        self, part: Part, scale: float, zero_point: int, op: RequantizeShift, name: str
+    ) -> tuple[Value, Chunk]:
+        """A node that makes `part` integers of `scale`, and its results on the samples."""
+        made: Op = op
+        affine = part.affine(scale, zero_point)
+        if self.terms is None:
+            operands = multiply_operands(affine, op.lo, op.hi)
+            made = RequantizeMultiply(op.lo, op.hi, op.dtype, op.scale, op.zero_point)
+        else:
+            operands = shift_operands(affine, op.lo, op.hi, self.terms)
+        constants = [self._operand(f"{name}.{key}", a) for key, a in operands.arrays.items()]
+        value = self.node(made, [part.value, *constants], name)
+        multiplying = RequantizeMultiply(op.lo, op.hi, op.dtype)  # the same numbers, in one way
+        return value, self.computed(multiplying, part, numbers=operands.multiplying)
+
+    def _operand(self, hint: str, numbers: Array) -> Value:
+        """Numbers of a requantization: one where the channels agree, as those of bytes do.
+
+        0, 1 and the guard's are the same in all layers: these are code.
+        """
+        same = set(numbers.tolist())
+        if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
+            return self.builder.add(Full(float(numbers[0]), (), i32), [], self.fresh("same"))[0]
+        one = numbers[0].reshape(()) if len(same) == 1 else numbers
+        return self.constant(self.fresh(hint), one, i32)
+
+    def _added(self, form: Sums, name: str, scale: float, top: int) -> Part:
+        """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up.
+
+        The result stands for multiples of `scale`.
+        """
+        fine = scale / (1 << GUARD_BITS)
+        limit = 4 * (top + 1) << GUARD_BITS
+        total: tuple[Value, Chunk] | None = None
+        for part in form.parts:
+            op = RequantizeShift(-limit, limit, i32, fine)
+            made, chunk = self._requantize(part, fine, 0, op, self.fresh(f"{name}.part"))
+            if total is not None:
+                made = self.node(Add(), [total[0], made], self.fresh(f"{name}.sum"))
+                chunk = _summed(total[1], chunk)
+            total = made, chunk
+        assert total is not None
+        ones = np.ones(int(total[0].type.shape[-1]))
+        most = float(limit * len(form.parts)) * ones
+        return Part(total[0], ones / (1 << GUARD_BITS), 0 * ones, -most, most, total[1])
+
+    def integers(self, form: Sums, largest: float, name: str) -> Integers:
+        """Sums as i32 of one scale for all channels, under `name`; `largest`: of their numbers."""
+        part, factors = form.parts[0], form.parts[0].factor
+        uniform = len(form.parts) == 1 and factors[0] > 0 and (factors == factors[0]).all()
+        scale, limit = largest / OUTPUT_STEPS, OUTPUT_STEPS * HEADROOM
+        if uniform:  # exact: the sums themselves, moved by an integer
+            scale = float(factors[0])
+            farthest = np.maximum(-part.least, part.most) + np.abs(part.constant) / scale
+            limit = max(UNIFORM, min(math.ceil(farthest.max()) + 1, LIMIT))
+        target = scale
+        if len(form.parts) > 1:
+            part, target = self._added(form, name, scale, OUTPUT_STEPS), 1.0
+        op = RequantizeShift(-limit, limit, i32, scale)
+        made, chunk = self._requantize(part, target, 0, op, name)
+        return Integers(made, Quantization(scale), chunk)
+
+
+def _summed(one: Chunk, other: Chunk) -> Chunk:
+    return lambda k: one(k) + other(k)
