@@ -18,7 +18,7 @@ from ...ir import Array, Graph
 from ...ir.state import bind_weights, initial_weights
 from ...ir.text import parse
 from ...model import Model
-from ...model.samples import shapes_of, the_only
+from ...model.samples import Shapes, shapes_of, the_only
 from ...quantization import Quantized, is_quantized, load_quantized
 from ...zoo.networks import network_named
 
@@ -111,7 +111,7 @@ def open_trained(file: str, weights: str | None = None, *, classes: bool = True)
     source = open_source(file, weights)
     source.required_weights()
     if classes:
-        _require_one_of_each(source.graph)
+        _require_one_of_each(shapes_of(source.graph.inputs), shapes_of(source.graph.outputs))
     model = source.model
     if model is None or not source.graph.parameters:
         return source
@@ -128,7 +128,9 @@ def model_in_file(network: str) -> Model | None:
     for a model file that cannot be read, GraphError for the name of no network, UnsupportedError
     for the text of a graph."""
     if storage.is_tensor_file(network):
-        return _tells_classes(Model.load(network))
+        model = Model.load(network)
+        _require_one_of_each(model.input_shapes, model.output_shapes)
+        return model
     if Path(network).suffix == ".ag":
         raise UnsupportedError(
             f'"{network}" is the text of a graph, which says nothing of training (batch '
@@ -139,19 +141,11 @@ def model_in_file(network: str) -> Model | None:
     return None
 
 
-def _require_one_of_each(graph: Graph) -> None:
-    for ends, what in ((graph.inputs, "input"), (graph.outputs, "output")):
-        if len(ends) > 1:
-            the_only(shapes_of(ends), what)
-
-
-def _tells_classes(model: Model | None) -> Model | None:
-    """The model; UnsupportedError where it has several inputs or outputs: data sets have images
-    and one label for each."""
-    if model is not None:
-        the_only(model.input_shapes, "input")
-        the_only(model.output_shapes, "output")
-    return model
+def _require_one_of_each(inputs: Shapes, outputs: Shapes) -> None:
+    """UnsupportedError where there are several: data sets have images and one label for each."""
+    for shapes, what in ((inputs, "input"), (outputs, "output")):
+        if len(shapes) > 1:
+            the_only(shapes, what)
 
 
 def model_for(
