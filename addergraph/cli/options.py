@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, get_type_hints
@@ -140,17 +141,24 @@ def _type(one: Setting) -> click.ParamType:  # type: ignore[type-arg]  # of new 
         return one.kind()
     if one.choices:
         return click.Choice(one.choices)
-    bounds = (one.least, one.above, one.most, one.below)
-    if one.kind is str or bounds == (None,) * 4:
-        return click.types.convert_type(one.kind)
-    if one.kind is int:
+    if one.kind is int and (one.least, one.most) != (None, None):
         return click.IntRange(one.least, one.most)  # type: ignore[arg-type]
+    if one.kind is not float:
+        return click.types.convert_type(one.kind)
     least, most = (
         a if b is None else b for a, b in ((one.least, one.above), (one.most, one.below))
     )
-    return click.FloatRange(
-        least, most, min_open=one.above is not None, max_open=one.below is not None
-    )
+    return _Real(least, most, min_open=one.above is not None, max_open=one.below is not None)
+
+
+class _Real(click.FloatRange):
+    """A number within limits. NaN is within all of them for click, and no option means infinity."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is no finite number.", param, ctx)
+        return number
 
 
 def waiting_threads(context: click.Context, option: click.Parameter, threads: Any) -> Any:

@@ -94,6 +94,20 @@ def test_each_option_says_what_it_does_and_what_happens_without_it(command: str)
         assert "default: its own" not in text and "default: None" not in text, name
 
 
+def test_each_number_is_finite(shell: Shell) -> None:
+    """NaN is within all limits for click, and `bench --seconds inf` never ended."""
+    refused = 0
+    for name, declared in cli.commands.commands.items():
+        context = declared.make_context(name, [], resilient_parsing=True)
+        for option in declared.get_params(context):
+            if not isinstance(option.type, click.types.FloatParamType):
+                continue
+            for number in ("nan", "inf", "-inf"):
+                assert f"'{option.opts[-1]}'" in shell(name, option.opts[-1], number).err
+                refused += 1
+    assert refused >= 3 * 6
+
+
 def test_each_required_option_is_asked_for() -> None:
     asked = 0
     for name, declared in cli.commands.commands.items():
