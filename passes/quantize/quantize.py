@@ -10,7 +10,7 @@ its values, the integer one for its statistics.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from addergraph import border
 from addergraph.errors import DataError, GraphError, QuantizationWarning, UnsupportedError
 from addergraph.ir import Array, Graph, Node, Value, walk
 from addergraph.ir.check import check
+from addergraph.ir.interpreter import evaluate
 from addergraph.ir.quantization import Quantization
 from addergraph.ir.types import f32
 from addergraph.ops.pointwise.fake_quantize import (
@@ -39,6 +40,8 @@ from .integers import IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
 
 FAR = 0.5  # of the spread of the outputs: from there on classes are mistaken for each other
+FEW = 8  # samples that show where a network died
+TRAIN_FIRST = "train it until it tells samples apart (`addergraph diagnose`), then quantize"
 WORSE = 1.05  # how much more error fewer powers of two may make
 
 
@@ -69,9 +72,16 @@ def quantize(
     moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
     found = replace(found, stated=trained, moments=moments)
 
+    dead = _dead(graph, weights, samples, found.outputs)
+
     def made(terms: int | None) -> tuple[Quantized, float]:
         emitter = IntegerEmitter(plain, weights, samples, found, settings, terms, engine, levels)
-        return _converted(emitter, report)
+        try:
+            return _converted(emitter, report)
+        except DataError as error:
+            if not dead:
+                raise
+            raise DataError(f"{dead}: what is behind it has no range; {TRAIN_FIRST}") from error
 
     if settings.requantize == MULTIPLY or settings.terms is not None:
         chosen, far = made(None if settings.requantize == MULTIPLY else settings.terms)
@@ -85,25 +95,32 @@ def quantize(
                 break  # more terms cost time, and could not be chosen
         chosen = replace(chosen, errors={**errors, **exact.errors})
     if far > FAR:
-        _warn(far)
+        said = f"{dead}; {TRAIN_FIRST}" if dead else (
+            f"the outputs in integers are off by {far:.0%} of how much the float outputs differ "
+            f"between the calibration samples (from {FAR:.0%} on, classes are taken for each "
+            "other); look for inputs with a large offset or a few huge values (Normalize), for a "
+            "network that hardly tells these samples apart, or take more bits, more terms or "
+            "quantile=1"
+        )  # fmt: skip
+        warnings.warn(said, QuantizationWarning, stacklevel=4)
     return chosen
 
 
-def _warn(far: float) -> None:
-    if np.isinf(far):
-        what = (
-            "the float outputs are the same for every calibration sample: the network is dead here"
-        )
-    else:
-        what = (
-            f"the outputs in integers are off by {far:.0%} of how much the float outputs differ "
-            f"between the calibration samples (from {FAR:.0%} on, classes are taken for each other)"
-        )
-    hint = (
-        "look for inputs with a large offset or a few huge values (Normalize), for a network that "
-        "hardly tells these samples apart, or take more bits, more terms or quantile=1"
-    )
-    warnings.warn(f"{what}; {hint}", QuantizationWarning, stacklevel=5)
+def _dead(
+    graph: Graph, weights: Mapping[str, Array], samples: Array, outputs: Sequence[Array]
+) -> str:
+    """Where the network died, in words, if its outputs are the same for every sample; else ""."""
+    if not all(_is_constant(y) for y in outputs):
+        return ""
+    values = evaluate(graph, [samples[:FEW]], weights)
+    first = next((n for n in graph.nodes if n.outputs and _is_constant(values[n.name])), None)
+    where = "" if first is None else f": {first.label} is the first whose result is, it has died"
+    return f"the float outputs are the same for every calibration sample{where}"
+
+
+def _is_constant(array: Array) -> bool:
+    """Whether all samples have the same numbers; of one sample nobody can tell."""
+    return len(array) > 1 and bool((array == array[:1]).all())
 
 
 def roundings(

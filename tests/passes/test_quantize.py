@@ -11,7 +11,7 @@ import pytest
 import addergraph as ag
 from addergraph import Model, compiler, layers, ops
 from addergraph.data import digits
-from addergraph.errors import DataError, GraphError, UnsupportedError
+from addergraph.errors import DataError, GraphError, QuantizationWarning, UnsupportedError
 from addergraph.ir import Array, Graph, Init
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.trace import Tensor, new_parameter
@@ -217,6 +217,17 @@ def test_a_dead_layer_is_no_error() -> None:
     expected = np.asarray(interpret(graph, x, weights=settled(graph, x)))
     y = interpret(made.graph, made.inputs(x), weights=made.weights)
     np.testing.assert_allclose(made.outputs(np.asarray(y)), expected, rtol=0.05)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e-20])
+def test_a_dead_network_is_told_where_it_died(offset: float) -> None:
+    """Behind a constant of 1e-20 sums fit no i32, of which the width of the layer was blamed."""
+    graph, x = traced(lambda v: adder(4)(ops.relu(adder(4)(v)) + offset)), samples(8)
+    weights = settled(graph, x)
+    died = 'outputs are the same for every calibration sample: relu "relu" is the first'
+    warned = pytest.warns(QuantizationWarning, match=died)
+    with pytest.raises(DataError, match=died) if offset else warned:
+        ag.quantize(graph, x, weights=weights)
 
 
 # --- refusals -------------------------------------------------------------------------------------
