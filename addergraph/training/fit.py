@@ -55,33 +55,57 @@ from .validation import HeldOut, Validation, validation_of
 def fit(
     model: Trainee, inputs: Mapping[str, Array], y: object, held_out: HeldOut, settings: Fit
 ) -> History:
-    """As `Model.fit`, which alone calls it: warnings point at the line that called that."""
+    """As `Model.fit`, which alone calls it: warnings point at the line that called that.
+
+    The model ends with the weights of the best epoch where `keep_best` asks for it, otherwise with
+    the running averages where the optimizer keeps them, otherwise with the last ones. What is
+    refused, a checkpoint of another run too, is refused before anything is compiled.
+
+    Raises DataError when a loss or a weight is no longer finite; the weights are then those of
+    the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
+    before the first step where the run needs more memory than there is.
+    """
     require_trainable(inputs)
     model.build({name: samples.shape[1:] for name, samples in inputs.items()})
     require_something_to_train(model.graph(training=False))
     targets = targets_for(model, y, count_of(inputs))
-    start, before = time.perf_counter(), model.preprocessing
+    before = model.preprocessing
+    with ExitStack() as stack:
+        try:
+            settings = _preprocessed(model, inputs, settings)
+            feed = Feed(inputs, model.preprocessing, settings)
+            validation = validation_of(model, held_out, settings)
+            folder = checkpoint = None
+            if settings.checkpoint is not None:
+                identity = _identity(model, inputs, targets, settings, validation)
+                path = user_path(settings.checkpoint)
+                folder = stack.enter_context(RunFolder(path, identity, resume=settings.resume))
+                checkpoint = folder.load()
+            _warn(model, feed, settings)
+            start = time.perf_counter()
+            step = _compiled(model, count_of(inputs), settings)
+        except BaseException:
+            model.preprocessing = before
+            raise
+        statistics = Statistics(step, feed, settings.batch_norm_samples)
+        _check_steps(step, count_of(inputs), settings, statistics, start)
+        run = _Run(step, feed, targets, settings, validation, folder, checkpoint, statistics)
+        return run.all_epochs()
+
+
+def _compiled(model: Trainee, samples: int, settings: Fit) -> TrainStep:
     if settings.verbose and settings.engine == NATIVE:
         print("compiling the training step: a while the first time, then it is cached", flush=True)
-    try:
-        settings = _preprocessed(model, inputs, settings)
-        feed = Feed(inputs, model.preprocessing, settings)
-        validation = validation_of(model, held_out, settings)
-        _warn(model, feed, settings)
-        step = TrainStep(
-            model,
-            min(settings.batch_size, count_of(inputs)),
-            settings.optimizer,
-            label_smoothing=settings.label_smoothing,
-            gradient=settings.gradient,
-            engine=settings.engine,
-            threads=settings.threads,
-            seed=settings.seed,
-        )
-    except BaseException:
-        model.preprocessing = before
-        raise
-    return run_epochs(step, feed, targets, settings, validation, start)
+    return TrainStep(
+        model,
+        min(settings.batch_size, samples),
+        settings.optimizer,
+        label_smoothing=settings.label_smoothing,
+        gradient=settings.gradient,
+        engine=settings.engine,
+        threads=settings.threads,
+        seed=settings.seed,
+    )
 
 
 def _preprocessed(model: Trainee, inputs: Mapping[str, Array], settings: Fit) -> Fit:
@@ -112,31 +136,6 @@ def _warn(model: Trainee, feed: Feed, settings: Fit) -> None:
             warnings.warn(f"{where}{large}", DataWarning, stacklevel=4)
 
 
-def run_epochs(
-    step: TrainStep, feed: Feed, targets: Mapping[str, Targets], settings: Fit,
-    validation: Validation | None, start: float,
-) -> History:  # fmt: skip
-    """Trains; `validation` is measured at the end of an epoch; compiling began at `start`.
-
-    The model ends with the weights of the best epoch where `keep_best` asks for it, otherwise with
-    the running averages where the optimizer keeps them, otherwise with the last ones.
-
-    Raises DataError when a loss or a weight is no longer finite; the weights are then those of
-    the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
-    before the first step where the run needs more memory than there is.
-    """
-    statistics = Statistics(step, feed, settings.batch_norm_samples)
-    _check_steps(step, count_of(feed.inputs), settings, statistics, start)
-    with ExitStack() as stack:
-        folder = None
-        if settings.checkpoint is not None:
-            identity = _identity(step, feed, targets, settings, validation)
-            opened = RunFolder(user_path(settings.checkpoint), identity, resume=settings.resume)
-            folder = stack.enter_context(opened)
-        run = _Run(step, feed, targets, settings, validation, folder, statistics)
-        return run.all_epochs()
-
-
 def _check_steps(
     step: TrainStep, samples: int, settings: Fit, statistics: Statistics, start: float
 ) -> None:
@@ -162,20 +161,20 @@ def _check_steps(
 
 
 def _identity(
-    step: TrainStep, feed: Feed, targets: Mapping[str, Targets], settings: Fit,
+    model: Trainee, inputs: Mapping[str, Array], targets: Mapping[str, Targets], settings: Fit,
     validation: Validation | None,
 ) -> Identity:  # fmt: skip
-    loss = objective_of(step.model).identity(step.model.output_shapes)
-    decided = {"loss": loss, "engine": step.engine, "validation": "none"}
+    loss = objective_of(model).identity(model.output_shapes)
+    decided = {"loss": loss, "engine": settings.engine, "validation": "none"}
     if validation is not None:  # the history and the best epoch are of these data
         decided["validation"] = _digest(validation.inputs, validation.targets)
-    graph = step.model.graph(training=False)
-    forms = step.model.graph(training=True, batch=2).nodes
+    graph = model.graph(training=False)
+    forms = model.graph(training=True, batch=2).nodes
     left = [f"{n.name} {' '.join(shown_attributes(n.op))}" for n in forms if n.op.training_only]
     decided["dropout"] = ", ".join(left) or "none"
     return Identity(
         digest_of_network(graph),
-        _digest(feed.inputs, targets),
+        _digest(inputs, targets),
         {**settings.description(), **decided},
         [p.name for p in graph.parameters if p.frozen],
     )
@@ -197,6 +196,7 @@ class _Run:
         settings: Fit,
         validation: Validation | None,
         folder: RunFolder | None,
+        checkpoint: Checkpoint | None,
         statistics: Statistics,
     ) -> None:
         self.step, self.feed, self.targets = step, feed, targets
@@ -205,8 +205,8 @@ class _Run:
         self.statistics = statistics
         self.best: dict[str, Array] | None = None
         self.at = Position()
-        if folder is not None and (found := folder.load()) is not None:
-            self._go_on_from(found)
+        if checkpoint is not None:
+            self._go_on_from(checkpoint)
         self.history = History(self.at.history)
         self.good, self.good_at = step.state.blob.copy(), (self.at.epoch, self.at.step)
         self.before = np.empty_like(step.state.blob)  # the last step
@@ -323,7 +323,7 @@ class _Run:
         found = [watch.finding(epoch, epoch * len(self.feed), probe, rate) for watch in watches]
         if (first := next(filter(None, found), None)) is not None:
             history.findings.append(first)
-            warnings.warn(str(first), DataWarning, stacklevel=7)
+            warnings.warn(str(first), DataWarning, stacklevel=6)
 
     def _one_step(self, inputs: Sequence[Array], index: Array) -> Position:
         """Where the run is after this batch."""
