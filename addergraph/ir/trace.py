@@ -31,6 +31,10 @@ REFUSED = (
     "ceil",
 )  # fmt: skip
 MOST_POWER = 8
+RETURN_ONCE = (
+    "an answer has one name and one loss. Return it once, with a loss function that adds what it "
+    "shall do, or compute each output by a layer of its own"
+)
 
 
 class Tensor:
@@ -273,10 +277,12 @@ def _with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
                 f'"{graph.name}" returned {value} as its output "{name}", which is the name of '
                 "another value of it: call one of them otherwise (layers have name=)"
             )
-        if value in new or (value.name != name and value not in computed):
+        if value in new:
+            raise GraphError(f'"{graph.name}" returned {value} as two outputs: {RETURN_ONCE}')
+        if value.name != name and value not in computed:
             raise GraphError(
-                f'"{graph.name}" returned {value} as its output "{name}": what is an input, a '
-                "parameter or another output has its name already; compute something for this one"
+                f'"{graph.name}" returned {value} as its output "{name}": what is an input or a '
+                "parameter has its name already; compute something for this one"
             )
         taken.add(name)
         new[value] = value if value.name == name else Value(name, value.type)
@@ -295,8 +301,8 @@ def _with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
 
 
 def argument_names(function: Callable[..., Any], count: int | None = None) -> list[str]:
-    """What `trace` calls the inputs of `function`: `count`, or as many as it needs, at least one.
-    GraphError where it does not take so many."""
+    """What `trace` calls the inputs of `function`: `count`, or as many as it names.
+    GraphError where it does not take so many, or names none."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -311,13 +317,20 @@ def argument_names(function: Callable[..., Any], count: int | None = None) -> li
             f'the traced function takes "{unfilled[0]}" by name only, and tensors are given in '
             "order: leave out the * in front of it, or give it a default"
         )
+    rest = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), None)
+    if count is None and (rest is not None or not positional):
+        told = "no tensor" if rest is None else f'any number of tensors as "*{rest}"'
+        raise GraphError(
+            f"the function of a network names its inputs, and this one takes {told}: name each, "
+            "as in def net(image, meta)"
+        )
     count = max(1, len(needed)) if count is None else count
     if len(needed) > count:
         raise GraphError(
             f"the traced function takes {len(needed)} tensors ({', '.join(needed)}), the types of "
             f"{count} are given"
         )
-    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+    if rest is not None:
         numbered = (f"x{i}" for i in range(2 * count))
         return [*positional, *(n for n in numbered if n not in positional)][:count]
     if len(positional) < count:

@@ -76,8 +76,9 @@ class Model(Predictor, Minimizing):
         seed         of the initial weights, which depend on it and on the parameters' names
         preprocessing  what a pixel is (docs/preprocessing.md); `fit` fills it in where it can
 
-    Raises GraphError for an unknown loss or a name that is no word, ShapeError for an impossible
-    input_shape, DataError for a negative seed or a preprocessing of other channels.
+    Raises GraphError for an unknown loss, a name that is no word, or a function that does not name
+    its inputs, as one of `*tensors`; ShapeError for an impossible input_shape, DataError for a
+    negative seed or a preprocessing of other channels.
     """
 
     compile = Missing("Model(loss=...) has the loss, fit(optimizer=...) the optimizer")
@@ -107,9 +108,10 @@ class Model(Predictor, Minimizing):
         self._net = net
         self._stored: Graph | None = None  # of a loaded function model, with its training form
         self._replay: Replay | None = None
+        names = self._input_names()
         self._input_shapes: Shapes | None = None
         if input_shape is not None:
-            self._input_shapes = stated_shapes(input_shape, self._input_names())
+            self._input_shapes = stated_shapes(input_shape, names)
         self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
         self._graphs: dict[tuple[bool, int | None], Graph] = {}

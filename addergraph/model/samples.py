@@ -12,6 +12,7 @@ from .. import border
 from ..data.preprocessing import Preprocessing
 from ..errors import DataError, DataWarning, GraphError, ShapeError, UnsupportedError
 from ..ir import Array, Graph, Value
+from ..ir.trace import RETURN_ONCE
 from ..ir.types import f32
 from ..ir.walk import upstream
 
@@ -31,11 +32,11 @@ def require_network(graph: Graph) -> None:
             f"{', '.join(str(v.type) for v in graph.outputs) or 'nothing'}"
         )
     names = [v.name for v in graph.outputs]
-    twice = next((n for n in names if names.count(n) > 1 or (len(names) > 1 and _is_taken(n))), "")
-    if twice:
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise GraphError(f'"{graph.name}" has an output "{twice}" twice: {RETURN_ONCE}')
+    if len(names) > 1 and (taken := next(filter(_is_taken, names), None)):
         raise GraphError(
-            f'"{graph.name}" has an output "{twice}" '
-            f"{'twice' if names.count(twice) > 1 else 'of several'}, so that what is said of it in "
+            f'"{graph.name}" has an output "{taken}" of several, so that what is said of it in '
             "the history of a run has no name of its own: call it otherwise (return a dict)"
         )
     read = {*graph.outputs, *(v for n in upstream(graph.nodes, graph.outputs) for v in n.inputs)}

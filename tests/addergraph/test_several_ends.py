@@ -185,12 +185,12 @@ def test_outputs_are_called_as_the_dict_says() -> None:
     ("net", "error", "said"),
     [
         (lambda a: {"b": a, "c": ops.relu(a)}, GraphError, 'returned %a as its output "b"'),
-        (lambda a: (lambda y: {"b": y, "c": y})(ops.relu(a)), GraphError, "another output has its"),
+        (lambda a: (lambda y: {"b": y, "c": y})(ops.relu(a)), GraphError, "as two outputs.*once"),
         (lambda a: {"q": ops.relu(layers.Dense(2, name="q")(a))}, GraphError, "layers have name="),
         (lambda a: {3: ops.relu(a)}, GraphError, "returned 3 as the name of an output"),
         (lambda a: {"two words": ops.relu(a)}, GraphError, 'value name "two words"'),
         (lambda a: {}, GraphError, r"maps f32\[N,4\] to nothing"),
-        (lambda a: (lambda y: (y, y))(ops.relu(a)), GraphError, 'an output "relu" twice'),
+        (lambda a: (lambda y: (y, y))(ops.relu(a)), GraphError, '"relu" twice.*Return it once'),
         (lambda a: {"q": ops.relu(a), "val_q": ops.neg(a)}, GraphError, "call it otherwise"),
         (lambda a: {"q": ops.argmax(a, 1)}, GraphError, r"maps f32\[N,4\] to i32\[N\]"),
         (lambda a: [ops.relu(a), 3], GraphError, "returned 3; expected symbolic tensors"),
@@ -201,6 +201,20 @@ def test_outputs_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=said):
         Model(net, input_shape=(4,), loss="huber").build((4,))
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (lambda *tensors: tensors[0], r'any number of tensors as "\*tensors": name each'),
+        (lambda image, *others: image, r'"\*others"'),
+        (lambda **named: named["a"], "takes no tensor: name each"),
+        (lambda: None, "takes no tensor"),
+    ],
+)
+def test_a_function_names_its_inputs(net: Callable[..., Any], said: str) -> None:
+    with pytest.raises(GraphError, match=said):
+        Model(net)
 
 
 def test_an_input_that_nothing_reads() -> None:
