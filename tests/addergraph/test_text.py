@@ -296,6 +296,7 @@ def refusal(text: str) -> str:
         ("(2,1)", "(2,1.5)", 'expected an integer, found "1.5"'),
         ("(2,1)", "(2,-1)", 'adder2d "conv1": stride=(2, -1) must be at least 1'),
         ("(2,1)", "(2,1234567890123456789)", "more than 18 digits"),
+        ("stride=(2,1)", "input_nonnegative=1", 'expected true or false, found "1"'),
         ("relu(%conv1)", "relu(%act1)", "line 3, column 16: %act1 is not defined above"),
         ("relu(%conv1)", "relu(%conv2)", '%conv2 is not defined above (did you mean "conv1'),
         ("return %act1", "return %act", "%act is not defined above"),
@@ -376,10 +377,10 @@ def test_nesting_is_bounded() -> None:
     ids=lambda text: text[:12],
 )
 def test_hostile_text_fails_fast(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(AdderGraphError) as caught:
         parse(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert len(str(caught.value)) < 1_000
 
 

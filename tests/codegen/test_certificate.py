@@ -86,6 +86,12 @@ def test_a_multiply_by_a_library_call_is_found_where_there_is_no_instruction(
     assert failure.reason == f'calls "{called}", which is not in this file'
 
 
+def test_a_long_name_is_shown_by_its_ends() -> None:
+    name = f"{'a' * 30}{'b' * 30}"
+    shown = certify_bytes(compiled(CLEAN.replace("@first", f"@{name}"), "x86-64"), "x.o").render()
+    assert f" {'a' * 19}..{'b' * 21} " in f" {shown} ".replace("\n", " ") and name not in shown
+
+
 @pytest.mark.parametrize("machine", objects.MACHINES)
 def test_calls_must_stay_inside_the_archive(machine: str) -> None:
     caller, called = compiled(CALLING, machine), compiled(CALLED, machine)

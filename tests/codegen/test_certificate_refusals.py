@@ -292,6 +292,12 @@ def test_sections_that_hide_or_change_code(section: Section, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(("comdat", "member"), [(1, 2), (0, 1)])
+def test_groups_of_data_or_of_this_file_alone_replace_no_code(comdat: int, member: int) -> None:
+    group = Section(".group", struct.pack("<II", comdat, member), 0, 17)
+    assert failures(x86(ADD + RETURN, more=[Section(".rodata.t", b"x"), group])) == []
+
+
 def test_the_symbol_of_a_file_of_lto() -> None:
     slim = Symbol("__gnu_lto_slim", 1, 1, OBJECT, GLOBAL, 0xFFF2)
     with pytest.raises(UnsupportedError, match="__gnu_lto_slim"):
@@ -380,6 +386,25 @@ def test_a_linked_file_that_is_shown_as_it_is_loaded() -> None:
     assert failures(linked(CLEAR, entry=CODE_AT + 1)) == [
         "entry point+0x0: 0x1001: is no instruction that was decoded"
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "flags", "said"),
+    [(4, 5, ""), (3, 5, "no segment loads so"), (4, 7, "that can be written")],
+)
+def test_a_linked_file_of_32_bits(size: int, flags: int, said: str) -> None:
+    """The fields of its program headers stand in another order."""
+    data = bytearray(made("riscv", [text("67800000")], [first("67800000")]))
+    at = data.index(bytes.fromhex("67800000"))
+    struct.pack_into("<H", data, 16, 3)
+    struct.pack_into("<I", data, 28, len(data))
+    struct.pack_into("<HH", data, 42, 32, 1)
+    data += struct.pack("<IIIIIIII", 1, at, 0, 0, size, size, flags, 4096)
+    if not said:
+        assert failures(bytes(data)) == []
+        return
+    with pytest.raises(UnsupportedError, match=said):
+        certify_bytes(bytes(data), "x.so")
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,9 @@ def test_hidden_products_are_named() -> None:
     graph = ag.trace(lambda v: ops.cast(v, "i32") * 3, x, name="net")
     with pytest.raises(UnsupportedError, match=r'mul "mul": leave it out'):
         ag.compile(graph, multiplication_free=True)
+    graph = ag.trace(lambda v: v * 3.0, TensorType(f32, ("N", 3)), name="net")
+    with pytest.raises(UnsupportedError, match=r'mul "mul": ag.quantize, which makes a batch norm'):
+        ag.compile(graph, multiplication_free=True)
     with pytest.raises(UnsupportedError, match=r"f \(y\): 1 address mul/div"):
         compile_strict(PRODUCT, STRICT, {"f": ["y"]})
 
