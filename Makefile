@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-without-tools fuzz score drill drill-kill lint docs bench learns \
+.PHONY: demo test test-slow test-without-tools coverage fuzz score drill drill-kill lint docs bench learns \
 	campaign-graphs campaign-sanitizers campaign-kills campaign-disk campaign-parsers
 
 demo: $(VENV)/.addergraph-test
@@ -19,6 +19,16 @@ test-slow: MARKED = slow and not fuzz
 # The tests that use compilers, linkers and emulators, as on a system that has none of them.
 test-without-tools: $(VENV)/.addergraph-test
 	PATH=/nonexistent $(PY) -m pytest -q $(shell grep -rl --include='*.py' 'mark\.needs' tests)
+
+# Lines and branches, those of the processes that tests start included.
+coverage: $(VENV)/.addergraph-coverage
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -q -n 2 --dist=worksteal -m "not fuzz and not slow"
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report --fail-under=95
+	$(PY) -m coverage report --fail-under=100 --include="addergraph/ir/check.py,\
+	addergraph/ir/text*.py,addergraph/files/*,addergraph/model/file.py,codegen/inspect/*,\
+	codegen/export/archive.py,addergraph/cli/commands/certify.py,addergraph/cli/commands/diagnose.py"
 
 fuzz: $(VENV)/.addergraph-test
 	AG_FUZZ=1 $(PY) -m pytest -q -m fuzz

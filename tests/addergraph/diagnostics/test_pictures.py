@@ -6,14 +6,18 @@ import builtins
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from addergraph import Model
 from addergraph.cli import main as cli
+from addergraph.data import digits
 from addergraph.diagnostics import Activation, GradientHistory, pictures, plots, read_log, shape_of
 from addergraph.errors import DataError, StorageError, UnsupportedError
+from addergraph.layers import AdderDense, Flatten
 from addergraph.memory import Available
 from tests.addergraph.models import small_model
 
@@ -241,31 +245,52 @@ def test_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, ("plot", first, second, "-o", output))
     drawn = output.read_text()
     assert "<!-- one, training -->" in drawn and "<!-- two, training -->" in drawn
+    other = write(tmp_path / "one.csv", "epoch,loss\n1,0.6\n")  # its name is that of the folder
+    run(capsys, ("plot", first, other, "-o", output))
+    assert all(f"<!-- {log}, training -->" in output.read_text() for log in (first, other))
     _, error = run(capsys, ("plot", first, "-o", tmp_path / "a.bmp"), status=2)
     assert "the name of a picture ends in" in error
 
 
 def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    available = "addergraph.cli.commands.diagnose.available_memory"
+    monkeypatch.setattr(available, lambda: None)  # a system that does not tell
     out, _ = run(capsys, ("check", "small-adder", "--batch", 8))
     assert "small-adder: no findings\ntraining with batches of 8 needs " in out
-    assert "arena " in out
+    assert "arena " in out and "available" not in out
     out, _ = run(capsys, ("check", "deck"), status=1)
     assert out.startswith('act1: relu "act1" is always 0') and "deck: 2 findings" in out
-    monkeypatch.setattr(
-        "addergraph.cli.commands.diagnose.available_memory",
-        lambda: Available(99, "a test"),
-    )
-    _, error = run(capsys, ("check", "small-adder", "--batch", 8), status=2)
+    monkeypatch.setattr(available, lambda: Available(99, "a test"))
+    out, error = run(capsys, ("check", "small-adder", "--batch", 8), status=2)
+    assert out.endswith("available: 99 B (a test)\n")
     assert error.startswith("error: the training needs") and "available are 99 B (a test)" in error
 
 
-@pytest.mark.slow
-def test_diagnose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_needs_a_network_to_say_what_training_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = small_model(input_shape=(8, 8, 1), name="tiny").graph(training=False)
+    path = write(tmp_path / "net.ag", str(graph))
+    _, error = run(capsys, ("check", path, "--batch", 8), status=2)
+    assert f'"{path}" is the text of a graph; a model file or a network can be trained' in error
+
+
+QUICK = ("--steps", 4, "--every", 2, "--batch", 16, "--threads", 1, "--normalize", "brightness")
+
+
+@pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_diagnose(
+    drawn: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not drawn:  # PNG files take most of the time
+        monkeypatch.setattr(pictures, "save", lambda figure, path: Path(path).touch())
     small_model(input_shape=(8, 8, 1), name="tiny").save(tmp_path / "m.safetensors")
     before = (tmp_path / "m.safetensors").read_bytes()
-    quick = ("--steps", 4, "--every", 2, "--batch", 16, "--threads", 1, "--normalize", "brightness")
     folder = tmp_path / "pictures"
-    out, _ = run(capsys, ("diagnose", tmp_path / "m.safetensors", *quick, "-o", folder))
+    out, _ = run(capsys, ("diagnose", tmp_path / "m.safetensors", *QUICK, "-o", folder))
     assert "adder1.f" in out and out.count("\nwrote ") == 6
     assert (tmp_path / "m.safetensors").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -274,6 +299,37 @@ def test_diagnose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
     numbers = json.loads((folder / "diagnosis.json").read_text())
     assert numbers["network"] == "tiny" and numbers["gradients"]["steps"] == [0, 2]
+
+
+def test_a_network_without_relus_has_no_picture_of_dead_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "save", lambda figure, path: Path(path).touch())
+    model = Model(input_shape=(8, 8, 1), name="tiny")
+    model.add(Flatten())
+    model.add(AdderDense(10))
+    model.save(tmp_path / "m.safetensors")
+    folder = tmp_path / "pictures"
+    out, _ = run(capsys, ("diagnose", tmp_path / "m.safetensors", *QUICK, "-o", folder))
+    assert out.count("\nwrote ") == 5 and not (folder / "relus.png").exists()
+
+
+def test_a_network_of_the_zoo_is_new_and_takes_what_the_option_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def examine(*given: Any) -> Any:
+        asked.extend(given)
+        return SimpleNamespace(text=lambda: "found")
+
+    monkeypatch.setattr("addergraph.cli.commands.diagnose.examine", examine)
+    command = ("diagnose", "all-adder", "--normalize", "statistics", "--seed", 3)
+    assert run(capsys, command)[0] == "found\n"
+    model, images, _, settings = asked
+    data = digits.dataset()
+    assert model.seed == settings.seed == 3 and np.array_equal(images, data.x_train)
+    assert model.preprocessing == data.preprocessing(data.normalize())
 
 
 def test_diagnose_refuses_before_it_works(
