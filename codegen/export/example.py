@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from string import Template
 
 from .header import plain_ascii
@@ -164,19 +164,6 @@ clean:
 \trm -f main
 """)
 
-_USAGE = Template("""\
- *     ./main                      tests the library
- *     ./main $ins    prints the outputs
- *     ./main $ins $outs    writes the outputs
-""")
-_USAGE_OF_IMAGES = Template("""\
- *     ./main                      tests the library
- *     ./main IMAGE ...            prints the class of each image, and its score
- *     ./main --raw $ins    prints the outputs
- *     ./main --raw $ins $outs    writes the outputs
- *
- * An IMAGE is $expected.
-""")
 _DISPATCH = """\
     if (strcmp(argv[1], "--raw")) {
         for (failed = 0, i = 1; i <= given; i++)
@@ -317,6 +304,7 @@ _SPREAD = Template("""\
     for (got = BYTES; kind == '5' && got-- > 0;) /* grey: all three channels are the same */
         $x[got] = $x[got / 3];
 """)
+_PRINTS, _WRITES = "prints the outputs", "writes the outputs"
 _PICTURES = {"grey": "PGM (P5)", "rgb": "PPM (P6) or PGM (P5)", "bgr": "PPM (P6) or PGM (P5)"}
 
 _KINDS = {"f32": "f", "i32": "i", "u8": "u", "bool": "u", "i8": "c"}
@@ -347,12 +335,19 @@ def program(interface: Interface) -> str:
 def _of_tensors(ins: str, outs: str) -> dict[str, str]:
     """The parts of a program that reads and writes numbers alone."""
     return {
-        "usage": _USAGE.substitute(ins=ins, outs=outs),
+        "usage": _usage([(ins, _PRINTS), (f"{ins} {outs}", _WRITES)]),
         "given": f"[{ins} [{outs}]]",
         "include": "",
         "classify": "",
         "dispatch": "",
     }
+
+
+def _usage(ways: Sequence[tuple[str, str]]) -> str:
+    """A line for each way to call the program: its arguments, and what it then does."""
+    ways = [("", "tests the library"), *ways]
+    width = max(len(arguments) for arguments, _ in ways)
+    return "".join(f" *     ./main {arguments:<{width}}    {does}\n" for arguments, does in ways)
 
 
 def _of_images(interface: Interface, ins: str, outs: str) -> dict[str, str] | None:
@@ -376,7 +371,14 @@ def _of_images(interface: Interface, ins: str, outs: str) -> dict[str, str] | No
         reader, expected = "", f"{raw} (what their channels are was not declared)"
     named = bool(interface.classes)
     return {
-        "usage": _USAGE_OF_IMAGES.substitute(ins=ins, outs=outs, expected=expected),
+        "usage": _usage(
+            [
+                ("IMAGE ...", "prints the class of each image, and its score"),
+                (f"--raw {ins}", _PRINTS),
+                (f"--raw {ins} {outs}", _WRITES),
+            ]
+        )
+        + f" *\n * An IMAGE is {expected}.\n",
         "given": f"[IMAGE ... | --raw {ins} [{outs}]]",
         "include": "#include <string.h>\n",
         "dispatch": _DISPATCH,

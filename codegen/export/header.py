@@ -261,7 +261,7 @@ def _defines(comment: str, lines: Iterable[tuple[str, str]]) -> str:
 
 def _images(interface: Interface, image: Image) -> str:
     """The section on images: what a call reads."""
-    (x,) = interface.inputs
+    x = next(a for a in interface.inputs if image.input in (None, a.name))
     count = x.type.elements // image.elements
     unit = "byte" if image.dtype == "u8" else "float"
     text = _IMAGES.substitute(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from addergraph.data import Preprocessing
+from addergraph.data.preprocessing import image_input
 from addergraph.errors import UnsupportedError
 from addergraph.ir import Graph, Value
 from addergraph.ir.plan import ALIGNMENT, align
@@ -103,6 +104,7 @@ class Image:
     dtype   of a channel, "u8" or "f32"
     order   of the channels: "grey", "rgb", "bgr", or "other" where nobody said
     resize  how training brought images of another size to this one; None where nobody said
+    input   which one has it, where there are several
     """
 
     dtype: str
@@ -111,6 +113,7 @@ class Image:
     channels: int
     order: str
     resize: str | None = None
+    input: str | None = None
 
     @property
     def elements(self) -> int:
@@ -230,8 +233,8 @@ def interface_of(
 
 
 def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tuple[str, ...]]:
-    """What an image is, where those are the graph's only input, and names of the classes, where
-    there is one output that they can be of."""
+    """What an image is, where an input takes them, and names of the classes, where there is one
+    output that they can be of."""
     if known is None or not graph.outputs:
         return None, ()
     y, named = graph.outputs[0], known.classes if len(graph.outputs) == 1 else None
@@ -247,12 +250,16 @@ def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tu
                 f"the name of class {number} is no string for C compilers, which need at most "
                 f"{LONGEST_NAME:,} bytes and no NUL in it; name it otherwise: {name[:40]!r}"
             )
-    x = graph.inputs[0] if len(graph.inputs) == 1 else None
+    shapes = {v.name: v.type.shape[1:] for v in graph.inputs}
+    name = image_input(shapes, known.input if len(shapes) > 1 else None)
+    x = next((v for v in graph.inputs if v.name == name), None)
     if x is None or x.type.dtype.name != known.dtype or x.type.rank != 4:
         return None, classes  # also for integers of real pixels, and for vectors
     _, height, width, channels = x.type.bind(1).sizes
     order, resize = known.channels, known.resize
-    return Image(known.dtype, height, width, channels, order, resize), classes
+    return Image(
+        known.dtype, height, width, channels, order, resize, name if len(shapes) > 1 else None
+    ), classes
 
 
 def identifier(name: str) -> str:

@@ -286,6 +286,10 @@ def test_compiling_verifying_and_exporting(trained: Model, tmp_path: Path) -> No
     exported = ag.export(trained, tmp_path / "library")
     header = exported.header.read_text()
     assert "image: u8[" in header and "size: f32[" in header
+    assert "Images. image holds one image: 6 rows of 6 pixels of 1 byte" in header
+    assert '#define BOTH_IMAGE_FORMAT "GREY8"' in header
+    told = json.loads(exported.metadata.read_text())["image"]
+    assert told["input"] == "image" and told["height"] == 6
     named = Preprocessing(PIXELS.normalize, classes=("a", "b", "c"))
 
     def one_input(image: Tensor) -> dict[str, Tensor]:
