@@ -245,6 +245,10 @@ TARGETS: dict[str, Case] = {
         lambda: ag.compile(RELU, target="cortex-m4"),
         TargetError, ('"cortex-m4" (every Cortex-M runs the code of thumbv6m)',),
     ),
+    "a phone": (
+        lambda: ag.compile(RELU, target="cortex-a53"),
+        TargetError, ('"cortex-a53" (64-bit ARM CPUs run the code of aarch64-linux-gnu)',),
+    ),
     "another machine": (
         lambda: ag.compile(RELU, target="riscv64-linux-gnu"),
         TargetError, ("cannot run", '"riscv64-linux-gnu"', "export it"),
