@@ -61,7 +61,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         require_valid(self)
-        if self.size is not None and not re.fullmatch(r"\d{1,5}x\d{1,5}", self.size):
+        if self.size is not None and not re.fullmatch(r"\d{1,9}x\d{1,9}", self.size):
             raise DataError(f'size="{self.size}" must be HEIGHTxWIDTH, such as 32x32')
 
     @property
@@ -375,7 +375,10 @@ def _settle(path: Path, broken: Losses, reading: Reading) -> None:
         return
     message = f'"{path}": images that cannot be read ({broken.count}): {broken}'
     if reading.broken != SKIP:
-        raise DataError(f'{message}. Mend or remove them, or leave them out: "?broken=skip"')
+        raise DataError(
+            f'{message}. Mend or remove them, or leave them out: "?broken=skip" behind the path, '
+            '",broken=skip" behind other options'
+        )
     _warn(f"{message}. They are left out")
 
 

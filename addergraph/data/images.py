@@ -138,7 +138,8 @@ def require_size(size: object) -> tuple[int, int]:
     """(h, w), both at least 1 and together at most MOST_PIXELS; DataError otherwise."""
     found = border.plain(tuple[int, int], "size", size)
     if min(found) < 1 or found[0] * found[1] > MOST_PIXELS:
-        raise DataError(f"size={found}: expected height and width from 1, {MOST_PIXELS} pixels")
+        most = f"together at most {MOST_PIXELS:,} pixels"
+        raise DataError(f"size={found}: expected height and width of at least 1, {most}")
     return found  # type: ignore[no-any-return]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import border
@@ -55,13 +55,17 @@ def load(spec: str, *, verify: bool = False) -> Dataset:
     return _READERS[name](user_path(path), verify)
 
 
-def load_sized(spec: str, size: tuple[int, ...], how: str) -> Dataset:
-    """As `load`; images of a folder come to `size`, (H, W), by `how` where `spec` does not say
-    another size or way."""
+def load_as(spec: str, shape: Sequence[int], how: str | None) -> Dataset:
+    """As `load`; images of a folder become those of `shape`, (H, W, C), where `spec` does not say
+    otherwise: grey or coloured, and brought to size by `how`, if any."""
     name, _, path = spec.partition(":")
     if name != "folder" or not path:
         return load(spec)
-    return folder.load(user_path(path), {"size": f"{size[0]}x{size[1]}", "how": how})
+    height, width, channels = shape
+    unless = {"size": f"{height}x{width}", "how": how} if how is not None else {}
+    if channels in (1, 3):
+        unless["channels"] = str(channels)
+    return folder.load(user_path(path), unless)
 
 
 def _own(path: Path, verify: bool, read: Callable[[Path], Dataset]) -> Dataset:

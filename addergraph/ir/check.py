@@ -201,7 +201,8 @@ def require_something_to_train(graph: Graph) -> None:
     """GraphError where no parameter is trainable because all of them are frozen."""
     parameters = graph.parameters
     if any(p.frozen for p in parameters) and not any(p.trainable for p in parameters):
+        last = next(p.name for p in reversed(parameters) if p.frozen).rpartition(".")[0]
         raise GraphError(
             f'"{graph.name}" has nothing to train: its parameters are all frozen; unfreeze some, '
-            'as model.unfreeze("dense1")'
+            f'as model.unfreeze("{last}"), or freeze fewer'
         )

@@ -19,9 +19,13 @@ from . import limits
 from .census import count_instructions
 from .instructions import ADDRESS_MULTIPLY, PRODUCTS, UNKNOWN, machine_for
 
+_ADDERS = (
+    'an adder layer in its place (zoo.build(name, first="adder", last="adder"), or in `addergraph '
+    "train` --first adder --last adder)"
+)
 _HINTS = {
-    "conv2d": 'an adder layer in its place (zoo.build(name, first="adder", last="adder"))',
-    "dense": 'an adder layer in its place (zoo.build(name, first="adder", last="adder"))',
+    "conv2d": _ADDERS,
+    "dense": _ADDERS,
     "matmul": "an adder layer in its place",
     "softmax": "logits instead: the largest is at the same place (ag.quantize leaves softmax out)",
     "batch_norm": "ag.quantize, which makes it shifts",

@@ -42,11 +42,11 @@ CPUS: dict[str, Target] = {
 _OTHERS = (  # what CPUs and boards are called that are no target by this name
     ("cortex-m.*|thumb.*|rp2040|rp2350|stm32.*|nrf5.*", "every Cortex-M runs the code of thumbv6m"),
     (
-        r"arm64.*|aarch64.*|armv[89].*|cortex-(a3[45]|a[5-7]\d|a\d{3}|x\d)|neoverse.*|rpi[345]",
+        r"arm64.*|armv[89].*|cortex-(a3[45]|a[5-7]\d|a\d{3}|x\d)|neoverse.*|rpi[345]",
         "64-bit ARM CPUs run the code of aarch64-linux-gnu",
     ),
     ("esp32-[chp].*|(rv|riscv)32.*", "32-bit RISC-V CPUs run the code of riscv32i"),
-    ("(rv|riscv)64.*", "64-bit RISC-V: riscv64-linux-gnu, or riscv64i without a system"),
+    ("(rv|riscv)64.*", "64-bit RISC-V CPUs run riscv64-linux-gnu, without a system riscv64i"),
     ("armv[67].*|armhf|cortex-a.*", "32-bit ARM with an operating system is not supported"),
     ("esp32.*|xtensa.*", "Xtensa is not supported; an ESP32-C3 runs the code of riscv32i"),
 )
@@ -84,7 +84,7 @@ def _known(name: str) -> Target:
     known = {**TARGETS, **CPUS}
     if not isinstance(name, str) or name not in known:
         runs = (text for pattern, text in _OTHERS if re.fullmatch(pattern, str(name).lower()))
-        hint = next((f" ({text})" for text in runs), "") or nearest(str(name), known)
+        hint = nearest(str(name), known) or next((f" ({text})" for text in runs), "")
         raise TargetError(
             f'unknown target or CPU "{name}"{hint}; '
             f"known: host, {', '.join(TARGETS)}, and the x86 CPUs {', '.join(CPUS)}"

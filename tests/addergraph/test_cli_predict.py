@@ -283,6 +283,11 @@ def test_evaluate_and_train_know_how_images_came_to_size(shell: Shell) -> None:
     assert [s[1:] for s in shown[1:]] == [shown[0][1:]] * 3
     said = shell.error("evaluate", "m.safetensors", "--data", "folder:own?size=6x5,how=pad")
     assert said.startswith('how=pad of "own" contradicts "m.safetensors", which was trained on')
+    for path in Path("own").rglob("*.png"):  # as grey images, which then have three channels
+        grey = Path("grey", path.relative_to("own"))
+        grey.parent.mkdir(parents=True, exist_ok=True)
+        image.open(path).convert("L").save(grey)
+    assert "accuracy" in shell.ok("evaluate", "m.safetensors", "--data", "folder:grey")
     again = (*train, "--model", "m.safetensors", "--data")
     assert "how=stretch" in shell.error(*again, "folder:own?size=6x5,how=stretch")
     shell.ok(*again, "folder:own")  # as the file says: by crop

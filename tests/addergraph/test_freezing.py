@@ -152,7 +152,7 @@ def test_a_file_keeps_it_and_momenta_of_frozen_batch_norms(model: Model) -> None
 
 def test_freezing_everything_is_refused_at_fit(model: Model) -> None:
     model.freeze("*")
-    with pytest.raises(GraphError, match="nothing to train: its parameters are all frozen"):
+    with pytest.raises(GraphError, match=r'parameters are all frozen; .*unfreeze\("dense1"\)'):
         fit(model)
     model.unfreeze("dense1")
     fit(model)

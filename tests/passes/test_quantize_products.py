@@ -94,7 +94,10 @@ def test_strict_mode_names_what_multiplies() -> None:
     made = quantized("authors", terms=3)
     with pytest.raises(UnsupportedError) as error:
         ag.compile(made.graph, weights=made.weights, multiplication_free=True)
-    hint = 'an adder layer in its place (zoo.build(name, first="adder", last="adder"))'
+    hint = (
+        'an adder layer in its place (zoo.build(name, first="adder", last="adder"), or in '
+        "`addergraph train` --first adder --last adder)"
+    )
     lines = str(error.value).splitlines()
     assert lines[1:] == [f'  conv2d "first": {hint}', f'  dense "last": {hint}']
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...data import Dataset, Normalize, Preprocessing, load
 from ...data.npz import load_npz_samples
 from ...data.preprocessing import as_stored
-from ...data.sources import load_sized
+from ...data.sources import load_as
 from ...errors import DataError, DataWarning, some
 from ...files.storage import user_path
 from ...ir import Array
@@ -77,10 +77,11 @@ def _require_same(file: str, known: Preprocessing, option: str, chosen: Normaliz
 
 
 def load_for(source: Source, spec: str) -> Dataset:
-    """The data set, with images of other sizes brought to the network's as its file says."""
+    """The data set, with images of other sizes and channels brought to the network's as its file
+    says."""
     known = source.preprocessing
     shape = tuple(int(d) for d in source.graph.inputs[0].type.shape[1:])
-    return load_like(None if known is None else known.resize, shape, spec)
+    return load(spec) if known is None else load_like(known.resize, shape, spec)
 
 
 def load_to_train(trained: Model | None, spec: str) -> Dataset:
@@ -91,10 +92,8 @@ def load_to_train(trained: Model | None, spec: str) -> Dataset:
 
 
 def load_like(resize: str | None, shape: tuple[int, ...], spec: str) -> Dataset:
-    """The data set, with images of other sizes brought to (H, W, C) in this way, if any."""
-    if resize is None or len(shape) != 3:
-        return load(spec)
-    return load_sized(spec, shape[:2], resize)
+    """The data set, with images brought to (H, W, C), to its size in this way, if any."""
+    return load_as(spec, shape, resize) if len(shape) == 3 else load(spec)
 
 
 def matched(source: Source, data: Dataset) -> Dataset:
