@@ -1,13 +1,14 @@
 """From a folder of images to a C program that names them, in f32 and without a multiplication.
 
-    python examples/own_images.py                     # the digits, written as PNG files first
-    python examples/own_images.py --images FOLDER     # FOLDER/train/CLASS/*.png, FOLDER/test/...
+    python examples/own_images.py                                     # the digits, as PNG files
+    python examples/own_images.py --images "FOLDER?size=32x32"        # FOLDER/CLASS/*.jpg
 
-Needs Pillow, a C compiler and make. Each step is a command that you can type yourself; nothing
-about pixels is said twice: `train` takes what a pixel is from the images, and the model file, the
-int8 model and the C library keep it. At the end the C program reads the bytes of each test image;
-its int8 scores have to be those of the NumPy reference, and its f32 scores those of `predict`, bit
-for bit.
+Behind the folder stand the options of `folder:`. Images in FOLDER/test/CLASS judge the result,
+where there are any. Needs Pillow, a C compiler and make. Each step is a command that you can type
+yourself; nothing about pixels is said twice: `train` takes what a pixel is from the images, and the
+model file, the int8 model and the C library keep it. At the end the C program reads the bytes of
+each of these images; its int8 scores have to be those of the NumPy reference, and its f32 scores
+those of `predict`, bit for bit.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def command(*words: object) -> None:
     """Shows and runs `addergraph ...`."""
     given = [str(word) for word in words]
     print("\n$ addergraph", shlex.join(given), flush=True)
-    subprocess.run([sys.executable, "-m", "addergraph", *given], check=True)
+    if status := subprocess.run([sys.executable, "-m", "addergraph", *given]).returncode:
+        sys.exit(status)  # the command has said why
 
 
 def run_in_c(library: Path, images: np.ndarray) -> bytes:
@@ -58,28 +60,31 @@ def run_in_c(library: Path, images: np.ndarray) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--images", type=Path, help="a folder of your own")
+    parser.add_argument("--images", help="a folder of your own, as 'PHOTOS?size=32x32'")
     parser.add_argument("--output", type=Path, default=Path("own-images"))
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
-    out, images = options.output, options.images or options.output / "images"
+    out, data = options.output, f"folder:{options.images or options.output / 'images'}"
     out.mkdir(parents=True, exist_ok=True)
     if options.images is None:
-        write_digits(images)
-    data = f"folder:{images}"
+        write_digits(out / "images")
     command(
         "train", "--data", data, "--validation-split", 0.1, "--model", "all-adder",
         "--epochs", options.epochs, "-o", out / "m.safetensors",
     )  # fmt: skip
     command("evaluate", out / "m.safetensors", "--data", data)
     command("quantize", out / "m.safetensors", "--data", data, "-o", out / "q.safetensors")
-    command("predict", out / "q.safetensors", *sorted((images / "test").rglob("*.png"))[:3])
+    folder = Path(data.removeprefix("folder:").partition("?")[0])
+    files = [f for f in folder.rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg")]
+    command("predict", out / "q.safetensors", *sorted(files)[:3])
     strict = ("--multiplication-free", "--name", "net")
     command("compile", out / "q.safetensors", "-o", out / "int8", *strict)
     command("certify", out / "int8" / "libnet.a")
     command("compile", out / "m.safetensors", "-o", out / "f32", "--name", "net")
 
-    x, labels = load(data).x_test, load(data).y_test
+    known = load(data)
+    tested = len(known.x_test) > 0
+    x, labels = (known.x_test, known.y_test) if tested else (known.x_train, known.y_train)
     integers, model = load_quantized(out / "q.safetensors"), Model.load(out / "m.safetensors")
     expected = np.asarray(ag.interpret(integers.graph, x, weights=integers.weights))
     found = np.frombuffer(run_in_c(out / "int8", x), np.int32).reshape(expected.shape)

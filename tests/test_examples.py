@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -109,6 +111,18 @@ def test_transfer(example: Example, tmp_path: Path) -> None:
     theirs_in_our_layout = theirs["layer3.1.conv2.adder"].transpose(2, 3, 1, 0)
     moved = np.abs(model.weights["stage3.block1.conv2.f"] - theirs_in_our_layout)
     assert 0 < moved.mean() < 0.05
+
+
+def test_of_own_images_that_do_not_fit_the_command_says_why(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for number in range(4):
+        path = tmp_path / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        image.new("RGB", (8 + number, 8)).save(path)
+    words = (ROOT / "examples" / "own_images.py", "--images", tmp_path, "--output", tmp_path / "o")
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: images have different sizes")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -365,6 +365,7 @@ def _of_images(interface: Interface, ins: str, outs: str) -> dict[str, str] | No
         score = f"{macro}_OUTPUT_SCALE * ({score} - {macro}_OUTPUT_ZERO_POINT)"
     if image.order in _PICTURES:
         size = f"{image.width} x {image.height} pixels of 0..255"
+        size += f" (in training others came to it by {image.resize})" if image.resize else ""
         expected = f"a binary {_PICTURES[image.order]} of {size}, or {raw}"
         reader = _reader(macro, pixels, image.order)
     else:

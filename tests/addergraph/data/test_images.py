@@ -246,7 +246,7 @@ def test_an_image_of_the_size_stays() -> None:
         (RGB / 255, (4, 4), "stretch", r"found float64"),
         (RGB[:0], (4, 4), "stretch", r"found uint8 \(0, 7, 3\)"),
         (RGB, (0, 4), "stretch", r"size=\(0, 4\): expected height and width of at least 1"),
-        (RGB, (1 << 20, 1 << 20), "stretch", r"100000000 pixels"),
+        (RGB, (1 << 20, 1 << 20), "stretch", r"100,000,000 pixels"),
         (RGB, (4, 4, 3), "stretch", r"size=.*must be 2 integers"),
         (RGB, (4, 4), "cropp", r"unknown how 'cropp' \(did you mean \"crop\"\?\)"),
     ],
