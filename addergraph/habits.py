@@ -9,12 +9,19 @@ from typing import Any, NoReturn, Self
 from .errors import DataError, GraphError, UnknownNameError, nearest
 
 _EARLY = "fit(..., patience=3, keep_best=True) stops early and ends with the best weights"
+_RATE = "fit(learning_rate=...) takes a number, a schedule or a function of the epoch"
 _HELD_OUT = "fit(x, y, x_val, y_val) takes the samples to validate on"
 MODULES: Mapping[str, Mapping[str, str]] = {
-    "addergraph": {"Sequential": "Model() is a network, model.add(layer) appends to it"},
+    "addergraph": {
+        "Sequential": "Model() is a network, model.add(layer) appends to it",
+        "Input": "a function of tensors is a network: Model(net), and its arguments the inputs",
+        "load_model": "Model.load(path) reads what model.save(path) wrote",
+    },
     "addergraph.training": {
         "EarlyStopping": _EARLY,
         "ModelCheckpoint": 'fit(..., checkpoint="run", resume=True) writes and reads checkpoints',
+        "LearningRateScheduler": _RATE,
+        "ReduceLROnPlateau": _RATE,
     },
 }
 FIT = {
@@ -49,6 +56,7 @@ LAYERS = {
     "LeakyReLU": 'Activation("leaky_relu")', "Sigmoid": 'Activation("sigmoid")',
     "Tanh": 'Activation("tanh")', "Linear": "Dense", "Upsample": "UpSampling",
     "GlobalAveragePooling2D": "GlobalAvgPool", "AdaptiveAvgPool2d": "GlobalAvgPool",
+    "Input": "an argument of the function: Model(net)",
     "AveragePooling2D": "AvgPool", "MaxPooling2D": "MaxPool", "BatchNormalization": "BatchNorm",
 }  # fmt: skip
 LOSSES = {

@@ -83,6 +83,8 @@ class Model(Predictor, Minimizing):
 
     compile = Missing("Model(loss=...) has the loss, fit(optimizer=...) the optimizer")
     trainable = Missing('model.freeze("*") and model.unfreeze("*") say what is trained')
+    save_weights = Missing("model.save(path) writes them with the network, Model.load reads both")
+    get_layer = Missing("model.layers are those that were added, model.weights has all parameters")
     stop_training = Missing("a callback has it, to end a run by self.stop_training = True")
 
     def __init__(

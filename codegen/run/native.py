@@ -74,6 +74,10 @@ class NativeLibrary:
         self._run.restype = self._selftest.restype = ctypes.c_int32
         self._arenas: list[Array] = []
 
+    def __repr__(self) -> str:
+        ends = (", ".join(str(v.type) for v in e) for e in (self.graph.inputs, self.graph.outputs))
+        return f'<NativeLibrary "{self._named}": {" -> ".join(ends)}>'
+
     def __reduce__(self) -> tuple[Any, ...]:
         raise UnsupportedError(
             f'the loaded library "{self._named}" cannot be copied or pickled; load it once more: '

@@ -23,6 +23,10 @@ HABITS: dict[str, Callable[[Model], Any]] = {
     'no argument "epoch" (did you mean "epochs"?)': lambda m: fit(m, epoch=3),
     "no EarlyStopping: fit(..., patience=3": lambda m: training.EarlyStopping,  # type: ignore[attr-defined]
     "no Sequential: Model() is a network": lambda m: ag.Sequential,  # type: ignore[attr-defined]
+    "no load_model: Model.load(path)": lambda m: ag.load_model,  # type: ignore[attr-defined]
+    "here it is an argument of the function": lambda m: layers.Input,  # type: ignore[attr-defined]
+    "no ReduceLROnPlateau: fit(learning_rate": lambda m: training.ReduceLROnPlateau,  # type: ignore[attr-defined]
+    "no save_weights: model.save(path)": lambda m: m.save_weights("w"),  # type: ignore[operator]
     'model.freeze("bn1")': lambda m: setattr(m.layers[1], "trainable", False),
     'model.freeze("head")': lambda m: setattr(layers.Dense(3, name="head"), "units", 4),
 }

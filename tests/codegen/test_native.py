@@ -60,6 +60,8 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("batch", [0, 1, 7])
 def test_a_library_gives_the_bits_of_the_program(net: Program, folder: Path, batch: int) -> None:
     library = ag.load_native(folder)
+    ends = repr(net).partition(": ")[2]
+    assert repr(library) == f'<NativeLibrary "{library.metadata["name"]}": {ends}'
     arrays = drawn(net.graph, batch)
     require_same_bits(library.run(arrays), net.run(arrays))
     library.selftest()
