@@ -35,14 +35,15 @@ class Lowering:
     """A graph on its way to code. `str` shows all that is known of it.
 
     source      the graph as it was given (its batch may be open)
-    main        what will run natively; after `one_sample` its batch is bound
+    main        what will run natively; after `bind_batch` its batch is bound
     kernels     whom the steps ask
     setup       what depends on parameters alone, after `hoist`
-    batched     which of main's inputs and outputs advance from sample to sample, where the batch
-                of `source` is open, after `one_sample`
+    batched     which of main's inputs and outputs advance from block to block, where the batch of
+                `source` is open, after `bind_batch`
     kept        the taps of constant filters that may run sparse
     workspaces  bytes of scratch memory by node
     plan        where main's values live
+    samples     what an open batch is bound to; the loop over blocks of so many is outside of main
     """
 
     source: Graph
@@ -53,6 +54,7 @@ class Lowering:
     kept: Mapping[str, Taps] = field(default_factory=dict)
     workspaces: Mapping[str, int] = field(default_factory=dict)
     plan: MemoryPlan | None = None
+    samples: int = 1
 
     def __str__(self) -> str:
         parts = [str(self.main)]
@@ -80,12 +82,12 @@ class Lowering:
 Step = Callable[[Lowering], Lowering]
 
 
-def one_sample(at: Lowering) -> Lowering:
-    """Binds an open batch to 1: the loop over samples stands outside of main."""
+def bind_batch(at: Lowering) -> Lowering:
+    """Binds an open batch to a block of samples, of one unless told otherwise."""
     if not at.main.is_open:
         return at
     ends = (*at.main.inputs, *at.main.outputs)
-    return replace(at, main=at.main.bind(1), batched=tuple(v.type.is_open for v in ends))
+    return replace(at, main=at.main.bind(at.samples), batched=tuple(v.type.is_open for v in ends))
 
 
 def normalize_outputs(at: Lowering) -> Lowering:
@@ -127,7 +129,7 @@ def plan_memory(at: Lowering) -> Lowering:
 
 PLANNING: tuple[Step, ...] = (workspaces, plan_memory)  # again where other kernels are chosen
 LOWERING: tuple[Step, ...] = (
-    one_sample,  # first: buffers, shapes and workspaces are those of bound types
+    bind_batch,  # first: buffers, shapes and workspaces are those of bound types
     normalize_outputs,  # before hoist: what an output copies stays in main
     hoist,  # before share_kept: it makes parameters of what is computed from parameters
     keep_parameters,  # after hoist, which drops what main does not read

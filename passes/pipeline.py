@@ -54,10 +54,14 @@ def lower(
     kernels: Kernels,
     observers: Sequence[Observer] = (),
     passes: Sequence[Pass] = PIPELINE,
+    samples: int = 1,
 ) -> Lowering:
-    """`graph` after `passes` and every step of LOWERING; errors as of `advance`."""
+    """`graph` after `passes` and every step of LOWERING; errors as of `advance`.
+
+    `samples`: what an open batch is bound to.
+    """
     road: list[Step] = [*(OnMain(p) for p in passes), *LOWERING]
-    return advance(Lowering(graph, graph, kernels), road, observers)
+    return advance(Lowering(graph, graph, kernels, samples=samples), road, observers)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def _check(before: Lowering, after: Lowering) -> None:
     check(after.main)
     if after.setup is not None and after.setup is not before.setup:
         check(after.setup)
-    binds = after.batched is not None and before.batched is None
+    binds = 0 if after.batched is None or before.batched is not None else after.samples
     old, new = before.main, after.main
     for what, was, now in (
         ("inputs", _declared(old, binds), _declared(new)),
@@ -127,17 +131,17 @@ def _check(before: Lowering, after: Lowering) -> None:
         raise GraphError(f"made new parameters: {', '.join(made)}")
 
 
-def _declared(graph: Graph, bound: bool = False) -> str:
+def _declared(graph: Graph, bound: int = 0) -> str:
     return ", ".join(f"{v}: {_type(v, bound)}" for v in graph.inputs)
 
 
-def _output_types(graph: Graph, bound: bool = False) -> str:
+def _output_types(graph: Graph, bound: int = 0) -> str:
     return ", ".join(_type(v, bound) for v in graph.outputs)
 
 
-def _type(value: Value, bound: bool) -> str:
-    """Of one sample, where the batch is being bound."""
-    return str(value.type.bind(1) if bound else value.type)
+def _type(value: Value, bound: int) -> str:
+    """Of so many samples, where the batch is being bound."""
+    return str(value.type.bind(bound) if bound else value.type)
 
 
 def _updated(graph: Graph) -> str:

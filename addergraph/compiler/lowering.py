@@ -46,7 +46,9 @@ def lower(
     return for_codegen(road(graph, kernels, observers), kernels)
 
 
-def road(graph: Graph, kernels: Kernels, observers: Sequence[Observer] = ()) -> Lowering:
+def road(
+    graph: Graph, kernels: Kernels, observers: Sequence[Observer] = (), samples: int = 1
+) -> Lowering:
     from ..passes import pipeline
 
     if graph.is_open and not graph.per_sample:
@@ -54,7 +56,7 @@ def road(graph: Graph, kernels: Kernels, observers: Sequence[Observer] = ()) -> 
             f'graph "{graph.name}" does not compute its samples one by one ({_mixing(graph)}); '
             "bind the batch: ag.compile(graph, batch=64)"
         )
-    return pipeline.lower(graph, kernels, observers)
+    return pipeline.lower(graph, kernels, observers, samples=samples)
 
 
 def for_codegen(done: Lowering, kernels: Kernels) -> Lowered:
@@ -64,7 +66,7 @@ def for_codegen(done: Lowering, kernels: Kernels) -> Lowered:
     assert done.setup is not None and done.plan is not None
     return Lowered(
         done.source, done.setup, done.main, done.plan, kernels.target, done.batched, done.kept,
-        kernels.choices,
+        kernels.choices, done.samples,
     )  # fmt: skip
 
 
@@ -97,6 +99,20 @@ def build(
 
     lowered = planned(graph, weights, batch, target, tune_for, tune, multiplication_free, observers)
     return jit.build(lowered, use_cache=border.flag("cache", cache))
+
+
+def in_blocks(one: Lowered, weights: Mapping[str, Array], *, cache: bool) -> Built | None:
+    """The open program of `one` for blocks of samples, where they pay (`codegen/run/blocks.py`)."""
+    from ..codegen.emit.lowered import Kernels
+    from ..codegen.run import blocks, jit
+
+    kernels = Kernels(one.target, weights)
+    with without_range_warnings():  # `compile` gave them
+        for samples in blocks.sizes(one):
+            block = for_codegen(road(one.source, kernels, samples=samples), kernels)
+            if blocks.fits(block):
+                return jit.build(block, use_cache=cache)
+    return None
 
 
 def planned(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeGuard
 
 from .. import border
@@ -15,7 +16,7 @@ from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
 from ..settings import number_of_threads
 from .forks import import_compiler
-from .lowering import build, for_codegen, planned, road, without_range_warnings
+from .lowering import build, for_codegen, in_blocks, planned, road, without_range_warnings
 
 if TYPE_CHECKING:
     from ..codegen.export.aot import Exported
@@ -42,7 +43,8 @@ def compile(
     """Native code for `graph` (or for a model's inference graph, with its weights).
 
     weights  the numbers of the graph's parameters; not needed for a model or with `state`
-    batch    binds N; without it a graph whose samples are independent runs any batch
+    batch    binds N; without it a graph whose samples are independent runs any batch, many samples
+             in blocks (`Program.prepare`)
     target   "host", a name that `addergraph.codegen.targets.lookup` lists, or an x86 CPU name
     tune_for the machine that kernels are chosen for, where `target` leaves it open: an x86 CPU
              name, "generic" or "host"; results keep their bits
@@ -67,7 +69,8 @@ def compile(
     )  # fmt: skip
     graph = built.lowered.source
     if not graph.updates:
-        return Program(built, require_weights(graph, weights), None, threads, known)
+        widen = partial(in_blocks, cache=cache)
+        return Program(built, require_weights(graph, weights), None, threads, known, widen)
     if border.plain(State | None, "state", state) is None:
         state = State(graph.parameters)
         state.load(initial_weights(graph) if weights is None else weights)

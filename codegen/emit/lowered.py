@@ -33,11 +33,12 @@ class Lowered:
 
     source   the graph as it was given (its batch may be open)
     setup    what depends on parameters alone: run once by NumPy when weights are set
-    main     what runs natively, bound; for an open batch: one sample of it
+    main     what runs natively, bound; for an open batch: a block of `samples` of it
     plan     where main's values live
-    batched  which of main's inputs and outputs advance from sample to sample; None if bound
+    batched  which of main's inputs and outputs advance from block to block; None if bound
     kept     constant parameters: the share of elements above zero, see `share_kept`
     choices  nodes whose kernel was chosen by measuring, see `tune.py`
+    samples  of a block: 1, or what `codegen/run/blocks.py` says
     """
 
     source: Graph
@@ -48,6 +49,7 @@ class Lowered:
     batched: tuple[bool, ...] | None
     kept: Mapping[str, Taps] = field(default_factory=dict)
     choices: Mapping[str, Choice] = field(default_factory=dict)
+    samples: int = 1
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -17,6 +19,7 @@ from addergraph.errors import DataError, MemoryLimitError
 from addergraph.ir import Array, Value
 from addergraph.ir.interpreter import bind_inputs, run_reference
 from addergraph.ir.state import State, bind_weights
+from addergraph.settings import integer
 from addergraph.tables import Table
 
 from .. import llvm
@@ -31,7 +34,7 @@ from ..emit.lowered import (
 from ..emit.module import emit_program
 from ..inspect import strict
 from ..targets.lookup import require_runnable
-from . import cache
+from . import blocks, cache
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ FORMAT = 4  # of cached facts and of the calling convention: bump when either ch
 SETUP_ANYWAY, SETUP_RATIO = 1 << 28, 32  # bytes from parameters alone; times their own
 MOST_SEEN = 64  # shapes of inputs that a program remembers
 _Results = Sequence[tuple[tuple[int, ...], Any]]
+Widen = Callable[[Lowered, Mapping[str, Array]], "Built | None"]
+"""An open program for blocks of samples, from that for one; None where they do not pay."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,11 @@ def main_weights(lowered: Lowered, weights: Mapping[str, Array]) -> dict[str, Ar
     return {p.name: known[p.name] for p in lowered.main.parameters}
 
 
+def _packed(built: Built, weights: Mapping[str, Array]) -> Array:
+    """The read-only weights of a program, from the numbers of its source's parameters."""
+    return pack_weights(built.facts, built.lowered, main_weights(built.lowered, weights))
+
+
 def _require_setup(lowered: Lowered) -> None:
     """MemoryLimitError where what is computed from parameters alone is far larger than they are."""
     setup = lowered.setup
@@ -108,6 +118,27 @@ def _require_setup(lowered: Lowered) -> None:
             f"at most {limit:,} are for parameters of this size; compute them beforehand, as "
             "parameters"
         )
+
+
+class _Block:
+    """Loaded code for `samples` of an open batch at a time."""
+
+    def __init__(self, built: Built, threads: int) -> None:
+        self.built, self.samples = built, built.lowered.samples
+        self.workers = _loaded(built, threads)
+
+
+class _Numbers:
+    """The parameters of a program: as they were given, and packed for its two bodies."""
+
+    def __init__(self, given: Mapping[str, Array], packed: Array) -> None:
+        self.given, self.packed = given, packed
+        self._of_block: Array | None = None
+
+    def of(self, block: _Block) -> Array:
+        if self._of_block is None:
+            self._of_block = _packed(block.built, self.given)
+        return self._of_block
 
 
 class Program:
@@ -125,6 +156,9 @@ class Program:
     every program that used them is closed or collected. Idle ones sleep; a forked child starts
     its own. Floating-point modes are the calling thread's, and a worker's those of the thread that
     started it: flush-to-zero changes bits.
+
+    Calls of many samples of an open batch run in blocks of up to 16 samples, where that is faster:
+    their code is compiled after such calls have taken a tenth of a second, or by `prepare`.
     """
 
     def __init__(
@@ -134,6 +168,7 @@ class Program:
         state: State | None,
         threads: int,
         preprocessing: Preprocessing | None = None,
+        widen: Widen | None = None,
     ) -> None:
         lowered = built.lowered
         require_runnable(
@@ -145,12 +180,16 @@ class Program:
         self.preprocessing = preprocessing
         self.arena_bytes = _arena_bytes(lowered)
         self.weights: dict[str, Array] = {}
+        self._widen = widen
+        self._block: _Block | None = None
+        self._spent, self._undecided = 0.0, widen is not None and lowered.batched is not None
+        self._large: float = blocks.SIZES[0] * threads if self._undecided else math.inf
         self._seen: dict[Any, tuple[int | None, _Results]] = {}
         if state is None:
             self.set_weights(weights or {})
         else:
             _require_layout(state, lowered)
-            self.weights, self._weights = state.views, state.blob
+            self.weights, self._numbers = state.views, _Numbers(state.views, state.blob)
         self._workers = _loaded(built, threads)
 
     def __repr__(self) -> str:
@@ -174,7 +213,7 @@ class Program:
         cache saves; only the shallow copy of a program with updates shares its state."""
         given = {} if self.state is not None else self.weights
         return _again, (
-            self.built.lowered, given, self.state, self.threads, self.preprocessing
+            self.built.lowered, given, self.state, self.threads, self.preprocessing, self._widen
         )  # fmt: skip
 
     def close(self) -> None:
@@ -184,6 +223,14 @@ class Program:
         CodegenError from a signal handler or finalizer that interrupted a call on this thread.
         """
         self._workers.close()
+        if self._block is not None:
+            self._block.workers.close()
+
+    def prepare(self, samples: int) -> None:
+        """Compiles now what calls of so many samples would compile after a while; for a program
+        whose batch is bound, and for few samples, nothing. DataError for a number below 0."""
+        if integer("samples", samples, 0) >= self._large and self._undecided:
+            self._decide()
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
         """New numbers for the parameters, without compiling again; copied.
@@ -193,11 +240,11 @@ class Program:
         """
         if self.state is not None:
             raise DataError("a program with updates keeps its weights in program.state")
-        built, lowered = self.built, self.built.lowered
-        weights = bind_weights(f'graph "{lowered.source.name}"', lowered.source.parameters, weights)
-        numbers = main_weights(lowered, weights)
-        self._weights = pack_weights(built.facts, lowered, numbers)
-        self.weights = {p.name: weights[p.name].copy() for p in lowered.source.parameters}
+        source = self.built.lowered.source
+        weights = bind_weights(f'graph "{source.name}"', source.parameters, weights)
+        given = {p.name: weights[p.name].copy() for p in source.parameters}
+        self._numbers = _Numbers(given, _packed(self.built, given))
+        self.weights = given
 
     def __call__(self, *inputs: object) -> Array | tuple[Array, ...]:
         """The outputs for `inputs`: one array, or a tuple where the graph has several.
@@ -237,8 +284,43 @@ class Program:
         in_turn = self.state is not None  # updates must not interleave
         if not _fit(outputs, results):
             outputs = tuple(np.empty(shape, dtype) for shape, dtype in results)
-        _run(self._workers, self._weights, arrays, outputs, samples, in_turn=in_turn)
+        if samples >= self._large:
+            self._run_large(arrays, outputs, samples)
+        else:
+            packed = self._numbers.packed
+            _run(self._workers, packed, arrays, outputs, samples, in_turn=in_turn)
         return outputs
+
+    def _run_large(self, arrays: Sequence[Array], outputs: tuple[Array, ...], samples: int) -> None:
+        """A call of so many samples that blocks may pay: as many for each thread, then the rest."""
+        numbers, block, done = self._numbers, self._block, 0
+        if block is not None:
+            count = samples // (block.samples * self.threads) * self.threads
+            _run(block.workers, numbers.of(block), arrays, outputs, count, in_turn=False)
+            done = count * block.samples
+        if done == samples:
+            return
+        start, advances = time.perf_counter(), self.built.lowered.batched
+        ends = zip((*arrays, *outputs), advances or (), strict=True)
+        rest = [a[done:] if own else a for a, own in ends]
+        _run(self._workers, numbers.packed, rest, (), samples - done, in_turn=False)
+        if self._undecided:
+            self._spent += time.perf_counter() - start
+            if self._spent > blocks.PATIENCE:
+                self._decide()
+
+    def _decide(self) -> None:
+        """Compiles the code for blocks, if they pay. Calls on other threads go on without."""
+        large, self._large, self._undecided = self._large, math.inf, False
+        assert self._widen is not None
+        try:
+            built = self._widen(self.built.lowered, self.weights)
+        except BaseException:  # an interrupt, too
+            self._large, self._undecided = large, True
+            raise
+        if built is not None:
+            self._block = _Block(built, self.threads)
+            self._large = self._block.samples * self.threads
 
     def _bound(self, inputs: Sequence[object]) -> tuple[int | None, Sequence[Array], _Results]:
         """The batch, the inputs as arrays, and shape and dtype of each output.

@@ -226,6 +226,26 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_jit.py", "test_results_do_not_depend_on_threads"),
     ),
     Mutant(
+        "samples behind the blocks are the first ones again", "codegen/run/jit.py",
+        "[a[done:] if own else a for a, own in ends]", "[a for a, own in ends]",
+        tests_of(
+            "codegen/test_blocks.py", "test_any_number_of_samples_has_the_bits_of_one_at_a_time"
+        ),
+    ),
+    Mutant(
+        "blocks keep the weights of before", "codegen/run/jit.py",
+        "self._numbers = _Numbers(given, _packed(self.built, given))",
+        "old = getattr(self, \"_numbers\", None)\n"
+        "        self._numbers = _Numbers(given, _packed(self.built, given))\n"
+        "        self._numbers._of_block = old and old._of_block",
+        tests_of("codegen/test_blocks.py", "test_new_weights_are_those_of_blocks_too"),
+    ),
+    Mutant(
+        "blocks may be of any size", "codegen/run/blocks.py",
+        "return block.plan.arena_bytes <= _room(block)", "return True",
+        tests_of("codegen/test_blocks.py"),
+    ),
+    Mutant(
         "threads do not wait between kernels", "codegen/emit/module.py",
         "self._call(function, [*pointers, workspace])\n        self._wait()\n",
         "self._call(function, [*pointers, workspace])\n",

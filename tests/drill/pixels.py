@@ -86,8 +86,8 @@ MUTANTS = (
     Mutant(
         "a compiled model forgets its images",
         "addergraph/compiler/programs.py",
-        "return Program(built, require_weights(graph, weights), None, threads, known)",
-        "return Program(built, require_weights(graph, weights), None, threads)",
+        "return Program(built, require_weights(graph, weights), None, threads, known, widen)",
+        "return Program(built, require_weights(graph, weights), None, threads, None, widen)",
         tests_of(
             "codegen/test_images.py", "test_pictures_and_their_bytes_have_the_class_of_predict"
         ),

@@ -26,7 +26,7 @@ from tests.passes.test_pipeline import NETWORK
 
 KERNELS = Kernels(BASELINE)
 STEPS = [
-    "one_sample", "normalize_outputs", "hoist", "keep_parameters", "share_kept", "workspaces",
+    "bind_batch", "normalize_outputs", "hoist", "keep_parameters", "share_kept", "workspaces",
     "plan_memory",
 ]  # fmt: skip
 TWICE = parse(
@@ -134,7 +134,7 @@ def test_each_step_is_shown() -> None:
     texts = {
         name: str(compiler.points_after(graph, name, weights=model.weights)[-1]) for name in STEPS
     }
-    assert "advance with the sample: %x" in texts["one_sample"]
+    assert "advance with the sample: %x" in texts["bind_batch"]
     assert f"graph {graph.name}_setup(" in texts["hoist"]
     assert "elements above zero: %" in texts["share_kept"]
     assert "elements above zero" not in texts["keep_parameters"]
