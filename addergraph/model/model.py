@@ -344,6 +344,8 @@ class Model(Predictor, Minimizing):
         patience: int = 0,
         keep_best: bool = False,
         batch_norm_samples: int = 1024,
+        sparsity: float = 0.0,
+        sparsity_end: float = 0.5,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_steps: int = 0,
         resume: bool = False,
@@ -371,6 +373,8 @@ class Model(Predictor, Minimizing):
             batch_norm_samples  about how many training samples batch norms estimate their
                              statistics by, before each validation and at the end; 0 leaves the
                              running ones (`training/statistics.py`)
+            sparsity         share of the taps of 2-D adder layers behind a relu that shall need no
+                             work, reached at `sparsity_end` of the run (`training/sparsity.py`)
             checkpoint       folder for log.csv, log.jsonl, best.safetensors, and a checkpoint after
                              every epoch and every `checkpoint_steps` steps
             resume           go on from the checkpoint there, if there is one, bit for bit
@@ -389,9 +393,9 @@ class Model(Predictor, Minimizing):
             epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
             optimizer=optimizer, label_smoothing=label_smoothing, gradient=gradient,
             augment=augment, normalize=normalize, shuffle=shuffle, seed=seed, patience=patience,
-            keep_best=keep_best, batch_norm_samples=batch_norm_samples, checkpoint=checkpoint,
-            checkpoint_steps=checkpoint_steps, resume=resume, engine=engine, threads=threads,
-            verbose=verbose, callbacks=callbacks,
+            keep_best=keep_best, batch_norm_samples=batch_norm_samples, sparsity=sparsity,
+            sparsity_end=sparsity_end, checkpoint=checkpoint, checkpoint_steps=checkpoint_steps,
+            resume=resume, engine=engine, threads=threads, verbose=verbose, callbacks=callbacks,
         )  # fmt: skip
         running, self._in_fit = self._in_fit, True
         try:

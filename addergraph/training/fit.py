@@ -45,6 +45,7 @@ from .memory import require_memory, training_need
 from .objective import objective_of
 from .progress import Progress
 from .settings import NATIVE, Fit, rate_at
+from .sparsity import is_thinned, thin, thinned_of
 from .stalled import constant_loss, watches_of
 from .statistics import Statistics
 from .step import TrainStep
@@ -69,7 +70,7 @@ def fit(
     model.build({name: samples.shape[1:] for name, samples in inputs.items()})
     require_something_to_train(model.graph(training=False))
     targets = targets_for(model, y, count_of(inputs))
-    before = model.preprocessing
+    thinned, before = thinned_of(model, settings), model.preprocessing
     with ExitStack() as stack:
         try:
             settings = _preprocessed(model, inputs, settings)
@@ -83,7 +84,7 @@ def fit(
                 checkpoint = folder.load()
             _warn(model, feed, settings)
             start = time.perf_counter()
-            step = _compiled(model, count_of(inputs), settings)
+            step = _compiled(model, count_of(inputs), settings, thinned)
         except BaseException:
             model.preprocessing = before
             raise
@@ -93,7 +94,7 @@ def fit(
         return run.all_epochs()
 
 
-def _compiled(model: Trainee, samples: int, settings: Fit) -> TrainStep:
+def _compiled(model: Trainee, samples: int, settings: Fit, thinned: Sequence[str]) -> TrainStep:
     if settings.verbose and settings.engine == NATIVE:
         print("compiling the training step: a while the first time, then it is cached", flush=True)
     return TrainStep(
@@ -105,6 +106,7 @@ def _compiled(model: Trainee, samples: int, settings: Fit) -> TrainStep:
         engine=settings.engine,
         threads=settings.threads,
         seed=settings.seed,
+        thinned=thinned,
     )
 
 
@@ -275,6 +277,7 @@ class _Run:
                 raise
         at = self.at
         self._require_finite_weights(at.step)
+        self._thin()
         if self._looks_each_epoch:
             self.statistics(number)
         record = self._record()
@@ -332,6 +335,7 @@ class _Run:
         self._tell_step("on_train_batch_begin", {"learning_rate": rate}, at.step)
         np.copyto(self.before, self.step.state.blob)
         self.before_is = at.epoch, at.step
+        self._thin()
         (loss, *each), predictions = self.step.run(inputs, rows_of(self.targets, index), rate)
         if not math.isfinite(loss):
             self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(inputs)}", rate)
@@ -341,6 +345,9 @@ class _Run:
         parts = {name: at.parts.get(name, 0.0) + number for name, number in sums.items()}
         summed = at.loss + loss * len(index)
         return replace(at, step=at.step + 1, loss=summed, correct=correct, parts=parts)
+
+    def _thin(self) -> None:
+        thin(self.step.state.views, self.step.thinned, self.settings, self.at, len(self.feed))
 
     def _record(self) -> dict[str, float]:
         """The numbers of the epoch that has just ended, seconds aside."""
@@ -415,6 +422,8 @@ class _Run:
 
     def _keep_best(self, record: Mapping[str, float]) -> None:
         at, found = self.at, score(record)
+        if not is_thinned(self.settings, at.epoch + 1):
+            return  # an earlier one computes more
         if at.best_epoch and found <= at.best_score:
             return
         at.best_epoch, at.best_score = at.epoch + 1, found
@@ -427,8 +436,8 @@ class _Run:
 
     def _is_stale(self) -> bool:
         """Whether the best epoch is `patience` epochs ago."""
-        patience = self.settings.patience
-        return 0 < patience <= self.at.epoch - self.at.best_epoch and not self.at.step
+        patience, at = self.settings.patience, self.at
+        return at.best_epoch > 0 < patience <= at.epoch - at.best_epoch and not at.step
 
     def _finish(self) -> None:
         at, settings = self.at, self.settings

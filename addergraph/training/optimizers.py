@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..border import settle
@@ -27,6 +27,7 @@ from ..ir import Builder, Init, Parameter, Value
 from ..ir.trace import Tensor
 from ..ir.types import TensorType, f32
 from ..ops.pointwise.binary import add, div, maximum, minimum, mul, sub
+from ..ops.pointwise.select import select
 from ..ops.pointwise.unary import sqrt
 from ..ops.reduction.reduce import reduce_sum
 
@@ -73,10 +74,16 @@ class Optimizer:
             where = f"{type(self).__name__}: {name}={getattr(self, name)}"
             raise DataError(f"{where} must be a number {expected}")
 
-    def update(self, gradients: Mapping[Parameter, Tensor], rate: Tensor) -> None:
+    def update(
+        self, gradients: Mapping[Parameter, Tensor], rate: Tensor, thinned: Collection[str] = ()
+    ) -> None:
         """Appends one step to the graph of `rate`, the learning rate f32[]: a new value for each
         parameter of `gradients` and for the optimizer's state. With `average`, also the averages of
         these parameters and of those that the graph updated before.
+
+        Of parameters called in `thinned` some elements are left out (`sparsity.py`): the step moves
+        L = p + held, and then p = L where L > threshold, else min(L, 0). One of p and held is 0 in
+        each element, so that nothing is rounded. An average is not above 0 where p is not.
         """
         builder = rate.builder
         network = frozenset(builder.parameters.values())
@@ -86,11 +93,14 @@ class Optimizer:
             weights = Tensor(builder, p)
             direction = self.direction(weights, _adapted(p, g), shared)
             step = mul(self._rate(p, rate), direction, name="step")
-            _assign(weights, sub(weights, step, name="new"))
+            if p.name in thinned:
+                _thin(weights, step)
+            else:
+                _assign(weights, sub(weights, step, name="new"))
         builder.scope = ""
         if self.average:
             moved = {p: v for p, v in builder.updates if p in network and p.type.dtype == f32}
-            self._average(builder, moved)
+            self._average(builder, moved, thinned)
 
     def _rate(self, p: Parameter, rate: Tensor) -> Tensor:
         """The learning rate of `p`."""
@@ -118,14 +128,19 @@ class Optimizer:
             for p, g in gradients.items()
         }
 
-    def _average(self, builder: Builder, new: Mapping[Parameter, Value]) -> None:
+    def _average(
+        self, builder: Builder, new: Mapping[Parameter, Value], thinned: Collection[str]
+    ) -> None:
         """a <- a + (p - a) (1 - d) / (1 - d^t): the first average is the first weights."""
         decay = self.average
         weight = div(1.0 - decay, _moving_mean(builder, "average.correction", decay, None))
         for p, value in new.items():
             old = _state(builder, average_name(p.name), p.type)
-            moved = (Tensor(builder, value) - old) * weight
-            _assign(old, add(old, moved, name=f"{old.name}.new"))
+            weights = Tensor(builder, value)
+            mean = add(old, (weights - old) * weight, name=f"{old.name}.new")
+            if p.name in thinned:
+                mean = select(weights > 0.0, mean, minimum(mean, 0.0))
+            _assign(old, mean)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +234,27 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam}
 def average_name(parameter: str) -> str:
     """The parameter of the training step that holds the running average of `parameter`."""
     return f"{parameter}.average"
+
+
+def held_name(parameter: str) -> str:
+    """The parameter of the training step that holds what is left out of `parameter`."""
+    return f"{parameter}.held"
+
+
+def threshold_name(parameter: str) -> str:
+    """The parameter f32[] of the training step by which elements of `parameter` are left out."""
+    return f"{parameter}.threshold"
+
+
+def _thin(weights: Tensor, step: Tensor) -> None:
+    """A step of `weights`, of which what is at or below the threshold is held back."""
+    builder, name = weights.builder, weights.name
+    held = _state(builder, held_name(name), weights.type)
+    threshold = _state(builder, threshold_name(name), SCALAR)
+    latent = sub(weights + held, step, name="latent")
+    new = select(latent > threshold, latent, minimum(latent, 0.0), name="new")
+    _assign(weights, new)
+    _assign(held, sub(latent, new, name="held.new"))
 
 
 def _adapted(p: Parameter, g: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ ENGINES = (NATIVE, REFERENCE)
 DEFAULT_OPTIMIZER = SGD()
 LARGEST_RATE = float(np.finfo(np.float32).max)
 MOST_EPOCHS = 1_000_000
+MOST_SPARSITY = 0.95  # every layer keeps some taps
 
 # They change no bit of the epochs that there are; the engine is told by the step.
 _CHANGE_NOTHING = {
@@ -89,6 +90,14 @@ class Learning:
         "0 for the running ones.",
         least=0,
     )
+    sparsity: float = setting(
+        0.0,
+        "Share of the taps of adder layers that shall need no work in the end; 0 leaves them as "
+        "they come, about one half.",
+        least=0,
+        most=MOST_SPARSITY,
+    )
+    sparsity_end: float = setting(0.5, "Part of the run that this takes.", above=0, most=1)
     optimizer: Optimizer = DEFAULT_OPTIMIZER
 
     def __post_init__(self) -> None:
@@ -153,10 +162,12 @@ class Fit(Learning):
     def description(self) -> dict[str, str]:
         """What decides the bits of a run, beside the network and the data, as text by name.
 
-        The number of epochs is no part of it: a run may be made longer.
+        The number of epochs is no part of it, but for `sparsity`: a run may be made longer.
         """
         names = [f.name for f in fields(self) if f.name not in _CHANGE_NOTHING]
         decided = {name: repr(getattr(self, name)) for name in names}
+        if self.sparsity:
+            decided["sparsity"] += f" in a run of {self.epochs} epochs"
         return decided | {"learning_rate": _described(self.learning_rate)}
 
 

@@ -21,6 +21,7 @@ from .labels import count_of, inputs_of, require_trainable, rows_of, targets_for
 from .objective import objective_of
 from .optimizers import Optimizer, average_name
 from .settings import NATIVE, rate_at, require_engine, require_optimizer
+from .sparsity import Thinned
 from .trainee import Trainee
 
 # What dropouts leave out follows from the number of the step, an i32: each seed has its own range.
@@ -49,7 +50,8 @@ class TrainStep:
     Forward, loss, backward and the optimizer's update are one compiled program for each batch
     size, made when that size is first seen; all of them work on one `State`, which also holds the
     optimizer's. `model.weights` are views of it. With several steps of one model each keeps its
-    own optimizer state and goes on from the model's weights.
+    own optimizer state and goes on from the model's weights. `thinned` are the filters that
+    `sparsity.py` leaves taps out of.
     """
 
     def __init__(
@@ -63,13 +65,14 @@ class TrainStep:
         engine: str,
         threads: int | None,
         seed: int,
+        thinned: Sequence[str] = (),
     ) -> None:
         require_engine(engine)
         require_optimizer(optimizer)
         batch = integer("batch", batch, 1)
         self.model, self.optimizer, self.engine = model, optimizer, engine
         self.label_smoothing, self.gradient = label_smoothing, gradient
-        self.threads = thread_count(threads)
+        self.threads, self.thinned = thread_count(threads), tuple(thinned)
         self._graphs: dict[int, Graph] = {}
         self._runs: dict[int, Callable[..., Any]] = {}
         graph = self.graph(batch)
@@ -116,7 +119,7 @@ class TrainStep:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
                 objective_of(self.model, self.label_smoothing),
-                self.optimizer,
+                Thinned(self.optimizer, self.thinned) if self.thinned else self.optimizer,
                 gradient=self.gradient,
             )
         return self._graphs[batch]
