@@ -83,7 +83,7 @@ class Optimizer:
 
         Of parameters called in `thinned` some elements are left out (`sparsity.py`): the step moves
         L = p + held, and then p = L where L > threshold, else min(L, 0). One of p and held is 0 in
-        each element, so that nothing is rounded. An average is not above 0 where p is not.
+        each element, so that nothing is rounded.
         """
         builder = rate.builder
         network = frozenset(builder.parameters.values())
@@ -100,7 +100,7 @@ class Optimizer:
         builder.scope = ""
         if self.average:
             moved = {p: v for p, v in builder.updates if p in network and p.type.dtype == f32}
-            self._average(builder, moved, thinned)
+            self._average(builder, moved)
 
     def _rate(self, p: Parameter, rate: Tensor) -> Tensor:
         """The learning rate of `p`."""
@@ -128,19 +128,14 @@ class Optimizer:
             for p, g in gradients.items()
         }
 
-    def _average(
-        self, builder: Builder, new: Mapping[Parameter, Value], thinned: Collection[str]
-    ) -> None:
+    def _average(self, builder: Builder, new: Mapping[Parameter, Value]) -> None:
         """a <- a + (p - a) (1 - d) / (1 - d^t): the first average is the first weights."""
         decay = self.average
         weight = div(1.0 - decay, _moving_mean(builder, "average.correction", decay, None))
         for p, value in new.items():
             old = _state(builder, average_name(p.name), p.type)
-            weights = Tensor(builder, value)
-            mean = add(old, (weights - old) * weight, name=f"{old.name}.new")
-            if p.name in thinned:
-                mean = select(weights > 0.0, mean, minimum(mean, 0.0))
-            _assign(old, mean)
+            moved = (Tensor(builder, value) - old) * weight
+            _assign(old, add(old, moved, name=f"{old.name}.new"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,8 @@ def thin(
 ) -> None:
     """Before a step, of `steps` an epoch, and at an epoch's end: every so often new thresholds,
     which leave out the share of each filter's taps that is due, or what is at or below zero anyway.
-    `views` are those of the training step's state."""
+    An average is not above zero then where its filter is not. `views` are those of the training
+    step's state."""
     if (at.epoch * steps + at.step) % EVERY and at.step < steps:
         return
     share = share_at(settings, at.epoch + at.step / steps)

@@ -15,7 +15,31 @@ def several(*names: str) -> tuple[str, ...]:
     return tests_of("addergraph/training/test_several_outputs.py", *names)
 
 
+def sparsity(*names: str) -> tuple[str, ...]:
+    return tests_of("addergraph/training/test_sparsity.py", *names)
+
+
 MUTANTS = (
+    Mutant(
+        "what was left out of a filter learns no longer", f"{TRAINING}/optimizers.py",
+        "sub(weights + held, step", "sub(weights, step",
+        sparsity("test_the_update"),
+    ),
+    Mutant(
+        "the best epoch may have all its taps", f"{TRAINING}/fit.py",
+        "if not is_thinned(self.settings, at.epoch + 1):", "if False:",
+        sparsity("test_the_best_epoch_has_the_share"),
+    ),
+    Mutant(
+        "averages keep what is left out", f"{TRAINING}/sparsity.py",
+        "mean[(mean > 0) & (weights <= 0)] = 0", "pass",
+        sparsity("test_what_is_averaged_is_left_out_with_its_weight"),
+    ),
+    Mutant(
+        "a layer is thinned whose input may be negative", f"{TRAINING}/sparsity.py",
+        "if not nonnegative:", "if False:",
+        sparsity("test_layers_that_are_left_alone"),
+    ),
     Mutant(
         "the first pattern of a name wins", f"{MODEL}/freezing.py",
         "in reversed(self.rules) if _matches", "in self.rules if _matches",
