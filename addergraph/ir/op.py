@@ -102,9 +102,9 @@ class Op:
     activation          `layers.Activation` knows it by its name
     training_only       stands in training forms alone: readers see its first operand elsewhere
     rectifies           max(x, 0), limited above or not: what is never above 0 becomes 0
-    keeps_scale         results are elements, means or sums of elements of comparable operands, so
-                        that what is out of scale before is so behind it; every movement of
-                        more than bytes is
+    keeps_scale         results are elements, means, sums or differences of elements of comparable
+                        operands, so that what is out of scale before is so behind it; every
+                        movement of more than bytes is
     aliases             the position of the operand whose elements the result has, all of them in
                         row-major order, so that both may share memory; None: no operand's
     broadcasts          pointwise, of operands that broadcast

@@ -122,9 +122,25 @@ class Adder(_Distances, _Windowed):
     x f32[N,H,W,C] -> f32[N,OH,OW,output_channels]; filter `.f` f32[I,J,C/groups,T] ~ N(0, 1).
     `eta` sets the layer-adaptive learning rate (Chen et al. 2020, eq. 13; 0.2 in the authors'
     release); None trains the filter with the plain rate. Gradients are the paper's.
+
+    `center` subtracts from every pixel the mean of its T channels. Each term |X - F| with F <= 0 is
+    X - F: a sum over X that all filters share, and that hides what tells them apart, the more taps
+    are such (docs/training.md, "Training for speed"). The mean takes it away.
     """
 
     prefix: ClassVar[str] = "adder"
+    center: bool = False
+
+    def validate(self) -> None:
+        super().validate()
+        self._store("center", flag(self.where, "center", self.center))
+
+    def build(self, x: Tensor, name: str) -> Tensor:
+        y = super().build(x, name)
+        if not self.center:
+            return y
+        mean = ops.reduce_mean(y, (3,), keepdims=True, name=f"{name}_mean")
+        return ops.sub(y, mean, name=f"{name}_centered")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from ..errors import GraphError, nearest
 from ..layers import Layer
 
 KINDS = ("adder", "conv")
+CENTERED = "centered"  # adder layers whose channels lose their mean
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Form:
     """What a network is built from.
 
         classes      answers of the last layer
-        body         kind of the layers between the first and the last: "adder" or "conv"
+        body         kind of the layers between the first and the last: "adder", "conv", "centered"
         first, last  kinds of these two; the authors' release keeps both "conv"
 
     Raises GraphError for another kind.
@@ -32,10 +33,11 @@ class Form:
         settle(self, GraphError, where="Form: ")
         for name in ("body", "first", "last"):
             kind = getattr(self, name)
-            if kind not in KINDS:
+            known = (*KINDS, CENTERED) if name == "body" else KINDS
+            if kind not in known:
                 raise GraphError(
-                    f'{name}="{kind}" is no kind of layer{nearest(str(kind), KINDS)}; '
-                    f"expected {' or '.join(KINDS)}"
+                    f'{name}="{kind}" is no kind of layer{nearest(str(kind), known)}; '
+                    f"expected {' or '.join(known)}"
                 )
 
 
@@ -49,13 +51,15 @@ def image_layer(
     name: str | None = None,
 ) -> Layer:
     """A layer of `kind` on images, without bias: a batch norm follows."""
-    layer = layers.Adder if kind == "adder" else layers.Conv
-    return layer(channels, kernel_size, stride, padding, name=name)
+    if kind == "conv":
+        return layers.Conv(channels, kernel_size, stride, padding, name=name)
+    center = kind == CENTERED
+    return layers.Adder(channels, kernel_size, stride, padding, center=center, name=name)
 
 
 def vector_layer(kind: str, outputs: int, *, bias: bool = False, name: str | None = None) -> Layer:
     """A layer of `kind` on vectors: what a 1x1 layer is on an image of one pixel."""
-    layer = layers.AdderDense if kind == "adder" else layers.Dense
+    layer = layers.Dense if kind == "conv" else layers.AdderDense
     return layer(outputs, bias=bias, name=name)
 
 

@@ -19,7 +19,7 @@ BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (256, 2))  # channels
 def mobilenet_small(form: Form) -> list[Layer]:
     """3x3 to 32 channels, six blocks of 64 to 256 channels, the mean of all pixels, the classes."""
     made = entry(image_layer(form.first, FIRST, 3, padding=1, name="first"))
-    depthwise = layers.DepthwiseAdder if form.body == "adder" else layers.DepthwiseConv
+    depthwise = layers.DepthwiseConv if form.body == "conv" else layers.DepthwiseAdder
     for number, (channels, stride) in enumerate(BLOCKS, 1):
         name = f"block{number}"
         deep = depthwise(3, stride, 1, name=f"{name}.depthwise")

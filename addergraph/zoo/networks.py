@@ -10,7 +10,7 @@ from ..errors import GraphError, nearest
 from ..ir.attributes import integer
 from ..layers import Layer
 from ..model import Model
-from .form import Form
+from .form import CENTERED, Form
 from .mobilenet import mobilenet_small
 from .resnet import ResNet
 from .small import deck, small
@@ -71,6 +71,10 @@ NETWORKS: dict[str, Network] = {
     "small-conv": Network(
         "small-adder with convolutions only, to compare with", small, DIGITS, body="conv"
     ),
+    "small-adder-centered": Network(
+        "small-adder for few taps (train --sparsity): adders subtract the mean of their channels",
+        small, DIGITS, body=CENTERED,
+    ),
     "deck": Network(
         "the slide deck's listing; its first relu is provably zero", deck, DIGITS, fixed=True
     ),
@@ -81,6 +85,10 @@ NETWORKS: dict[str, Network] = {
         mobilenet_small, CIFAR,
     ),
     **_both("resnet20", "9 residual blocks of 16 to 64 channels", _RESNET20, CIFAR),
+    "resnet20-centered": Network(
+        "resnet20 for few taps (train --sparsity): adders subtract the mean of their channels",
+        _RESNET20, CIFAR, body=CENTERED,
+    ),
     **_both("resnet32", "15 residual blocks of 16 to 64 channels", _RESNET32, CIFAR),
     **_both("resnet18", "8 residual blocks of 64 to 512 channels", _RESNET18, IMAGENET, 1000),
     **_both("resnet50", "16 bottlenecks of 256 to 2048 channels", _RESNET50, IMAGENET, 1000),

@@ -167,6 +167,23 @@ def test_movements() -> None:
     np.testing.assert_array_equal(run(layers.Softmax(), x), run(layers.Activation("softmax"), x))
 
 
+@pytest.mark.parametrize(("kind", "shape"), [("Adder", (2, 5, 5, 3)), ("Adder1d", (2, 5, 3))])
+def test_a_centered_adder(kind: str, shape: Sequence[int]) -> None:
+    """Channels keep their differences; a batch norm does not see what all have in common."""
+    x = np.random.default_rng(0).random(shape, np.float32)
+    made = getattr(layers, kind)
+    plain, centered = made(4, 3, padding=1), made(4, 3, padding=1, center=True)
+    graphs = [trace(net, tensor("f32", shape)) for net in (plain, centered)]
+    weights = {"adder1.f": np.random.default_rng(1).normal(size=graphs[0].parameters[0].type.sizes)}
+    weights = {name: array.astype("f4") for name, array in weights.items()}
+    y, z = (interpret(graph, x, weights=weights) for graph in graphs)
+    np.testing.assert_allclose(z, y - np.mean(y, axis=-1, keepdims=True), atol=1e-5)
+    (again,) = restore(describe([centered]))
+    assert again.center is True  # type: ignore[attr-defined]
+    with pytest.raises(ShapeError, match="center='yes' must be True or False"):
+        made(4, 3, center="yes")
+
+
 def test_a_slope_of_leaky_relu() -> None:
     x = np.array([[-2.0, 4.0]], np.float32)
     np.testing.assert_array_equal(run(layers.Activation("leaky_relu", 0.5), x), [[-1, 4]])

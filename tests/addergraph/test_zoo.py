@@ -58,7 +58,8 @@ def test_sizes_and_kinds(name: str) -> None:
     model = zoo.build(name)
     graph = model.graph(training=False)
     check(graph)
-    parameters, count = SIZES[name.removesuffix("-conv") if name != "small-conv" else name]
+    plain = name.removesuffix("-centered").removesuffix("-conv")
+    parameters, count = SIZES["small-conv" if name == "small-conv" else plain]
     assert sum(p.type.elements for p in graph.parameters if p.trainable) == parameters
     found = kinds(model)
     assert len(found) == count
@@ -112,7 +113,8 @@ def test_each_network_survives_text_and_training_form(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet5_bn", "vgg_small-conv", "mobilenet_small", "resnet32-conv"]
+    "name",
+    ["lenet5_bn", "vgg_small-conv", "mobilenet_small", "resnet32-conv", "small-adder-centered"],
 )
 def test_each_kind_of_network_survives_its_file(name: str, tmp_path: Path) -> None:
     model = zoo.build(name, seed=3)

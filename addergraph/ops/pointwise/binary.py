@@ -165,6 +165,7 @@ class Sub(_Additive):
     """Y = a - b. f32, or i32 (wraps); operands broadcast. Gradients: g and -g."""
 
     name: ClassVar[str] = "sub"
+    keeps_scale: ClassVar[bool] = True
     neutral: ClassVar[float | None] = 0.0
 
     def compute(self, a: Array, b: Array) -> Array:

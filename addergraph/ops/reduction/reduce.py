@@ -107,6 +107,7 @@ class ReduceMean(_Reduce):
 
     name: ClassVar[str] = "reduce_mean"
     multiplies: ClassVar[bool] = True
+    keeps_scale: ClassVar[bool] = True
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         (x,) = arrays
