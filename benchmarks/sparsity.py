@@ -4,11 +4,12 @@
     python -m benchmarks.sparsity --data digits --network small-adder       # a minute, to try it
 
 `addergraph train` makes the network as it comes, one for each of --shares by its option --sparsity,
-and the same network with convolutions; `addergraph quantize` makes int8 models of all. Test images
-give the accuracies. Then all programs take turns at one image on one thread, each at the best of
-many calls from Python; beside them, of resnet20, ONNX Runtime at convolutions of these shapes,
-where it is installed. Of the network as it comes there is a program, too, whose kernels leave no
-tap out. Interrupted, the same command goes on: what is in the output folder is not trained again.
+the same of NETWORK-centered for each of --centered, which is f32 alone, and the network with
+convolutions; `addergraph quantize` makes int8 models. Test images give the accuracies. Then all
+programs take turns at one image on one thread, each at the best of many calls from Python; beside
+them, of resnet20, ONNX Runtime at convolutions of these shapes, where it is installed. Of the
+network as it comes there is a program, too, whose kernels leave no tap out. Interrupted, the same
+command goes on: what is in the output folder is not trained again.
 
 Prints a markdown table, and writes it as table.md and pareto.svg into the output folder. Ends with
 status 1 where no share is REQUIRED times as fast in f32 as the network as it comes, at LOST less.
@@ -38,6 +39,7 @@ from benchmarks.network import best, onnx_call, onnx_resnet20
 REQUIRED, LOST = 1.4, 0.01
 F32, INT8 = "f32", "int8"
 AS_IT_COMES, DENSE, CONV, ONNX = "adders", "adders, none left out", "convolutions", "ONNX Runtime"
+CENTERED = "centered adders"
 
 
 @dataclass
@@ -61,7 +63,7 @@ def trained(given: argparse.Namespace, name: str, network: str, *options: object
             "train", "--data", given.data, "--model", network, *run, *options, "--resume",
             *(("--threads", given.threads) if given.threads else ()), "-o", model,
         )  # fmt: skip
-    if not integers_of(model).exists():
+    if "centered" not in network and not integers_of(model).exists():
         command("quantize", model, "--data", given.data, "-o", integers_of(model), "--force")
     return model
 
@@ -72,16 +74,16 @@ def integers_of(model: Path) -> Path:
 
 def measured(name: str, file: Path, data: Dataset, *, dense: bool = False) -> Row:
     """A row without times; `dense` kernels serve any filter."""
-    model, integers = Model.load(file), load_quantized(integers_of(file))
+    model = Model.load(file)
     graph, weights = model.graph(training=False), dict(model.weights)
     row = Row(name)
     if any(node.op.measures_distance for node in graph.nodes):
         filters = [weights[f].ravel() for f in dict.fromkeys(filters_of(graph)[0].values())]
         row.above = 1.0 if dense else float(np.mean(np.concatenate(filters) > 0))
-    made = {
-        F32: (graph, weights, model.entering(data.x_test)),
-        INT8: (integers.graph, integers.weights, integers.inputs(data.x_test)),
-    }
+    made = {F32: (graph, weights, model.entering(data.x_test))}
+    if integers_of(file).exists():
+        integers = load_quantized(integers_of(file))
+        made[INT8] = integers.graph, integers.weights, integers.inputs(data.x_test)
     for kind, (one, numbers, images) in made.items():
         program: Any = ag.compile(one, weights=numbers)
         if dense:
@@ -100,11 +102,18 @@ def of_onnx(conv: Row, shape: Sequence[int]) -> Row:
 
 def all_rows(given: argparse.Namespace, data: Dataset) -> list[Row]:
     plain = trained(given, "adders", given.network)
-    others = {s: trained(given, f"{s:g}", given.network, "--sparsity", s) for s in given.shares}
+    plan = [(AS_IT_COMES, given.network, share) for share in given.shares]
+    plan += [(CENTERED, f"{given.network}-centered", share) for share in given.centered]
+    others = {
+        f"{kind}{f', sparsity {share:g}' if share else ''}": trained(
+            given, f"{kind.split()[0]}-{share:g}", network, "--sparsity", share
+        )
+        for kind, network, share in plan
+    }
     twin = {"small-adder": "small-conv"}.get(given.network, f"{given.network}-conv")
     conv = measured(CONV, trained(given, "convolutions", twin), data)
     rows = [measured(DENSE, plain, data, dense=True), measured(AS_IT_COMES, plain, data)]
-    rows += [measured(f"adders, sparsity {share:g}", file, data) for share, file in others.items()]
+    rows += [measured(name, file, data) for name, file in others.items()]
     rows.append(conv)
     if given.network == "resnet20" and importlib.util.find_spec("onnxruntime") is not None:
         rows.append(of_onnx(conv, data.shape))
@@ -138,17 +147,20 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     """Accuracy over microseconds: adders as curves, convolutions as single points."""
     figure = pictures.new_figure(7.0, 4.6)
     axis = figure.subplots()
-    adders = [row for row in rows if row.name.startswith(AS_IT_COMES)]
-    colors = {F32: pictures.BLUE, INT8: pictures.GREEN}
-    for kind, color in colors.items():
+    curves = (
+        (AS_IT_COMES, F32, pictures.BLUE, 6), (AS_IT_COMES, INT8, pictures.GREEN, -13),
+        (CENTERED, F32, pictures.PURPLE, 6),
+    )  # fmt: skip
+    for name, kind, color, above in curves:
+        adders = [row for row in rows if row.name.startswith(name)]
         x, y = [row.times[kind] for row in adders], [row.accuracy[kind] for row in adders]
-        axis.plot(x, y, "o-", color=color, label=f"adders, {kind}")
+        axis.plot(x, y, "o-", color=color, label=f"{name}, {kind}")
         for row, *place in zip(adders, x, y, strict=True):
             axis.annotate(
                 f"{row.above:.2f}", place, fontsize=8, color=color, ha="center",
-                xytext=(0, 6 if kind == F32 else -13), textcoords="offset points",
+                xytext=(0, above), textcoords="offset points",
             )  # fmt: skip
-    alone = [(row, kind) for row in rows if row not in adders for kind in row.times]
+    alone = [(row, kind) for row in rows if row.above is None for kind in row.times]
     for (row, kind), marker in zip(alone, "sDX", strict=False):
         axis.plot(
             row.times[kind], row.accuracy[kind], marker, color=pictures.VERMILION,
@@ -172,7 +184,7 @@ def is_fast(rows: Sequence[Row]) -> bool:
         base.times[F32] >= REQUIRED * row.times[F32]
         and row.accuracy[F32] >= base.accuracy[F32] - LOST
         for row in rows
-        if row.name.startswith(f"{AS_IT_COMES}, sparsity")
+        if "sparsity" in row.name
     )
 
 
@@ -181,6 +193,7 @@ def main() -> int:
     parser.add_argument("--data", required=True, metavar="NAME[:PATH]", help="with a test part")
     parser.add_argument("--network", default="small-adder", help="a built-in one of adders")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.6, 0.7, 0.8, 0.9])
+    parser.add_argument("--centered", type=float, nargs="*", default=[0, 0.7, 0.8, 0.9])
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
