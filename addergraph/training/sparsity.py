@@ -44,8 +44,10 @@ class Thinned:
 def thinned_of(model: Trainee, settings: Fit) -> tuple[str, ...]:
     """The filters of a model that `settings` thin out, and says of which layers they are.
 
-    DataError where there are none.
+    DataError where there are none, of a sparsity above 0.
     """
+    if not settings.sparsity:
+        return ()
     found, alone = filters_of(model.graph(training=False))
     if settings.verbose:
         print(f"{settings.sparsity:g} of the taps of {', '.join(found)} shall need no work")
