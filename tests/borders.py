@@ -218,7 +218,7 @@ def _model_cases() -> Iterator[Case]:
         "augment": data.Augment(1), "normalize": data.Normalize((0, 0), (1, 1)), "shuffle": True,
         "seed": 0, "patience": 1, "keep_best": True, "checkpoint": None, "checkpoint_steps": 0,
         "resume": False, "engine": "reference", "threads": 1, "verbose": 0,
-        "callbacks": [training.Callback()],
+        "callbacks": [training.Callback()], "sparsity": 0.0, "sparsity_end": 0.5,
     }, slow=True)  # fmt: skip
     yield Case("ag.Model.train_step", lambda **k: net().train_step(**k), {
         "batch": 2, "optimizer": training.SGD(), "label_smoothing": 0.1, "gradient": "sign",

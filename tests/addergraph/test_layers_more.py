@@ -168,7 +168,7 @@ def test_movements() -> None:
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("Adder", (2, 5, 5, 3)), ("Adder1d", (2, 5, 3))])
-def test_a_centered_adder(kind: str, shape: Sequence[int]) -> None:
+def test_a_centered_adder(kind: str, shape: tuple[int, ...]) -> None:
     """Channels keep their differences; a batch norm does not see what all have in common."""
     x = np.random.default_rng(0).random(shape, np.float32)
     made = getattr(layers, kind)

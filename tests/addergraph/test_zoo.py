@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,9 +85,9 @@ def test_each_layer_of_a_resnet_has_a_batch_norm_and_adders_see_no_negatives(nam
             readers = uses[readers[1].outputs[0]]
         assert [n.op.name for n in readers] == ["batch_norm"], node.name
     optimized = compiler.optimize(graph)
-    bodies = [getattr(node.op, "body", optimized) for node in optimized.nodes]
+    bodies: list[Graph] = [getattr(node.op, "body", optimized) for node in optimized.nodes]
     nodes = {n: None for body in (optimized, *bodies) for n in body.nodes}
-    adders = [n.op for n in nodes if n.op.name == "adder2d"]
+    adders: list[Any] = [n.op for n in nodes if n.op.name == "adder2d"]
     assert len(adders) == sum(n.op.name == "adder2d" for n in graph.nodes)
     assert all(op.input_nonnegative for op in adders)
 

@@ -17,7 +17,7 @@ from addergraph.training.checkpoint import Position
 from addergraph.training.recipes import find
 from addergraph.training.settings import Fit
 from addergraph.training.sparsity import filters_of, is_thinned, share_at, thin
-from tests.addergraph.models import X, Y, fit, same_weights
+from tests.addergraph.models import X, Y, f32, fit, same_weights
 from tests.addergraph.shell import Shell
 
 pytestmark = pytest.mark.usefixtures("quick_objects")
@@ -34,7 +34,7 @@ def network(**options: Any) -> Model:
     return model
 
 
-def shares(model: Model) -> list[float]:
+def shares(model: Any) -> list[float]:
     return [float(np.mean(model.weights[f"{name}.f"] <= 0)) for name in ("adder1", "thin")]
 
 
@@ -72,8 +72,8 @@ def test_the_schedule() -> None:
 
 
 def test_the_smallest_go_and_what_has_grown_comes_back() -> None:
-    filter = np.float32([-3, 0, 1, 2, 3, 4, 5, 6])
-    views = {"f": filter.copy(), "f.held": np.zeros(8, "f4"), "f.threshold": np.zeros((), "f4")}
+    filter = f32([-3, 0, 1, 2, 3, 4, 5, 6])
+    views: dict[str, Array] = {"f": filter, "f.held": f32([0] * 8), "f.threshold": f32(0)}
     settings = Fit(epochs=1, sparsity=0.5, sparsity_end=1.0)
     at = Position(step=16)
     thin(views, ["f"], settings, at, 20)
@@ -106,7 +106,7 @@ def test_the_update(engine: str) -> None:
         model, 16, plain.optimizer, label_smoothing=0.0, gradient="full_precision", engine=engine,
         threads=1, seed=0, thinned=["thin.f"],
     )  # fmt: skip
-    step.state.load({**before, "thin.f.held": held, "thin.f.threshold": np.float32(0.9)})
+    step.state.load({**before, "thin.f.held": held, "thin.f.threshold": f32(0.9)})
     step(X[:16], Y[:16], 0.5)
     latent = old + held + moved
     expected = np.where(latent > 0.9, latent, np.minimum(latent, 0))
