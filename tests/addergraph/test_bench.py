@@ -36,7 +36,7 @@ from addergraph.ir import CONTRACTION
 from addergraph.ir.interpreter import interpret
 from addergraph.zoo import build
 
-pytestmark = [pytest.mark.usefixtures("quick_objects"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("quick_objects")
 
 CHAIN = Layer("tiny", 8, 6, 8, 3)
 BESIDE = Layer("tiny", 4, 5, 16, 3, 2)
@@ -91,6 +91,7 @@ def test_graphs_compile_to_one_kernel_a_layer(layer: Layer, parameters: int) -> 
     assert sorted(k.symbol.partition("_")[0] for k in kernels) == ["adder2d"] * 3 + ["relu"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OF_BYTES)
 @pytest.mark.parametrize("layer", [CHAIN, BESIDE, POINT])
 def test_layers_of_bytes_are_one_kernel_each(layer: Layer, kind: str) -> None:
@@ -110,6 +111,7 @@ def test_layers_of_bytes_are_one_kernel_each(layer: Layer, kind: str) -> None:
     assert np.array_equal(found, np.asarray(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [HALF, ALL])
 def test_a_chain_keeps_its_values_alive(kind: str) -> None:
     """Batch norm keeps the values away from denormals and zeros, which could be faster."""
@@ -120,6 +122,7 @@ def test_a_chain_keeps_its_values_alive(kind: str) -> None:
     assert 0.3 < y.min() <= y.max() < 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "low", "high"), [(BYTES, 50, 200), (FEW_BYTES, 10, 63)])
 def test_a_chain_of_bytes_does_not_saturate(kind: str, low: int, high: int) -> None:
     layer = Layer("tiny", 32, 8, 32, 3)
@@ -162,6 +165,7 @@ def test_pinned_to_as_many_processors_as_threads() -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["host", "x86-64", "toy"])
 @pytest.mark.parametrize("form", peak.FORMS)
 def test_peaks_are_measured_in_one_thread_and_in_several(form: str, target: str) -> None:
@@ -173,6 +177,7 @@ def test_peaks_are_measured_in_one_thread_and_in_several(form: str, target: str)
     assert peak.terms_of_vector(form, machine) == machine.lanes * (4 if bytewise else 1)
 
 
+@pytest.mark.slow
 def test_the_peak_of_bytes_runs_what_the_kernels_run() -> None:
     for target in ("x86-64", "x86-64-v3", "x86-64-v4"):
         machine = target_named(target)
@@ -220,6 +225,7 @@ def test_a_share_above_1_fails() -> None:
         assert "FAILED" in bad.text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "batch"), [(CHAIN, 1), (BESIDE, 1), (POINT, 3)])
 def test_measured_rows(layer: Layer, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if layer != CHAIN:  # a figure does not depend on how many layers its slope is of
@@ -237,6 +243,7 @@ def test_measured_rows(layer: Layer, batch: int, monkeypatch: pytest.MonkeyPatch
         assert one.nbytes > 4 * batch * images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "size"), [(SUMS, 4), (BYTES, 1)])
 def test_measured_rows_of_bytes(kind: str, size: int) -> None:
     subject = bl._Subject(CHAIN, 2, kind, options(dtype="u8"))
@@ -248,6 +255,7 @@ def test_measured_rows_of_bytes(kind: str, size: int) -> None:
     assert packed >= CHAIN.window * CHAIN.outputs
 
 
+@pytest.mark.slow
 def test_command_writes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +277,7 @@ def test_command_writes_its_files(
     assert "batch 16, all taps above zero" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_plot_is_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "roofline.png"
@@ -308,6 +317,7 @@ def test_bad_options(
 # --- profile --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 3])
 def test_profile_times_every_kernel(batch: int | None) -> None:
     model = build("small-adder")
