@@ -213,6 +213,19 @@ def test_which_layers_have_gradients_of_their_own() -> None:
     assert isinstance(made, InputGradientKernel)
 
 
+def test_no_samples_have_no_results_and_a_gradient_of_zeros() -> None:
+    x, g = np.zeros((0, 5, 5, 20), np.float32), np.zeros((0, 3, 3, 20), np.float32)
+    f = np.ones((3, 3, 1, 20), np.float32)
+    runs: list[tuple[Op, list[Array]]] = [
+        (Adder2d(groups=20), [x, f]),
+        (Adder2dGradInput(groups=20), [g, x, f]),
+        (Adder2dGradFilter(groups=20), [g, x, f]),
+    ]
+    for op, arrays in runs:
+        (found,) = run_call(op, arrays, family=kernel_for)
+        assert same_bits(found, op.reference(*arrays)[0]), op
+
+
 def choices(layer: Layer, target: str, dtype: Any = np.float32) -> tuple[Choice, set[str]]:
     arrays: list[Array] = [np.zeros(shape, dtype) for shape in (layer.x, layer.f)]
     call = make_call(layer.op("direct"), arrays, target=target, constant=(1,))
