@@ -221,6 +221,10 @@ KEPT = {
         """%w = broadcast_to(%b) shape=(3,2) : f32[3,2]
         %y = mul(%w, %w) : f32[3,2] return %y""",
     ),
+    "there are no constants of bytes": (
+        X,
+        "%c = full() value=3 : f32[] %y = cast(%c) dtype=u8 : u8[] return %y",
+    ),
 }
 
 

@@ -86,6 +86,11 @@ def test_contraction_takes_its_tail_and_the_residual() -> None:
     )
 
 
+def test_a_contraction_that_nobody_reads_has_no_tail() -> None:
+    body = " %y = adder2d(%x, %f) padding=(1,1,1,1) : f32[N,4,4,3] return %r }"
+    assert shapes_of(fused(HEAD + body)) == ["adder2d"]
+
+
 def test_result_read_several_times_inside_the_tail() -> None:
     graph = fused(
         HEAD
