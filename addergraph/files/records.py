@@ -100,6 +100,13 @@ def json_object(text: str | bytes, what: str) -> dict[str, Any]:
     return found
 
 
+_KINDS = {  # what files of ours are, by their format
+    "addergraph.model": "a model file",
+    "addergraph.quantized": "an int8 network",
+    "addergraph.checkpoint": "the checkpoint of a run",
+}
+
+
 def require_format(
     path: str | os.PathLike[str],
     metadata: Mapping[str, str],
@@ -111,7 +118,8 @@ def require_format(
     """StorageError unless the metadata of the file `path` are those of `what`, by the name of its
     `format`, with these `entries`, and in the version that is read here."""
     if metadata.get("format") != format or not {"version", *entries} <= metadata.keys():
-        raise StorageError(f'"{path}" is no {what}')
+        found = _KINDS.get(metadata.get("format", ""))
+        raise StorageError(f'"{path}" is {"" if found is None else f"{found}, and "}no {what}')
     require_version(path, metadata["version"], version)
 
 

@@ -93,7 +93,7 @@ def test_errors(shell: Shell, network: Model) -> None:
     error = shell.error("quantize", "m.safetensors", "--data", "x.csv", "-o", "q.safetensors")
     assert error.startswith('data "x.csv": expected digits, mnist:PATH')
     error = shell.error("quantize", "m.safetensors", "--data", "digits", "-o", "q.safetensors")
-    assert "expected samples of real numbers [N,5,5,2]" in error
+    assert 'takes samples of shape (5, 5, 2), those of "digits" have' in error
     assert "ends in .safetensors" in shell.error(
         "quantize", "m.safetensors", "--data", "x.npz", "-o", "q.npz"
     )
@@ -222,7 +222,8 @@ def test_other_classes_and_random_weights_are_said(shell: Shell) -> None:
 
 def test_what_evaluate_refuses(shell: Shell, network: Model) -> None:
     error = shell.error("evaluate", "m.safetensors", "--data", "digits")
-    assert "samples have shape (8, 8, 1), the model takes (5, 5, 2)" in error
+    said = 'takes samples of shape (5, 5, 2), those of "digits" have shape (8, 8, 1): --data names'
+    assert said in error
     assert "random weights, which guess: train it" in shell.error("evaluate", "small-adder")
     error = shell.error("evaluate", "m.safetensors", "--data", "x.npz")
     assert 'has no array "y"' in error

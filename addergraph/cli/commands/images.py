@@ -99,7 +99,7 @@ def load_like(resize: str | None, shape: tuple[int, ...], spec: str) -> Dataset:
 def matched(source: Source, data: Dataset) -> Dataset:
     """`data` with the channel order and the class numbers of the network. DataWarning where it
     tells other classes than `data` has; what the file does not say is not compared. DataError for
-    images that were brought to size in another way."""
+    images of another shape, and for those that were brought to size in another way."""
     known = source.preprocessing
     data = data if known is None else data.like(known)
     if known is not None and None not in (known.resize, data.resize):
@@ -109,8 +109,14 @@ def matched(source: Source, data: Dataset) -> Dataset:
             f'"{source.file}" tells the classes {some(known.classes)}; "{data.name}" has '
             f"{some(data.classes)}: numbers of classes that mean other things are compared"
         )
+    shape = tuple(source.graph.inputs[0].type.shape[1:])
+    if shape != data.shape:
+        raise DataError(
+            f'"{source.file}" takes samples of shape {shape}, those of "{data.name}" have shape '
+            f"{data.shape}: --data names others"
+        )
     model = source.model
-    if model is None or model.input_shape != data.shape:  # the network will say so
+    if model is None:
         return data
     answers = [*model.output_shapes.values()]
     scores = answers[0][-1] if len(answers) == 1 and answers[0] else 1

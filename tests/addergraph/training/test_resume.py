@@ -266,7 +266,7 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     path.write_bytes(data)
     tensors, metadata = storage.load(path)
     for name, value, said in (
-        ("format", "addergraph.model", "is no checkpoint"),
+        ("format", "addergraph.model", "is a model file, and no checkpoint"),
         ("version", "2", "version 2, this program reads version 1"),
         ("settings", "{", '"settings" is not JSON'),
         ("position", "[]", '"position" is no JSON object'),
