@@ -36,4 +36,12 @@ MUTANTS = (
         "image.size, (0, 0, 0, 255)", "image.size, (255, 255, 255, 255)",
         data("test_images.py", "test_what_is_transparent_is_black"),
     ),
+    Mutant(
+        "a folder's images keep their channels, whatever a network takes",
+        "addergraph/data/sources.py", "if channels in (1, 3):", "if False:",
+        tests_of(
+            "addergraph/test_cli_predict.py",
+            "test_evaluate_and_train_know_how_images_came_to_size",
+        ),
+    ),
 )  # fmt: skip

@@ -245,4 +245,9 @@ MUTANTS = (
         "MAGNITUDE = Fold(f32, 0.0, lambda e, registers: registers[0], larger)",
         tests_of("codegen/kernels/test_filter_grid.py"),
     ),
+    Mutant(
+        "a network died where its last layer is", "passes/quantize/quantize.py",
+        "first = next((n for n in graph.nodes", "first = next((n for n in graph.nodes[::-1]",
+        tests_of("passes/test_quantize.py", "test_a_dead_network_is_told_where_it_died"),
+    ),
 )  # fmt: skip

@@ -82,4 +82,9 @@ MUTANTS = (
         "min(_lucky(targets), share + 0.1 * (1 - share))", "_lucky(targets)",
         tests_of("addergraph/training/test_stalled.py", "test_what_counts_as_validation_by_chance"),
     ),
+    Mutant(
+        "an option may be NaN", "addergraph/cli/options.py",
+        "not math.isfinite(number)", "math.isinf(number)",
+        tests_of("addergraph/test_cli.py", "test_each_number_is_finite"),
+    ),
 )  # fmt: skip
