@@ -169,7 +169,7 @@ def as_stored(channels: int) -> Normalize:
     return Normalize((0.0,) * channels, (1.0,) * channels, 1.0)
 
 
-def image_input(shapes: Mapping[str, Sequence[int]], said: str | None = None) -> str | None:
+def image_input(shapes: Mapping[str, Sequence[object]], said: str | None = None) -> str | None:
     """The input of a network, whose samples have these shapes, that takes images: what `said`
     names; the only one; the only one whose samples have three axes. None where that tells none of
     them, DataError for an unknown name."""

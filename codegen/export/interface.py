@@ -251,8 +251,8 @@ def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tu
                 f"{LONGEST_NAME:,} bytes and no NUL in it; name it otherwise: {name[:40]!r}"
             )
     shapes = {v.name: v.type.shape[1:] for v in graph.inputs}
-    name = image_input(shapes, known.input if len(shapes) > 1 else None)
-    x = next((v for v in graph.inputs if v.name == name), None)
+    taker = image_input(shapes, known.input if len(shapes) > 1 else None)
+    x = next((v for v in graph.inputs if v.name == taker), None)
     if x is None or x.type.dtype.name != known.dtype or x.type.rank != 4:
         return None, classes  # also for integers of real pixels, and for vectors
     _, height, width, channels = x.type.bind(1).sizes

@@ -95,8 +95,8 @@ MUTANTS = (
     Mutant(
         "the library of several inputs says nothing of images",
         "codegen/export/interface.py",
-        "name = image_input(shapes, known.input if len(shapes) > 1 else None)",
-        "name = None if len(shapes) > 1 else graph.inputs[0].name",
+        "taker = image_input(shapes, known.input if len(shapes) > 1 else None)",
+        "taker = None if len(shapes) > 1 else graph.inputs[0].name",
         tests_of("addergraph/test_several_ends.py", "test_compiling_verifying_and_exporting"),
     ),
 )
