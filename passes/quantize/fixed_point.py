@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -148,8 +149,10 @@ def _approximated(factor: float, terms: int | None, width: int) -> tuple[int, in
     fraction, exponent = math.frexp(factor)  # in [0.5, 1)
     if terms is None:
         return round(fraction * 2.0 ** (width + 1)), exponent - width - 1, ()
-    table = _mantissas(terms, width)
-    numerator = min(table, key=lambda n: abs(n / 2.0 ** (width + 1) - fraction))
+    table, ordered = _mantissas(terms, width)
+    at = bisect(ordered, (fraction * 2.0 ** (width + 1), 0))
+    near = ordered[max(0, at - 1) : at + 1]  # equally near: the one of fewer terms
+    _, _, numerator = min((abs(n - fraction * 2.0 ** (width + 1)), rank, n) for n, rank in near)
     codes, exponent = table[numerator], exponent - width - 1
     spare = min(abs(c) - 1 for c in codes)  # powers that all terms share go into the shift
     if exponent < 0 and spare:
@@ -160,9 +163,10 @@ def _approximated(factor: float, terms: int | None, width: int) -> tuple[int, in
 
 
 @functools.cache
-def _mantissas(terms: int, width: int) -> dict[int, tuple[int, ...]]:
+def _mantissas(terms: int, width: int) -> tuple[dict[int, tuple[int, ...]], list[tuple[int, int]]]:
     """The sums of at most `terms` signed powers of two 2^0 .. 2^(width + 1) around [0.5, 1) of
-    2^(width + 1), each with its codes, sign (1 + places), of the fewest terms."""
+    2^(width + 1), each with its codes, sign (1 + places), of the fewest terms; and the same sums by
+    size, each with its place in the first."""
     found: dict[int, tuple[int, ...]] = {}
     codes = [sign * place for place in range(width + 2, 0, -1) for sign in (1, -1)]
     for count in range(1, terms + 1):
@@ -170,4 +174,4 @@ def _mantissas(terms: int, width: int) -> dict[int, tuple[int, ...]]:
             total = sum(math.copysign(1 << (abs(c) - 1), c) for c in chosen)
             if 2.0**width * 0.75 <= total <= 2.0 ** (width + 1):
                 found.setdefault(int(total), chosen)
-    return found
+    return found, sorted(zip(found, range(len(found)), strict=True))

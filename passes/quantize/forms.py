@@ -1,9 +1,8 @@
 """Forms of a float network's values in integers, with those integers on the calibration samples.
 
 `chunk(k)` gives the integers of a form on the k-th chunk of samples. Bytes that were requantized
-are kept as long as the form is. Sums are computed whenever somebody asks, which is twice, for
-moments and for bytes: kept, they would take four times the memory and, since new memory is slow, no
-less time.
+are kept as long as the form is. Sums are computed whenever somebody asks; those that a batch norm
+reads are asked for twice, for moments and for bytes, and kept between (`IntegerGraph.kept`).
 """
 
 from __future__ import annotations

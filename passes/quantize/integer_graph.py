@@ -17,7 +17,7 @@ from addergraph.ops.pointwise.binary import Add
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 
-from .calibrate import Engine
+from .calibrate import CHUNK, Engine
 from .fixed_point import LIMIT, multiply_operands, shift_operands
 from .forms import Bytes, Chunk, Integers, Part, Sums
 
@@ -25,6 +25,7 @@ GUARD_BITS = 6  # below one step of the bytes that a sum of several parts become
 GUARD_HALF = 1 << (GUARD_BITS - 1)
 OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
 HEADROOM = 8  # how far beyond that outputs of other data may go
+KEPT = 1 << 28  # bytes of the sums of a layer
 UNIFORM = 1 << 24  # the end of outputs that are sums themselves, unless these go farther
 
 Made = TypeVar("Made")
@@ -111,6 +112,22 @@ class IntegerGraph:
     def held(self, chunk: Chunk) -> Chunk:
         """The same integers, computed now: what they are computed from may go."""
         return self.each(chunk).__getitem__
+
+    def kept(self, value: Value, chunk: Chunk) -> Chunk:
+        """The same integers of `value`, asked for in pairs, for moments and for bytes: those of as
+        many chunks as KEPT bytes hold are kept from the first time to the second."""
+        nbytes = value.type.bind(CHUNK).nbytes
+        found: dict[int, Array] = {}
+
+        def once(k: int) -> Array:
+            if k in found:
+                return found.pop(k)
+            made = chunk(k)
+            if (k + 1) * nbytes <= KEPT:
+                found[k] = made
+            return made
+
+        return once
 
     def all(self, chunk: Chunk) -> Array:
         """Those of all samples."""

@@ -235,6 +235,7 @@ class IntegerEmitter(Emitter[Bytes]):
         x = self.sums(node.inputs[0], node)
         mean, variance, gamma, beta = (self.parameter(node, k).astype("f8") for k in range(1, 5))
         if self.reestimate:
+            x = Sums(tuple(replace(p, chunk=self.out.kept(p.value, p.chunk)) for p in x.parts))
             here, before = Moments(), self.statistics.moments[node.inputs[0].name]
             for found in self.out.each(lambda k: x.moments(k, self._engine)):
                 here.add(*found)

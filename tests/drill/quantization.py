@@ -167,6 +167,16 @@ MUTANTS = (
         tests_of(CALIBRATION, "test_one_factor_does_what_the_shifts_do"),
     ),
     Mutant(
+        "sums are kept for another chunk", "passes/quantize/integer_graph.py",
+        "return found.pop(k)", "return found.popitem()[1]",
+        tests_of(CALIBRATION, "test_sums_that_a_batch_norm_reads_are_kept"),
+    ),
+    Mutant(
+        "the next smaller factor stands for one near the next larger", FIXED,
+        "near = ordered[max(0, at - 1) : at + 1]", "near = ordered[max(0, at - 1) : max(1, at)]",
+        tests_of("passes/test_fixed_point.py"),
+    ),
+    Mutant(
         "results go into memory of another batch", "codegen/run/jit.py",
         "(a.shape, a.dtype) == result", "a.dtype == result[1]",
         tests_of(CALIBRATION, "test_the_float_network_agrees_within_rounding"),

@@ -16,6 +16,7 @@ from addergraph.errors import DataError, EnvironmentWarning
 from addergraph.ir import Array, Graph
 from addergraph.model.engines import Interpreted, Native
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.passes.quantize import integer_graph
 from addergraph.passes.quantize.calibrate import calibrate, quantiles
 from addergraph.passes.quantize.fixed_point import Affine, Operands, shift_operands
 from addergraph.passes.quantize.quantize import quantize
@@ -143,6 +144,34 @@ def test_numpy_stands_in_where_there_is_no_native_code(monkeypatch: pytest.Monke
     with pytest.warns(EnvironmentWarning, match="runs no native code: NumPy calibrates") as found:
         same(ag.quantize(graph, x, weights=weights), slow)
     assert found[0].filename == __file__
+
+
+def test_sums_that_a_batch_norm_reads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of as many chunks as there is room for; the rest are computed twice."""
+    (graph, weights), x = network("residual"), samples(150)
+    run: list[str] = []
+
+    class Counting(Interpreted):
+        def program(
+            self, graph: Graph, weights: Mapping[str, Array], *, alone: bool = False
+        ) -> Callable[[Sequence[Array]], Sequence[Array]]:
+            made = super().program(graph, weights, alone=alone)
+
+            def counted(inputs: Sequence[Array]) -> Sequence[Array]:
+                run.extend(["layer"] * ("adder2d" in str(graph) and not alone))
+                return made(inputs)
+
+            return counted
+
+    def made(kept: int) -> tuple[Quantized, int]:
+        monkeypatch.setattr(integer_graph, "KEPT", kept)
+        run.clear()
+        return quantize(graph, weights, x, QuantizationSettings(terms=2), Counting()), len(run)
+
+    (all_kept, least), (none_kept, most) = made(1 << 28), made(0)
+    layers = sum(node.op.name == "adder2d" for node in graph.nodes)
+    assert (least, most) == (3 * layers, 6 * layers)  # of three chunks
+    same(all_kept, none_kept)
 
 
 def test_memory_does_not_grow_with_the_samples() -> None:
