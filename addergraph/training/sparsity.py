@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DataError
-from ..ir import Array, Graph, Node, Parameter
+from ..ir import Array, Graph, Node, Parameter, Value
 from ..ir.intervals import value_ranges
 from ..ir.trace import Tensor
 from ..ir.walk import upstream
@@ -81,12 +81,13 @@ def thin(
     for name in filters:
         weights, held = views[name], views[held_name(name)]
         latent = weights + held
-        out = round(share * latent.size)
+        out = min(round(share * latent.size), latent.size - 1)
         least = np.partition(latent, out - 1, axis=None)[out - 1] if out else np.float32(0)
         threshold = views[threshold_name(name)]
         threshold[...] = np.maximum(least, np.float32(0))
         weights[...] = np.where(latent > threshold, latent, np.minimum(latent, np.float32(0)))
-        held[...] = latent - weights
+        with np.errstate(invalid="ignore"):  # the loss tells of infinite weights
+            held[...] = latent - weights
         if (mean := views.get(average_name(name))) is not None:
             mean[(mean > 0) & (weights <= 0)] = 0
 
@@ -103,10 +104,8 @@ def filters_of(graph: Graph) -> tuple[dict[str, str], dict[str, str]]:
         if not node.op.measures_distance:
             continue
         filter = _filter_of(graph, node)
-        if why := _left_alone(node, filter, ranges[node.inputs[0].name].nonnegative):
-            alone[node.name] = why
-        else:
-            found[node.name] = filter.name
+        why = _left_alone(node, filter, ranges[node.inputs[0].name].nonnegative)
+        (alone if why else found)[node.name] = why or filter.name
     if not found:
         told = "; ".join(f"{name}: {why}" for name, why in alone.items()) or "it has no adder layer"
         raise DataError(
@@ -116,14 +115,14 @@ def filters_of(graph: Graph) -> tuple[dict[str, str], dict[str, str]]:
     return found, alone
 
 
-def _filter_of(graph: Graph, node: Node) -> Parameter:
-    """The parameter that a layer's filter is, or is rounded from."""
+def _filter_of(graph: Graph, node: Node) -> Value:
+    """The filter of a layer, or what it is rounded from."""
     nodes = upstream(graph.nodes, [node.inputs[1]])
-    read = [node.inputs[1], *(v for one in nodes for v in one.inputs)]
-    return next(v for v in read if isinstance(v, Parameter))
+    rounded = len(nodes) == 1 and nodes[0].op.surrogate and len(nodes[0].inputs) == 1
+    return nodes[0].inputs[0] if rounded else node.inputs[1]
 
 
-def _left_alone(node: Node, filter: Parameter, nonnegative: bool) -> str:
+def _left_alone(node: Node, filter: Value, nonnegative: bool) -> str:
     """Why fewer taps would not be less work, or nothing."""
     if not nonnegative:
         return "its input may be negative"
@@ -132,4 +131,5 @@ def _left_alone(node: Node, filter: Parameter, nonnegative: bool) -> str:
     channels = filter.type.sizes[2]
     if channels == 1 != node.inputs[0].type.shape[-1]:
         return "a filter for each channel has too few taps"
-    return "" if filter.trainable else "its filter is not trained"
+    trained = isinstance(filter, Parameter) and filter.trainable
+    return "" if trained else "its filter is not trained"

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, layers
+from addergraph import Model, layers, ops
 from addergraph.errors import DataError
 from addergraph.ir import Array
+from addergraph.ir.trace import Tensor, trace
+from addergraph.ir.types import tensor
 from addergraph.training import SGD, Adam, Cosine, callbacks
 from addergraph.training.checkpoint import Position
 from addergraph.training.recipes import find
@@ -187,12 +189,24 @@ def test_layers_that_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
         model.fit(x, np.arange(8) % 3, sparsity=0.6, engine="reference")
 
 
+def test_a_filter_that_comes_in_is_left_alone() -> None:
+    def net(x: Tensor, f: Tensor) -> Tensor:
+        return ops.adder2d(ops.relu(x), ops.reshape(f, (1, 1, 2, 2)))
+
+    graph = trace(net, tensor("f32", (2, 4, 4, 2)), tensor("f32", (2, 2)))
+    with pytest.raises(DataError, match="adder2d.*: its filter is not trained"):
+        filters_of(graph)
+
+
 def test_no_layer_is_emptied() -> None:
     with pytest.raises(DataError, match="sparsity=0.96 must be at least 0 and at most 0.95"):
         fit(network(), sparsity=0.96)
     model = network()
     fit(model, epochs=2, sparsity=0.95)
     assert np.count_nonzero(model.weights["thin.f"] > 0) == 4
+    views = {"f": f32([1, 2, 3, np.inf]), "f.held": f32([0] * 4), "f.threshold": f32(0)}
+    thin(views, ["f"], Fit(sparsity=0.95), Position(step=8), 8)
+    assert views["f"].tolist() == [0, 0, 0, np.inf]
 
 
 def test_quantization_aware_training_goes_on(quick_objects: None) -> None:
