@@ -217,3 +217,10 @@ def _check_contraction(body: Graph, contraction: Node, tail: Sequence[Node]) -> 
 
 def _shown(shape: Shape) -> str:
     return f"[{','.join(map(str, shape))}]"
+
+
+def contraction_of(node: Node) -> Node | None:
+    """The contraction that a node is or, fused, begins with."""
+    if isinstance(node.op, Fused):
+        return node.op.contraction
+    return node if node.op.kind == CONTRACTION else None

@@ -20,6 +20,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +33,7 @@ from ..files import records, storage
 from ..ir import Array, Graph
 from .logs import LOG_NAMES
 
-NAME, BEST = "checkpoint.safetensors", "best.safetensors"
+NAME, BEST, LOCK = "checkpoint.safetensors", "best.safetensors", ".lock"
 FORMAT, VERSION = "addergraph.checkpoint", "1"
 _STATE, _BEST = "state/", "best/"
 
@@ -94,17 +95,20 @@ def digest_of_data(*arrays: Array | None) -> str:
 class RunFolder:
     """The folder of one run; a context manager that holds it for this process alone.
 
-    Makes the folder. Raises StorageError when it cannot be written or another run uses it, and
-    when it holds a checkpoint that `resume` does not ask for. Where the file system has no locks,
-    an EnvironmentWarning says that nothing keeps another run out.
+    Makes the folder, and removes it where an error leaves nothing in it. Raises StorageError when
+    it cannot be written or another run uses it, and when it holds a checkpoint that `resume` does
+    not ask for. Where the file system has no locks, an EnvironmentWarning says that nothing keeps
+    another run out.
     """
 
     def __init__(self, path: Path, identity: Identity, *, resume: bool) -> None:
         self.path, self.identity, self.resume = path, identity, resume
         self.file = path / NAME
         self._lock: Any = None
+        self._is_new = False
 
     def __enter__(self) -> Self:
+        self._is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -125,7 +129,7 @@ class RunFolder:
     def _acquire(self) -> None:
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -145,6 +149,10 @@ class RunFolder:
     def __exit__(self, *error: object) -> None:
         if self._lock is not None:
             self._lock.release()
+        if self._is_new and any(error):
+            with suppress(OSError):  # something is in it
+                storage.discard(self.path / LOCK)
+                self.path.rmdir()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint; StorageError, and the old one stays, when that fails."""

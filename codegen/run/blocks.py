@@ -17,9 +17,9 @@ alone, so both give the same bits, and a call may be of blocks first, then of si
 
 from __future__ import annotations
 
-from addergraph.ir import CONTRACTION, Node
+from addergraph.ir import Node
 from addergraph.ir.types import f32
-from addergraph.ops.fused import Fused
+from addergraph.ops.fused import contraction_of
 
 from ..emit.lowered import Lowered
 
@@ -48,7 +48,7 @@ def _room(lowered: Lowered) -> int:
 
 def _idles(node: Node) -> bool:
     """Whether its kernel for one sample may leave lanes idle."""
-    inner = node.op.contraction if isinstance(node.op, Fused) else node
-    if inner is None or inner.op.kind != CONTRACTION:
+    inner = contraction_of(node)
+    if inner is None:
         return False
     return inner.op.measures_distance and inner.inputs[0].type.dtype == f32
