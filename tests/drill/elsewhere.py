@@ -350,6 +350,11 @@ PASS_MUTANTS = (
         tests_of("passes/test_fold_batch_norm.py"),
     ),
     Mutant(
+        "bytes become constants", "passes/canonicalize.py",
+        "if node.outputs[0].type.dtype in (u8, i8):", "if False:",
+        tests_of("passes/test_canonicalize.py", "test_keeps_what_is_not_exact"),
+    ),
+    Mutant(
         "a tail takes operands of any shape", "passes/fuse.py",
         "return all(v in own or v.type.shape in allowed for v in node.inputs)", "return True",
         tests_of("passes/test_fuse.py", "test_tail_reads_only_the_allowed_shapes"),

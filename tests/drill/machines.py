@@ -175,6 +175,20 @@ MUTANTS = (
         refusals("test_what_a_loader_would_see_otherwise"),
     ),
     Mutant(
+        "the flags of a segment of 32 bits stand where those of 64 bits do",
+        ELF,
+        "kind, offset, address, _, size, memory, flags, _ = row",
+        "kind, flags, offset, address, _, size, memory, _ = row",
+        refusals("test_a_linked_file_of_32_bits"),
+    ),
+    Mutant(
+        "a COMDAT group of data alone is refused",
+        VISIBLE,
+        "if code and words[0] & _COMDAT:",
+        "if words[0] & _COMDAT:",
+        refusals("test_groups_of_data_or_of_this_file_alone_replace_no_code"),
+    ),
+    Mutant(
         "a second symbol index is passed over",
         "codegen/export/archive.py",
         "if name in _INDEX and not before:",
