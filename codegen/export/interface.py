@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from addergraph.data import Preprocessing
 from addergraph.data.preprocessing import image_input
@@ -257,9 +257,8 @@ def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tu
         return None, classes  # also for integers of real pixels, and for vectors
     _, height, width, channels = x.type.bind(1).sizes
     order, resize = known.channels, known.resize
-    return Image(
-        known.dtype, height, width, channels, order, resize, name if len(shapes) > 1 else None
-    ), classes
+    image = Image(known.dtype, height, width, channels, order, resize)
+    return replace(image, input=taker if len(shapes) > 1 else None), classes
 
 
 def identifier(name: str) -> str:
