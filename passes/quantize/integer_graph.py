@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +29,15 @@ KEPT = 1 << 28  # bytes of the sums of a layer
 UNIFORM = 1 << 24  # the end of outputs that are sums themselves, unless these go farther
 
 Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A requantization of a part, on the samples."""
+
+    part: Part
+    op: RequantizeMultiply
+    numbers: Sequence[Array]
 
 
 class IntegerGraph:
@@ -85,11 +94,10 @@ class IntegerGraph:
         self,
         op: Op,
         *xs: Bytes | Integers | Part,
-        numbers: Sequence[Array] = (),
         taps: tuple[Parameter, Array] | None = None,
     ) -> Chunk:
-        """What `op` makes of values, a filter and i32 numbers on a chunk of samples. Nothing here
-        names the layer, so that like ones share a program; a filter is packed once for each."""
+        """What `op` makes of values and a filter on a chunk of samples. Nothing here names the
+        layer, so that like ones share a program; a filter is packed once for each."""
         builder, weights = Builder("op"), {}
         operands = [
             builder.input(f"x{i}", replace(x.value.type, quantization=None))
@@ -99,11 +107,9 @@ class IntegerGraph:
             bare = replace(taps[0].type, quantization=None)
             operands.append(builder.parameter(Parameter("f", bare)))
             weights["f"] = taps[1]
-        for number, array in enumerate(numbers):
-            operands.append(builder.input(f"operand{number}", TensorType(i32, array.shape)))
         run = self._engine.program(builder.finish(builder.add(op, operands, "y")), weights)
         given = [x.chunk for x in xs]
-        return lambda k: run([*(chunk(k) for chunk in given), *numbers])[0]
+        return lambda k: run([chunk(k) for chunk in given])[0]
 
     def each(self, function: Callable[[int], Made]) -> list[Made]:
         """`function` of the number of every chunk."""
@@ -147,17 +153,19 @@ class IntegerGraph:
         """Sums within [lo, hi] as bytes of this grid under `name`, kept as `dtype`."""
         known, top = grid
         part, scale, zero = form.parts[0], known.scale, known.zero_point
+        addends: list[_Step] = []
         if len(form.parts) > 1:
-            part, scale = self._added(form, name, scale, top), 1.0
+            (part, addends), scale = self._added(form, name, scale, top), 1.0
         least, most = known.quantized(np.array([lo, hi]), 0, top).tolist()
         op = RequantizeShift(least, most, dtype, known.scale, zero)
-        made, chunk = self._requantize(part, scale, zero, op, name)
+        made, step = self._requantize(part, scale, zero, op, name)
+        chunk = self._requantizing(step, addends)
         return Bytes(made, known, top, self.held(chunk) if dtype == u8 else chunk)
 
     def _requantize(
         self, part: Part, scale: float, zero_point: int, op: RequantizeShift, name: str
-    ) -> tuple[Value, Chunk]:
-        """A node that makes `part` integers of `scale`, and its results on the samples."""
+    ) -> tuple[Value, _Step]:
+        """A node that makes `part` integers of `scale`, and what it does with the samples."""
         made: Op = op
         affine = part.affine(scale, zero_point)
         if self.terms is None:
@@ -168,7 +176,32 @@ class IntegerGraph:
         constants = [self._operand(f"{name}.{key}", a) for key, a in operands.arrays.items()]
         value = self.node(made, [part.value, *constants], name)
         multiplying = RequantizeMultiply(op.lo, op.hi, op.dtype)  # the same numbers, in one way
-        return value, self.computed(multiplying, part, numbers=operands.multiplying)
+        return value, _Step(part, multiplying, operands.multiplying)
+
+    def _requantizing(self, last: _Step, addends: Sequence[_Step]) -> Chunk:
+        """The results of `last` on the samples: of its part, or of the sum of what `addends` make.
+        One program, for what lies between would pass through memory."""
+        builder, given = Builder("op"), list[Chunk | Array]()
+
+        def operand(numbers: Chunk | Array, type: TensorType) -> Value:
+            given.append(numbers)
+            return builder.input(f"x{len(given)}", type)
+
+        def made(step: _Step, x: Value | None = None) -> Value:
+            if x is None:
+                part = step.part
+                x = operand(part.chunk, replace(part.value.type, quantization=None))
+            numbers = [operand(array, TensorType(i32, array.shape)) for array in step.numbers]
+            return builder.add(step.op, [x, *numbers], f"y{len(given)}")[0]
+
+        total: Value | None = None
+        for step in addends:
+            addend = made(step)
+            if total is not None:
+                addend = builder.add(Add(), [total, addend], f"sum{len(given)}")[0]
+            total = addend
+        run = self._engine.program(builder.finish([made(last, total)]), {})
+        return lambda k: run([a if isinstance(a, np.ndarray) else a(k) for a in given])[0]
 
     def _operand(self, hint: str, numbers: Array) -> Value:
         """Numbers of a requantization: one where the channels agree, as those of bytes do.
@@ -181,29 +214,30 @@ class IntegerGraph:
         one = numbers[0].reshape(()) if len(same) == 1 else numbers
         return self.constant(self.fresh(hint), one, i32)
 
-    def _added(self, form: Sums, name: str, scale: float, top: int) -> Part:
-        """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up.
-
-        The result stands for multiples of `scale`.
+    def _added(self, form: Sums, name: str, scale: float, top: int) -> tuple[Part, list[_Step]]:
+        """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up: what stands for
+        multiples of `scale`, and the steps whose results its integers are the sum of.
         """
         fine = scale / (1 << GUARD_BITS)
         limit = 4 * (top + 1) << GUARD_BITS
-        total: tuple[Value, Chunk] | None = None
+        total: Value | None = None
+        steps = []
         for part in form.parts:
             op = RequantizeShift(-limit, limit, i32, fine)
-            made, chunk = self._requantize(part, fine, 0, op, self.fresh(f"{name}.part"))
+            made, step = self._requantize(part, fine, 0, op, self.fresh(f"{name}.part"))
             if total is not None:
-                made = self.node(Add(), [total[0], made], self.fresh(f"{name}.sum"))
-                chunk = _summed(total[1], chunk)
-            total = made, chunk
+                made = self.node(Add(), [total, made], self.fresh(f"{name}.sum"))
+            total = made
+            steps.append(step)
         assert total is not None
-        ones = np.ones(int(total[0].type.shape[-1]))
+        ones = np.ones(int(total.type.shape[-1]))
         most = float(limit * len(form.parts)) * ones
-        return Part(total[0], ones / (1 << GUARD_BITS), 0 * ones, -most, most, total[1])
+        factor = ones / (1 << GUARD_BITS)
+        return Part(total, factor, 0 * ones, -most, most, form.parts[0].chunk), steps
 
     def integers(self, form: Sums, largest: float, name: str) -> Integers:
         """Sums as i32 of one scale for all channels, under `name`; `largest`: of their numbers."""
-        part, factors = form.parts[0], form.parts[0].factor
+        part, factors, addends = form.parts[0], form.parts[0].factor, list[_Step]()
         uniform = len(form.parts) == 1 and factors[0] > 0 and (factors == factors[0]).all()
         scale, limit = largest / OUTPUT_STEPS, OUTPUT_STEPS * HEADROOM
         if uniform:  # exact: the sums themselves, moved by an integer
@@ -212,11 +246,7 @@ class IntegerGraph:
             limit = max(UNIFORM, min(math.ceil(farthest.max()) + 1, LIMIT))
         target = scale
         if len(form.parts) > 1:
-            part, target = self._added(form, name, scale, OUTPUT_STEPS), 1.0
+            (part, addends), target = self._added(form, name, scale, OUTPUT_STEPS), 1.0
         op = RequantizeShift(-limit, limit, i32, scale)
-        made, chunk = self._requantize(part, target, 0, op, name)
-        return Integers(made, Quantization(scale), chunk)
-
-
-def _summed(one: Chunk, other: Chunk) -> Chunk:
-    return lambda k: one(k) + other(k)
+        made, step = self._requantize(part, target, 0, op, name)
+        return Integers(made, Quantization(scale), self._requantizing(step, addends))
