@@ -99,7 +99,8 @@ def filters_of(graph: Graph) -> tuple[dict[str, str], dict[str, str]]:
     DataError where there are none of the first.
     """
     ranges = value_ranges(graph)
-    found, alone = {}, {}
+    found: dict[str, str] = {}
+    alone: dict[str, str] = {}
     for node in graph.nodes:
         if not node.op.measures_distance:
             continue
