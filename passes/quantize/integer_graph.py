@@ -232,8 +232,8 @@ class IntegerGraph:
         assert total is not None
         ones = np.ones(int(total.type.shape[-1]))
         most = float(limit * len(form.parts)) * ones
-        factor = ones / (1 << GUARD_BITS)
-        return Part(total, factor, 0 * ones, -most, most, form.parts[0].chunk), steps
+        factor, unasked = ones / (1 << GUARD_BITS), form.parts[0].chunk  # the steps make its own
+        return Part(total, factor, 0 * ones, -most, most, unasked), steps
 
     def integers(self, form: Sums, largest: float, name: str) -> Integers:
         """Sums as i32 of one scale for all channels, under `name`; `largest`: of their numbers."""
