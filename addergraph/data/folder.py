@@ -143,6 +143,8 @@ def _parsed(text: str, unless: Mapping[str, str]) -> tuple[Path, Reading]:
     if "?" not in text or os.path.isdir(text):
         return Path(text), Reading(**unless)
     path, _, rest = text.rpartition("?")
+    if "?" in path and not os.path.isdir(path):
+        raise DataError(f'"folder:{text}": options stand behind one "?", with "," between them')
     known = settings_of(Reading)
     given: dict[str, str] = {}
     for pair in rest.split(","):

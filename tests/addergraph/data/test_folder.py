@@ -109,6 +109,7 @@ def test_other_sizes_are_named_and_brought_to_one(tmp_path: Path) -> None:
         ("?size", r'"size" in "folder:'),
         ("?", r'"" in "folder:'),
         ("?size=4x4,size=4x4", r"each at most once"),
+        ("?size=4x4?broken=skip", r'options stand behind one "\?", with "," between'),
         ("?size=4", r'size="4" must be HEIGHTxWIDTH'),
         ("?size=0x4", r"size=\(0, 4\): expected height and width of at least 1"),
         ("?size=100000x100000", r"size=\(100000, 100000\).*at most 100,000,000 pixels"),
