@@ -48,6 +48,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, hint: str) -> No
         target_named(name)
     message = str(raised.value)
     assert f'unknown target or CPU "{name}"' in message and "known: host, x86-64" in message
+    assert " toy," not in message
     assert not hint or f'did you mean "{hint}' in message
 
 
