@@ -103,6 +103,16 @@ def test_ranks_are_bounded() -> None:
     refuses(replaced(inputs=(deep,), nodes=(), outputs=()), "33 dimensions, at most 32")
 
 
+def test_names_and_elements_are_bounded() -> None:
+    for value, said in (
+        (Value("a" * 1001, X), "more than 1000 letters"),
+        (Value("x", tensor("f32", ("N", 1 << 20, (1 << 20) + 1))), "more than 1,099,511,627,776"),
+    ):
+        refuses(replaced(inputs=(value,), nodes=(), outputs=()), said)
+    longest = (Value("a" * 1000, X), Value("x", tensor("f32", ("N", 1 << 20, 1 << 20))))
+    check(replaced(inputs=longest, nodes=(), outputs=()))
+
+
 def test_types_are_those_of_the_shape_rule() -> None:
     graph = chain()
     node = Node(op("relu"), graph.inputs, (Value("a", tensor("f32", ("N", 5))),))
