@@ -9,9 +9,10 @@ its values, the integer one for its statistics.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,13 +35,14 @@ from addergraph.ops.reduction.softmax import Softmax
 from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings, Quantized
 from addergraph.quantization.settings import MOST_TERMS
 
-from .calibrate import Engine, Report, calibrate, silent
+from .calibrate import Engine, Report, Statistics, calibrate, silent
 from .image import IMAGE_BITS, grid_of_bytes
 from .integers import IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
 
 FAR = 0.5  # of the spread of the outputs: from there on classes are mistaken for each other
 FEW = 8  # samples that show where a network died
+SEARCHED = 256  # samples, spread over all, by which the number of powers of two is chosen
 TRAIN_FIRST = "train it until it tells samples apart (`addergraph diagnose`), then quantize"
 WORSE = 1.05  # how much more error fewer powers of two may make
 
@@ -68,32 +70,25 @@ def quantize(
     plain, trained, names = as_trained(graph)
     _require_known(plain)
     _require_trained(graph, settings.bits)
-    found = calibrate(graph, weights, samples, settings.quantile, engine, report)
-    moments = {names.get(name, name): m for name, m in found.moments.items()} | {**found.moments}
-    found = replace(found, stated=trained, moments=moments)
 
+    def statistics(some: Array) -> Statistics:
+        found = calibrate(graph, weights, some, settings.quantile, engine, report)
+        moments = {names.get(n, n): m for n, m in found.moments.items()} | {**found.moments}
+        return replace(found, stated=trained, moments=moments)
+
+    found = statistics(samples)
     dead = _dead(graph, weights, samples, found.outputs)
-
-    def made(terms: int | None) -> tuple[Quantized, float]:
-        emitter = IntegerEmitter(plain, weights, samples, found, settings, terms, engine, levels)
-        try:
-            return _converted(emitter, report)
-        except DataError as error:
-            if not dead:
-                raise
-            raise DataError(f"{dead}: what is behind it has no range; {TRAIN_FIRST}") from error
-
+    work = _Work(plain, weights, samples, found, settings, engine, levels, report, dead)
     if settings.requantize == MULTIPLY or settings.terms is not None:
-        chosen, far = made(None if settings.requantize == MULTIPLY else settings.terms)
+        chosen, far = work.made(None if settings.requantize == MULTIPLY else settings.terms)
+    elif len(samples) <= SEARCHED:
+        chosen, far = work.of_fewest_terms()
     else:
-        exact, _ = made(None)
-        errors: dict[str, float] = {}
-        for terms in range(1, MOST_TERMS + 1):
-            chosen, far = made(terms)
-            errors |= chosen.errors
-            if chosen.error <= WORSE * exact.error:
-                break  # more terms cost time, and could not be chosen
-        chosen = replace(chosen, errors={**errors, **exact.errors})
+        some = samples[:: math.ceil(len(samples) / SEARCHED)]
+        search = replace(work, samples=some, found=replace(statistics(some), ranges=found.ranges))
+        first, _ = search.of_fewest_terms()
+        chosen, far = work.made(int(first.chosen.removeprefix(SHIFT)))
+        chosen = replace(chosen, errors={**first.errors, **chosen.errors})
     if far > FAR:
         said = f"{dead}; {TRAIN_FIRST}" if dead else (
             f"the outputs in integers are off by {far:.0%} of how much the float outputs differ "
@@ -104,6 +99,47 @@ def quantize(
         )  # fmt: skip
         warnings.warn(said, QuantizationWarning, stacklevel=4)
     return chosen
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What int8 models that differ by their requantization are made from; `dead` is of `_dead`."""
+
+    graph: Graph
+    weights: Mapping[str, Array]
+    samples: Array
+    found: Statistics
+    settings: QuantizationSettings
+    engine: Engine
+    levels: Array | None
+    report: Report
+    dead: str
+
+    def made(self, terms: int | None) -> tuple[Quantized, float]:
+        """The model whose factors have so many powers of two, or are integers, and how far its
+        outputs are off beside their spread."""
+        emitter = IntegerEmitter(
+            self.graph, self.weights, self.samples, self.found, self.settings, terms, self.engine,
+            self.levels,
+        )  # fmt: skip
+        try:
+            return _converted(emitter, self.report)
+        except DataError as error:
+            if not self.dead:
+                raise
+            what = f"{self.dead}: what is behind it has no range; {TRAIN_FIRST}"
+            raise DataError(what) from error
+
+    def of_fewest_terms(self) -> tuple[Quantized, float]:
+        """That of the fewest powers of two that are hardly worse than integer factors."""
+        exact, _ = self.made(None)
+        errors: dict[str, float] = {}
+        for terms in range(1, MOST_TERMS + 1):
+            chosen, far = self.made(terms)
+            errors |= chosen.errors
+            if chosen.error <= WORSE * exact.error:
+                break  # more terms cost time, and could not be chosen
+        return replace(chosen, errors={**errors, **exact.errors}), far
 
 
 def _dead(

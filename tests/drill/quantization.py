@@ -83,6 +83,16 @@ MUTANTS = (
         "sign = -1 if factor < 0 else 1", "sign = 1", NUMBERS,
     ),
     Mutant(
+        "all of many samples choose the number of terms", "passes/quantize/quantize.py",
+        "samples[:: math.ceil(len(samples) / SEARCHED)]", "samples[:]",
+        tests_of("passes/test_quantize.py", "test_some_of_many_samples_choose_the_terms"),
+    ),
+    Mutant(
+        "more terms are tried than are needed", "passes/quantize/quantize.py",
+        "if chosen.error <= WORSE * exact.error:", "if terms == MOST_TERMS:",
+        tests_of("passes/test_quantize.py", "test_terms_are_the_fewest_that_serve"),
+    ),
+    Mutant(
         "what clamping a filter takes off is forgotten", INTEGERS,
         "constant = -beyond", "constant = 0.0 * beyond", MEANING,
     ),

@@ -19,6 +19,7 @@ from addergraph.ir.types import Shape, TensorType, f32, i32, u8
 from addergraph.model.engines import Native
 from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.pointwise.requantize import RequantizeShift
+from addergraph.passes.quantize import quantize as module
 from addergraph.passes.quantize.calibrate import calibrate
 from addergraph.quantization import Quantized
 from tests.codegen.harness import HERE
@@ -179,6 +180,18 @@ def test_terms_are_the_fewest_that_serve(bits: int) -> None:
     assert made.chosen == min(fits, default="shift3")
     tried = {k: error for k, error in errors.items() if k <= made.chosen}
     assert made.errors == {**tried, "multiply": multiply}  # no more than were needed
+
+
+def test_some_of_many_samples_choose_the_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    (graph, weights), x = network("residual"), samples(64)
+    monkeypatch.setattr(module, "SEARCHED", 20)
+    made = ag.quantize(graph, x, weights=weights)
+    whole = ag.quantize(graph, x, weights=weights, terms=int(made.chosen[-1]))
+    assert made.graph == whole.graph and made.error == whole.error
+    assert all((made.weights[name] == w).all() for name, w in whole.weights.items())
+    of_all = ag.quantize(graph, x, weights=weights, requantize="multiply").error
+    assert made.errors["multiply"] == pytest.approx(of_all, rel=0.5)
+    assert made.errors["multiply"] != of_all
 
 
 def test_statistics_are_moved() -> None:
