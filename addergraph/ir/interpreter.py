@@ -150,3 +150,8 @@ def _run(node: Node, operands: Sequence[Array]) -> list[Array]:
                 f"its shape rule {value.type}"
             )
     return arrays
+
+
+def same_for_all(samples: Array) -> bool:
+    """Whether all samples, rows of an array, have the same numbers; of one nobody can tell."""
+    return len(samples) > 1 and bool((samples == samples[:1]).all())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..ir import Array
+from ..ir.interpreter import same_for_all
 from ..report.findings import Finding
 from .labels import Targets
 from .losses import Loss
@@ -97,7 +98,8 @@ def finding(
 ) -> Finding:  # fmt: skip
     """What to say of a stalled run: its numbers, the first layer whose result does not depend on
     the sample, and what to try. `probed` has the results of some samples, in order."""
-    dead = next((label for label, array in probed if _is_constant(array)), None)
+    # Of one axis are statistics of channels, whose rows are no samples.
+    dead = next((label for label, a in probed if a.ndim > 1 and same_for_all(a)), None)
     where = "the answers differ by sample, but do not follow the targets"
     if dead is not None:
         where = f"the result of {dead} is the same for every sample: it has died"
@@ -181,8 +183,3 @@ def _shares(targets: Targets) -> Array:
         assert targets.values is not None
         return np.asarray(targets.values.mean(axis=0, dtype=np.float64))
     return np.bincount(targets.labels, minlength=targets.shape[-1]) / len(targets)
-
-
-def _is_constant(array: Array) -> bool:
-    """Whether all samples of a batch have the same numbers; of one sample nobody can tell."""
-    return array.ndim > 1 and len(array) > 1 and bool((array == array[:1]).all())

@@ -18,6 +18,7 @@ import numpy as np
 from addergraph.errors import GraphError, UnsupportedError
 from addergraph.ir import Array, Graph, Node, Op, Parameter, Value
 from addergraph.ir.attributes import DEFAULT_BITS, FULL_PRECISION, Padding
+from addergraph.ir.interpreter import same_for_all
 from addergraph.ir.quantization import Quantization, symmetric
 from addergraph.ir.types import TensorType, i8, i32, u8
 from addergraph.ops.movement.lookup import BYTES, Lookup
@@ -118,8 +119,7 @@ class IntegerEmitter(Emitter[Bytes]):
         outputs that share a large number may differ by little of it. inf where they do not differ
         at all; of one sample `output_error`.
         """
-        same = all(len(y) > 1 and (y == y[0]).all() for y in self.statistics.outputs)
-        if same:
+        if all(map(same_for_all, self.statistics.outputs)):
             return math.inf
         return self._error_beside(lambda y: y - y.mean(0) if len(y) > 1 else y)
 

@@ -20,7 +20,7 @@ from addergraph import border
 from addergraph.errors import DataError, GraphError, QuantizationWarning, UnsupportedError
 from addergraph.ir import Array, Graph, Node, Value, walk
 from addergraph.ir.check import check
-from addergraph.ir.interpreter import evaluate
+from addergraph.ir.interpreter import evaluate, same_for_all
 from addergraph.ir.quantization import Quantization
 from addergraph.ir.types import f32
 from addergraph.ops.pointwise.fake_quantize import (
@@ -146,17 +146,13 @@ def _dead(
     graph: Graph, weights: Mapping[str, Array], samples: Array, outputs: Sequence[Array]
 ) -> str:
     """Where the network died, in words, if its outputs are the same for every sample; else ""."""
-    if not all(_is_constant(y) for y in outputs):
+    if not all(map(same_for_all, outputs)):
         return ""
     values = evaluate(graph, [samples[:FEW]], weights)
-    first = next((n for n in graph.nodes if n.outputs and _is_constant(values[n.name])), None)
+    of_samples = (n for n in graph.nodes if n.outputs[0].type.is_open)
+    first = next((n for n in of_samples if same_for_all(values[n.name])), None)
     where = "" if first is None else f": {first.label} is the first whose result is, it has died"
     return f"the float outputs are the same for every calibration sample{where}"
-
-
-def _is_constant(array: Array) -> bool:
-    """Whether all samples have the same numbers; of one sample nobody can tell."""
-    return len(array) > 1 and bool((array == array[:1]).all())
 
 
 def roundings(

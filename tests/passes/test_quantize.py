@@ -232,6 +232,15 @@ def test_a_dead_layer_is_no_error() -> None:
     np.testing.assert_allclose(made.outputs(np.asarray(y)), expected, rtol=0.05)
 
 
+def test_a_number_of_the_network_is_no_dead_layer() -> None:
+    def net(x: Tensor) -> Tensor:
+        y = ops.maximum(layers.Adder(4, 3)(x), 0.0)  # a distance is below
+        return layers.Dense(3)(layers.Flatten()(y))
+
+    with pytest.warns(QuantizationWarning, match='maximum "maximum" is the first'):
+        ag.quantize(Model(net, input_shape=(6, 6, 3)), samples(8))
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e-20])
 def test_a_dead_network_is_told_where_it_died(offset: float) -> None:
     """Behind a constant of 1e-20 sums fit no i32, of which the width of the layer was blamed."""
