@@ -188,7 +188,8 @@ class Predictor(ABC):
         return border.bare(inputs)
 
     def prepare(self, samples: int, *, threads: int | None = None) -> None:
-        """Compiles now what `predict` and `evaluate` need for so many samples."""
+        """Compiles now what `predict` and `evaluate` need for so many samples; not the code for
+        blocks, which a program compiles when such calls have taken long enough (`Program`)."""
         self._program(self._graph_for(integer("samples", samples, 0)), thread_count(threads))
 
     def _graph_for(self, samples: int) -> Graph:
