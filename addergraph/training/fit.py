@@ -59,8 +59,9 @@ def fit(
     """As `Model.fit`, which alone calls it: warnings point at the line that called that.
 
     The model ends with the weights of the best epoch where `keep_best` asks for it, otherwise with
-    the running averages where the optimizer keeps them, otherwise with the last ones. What is
-    refused, a checkpoint of another run too, is refused before anything is compiled.
+    the running averages where the optimizer keeps them, otherwise with the last ones. Data and
+    settings that do not fit, and a checkpoint of another run, are refused before the training step
+    is compiled.
 
     Raises DataError when a loss or a weight is no longer finite; the weights are then those of
     the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
