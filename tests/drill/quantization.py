@@ -267,7 +267,13 @@ MUTANTS = (
     ),
     Mutant(
         "a network died where its last layer is", "passes/quantize/quantize.py",
-        "first = next((n for n in graph.nodes", "first = next((n for n in graph.nodes[::-1]",
+        "(n for n in graph.nodes if n.outputs[0].type.is_open)",
+        "(n for n in graph.nodes[::-1] if n.outputs[0].type.is_open)",
         tests_of("passes/test_quantize.py", "test_a_dead_network_is_told_where_it_died"),
+    ),
+    Mutant(
+        "a number of the network is a layer that died", "passes/quantize/quantize.py",
+        "graph.nodes if n.outputs[0].type.is_open)", "graph.nodes)",
+        tests_of("passes/test_quantize.py", "test_a_number_of_the_network_is_no_dead_layer"),
     ),
 )  # fmt: skip
