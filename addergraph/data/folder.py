@@ -126,7 +126,8 @@ def load(spec: Path, unless: Mapping[str, str] = MappingProxyType({})) -> Datase
     for part, own in parts.items():
         x, y = _decoded(own, classes, shape, reading, broken)
         arrays |= {f"x_{part}": x, f"y_{part}": y}
-    _settle(path, broken, reading)
+    for fault in _refused(path, broken, reading):
+        raise fault
     for label in np.setdiff1d(np.arange(len(classes)), arrays[f"y_{TRAIN}"])[:1]:
         raise _empty_class(parts[TRAIN][classes[label]][0])
     x, y = arrays[f"x_{TRAIN}"], arrays[f"y_{TRAIN}"]
@@ -305,7 +306,7 @@ def _empty_class(folder: Path) -> DataError:
 def _survey(path: Path, parts: dict[str, dict[str, Class]], reading: Reading) -> tuple[int, ...]:
     """The shape (H, W, C) of all images, from their headers; names of broken ones are dropped."""
     size, colour, first = reading.shape, False, ""
-    broken, animated = Losses(), Losses()
+    broken, animated, faults = Losses(), Losses(), list[DataError]()
     for folder, names in (own for part in parts.values() for own in part.values()):
         kept = []
         for name in names:
@@ -321,13 +322,15 @@ def _survey(path: Path, parts: dict[str, dict[str, Class]], reading: Reading) ->
                 animated.add(f'"{file}"')
             if size is None:
                 size, first = header[:2], str(file)
-            elif reading.size is None and size != header[:2]:
-                raise _other_size((first, size), (str(file), header[:2]))
-        names[:] = kept
-    _settle(path, broken, reading)
-    for folder, names in parts[TRAIN].values():
-        if not names:
-            raise _empty_class(folder)
+            elif not faults and reading.size is None and size != header[:2]:
+                faults.append(_other_size((first, size), (str(file), header[:2])))
+        if reading.broken == SKIP:
+            names[:] = kept
+    faults += _refused(path, broken, reading)
+    empty = [folder for folder, names in parts[TRAIN].values() if not names]
+    faults += map(_empty_class, empty[:_LISTED])
+    if faults:  # all kinds at once: reading a large folder again for each takes long
+        raise DataError(".\nAlso: ".join(map(str, faults)))
     if animated.count:
         _warn(f"animations, whose first frame is taken ({animated.count}): {animated}")
     assert size is not None  # no class is empty
@@ -372,16 +375,20 @@ def _other_size(one: tuple[str, tuple[int, ...]], other: tuple[str, tuple[int, .
     )
 
 
-def _settle(path: Path, broken: Losses, reading: Reading) -> None:
+def _refused(path: Path, broken: Losses, reading: Reading) -> list[DataError]:
+    """The error for broken images, if any; a warning where they are to be left out."""
     if not broken.count:
-        return
+        return []
     message = f'"{path}": images that cannot be read ({broken.count}): {broken}'
-    if reading.broken != SKIP:
-        raise DataError(
+    if reading.broken == SKIP:
+        _warn(f"{message}. They are left out")
+        return []
+    return [
+        DataError(
             f'{message}. Mend or remove them, or leave them out: "?broken=skip" behind the path, '
             '",broken=skip" behind other options'
         )
-    _warn(f"{message}. They are left out")
+    ]
 
 
 def _require_memory(path: Path, count: int, shape: tuple[int, ...]) -> None:

@@ -147,6 +147,19 @@ def test_broken_images_are_all_counted_and_five_named(tmp_path: Path) -> None:
         _refused(tmp_path, r'a" has no images', "?broken=skip")
 
 
+def test_faults_of_all_kinds_are_told_at_once(tmp_path: Path) -> None:
+    root = _write(tmp_path / "d", "a/1.png", "b/1.png")
+    _write(root, "b/2.png", pixels=np.zeros((6, 6), np.uint8))
+    (root / "a" / "2.png").write_bytes(b"none")
+    for name in "cde":
+        (root / name).mkdir()
+    with pytest.raises(DataError) as told:
+        _load(root)
+    sizes, broken, *empty = str(told.value).split("\nAlso: ")
+    assert sizes.startswith("images have different sizes: ") and "(1): " in broken
+    assert [fault.split('" has no images')[0][-1] for fault in empty] == ["c", "d", "e"]
+
+
 def test_other_files_are_said_and_those_of_systems_are_not(tmp_path: Path) -> None:
     _write(tmp_path, "a/1.png", "b/1.png", "b/.hidden.png", ".git/x/1.png")
     for name in (".DS_Store", "a/Thumbs.db", "b/desktop.ini", "b/._1.png"):
