@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ from ..kernels.schedule import Choice
 from ..run import cache
 from ..targets.lookup import runnable
 
-RUNS = 5  # timings of each candidate at least
+RUNS = 15  # timings of each candidate at least: the best of five depends on luck by a tenth
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def _measured(call: Call, options: Mapping[Choice, Kernel], budget: float) -> di
 def _times(call: Call, options: Mapping[Choice, Kernel], budget: float) -> dict[Choice, float]:
     """Seconds of one call of each kernel, the best of several. They take turns, so that all of them
     meet the machine's slow and its fast spells; `budget` is for each."""
-    runs = {choice: _prepared(call, kernel) for choice, kernel in options.items()}
+    drawn = _operands(call)
+    runs = {choice: _prepared(call, kernel, drawn) for choice, kernel in options.items()}
     best, end, turns = dict.fromkeys(options, np.inf), time.perf_counter() + budget * len(runs), 0
     for run in runs.values():
         run()
@@ -118,23 +119,21 @@ def _times(call: Call, options: Mapping[Choice, Kernel], budget: float) -> dict[
     return {choice: float(seconds) for choice, seconds in best.items()}
 
 
-def _prepared(call: Call, kernel: Kernel) -> Callable[[], object]:
-    """One call of `kernel` on numbers of its own."""
+def _prepared(call: Call, kernel: Kernel, drawn: Sequence[Array]) -> Callable[[], object]:
+    """One call of `kernel` on these operands, of which it packs its own filters."""
     loaded = llvm.LoadedObject(
         llvm.compile_object(standalone(call, kernel), call.target), call.target
     )
-    rng, buffers, pointers = np.random.default_rng(0), [], []
+    buffers, pointers = list(drawn), []
     for number, operand in enumerate((*call.inputs, *call.outputs)):
-        numbers = np.abs(rng.normal(size=operand.layout.padded)).astype("f4")
         if number in kernel.packs:
-            taps = call.kept[number] if call.kept else ALL_KEPT
             packing = kernel.packs[number]
-            buffers.append(aligned_bytes(packing.nbytes))
-            packing.pack(_drawn(rng, operand, taps), buffers[-1])
-            pointers.append(buffers[-1].ctypes.data)
+            buffers[number] = aligned_bytes(packing.nbytes)
+            taps = call.kept[number] if call.kept else ALL_KEPT
+            packing.pack(_drawn(np.random.default_rng(number), operand, taps), buffers[number])
+            pointers.append(buffers[number].ctypes.data)
             continue
-        buffers.append(_aligned(numbers.astype(operand.type.dtype.numpy)))
-        pointers.append(buffers[-1].ctypes.data + _origin(operand))
+        pointers.append(buffers[number].ctypes.data + _origin(operand))
     scratch, barrier = aligned_bytes(max(64, kernel.workspace)), aligned_bytes(64)
     types = [ctypes.c_void_p] * (len(pointers) + 2) + [ctypes.c_int64] * 2
     function = ctypes.CFUNCTYPE(None, *types)(loaded.address("kernel"))
@@ -144,6 +143,16 @@ def _prepared(call: Call, kernel: Kernel) -> Callable[[], object]:
         return function(*arguments)
 
     return functools.partial(run, loaded, buffers, scratch, barrier)
+
+
+def _operands(call: Call) -> list[Array]:
+    """Random inputs, and outputs. All candidates have the same: a copy of its own may be better or
+    worse for a kernel only by where in the caches it lies."""
+    rng, made = np.random.default_rng(0), []
+    for operand in (*call.inputs, *call.outputs):
+        numbers = np.abs(rng.normal(size=operand.layout.padded)).astype("f4")
+        made.append(_aligned(numbers.astype(operand.type.dtype.numpy)))
+    return made
 
 
 def _drawn(rng: np.random.Generator, operand: Operand, taps: Taps) -> Array:
