@@ -22,7 +22,7 @@ import numpy as np
 from addergraph.errors import TargetError
 from addergraph.ir import Array, Node
 from addergraph.ir.plan import align
-from addergraph.ir.state import aligned_bytes
+from addergraph.ir.state import State, aligned_bytes
 
 from .. import llvm
 from ..emit.builder import I32, I64, POINTER, Emitter
@@ -133,7 +133,7 @@ class _Program:
         _emit_entry(made, body.emit(made.unique("body")), entry)
         self.nodes, self.kernels = body.nodes, body.kernels
         facts = ProgramFacts(tuple(body.entries.values()), body.weights_bytes, body.kernels)
-        self._weights = pack_weights(facts, lowered, main_weights(lowered, weights))
+        self._weights = _packed(facts, lowered, main_weights(lowered, weights))
         self._arena = aligned_bytes(body.table + TIMES + 2 * TIMESPEC * len(body.nodes))
         table = self._arena[body.table :].view(np.int64)
         table[CLOCK // 8] = _clock_gettime()
@@ -160,6 +160,15 @@ class _Program:
         times = np.stack(runs[1:])  # the first one warms up
         kernels = (times[..., 1] - times[..., 0]).min(axis=0)
         return kernels, float((times[:, -1, 1] - times[:, 0, 0]).min())
+
+
+def _packed(facts: ProgramFacts, lowered: Lowered, numbers: Mapping[str, Array]) -> Array:
+    """What the program takes as its weights; one with updates writes into them."""
+    if not lowered.main.updates:
+        return pack_weights(facts, lowered, numbers)
+    state = State(lowered.main.parameters)
+    state.load(numbers)
+    return state.blob
 
 
 def _emit_entry(made: ModuleEmitter, body: Any, name: str) -> None:

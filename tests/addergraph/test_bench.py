@@ -29,12 +29,14 @@ from addergraph.cli.bench.graphs import (
 )
 from addergraph.cli.bench.timing import LAYERS, ROUNDS, Layer, Slope, Timing, line_slope, pinned
 from addergraph.codegen.llvm import compile_assembly
-from addergraph.codegen.measure import peak
+from addergraph.codegen.measure import peak, profile
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import DataError, StorageError
-from addergraph.ir import CONTRACTION
+from addergraph.ir import CONTRACTION, Array
 from addergraph.ir.interpreter import interpret
+from addergraph.ir.state import State
 from addergraph.zoo import build
+from tests.codegen.states import step
 
 pytestmark = pytest.mark.usefixtures("quick_objects")
 
@@ -332,6 +334,20 @@ def test_profile_times_every_kernel(batch: int | None) -> None:
     costs = [n.op.cost([v.type for v in n.inputs]) for n in bound.nodes if n.op.kind == CONTRACTION]
     total = sum(c.additions + c.multiplications for c in costs) // 2
     assert sum(k.terms for k in found.kernels) == total
+
+
+def test_a_program_with_updates_is_profiled_in_a_state_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its weights stand as a `State` has them, not packed for kernels, and it writes to them."""
+    made: list[State] = []
+    kept = lambda parameters: made.append(State(parameters)) or made[-1]  # noqa: E731
+    monkeypatch.setattr(profile, "State", kept)
+    weights: dict[str, Array] = {"w": np.ones((4, 3), "f4"), "count": np.zeros((), "f4")}
+    found = compiler.profile(step(2), weights, seconds=0.0)
+    assert found.kernels and all(k.inside > 0 for k in found.kernels)
+    (state,) = made
+    assert state.views["count"] >= 8 and weights["count"] == 0
 
 
 def test_profile_prints_a_row_for_each_kernel(capsys: pytest.CaptureFixture[str]) -> None:
