@@ -374,14 +374,24 @@ class Emitter(Indices):
         return self.b.call(function, [a, b, minimum_of_magnitudes, a, every, current_rounding])
 
     def shift_left(self, value: Register, places: Register) -> Register:
-        """value << (places & 31), each lane by its own.
+        """value << places, each lane by its own; 0 where a lane's places are 32. Below 0 and above
+        32 there is no result.
 
         Where there is no such instruction, LLVM would multiply by powers of two.
         """
-        places, lanes = self.b.and_(places, constant(places.type, 31)), _lanes(value)
-        if lanes == 1 or self.target.lane_shifts:
+        type, lanes = value.type, _lanes(value)
+        if self.target.lanes_shifted and lanes == self.target.lanes:
+            function = self.intrinsic(self.target.lanes_shifted, type, [type, type])
+            return self.b.call(function, [value, places])
+        beyond = self.b.icmp_unsigned(">=", places, constant(type, 32))
+        places = self.b.and_(places, constant(type, 31))
+        return self.b.select(beyond, constant(type, 0), self._shifted(value, places))
+
+    def _shifted(self, value: Register, places: Register) -> Register:
+        """value << places, below 32."""
+        if _lanes(value) == 1 or self.target.lane_shifts:
             return self.b.shl(value, places)
-        for lane in range(lanes):
+        for lane in range(_lanes(value)):
             at = ir.Constant(I32, lane)
             one = self.b.shl(*(self.b.extract_element(v, at) for v in (value, places)))
             value = self.b.insert_element(value, one, at)

@@ -218,15 +218,20 @@ def _cast(c: _Context, x: Register) -> Register:
 
 
 def _requantize_shift(c: _Context, x: Register, *channels: Register) -> Register:
-    center, offset, shift, *terms = channels
-    b, zero = c.b, c.zero(i32)
-    t, total = b.add(x, center), offset
+    """-t is (t ^ -1) - -1. What is subtracted goes into the offset, so that what a term costs each
+    pixel are a shift, an exclusive or and an addition: the rest is the same for all of them."""
+    center, total, shift, *terms = channels
+    b, t, moves = c.b, c.b.add(x, center), []
     for term in terms:
-        size = c.e.call("smax", term, b.neg(term))
-        places = b.sub(size, constant(size.type, 1))
-        moved = c.e.shift_left(t, places)
-        signed = b.select(b.icmp_signed("<", term, zero), b.neg(moved), moved)
-        total = b.add(total, b.select(b.icmp_signed("==", term, zero), zero, signed))
+        type = term.type
+        sign = b.ashr(term, constant(type, 31))
+        size = b.sub(b.xor(term, sign), sign)
+        places = b.and_(b.sub(size, constant(type, 1)), constant(type, 31))
+        no_term = b.icmp_signed("==", term, c.zero(i32))
+        moves.append((b.select(no_term, constant(type, 32), places), sign))
+        total = b.sub(total, sign)
+    for places, sign in moves:
+        total = b.add(total, b.xor(c.e.shift_left(t, places), sign))
     return _requantized(c, total, shift)
 
 

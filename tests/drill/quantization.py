@@ -7,7 +7,7 @@ from .mutant import Mutant, tests_of
 POINTWISE, FIXED = "codegen/kernels/pointwise.py", "passes/quantize/fixed_point.py"
 INTEGERS, FORMS = "passes/quantize/integers.py", "passes/quantize/forms.py"
 INDICES, SHIFT_ADD = "codegen/emit/indices.py", "codegen/emit/shift_add.py"
-LOOKUP = "codegen/kernels/lookup.py"
+LOOKUP, BUILDER = "codegen/kernels/lookup.py", "codegen/emit/builder.py"
 CALIBRATE, CALIBRATION = "passes/quantize/calibrate.py", "passes/test_calibration.py"
 LOOKED_UP = tests_of("codegen/kernels/test_lookup.py", "test_every_byte_of_every_channel")
 STEPS = tests_of("codegen/kernels/test_requantize.py", "test_every_sum", "test_every_term")
@@ -32,11 +32,21 @@ TRAINING = tests_of(
 MUTANTS = (
     Mutant(
         "a power of two that is taken off is added", POINTWISE,
-        "b.select(b.icmp_signed(\"<\", term, zero), b.neg(moved), moved)", "moved", STEPS,
+        "total = b.add(total, b.xor(c.e.shift_left(t, places), sign))",
+        "total = b.add(total, c.e.shift_left(t, places))", STEPS,
     ),
     Mutant(
         "a term of 0 adds a power of two", POINTWISE,
-        "b.select(b.icmp_signed(\"==\", term, zero), zero, signed)", "signed", STEPS,
+        "b.select(no_term, constant(type, 32), places)", "places", STEPS,
+    ),
+    Mutant(
+        "a power of two that is taken off is one too few", POINTWISE,
+        "        total = b.sub(total, sign)\n", "", STEPS,
+    ),
+    Mutant(
+        "where lanes do not shift by 32 they shift by 0", BUILDER,
+        "return self.b.select(beyond, constant(type, 0), self._shifted(value, places))",
+        "return self._shifted(value, places)", STEPS,
     ),
     Mutant(
         "requantization rounds toward zero", POINTWISE,
