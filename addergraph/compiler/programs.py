@@ -181,8 +181,8 @@ def export(
 
     network, (graph, weights) = graph, graph_and_weights(graph, weights)
     known = preprocessing.declared_by(network)
-    lowered = planned(graph, None, batch, target, tune_for, False, multiplication_free, ())
     numbers = require_weights(graph, weights)
+    lowered = planned(graph, numbers, batch, target, tune_for, False, multiplication_free, ())
     return aot.export(lowered, numbers, folder, preprocessing=known, name=name, overwrite=overwrite)
 
 

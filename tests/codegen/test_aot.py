@@ -229,6 +229,18 @@ def test_the_archive_lists_its_members(library: Exported) -> None:
     assert lines_of("ar", "t", library.archive) == ["net.o", "net_data.o"]
 
 
+@pytest.mark.parametrize(("kept", "kind"), [(0.4, "sparse"), (1.0, "minimum")])
+def test_filters_choose_the_kernels_of_a_library(tmp_path: Path, kept: float, kind: str) -> None:
+    def net(x: ag.Tensor) -> ag.Tensor:
+        return ag.layers.Adder(32, 3, padding="same")(ag.ops.relu(x))
+
+    model, rng = ag.Model(net, input_shape=(16, 16, 32)), np.random.default_rng(0)
+    (f,) = model.weights.values()
+    f[...] = np.where(rng.random(f.shape) < kept, 1, -1) * rng.random(f.shape)
+    made = ag.export(model, tmp_path / "lib", target="x86-64-v3", tune_for="znver3")
+    assert f"adder2d_{kind}_f32".encode() in made.code.read_bytes()
+
+
 # -- the self-test -------------------------------------------------------------------------------
 
 
