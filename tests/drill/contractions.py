@@ -273,6 +273,23 @@ SPARSE_MUTANTS = (
         "if patches.chunks * patches.columns > g.width:", "if False:",
         once("bands_and_chunks", "whole_patches"),
     ),
+    Mutant(
+        "patches that share pixels are written without a look", PATCHES,
+        "return self.used == self.lanes and made == (g.samples, g.height, g.width)",
+        "return self.used == self.lanes",
+        once("bands_and_chunks", "samples"),
+    ),
+    Mutant(
+        "every lane is written at the first one's columns", STRIPS,
+        "w = e.add(column, self.tile.patches.left(chunk))", "w = column",
+        (*sparse("same", "batch", "batches"), *cut("samples")),
+    ),
+    Mutant(
+        "columns of a square of 8 are exchanged", f"{KERNELS}/transpose.py",
+        "pairs = zip(rows[:QUAD], rows[QUAD:], strict=True)",
+        "pairs = zip(rows[QUAD:], rows[:QUAD], strict=True)",
+        sparse("same", "batch"),
+    ),
 )  # fmt: skip
 
 GRADIENT_MUTANTS = (

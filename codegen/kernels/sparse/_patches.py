@@ -45,6 +45,13 @@ class Patches:
         return self.samples * self.bands * self.chunks
 
     @property
+    def fit(self) -> bool:
+        """Whether each pixel has one lane, and each lane one of its own."""
+        g, samples = self.g, self.sample_groups * self.samples
+        made = (samples, self.bands * self.rows, self.chunks * self.columns)
+        return self.used == self.lanes and made == (g.samples, g.height, g.width)
+
+    @property
     def rows(self) -> int:
         """Output rows of a patch."""
         return ceil_div(self.g.height, self.bands)

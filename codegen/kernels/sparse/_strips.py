@@ -101,6 +101,13 @@ class StripKernel(ForwardContraction):
         h = e.minimum(row, patches.rows - rows)
         return Strip(group, n, h, e.sub(sample, n), e.sub(row, h), begin, end)
 
+    def place_of(self, e: Emitter, strip: Strip, lane: int, row: Index, column: Index) -> Place:
+        """Where pixel (row, column) of a lane is, counted as for `each_lane`."""
+        sample, band, chunk = self.tile.patches.place(lane)
+        h = e.add(e.add(strip.h, row), self.tile.patches.top(band))
+        w = e.add(column, self.tile.patches.left(chunk))
+        return Place(strip.group, 0, e.add(strip.n, sample), h, w)
+
     @contextmanager
     def each_lane(
         self, e: Emitter, strip: Strip, row: Index, column: Index

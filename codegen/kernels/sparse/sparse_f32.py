@@ -20,7 +20,7 @@ The packed lists are described in `_f32_lists.py`, strips in `_strips.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from addergraph.ir import Graph
@@ -32,7 +32,7 @@ from ..forward.geometry import CHANNEL_BLOCK
 from ..forward.tail import Place, Tail
 from ..forward.window_sums import emit_tree
 from ..schedule import ceil_div
-from ..transpose import transpose
+from ..transpose import transpose, transposed_from
 from ._cut import Region
 from ._f32_choice import sparse_tile
 from ._f32_lists import FloatLists
@@ -185,18 +185,31 @@ class SparseAdderKernel(StripKernel):
         region: Region, active: int,
     ) -> None:  # fmt: skip
         """The strip's outputs, for one vector of channels of which `active` exist."""
-        tile, lanes = self.tile, self.lanes
         channels = tail.channels(0, active, sum_f)
-        places = [t * tile.partial_bytes for t in range(lanes)]
-        rows, columns = (strip.written_rows, tile.strip_rows), (0, tile.patches.columns)
+        rows, columns = (strip.written_rows, self.tile.strip_rows), (0, self.tile.patches.columns)
         with e.loop(*rows) as row, e.loop(*columns) as column:
-            at = e.dot((row, column), (tile.output_row_bytes, tile.vector_bytes))
-            transpose(e, e.at(partial, at), places, region["square"], 4 * lanes, lanes)
-            windows = e.at(region["windows"], at)
-            with self.each_lane(e, strip, row, column) as (lane, place):
-                sums = e.load(e.at(region["square"], e.mul(lane, 4 * lanes)), lanes=lanes)
-                window = e.at(windows, e.mul(lane, 4))
+            for sums, window, place in self._results(e, strip, (row, column), partial, region):
                 self._emit_pixel(e, tail.moved(place), channels, sums, window, y, active)
+
+    def _results(
+        self, e: Emitter, strip: Strip, pixel: tuple[Index, Index], partial: Any, region: Region
+    ) -> Iterator[tuple[Register, Any, Place]]:
+        """Of each lane whose `pixel` is to be written: its sums, where its window's sum is, and its
+        place. Where all are, they need no loop, and stay in registers."""
+        lanes, size = self.lanes, 4 * self.lanes
+        places = [t * self.tile.partial_bytes for t in range(lanes)]
+        at = e.dot(pixel, (self.tile.output_row_bytes, self.tile.vector_bytes))
+        source, windows = e.at(partial, at), e.at(region["windows"], at)
+        if self.tile.patches.fit:
+            rows = transposed_from(e, source, places, lanes)
+            for lane, sums in enumerate(rows):
+                yield sums, e.at(windows, 4 * lane), self.place_of(e, strip, lane, *pixel)
+            return
+        square = region["square"]
+        transpose(e, source, places, square, size, lanes)
+        with self.each_lane(e, strip, *pixel) as (lane, place):
+            sums = e.load(e.at(square, e.mul(lane, size)), lanes=lanes)
+            yield sums, e.at(windows, e.mul(lane, 4)), place
 
     def _emit_pixel(
         self, e: Emitter, tail: Tail, channels: dict[int, Register], sums: Register, window: Any,
