@@ -338,6 +338,11 @@ class Emitter(Indices):
         )
         return self.b.call(function, values)
 
+    def converted(self, name: str, type: Any, *values: Register) -> Register:
+        """`<name>.<type of the result>.<type of the last value>`, of values of any types."""
+        whole = f"{name}.{type_suffix(type)}.{type_suffix(values[-1].type)}"
+        return self.b.call(self.intrinsic(whole, type, [v.type for v in values]), values)
+
     def fma(self, a: Register, b: Register, c: Register) -> Register:
         """a * b + c: one rounding where the target has FMA, two where it has not."""
         if self.target.fma:

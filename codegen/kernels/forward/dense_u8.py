@@ -143,8 +143,8 @@ class ByteSteps(Steps):
         """Adds the distances of one step; `words` are the pixels' vectors of bytes."""
         size = self.part_lanes * self.step
         taps = [e.load(e.at(filters, size * v), u8, size) for v in range(self.packing.vectors)]
-        sums = [self.term.sums(e, word, tap) for word in words for tap in taps]
-        return [e.b.add(a, s) for a, s in zip(acc, sums, strict=True)]
+        pairs = ((word, tap) for word in words for tap in taps)
+        return [self.term.added(e, *pair, a) for pair, a in zip(pairs, acc, strict=True)]
 
     def _broadcast(self, e: Emitter, pointer: Any) -> Register:
         """A step's bytes of one pixel in every lane."""

@@ -12,10 +12,12 @@ sums, in an order that is part of the result's definition; PRODUCT uses FMA wher
 
 Terms of bytes come in steps: several bytes of a pixel, broadcast, and as many of the filter for
 each channel, make one number per lane. Their sums are exact in i32, in any order. x86's psadbw sums
-eight distances in a 64-bit lane; elsewhere a step is one byte, and the distance is widened. Of four
-products, even and odd bytes become 16-bit numbers, whose products x86's pmaddwd adds in pairs, in
-32 bits. (pmaddubsw, which takes bytes as they are, saturates its sums at 16 bits: not exact.)
-Elsewhere a step is one byte.
+eight distances in a 64-bit lane. ARM's uabd makes sixteen distances, of which udot adds four to a
+32-bit lane, or, without dot products, uaddlp and uadalp do. Elsewhere a step is one byte, and the
+distance is widened. Of four products, even and odd bytes become 16-bit numbers, whose products
+x86's pmaddwd adds in pairs, in 32 bits; ARM's mul keeps them in 16, and saddlp adds them. (x86's
+pmaddubsw, which takes bytes as they are, saturates its sums at 16 bits: not exact.) Elsewhere a
+step is one byte.
 """
 
 from __future__ import annotations
@@ -165,8 +167,8 @@ class ByteTerm(Term):
         """Bytes of one channel that a step takes."""
 
     @abstractmethod
-    def sums(self, e: Emitter, x: Register, f: Register) -> Register:
-        """One number per channel: the sum of its terms in one step."""
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        """acc plus one number per channel: the sum of its terms in one step."""
 
     def wide(self, target: Target) -> Any:
         """The integers that sums are made in."""
@@ -185,7 +187,7 @@ class ByteTerm(Term):
     def magnitude(self, e: Emitter, f: Register, total: Register) -> Register:
         lanes = self.lanes(e.target) * self.step(e.target)
         bytes = e.b.bitcast(f, vector(I8, lanes))
-        return e.b.add(total, self.sums(e, constant(bytes.type, 0), bytes))
+        return self.added(e, constant(bytes.type, 0), bytes, total)
 
     def packed_sum(self, e: Emitter, total: Register) -> Register:
         made = vector(I32, self.lanes(e.target))
@@ -197,7 +199,7 @@ class ByteDistance(ByteTerm):
     magnitudes = True
 
     def step(self, target: Target) -> int:
-        return 8 if target.byte_distances else 1
+        return 8 if target.byte_distances else 4 if target.pair_sums else 1
 
     def wide(self, target: Target) -> Any:
         """psadbw's lanes are 64 bits wide."""
@@ -206,40 +208,54 @@ class ByteDistance(ByteTerm):
     def lanes(self, target: Target) -> int:
         return target.lanes // 2 if target.byte_distances else target.lanes
 
-    def sums(self, e: Emitter, x: Register, f: Register) -> Register:
-        lanes = self.lanes(e.target)
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
         if name := e.target.byte_distances:
-            made = vector(I64, lanes)
-            return e.b.call(e.intrinsic(name, made, [x.type] * 2), [x, f])
-        made = vector(I32, lanes)
-        difference = e.b.sub(e.b.zext(x, made), e.b.zext(f, made))
-        return e.call("smax", difference, e.b.neg(difference))
+            return e.b.add(acc, e.b.call(e.intrinsic(name, acc.type, [x.type] * 2), [x, f]))
+        if e.target.pair_sums:
+            between = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
+            return _quads_added(e, between, acc)
+        difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
+        return e.b.add(acc, e.call("smax", difference, e.b.neg(difference)))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         return e.b.neg(acc)
 
 
+def _quads_added(e: Emitter, bytes: Register, acc: Register) -> Register:
+    """acc plus the sums of four bytes each."""
+    if name := e.target.byte_dots:
+        return e.converted(name, acc.type, acc, bytes, constant(bytes.type, 1))
+    pairs = vector(I16, 2 * e.target.lanes)
+    half = e.converted(e.target.pair_sums, pairs, bytes)
+    return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, half))
+
+
 @dataclass(frozen=True)
 class ByteProduct(ByteTerm):
     def step(self, target: Target) -> int:
-        return 4 if target.pair_products else 1
+        return 4 if target.pair_products or target.pair_sums else 1
 
-    def sums(self, e: Emitter, x: Register, f: Register) -> Register:
-        lanes = self.lanes(e.target)
-        made = vector(I32, lanes)
-        if not e.target.pair_products:
-            return e.b.mul(e.b.zext(x, made), e.b.sext(f, made))
-        pairs = vector(ir.IntType(16), 2 * lanes)
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        if self.step(e.target) == 1:
+            return e.b.add(acc, e.b.mul(e.b.zext(x, acc.type), e.b.sext(f, acc.type)))
+        pairs = vector(I16, 2 * self.lanes(e.target))
         x, f, byte = e.b.bitcast(x, pairs), e.b.bitcast(f, pairs), constant(pairs, 8)
-        even_x, odd_x = e.b.and_(x, constant(pairs, 255)), e.b.lshr(x, byte)
-        even_f, odd_f = e.b.ashr(e.b.shl(f, byte), byte), e.b.ashr(f, byte)
-        add = e.intrinsic(e.target.pair_products, made, [pairs] * 2)
-        return e.b.add(e.b.call(add, [even_x, even_f]), e.b.call(add, [odd_x, odd_f]))
+        even = e.b.and_(x, constant(pairs, 255)), e.b.ashr(e.b.shl(f, byte), byte)
+        odd = e.b.lshr(x, byte), e.b.ashr(f, byte)
+        return e.b.add(acc, e.b.add(self._pairs(e, *even), self._pairs(e, *odd)))
+
+    def _pairs(self, e: Emitter, a: Register, b: Register) -> Register:
+        """a * b of neighbours, added up: of a u8 and an i8 both in 16 bits, which hold a product."""
+        made = vector(I32, self.lanes(e.target))
+        if name := e.target.pair_products:
+            return e.b.call(e.intrinsic(name, made, [a.type] * 2), [a, b])
+        return e.converted(e.target.pair_sums_signed, made, e.b.mul(a, b))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         return acc
 
 
+I16 = ir.IntType(16)
 DIRECT, MINIMUM, PRODUCT = Direct(), Minimum(), Product()
 BYTES, BYTE_PRODUCT = ByteDistance(), ByteProduct()
 
