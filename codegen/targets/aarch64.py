@@ -13,6 +13,6 @@ AARCH64 = Target(
     registers=32,
     fma=True,
     pair_sums="llvm.aarch64.neon.uaddlp",
-    pair_sums_signed="llvm.aarch64.neon.saddlp",
+    signed_pair_sums="llvm.aarch64.neon.saddlp",
     cpus="every 64-bit ARM CPU (Armv8-A and later)",
 )

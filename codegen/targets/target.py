@@ -33,10 +33,9 @@ class Target:
 
     byte_distances  u8 x u8 -> u64: sums of eight distances
     pair_products   i16 x i16 -> i32: sums of two products
-    pair_sums       u8 -> u16, and u16 -> u32: sums of neighbours; `LLVM` wants both types behind
-                    the name. With it goes an instruction for the distance of two bytes
-    pair_sums_signed  the same of signed numbers
-    byte_dots       u32, u8 x u8 -> u32: the sum and four products; types as above
+    pair_sums       u8 -> u16, and u16 -> u32: sums of neighbours; both types follow the name. With
+                    it goes an instruction for distances of bytes, which LLVM finds
+    signed_pair_sums  i16 -> i32: the same of signed numbers
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
     lanes_shifted   i32 x i32 -> i32: a << b in each lane, 0 where b is 32
@@ -62,8 +61,7 @@ class Target:
     byte_distances: str = ""
     pair_products: str = ""
     pair_sums: str = ""
-    pair_sums_signed: str = ""
-    byte_dots: str = ""
+    signed_pair_sums: str = ""
     least_magnitude: str = ""
     lanes_shifted: str = ""
     pause: str = ""

@@ -11,13 +11,12 @@ f+ = max(f, 0); every x of MINIMUM is at least 0. Terms of f32 are added one by 
 sums, in an order that is part of the result's definition; PRODUCT uses FMA where there is one.
 
 Terms of bytes come in steps: several bytes of a pixel, broadcast, and as many of the filter for
-each channel, make one number per lane. Their sums are exact in i32, in any order. x86's psadbw sums
-eight distances in a 64-bit lane. ARM's uabd makes sixteen distances, of which udot adds four to a
-32-bit lane, or, without dot products, uaddlp and uadalp do. Elsewhere a step is one byte, and the
-distance is widened. Of four products, even and odd bytes become 16-bit numbers, whose products
+each channel, make one number per lane. Their sums are exact in i32, in any order. Distances: x86's
+psadbw sums eight in a 64-bit lane; ARM's uabd makes sixteen, of which uaddlp and uadalp add four to
+a 32-bit lane. Products, four at a time: even and odd bytes become 16-bit numbers, whose products
 x86's pmaddwd adds in pairs, in 32 bits; ARM's mul keeps them in 16, and saddlp adds them. (x86's
 pmaddubsw, which takes bytes as they are, saturates its sums at 16 bits: not exact.) Elsewhere a
-step is one byte.
+step is one byte, which is widened.
 """
 
 from __future__ import annotations
@@ -212,22 +211,14 @@ class ByteDistance(ByteTerm):
         if name := e.target.byte_distances:
             return e.b.add(acc, e.b.call(e.intrinsic(name, acc.type, [x.type] * 2), [x, f]))
         if e.target.pair_sums:
-            between = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
-            return _quads_added(e, between, acc)
+            distances = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
+            pairs = e.converted(e.target.pair_sums, vector(I16, 2 * e.target.lanes), distances)
+            return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, pairs))
         difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
         return e.b.add(acc, e.call("smax", difference, e.b.neg(difference)))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         return e.b.neg(acc)
-
-
-def _quads_added(e: Emitter, bytes: Register, acc: Register) -> Register:
-    """acc plus the sums of four bytes each."""
-    if name := e.target.byte_dots:
-        return e.converted(name, acc.type, acc, bytes, constant(bytes.type, 1))
-    pairs = vector(I16, 2 * e.target.lanes)
-    half = e.converted(e.target.pair_sums, pairs, bytes)
-    return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, half))
 
 
 @dataclass(frozen=True)
@@ -245,11 +236,11 @@ class ByteProduct(ByteTerm):
         return e.b.add(acc, e.b.add(self._pairs(e, *even), self._pairs(e, *odd)))
 
     def _pairs(self, e: Emitter, a: Register, b: Register) -> Register:
-        """a * b of neighbours, added up: of a u8 and an i8 both in 16 bits, which hold a product."""
+        """a * b of neighbours, added up: a u8 and an i8, whose product 16 bits hold."""
         made = vector(I32, self.lanes(e.target))
         if name := e.target.pair_products:
             return e.b.call(e.intrinsic(name, made, [a.type] * 2), [a, b])
-        return e.converted(e.target.pair_sums_signed, made, e.b.mul(a, b))
+        return e.converted(e.target.signed_pair_sums, made, e.b.mul(a, b))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         return acc
