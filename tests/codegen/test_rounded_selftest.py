@@ -1,4 +1,5 @@
-"""Self-tests of f32 libraries that were written on a machine which could not run them."""
+"""Self-tests of libraries that were written on a machine which could not run them: of f32, and of
+sums of bytes, which are exact."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.export.entry import CHECKSUM_BYTES, tolerances
 from addergraph.codegen.inspect import elf
-from addergraph.ir import Array
+from addergraph.ir import Array, Graph
 from addergraph.ir.plan import align
 from addergraph.ir.state import initial_weights
 from tests.codegen.boards import SOURCES
@@ -50,13 +51,15 @@ MACHINES = {
     ),
 }  # fmt: skip
 
+TARGETS = [
+    pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", MACHINES[t][1])) for t in MACHINES
+]
+
 
 class Program:
     """A program that returns the code of the self-test, and writes the outputs that it found."""
 
-    def __init__(self, target: str, folder: Path) -> None:
-        graph = ag.parse(SMALL)
-        weights = initial_weights(graph, 0)
+    def __init__(self, target: str, folder: Path, graph: Graph, weights: dict[str, Array]) -> None:
         self.made = compiler.export(graph, folder, weights=weights, target=target)
         flags, self.emulator = MACHINES[target]
         (folder / "main.c").write_text(MAIN)
@@ -84,11 +87,43 @@ class Program:
         return done.returncode, done.stdout
 
 
-@pytest.fixture(scope="module", params=[
-    pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", MACHINES[t][1])) for t in MACHINES
-])  # fmt: skip
+@pytest.fixture(scope="module", params=TARGETS)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    return Program(request.param, tmp_path_factory.mktemp("small"))
+    graph = ag.parse(SMALL)
+    folder = tmp_path_factory.mktemp("small")
+    return Program(request.param, folder, graph, initial_weights(graph, 0))
+
+
+BYTES = """
+graph small(%x: u8[2,6,7,5])
+params(%f: u8[3,3,5,7], %g: i8[3,2,5,9], %h: i8[210,6], %i: u8[210,3]) {
+  %distances = adder2d(%x, %f) padding=(1,1,1,1) : i32[2,6,7,7]
+  %products = conv2d(%x, %g) stride=(2,1) : i32[2,2,6,9]
+  %flat = flatten(%x) : u8[2,210]
+  %some = dense(%flat, %h) : i32[2,6]
+  %few = adder_dense(%flat, %i) : i32[2,3]
+  return %distances, %products, %some, %few
+}"""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_sums_of_bytes_are_exact_on_other_machines(target: str, tmp_path: Path) -> None:
+    """Of odd numbers of channels, in padding, and at the ends of the range."""
+    graph, rng = ag.parse(BYTES), np.random.default_rng(0)
+    weights: dict[str, Array] = {}
+    for p in graph.parameters:
+        ends = np.iinfo(p.type.dtype.numpy)
+        drawn = rng.integers(ends.min, ends.max, p.type.sizes, endpoint=True)
+        weights[p.name] = np.where(rng.random(drawn.shape) < 0.3, ends.min, drawn).astype(
+            ends.dtype
+        )
+    made = Program(target, tmp_path, graph, weights)
+    assert made.run()[0] == PASSED
+
+    def another(golden: Array) -> None:
+        golden[CHECKSUM_BYTES + align(2 * 6 * 7 * 5)] ^= 1
+
+    assert made.run(another)[0] == WRONG
 
 
 def moved(by: float) -> Callable[[Array], object]:

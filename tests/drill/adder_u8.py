@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant, tests_of
 
 U8 = "codegen/kernels/forward/dense_u8.py"
+FOREIGN = "codegen/test_rounded_selftest.py"
 TERMS, PACKING = "codegen/kernels/forward/terms.py", "codegen/kernels/forward/packing.py"
 
 
@@ -103,9 +104,15 @@ MUTANTS = (
     ),
     Mutant(
         "distances without psadbw are signed", TERMS,
-        "e.b.sub(e.b.zext(x, made), e.b.zext(f, made))",
-        "e.b.sub(e.b.sext(x, made), e.b.sext(f, made))",
+        "e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))",
+        "e.b.sub(e.b.sext(x, acc.type), e.b.sext(f, acc.type))",
         u8("test_ends_of_the_range"),
+    ),
+    Mutant(
+        "distances in ARM's registers wrap at 8 bits", TERMS,
+        "distances = e.b.sub(e.call(\"umax\", x, f), e.call(\"umin\", x, f))",
+        "distances = e.b.sub(x, f)",
+        tests_of(FOREIGN, "test_sums_of_bytes_are_exact_on_other_machines"),
     ),
     Mutant(
         "halos of bytes hold the middle of their range", "codegen/kernels/movement.py",

@@ -31,17 +31,23 @@ MUTANTS = (
     ),
     Mutant(
         "sums of two products wrap at 16 bits", U8,
-        "e.b.add(e.b.call(add, [even_x, even_f]), e.b.call(add, [odd_x, odd_f]))",
-        "e.b.call(add, [e.b.add(e.b.mul(even_x, even_f), e.b.mul(odd_x, odd_f)), "
-        "constant(pairs, 1)])", ENDS,
+        "e.b.add(self._pairs(e, *even), self._pairs(e, *odd))",
+        "self._pairs(e, e.b.add(e.b.mul(*even), e.b.mul(*odd)), constant(pairs, 1))", ENDS,
+    ),
+    Mutant(
+        "ARM's sums of products are unsigned", U8,
+        "e.converted(e.target.signed_pair_sums, made", "e.converted(e.target.pair_sums, made",
+        tests_of(
+            "codegen/test_rounded_selftest.py", "test_sums_of_bytes_are_exact_on_other_machines"
+        ),
     ),
     Mutant(
         "a filter is unsigned where there is no pmaddwd", U8,
-        "e.b.sext(f, made)", "e.b.zext(f, made)", ENDS,
+        "e.b.sext(f, acc.type)", "e.b.zext(f, acc.type)", ENDS,
     ),
     Mutant(
         "a pixel is signed where there is no pmaddwd", U8,
-        "e.b.mul(e.b.zext(x, made)", "e.b.mul(e.b.sext(x, made)", ENDS,
+        "e.b.mul(e.b.zext(x, acc.type)", "e.b.mul(e.b.sext(x, acc.type)", ENDS,
     ),
     Mutant(
         "kernel rows beyond the image count their filter, as for distances", U8,
@@ -50,7 +56,7 @@ MUTANTS = (
     ),
     Mutant(
         "sums of products are negated, as those of distances", U8,
-        "        return acc\n\n\nDIRECT", "        return e.b.neg(acc)\n\n\nDIRECT",
+        "        return acc\n\n\nI16", "        return e.b.neg(acc)\n\n\nI16",
         u8("test_matrices"),
     ),
     Mutant(
