@@ -8,7 +8,7 @@ Steps ask code generation what only it knows (`Kernels`); no pass imports it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -29,6 +29,9 @@ class Kernels(Protocol):
     def workspaces(self, graph: Graph, kept: Mapping[str, Taps]) -> Mapping[str, int]:
         """Bytes of scratch memory by node name, where the kernel of a node wants some."""
 
+    def room(self, graph: Graph) -> int:
+        """Bytes that the arena of a block of samples may have."""
+
 
 @dataclass(frozen=True)
 class Lowering:
@@ -37,24 +40,29 @@ class Lowering:
     source      the graph as it was given (its batch may be open)
     main        what will run natively; after `bind_batch` its batch is bound
     kernels     whom the steps ask
+    blocks      how many samples of an open batch main may compute, those to try first in front
+    batch       how many a call of the program has; None leaves that to the call
     setup       what depends on parameters alone, after `hoist`
+    samples     how many main computes, after `bind_batch`; the loop over blocks of so many is
+                outside of it
     batched     which of main's inputs and outputs advance from block to block, where the batch of
                 `source` is open, after `bind_batch`
     kept        the taps of constant filters that may run sparse
     workspaces  bytes of scratch memory by node
     plan        where main's values live
-    samples     what an open batch is bound to; the loop over blocks of so many is outside of main
     """
 
     source: Graph
     main: Graph
     kernels: Kernels | None = field(default=None, compare=False, repr=False)
+    blocks: Sequence[int] = (1,)
+    batch: int | None = None
     setup: Graph | None = None
+    samples: int = 1
     batched: tuple[bool, ...] | None = None
     kept: Mapping[str, Taps] = field(default_factory=dict)
     workspaces: Mapping[str, int] = field(default_factory=dict)
     plan: MemoryPlan | None = None
-    samples: int = 1
 
     def __str__(self) -> str:
         parts = [str(self.main)]
@@ -63,6 +71,8 @@ class Lowering:
             # Not strict: what a wrong step made is shown, too.
             own = (str(v) for v, advances in zip(ends, self.batched, strict=False) if advances)
             parts.append(f"advance with the sample: {_listed(own)}")
+        if self.batch is not None and self.batched is not None:
+            parts.append(f"blocks of {self.samples} of {self.batch} samples")
         if self.setup is not None and self.setup.outputs:
             parts.append(f"computed once for given weights:\n{self.setup}")
         if self.kept:
@@ -83,11 +93,17 @@ Step = Callable[[Lowering], Lowering]
 
 
 def bind_batch(at: Lowering) -> Lowering:
-    """Binds an open batch to a block of samples, of one unless told otherwise."""
+    """Binds an open batch to a block of samples: the first of `blocks` that has room in the cache,
+    else the last."""
     if not at.main.is_open:
         return at
-    ends = (*at.main.inputs, *at.main.outputs)
-    return replace(at, main=at.main.bind(at.samples), batched=tuple(v.type.is_open for v in ends))
+    batched = tuple(v.type.is_open for v in (*at.main.inputs, *at.main.outputs))
+
+    def block(samples: int) -> Lowering:
+        return replace(at, main=at.main.bind(samples), samples=samples, batched=batched)
+
+    *larger, smallest = at.blocks
+    return next(filter(has_room, map(block, larger)), None) or block(smallest)
 
 
 def normalize_outputs(at: Lowering) -> Lowering:
@@ -125,6 +141,16 @@ def workspaces(at: Lowering) -> Lowering:
 def plan_memory(at: Lowering) -> Lowering:
     """Places every value."""
     return replace(at, plan=memory.plan_memory(at.main, at.workspaces))
+
+
+def has_room(bound: Lowering) -> bool:
+    """Whether the arena of a block of samples is not larger than code generation allows."""
+    # The values alone first: which kernels will serve takes a hundred times as long to ask.
+    for step in (normalize_outputs, hoist, share_kept, plan_memory, *PLANNING):
+        bound = step(bound)
+        if bound.plan is not None and bound.plan.arena_bytes > _asked(bound).room(bound.main):
+            return False
+    return True
 
 
 PLANNING: tuple[Step, ...] = (workspaces, plan_memory)  # again where other kernels are chosen

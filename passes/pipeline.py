@@ -54,14 +54,15 @@ def lower(
     kernels: Kernels,
     observers: Sequence[Observer] = (),
     passes: Sequence[Pass] = PIPELINE,
-    samples: int = 1,
+    blocks: Sequence[int] = (1,),
+    batch: int | None = None,
 ) -> Lowering:
     """`graph` after `passes` and every step of LOWERING; errors as of `advance`.
 
-    `samples`: what an open batch is bound to.
+    `blocks`, `batch`: of an open graph, as `Lowering` has them.
     """
     road: list[Step] = [*(OnMain(p) for p in passes), *LOWERING]
-    return advance(Lowering(graph, graph, kernels, samples=samples), road, observers)
+    return advance(Lowering(graph, graph, kernels, blocks, batch), road, observers)
 
 
 @dataclass(frozen=True)

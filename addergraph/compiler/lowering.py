@@ -31,10 +31,11 @@ def lower(
     observers: Sequence[Observer] = (),
     weights: Mapping[str, Array] | None = None,
     choices: Mapping[str, Choice] | None = None,
+    batch: int | None = None,
 ) -> Lowered:
     """The graph ready for code generation: all of PIPELINE, then of LOWERING (`passes/`).
 
-    `choices`: kernels that were chosen by measuring, by node name (`tune`).
+    `choices`: kernels that were chosen by measuring, by node name (`tune`). `batch` binds N.
     `weights`, where known, let constant filters choose between dense and sparse kernels.
 
     Raises ShapeError when the batch is open and the graph is not a loop over samples.
@@ -43,20 +44,33 @@ def lower(
     from ..codegen.emit.lowered import Kernels
 
     kernels = Kernels(target, weights or {}, choices or {})
-    return for_codegen(road(graph, kernels, observers), kernels)
+    return for_codegen(road(graph, kernels, observers, batch=batch), kernels)
 
 
 def road(
-    graph: Graph, kernels: Kernels, observers: Sequence[Observer] = (), samples: int = 1
+    graph: Graph,
+    kernels: Kernels,
+    observers: Sequence[Observer] = (),
+    *,
+    blocks: Sequence[int] = (1,),
+    batch: int | None = None,
 ) -> Lowering:
+    """`blocks`: of samples, for an open program. A `batch` of independent samples gets its own."""
+    from ..codegen.emit.blocks import of_batch
     from ..passes import pipeline
 
+    if batch is not None:
+        bound = graph.bind(batch)
+        if batch > 1 and graph.is_open and graph.per_sample:
+            blocks = of_batch(batch)
+        else:
+            graph, batch = bound, None
     if graph.is_open and not graph.per_sample:
         raise ShapeError(
             f'graph "{graph.name}" does not compute its samples one by one ({_mixing(graph)}); '
             "bind the batch: ag.compile(graph, batch=64)"
         )
-    return pipeline.lower(graph, kernels, observers, samples=samples)
+    return pipeline.lower(graph, kernels, observers, blocks=blocks, batch=batch)
 
 
 def for_codegen(done: Lowering, kernels: Kernels) -> Lowered:
@@ -66,7 +80,7 @@ def for_codegen(done: Lowering, kernels: Kernels) -> Lowered:
     assert done.setup is not None and done.plan is not None
     return Lowered(
         done.source, done.setup, done.main, done.plan, kernels.target, done.batched, done.kept,
-        kernels.choices, done.samples,
+        kernels.choices, done.samples, done.batch,
     )  # fmt: skip
 
 
@@ -102,17 +116,20 @@ def build(
 
 
 def in_blocks(one: Lowered, weights: Mapping[str, Array], *, cache: bool) -> Built | None:
-    """The open program of `one` for blocks of samples, where they pay (`codegen/run/blocks.py`)."""
+    """The open program of `one` for blocks of samples, where they pay (`emit/blocks.py`)."""
+    from ..codegen.emit import blocks
     from ..codegen.emit.lowered import Kernels
-    from ..codegen.run import blocks, jit
+    from ..codegen.run import jit
 
     kernels = Kernels(one.target, weights)
+    sizes = blocks.of_calls(one.main, one.plan, one.target.machine)
+    if not sizes:
+        return None
     with without_range_warnings():  # `compile` gave them
-        for samples in blocks.sizes(one):
-            block = for_codegen(road(one.source, kernels, samples=samples), kernels)
-            if blocks.fits(block):
-                return jit.build(block, use_cache=cache)
-    return None
+        block = for_codegen(road(one.source, kernels, blocks=sizes), kernels)
+    if block.plan.arena_bytes > kernels.room(block.main):
+        return None
+    return jit.build(block, use_cache=cache)
 
 
 def planned(
@@ -141,7 +158,7 @@ def planned(
         strict.require_layers(graph, machine)
         machine = strict.without_multiplier(machine)
     kernels = Kernels(machine, weights or {})
-    done = road(graph if batch is None else graph.bind(batch), kernels, observers)
+    done = road(graph, kernels, observers, batch=batch)
     if tune:
         from ..codegen.measure import tune as tuning
         from ..passes import lowering, pipeline
@@ -179,11 +196,10 @@ def points_after(
     def observe(at: str, before: Lowering, after: Lowering, seconds: float) -> None:
         found.extend([after] * (at == name))
 
-    bound = graph if batch is None else graph.bind(batch)
     if name in passes:
-        run(bound, observers=[observe])
+        run(graph if batch is None else graph.bind(batch), observers=[observe])
     else:
-        lower(bound, target_named(target), [observe], weights)
+        lower(graph, target_named(target), [observe], weights, batch=batch)
     return found
 
 

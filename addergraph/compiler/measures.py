@@ -29,8 +29,7 @@ def tune_graph(
     from ..codegen.measure.tune import tune
     from ..codegen.targets.lookup import target_named
 
-    bound = graph if batch is None else graph.bind(batch)
-    return tune(lower(bound, target_named(target), weights=weights), seconds)
+    return tune(lower(graph, target_named(target), weights=weights, batch=batch), seconds)
 
 
 def profile(
@@ -45,8 +44,8 @@ def profile(
     from ..codegen.measure import profile as codegen
     from ..codegen.targets.lookup import target_named
 
-    bound = graph if batch is None else graph.bind(batch)
-    return codegen.profile(lower(bound, target_named(target), weights=weights), weights, seconds)
+    lowered = lower(graph, target_named(target), weights=weights, batch=batch)
+    return codegen.profile(lowered, weights, seconds)
 
 
 def measure_peak(form: str = "product", target: str = "host", threads: int = 1) -> float:
@@ -67,9 +66,7 @@ def census(graph: Graph | Network, *, batch: int | None = None, target: str = "h
     from ..codegen.inspect.census import census as count
     from ..codegen.targets.lookup import target_named
 
-    source = graph_of(graph)
-    bound = source if batch is None else source.bind(batch)
-    return count(lower(bound, target_named(target)))
+    return count(lower(graph_of(graph), target_named(target), batch=batch))
 
 
 def certify(path: str | os.PathLike[str]) -> Certificate:
@@ -84,7 +81,7 @@ def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "h
     from ..codegen.targets.lookup import target_named
     from ..passes.plan_memory import render
 
-    lowered = lower(graph if batch is None else graph.bind(batch), target_named(target))
+    lowered = lower(graph, target_named(target), batch=batch)
     return render(lowered.plan, lowered.main)
 
 

@@ -53,7 +53,7 @@ class Rounded:
         rng: np.random.Generator,
     ) -> None:
         batch, _ = bind_inputs(graph, arrays)
-        self._declared, self.count = graph, batch
+        self._declared = graph
         self.graph = graph if batch is None else graph.bind(batch)
         numbers = bind_weights(f'graph "{graph.name}"', graph.parameters, weights)
         self._rng, self._drawn = rng, 0

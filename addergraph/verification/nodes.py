@@ -66,22 +66,22 @@ class LayersAlone(Protocol):
 class Nodes:
     """The nodes of a compiled program alone, against the declared graph, bound as they are.
 
-    declared, main  the graph that was given, and what the passes made of it
+    opened, main    the graph that was given, and what the passes made of it
+    samples         how many of an open batch `main` computes
     numbers         what the parameters of both should be
     compiled        native code for a graph of nodes of `main`, by their kernels and weights
-    by_sample       whether `main` computes one sample of an open batch
     """
 
     def __init__(
         self,
-        declared: Graph,
+        opened: Graph,
         main: Graph,
+        samples: int,
         numbers: Mapping[str, Array],
         compiled: Callable[[Graph], LayersAlone],
-        by_sample: bool,
     ) -> None:
-        self._numbers, self._by_sample = numbers, by_sample
-        self._main = main
+        self._opened, self._samples, self._numbers = opened, samples, numbers
+        self._main, declared = main, opened.bind(samples)
         stated = {v.name: v.type for v in declared.values()}
         same = {v for v in main.values() if stated.get(v.name) == v.type}
         read = (v for node in main.nodes for v in node.inputs)
@@ -104,8 +104,8 @@ class Nodes:
 
     def compare_in_network(self, reference: Reference, corners: np.random.Generator) -> None:
         """Runs on the values that the operands have there, of SAMPLES samples in all."""
-        samples = reference.samples() if self._by_sample else [reference.values()]
-        for values in samples[: SAMPLES - self._seen]:
+        blocks = reference.blocks(self._opened, self._samples)
+        for values in blocks[: SAMPLES - self._seen]:
             self._compare(values, corners)
 
     def compare_drawn(

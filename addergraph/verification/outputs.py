@@ -199,13 +199,13 @@ def _nodes(
     if not compiler.is_compiled(program):
         return None
     lowered = program.built.lowered
-    by_sample = lowered.batched is not None
+    opened = graph if graph.is_open else lowered.source
     return Nodes(
-        graph.bind(1) if by_sample else reference.graph,
+        reference.graph if lowered.batched is None else opened,
         lowered.main,
+        lowered.samples,
         compiler.main_weights(program, numbers) | dict(numbers),
         lambda alone: compiler.compile_as(program, alone),
-        by_sample,
     )
 
 

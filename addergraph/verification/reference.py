@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DataError
-from ..ir import Array
+from ..ir import Array, Graph
 from ..ir.rounding import SLACK, Rounded, deviations
 
 DRAWS = 4
@@ -220,12 +220,16 @@ class Reference(Rounded):
             if v.name in variations:
                 variations[v.name].add(value, declared.type.is_open)
 
-    def samples(self) -> list[dict[str, Array]]:
-        """Every value by name, for each sample of an open batch."""
-        values = list(zip(self._declared.values(), self.known.values(), strict=True))
+    def blocks(self, opened: Graph, samples: int) -> list[dict[str, Array]]:
+        """Every value by name, for each block of so many samples of `opened`, which is this graph
+        with an open batch; of all there are where it has none. The last block is never smaller."""
+        own = {v.name for v in opened.values() if v.type.is_open}
+        if not own:
+            return [self.values()]
+        count = next(len(a) for name, a in self.values().items() if name in own)
         return [
-            {v.name: a[s : s + 1] if v.type.is_open else a for v, a in values}
-            for s in range(self.count or 0)
+            {n: a[s : s + samples] if n in own else a for n, a in self.values().items()}
+            for s in (min(first, count - samples) for first in range(0, count, samples))
         ]
 
 

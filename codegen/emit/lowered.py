@@ -6,13 +6,14 @@ planned ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from addergraph.ir import Array, Graph, Node, Parameter, Value
-from addergraph.ir.plan import Layout, MemoryPlan, Placement
+from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align
 from addergraph.ir.state import aligned_bytes
 from addergraph.ir.taps import EIGHTHS, Taps
 from addergraph.ir.types import u8
@@ -23,6 +24,7 @@ from ..kernels import ALL_KEPT, Call, Kernel, Operand, kernel_for
 from ..kernels.schedule import SPARSE, Choice
 from ..kernels.sparse._u8_lists import MOST_BYTE
 from ..targets.target import Target
+from .blocks import AT_ONCE, room
 
 FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
 
@@ -33,12 +35,14 @@ class Lowered:
 
     source   the graph as it was given (its batch may be open)
     setup    what depends on parameters alone: run once by NumPy when weights are set
-    main     what runs natively, bound; for an open batch: a block of `samples` of it
+    main     what runs natively, bound; where the batch of `source` is open: a block of it
     plan     where main's values live
-    batched  which of main's inputs and outputs advance from block to block; None if bound
+    batched  which of main's inputs and outputs advance from block to block; None if `source` is
+             bound
     kept     constant parameters: the share of elements above zero, see `share_kept`
     choices  nodes whose kernel was chosen by measuring, see `tune.py`
-    samples  of a block: 1, or what `codegen/run/blocks.py` says
+    samples  of a block: 1, or what `blocks.py` says
+    batch    how many samples a call has; None where that is the call's
     """
 
     source: Graph
@@ -50,6 +54,39 @@ class Lowered:
     kept: Mapping[str, Taps] = field(default_factory=dict)
     choices: Mapping[str, Choice] = field(default_factory=dict)
     samples: int = 1
+    batch: int | None = None
+
+    @cached_property
+    def declared(self) -> Graph:
+        """What a call computes: `source`, of the `batch` that it was bound to."""
+        return self.source if self.batch is None else self.source.bind(self.batch)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a call may have any number of samples."""
+        return self.batched is not None and self.batch is None
+
+    @property
+    def blocks(self) -> Sequence[int] | None:
+        """The first sample of each block of a call, where a bound batch has several: the last block
+        moves back where they do not divide, so that some are computed twice, to the same bits."""
+        if self.batch is None or self.samples == self.batch:
+            return None
+        last = self.batch - self.samples
+        return [min(first, last) for first in range(0, self.batch, self.samples)]
+
+    @property
+    def arena_bytes(self) -> int:
+        """Of one block, in whole lines of the cache."""
+        return align(max(ALIGNMENT, self.plan.arena_bytes))
+
+    @property
+    def arenas(self) -> int:
+        """How many blocks an exported library has arenas for: a few, as threads split the inside
+        of a sample badly; where a block has several samples, no more than half of the blocks."""
+        if self.blocks is None or not self.target.atomics:
+            return 1
+        return min(AT_ONCE, max(1, len(self.blocks) // min(self.samples, 2)))
 
 
 @dataclass(frozen=True)
@@ -72,6 +109,10 @@ class Kernels:
         """Bytes of scratch memory that each node's kernel wants, for the memory planner."""
         sizes = {node.name: self._kernel(graph, node, kept).workspace for node in graph.nodes}
         return {name: size for name, size in sizes.items() if size}
+
+    def room(self, graph: Graph) -> int:
+        """See `blocks.py`."""
+        return room(graph, self.target.machine)
 
     def _kernel(self, graph: Graph, node: Node, kept: Mapping[str, Taps]) -> Kernel:
         """Planning asks before layouts are known: those of dense buffers."""

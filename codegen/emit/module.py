@@ -9,11 +9,12 @@
                                                   not where the target has one thread only
 
 `io` points at pointers: the graph's inputs, then its outputs. In a program whose batch is open, the
-body computes one sample; `run` gives each thread a share of n samples and each thread brings its
-own arena; `run_part` splits the inside of one sample and all threads share one arena. In a bound
-program both do the latter, and n is ignored. The caller brings the threads. The arena's first 64
-bytes are the barrier's: arrived count, generation, and a nullable `void relax(void)` that a long
-wait calls (waiting.py).
+body computes a block of samples; `run` gives each thread a share of n blocks and each thread brings
+its own arena; `run_part` splits the inside of one block and all threads share one arena. In a bound
+program both do the latter, and n is ignored; where its batch has several blocks (`blocks.py`), the
+arena is one for each thread, side by side (`in_turn`). The caller brings the threads. The arena's
+first 64 bytes are the barrier's: arrived count, generation, and a nullable `void relax(void)` that
+a long wait calls (waiting.py).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from addergraph.ir.plan import Placement, align
 from ..kernels import Call, Kernel, Operand, kernel_for
 from ..kernels.movement import CopyKernel, emit_zero_halo
 from ..targets.target import Target
-from .builder import I32, POINTER, Emitter
+from .builder import I32, POINTER, Emitter, Index
 from .entry_threads import THREAD_ENTRIES, emit_thread_entries
 from .lowered import (
     KernelFacts,
@@ -296,28 +297,74 @@ def emit_program(lowered: Lowered) -> tuple[Any, ProgramFacts]:
 
     Raises CodegenError when an op has no kernel.
     """
-    graph, batched = lowered.main, lowered.batched
-    made = ModuleEmitter(graph.name, lowered.target)
+    made = ModuleEmitter(lowered.main.name, lowered.target)
     run, run_part = made.unique("run"), made.unique("run_part")
     threaded = [made.unique(name) for name in THREAD_ENTRIES] if lowered.target.atomics else []
     body, facts = emit_body(made, lowered)
+    body = in_turn(made, body, lowered)
     _emit_run_part(made, body, run_part)
-    steps = None
-    if batched is not None:
-        ends = (*graph.inputs, *graph.outputs)
-        steps = [v.type.nbytes if b else 0 for v, b in zip(ends, batched, strict=True)]
-    whole = _emit_run(made, body, run, steps)
+    whole = _emit_run(made, body, run, lowered)
     if threaded:
         emit_thread_entries(made, threaded, whole)
     return made.module, facts
 
 
 def emit_body(made: ModuleEmitter, lowered: Lowered) -> tuple[Any, ProgramFacts]:
-    """The function `body(io, weights, arena, barrier, thread, threads)`, for entries to call."""
+    """The function `body(io, weights, arena, barrier, thread, threads)` of one block of samples."""
     emitter = BodyEmitter(made, lowered)
     body = emitter.emit(made.unique("body"))
     weights = tuple(emitter.entries.values())
     return body, ProgramFacts(weights, emitter.weights_bytes, emitter.kernels)
+
+
+def in_turn(made: ModuleEmitter, body: Any, lowered: Lowered, arenas: int | None = None) -> Any:
+    """`body`, or a function of the same arguments for all blocks of a bound batch.
+
+    Each thread has as many blocks, in an arena of its own, side by side; then they split the inside
+    of those that are left. More threads than `arenas`, where there are not as many as threads,
+    split the inside of all.
+    """
+    if lowered.blocks is None:
+        return body
+    function = made.function(made.unique("blocks"), [a.type for a in body.args])
+    e = Emitter(function, made.target, made.wait)
+    io, weights, arena, barrier, thread, threads = function.args
+    count = e.index(len(lowered.blocks))
+    each = e.div(count, threads)
+    if arenas is not None:
+        few = e.b.icmp_signed("<=", threads, e.index(arenas))
+        each = e.b.select(few, each, e.index(0))
+    first, shared = e.mul(each, thread), e.mul(each, threads)
+    own = e.at(arena, e.mul(thread, lowered.arena_bytes))
+    alone = [weights, own, own, e.index(0), e.index(1)]
+    _emit_loop(e, body, (first, e.add(first, each)), lowered, io, alone)
+    made.wait(e)  # for thread 0, whose arena is the one that they share
+    together = [weights, arena, barrier, thread, threads]
+    _emit_loop(e, body, (shared, count), lowered, io, together)
+    e.b.ret_void()
+    return function
+
+
+def _emit_loop(
+    e: Emitter, body: Any, span: tuple[Index, Index], lowered: Lowered, io: Any,
+    others: Sequence[Any],
+) -> None:  # fmt: skip
+    """Calls `body` for a span of blocks, with the `io` of each and the `others`."""
+    assert lowered.batched is not None
+    ends = (*lowered.main.inputs, *lowered.main.outputs)
+    steps = [v.type.nbytes if b else 0 for v, b in zip(ends, lowered.batched, strict=True)]
+    size = e.target.pointer_bytes
+    with e.b.goto_entry_block():  # elsewhere the stack would be moved at run time
+        local = e.b.alloca(POINTER, size=e.index(len(steps)))
+    with e.loop(*span) as block:
+        for slot, step in enumerate(steps):
+            offset = e.mul(block, step)
+            if lowered.blocks is not None:
+                offset = e.minimum(offset, step // lowered.samples * lowered.blocks[-1])
+            e.b.store(
+                e.at(e.load_pointer(io, slot * size), offset), e.at(local, slot * size), align=size
+            )
+        e.b.call(body, [local, *others])
 
 
 def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:
@@ -329,25 +376,17 @@ def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:
     e.b.ret_void()
 
 
-def _emit_run(made: ModuleEmitter, body: Any, name: str, steps: list[int] | None) -> Any:
-    """`steps`: bytes by which each io pointer advances per sample; None for a bound program."""
+def _emit_run(made: ModuleEmitter, body: Any, name: str, lowered: Lowered) -> Any:
     types = [*[POINTER] * 3, *[made.word] * 3]
     function = made.function(name, types, exported=True)
-    io, weights, arena, n, e_thread, e_threads = function.args
+    io, weights, arena, n, thread, threads = function.args
     e = Emitter(function, made.target, made.wait)
-    if steps is None:
-        e.b.call(body, [io, weights, arena, arena, e_thread, e_threads])
-        e.b.ret_void()
-        return function
-    local = e.b.alloca(POINTER, size=e.index(len(steps)))
-    e.shared_by(e_thread, e_threads)
-    size = made.target.pointer_bytes
-    with e.loop(*e.share(n)) as sample:
-        for slot, step in enumerate(steps):
-            at = e.at(e.load_pointer(io, slot * size), e.mul(sample, step))
-            e.b.store(at, e.at(local, slot * size), align=size)
-        alone = [e.index(0), e.index(1)]
-        e.b.call(body, [local, weights, arena, arena, *alone])
+    if lowered.is_open:
+        e.shared_by(thread, threads)
+        alone = [weights, arena, arena, e.index(0), e.index(1)]
+        _emit_loop(e, body, e.share(n), lowered, io, alone)
+    else:
+        e.b.call(body, [io, weights, arena, arena, thread, threads])
     e.b.ret_void()
     return function
 

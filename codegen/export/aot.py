@@ -119,7 +119,7 @@ def export(
     target, prefix = lowered.target, interface.prefix
     compiler = link.find_compiler(target, shared)
     if not overwrite:
-        folders.require_replaceable(folder, prefix, folders.graph_digest(lowered.source))
+        folders.require_replaceable(folder, prefix, folders.graph_digest(lowered.declared))
     where = folders.made_folder(folder)
     files = _files(compiled, weights, interface, seed)
     library = f"lib{prefix}.so"
@@ -159,9 +159,8 @@ def _files(
     prefix, lowered = interface.prefix, _lowered_of(compiled)
     exact = _is_known(lowered)
     text, facts = emit_library(lowered, interface, exact=exact)
-    numbers = main_weights(lowered, weights)
-    packed = pack_weights(facts, lowered, numbers)
-    golden = _golden(compiled, numbers, packed, interface, seed)
+    packed = pack_weights(facts, lowered, main_weights(lowered, weights))
+    golden = _golden(compiled, weights, packed, interface, seed)
     if lowered.target.multiplier:
         code_object, assembly = llvm.compile_both(text, lowered.target)
     else:
@@ -196,7 +195,7 @@ def _is_known(lowered: Lowered) -> bool:
 
 
 def _golden(
-    compiled: Built | Lowered, numbers: Mapping[str, Array], packed: Array, interface: Interface,
+    compiled: Built | Lowered, weights: Mapping[str, Array], packed: Array, interface: Interface,
     seed: int,
 ) -> _Golden:  # fmt: skip
     lowered, rng = _lowered_of(compiled), np.random.default_rng(seed)
@@ -205,8 +204,8 @@ def _golden(
         built = compiled if isinstance(compiled, Built) else build(lowered)
         return _Golden(seed, inputs, run_packed(built, packed, inputs))
     if _is_known(lowered):
-        return _Golden(seed, inputs, tuple(run_reference(lowered.main, inputs, numbers)[0]))
-    known = Rounded(lowered.main, inputs, numbers, rng)
+        return _Golden(seed, inputs, tuple(run_reference(lowered.declared, inputs, weights)[0]))
+    known = Rounded(lowered.declared, inputs, weights, rng)
     outputs = tuple(known.outputs)
     return _Golden(seed, inputs, outputs, tolerances(outputs, known.allowed()))
 
@@ -245,7 +244,7 @@ def _metadata(
     known = {} if interface.image is None else asdict(interface.image)
     image = {"image": {key: v for key, v in known.items() if v is not None}} if known else {}
     return (
-        folders.identity(lowered.source, weights)
+        folders.identity(lowered.declared, weights)
         | image
         | {
             "abi_version": ABI_VERSION,

@@ -30,7 +30,7 @@ from addergraph.ir.types import f32, i32, u8
 
 from ..emit.builder import I8, I32, POINTER, Emitter, Index
 from ..emit.lowered import Lowered, ProgramFacts
-from ..emit.module import ModuleEmitter, emit_body
+from ..emit.module import ModuleEmitter, emit_body, in_turn
 from .cpu import emit_supported, runs_everywhere
 from .interface import (
     BAD_THREAD,
@@ -69,6 +69,7 @@ def emit_library(
     names = [made.unique(name) for name in api_symbols(interface.prefix)]
     asks = emit_supported(made, names[4])
     body, facts = emit_body(made, lowered)
+    body = in_turn(made, body, lowered, lowered.arenas)
     entries = _Entries(made, interface, body, facts.weights_bytes)
     entries.run(names[0])
     entries.run_part(names[1])

@@ -214,17 +214,19 @@ def interface_of(
     underscore. Raises UnsupportedError when two names then coincide, and for names of classes that
     are not one for each score, or no strings of C.
     """
-    prefix = _prefix(name or lowered.source.name)
-    main, source, target = lowered.main, lowered.source, lowered.target
-    names = _names((*source.inputs, *source.outputs), (*main.inputs, *main.outputs))
-    ends = zip(names, (*source.inputs, *source.outputs), (*main.inputs, *main.outputs), strict=True)
+    main, source, target = lowered.main, lowered.declared, lowered.target
+    prefix = _prefix(name or source.name)
+    ends = (*source.inputs, *source.outputs)
+    names = _names(ends, (*main.inputs, *main.outputs))
     meanings = value_quantizations(source)
-    made = tuple(Argument(n, identifier(n), s.type, m.type, meanings[s.name]) for n, s, m in ends)
-    count = len(main.inputs)
-    run_bytes = align(max(ALIGNMENT, lowered.plan.arena_bytes))
-    batched = lowered.batched is not None
+    made = tuple(
+        Argument(n, identifier(n), v.type, v.type.bind(lowered.samples), meanings[v.name])
+        for n, v in zip(names, ends, strict=True)
+    )
+    count = len(source.inputs)
     interface = Interface(
-        prefix, source.name, made[:count], made[count:], run_bytes, batched,
+        prefix, source.name, made[:count], made[count:],
+        lowered.arenas * lowered.arena_bytes, lowered.is_open,
         target.atomics, target.atomics and target.multiplier, bool(floats_of(main)),
         target, *_images(source, preprocessing),
     )  # fmt: skip

@@ -89,7 +89,9 @@ def _is_float(value: Value) -> bool:
 def _require_addresses(lowered: Lowered) -> None:
     target, graph, plan = lowered.target, lowered.main, lowered.plan
     most = 1 << (target.word - 1)
-    sizes = {f"%{v.name}": v.type.nbytes for v in graph.values()}
+    whole = lowered.declared  # what a call reads and writes
+    values = (*graph.values(), *whole.inputs, *whole.outputs)
+    sizes = {f"%{v.name}": v.type.bind(lowered.samples).nbytes for v in values}
     sizes |= {"the arena": plan.arena_bytes}
     sizes |= {"all parameters": sum(p.type.nbytes for p in graph.parameters)}
     name = max(sizes, key=lambda k: sizes[k])

@@ -21,7 +21,6 @@ import numpy as np
 
 from addergraph.errors import TargetError
 from addergraph.ir import Array, Node
-from addergraph.ir.plan import align
 from addergraph.ir.state import State, aligned_bytes
 
 from .. import llvm
@@ -59,15 +58,19 @@ class KernelTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """The kernels in order; `seconds` is the best time of a whole run, clocks included."""
+    """The kernels in order; `seconds` is the best time of a whole run, clocks included.
+
+    samples  of a batch that it computes in blocks: those of one, which a run is; else None
+    """
 
     kernels: tuple[KernelTime, ...]
     seconds: float
+    samples: int | None = None
 
 
 def profile(lowered: Lowered, weights: Mapping[str, Array], seconds: float) -> Profile:
-    """Runs the network (one sample where its batch is open) on random inputs, on one thread, for
-    about `seconds`.
+    """Runs the network (one block of samples where it has several) on random inputs, on one thread,
+    for about `seconds`.
 
     Raises TargetError where this machine cannot run the target's code or has no clock_gettime.
     """
@@ -88,7 +91,7 @@ def profile(lowered: Lowered, weights: Mapping[str, Array], seconds: float) -> P
         )
         for node, a, b in zip(program.nodes, inside, alone, strict=True)
     )
-    return Profile(kernels, whole)
+    return Profile(kernels, whole, None if lowered.blocks is None else lowered.samples)
 
 
 def _terms(node: Node) -> int:
@@ -104,7 +107,7 @@ class _TimedBody(BodyEmitter):
 
     def __init__(self, made: ModuleEmitter, lowered: Lowered) -> None:
         super().__init__(made, lowered)
-        self.table = align(max(64, lowered.plan.arena_bytes))
+        self.table = lowered.arena_bytes
         self.nodes: list[Node] = []
 
     def emit_node(self, node: Node) -> None:

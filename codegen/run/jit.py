@@ -23,6 +23,7 @@ from addergraph.settings import integer
 from addergraph.tables import Table
 
 from .. import llvm
+from ..emit import blocks
 from ..emit.lowered import (
     KernelFacts,
     Lowered,
@@ -34,7 +35,7 @@ from ..emit.lowered import (
 from ..emit.module import emit_program
 from ..inspect import strict
 from ..targets.lookup import require_runnable
-from . import blocks, cache
+from . import cache
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def build(lowered: Lowered, *, use_cache: bool = True) -> Built:
     key = cache.key_of(
         str(lowered.main), repr(plan), repr(target), repr(lowered.batched),
         repr(sorted(lowered.kept.items())), repr(sorted(lowered.choices.items())),
-        f"{FORMAT} {__version__} {llvm.version()}",
+        f"{lowered.samples} of {lowered.batch}", f"{FORMAT} {__version__} {llvm.version()}",
     )  # fmt: skip
     found = cache.load(key) if use_cache else None
     if found is not None:
@@ -176,13 +177,13 @@ class Program:
             f'this machine cannot run code for "{lowered.target.name}"; '
             "export it instead, or compile for the host",
         )
-        self.built, self.graph, self.state, self.threads = built, lowered.source, state, threads
+        self.built, self.graph, self.state, self.threads = built, lowered.declared, state, threads
         self.preprocessing = preprocessing
-        self.arena_bytes = _arena_bytes(lowered)
+        self.arena_bytes = lowered.arena_bytes
         self.weights: dict[str, Array] = {}
         self._widen = widen
         self._block: _Block | None = None
-        self._spent, self._undecided = 0.0, widen is not None and lowered.batched is not None
+        self._spent, self._undecided = 0.0, widen is not None and lowered.is_open
         self._large: float = blocks.SIZES[0] * threads if self._undecided else math.inf
         self._seen: dict[Any, tuple[int | None, _Results]] = {}
         if state is None:
@@ -342,9 +343,11 @@ class Program:
 
 
 def run_packed(built: Built, packed: Array, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    """The outputs of a program without updates for inputs of `main`'s types, on this thread, with
-    weights as `pack_weights` makes them: a `Program` has them once more, as they were given."""
-    results = [(v.type.sizes, v.type.dtype.numpy) for v in built.lowered.main.outputs]
+    """The outputs of a program without updates for the inputs of one call (of one sample, where the
+    batch is open), on this thread, with weights as `pack_weights` makes them: a `Program` has them
+    once more, as they were given."""
+    types = [v.type.bind(built.lowered.samples) for v in built.lowered.declared.outputs]
+    results = [(t.sizes, t.dtype.numpy) for t in types]
     outputs = tuple(np.empty(shape, dtype) for shape, dtype in results)
     _run(_loaded(built, 1), packed, inputs, outputs, 1, in_turn=False)
     return outputs
@@ -353,11 +356,8 @@ def run_packed(built: Built, packed: Array, inputs: Sequence[Array]) -> tuple[Ar
 def _loaded(built: Built, threads: int) -> Workers:
     lowered = built.lowered
     code = llvm.LoadedObject(built.code, lowered.target)
-    return Workers(code, threads, _arena_bytes(lowered), shared=lowered.batched is None)
-
-
-def _arena_bytes(lowered: Lowered) -> int:
-    return max(64, lowered.plan.arena_bytes)
+    arenas = 1 if lowered.blocks is None else threads  # side by side
+    return Workers(code, threads, arenas * lowered.arena_bytes, shared=not lowered.is_open)
 
 
 def _run(

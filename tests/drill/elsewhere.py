@@ -241,9 +241,20 @@ PROGRAM_MUTANTS = (
         tests_of("codegen/test_blocks.py", "test_new_weights_are_those_of_blocks_too"),
     ),
     Mutant(
-        "blocks may be of any size", "codegen/run/blocks.py",
-        "return block.plan.arena_bytes <= _room(block)", "return True",
+        "blocks may be of any size", "codegen/emit/blocks.py",
+        "return max(machine.l2, ", "return max(1 << 40, ",
         tests_of("codegen/test_blocks.py"),
+    ),
+    Mutant(
+        "the last block of a bound batch moves back too far", "codegen/emit/module.py",
+        "lowered.blocks[-1]", "(lowered.blocks[-1] - 1)",
+        tests_of("codegen/test_blocks.py", "test_a_bound_batch_runs_in_blocks_that_fit"),
+    ),
+    Mutant(
+        "blocks that are left when each thread had as many are not computed",
+        "codegen/emit/module.py",
+        "e.mul(each, thread), e.mul(each, threads)", "e.mul(each, thread), count",
+        tests_of("codegen/test_blocks.py", "test_a_bound_batch_runs_in_blocks_that_fit"),
     ),
     Mutant(
         "threads do not wait between kernels", "codegen/emit/module.py",

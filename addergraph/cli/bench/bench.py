@@ -190,6 +190,8 @@ def bench_profile(file: str, options: Bench) -> None:
     )
     inside, alone = (sum(getattr(k, what) for k in found.kernels) for what in ("inside", "alone"))
     images = f"batch {batch}" if batch else "one image"
+    if found.samples is not None:
+        images = f"a block of {found.samples} of {images}"
     print(f"{graph.name}, {images}, one thread; a kernel's best time, in the network and alone")
     rows = []
     for k in found.kernels:
