@@ -224,8 +224,9 @@ def verify(options: Verification) -> bool:
     else:
         numbers, note = source.some_weights(options.seed)
         program = compiler.compile(
-            graph, weights=numbers, target=options.target, threads=options.threads
-        )
+            source.graph, weights=numbers, batch=options.batch, target=options.target,
+            threads=options.threads,
+        )  # fmt: skip
     if note:
         print(note)
     given = None
