@@ -4,12 +4,12 @@
     python -m benchmarks.sparsity --data digits --network small-adder       # a minute, to try it
 
 `addergraph train` makes the network as it comes, one for each of --shares by its option --sparsity,
-the same of NETWORK-centered for each of --centered, which is f32 alone, and the network with
-convolutions; `addergraph quantize` makes int8 models. Test images give the accuracies. Then all
-programs take turns at one image on one thread, each at the best of many calls from Python; beside
-them, of resnet20, ONNX Runtime at convolutions of these shapes, where it is installed. Of the
-network as it comes there is a program, too, whose kernels leave no tap out. Interrupted, the same
-command goes on: what is in the output folder is not trained again.
+the same of NETWORK-centered for each of --centered, and the network with convolutions; `addergraph
+quantize` makes int8 models. Test images give the accuracies. Then all programs take turns at one
+image on one thread, each at the best of many calls from Python; beside them, of resnet20, ONNX
+Runtime at convolutions of these shapes, where it is installed. Of the network as it comes there is
+a program, too, whose kernels leave no tap out. Interrupted, the same command goes on: what is in
+the output folder is not trained again.
 
 Prints a markdown table, and writes it as table.md and pareto.svg into the output folder. Ends with
 status 1 where no share is REQUIRED times as fast in f32 as the network as it comes, at LOST less.
@@ -63,7 +63,7 @@ def trained(given: argparse.Namespace, name: str, network: str, *options: object
             "train", "--data", given.data, "--model", network, *run, *options, "--resume",
             *(("--threads", given.threads) if given.threads else ()), "-o", model,
         )  # fmt: skip
-    if "centered" not in network and not integers_of(model).exists():
+    if not integers_of(model).exists():
         command("quantize", model, "--data", given.data, "-o", integers_of(model), "--force")
     return model
 
@@ -149,7 +149,7 @@ def picture(rows: Sequence[Row], title: str) -> Any:
     axis = figure.subplots()
     curves = (
         (AS_IT_COMES, F32, pictures.BLUE, 6), (AS_IT_COMES, INT8, pictures.GREEN, -13),
-        (CENTERED, F32, pictures.PURPLE, 6),
+        (CENTERED, F32, pictures.PURPLE, 6), (CENTERED, INT8, pictures.ORANGE, -13),
     )  # fmt: skip
     for name, kind, color, above in curves:
         adders = [row for row in rows if row.name.startswith(name)]

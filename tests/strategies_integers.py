@@ -242,6 +242,16 @@ def preprocessed(d: Drawing) -> None:
     looked_up(d, some_bytes(d, 2, 4))
 
 
+def centered(d: Drawing) -> None:
+    """Sums less a number for each place that all of its channels have, made of their sum."""
+    x = sums(d)
+    total = d.add("reduce_sum", x, axes=(x.type.rank - 1,), keepdims=True)
+    mean = requantized(d, total[0], i32) if total else []
+    made = d.add("sub", x, mean[0]) if mean else []
+    if made:
+        requantized(d, made[0])
+
+
 def joined(d: Drawing) -> None:
     """Values of one dtype side by side."""
     x = activation(d, 2, 4, dtype=d.one_of((u8, u8, i32)))
@@ -323,5 +333,6 @@ def place_of_the_largest(d: Drawing) -> None:
 
 _KINDS: tuple[Callable[[Drawing], None], ...] = (
     layer, layer, layer, layer, layer, residual, residual, residual, average, average, largest,
-    largest, preprocessed, joined, moved, moved, chosen, converted, integers, place_of_the_largest,
+    largest, preprocessed, joined, moved, centered, chosen, converted, integers,
+    place_of_the_largest,
 )  # fmt: skip

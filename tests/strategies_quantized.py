@@ -72,7 +72,7 @@ def _block(random: Random, x: Tensor, channels: int, stride: int = 1) -> Tensor:
     groups = random.choice([g for g in (1, 1, 1, 2, 4) if not (channels % g or x.shape[-1] % g)])
     layer = layers.Adder(
         channels, size, stride=stride, padding=size // 2 * dilation, dilation=dilation,
-        groups=groups, bias=random.random() < 0.2,
+        groups=groups, bias=random.random() < 0.2, center=channels in (6, 12),
     )  # fmt: skip
     return _normed(layer(x))
 

@@ -19,7 +19,7 @@ STRICT = [t.name for t in X86_LEVELS if t.name in HERE]  # what the census reads
 OPS = {
     "adder2d", "adder_dense", "conv2d", "dense", "add", "requantize_shift", "requantize_multiply",
     "max_pool2d", "pad", "flatten", "concat", "cast", "greater", "select", "argmax", "clip",
-    "lookup",
+    "lookup", "reduce_sum", "sub",
 }  # fmt: skip
 
 

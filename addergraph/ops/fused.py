@@ -11,7 +11,7 @@ from ..errors import GraphError, ShapeError
 from ..ir import CONTRACTION, POINTWISE, Array, Cost, Graph, Halo, Intervals, Node, Op, Types
 from ..ir.intervals import value_ranges
 from ..ir.quantization import Known, Quantization, value_quantizations
-from ..ir.types import Shape, TensorType, broadcast_shapes
+from ..ir.types import Shape, TensorType, broadcast_shapes, f32
 from ..ir.walk import evaluate
 from .reduction.reduce import ReduceSum
 
@@ -24,8 +24,8 @@ class Fused(Op):
 
     * Pointwise: pointwise nodes only, each of the body's one iteration shape, except `full` of
       shape (). Inputs broadcast to that shape. Any node may be an output.
-    * Sums: pointwise, and `reduce_sum` nodes over all axes but the last of values of the iteration
-      shape. Each is an output, and nothing in the body reads it.
+    * Sums: pointwise, and `reduce_sum` nodes over all axes but the last of f32 values of the
+      iteration shape. Each is an output, and nothing in the body reads it.
     * Contraction: one contraction first, then pointwise nodes of its result's shape, or `full` of
       shape (). What they read of the inputs has that shape, or [T] (the last axis), or []. The one
       output is the last node.
@@ -162,9 +162,9 @@ def _is_scalar_constant(node: Node) -> bool:
 
 
 def is_channel_sum(node: Node) -> bool:
-    """Whether `node` sums several channels over all other axes."""
+    """Whether `node` sums several channels of f32 over all other axes."""
     op = node.op
-    if not isinstance(op, ReduceSum) or op.keepdims:
+    if not isinstance(op, ReduceSum) or op.keepdims or node.inputs[0].type.dtype != f32:
         return False
     shape = node.inputs[0].type.shape
     return len(shape) > 1 and shape[-1] != 1 and op.axes == tuple(range(len(shape) - 1))

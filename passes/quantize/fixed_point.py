@@ -25,10 +25,12 @@ import numpy as np
 
 from addergraph.errors import DataError
 from addergraph.ir import Array
+from addergraph.ops.pointwise.requantize import MAX_TERMS
 
 LIMIT = 2**31 - 1
 WIDEST = 8  # places between the largest and the smallest power of two of a factor
 MULTIPLIER_BITS = 15
+DIGITS = 13  # places of a factor of MAX_TERMS powers of two: enough for any number of so many
 BEYOND = 1024  # how far past the ends a result may lie before more of it is pointless
 
 
@@ -121,7 +123,7 @@ def _row(
     largest = max(abs(least + center), abs(most + center))
     rest = constant - factor * center
     rest = min(max(rest, lo - BEYOND), hi + BEYOND)
-    places = MULTIPLIER_BITS if terms is None else WIDEST
+    places = {None: MULTIPLIER_BITS, MAX_TERMS: DIGITS}.get(terms, WIDEST)
     for width in range(places, -1, -1):
         numerator, exponent, codes = _approximated(abs(factor), terms, width)
         shift = max(0, -exponent)
@@ -149,17 +151,36 @@ def _approximated(factor: float, terms: int | None, width: int) -> tuple[int, in
     fraction, exponent = math.frexp(factor)  # in [0.5, 1)
     if terms is None:
         return round(fraction * 2.0 ** (width + 1)), exponent - width - 1, ()
-    table, ordered = _mantissas(terms, width)
-    at = bisect(ordered, (fraction * 2.0 ** (width + 1), 0))
-    near = ordered[max(0, at - 1) : at + 1]  # equally near: the one of fewer terms
-    _, _, numerator = min((abs(n - fraction * 2.0 ** (width + 1)), rank, n) for n, rank in near)
-    codes, exponent = table[numerator], exponent - width - 1
+    numerator, codes = _sum_of_powers(fraction * 2.0 ** (width + 1), terms, width)
+    exponent -= width + 1
     spare = min(abs(c) - 1 for c in codes)  # powers that all terms share go into the shift
     if exponent < 0 and spare:
         spare = min(spare, -exponent)
         codes = tuple(c - spare if c > 0 else c + spare for c in codes)
         numerator, exponent = numerator >> spare, exponent + spare
     return numerator, exponent, codes
+
+
+def _sum_of_powers(number: float, terms: int, width: int) -> tuple[int, tuple[int, ...]]:
+    """The sum of powers of two that is nearest to `number`, and their codes."""
+    if terms == MAX_TERMS:
+        return round(number), _digits(round(number))
+    table, ordered = _mantissas(terms, width)
+    at = bisect(ordered, (number, 0))
+    near = ordered[max(0, at - 1) : at + 1]  # equally near: the one of fewer terms
+    _, _, numerator = min((abs(n - number), rank, n) for n, rank in near)
+    return numerator, table[numerator]
+
+
+def _digits(number: int) -> tuple[int, ...]:
+    """The codes of the fewest powers of two, added or taken off, that make up a positive number: no
+    two of them are neighbours."""
+    codes, place = [], 1
+    while number:
+        digit = 2 - (number & 3) if number & 1 else 0
+        codes += [digit * place] if digit else []
+        number, place = (number - digit) >> 1, place + 1
+    return tuple(codes)
 
 
 @functools.cache

@@ -15,7 +15,8 @@ from addergraph.ir.quantization import Quantization
 from addergraph.ir.types import DType, TensorType, i32, u8
 from addergraph.ops.pointwise.binary import Add
 from addergraph.ops.pointwise.full import Full
-from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.ops.pointwise.requantize import MAX_TERMS, RequantizeMultiply, RequantizeShift
+from addergraph.ops.reduction.reduce import ReduceSum
 
 from .calibrate import CHUNK, Engine
 from .fixed_point import LIMIT, multiply_operands, shift_operands
@@ -23,6 +24,7 @@ from .forms import Bytes, Chunk, Integers, Part, Sums
 
 GUARD_BITS = 6  # below one step of the bytes that a sum of several parts becomes
 GUARD_HALF = 1 << (GUARD_BITS - 1)
+FINEST = 1 << 18  # of sums in steps smaller than 1
 OUTPUT_STEPS = 1 << 12  # the largest output on the calibration data, in steps of its integers
 HEADROOM = 8  # how far beyond that outputs of other data may go
 KEPT = 1 << 28  # bytes of the sums of a layer
@@ -139,6 +141,59 @@ class IntegerGraph:
         """Those of all samples."""
         return np.concatenate(self.each(chunk))
 
+    # -- means over channels ---------------------------------------------------------------------
+
+    def channel_mean(self, part: Part, name: str) -> tuple[Part, Part]:
+        """A part, whose integers q have one factor, made finer, and the mean of its C channels as a
+        part of one channel under `name`, of the same scale: their difference is one of integers.
+
+            S = sum_c q[c],  h = round(2^(g-p) (S - C M)),  m = (n h + 2^(k-1)) >> k,  x = q << g
+
+        with 2^p <= C < 2^(p+1), and n / 2^k close to 2^p / C: a sum of up to MAX_TERMS powers of
+        two, as it is one product a pixel, or an integer. Where C = 2^p, m is h. M is an integer
+        close to S / C on the first samples, so that an error of n scales what is left after the
+        mean: but for that, m is within 1 of 2^g (S / C - M). x is as fine as leaves room for a
+        factor behind it. No step leaves i32 where S does not.
+        """
+        count, scale = len(part.factor), float(part.factor[0])
+        middle = round(float(part.chunk(0).mean()))
+        part = replace(part, chunk=self.kept(part.value, part.chunk))
+        op, ones = ReduceSum((part.value.type.rank - 1,), True), np.ones(1)
+        value = self.node(op, [part.value], self.fresh(f"{name}.sum"))
+        ends = (end.sum() * ones for end in (part.least, part.most))
+        total = Part(value, ones / count, -middle * ones, *ends, self.computed(op, part))
+        fine = self._finer(part)
+        unit = float(fine.factor[0]) / scale
+        step = (1 << count.bit_length() - 1) / count
+        if step < 1:
+            total = self._counted(total, step * unit, scale, self.fresh(f"{name}.step"))
+        mean = self._counted(total, unit, scale, name)
+        constant = (scale * middle + part.constant.mean()) * ones
+        return fine, replace(mean, factor=fine.factor[:1], constant=constant)
+
+    def _finer(self, part: Part) -> Part:
+        """The same sums in GUARD_BITS smaller steps, or as many as leave them within FINEST."""
+        room = FINEST // max(1, int((part.most - part.least).max()))
+        places = min(GUARD_BITS, max(1, room).bit_length() - 1)
+        if not places:
+            return part
+        factor = part.factor / (1 << places)
+        op = RequantizeShift(-LIMIT - 1, LIMIT, i32, float(factor[0]))
+        zero, code = self._code(0), self._code(places + 1)
+        name = self.fresh(f"{part.value.name}.fine")
+        value, chunk = self.node(op, [part.value, zero, zero, zero, code], name), part.chunk
+        least, most = (np.ldexp(end, places) for end in (part.least, part.most))
+        return Part(value, factor, part.constant, least, most, lambda k: chunk(k) << places)
+
+    def _counted(self, part: Part, step: float, scale: float, name: str) -> Part:
+        """A part of one channel as integers of `step`; 1 stands for `scale`."""
+        ends = [part.factor * end + part.constant for end in (part.least, part.most)]
+        least, most = math.floor(ends[0][0] / step), math.ceil(ends[1][0] / step)
+        op, ones = RequantizeShift(least, most, i32, scale * step), np.ones(1)
+        made, last = self._requantize(part, step, 0, op, name, MAX_TERMS)
+        chunk = self._requantizing(last, [])
+        return Part(made, step * ones, 0 * ones, least * ones, most * ones, chunk)
+
     # -- requantization --------------------------------------------------------------------------
 
     def requantized(
@@ -163,16 +218,23 @@ class IntegerGraph:
         return Bytes(made, known, top, self.held(chunk) if dtype == u8 else chunk)
 
     def _requantize(
-        self, part: Part, scale: float, zero_point: int, op: RequantizeShift, name: str
+        self,
+        part: Part,
+        scale: float,
+        zero_point: int,
+        op: RequantizeShift,
+        name: str,
+        terms: int = 0,
     ) -> tuple[Value, _Step]:
-        """A node that makes `part` integers of `scale`, and what it does with the samples."""
+        """A node that makes `part` integers of `scale`, and what it does with the samples; a factor
+        has `terms` powers of two, where they are given."""
         made: Op = op
         affine = part.affine(scale, zero_point)
         if self.terms is None:
             operands = multiply_operands(affine, op.lo, op.hi)
             made = RequantizeMultiply(op.lo, op.hi, op.dtype, op.scale, op.zero_point)
         else:
-            operands = shift_operands(affine, op.lo, op.hi, self.terms)
+            operands = shift_operands(affine, op.lo, op.hi, terms or self.terms)
         constants = [self._operand(f"{name}.{key}", a) for key, a in operands.arrays.items()]
         value = self.node(made, [part.value, *constants], name)
         multiplying = RequantizeMultiply(op.lo, op.hi, op.dtype)  # the same numbers, in one way
@@ -210,9 +272,13 @@ class IntegerGraph:
         """
         same = set(numbers.tolist())
         if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
-            return self.builder.add(Full(float(numbers[0]), (), i32), [], self.fresh("same"))[0]
+            return self._code(numbers[0])
         one = numbers[0].reshape(()) if len(same) == 1 else numbers
         return self.constant(self.fresh(hint), one, i32)
+
+    def _code(self, number: int) -> Value:
+        """A number that kernels have in them."""
+        return self.builder.add(Full(float(number), (), i32), [], self.fresh("same"))[0]
 
     def _added(self, form: Sums, name: str, scale: float, top: int) -> tuple[Part, list[_Step]]:
         """The parts as i32 of one scale, GUARD_BITS finer than `scale`, added up: what stands for

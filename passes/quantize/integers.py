@@ -25,6 +25,7 @@ from addergraph.ops.movement.lookup import BYTES, Lookup
 from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten
 from addergraph.ops.pointwise.batch_norm import BatchNorm
+from addergraph.ops.pointwise.binary import Sub
 from addergraph.ops.pointwise.cast import Cast
 from addergraph.ops.pointwise.fake_quantize import FakeQuantize
 from addergraph.ops.reduction.argmax import Argmax
@@ -33,6 +34,7 @@ from addergraph.ops.reduction.sum_pool2d import SumPool2d
 from addergraph.quantization import QuantizationSettings
 
 from .calibrate import Engine, Moments, Statistics, chunks
+from .fixed_point import LIMIT
 from .forms import Bytes, Chunk, Form, Integers, Part, Sums
 from .image import IMAGE_BITS, PIXEL, grid_of_bytes, table_of
 from .integer_graph import IntegerGraph
@@ -262,6 +264,31 @@ class IntegerEmitter(Emitter[Bytes]):
             return
         parts = (*self.sums(one, node).parts, *self.sums(other, node).parts)
         self._forms[node.outputs[0]] = Sums(parts)
+
+    def channel_mean(self, node: Node) -> None:
+        """Integers of the scale of the layer's: constants have a mean of their own."""
+        (part,) = self.sums(node.inputs[0], node).parts
+        least, most = part.least.sum(), part.most.sum()
+        if most - least > LIMIT // 2:
+            raise UnsupportedError(
+                f"{node.label}: the sum of the {len(part.factor)} channels, from {least:.0f} to "
+                f"{most:.0f}, may leave i32; take fewer channels or smaller kernels, or leave this "
+                "network in f32"
+            )
+        part, mean = self.out.channel_mean(part, node.name)
+        self._forms[node.inputs[0]] = Sums((part,))
+        self._forms[node.outputs[0]] = Sums((mean,))
+
+    def centered(self, node: Node) -> None:
+        """No integer leaves i32: a mean lies between its channels."""
+        (one,), (mean,) = (self.sums(v, node).parts for v in node.inputs)
+        value = self.out.node(Sub(), [one.value, mean.value], node.name)
+        chunk = self.out.computed(Sub(), one, mean)
+        part = Part(
+            value, one.factor, one.constant - mean.constant, one.least - mean.most,
+            one.most - mean.least, chunk,
+        )  # fmt: skip
+        self._forms[node.outputs[0]] = Sums((part,))
 
     def averaged(self, node: Node, x: Bytes) -> None:
         """The division is part of the next requantization."""

@@ -42,7 +42,7 @@ from addergraph.ops.pointwise.fake_quantize import (
 from addergraph.ops.reduction.softmax import Softmax
 
 from ..rewrite import Draft
-from .rules import RULES, Emitter, Factors, Rule, not_computed, reads_bytes
+from .rules import RULES, Emitter, Factors, Rule, not_computed, reads_bytes, require_centers
 
 Grid = Callable[[Value], FakeQuantize]
 """The fake quantization of an activation (of the float network)."""
@@ -91,6 +91,7 @@ def _require_known(graph: Graph) -> None:
             # Statistics go into updates, which stay as they are.
             reached.update(() if isinstance(node.op, BatchNormStatistics) else node.outputs)
     RoundedEmitter.require_known(computing)
+    require_centers(computing)
 
 
 def as_trained(graph: Graph) -> tuple[Graph, dict[str, Rounding], dict[str, str]]:
@@ -166,6 +167,12 @@ class RoundedEmitter(Emitter[FakeQuantize]):
         self._sums(node)
 
     def added(self, node: Node) -> None:
+        self._sums(node)
+
+    def channel_mean(self, node: Node) -> None:
+        self._sums(node)
+
+    def centered(self, node: Node) -> None:
         self._sums(node)
 
     def averaged(self, node: Node, x: FakeQuantize) -> None:

@@ -33,7 +33,7 @@ from addergraph.ops.movement.pad import Pad
 from addergraph.ops.movement.reshape import Flatten, Reshape
 from addergraph.ops.movement.resize_nearest import ResizeNearest
 from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
-from addergraph.ops.pointwise.binary import Add, Maximum, Minimum
+from addergraph.ops.pointwise.binary import Add, Maximum, Minimum, Sub
 from addergraph.ops.pointwise.clip import Clip
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.relu import LeakyRelu, Relu, Relu6
@@ -41,6 +41,7 @@ from addergraph.ops.pointwise.unary import Sigmoid, Tanh
 from addergraph.ops.reduction.avg_pool2d import AvgPool2d
 from addergraph.ops.reduction.global_avg_pool import GlobalAvgPool
 from addergraph.ops.reduction.max_pool2d import MaxPool2d
+from addergraph.ops.reduction.reduce import ReduceMean
 
 Bytes = TypeVar("Bytes")
 Rule = Callable[[Any, Node], None]
@@ -106,6 +107,14 @@ class Emitter(ABC, Generic[Bytes]):
     @abstractmethod
     def added(self, node: Node) -> None:
         """Sums: the parts of both operands, where bytes are a part and a parameter a constant."""
+
+    @abstractmethod
+    def channel_mean(self, node: Node) -> None:
+        """Sums of one channel: the mean of those of an adder layer, which have one factor."""
+
+    @abstractmethod
+    def centered(self, node: Node) -> None:
+        """Sums: those of an adder layer less the mean of their channels."""
 
     @abstractmethod
     def averaged(self, node: Node, x: Bytes) -> None:
@@ -272,10 +281,35 @@ RULES: Mapping[type[Op], Rule] = {
     LeakyRelu: _leaky,
     Maximum: _extreme(lambda number: (number, math.inf)),
     Minimum: _extreme(lambda number: (-math.inf, number)),
+    ReduceMean: _reads_any(Emitter.channel_mean),
     Relu: _within(0.0, math.inf),
     Relu6: _within(0.0, 6.0),
     Reshape: _reshaped,
+    Sub: _reads_any(Emitter.centered),
 }
+
+
+def require_centers(nodes: Iterable[Node]) -> None:
+    """UnsupportedError for a mean or difference other than those that center an adder layer: they
+    would need integers of one scale, which the channels of other values do not have."""
+    made: dict[Value, Node] = {}
+    for node in nodes:
+        made.update(dict.fromkeys(node.outputs, node))
+        if isinstance(node.op, ReduceMean | Sub) and not _centers(node, made):
+            raise UnsupportedError(
+                f"{node.label}: integers know reduce_mean and sub where they take from the sums of "
+                "an adder layer the mean of their channels, as layers.Adder(..., center=True) does"
+            )
+
+
+def _centers(node: Node, made: Mapping[Value, Node]) -> bool:
+    """Whether it is the mean of an adder layer's channels, or what subtracts that."""
+    mean, last = ReduceMean((node.inputs[0].type.rank - 1,), True), made.get(node.inputs[-1])
+    if last is None:
+        return False
+    if node.op == mean:
+        return last.op.measures_distance
+    return last.op == mean and last.inputs == node.inputs[:1]
 
 
 def reads_bytes(node: Node) -> bool:
@@ -295,7 +329,7 @@ def ranged_values(graph: Graph) -> set[Value]:
 
 
 def _makes_sums(op: Op) -> bool:
-    return op.kind == CONTRACTION or op.normalizes or isinstance(op, Add)
+    return op.kind == CONTRACTION or op.normalizes or isinstance(op, Add | ReduceMean | Sub)
 
 
 HINTS = {

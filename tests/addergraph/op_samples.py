@@ -296,6 +296,7 @@ SAMPLES: dict[str, list[Sample]] = {
         (ReduceSum((1,)), (f("N", 4),)),
         (ReduceSum((0, 2), True), (f("N", 3, 2),)),
         (ReduceSum(()), (f("N"),)),
+        (ReduceSum((1,), True), (i("N", 4),)),
     ),
     "relu": samples((Relu(), (f("N", 5),)), (Relu(), (f(),))),
     "relu6": samples((Relu6(), (f("N", 7),)), (Relu6(), (f(),)), domain=(-2.0, 8.5)),

@@ -11,11 +11,12 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, ops
 from addergraph.errors import UnsupportedError
-from addergraph.ir import Array, Graph, Init
+from addergraph.ir import Array, Graph, Init, walk
 from addergraph.ir.interpreter import interpret, run_reference
 from addergraph.ir.trace import Tensor, new_parameter, trace
 from addergraph.ir.types import TensorType, f32, i8, i32, u8
 from addergraph.model.engines import Interpreted
+from addergraph.passes.quantize import integers
 from addergraph.passes.quantize.quantize import quantize, roundings
 from addergraph.passes.quantize.rounded import quantization_aware
 from addergraph.quantization import MULTIPLY, QuantizationSettings, Quantized
@@ -58,7 +59,26 @@ def sequences(x: Tensor) -> Tensor:
     return bn(layers.AdderDense(4)(layers.Reshape([96])(bn(adder(8)(y)))))
 
 
+def center(channels: int, size: int = 3, bias: bool = False) -> layers.Adder:
+    return layers.Adder(channels, size, padding=size // 2, bias=bias, center=True)
+
+
+def centered(x: Tensor) -> Tensor:
+    """A shortcut, a bias, and numbers of channels that are no powers of two."""
+    y = ops.relu(bn(center(10)(x)))
+    y = ops.relu(bn(center(10, bias=True)(y)) + y)
+    return bn(adder(4)(ops.relu(bn(center(48)(y)))))
+
+
+def centered_sequences(x: Tensor) -> Tensor:
+    """Centered sums that are regrouped, and some that are the answer: no batch norm hides M."""
+    y = layers.Adder1d(7, 3, padding=1, center=True)(layers.Reshape([12, 9])(x))
+    return center(5)(ops.relu(bn(layers.Reshape([4, 3, 7])(y))))
+
+
 NETWORKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "centered": centered,
+    "centered sequences": centered_sequences,
     "relu6": between(lambda x: ops.relu6(4.0 + x)),
     "leaky": between(lambda x: ops.leaky_relu(x, 0.2)),
     "steep": between(lambda x: ops.leaky_relu(x, 2.0)),
@@ -131,6 +151,76 @@ def test_integers_are_what_training_saw(name: str) -> None:
         for g in (rounded, quantization_aware(training, found))
     )  # fmt: skip
     assert one == other
+
+
+# --- centered layers ------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:the float outputs are the same")  # of one channel: 0
+@pytest.mark.parametrize("requantize", ["shift", MULTIPLY])
+@pytest.mark.parametrize("channels", [1, 2, 3, 7, 10, 48, 64])
+def test_a_mean_is_within_one_of_the_channels(channels: int, requantize: str) -> None:
+    """Beside M, a number for all samples; of a power of two to the bit, rounded to nearest. Of 3
+    bits there are 6 bits more for it, of 8 some 4."""
+    for bits in (3, 8):
+        check_mean(channels, QuantizationSettings(bits=bits, requantize=requantize, terms=1))
+
+
+def check_mean(channels: int, settings: QuantizationSettings) -> None:
+    graph, x = traced(lambda x: center(channels)(ops.relu(x))), samples(24)
+    f = np.random.default_rng(0).normal(size=(3, 3, 3, channels)).astype(np.float32)
+    made = quantize(graph, {"adder1.f": f}, x, settings, Interpreted())
+    names = ("adder1", "adder1.fine", "adder1_mean")
+    shown = [n.outputs[0] for n in made.graph.nodes if n.name in names]
+    images = made.inputs(samples(64, seed=3) * 1.5)
+    (q, fine, m), _ = run_reference(walk.returning(made.graph, shown), [images], made.weights)
+    steps = 64 if settings.bits == 3 else 32
+    np.testing.assert_array_equal(fine, steps * q)
+    off = fine.mean(-1, keepdims=True) - m
+    middle = round(float(off.mean()) / steps) * steps
+    assert middle < -steps and np.ptp(m) > 10 * steps
+    assert (np.abs(off - middle) <= 1 + np.abs(m) / 2**12).all()
+    if channels & (channels - 1) == 0:
+        whole = (fine - middle).sum(-1, keepdims=True)
+        np.testing.assert_array_equal(m, (whole + channels // 2) // channels)
+
+
+@pytest.mark.filterwarnings("ignore:the float outputs are the same")
+def test_channels_beyond_i32_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the ends that the bytes of the filter prove, before anything wraps: of an i32 that holds
+    less than 48 channels of 27 taps can sum up to."""
+    graph, x = traced(center(48)), samples(4)
+    f = np.full((3, 3, 3, 48), 9, np.float32)  # the largest byte everywhere
+    monkeypatch.setattr(integers, "LIMIT", 2 * 48 * 27 * 255 - 1)
+    settings = QuantizationSettings(terms=1)
+    message = r'"adder1_mean": the sum of the 48 channels, from -330480 to 0, may leave i32; take'
+    with pytest.raises(UnsupportedError, match=message):
+        quantize(graph, {"adder1.f": f}, x, settings, Interpreted())
+    monkeypatch.setattr(integers, "LIMIT", 2 * 48 * 27 * 255)
+    quantize(graph, {"adder1.f": f}, x, settings, Interpreted())
+
+
+@pytest.mark.parametrize("ask", [ag.quantize, ag.quantization_aware])
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda x: x - ops.reduce_mean(x, (0,), keepdims=True),
+        lambda x: x - ops.reduce_mean(x, (3,), keepdims=True),
+        lambda x: (y := adder(4)(x)) - ops.reduce_mean(y, (1, 2), keepdims=True),
+        lambda x: (y := adder(4)(x)) - ops.reduce_mean(adder(4)(x), (3,), keepdims=True) + y,
+        lambda x: (y := layers.Conv(4, 3)(x)) - ops.reduce_mean(y, (3,), keepdims=True),
+        lambda x: adder(4)(x) - adder(4)(x),
+        lambda x: adder(4)(x) - 1.0,
+    ],
+)
+def test_other_means_and_differences_are_refused(
+    ask: Callable[..., object], net: Callable[[Tensor], Tensor]
+) -> None:
+    model = Model(lambda x: layers.Dense(3)(ops.flatten(net(x))), input_shape=(6, 6, 3))
+    with pytest.raises(
+        UnsupportedError, match=r"integers know reduce_mean and sub where .* as layers"
+    ):
+        ask(model, samples(4))
 
 
 # --- one op at a time -----------------------------------------------------------------------------

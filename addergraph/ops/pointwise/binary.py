@@ -166,6 +166,7 @@ class Sub(_Additive):
 
     name: ClassVar[str] = "sub"
     keeps_scale: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
     neutral: ClassVar[float | None] = 0.0
 
     def compute(self, a: Array, b: Array) -> Array:

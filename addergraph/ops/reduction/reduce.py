@@ -10,25 +10,26 @@ from typing import ClassVar
 import numpy as np
 
 from ...errors import ShapeError
-from ...ir import REDUCTION, Array, Cost, Gradients, Intervals, Op, Tensors, Types
+from ...ir import REDUCTION, Array, Bound, Cost, Gradients, Intervals, Op, Tensors, Types
 from ...ir.intervals import Interval
 from ...ir.trace import Tensor, apply
-from ...ir.types import Shape, TensorType, f32
-from .._elementwise import stored
+from ...ir.types import DType, Shape, TensorType, f32, i32
+from .._elementwise import held, stored
 from .._rounding import exact, sum_or_mean
-from .._window import require_f32, require_operands
+from .._window import require_of, require_operands
 
 
 @dataclass(frozen=True)
 class _Reduce(Op):
     """`axes`: the axes that go, ascending and non-negative; () is the identity.
 
-    They are left out of the result, or stay with size 1 (`keepdims`). Operand f32, any shape.
-    Raises ShapeError for axes that the operand has not.
+    They are left out of the result, or stay with size 1 (`keepdims`). Operand of one of `dtypes`,
+    any shape. Raises ShapeError for axes that the operand has not.
     """
 
     kind: ClassVar[str] = REDUCTION
     integer_form: ClassVar[bool] = False
+    dtypes: ClassVar[tuple[DType, ...]] = (f32,)
     axes: tuple[int, ...]
     keepdims: bool = False
 
@@ -40,7 +41,7 @@ class _Reduce(Op):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_operands(types, "x")
         (x,) = types
-        require_f32("x", x)
+        require_of("x", x, self.dtypes)
         if list(self.axes) != sorted({axis for axis in self.axes if 0 <= axis < x.rank}):
             raise ShapeError(
                 f"axes={self.axes} must be ascending, each once, and from 0 to {x.rank - 1} for {x}"
@@ -75,15 +76,22 @@ class ReduceSum(_Reduce):
     """Y = sum of x over `axes`; +0.0 where there is nothing to sum or where the sum is zero.
 
     The reference sums in float64; native code may sum f32 partial sums in any order that does not
-    depend on threads. Operand f32. Gradient: g, broadcast. `axes`, `keepdims`: see `_Reduce`.
+    depend on threads. Operand f32, or i32, whose sums are exact modulo 2^32. Gradient: g,
+    broadcast. `axes`, `keepdims`: see `_Reduce`.
     """
 
     name: ClassVar[str] = "reduce_sum"
+    dtypes: ClassVar[tuple[DType, ...]] = (f32, i32)
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
-        return (_narrow(_sum(self, arrays[0])),)
+        (x,) = arrays
+        if x.dtype == np.int32:
+            return (np.asarray(x.sum(self.axes, np.int32, keepdims=self.keepdims)),)
+        return (_narrow(_sum(self, x)),)
 
-    rounding = sum_or_mean
+    def rounding(self, operands: Sequence[Array], results: Sequence[Array]) -> Sequence[Bound]:
+        whole = results[0].dtype == np.int32
+        return (exact if whole else sum_or_mean)(self, operands, results)
 
     def grad(self, xs: Tensors, ys: Tensors, gs: Gradients) -> Gradients:
         g = gs[0]
@@ -91,7 +99,8 @@ class ReduceSum(_Reduce):
         return (self.spread(g, xs[0]),)
 
     def interval(self, ranges: Intervals, types: Types) -> Intervals:
-        return (stored(self.total(ranges[0], self.count(types[0])), f32),)
+        (x,), dtype = ranges, types[0].dtype
+        return (stored(self.total(held(x, dtype), self.count(types[0])), dtype),)
 
     def cost(self, types: Types) -> Cost:
         return Cost(additions=types[0].elements)
@@ -108,6 +117,7 @@ class ReduceMean(_Reduce):
     name: ClassVar[str] = "reduce_mean"
     multiplies: ClassVar[bool] = True
     keeps_scale: ClassVar[bool] = True
+    integer_form: ClassVar[bool] = True
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         (x,) = arrays

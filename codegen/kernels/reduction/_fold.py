@@ -296,7 +296,7 @@ def _load_run(e: Emitter, pointer: Any, dtype: DType, step: int, active: int) ->
         return e.load(pointer, dtype, e.lanes, active)
     if step == 0:
         return e.splat(e.load(pointer, dtype), e.lanes)
-    value = constant(vector(element_type(dtype), e.lanes), 0.0)
+    value = constant(vector(element_type(dtype), e.lanes), 0)
     for lane in range(active):
         element = e.load(e.at(pointer, lane * step), dtype)
         value = e.b.insert_element(value, element, ir.Constant(I32, lane))

@@ -1,8 +1,8 @@
 """Reductions over axes: sums, means, maxima, squared errors; and argmax.
 
 Sums are taken in f64 and rounded to f32 once, so a result is within 0.5 ulp of the exact one but
-for what the f64 sum loses (count * 2^-53 of the sum of magnitudes). How axes are walked, in which
-order and by which thread, is `_fold`'s contract.
+for what the f64 sum loses (count * 2^-53 of the sum of magnitudes); those of i32 wrap. How axes
+are walked, in which order and by which thread, is `_fold`'s contract.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def larger(e: Emitter, a: Register, b: Register) -> Register:
 
 
 SUM = _sum_of(lambda e, registers: e.widen(registers[0]))
+INTEGER_SUM = Fold(i32, 0, lambda e, registers: registers[0], lambda e, a, b: e.b.add(a, b))
 SQUARED_DIFFERENCE = _sum_of(_squared_difference)
 MAXIMUM = Fold(f32, float("-inf"), lambda e, registers: registers[0], larger)
 
@@ -125,8 +126,13 @@ class SumKernel(MeanKernel):
     nothing = 0.0
 
     @property
+    def fold(self) -> Fold:  # type: ignore[override]
+        return SUM if self.call.inputs[0].type.dtype == f32 else INTEGER_SUM
+
+    @property
     def finish(self) -> Finish:
-        return lambda e, total: [e.narrow(total)]
+        narrow = self.fold is SUM
+        return lambda e, total: [e.narrow(total) if narrow else total]
 
 
 @kernel(ReduceMax)

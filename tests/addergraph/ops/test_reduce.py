@@ -129,5 +129,20 @@ def test_axes_must_be_canonical(axes) -> None:
 def test_errors() -> None:
     with pytest.raises(ShapeError, match=r"axis 1 of f32\[2,0\] is empty"):
         ReduceMax((1,)).infer(tensor("f32", (2, 0)))
+    with pytest.raises(ShapeError, match=r"x must be f32 or i32, found u8"):
+        ReduceSum((0,)).infer(tensor("u8", (2,)))
     with pytest.raises(ShapeError, match=r"x must be f32, found i32"):
-        ReduceSum((0,)).infer(tensor("i32", (2,)))
+        ReduceMean((0,)).infer(tensor("i32", (2,)))
+
+
+def test_integers_sum_modulo_two_to_the_32() -> None:
+    x = np.array([[2**31 - 1, 1, 5], [-7, 3, 4], [-(2**31), -1, 0]], np.int32)
+    op = ReduceSum((1,), True)
+    y = run(op, x)
+    assert y.dtype == np.int32 and y.tolist() == [[5 - 2**31], [0], [2**31 - 1]]
+    assert op.rounding([x], [y]) == (0.0,)
+    type = tensor("i32", (3, 3))
+    assert op.infer(type) == (tensor("i32", (3, 1)),)
+    (few,), (many,) = (op.interval([Interval(-end, 0)], [type]) for end in (1e6, 1e9))
+    assert few.lo == pytest.approx(-3e6) and few.hi == 0
+    assert many == Interval(-(2**31), 2**31 - 1)

@@ -54,6 +54,18 @@ def test_any_axes(
     require_equal(op, [x], *run, halos=halos)
 
 
+@settings(max_examples=EXAMPLES)
+@given(reductions(), st.sampled_from(RUNS), st.integers(0, 2**32 - 1))
+def test_integers_wrap(
+    case: tuple[tuple[int, ...], Op, dict[int, Halo]], run: tuple[str, int], seed: int
+) -> None:
+    """Over the whole range of i32: every order of adding has the same bits."""
+    shape, op, halos = case
+    assert isinstance(op, ReduceSum | ReduceMean | ReduceMax)
+    x = np.random.default_rng(seed).integers(-(2**31), 2**31, shape, np.int32)
+    require_equal(ReduceSum(op.axes, op.keepdims), [x], *run, halos=halos)
+
+
 LONG: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((9001,), (0,)),  # one row, in pieces and a rest
     ((2, 5003), (1,)),
@@ -75,6 +87,7 @@ def test_chunks(shape: tuple[int, ...], axes: tuple[int, ...], target: str, thre
     x = exact(np.random.default_rng(1), shape)
     for op in (ReduceSum(axes), ReduceMean(axes), ReduceMax(axes)):
         require_equal(op, [x], target, threads)
+    require_equal(ReduceSum(axes), [(x * 2.0**28).astype(np.int32)], target, threads)
 
 
 @pytest.mark.parametrize("target", HERE)
