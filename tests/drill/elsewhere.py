@@ -103,6 +103,11 @@ KERNEL_MUTANTS = (
         kernel("test_reduce.py", "test_nan_infinities_and_zeros"),
     ),
     Mutant(
+        "sums of integers carry nothing", f"{KERNELS}/reduction/reduce.py",
+        "lambda e, a, b: e.b.add(a, b))", "lambda e, a, b: e.b.or_(a, b))",
+        kernel("test_reduce.py", "test_integers_wrap"),
+    ),
+    Mutant(
         "argmax takes the last of equal elements", f"{KERNELS}/reduction/reduce.py",
         'ahead = e.b.fcmp_unordered(">", value, most)',
         'ahead = e.b.fcmp_unordered(">=", value, most)',

@@ -276,6 +276,25 @@ MUTANTS = (
         tests_of("codegen/kernels/test_filter_grid.py"),
     ),
     Mutant(
+        "a mean over channels forgets from where it counts", "passes/quantize/integer_graph.py",
+        "(scale * middle + part.constant.mean())", "part.constant.mean()",
+        tests_of(BETWEEN, "test_integers_say_what_the_network_does"),
+    ),
+    Mutant(
+        "means over channels are as coarse as the sums", "passes/quantize/integer_graph.py",
+        "places = min(GUARD_BITS, max(1, room).bit_length() - 1)", "places = 0",
+        tests_of(BETWEEN, "test_integers_are_what_training_saw"),
+    ),
+    Mutant(
+        "digits of a mean's factor are never taken off", FIXED,
+        "digit = 2 - (number & 3) if number & 1 else 0", "digit = number & 1", NUMBERS,
+    ),
+    Mutant(
+        "sums of many channels may leave i32", INTEGERS,
+        "if most - least > LIMIT // 2:", "if least > 0:",
+        tests_of(BETWEEN, "test_channels_beyond_i32_are_refused"),
+    ),
+    Mutant(
         "a network died where its last layer is", "passes/quantize/quantize.py",
         "(n for n in graph.nodes if n.outputs[0].type.is_open)",
         "(n for n in graph.nodes[::-1] if n.outputs[0].type.is_open)",

@@ -366,6 +366,16 @@ def test_sums_join_groups_only_over_all_axes_but_the_last() -> None:
         assert shapes_of(graph) == ["relu", "reduce_sum"]
 
 
+def test_sums_of_integers_join_no_group() -> None:
+    text = """graph g(%x: f32[8,3]) {
+        %y = cast(%x) dtype=i32 : i32[8,3]
+        %z = neg(%y) : i32[8,3]
+        %s = reduce_sum(%z) axes=(0) : i32[3]
+        return %s, %z }"""
+    assert shapes_of(fused(text)) == ["cast+neg", "reduce_sum"]
+    assert shapes_of(fused(text.replace("i32", "f32"))) == ["cast+neg+reduce_sum"]
+
+
 def test_a_sum_of_an_operand_joins_the_group_that_reads_it_unless_that_needs_the_sum() -> None:
     text = """graph g(%x: f32[8,3], %r: f32[8,3]) {
         %s = reduce_sum(%x) axes=(0) : f32[3]
