@@ -160,8 +160,8 @@ class IntegerGraph:
         part = replace(part, chunk=self.kept(part.value, part.chunk))
         op, ones = ReduceSum((part.value.type.rank - 1,), True), np.ones(1)
         value = self.node(op, [part.value], self.fresh(f"{name}.sum"))
-        ends = (end.sum() * ones for end in (part.least, part.most))
-        total = Part(value, ones / count, -middle * ones, *ends, self.computed(op, part))
+        least, most = (end.sum() * ones for end in (part.least, part.most))
+        total = Part(value, ones / count, -middle * ones, least, most, self.computed(op, part))
         fine = self._finer(part)
         unit = float(fine.factor[0]) / scale
         step = (1 << count.bit_length() - 1) / count
