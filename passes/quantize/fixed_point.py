@@ -74,9 +74,11 @@ class Operands:
 
 
 def shift_operands(affine: Affine, lo: int, hi: int, terms: int) -> Operands:
-    """For `requantize_shift`, with factors of `terms` signed powers of two at most."""
+    """For `requantize_shift`, with factors of `terms` signed powers of two at most; of MAX_TERMS
+    there are no more operands than some channel needs."""
     rows = [_row(channel, lo, hi, terms) for channel in _channels(affine)]
-    return _operands(rows, terms, True)
+    most = max((len(row[3]) for row in rows), default=0)
+    return _operands(rows, max(1, most) if terms == MAX_TERMS else terms, True)
 
 
 def multiply_operands(affine: Affine, lo: int, hi: int) -> Operands:

@@ -235,7 +235,9 @@ class IntegerGraph:
             made = RequantizeMultiply(op.lo, op.hi, op.dtype, op.scale, op.zero_point)
         else:
             operands = shift_operands(affine, op.lo, op.hi, terms or self.terms)
-        constants = [self._operand(f"{name}.{key}", a) for key, a in operands.arrays.items()]
+        constants = [
+            self._operand(f"{name}.{key}", a, not terms) for key, a in operands.arrays.items()
+        ]
         value = self.node(made, [part.value, *constants], name)
         multiplying = RequantizeMultiply(op.lo, op.hi, op.dtype)  # the same numbers, in one way
         return value, _Step(part, multiplying, operands.multiplying)
@@ -265,13 +267,14 @@ class IntegerGraph:
         run = self._engine.program(builder.finish([made(last, total)]), {})
         return lambda k: run([a if isinstance(a, np.ndarray) else a(k) for a in given])[0]
 
-    def _operand(self, hint: str, numbers: Array) -> Value:
+    def _operand(self, hint: str, numbers: Array, code: bool) -> Value:
         """Numbers of a requantization: one where the channels agree, as those of bytes do.
 
-        0, 1 and the guard's are the same in all layers: these are code.
+        0, 1 and the guard's are the same in all layers: these are `code`, but in a kernel that is
+        one op, which takes no numbers of others.
         """
         same = set(numbers.tolist())
-        if len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
+        if code and len(same) == 1 and same <= {0, 1, GUARD_BITS, GUARD_HALF}:
             return self._code(numbers[0])
         one = numbers[0].reshape(()) if len(same) == 1 else numbers
         return self.constant(self.fresh(hint), one, i32)
