@@ -33,7 +33,7 @@ CROWD_COST, WAYS_SHARE = 1.8, 2 / 3
 
 
 @functools.lru_cache(maxsize=256)
-def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
+def bytes_tile(target: Target, g: Geometry, result_bytes: int) -> BytesTile | None:
     """The tile for a layer, or None where this kernel does not serve it."""
     taps = g.kernel[0] * g.kernel[1]
     if g.term != BYTES or taps == 1 or taps > MOST_SUMMED:
@@ -50,13 +50,13 @@ def bytes_tile(target: Target, g: Geometry) -> BytesTile | None:
         tile
         for patches in dealt
         if patches.vectors <= MOST_WASTE * least
-        for tile in _tiles(target, patches, most)
+        for tile in _tiles(target, patches, most, result_bytes)
         if 6 * tile.pairs * tile.plane_bytes <= MOST_PLACE * tile.lanes
     ]
     return min(tiles, key=lambda tile: cycles(target, tile, USUAL_SHARE), default=None)
 
 
-def _tiles(target: Target, patches: Patches, most: int) -> Iterator[BytesTile]:
+def _tiles(target: Target, patches: Patches, most: int, result_bytes: int) -> Iterator[BytesTile]:
     """The tiles of up to `most` vectors."""
     shapes = [(1, c) for c in range(1, min(most, patches.columns) + 1) if patches.columns % c == 0]
     shapes += [(r, patches.columns) for r in range(2, most // patches.columns + 1)]
@@ -64,7 +64,7 @@ def _tiles(target: Target, patches: Patches, most: int) -> Iterator[BytesTile]:
         if rows > patches.rows:
             continue
         for strip_rows in range(rows, patches.rows + 1, rows):
-            tile = _blocked(target, BytesTile(patches, rows, columns, strip_rows, 1))
+            tile = _blocked(target, BytesTile(patches, rows, columns, strip_rows, 1, result_bytes))
             if tile.busy_bytes > MOST_STRIP * target.machine.l2 and strip_rows > rows:
                 break
             yield tile
@@ -103,7 +103,7 @@ def cycles(target: Target, tile: BytesTile, kept: float, saturated: float = 0.0)
     moved = (move + read) * g.inputs * tile.rows_read * patches.columns_read
     if saturated:
         moved += SATURATED_COST * g.inputs * tile.rows_read * patches.columns_read
-    moved += (TAIL_COST + move + written) * g.outputs * tile.pixels
+    moved += (TAIL_COST + (move + written) * tile.result_bytes) * g.outputs * tile.pixels
     return g.groups * tile.items * (tiles * walked + moved)
 
 

@@ -116,24 +116,29 @@ def emit_operand(
 
 
 def emit_results(e: Emitter, tile: BytesTile, strip: Strip, region: Region, y: Any) -> None:
-    """The results to their places in the output.
+    """The results to their places in the output, an i32 as the four bytes that it is there.
 
     Pixels that two patches have are written twice, with the same bytes: what they read was read
     before, and nobody else writes them.
     """
     g, patches = tile.g, tile.patches
     offsets = patches.output_offsets(g.y)[: patches.used]
-    corner = e.add(e.dot((strip.n, strip.h), g.y[:2]), e.mul(strip.group, g.outputs))
+    size = tile.result_bytes
+    corner = e.add(e.dot((strip.n, strip.h), g.y[:2]), e.mul(strip.group, size * g.outputs))
 
-    def write(first: Index, count: int) -> None:
+    def write(channel: Index, channels: int) -> None:
+        first = e.mul(channel, size)
         planes = e.at(region["results"], e.mul(first, tile.pixel_bytes))
         with (
             e.loop(strip.written_rows, tile.strip_rows) as row,
             e.loop(0, patches.columns) as column,
         ):
-            at = e.dot((row, column), (patches.columns * tile.lanes, tile.lanes))
+            at = e.at(planes, e.dot((row, column), (patches.columns * tile.lanes, tile.lanes)))
             into = e.at(y, e.add(e.add(corner, first), e.dot((row, column), g.y[1:])))
-            transpose_planes(e, e.at(planes, at), tile.pixel_bytes, into, offsets, count)
+            for begin in range(0, size * channels, TOGETHER):
+                count = min(TOGETHER, size * channels - begin)
+                source = e.at(at, begin * tile.pixel_bytes)
+                transpose_planes(e, source, tile.pixel_bytes, e.at(into, begin), offsets, count)
 
     _for_channels(e, tile, strip, write)
 

@@ -20,10 +20,12 @@ MOST_SUMMED = 257  # bytes whose sum fits 16 bits
 class BytesTile(Cut):
     """How one layer is cut. A register tile has whole rows of a patch if it has several.
 
-    block   channels of one list; it divides TOGETHER
+    block         channels of one list; it divides TOGETHER
+    result_bytes  of one result: 1, or 4 of an i32
     """
 
     block: int
+    result_bytes: int = 1
 
     number_bytes = 1
 
@@ -57,7 +59,7 @@ class BytesTile(Cut):
 
     @property
     def pixel_bytes(self) -> int:
-        """One channel of a strip's results."""
+        """One byte of one channel's results in a strip."""
         return self.pixels * self.lanes
 
     @property
@@ -85,7 +87,7 @@ class BytesTile(Cut):
         windows    i32[row][column][class][lane / 4]   the sums of the input over each window
         pairs      u16[filter][row][column][2][...]    the lists' sums on the way, `all` and `odd`
         partial    i32[1 + filter][row][column][class][...]    and at their end
-        results    u8[channel][row][column][lane]
+        results    u8[channel][byte][row][column][lane]
         """
         own = self.g.outputs if self.g.steps > MOST_SUMMED else 0  # filters with sums of their own
         return {
@@ -95,5 +97,5 @@ class BytesTile(Cut):
             "windows": align(self.partial_bytes),
             "pairs": align(self.g.outputs * self.pair_bytes if self.blocks > 1 else 0),
             "partial": align((1 + own) * self.partial_bytes),
-            "results": align(self.result_channels * self.pixel_bytes),
+            "results": align(self.result_channels * self.result_bytes * self.pixel_bytes),
         }

@@ -17,10 +17,10 @@ aligned vector. One work item is a strip of some rows of the patches:
         saturated     what saturated taps add, where there are any
         windows  += the sums of the planes over each window
         for each register tile of pixels, for each filter: its sums += its list; in the last block
-          the tail follows, in i32, on lanes of pixels, and its results become bytes
+          the tail follows, in i32, on lanes of pixels, and its results become planes of bytes
     results are transposed back.
 
-The tail has to end in bytes, and its operands of the result's shape are bytes."""
+The tail's operands of the result's shape are bytes. A result of i32 is four bytes of a channel."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from addergraph.ir import Graph
+from addergraph.ir.plan import align
 from addergraph.ir.types import i32, u8
 
 from ...emit.builder import I8, I32, Emitter, Index, Register, constant, vector
@@ -52,12 +53,12 @@ from ._u8_tile import TOGETHER, BytesTile
 
 def sparse_bytes_tile(kernel: ForwardContraction) -> BytesTile | None:
     """The tile for the kernel's call, or None where `SparseU8Kernel` does not serve it."""
-    result = kernel.call.outputs[0].type
-    if not kernel.is_constant or kernel.body is None or result.dtype != u8:
+    result = kernel.call.outputs[0].type.dtype
+    if not kernel.is_constant or result not in (u8, i32):
         return None
     if any(kernel.call.inputs[i].type.dtype != u8 for i in image_operands(kernel)):
         return None
-    return bytes_tile(kernel.target, kernel.g)
+    return bytes_tile(kernel.target, kernel.g, result.itemsize)
 
 
 def image_operands(kernel: ForwardContraction) -> list[int]:
@@ -99,7 +100,8 @@ class SparseU8Kernel(StripKernel):
     def sections(self) -> dict[Any, int]:
         """Beside those of the tile, one for each operand of the tail with the result's shape."""
         sections = self.tile.sections
-        return {**sections, **dict.fromkeys(self.images, sections["results"])}
+        of_bytes = sections["results"] // self.tile.result_bytes
+        return {**sections, **dict.fromkeys(self.images, align(of_bytes))}
 
     # -- emission --------------------------------------------------------------------------------
 
@@ -196,6 +198,7 @@ class SparseU8Kernel(StripKernel):
         first = e.mul(pixel, tile.lanes)
         line = e.add(e.mul(channel, tile.pixel_bytes), first)
         planar = {n: e.at(at, line) for n, at in ((n, region[n]) for n in self.images)}
+        line = e.add(e.mul(channel, tile.result_bytes * tile.pixel_bytes), first)
         results, windows = e.at(region["results"], line), e.at(region["windows"], e.mul(first, 4))
         with e.loop(0, tile.vectors * tile.lanes, tile.lanes) as at:
             words = {n: e.load(e.at(p, at), i32, self.lanes) for n, p in planar.items()}
@@ -208,11 +211,10 @@ class SparseU8Kernel(StripKernel):
                 distance = e.b.sub(e.b.add(window, sum_f), e.b.add(least, least))
                 value = tail.result(distance, channels, None)
                 env = {**channels, **{n: _byte(e, word, c) for n, word in words.items()}}
-                value = tail.apply(value, env, (0, 0), 0, self.lanes)
-                value = e.b.zext(value, vector(I32, self.lanes))
-                made.append(e.b.shl(value, constant(value.type, 8 * c)))
-            both = [e.b.or_(made[0], made[1]), e.b.or_(made[2], made[3])]
-            e.store(e.b.or_(*both), e.at(results, at), i32)
+                made.append(tail.apply(value, env, (0, 0), 0, self.lanes))
+            for number in range(tile.result_bytes):
+                into = e.at(results, e.add(at, number * tile.pixel_bytes))
+                e.store(_word(e, [_byte(e, value, number) for value in made]), into, i32)
 
 
 class PixelTail(Tail):
@@ -234,7 +236,16 @@ class PixelTail(Tail):
         return made
 
 
+def _word(e: Emitter, made: Sequence[Register]) -> Register:
+    """i32 of four bytes each."""
+    wide = [e.b.zext(one, vector(I32, one.type.count)) for one in made]
+    moved = [e.b.shl(one, constant(one.type, 8 * c)) for c, one in enumerate(wide)]
+    return e.b.or_(e.b.or_(moved[0], moved[1]), e.b.or_(moved[2], moved[3]))
+
+
 def _byte(e: Emitter, word: Register, c: int) -> Register:
-    """Byte `c` of each i32, as u8."""
+    """Byte `c` of each i32, as u8; bytes are their own."""
+    if word.type.element == I8:
+        return word
     moved = e.b.lshr(word, constant(word.type, 8 * c))
     return e.b.trunc(moved, vector(I8, word.type.count))
