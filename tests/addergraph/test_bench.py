@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from addergraph.codegen.llvm import compile_assembly
 from addergraph.codegen.measure import peak, profile
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import DataError, StorageError
-from addergraph.ir import CONTRACTION, Array
+from addergraph.ir import CONTRACTION, Array, Parameter
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.state import State
 from addergraph.zoo import build
@@ -341,7 +342,11 @@ def test_a_program_with_updates_is_profiled_in_a_state_of_its_own(
 ) -> None:
     """Its weights stand as a `State` has them, not packed for kernels, and it writes to them."""
     made: list[State] = []
-    kept = lambda parameters: made.append(State(parameters)) or made[-1]  # noqa: E731
+
+    def kept(parameters: Sequence[Parameter]) -> State:
+        made.append(State(parameters))
+        return made[-1]
+
     monkeypatch.setattr(profile, "State", kept)
     weights: dict[str, Array] = {"w": np.ones((4, 3), "f4"), "count": np.zeros((), "f4")}
     found = compiler.profile(step(2), weights, seconds=0.0)

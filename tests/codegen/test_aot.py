@@ -24,6 +24,7 @@ from addergraph.codegen.targets.lookup import runnable, target_named
 from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.errors import DataError, StorageError, ToolchainError, UnsupportedError
 from addergraph.files import storage
+from addergraph.ir.trace import Tensor
 from tests.codegen.libraries import (
     CONSTANT,
     MIXED,
@@ -231,7 +232,7 @@ def test_the_archive_lists_its_members(library: Exported) -> None:
 
 @pytest.mark.parametrize(("kept", "kind"), [(0.4, "sparse"), (1.0, "minimum")])
 def test_filters_choose_the_kernels_of_a_library(tmp_path: Path, kept: float, kind: str) -> None:
-    def net(x: ag.Tensor) -> ag.Tensor:
+    def net(x: Tensor) -> Tensor:
         return ag.layers.Adder(32, 3, padding="same")(ag.ops.relu(x))
 
     model, rng = ag.Model(net, input_shape=(16, 16, 32)), np.random.default_rng(0)

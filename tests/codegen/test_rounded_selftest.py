@@ -18,6 +18,7 @@ from addergraph.codegen.inspect import elf
 from addergraph.ir import Array, Graph
 from addergraph.ir.plan import align
 from addergraph.ir.state import initial_weights
+from addergraph.ops._elementwise import INTEGER_BOUNDS
 from tests.codegen.boards import SOURCES
 
 SMALL = """
@@ -112,11 +113,10 @@ def test_sums_of_bytes_are_exact_on_other_machines(target: str, tmp_path: Path) 
     graph, rng = ag.parse(BYTES), np.random.default_rng(0)
     weights: dict[str, Array] = {}
     for p in graph.parameters:
-        ends = np.iinfo(p.type.dtype.numpy)
-        drawn = rng.integers(ends.min, ends.max, p.type.sizes, endpoint=True)
-        weights[p.name] = np.where(rng.random(drawn.shape) < 0.3, ends.min, drawn).astype(
-            ends.dtype
-        )
+        least, most = INTEGER_BOUNDS[p.type.dtype]
+        drawn = rng.integers(least, most, p.type.sizes, endpoint=True)
+        numbers = np.where(rng.random(drawn.shape) < 0.3, least, drawn)
+        weights[p.name] = numbers.astype(p.type.dtype.numpy)
     made = Program(target, tmp_path, graph, weights)
     assert made.run()[0] == PASSED
 
