@@ -328,8 +328,8 @@ def in_turn(made: ModuleEmitter, body: Any, lowered: Lowered, arenas: int | None
         return body
     function = made.function(made.unique("blocks"), [a.type for a in body.args])
     e = Emitter(function, made.target, made.wait)
-    io, weights, arena, barrier, thread, threads = function.args
-    count = e.index(len(lowered.blocks))
+    whole, weights, arena, barrier, thread, threads = function.args
+    io, count = (whole, _ends(e, lowered)), e.index(len(lowered.blocks))
     each = e.div(count, threads)
     if arenas is not None:
         few = e.b.icmp_signed("<=", threads, e.index(arenas))
@@ -345,26 +345,32 @@ def in_turn(made: ModuleEmitter, body: Any, lowered: Lowered, arenas: int | None
     return function
 
 
+def _ends(e: Emitter, lowered: Lowered) -> Any:
+    """Memory for the `io` of one block; at the start of a function, where its size is known."""
+    ends = len(lowered.main.inputs) + len(lowered.main.outputs)
+    return e.b.alloca(POINTER, size=e.index(ends))
+
+
 def _emit_loop(
-    e: Emitter, body: Any, span: tuple[Index, Index], lowered: Lowered, io: Any,
+    e: Emitter, body: Any, span: tuple[Index, Index], lowered: Lowered, io: tuple[Any, Any],
     others: Sequence[Any],
 ) -> None:  # fmt: skip
-    """Calls `body` for a span of blocks, with the `io` of each and the `others`."""
+    """Calls `body` for a span of blocks, with the `others`; `io`: of all, and where one's goes."""
     assert lowered.batched is not None
     ends = (*lowered.main.inputs, *lowered.main.outputs)
     steps = [v.type.nbytes if b else 0 for v, b in zip(ends, lowered.batched, strict=True)]
     size = e.target.pointer_bytes
-    with e.b.goto_entry_block():  # elsewhere the stack would be moved at run time
-        local = e.b.alloca(POINTER, size=e.index(len(steps)))
     with e.loop(*span) as block:
         for slot, step in enumerate(steps):
             offset = e.mul(block, step)
             if lowered.blocks is not None:
                 offset = e.minimum(offset, step // lowered.samples * lowered.blocks[-1])
             e.b.store(
-                e.at(e.load_pointer(io, slot * size), offset), e.at(local, slot * size), align=size
+                e.at(e.load_pointer(io[0], slot * size), offset),
+                e.at(io[1], slot * size),
+                align=size,
             )
-        e.b.call(body, [local, *others])
+        e.b.call(body, [io[1], *others])
 
 
 def _emit_run_part(made: ModuleEmitter, body: Any, name: str) -> None:
@@ -382,9 +388,10 @@ def _emit_run(made: ModuleEmitter, body: Any, name: str, lowered: Lowered) -> An
     io, weights, arena, n, thread, threads = function.args
     e = Emitter(function, made.target, made.wait)
     if lowered.is_open:
+        local = _ends(e, lowered)
         e.shared_by(thread, threads)
         alone = [weights, arena, arena, e.index(0), e.index(1)]
-        _emit_loop(e, body, e.share(n), lowered, io, alone)
+        _emit_loop(e, body, e.share(n), lowered, (io, local), alone)
     else:
         e.b.call(body, [io, weights, arena, arena, thread, threads])
     e.b.ret_void()

@@ -242,6 +242,7 @@ def test_verify_compares_the_nodes_of_blocks(monkeypatch: pytest.MonkeyPatch) ->
     assert program.built.lowered.blocks == [0, 4, 8, 12, 16, 20, 24, 27]
     report = verify(NETWORK.bind(31), program, samples=1)
     assert report.ok and len(report.layers) == len(program.built.lowered.main.nodes)
+    assert compiler.profile(NETWORK, weights(), batch=31, seconds=0.0).samples == 4
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -259,6 +260,7 @@ def test_a_library_of_a_bound_batch_has_the_arena_of_a_block(
     require_same(library.run(arrays), expected)
     assert library.metadata["arena_bytes"] < whole.metadata["arena_bytes"]
     assert library.metadata["inputs"][0]["shape"] == [11, 4, 4, 3]
+    assert library.metadata["stack_bytes"] > whole.metadata["stack_bytes"]  # both are known
     assert " *   x: u8[11,4,4,3]" in exported.header.read_text()
     assert exported.shared is not None
     run_part = ctypes.CDLL(str(exported.shared)).bytes_run_part

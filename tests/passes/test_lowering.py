@@ -68,6 +68,12 @@ def test_inference_keeps_its_meaning(graph: Graph) -> None:
     assert done.setup is not None and done.setup.outputs
 
 
+def test_a_bound_batch_keeps_its_meaning_in_blocks() -> None:
+    done = lower(NETWORK, KERNELS, [Compare(batch=4)], blocks=(2,), batch=4)
+    assert done.main.inputs[0].type.sizes[0] == done.samples == 2
+    assert "blocks of 2 of 4 samples" in str(done)
+
+
 def test_a_training_step_keeps_its_meaning_and_its_parameters() -> None:
     step = train_step(NETWORK.bind(4), CatCrossEntropy(), SGD())
     unread = Parameter("unread", step.parameters[0].type, Init("zeros"), trainable=False)
