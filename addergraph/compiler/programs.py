@@ -43,8 +43,8 @@ def compile(
     """Native code for `graph` (or for a model's inference graph, with its weights).
 
     weights  the numbers of the graph's parameters; not needed for a model or with `state`
-    batch    binds N; without it a graph whose samples are independent runs any batch, many samples
-             in blocks (`Program.prepare`)
+    batch    binds N: independent samples are computed in blocks that fit the cache; without it a
+             graph of such samples runs any batch, many of them in blocks (`Program.prepare`)
     target   "host", a name that `addergraph.codegen.targets.lookup` lists, or an x86 CPU name
     tune_for the machine that kernels are chosen for, where `target` leaves it open: an x86 CPU
              name, "generic" or "host"; results keep their bits
