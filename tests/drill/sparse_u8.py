@@ -116,6 +116,11 @@ MUTANTS = (
         sparse("test_patches_and_strips_that_do_not_fit"),
     ),
     Mutant(
+        "every byte of a result of i32 is its lowest", KERNEL,
+        "[_byte(e, value, number) for value in made]", "[_byte(e, value, 0) for value in made]",
+        sparse("test_sums_as_they_are[same]"),
+    ),
+    Mutant(
         "a residual's bytes are those of the next pixel", KERNEL,
         "_byte(e, word, c) for n", "_byte(e, word, 3 - c) for n",
         sparse("test_a_residual_of_bytes[same]"),
