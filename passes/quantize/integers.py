@@ -72,6 +72,7 @@ class IntegerEmitter(Emitter[Bytes]):
         self.out = IntegerGraph(graph.name, reserved, terms, engine, len(parts))
         self._engine = engine
         self._forms: dict[Value, Form] = {}
+        self._centers: dict[Value, tuple[Part, Part]] = {}  # by means: what to subtract, from what
         self._readers = Counter(v for n in graph.nodes for v in n.inputs) + Counter(graph.outputs)
         self._output_real: list[Array] = []
         self._read_image(parts, levels)
@@ -98,6 +99,7 @@ class IntegerEmitter(Emitter[Bytes]):
         for v in node.inputs:
             if self._readers[v] <= 0:
                 self._forms.pop(v, None)
+                self._centers.pop(v, None)
 
     def finish(self) -> tuple[Graph, dict[str, Array]]:
         """The integer graph and its numbers; sums at its outputs become i32 of one scale."""
@@ -275,13 +277,14 @@ class IntegerEmitter(Emitter[Bytes]):
                 f"{most:.0f}, may leave i32; take fewer channels or smaller kernels, or leave this "
                 "network in f32"
             )
-        part, mean = self.out.channel_mean(part, node.name)
-        self._forms[node.inputs[0]] = Sums((part,))
+        fine, mean = self.out.channel_mean(part, node.name)
+        self._centers[node.outputs[0]] = mean, fine
         self._forms[node.outputs[0]] = Sums((mean,))
 
     def centered(self, node: Node) -> None:
-        """No integer leaves i32: a mean lies between its channels."""
-        (one,), (mean,) = (self.sums(v, node).parts for v in node.inputs)
+        """No integer leaves i32: a mean lies between its channels. Both are as they were at the
+        mean, whatever others have read as bytes since."""
+        mean, one = self._centers[node.inputs[1]]
         value = self.out.node(Sub(), [one.value, mean.value], node.name)
         chunk = self.out.computed(Sub(), one, mean)
         part = Part(

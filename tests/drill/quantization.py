@@ -281,6 +281,12 @@ MUTANTS = (
         tests_of(BETWEEN, "test_integers_say_what_the_network_does"),
     ),
     Mutant(
+        "a center is of what others have made of the sums", INTEGERS,
+        "mean, one = self._centers[node.inputs[1]]",
+        "one, mean = (self.sums(v, node).parts[0] for v in node.inputs)",
+        tests_of(BETWEEN, "test_a_center_is_of_sums_whatever_others_read"),
+    ),
+    Mutant(
         "means over channels are as coarse as the sums", "passes/quantize/integer_graph.py",
         "places = min(GUARD_BITS, max(1, room).bit_length() - 1)", "places = 0",
         tests_of(BETWEEN, "test_integers_are_what_training_saw"),

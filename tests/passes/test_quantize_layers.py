@@ -185,6 +185,24 @@ def check_mean(channels: int, settings: QuantizationSettings) -> None:
         np.testing.assert_array_equal(m, (whole + channels // 2) // channels)
 
 
+def test_a_center_is_of_sums_whatever_others_read() -> None:
+    """A layer, and its mean, that become bytes on the way."""
+
+    def net(x: Tensor) -> Tensor:
+        y = adder(6)(x)
+        mean = ops.reduce_mean(y, (3,), keepdims=True)
+        others = bn(adder(6)(y)) + bn(adder(6)(mean))
+        return bn(adder(4)(ops.relu(bn(y - mean) + others)))
+
+    graph, x = traced(net), samples(24)
+    weights = settled(graph, x)
+    found = roundings(graph, weights, x, 8, 0.9997, Interpreted())
+    assert {"adder1", "reduce_mean"} <= found.keys()
+    for one in (graph, quantization_aware(graph, found)):
+        made = quantize(one, weights, x, QuantizationSettings(terms=3), Interpreted())
+        assert made.error < 0.03
+
+
 @pytest.mark.filterwarnings("ignore:the float outputs are the same")
 def test_channels_beyond_i32_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the ends that the bytes of the filter prove, before anything wraps: of an i32 that holds
