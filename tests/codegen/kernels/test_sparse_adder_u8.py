@@ -176,7 +176,7 @@ def test_patches_and_strips_that_do_not_fit(threads: int) -> None:
 @pytest.mark.parametrize("most", [1, 63, 128, 255])
 def test_bytes_of_every_size_can_be_packed(most: int) -> None:
     """Small bytes go by eights, large ones by fours or alone; sums leave 16 bits on the way."""
-    layer = Layer((1, 4, 9, 40), (3, 3, 40, 6), padding=PADDED)
+    layer = Layer((1, 4, 9, 120), (3, 3, 120, 6), padding=PADDED)
     arrays = numbers(layer, most, 1.0, most)
     arrays[1][..., 0] = most
     arrays[1][..., 1] = 0
