@@ -53,7 +53,7 @@ MUTANTS = (
     ),
     Mutant(
         "a name becomes part of the picture's markup", "addergraph/report/drawing.py",
-        "{escape(line)}</text>", "{line}</text>",
+        "name = escape(printable(graph.name))", "name = printable(graph.name)",
         tests_of("addergraph/test_drawing.py", "test_names_are_text"),
     ),
     Mutant(

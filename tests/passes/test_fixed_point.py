@@ -8,21 +8,18 @@ import pytest
 from addergraph.errors import DataError
 from addergraph.ir import Array
 from addergraph.ir.types import i32
-from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
+from addergraph.ops.pointwise.requantize import MAX_TERMS, RequantizeMultiply, RequantizeShift
 from addergraph.passes.quantize.fixed_point import (
+    DIGITS,
     Affine,
     Operands,
+    _digits,
     multiply_operands,
     shift_operands,
 )
 
-FRACTIONS = {
-    1: 0.34,
-    2: 0.0925,
-    3: 0.02,
-    8: 2e-3,
-    None: 1e-3,
-}  # the largest relative error of a factor
+# The largest relative error of a factor.
+FRACTIONS = {1: 0.34, 2: 0.0925, 3: 0.02, 8: 2e-3, None: 1e-3}
 
 
 def drawn(count: int, seed: int) -> Affine:
@@ -53,6 +50,14 @@ def inputs(affine: Affine, seed: int) -> Array:
     near = (wanted - affine.constant) / affine.factor
     rows = np.concatenate([affine.least[None], affine.most[None], near])
     return np.asarray(np.rint(np.clip(rows, affine.least, affine.most)), np.int32)
+
+
+def test_eight_powers_of_two_are_enough_for_every_number() -> None:
+    """Added or taken off; of 14 digits up to 14 would have to be added."""
+    for number in range(1, 1 << (DIGITS + 1)):
+        codes = _digits(number)
+        assert sum(np.sign(c) * (1 << (abs(c) - 1)) for c in codes) == number
+        assert len(codes) <= MAX_TERMS
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3, 8, None])
