@@ -27,7 +27,7 @@ from addergraph.ir import Op, registry
 
 ROOT = Path(__file__).parent.parent
 
-MOST = 35
+MOST = 34
 
 # file -> how many dispatches it may have, and why it needs them.
 ALLOWED: dict[str, tuple[int, str]] = {
@@ -47,7 +47,7 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "passes/quantize/integers.py": (3, "rules by op, and what a rounding op states"),
     "passes/quantize/quantize.py": (2, "a softmax before an argmax or an output is left out"),
     "passes/quantize/rounded.py": (3, "rules by op, and what a rounding op states"),
-    "passes/quantize/rules.py": (9, "rules by op, and what to do about ops that have none"),
+    "passes/quantize/rules.py": (8, "rules by op, and what to do about ops that have none"),
     "passes/train_step.py": (1, "statistics of one value a channel are refused"),
 }
 

@@ -39,7 +39,6 @@ from .calibrate import Engine, Report, Statistics, calibrate, silent
 from .image import IMAGE_BITS, grid_of_bytes
 from .integers import IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
-from .rules import require_centers
 
 FAR = 0.5  # of the spread of the outputs: from there on classes are mistaken for each other
 FEW = 8  # samples that show where a network died
@@ -213,7 +212,7 @@ def _require_trained(graph: Graph, bits: int | None) -> None:
 def _require_known(graph: Graph) -> None:
     """UnsupportedError, naming all of it, for what has no integer form."""
     IntegerEmitter.require_known(graph.nodes)
-    require_centers(graph.nodes)
+    IntegerEmitter.require_centers(graph.nodes)
     reached = walk.downstream(graph.nodes, graph.inputs)
     for v in graph.outputs:
         if v not in reached:

@@ -42,7 +42,7 @@ from addergraph.ops.pointwise.fake_quantize import (
 from addergraph.ops.reduction.softmax import Softmax
 
 from ..rewrite import Draft
-from .rules import RULES, Emitter, Factors, Rule, not_computed, reads_bytes, require_centers
+from .rules import RULES, Emitter, Factors, Rule, not_computed, reads_bytes
 
 Grid = Callable[[Value], FakeQuantize]
 """The fake quantization of an activation (of the float network)."""
@@ -91,7 +91,7 @@ def _require_known(graph: Graph) -> None:
             # Statistics go into updates, which stay as they are.
             reached.update(() if isinstance(node.op, BatchNormStatistics) else node.outputs)
     RoundedEmitter.require_known(computing)
-    require_centers(computing)
+    RoundedEmitter.require_centers(computing)
 
 
 def as_trained(graph: Graph) -> tuple[Graph, dict[str, Rounding], dict[str, str]]:

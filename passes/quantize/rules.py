@@ -84,6 +84,20 @@ class Emitter(ABC, Generic[Bytes]):
             known = ", ".join(sorted(op.name for op in cls.rules if op is not BatchNormStatistics))
             raise UnsupportedError(f"{odd} {cls.refused} {known}")
 
+    @classmethod
+    def require_centers(cls, nodes: Iterable[Node]) -> None:
+        """UnsupportedError for a mean or difference other than those that center an adder layer:
+        they would need integers of one scale, which the channels of other values do not have."""
+        made: dict[Value, Node] = {}
+        for node in nodes:
+            made.update(dict.fromkeys(node.outputs, node))
+            if cls.rule(node) in CENTERING and not _centers(node, made):
+                raise UnsupportedError(
+                    f"{node.label}: integers know reduce_mean and sub where they take from the "
+                    "sums of an adder layer the mean of their channels, as layers.Adder(..., "
+                    "center=True) does"
+                )
+
     @abstractmethod
     def ends(self, value: Value, user: Node) -> tuple[float, float] | None:
         """What the least and the largest of an operand's bytes stand for; None where it is sums."""
@@ -271,6 +285,8 @@ BYTES_READ: Mapping[type[Op], Rule] = {
 }
 """Of ops that read their first operand as bytes."""
 
+_mean, _less_mean = _reads_any(Emitter.channel_mean), _reads_any(Emitter.centered)
+CENTERING = (_mean, _less_mean)
 RULES: Mapping[type[Op], Rule] = {
     **BYTES_READ,
     Add: _added,
@@ -281,25 +297,12 @@ RULES: Mapping[type[Op], Rule] = {
     LeakyRelu: _leaky,
     Maximum: _extreme(lambda number: (number, math.inf)),
     Minimum: _extreme(lambda number: (-math.inf, number)),
-    ReduceMean: _reads_any(Emitter.channel_mean),
+    ReduceMean: _mean,
     Relu: _within(0.0, math.inf),
     Relu6: _within(0.0, 6.0),
     Reshape: _reshaped,
-    Sub: _reads_any(Emitter.centered),
+    Sub: _less_mean,
 }
-
-
-def require_centers(nodes: Iterable[Node]) -> None:
-    """UnsupportedError for a mean or difference other than those that center an adder layer: they
-    would need integers of one scale, which the channels of other values do not have."""
-    made: dict[Value, Node] = {}
-    for node in nodes:
-        made.update(dict.fromkeys(node.outputs, node))
-        if isinstance(node.op, ReduceMean | Sub) and not _centers(node, made):
-            raise UnsupportedError(
-                f"{node.label}: integers know reduce_mean and sub where they take from the sums of "
-                "an adder layer the mean of their channels, as layers.Adder(..., center=True) does"
-            )
 
 
 def _centers(node: Node, made: Mapping[Value, Node]) -> bool:
