@@ -22,7 +22,7 @@ from addergraph.zoo import build
 model = build("small-adder", (8, 8, 1), 10, 0)
 graph, weights = model.graph(training=False), model.weights
 start = time.perf_counter()
-import addergraph.codegen.jit, addergraph.codegen.kernels.all_kernels
+import addergraph.codegen.run.jit, addergraph.codegen.kernels.all_kernels
 import addergraph.passes.pipeline, addergraph.passes.hoist, addergraph.passes.plan_memory
 addergraph.codegen.llvm.host_features()
 imported = time.perf_counter()

@@ -26,13 +26,14 @@ MOST_CHANNELS = 64  # of a list
 MOST_FILTERS = 6  # whose lists are walked together: each takes a pointer
 SHORTLIST = 48  # register tiles whose strips are compared
 HALF = 0.5  # of the taps are above zero in most layers
-# Fitted to some 300 tiles on Zen 5 with vectors of 64 and 32 bytes.
+# Fitted to some 300 tiles on Zen 5 with vectors of 64 and 32 bytes; how those of 32 move, on Zen 3.
 STEP = 1.2  # times what the machine's loads or terms allow for a step
 STEP_COST, STEP_COST_64 = 0.1, 0.4  # cycles beside that, for each filter; of 64-byte vectors
 MISS_LINES = 0.12  # for a term, where what a tile reads is twice what L1 holds
 LIST_COST, SUM_COST = 10.0, 0.3  # cycles to begin and end: a group of lists, a vector of sums
 FAR_STEP_LINES, FAR_SUM_LINES = 0.25, 1.75  # beside those: what comes from beyond L2
-SHUFFLES, OUTPUT_COST = 4.0, 5.5  # of a vector that changes its layout; cycles more of outputs
+SHUFFLES, OUTPUT_COST = 2.5, 2.5  # of a vector that changes its layout; cycles more of outputs
+SHUFFLES_64, OUTPUT_COST_64 = 4.0, 5.5
 PAGE_COST = 0.8  # cycles more of one, for each doubling of the samples in a vector
 
 
@@ -145,6 +146,8 @@ def _moving(target: Target, tile: SparseTile) -> float:
     g, lanes = tile.g, tile.lanes
     read = tile.rows_read * tile.patches.columns_read * ceil_div(g.inputs, lanes)
     made = tile.strip_rows * tile.patches.columns * ceil_div(g.outputs, lanes)
-    move, pages = SHUFFLES / target.rates.shuffles, PAGE_COST * math.log2(tile.patches.samples)
-    moves = (move + pages) * read + (OUTPUT_COST + move + pages) * made
+    wide = tile.vector_bytes == 64
+    shuffles, cost = (SHUFFLES_64, OUTPUT_COST_64) if wide else (SHUFFLES, OUTPUT_COST)
+    move, pages = shuffles / target.rates.shuffles, PAGE_COST * math.log2(tile.patches.samples)
+    moves = (move + pages) * read + (cost + move + pages) * made
     return _items(tile) * lanes * moves
