@@ -5,13 +5,13 @@
 
 Three networks, each with an adder layer in front and with a convolution in its place: the listing
 as it is written, whose relu follows the layer; the same with the batch norm before the relu, as
-`check` advises; and this one with the default recipe's learning rate, which falls from 0.1 along a
-cosine, as the runs of few epochs in docs/training.md have it. Interrupted, the same command goes
-on: each run has a checkpoint in the output folder, and models that are there are not trained again.
+`check` advises; and this one with a learning rate that falls from 0.1 along a cosine. Interrupted,
+the same command goes on: each run has a checkpoint in the output folder, and models that are there
+are not trained again.
 
 Prints a markdown table of test accuracy and seconds of training, and writes it and the curves of
 the loss into the output folder. Ends with status 1 where the adder layer behind a batch norm ends
-more than LOST below the convolution at the recipe's rate, or the listing as it is written learns.
+more than LOST below the convolution at that rate, or the listing as it is written learns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,14 @@ from addergraph import Model, layers
 from addergraph.data import Dataset, load
 from addergraph.diagnostics import pictures, plots
 from addergraph.errors import DataWarning, RangeWarning
-from addergraph.ir.trace import Tensor
+from addergraph.files.storage import atomic_write
 from addergraph.training.schedules import cosine
+from addergraph.zoo.form import Form
+from addergraph.zoo.small import deck
 
 LOST = 0.02
-Net = Callable[[Tensor], Tensor]
-FRONTS: dict[str, type[Any]] = {"adder": layers.Adder, "convolution": layers.Conv}
-SLOW, RECIPE = 0.001, 0.1
+FRONTS = ("adder", "convolution")
+SLOW, FAST = 0.001, 0.1
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Run:
 
     what: str
     norm_first: bool  # before the relu, not behind the pooling
-    falls: bool  # the rate, from RECIPE along a cosine; else SLOW throughout
+    falls: bool  # the rate, from FAST along a cosine; else SLOW throughout
 
 
 RUNS = (
@@ -57,19 +57,14 @@ RUNS = (
 )
 
 
-def network(front: str, norm_first: bool, classes: int) -> Net:
-    """The listing's layers, the batch norm in one of two places."""
-    relu, pool, norm = layers.Activation("relu"), layers.MaxPool(2), layers.BatchNorm()
-    first = FRONTS[front](8, kernel_size=3, padding=1)
-    behind = [norm, relu, pool] if norm_first else [relu, pool, norm]
-    head = [layers.Flatten(), layers.Dense(64), layers.Activation("relu"), layers.Dense(classes)]
-
-    def net(x: Tensor) -> Tensor:
-        for layer in (first, *behind, *head, layers.Activation("softmax")):
-            x = layer(x)
-        return x
-
-    return net
+def network(front: str, norm_first: bool, data: Dataset) -> Model:
+    """The listing of the zoo, its first layer of this kind, its batch norm in one of two places."""
+    adder, relu, pool, norm, *head = deck(Form(len(data.classes), "adder", "adder"))
+    first = adder if front == "adder" else layers.Conv(8, kernel_size=3, padding=1)
+    model = Model(input_shape=data.shape)
+    for layer in (first, *([norm, relu, pool] if norm_first else [relu, pool, norm]), *head):
+        model.add(layer)
+    return model
 
 
 def trained(run: Run, front: str, data: Dataset, options: argparse.Namespace) -> dict[str, Any]:
@@ -79,7 +74,7 @@ def trained(run: Run, front: str, data: Dataset, options: argparse.Namespace) ->
     if known.exists():
         return dict(json.loads(known.read_text()))
     print(f"{run.what}, {front}", file=sys.stderr, flush=True)
-    model = Model(network(front, run.norm_first, len(data.classes)), input_shape=data.shape)
+    model = network(front, run.norm_first, data)
     start = time.perf_counter()
     with warnings.catch_warnings():
         for said in (RangeWarning, DataWarning):  # as it is written, it is dead
@@ -87,7 +82,7 @@ def trained(run: Run, front: str, data: Dataset, options: argparse.Namespace) ->
         history = model.fit(
             data.x_train, data.y_train, data.x_test, data.y_test, epochs=options.epochs,
             batch_size=options.batch, seed=options.seed,
-            learning_rate=cosine(RECIPE, options.epochs) if run.falls else SLOW,
+            learning_rate=cosine(FAST, options.epochs) if run.falls else SLOW,
             checkpoint=folder, resume=True,
         ).history  # fmt: skip
     found = {
@@ -95,7 +90,7 @@ def trained(run: Run, front: str, data: Dataset, options: argparse.Namespace) ->
         "seconds": time.perf_counter() - start,
         "history": {name: [float(v) for v in values] for name, values in history.items()},
     }
-    known.write_text(json.dumps(found))
+    atomic_write(known, json.dumps(found).encode())
     return found
 
 
@@ -120,7 +115,7 @@ def main() -> int:
         values += [f"{r['seconds']:.0f}" for r in of.values()]
         lines.append(f"| {run.what} | {' | '.join(values)} |")
     print("\n".join(lines))
-    (options.output / "table.md").write_text("\n".join(lines) + "\n")
+    atomic_write(options.output / "table.md", ("\n".join(lines) + "\n").encode())
     curves = {
         f"{front}, {run.what}": r["history"] for run, of in found.items() for front, r in of.items()
     }
