@@ -21,7 +21,8 @@ from .indices import I64 as I64
 from .indices import Index as Index
 from .indices import Indices
 
-I1, I8, I32, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.FloatType()
+I1, I8, I16, I32 = (ir.IntType(bits) for bits in (1, 8, 16, 32))
+F32 = ir.FloatType()
 F64 = ir.DoubleType()
 POINTER = ir.PointerType()
 Register = Any  # ir.Value holding a scalar or a vector
@@ -385,8 +386,8 @@ class Emitter(Indices):
         Where there is no such instruction, LLVM would multiply by powers of two.
         """
         type, lanes = value.type, _lanes(value)
-        if self.target.lanes_shifted and lanes == self.target.lanes:
-            function = self.intrinsic(self.target.lanes_shifted, type, [type, type])
+        if self.target.variable_shift and lanes == self.target.lanes:
+            function = self.intrinsic(self.target.variable_shift, type, [type, type])
             return self.b.call(function, [value, places])
         beyond = self.b.icmp_unsigned(">=", places, constant(type, 32))
         places = self.b.and_(places, constant(type, 31))

@@ -12,6 +12,9 @@ from addergraph.ir.types import u8
 
 from ..emit.builder import I32, I64, POINTER, Emitter, Index, Register
 
+PART = 16  # bytes: x86 interleaves those of equal parts of two vectors
+QUAD = 4  # f32 of one part
+
 
 def transpose(
     e: Emitter, source: Any, places: Sequence[int], into: Any, into_step: Index, columns: int
@@ -53,9 +56,6 @@ def transposed(e: Emitter, rows: Sequence[Register]) -> list[Register]:
     return _interleaved(e, rows, len(rows), 1)
 
 
-QUAD = 4  # f32 that x86 shuffles as one part of a vector
-
-
 def _columns(e: Emitter, rows: Sequence[Register]) -> list[Register]:
     """2 QUAD rows of QUAD elements each, transposed: result[k][p] = rows[p][k]."""
     pairs = zip(rows[:QUAD], rows[QUAD:], strict=True)
@@ -85,9 +85,6 @@ def shuffle(e: Emitter, a: Register, b: Register, pattern: Sequence[int]) -> Reg
     """The elements of a and b (numbered on after a's) that `pattern` lists."""
     chosen = ir.Constant(ir.VectorType(I32, len(pattern)), list(pattern))
     return e.b.shuffle_vector(a, b, chosen)
-
-
-PART = 16  # bytes: x86 interleaves those of equal parts of two vectors
 
 
 def transpose_bytes(

@@ -38,7 +38,7 @@ class Target:
     signed_pair_sums  i16 -> i32: the same of signed numbers
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
-    lanes_shifted   i32 x i32 -> i32: a << b in each lane, 0 where b is 32
+    variable_shift  i32 x i32 -> i32: a << b in each lane, 0 where b is 32
     pause           what a thread executes that polls
 
     machine   the core that schedules are made for; code runs on every one of the instruction set
@@ -63,7 +63,7 @@ class Target:
     pair_sums: str = ""
     signed_pair_sums: str = ""
     least_magnitude: str = ""
-    lanes_shifted: str = ""
+    variable_shift: str = ""
     pause: str = ""
     cpus: str = ""
     needs: tuple[tuple[str, int, int], ...] = ()

@@ -46,7 +46,7 @@ AVX2 = Target(
     "x86-64-v3", LINUX, "x86-64-v3", "", lanes=8, registers=16, fma=True,
     register_class="x", pause=PAUSE,
     byte_distances="llvm.x86.avx2.psad.bw", pair_products="llvm.x86.avx2.pmadd.wd",
-    lanes_shifted="llvm.x86.avx2.psllv.d.256",
+    variable_shift="llvm.x86.avx2.psllv.d.256",
     cpus="x86-64 CPUs with AVX2, FMA, BMI2, F16C, LZCNT and MOVBE: most of Intel since 2013 "
     "(Haswell), of AMD since 2017 (Zen)",
     needs=_needs(_LEVEL_3), states=_YMM,
@@ -57,7 +57,7 @@ AVX512 = Target(
     register_class="v", pause=PAUSE,
     byte_distances="llvm.x86.avx512.psad.bw.512", pair_products="llvm.x86.avx512.pmaddw.d.512",
     least_magnitude="llvm.x86.avx512.mask.range.ps.512",
-    lanes_shifted="llvm.x86.avx512.psllv.d.512",
+    variable_shift="llvm.x86.avx512.psllv.d.512",
     cpus="x86-64 CPUs with AVX-512 (F, BW, CD, DQ, VL): Intel's servers since 2017 (Skylake), AMD "
     "since 2022 (Zen 4)",
     needs=_needs(_LEVEL_3, _LEVEL_4), states=_ZMM,

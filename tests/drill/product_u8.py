@@ -56,7 +56,7 @@ MUTANTS = (
     ),
     Mutant(
         "sums of products are negated, as those of distances", U8,
-        "        return acc\n\n\nI16", "        return e.b.neg(acc)\n\n\nI16",
+        "        return acc\n\n\nDIRECT", "        return e.b.neg(acc)\n\n\nDIRECT",
         u8("test_matrices"),
     ),
     Mutant(

@@ -23,12 +23,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import llvmlite.ir as ir
-
 from addergraph.ir import Graph
 from addergraph.ir.types import DType
 
-from ...emit.builder import I32, Emitter, Index, Register, constant, vector
+from ...emit.builder import I16, I32, Emitter, Index, Register, constant, vector
 from ...targets.target import Target
 from .. import Call
 from ..cut import piece, pieces
@@ -40,7 +38,6 @@ from .terms import BYTES, MINIMUM, ByteTerm, FloatTerm
 
 MOST_VECTORS = 4  # of i32 results, whose bytes fill one register
 MOST_UNROLLED = 8  # taps of a kernel row in one straight line
-I16 = ir.IntType(16)
 
 
 def serves(g: Geometry, target: Target) -> bool:

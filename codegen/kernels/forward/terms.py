@@ -25,13 +25,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import llvmlite.ir as ir
 import numpy as np
 
 from addergraph.ir import Array, Op
 from addergraph.ir.types import DType, f32, u8
 
-from ...emit.builder import F32, I8, I32, I64, Emitter, Register, constant, vector
+from ...emit.builder import F32, I8, I16, I32, I64, Emitter, Register, constant, vector
 from ...targets.target import Target
 
 
@@ -246,7 +245,6 @@ class ByteProduct(ByteTerm):
         return acc
 
 
-I16 = ir.IntType(16)
 DIRECT, MINIMUM, PRODUCT = Direct(), Minimum(), Product()
 BYTES, BYTE_PRODUCT = ByteDistance(), ByteProduct()
 

@@ -36,14 +36,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.ir as ir
 import numpy as np
 
 from addergraph.ir import Array
 from addergraph.ir.plan import align
 from addergraph.ir.types import u8
 
-from ...emit.builder import I8, I32, I64, Emitter, Index, Register, constant, vector
+from ...emit.builder import I8, I16, I32, I64, Emitter, Index, Register, constant, vector
 from ..schedule import ceil_div
 from ._u8_tile import TOGETHER, BytesTile
 
@@ -52,7 +51,6 @@ HEAD_BYTES = 64
 EIGHT, FOUR = 8, 4  # entries that are added before their total is widened
 UNIT = 8  # bytes; records are whole units
 FRESH, FLUSH, FIRST = 1, 2, 4  # flags: sums start at 0; they end as i32; those are the first
-INT16 = ir.IntType(16)
 
 
 class ByteLists:
@@ -263,7 +261,7 @@ def _has(e: Emitter, flags: Any, flag: int) -> Any:
 
 def words(lanes: int) -> Any:
     """A vector of bytes as one of 16-bit words."""
-    return vector(INT16, lanes // 2)
+    return vector(I16, lanes // 2)
 
 
 def widened(e: Emitter, totals: list[Register], acc: list[Register]) -> list[Register]:
@@ -309,7 +307,7 @@ def _places(e: Emitter, record: Any, count: int) -> list[Register]:
 
 
 def _place(e: Emitter, at: Any) -> Register:
-    return e.b.zext(e.b.load(at, typ=INT16, align=2), I64)
+    return e.b.zext(e.b.load(at, typ=I16, align=2), I64)
 
 
 def _split(e: Emitter, words: list[Register], count: int, lanes: int) -> list[Register]:
