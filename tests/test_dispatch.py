@@ -71,9 +71,9 @@ def _is_of_ops(item: object) -> bool:
     return item in OWN
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _imported(nodes: list[ast.AST]) -> Iterator[str]:
     """The names that a file imports and that stand for op classes."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if not isinstance(node, ast.ImportFrom) or "ops" not in (node.module or "").split("."):
             continue
         inside = (node.module or "").rpartition("ops")[2]
@@ -108,6 +108,11 @@ def _are_names(items: list[ast.expr] | list[ast.expr | None]) -> bool:
     return len(items) > 1 and len(values) == len(items) and NAMES.issuperset(map(str, values))
 
 
+LOOKED_AT = (
+    ast.Call, ast.Subscript, ast.Compare, ast.Dict, ast.Set, ast.Tuple, ast.List, ast.Match
+)  # fmt: skip
+
+
 def _is_dispatch(node: ast.AST, classes: set[str]) -> bool:
     match node:
         case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]):
@@ -137,12 +142,9 @@ def _is_dispatch(node: ast.AST, classes: set[str]) -> bool:
     return False
 
 
-def _asserted(tree: ast.Module) -> set[ast.AST]:
+def _asserted(nodes: list[ast.AST]) -> set[ast.AST]:
     return {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assert)
-        for inner in ast.walk(node.test)
+        inner for node in nodes if isinstance(node, ast.Assert) for inner in ast.walk(node.test)
     }
 
 
@@ -156,7 +158,8 @@ def dispatches(root: Path) -> list[tuple[str, int, str]]:
         if file.startswith(("addergraph/ops/", "addergraph/passes/", "addergraph/codegen/")):
             continue  # the ops; symlinks
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        classes, asserted = set(_imported(tree)), _asserted(tree)
+        nodes = list(ast.walk(tree))
+        classes, asserted = set(_imported(nodes)), _asserted(nodes)
         classes |= {
             target.id
             for node in tree.body
@@ -167,8 +170,8 @@ def dispatches(root: Path) -> list[tuple[str, int, str]]:
         }
         found += [
             (file, node.lineno, ast.unparse(node).splitlines()[0])  # type: ignore[attr-defined]
-            for node in ast.walk(tree)
-            if node not in asserted and _is_dispatch(node, classes)
+            for node in nodes
+            if isinstance(node, LOOKED_AT) and node not in asserted and _is_dispatch(node, classes)
         ]
     return sorted(found)
 

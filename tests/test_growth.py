@@ -81,6 +81,7 @@ def test_no_function_takes_steps_that_grow_with_the_square(
     assert not steep
 
 
+@pytest.mark.slow
 def test_long_bodies_are_cut_and_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """LLVM's time for one function grows with the square of what it calls."""
     model = network(4)

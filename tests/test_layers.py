@@ -114,13 +114,7 @@ def _imports_of(path: Path, folder: str) -> Iterator[Import]:
     inside = path.relative_to(ROOT / folder)
     package = [FOLDERS[folder], *inside.parts[:-1]]
     tree = ast.parse(path.read_text())
-    lazy = {
-        id(inner)
-        for outer in ast.walk(tree)
-        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_type_checking(outer)
-        for inner in ast.walk(outer)
-    }
-    for node in ast.walk(tree):
+    for node, lazy in _nodes(tree, False):
         if isinstance(node, ast.Import):
             modules, level = [alias.name for alias in node.names], 0
         elif isinstance(node, ast.ImportFrom):
@@ -132,7 +126,19 @@ def _imports_of(path: Path, folder: str) -> Iterator[Import]:
             continue
         for module in modules:
             file = str(path.relative_to(ROOT))
-            yield Import(file, node.lineno, module, level > 0, id(node) in lazy)
+            yield Import(file, node.lineno, module, level > 0, lazy)
+
+
+def _nodes(node: ast.AST, lazy: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """All statements below `node`, and whether they are in a function or for annotations alone."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            continue  # expressions import nothing
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        inside = lazy or function or _is_type_checking(child)
+        if isinstance(child, ast.stmt):
+            yield child, inside
+        yield from _nodes(child, inside)
 
 
 def _is_type_checking(node: ast.AST) -> bool:

@@ -37,6 +37,7 @@ def one_target(number: int) -> list[Run]:
     return [*(Run(target, count) for count in THREADS), *[Run(target, 2, True)] * strict]
 
 
+@pytest.mark.slow
 @pytest.mark.thinned(2)
 @pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
 @pytest.mark.parametrize(

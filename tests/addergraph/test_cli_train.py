@@ -172,6 +172,7 @@ def test_train_refuses_before_it_works(
     assert not list(Path().glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_train_with_other_first_and_last_layers(shell: Shell) -> None:
     quick = ("--epochs", 1, "--batch", 479, "--threads", 1)
     shell.ok("train", "--first", "adder", "--last", "adder", *quick, "-o", "m.safetensors")
@@ -205,6 +206,7 @@ def test_a_warning_of_the_data_is_one_line(shell: Shell) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_written_any_more_is_not_lost(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,7 @@ def cdist(columns: Array, filters: Array) -> Array:
     return np.asarray(-torch.cdist(x, f, p=1).numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "net", "size"),
     [("resnet20", RESNET20, 32), ("resnet18", RESNET18, 32), ("resnet50", RESNET50, 32)],

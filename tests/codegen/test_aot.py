@@ -280,6 +280,7 @@ compiled(NET).export(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(library: Exported, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(root)]

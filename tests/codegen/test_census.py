@@ -274,6 +274,7 @@ def disassembled(path: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.thinned(3)
 @pytest.mark.needs("nm", "readelf")
 @pytest.mark.parametrize("target", [*LEVELS, "toy"])

@@ -177,6 +177,7 @@ def test_an_unwritable_cache_is_no_cache(
     require_same(program.run(rows(1)), run_reference(SMALL, rows(1), FEW)[0])
 
 
+@pytest.mark.slow
 def test_the_same_graph_gives_the_same_bytes_in_another_process(cache: Path) -> None:
     code = compiler.compile(NETWORK, weights=weights(), target="x86-64", cache=False).built.code
     script = (
@@ -452,6 +453,7 @@ def test_code_for_another_machine_is_not_run() -> None:
         compiler.compile(NETWORK, weights=weights(), target=foreign)
 
 
+@pytest.mark.slow
 def test_the_process_survives_unknown_targets() -> None:
     """LLVM itself would end the process on an unknown CPU name."""
     script = (

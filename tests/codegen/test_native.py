@@ -102,6 +102,7 @@ def test_many_threads_may_call_at_once(net: Program, folder: Path) -> None:
             require_same_bits(found, expected)
 
 
+@pytest.mark.slow
 def test_a_second_export_into_the_same_folder_is_what_runs(tmp_path: Path) -> None:
     arrays = drawn(ag.parse(NET))
     results = []

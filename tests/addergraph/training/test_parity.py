@@ -69,6 +69,7 @@ def test_few_relus_disagree(steps: list[Compared]) -> None:
     assert sum(s.flips for s in steps) <= 1e-5 * sum(s.relus for s in steps)
 
 
+@pytest.mark.slow
 def test_five_steps_stay_together(steps: list[Compared]) -> None:
     last = steps[-1]
     assert last.native_loss == pytest.approx(last.loss, rel=1e-2)

@@ -49,12 +49,14 @@ def test_the_layer_that_died_is_named_once() -> None:
     assert "lower the learning rate (it was 0.1)" in found.hint
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_says_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", DataWarning)
         assert not network(dead=False).fit(X, Y, epochs=3, batch_size=1, verbose=0).findings
 
 
+@pytest.mark.slow
 def test_what_was_said_too_early_is_taken_back() -> None:
     def rate(epoch: int) -> float:
         return 1e-9 if epoch < 4 else 0.01

@@ -85,6 +85,7 @@ def movements(draw: st.DrawFn) -> tuple[Op, list[Array]]:
     return draw(st.sampled_from([Flatten(), *map(Reshape, shapes)])), [x]
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * EXAMPLES)
 @given(movements(), st.sampled_from(RUNS), st.booleans())
 def test_any_movement(case: tuple[Op, list[Array]], run: tuple[str, int], halos: bool) -> None:

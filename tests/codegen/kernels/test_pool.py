@@ -34,6 +34,7 @@ def poolings(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return shape, tuple(numbers)
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES)
 @given(poolings(), st.sampled_from(RUNS), st.sampled_from(HALOS), st.integers(0, 2**32 - 1))
 def test_any_geometry(
