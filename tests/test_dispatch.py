@@ -169,7 +169,7 @@ def dispatches(root: Path) -> list[tuple[str, int, str]]:
             if isinstance(target, ast.Name)
         }
         found += [
-            (file, node.lineno, ast.unparse(node).splitlines()[0])  # type: ignore[attr-defined]
+            (file, node.lineno, ast.unparse(node).splitlines()[0])
             for node in nodes
             if isinstance(node, LOOKED_AT) and node not in asserted and _is_dispatch(node, classes)
         ]

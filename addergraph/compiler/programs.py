@@ -45,8 +45,8 @@ def compile(
     weights  the numbers of the graph's parameters; not needed for a model or with `state`
     batch    binds N: independent samples are computed in blocks that fit the cache; without it a
              graph of such samples runs any batch, many of them in blocks (`Program.prepare`)
-    target   "host", a name that `addergraph.codegen.targets.lookup` lists, or an x86 CPU name
-    tune_for the machine that kernels are chosen for, where `target` leaves it open: an x86 CPU
+    target   "host", a name that `addergraph.codegen.targets.lookup` lists, or a CPU name
+    tune_for the machine that kernels are chosen for, where `target` leaves it open: a CPU
              name, "generic" or "host"; results keep their bits
     threads  threads of each call; results have the same bits for any number
     state    parameters that a program with updates shares with others (they change in place)

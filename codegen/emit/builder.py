@@ -51,6 +51,17 @@ def constant(type: Any, value: float | int) -> Any:
     return ir.Constant(type, value)
 
 
+def attribute(function: Any, target: Target) -> None:
+    """Gives a function the attributes of all: among them, no calls to memset of LLVM's invention,
+    and the CPU that its instructions are ordered for."""
+    function.attributes.add("nounwind")
+    function.attributes.add("noinline")
+    # llvmlite only lists the enum attributes; these are string attributes.
+    set.add(function.attributes, '"no-builtins"')
+    if target.tuned:
+        set.add(function.attributes, f'"tune-cpu"="{target.tuned}"')
+
+
 class Emitter(Indices):
     """Emits one function. `thread` and `threads` are its share in SPMD execution."""
 
@@ -229,9 +240,7 @@ class Emitter(Indices):
             return module.globals[name]
         made = ir.Function(module, ir.FunctionType(ir.VoidType(), types), name)
         made.linkage = "internal"
-        made.attributes.add("nounwind")
-        made.attributes.add("noinline")
-        set.add(made.attributes, '"no-builtins"')  # llvmlite lists enum attributes only
+        attribute(made, self.target)
         inner = Emitter(made, self.target, self._barrier)
         build(inner, made.args)
         inner.b.ret_void()

@@ -31,7 +31,7 @@ from addergraph.ir.plan import Placement, align
 from ..kernels import Call, Kernel, Operand, kernel_for
 from ..kernels.movement import CopyKernel, emit_zero_halo
 from ..targets.target import Target
-from .builder import I32, POINTER, Emitter, Index
+from .builder import I32, POINTER, Emitter, Index, attribute
 from .entry_threads import THREAD_ENTRIES, emit_thread_entries
 from .lowered import (
     KernelFacts,
@@ -72,14 +72,11 @@ class ModuleEmitter:
     def function(
         self, name: str, arguments: Sequence[Any], *, exported: bool = False, result: Any = VOID
     ) -> Any:
-        """An empty function; `no-builtins` keeps LLVM from inventing calls to memset."""
+        """An empty function."""
         made = ir.Function(self.module, ir.FunctionType(result, arguments), name)
         if not exported:
             made.linkage = "internal"
-        made.attributes.add("nounwind")
-        made.attributes.add("noinline")
-        # llvmlite only lists the enum attributes; this one is a string attribute.
-        set.add(made.attributes, '"no-builtins"')
+        attribute(made, self.target)
         return made
 
     def unique(self, name: str) -> str:

@@ -1,8 +1,9 @@
 """Whether a CPU has what the code needs, asked by code that every CPU of its kind runs.
 
-x86-64 alone answers programs, by CPUID and XGETBV. LLVM has no intrinsic for the two, and llvmlite
-reads assembly for the host's machine only; so the functions that use them are bytes, LLVM's
-"prologue" of a function. The others are compiled for the baseline.
+x86-64 answers by CPUID and XGETBV. LLVM has no intrinsic for the two, and llvmlite reads assembly
+for the host's machine only; so the functions that use them are bytes, LLVM's "prologue" of a
+function. AArch64 has registers that say it, which Linux lets programs read. The functions that ask
+are compiled for the baseline.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ XGETBV = bytes.fromhex(
 def runs_everywhere(made: ModuleEmitter, function: Any) -> None:
     """Compiles a function for the baseline of its machine."""
     if made.target.needs:
-        set.add(function.attributes, f'"target-cpu"="{BASELINE.cpu}"')
+        set.add(function.attributes, f'"target-cpu"="{made.target.baseline}"')
         set.add(function.attributes, '"target-features"=""')
 
 
@@ -70,6 +71,13 @@ def _emit_asking(made: ModuleEmitter) -> Any:
     function = made.function(made.unique("asks_cpu"), [], result=I32)
     runs_everywhere(made, function)
     e = Emitter(function, made.target, made.wait)
+    (_ask_cpuid if made.target.triple == BASELINE.triple else _ask_register)(made, e)
+    e.b.ret(ir.Constant(I32, 1))
+    return function
+
+
+def _ask_cpuid(made: ModuleEmitter, e: Emitter) -> None:
+    """Returns 0 where a bit of CPUID is missing, or registers that the system does not keep."""
     cpuid, xgetbv = _raw(made, "cpuid", CPUID), _raw(made, "xgetbv", XGETBV)
     leaves: dict[int, int] = {}
     for _, leaf, bit in made.target.needs:
@@ -78,8 +86,16 @@ def _emit_asking(made: ModuleEmitter) -> Any:
     _require(e, xgetbv, 0, made.target.states)
     for leaf, bits in leaves.items():
         _require(e, cpuid, leaf, bits)
-    e.b.ret(ir.Constant(I32, 1))
-    return function
+
+
+def _ask_register(made: ModuleEmitter, e: Emitter) -> None:
+    """Returns 0 where a field of ID_AA64ISAR0_EL1, of four bits, is 0."""
+    read = e.intrinsic("llvm.read_volatile_register.i64", _I64, [ir.MetaDataType()])
+    register = e.b.call(read, [made.module.add_metadata(["ID_AA64ISAR0_EL1"])])
+    for _, _, bit in made.target.needs:
+        field = e.b.and_(register, ir.Constant(_I64, 15 << bit))
+        with e.b.if_then(e.b.icmp_unsigned("==", field, ir.Constant(_I64, 0))):
+            e.b.ret(ir.Constant(I32, 0))
 
 
 def _raw(made: ModuleEmitter, name: str, code: bytes) -> Any:

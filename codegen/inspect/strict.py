@@ -40,8 +40,9 @@ _OTHERWISE = "leave it out, or compute it outside"
 
 
 def without_multiplier(target: Target) -> Target:
-    """`target` for code that has to do without products."""
-    return dataclasses.replace(target, multiplier=False)
+    """`target` for code that has to do without products: those by 1, of dot products that add
+    distances up, included."""
+    return dataclasses.replace(target, multiplier=False, byte_dot="", signed_byte_dot="")
 
 
 def require_layers(graph: Graph, target: Target) -> None:

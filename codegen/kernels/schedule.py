@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from ..targets.target import Target
 
 FILTER_COST = 3  # loads: a filter vector comes from L2, a broadcast from L1
+BROADCAST_COST = 0.5  # of the two instructions of a term, where it is one of their kind
 FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
 MOST_BYTE_PIXELS = 16  # more only make the code longer
+DISTANCES_UNDER_WAY = 6  # registers that LLVM takes for them, beside filters and accumulators
 ENOUGH = 8  # accumulators that hide the latency of adding
 
 
@@ -78,7 +80,7 @@ def contraction_tile(
     tile is chosen for few loads per term, then for few wasted pixels at the edges.
     """
     tiles = contraction_tiles(target, height, width, channels, registers_per_pixel)
-    return min(tiles, key=lambda tile: _cost(tile, height, width, target.rates.load_cost))
+    return min(tiles, key=lambda tile: _cost(tile, height, width, target))
 
 
 def contraction_tiles(
@@ -117,14 +119,15 @@ def _bounded(target: Target, rows: int, columns: int, vectors: int) -> Tile:
     return Tile(max(1, min(rows, pixels // columns)), columns, vectors if vectors <= most else 1)
 
 
-def _cost(tile: Tile, height: int, width: int, load_cost: float) -> float:
+def _cost(tile: Tile, height: int, width: int, target: Target) -> float:
     """Issue slots for one image and one channel: arithmetic, loads, chains too short to hide."""
-    slots = 0.0
+    slots, load_cost = 0.0, target.rates.load_cost
+    broadcast_cost = BROADCAST_COST if target.broadcasts_compute else load_cost
     for rows, many in _parts(max(1, height), tile.rows):
         for columns, times in _parts(max(1, width), tile.columns):
             pixels = rows * columns
-            loads = FILTER_COST * tile.vectors + pixels
-            busy = max(pixels * tile.vectors, ENOUGH) + load_cost * loads
+            loads = load_cost * FILTER_COST * tile.vectors + broadcast_cost * pixels
+            busy = max(pixels * tile.vectors, ENOUGH) + loads
             slots += many * times * busy
     return slots / tile.vectors
 
@@ -138,13 +141,17 @@ def _parts(size: int, step: int) -> list[tuple[int, int]]:
 def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int) -> Tile:
     """The tile for sums of distances of bytes, with `lanes` output channels in a vector.
 
-    A broadcast takes a load and no arithmetic port: serving two vectors, loads bind no longer. A
-    tile of ENOUGH accumulators is at the peak, so one row of pixels does where it has as many: at
-    the edges of the image it leaves out more kernel rows.
+    Where a broadcast takes a load and no arithmetic port, loads bind no longer once it serves two
+    vectors; else it serves as many as there are registers for. A tile of ENOUGH accumulators is at
+    the peak, so one row of pixels does where it has as many: at the edges of the image it leaves
+    out more kernel rows.
     """
     blocks = max(1, ceil_div(channels, lanes))
-    vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
-    pixels = max(1, min(MOST_BYTE_PIXELS, (target.registers - vectors - 2) // vectors))
+    tried, others = (
+        ((4, 3, 2, 1), DISTANCES_UNDER_WAY) if target.broadcasts_compute else ((2, 3, 1), 2)
+    )
+    vectors = next(v for v in tried if blocks % v == 0)
+    pixels = max(1, min(MOST_BYTE_PIXELS, (target.registers - vectors - others) // vectors))
     one_row = width * vectors >= ENOUGH
     return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)
 

@@ -1,6 +1,8 @@
-"""AArch64 with Advanced SIMD."""
+"""AArch64 with Advanced SIMD, and with its dot products."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from .target import Target
 
@@ -12,7 +14,24 @@ AARCH64 = Target(
     lanes=4,
     registers=32,
     fma=True,
+    broadcasts_compute=True,
     pair_sums="llvm.aarch64.neon.uaddlp",
     signed_pair_sums="llvm.aarch64.neon.saddlp",
+    variable_shift="llvm.aarch64.neon.ushl.v4i32",
+    ordered=True,
     cpus="every 64-bit ARM CPU (Armv8-A and later)",
 )
+# ID_AA64ISAR0_EL1 says in bits 44 to 47 whether there are udot and sdot (Arm Architecture Reference
+# Manual for A-profile, D19.2). Linux answers for it in programs (since 4.11, of 2017).
+DOTPROD = replace(
+    AARCH64,
+    name="aarch64-linux-gnu-dotprod",
+    features="+dotprod",
+    byte_dot="llvm.aarch64.neon.udot",
+    signed_byte_dot="llvm.aarch64.neon.sdot",
+    cpus="64-bit ARM CPUs with dot products of bytes: Arm's since 2017 (Cortex-A55, A75, A76, "
+    "Neoverse N1), Apple's since 2019",
+    baseline="generic",
+    needs=(("dotprod", 0, 44),),
+)
+ARM_LEVELS = (AARCH64, DOTPROD)

@@ -15,17 +15,17 @@ from addergraph.border import shown
 from addergraph.errors import TargetError, nearest
 
 from .. import llvm
-from .aarch64 import AARCH64
+from .aarch64 import AARCH64, ARM_LEVELS, DOTPROD
 from .machine import Machine
 from .machines import MACHINES, machine_named
 from .riscv import RISCV32I, RISCV64, RISCV64I
 from .target import Target
 from .thumb import THUMBV6M
 from .toy import TOY
-from .x86 import AVX2, AVX512, X86_LEVELS, level_of
+from .x86 import AVX2, AVX512, X86_LEVELS
 
 TARGETS: dict[str, Target] = {
-    t.name: t for t in (*X86_LEVELS, TOY, AARCH64, RISCV64, RISCV32I, RISCV64I, THUMBV6M)
+    t.name: t for t in (*X86_LEVELS, TOY, *ARM_LEVELS, RISCV64, RISCV32I, RISCV64I, THUMBV6M)
 }
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"
@@ -35,14 +35,24 @@ _V4 = (
 )
 CPUS: dict[str, Target] = {
     name: replace(level, machine=MACHINES[name])
-    for level, names in ((AVX2, _V3), (AVX512, _V4))
+    for level, names in (
+        (AVX2, _V3),
+        (AVX512, _V4),
+        (AARCH64, "cortex-a53 cortex-a72"),
+        (DOTPROD, "cortex-a76 neoverse-n1 apple-m1"),
+    )
     for name in names.split()
 }
+LEVELS = X86_LEVELS, ARM_LEVELS  # of one architecture each, the baseline first
 
 _OTHERS = (  # what CPUs and boards are called that are no target by this name
     ("cortex-m.*|thumb.*|rp2040|rp2350|stm32.*|nrf5.*", "every Cortex-M runs the code of thumbv6m"),
     (
-        r"arm64.*|armv[89].*|cortex-(a3[45]|a[5-7]\d|a\d{3}|x\d)|neoverse.*|rpi[345]",
+        r"cortex-(a55|a7[5-9]|a[57]10|a[57]\d0|x\d)|neoverse.*|apple-.*|rpi5",
+        "64-bit ARM CPUs of 2017 and later run the code of aarch64-linux-gnu-dotprod",
+    ),
+    (
+        r"arm64.*|armv[89].*|cortex-(a3[45]|a[5-7]\d|a\d{3})|rpi[34]",
         "64-bit ARM CPUs run the code of aarch64-linux-gnu",
     ),
     ("esp32-[chp].*|(rv|riscv)32.*", "32-bit RISC-V CPUs run the code of riscv32i"),
@@ -53,9 +63,9 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
 
 
 def target_named(name: str, tune_for: str | None = None) -> Target:
-    """The target called `name`: "host", a name of TARGETS, or an x86 CPU name.
+    """The target called `name`: "host", a name of TARGETS, or a CPU name.
 
-    tune_for  the machine that kernels are chosen for: "host", "generic" or an x86 CPU name; by
+    tune_for  the machine that kernels are chosen for: "host", "generic" or a CPU name; by
               default this machine where the target is "host", a CPU where one is named, else
               "generic". Code runs on every machine of the target, whatever it is tuned for.
 
@@ -66,8 +76,12 @@ def target_named(name: str, tune_for: str | None = None) -> Target:
         return found
     if not isinstance(tune_for, str | None):
         raise TargetError(f"tune_for={shown(tune_for)} must be a name, or None")
-    this = tune_for in (None, "host")
-    return replace(found, machine=_this_machine(found) if this else machine_named(str(tune_for)))
+    if tune_for in (None, "host"):
+        return replace(found, machine=_this_machine(found))
+    machine = machine_named(str(tune_for))
+    if machine.name in CPUS and CPUS[machine.name].triple != found.triple:
+        raise TargetError(f'tune_for="{tune_for}" runs no code for "{found.name}"')
+    return replace(found, machine=machine)
 
 
 def _this_machine(target: Target) -> Machine:
@@ -88,7 +102,7 @@ def _known(name: str) -> Target:
         own = ", ".join(t for t in TARGETS if t != TOY.name)  # which the tests have
         raise TargetError(
             f'unknown target or CPU "{name}"{hint}; '
-            f"known: host, {own}, and the x86 CPUs {', '.join(CPUS)}"
+            f"known: host, {own}, and the CPUs {', '.join(CPUS)}"
         )
     return known[name]
 
@@ -104,14 +118,20 @@ def host() -> Target:
     machine, bits = platform.machine().lower(), 8 * struct.calcsize("P")
     if sys.platform == "linux" and bits == 64:
         if machine in ("aarch64", "arm64"):
-            return AARCH64
+            return level_of(ARM_LEVELS, llvm.host_features())
         if machine in ("x86_64", "amd64"):
-            return level_of(llvm.host_features())
+            return level_of(X86_LEVELS, llvm.host_features())
     raise TargetError(
         "AdderGraph runs native code on 64-bit Linux, on x86-64 and AArch64; this is a "
         f'{bits}-bit process on "{sys.platform}", "{machine}". Here, train and run with '
         f'engine="reference" (NumPy), and compile for a target: {", ".join(TARGETS)}'
     )
+
+
+def level_of(levels: tuple[Target, ...], features: frozenset[str]) -> Target:
+    """The best level of a CPU with these features, as LLVM reports them."""
+    has_all = (t for t in levels if features.issuperset(name for name, _, _ in t.needs))
+    return max(has_all, key=levels.index)
 
 
 def has_native_code() -> bool:
@@ -130,9 +150,9 @@ def runnable(target: Target) -> bool:
     best = host()
     if target.triple != best.triple:
         return False
-    levels = [level.name for level in X86_LEVELS]
+    levels = [level.name for of_one in LEVELS for level in of_one]
     if target.name not in levels:
-        return True  # toy runs wherever the baseline does; portable triples matched above
+        return True  # toy runs wherever the baseline does
     return levels.index(target.name) <= levels.index(best.name)
 
 

@@ -7,6 +7,11 @@ together find ports for. Widths of data paths and caches are from the vendors' o
 measured the same where there was a machine: Zen 3, Zen 4, Zen 5, and a Xeon of Golden Cove. There
 and on Zen 4 the pairs share two ports for 512 bits, or four of half the width: one a cycle.
 
+Of ARM cores the rates are those of Arm's software optimization guides (Cortex-A53: issue widths as
+LLVM models them; A72: UAN 0016A; A76: SWOG-307215; Neoverse N1: PJDOC-466751330-9707) and, of
+Apple's M1, of Dougall Johnson's tables (dougallj.github.io/applecpu/firestorm.html). Distances are
+those of the instructions that each core has: udot, or uaddlp and uadalp. None was measured.
+
 Cycles of cache lines, `latency`, `listed`, `dense` and `load_cost` were fitted to kernels on Zen 5,
 the last two on Zen 3 as well. Elsewhere cycles of lines follow the width of the path to L2 (64
 bytes a cycle; 32 on Zen 1 to 4; Intel's sustains some 48), and what an L3 delivers to one core
@@ -69,6 +74,29 @@ ICELAKE_SERVER = replace(
 )
 SKYLAKE_SERVER = replace(ICELAKE_SERVER, name="skylake-avx512", l1=32 * KB, l1_ways=8, l2=MB)
 
+CORTEX_A53 = Machine(
+    "cortex-a53", 32 * KB, 4, 512 * KB, l2_line=8, l3_line=16,
+    rates=(
+        Rates(16, loads=0.5, terms=0.5, distances=0.33, minima=0.5, shuffles=1, load_cost=0.5),
+    ),
+)  # fmt: skip
+CORTEX_A72 = Machine(
+    "cortex-a72", 32 * KB, 2, MB, l2_line=4, l3_line=8,
+    rates=(Rates(16, loads=1, terms=1, distances=0.67, minima=1, shuffles=2, load_cost=0.1),),
+)  # fmt: skip
+CORTEX_A76 = Machine(
+    "cortex-a76", 64 * KB, 4, 512 * KB, l2_line=2, l3_line=4,
+    rates=(
+        Rates(16, loads=2, terms=1, distances=1, minima=1, shuffles=2, latency=2, load_cost=0.1),
+    ),
+)  # fmt: skip
+APPLE_M1 = Machine(
+    "apple-m1", 128 * KB, 8, 3 * MB, l2_line=2, l3_line=4,
+    rates=(
+        Rates(16, loads=3, terms=2, distances=2, minima=2, shuffles=4, latency=3, load_cost=0.1),
+    ),
+)  # fmt: skip
+
 MACHINES: dict[str, Machine] = {
     m.name: m
     for m in (
@@ -79,6 +107,8 @@ MACHINES: dict[str, Machine] = {
         replace(GOLDEN_COVE, name="raptorlake", l2=2 * MB), SAPPHIRE_RAPIDS,
         replace(SAPPHIRE_RAPIDS, name="emeraldrapids"),
         replace(SAPPHIRE_RAPIDS, name="graniterapids"),
+        CORTEX_A53, CORTEX_A72, CORTEX_A76, replace(CORTEX_A76, name="neoverse-n1", l2=MB),
+        APPLE_M1,
     )
 }  # fmt: skip
 GENERIC = replace(ZEN5, name="generic")  # what schedules are made for where no CPU is named

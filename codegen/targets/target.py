@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .machine import Machine, Rates
-from .machines import GENERIC
+from .machines import GENERIC, MACHINES
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Target:
     word      bits of a pointer and of an index
     floats    whether there are float instructions
     atomics   whether there are atomic ones; without, programs have one thread
+    broadcasts_compute  whether a broadcast from memory takes an arithmetic port beside its load
     lane_shifts  whether each lane of a vector can be shifted by a count of its own
     register_class  of vectors, as LLVM's inline assembly names it; empty where we know none
 
@@ -36,12 +37,20 @@ class Target:
     pair_sums       u8 -> u16, and u16 -> u32: sums of neighbours; both types follow the name. With
                     it goes an instruction for distances of bytes, which LLVM finds
     signed_pair_sums  i16 -> i32: the same of signed numbers
+    byte_dot        i32 + u8 x u8 -> i32: a number and the sum of four products; both types follow
+    signed_byte_dot i32 + i8 x i8 -> i32: the same of signed bytes
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
     variable_shift  i32 x i32 -> i32: a << b in each lane, 0 where b is 32
     pause           what a thread executes that polls
 
+    baseline  the CPU, as LLVM names it, whose code asks whether this one has what the rest `needs`
+    needs     what a CPU has to have beyond: (LLVM's name, where to ask, bit), see `export/cpu.py`
+    states    bits of XCR0 that the system has to have set, of x86
+
     machine   the core that schedules are made for; code runs on every one of the instruction set
+    ordered   whether LLVM orders instructions for that core, too: cores that do so themselves, in
+              long windows, run the tiles as they are made
     """
 
     name: str
@@ -56,19 +65,24 @@ class Target:
     word: int = 64
     floats: bool = True
     atomics: bool = True
+    broadcasts_compute: bool = False
     lane_shifts: bool = True
     register_class: str = ""
     byte_distances: str = ""
     pair_products: str = ""
     pair_sums: str = ""
     signed_pair_sums: str = ""
+    byte_dot: str = ""
+    signed_byte_dot: str = ""
     least_magnitude: str = ""
     variable_shift: str = ""
     pause: str = ""
     cpus: str = ""
+    baseline: str = ""
     needs: tuple[tuple[str, int, int], ...] = ()
     states: int = 0
     machine: Machine = GENERIC
+    ordered: bool = False
 
     @property
     def pointer_bytes(self) -> int:
@@ -82,6 +96,11 @@ class Target:
     def rates(self) -> Rates:
         """Of the machine, for whole vectors."""
         return self.machine.at(self.vector_bytes)
+
+    @property
+    def tuned(self) -> str:
+        """The CPU, as LLVM names it, that LLVM orders instructions for; empty for none."""
+        return self.machine.name if self.ordered and self.machine.name in MACHINES else ""
 
     @property
     def hosted(self) -> bool:

@@ -49,7 +49,7 @@ AVX2 = Target(
     variable_shift="llvm.x86.avx2.psllv.d.256",
     cpus="x86-64 CPUs with AVX2, FMA, BMI2, F16C, LZCNT and MOVBE: most of Intel since 2013 "
     "(Haswell), of AMD since 2017 (Zen)",
-    needs=_needs(_LEVEL_3), states=_YMM,
+    baseline=BASELINE.cpu, needs=_needs(_LEVEL_3), states=_YMM,
 )  # fmt: skip
 AVX512 = Target(
     # LLVM prefers 256-bit vectors on some AVX-512 CPUs; the tiles are made for the full width.
@@ -60,12 +60,6 @@ AVX512 = Target(
     variable_shift="llvm.x86.avx512.psllv.d.512",
     cpus="x86-64 CPUs with AVX-512 (F, BW, CD, DQ, VL): Intel's servers since 2017 (Skylake), AMD "
     "since 2022 (Zen 4)",
-    needs=_needs(_LEVEL_3, _LEVEL_4), states=_ZMM,
+    baseline=BASELINE.cpu, needs=_needs(_LEVEL_3, _LEVEL_4), states=_ZMM,
 )  # fmt: skip
 X86_LEVELS = (BASELINE, AVX2, AVX512)
-
-
-def level_of(features: frozenset[str]) -> Target:
-    """The best level of a CPU with these features, as LLVM reports them."""
-    has_all = (t for t in X86_LEVELS if features.issuperset(name for name, _, _ in t.needs))
-    return max(has_all, key=X86_LEVELS.index)

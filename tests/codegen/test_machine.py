@@ -57,7 +57,7 @@ def test_wider_vectors_are_no_faster_by_the_byte(machine: Machine) -> None:
         assert min(one.loads, one.terms, one.distances, one.minima, one.shuffles) > 0
     for narrow, wide in zip(machine.rates, machine.rates[1:], strict=False):
         assert narrow.loads >= wide.loads and narrow.terms >= wide.terms
-    assert machine.l1 == 4096 * machine.l1_ways < machine.l2, "`_patches.py` counts on 64 sets"
+    assert 4096 * machine.l1_ways <= machine.l1 < machine.l2, "`_patches.py` counts on 64 sets"
     assert machine.l2_line <= machine.l3_line
 
 

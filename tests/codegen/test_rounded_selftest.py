@@ -15,6 +15,7 @@ import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.export.entry import CHECKSUM_BYTES, tolerances
 from addergraph.codegen.inspect import elf
+from addergraph.codegen.inspect.certificate import certify
 from addergraph.ir import Array, Graph
 from addergraph.ir.plan import align
 from addergraph.ir.state import initial_weights
@@ -36,17 +37,18 @@ static unsigned char arena[SMALL_ARENA_BYTES] __attribute__((aligned(SMALL_ARENA
 int main(void)
 {
     if (small_supported() != 1)
-        return 99;
+        return 99; /* REFUSED */
     int32_t code = small_selftest(arena);
     return board_write(arena + SMALL_ARENA_BYTES - 320, 320) ? code : 98;
 }
 """
-PASSED, WRONG = 0, 5
+PASSED, WRONG, REFUSED = 0, 5, 99
 INPUTS, OUTPUTS = CHECKSUM_BYTES, CHECKSUM_BYTES + align(5 * 40 * 4)
 Y, CLASS, END = 128, 256, 320  # of outputs of 80, 80 and 20 bytes, each aligned
 ALLOWED = OUTPUTS + END
 MACHINES = {
     "aarch64-linux-gnu": ("--target=aarch64-unknown-linux-gnu -fno-pic", "qemu-aarch64"),
+    "aarch64-linux-gnu-dotprod": ("--target=aarch64-unknown-linux-gnu -fno-pic", "qemu-aarch64"),
     "riscv64-linux-gnu": (
         "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d -fno-pic", "qemu-riscv64"
     ),
@@ -60,8 +62,13 @@ TARGETS = [
 class Program:
     """A program that returns the code of the self-test, and writes the outputs that it found."""
 
-    def __init__(self, target: str, folder: Path, graph: Graph, weights: dict[str, Array]) -> None:
-        self.made = compiler.export(graph, folder, weights=weights, target=target)
+    def __init__(
+        self, target: str, folder: Path, graph: Graph, weights: dict[str, Array],
+        strict: bool = False,
+    ) -> None:  # fmt: skip
+        self.made = compiler.export(
+            graph, folder, weights=weights, target=target, multiplication_free=strict
+        )
         flags, self.emulator = MACHINES[target]
         (folder / "main.c").write_text(MAIN)
         self.path = folder / "program"
@@ -124,6 +131,24 @@ def test_sums_of_bytes_are_exact_on_other_machines(target: str, tmp_path: Path) 
         golden[CHECKSUM_BYTES + align(2 * 6 * 7 * 5)] ^= 1
 
     assert made.run(another)[0] == WRONG
+
+
+@pytest.mark.needs("clang", "ld.lld", "qemu-aarch64")
+@pytest.mark.parametrize("strict", [False, True])
+def test_dot_products_ask_the_cpu_first(strict: bool, tmp_path: Path) -> None:
+    """They multiply distances by 1, which strict code does not."""
+    graph = ag.parse(
+        "graph small(%x: u8[4,8]) params(%f: u8[8,4]) {\n"
+        "  %y = adder_dense(%x, %f) : i32[4,4]\n  return %y\n}"
+    )
+    f = np.arange(32, dtype=np.uint8).reshape(8, 4)
+    made = Program("aarch64-linux-gnu-dotprod", tmp_path, graph, {"f": f}, strict)
+    for cpu, status in (("cortex-a53", REFUSED), ("cortex-a76", PASSED)):
+        command = [made.emulator, "-cpu", cpu, str(made.path)]
+        assert subprocess.run(command, capture_output=True, timeout=60).returncode == status
+    found = certify(made.made.archive)
+    assert found.multiplication_free == strict
+    assert strict or any("udot" in str(failure) for failure in found.failures)
 
 
 def moved(by: float) -> Callable[[Array], object]:

@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     Mutant(
         "kernel rows above the image count as 0", U8,
-        "e.carry(0, first, 1, start, left_out)", "e.carry(first, first, 1, start, left_out)",
+        "e.carry(0, first, 1, start, row_sums)", "e.carry(first, first, 1, start, row_sums)",
         u8("test_kernel_rows_beyond_the_image"),
     ),
     Mutant(

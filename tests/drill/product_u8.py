@@ -56,8 +56,17 @@ MUTANTS = (
     ),
     Mutant(
         "sums of products are negated, as those of distances", U8,
-        "        return acc\n\n\nDIRECT", "        return e.b.neg(acc)\n\n\nDIRECT",
+        "        return acc\n\n\n@dataclass(frozen=True)\nclass ByteDot",
+        "        return e.b.neg(acc)\n\n\n@dataclass(frozen=True)\nclass ByteDot",
         u8("test_matrices"),
+    ),
+    Mutant(
+        "dot products make up for 127 where x lost 128", U8, "128 * super()", "127 * super()",
+        ("tests/codegen/test_rounded_selftest.py::test_sums_of_bytes_are_exact_on_other_machines",),
+    ),
+    Mutant(
+        "dot products ask no CPU", "codegen/export/cpu.py", "15 << bit", "15 << 0",
+        ("tests/codegen/test_rounded_selftest.py::test_dot_products_ask_the_cpu_first",),
     ),
     Mutant(
         "lists of minima serve products", "codegen/kernels/sparse/_u8_choice.py",

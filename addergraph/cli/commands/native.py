@@ -49,7 +49,7 @@ class Library:
     target: str = shared.target()
     tune_for: str | None = setting(
         None,
-        "Choose kernels for this machine: an x86 CPU name, generic or host. The code runs on every "
+        "Choose kernels for this machine: a CPU name, generic or host. The code runs on every "
         "machine of the target.",
         metavar="CPU",
         unset="host or the CPU that --target names, else generic",

@@ -10,10 +10,11 @@ operands before them: these add nothing. No byte outside the run is read but ear
 same run.
 
     packed filter   [group][block][i]: u8[run][step][vectors * lanes][unit], and behind it, for
-                    distances, i32[vectors * lanes], the sums of this kernel row
+                    distances and dot products, i32[vectors * lanes], the sums of this kernel row
 
 A kernel row that is above or below the image for all of a tile is left out: for its sums in
-distances, for nothing in products, to which a padded tap adds 0.
+distances, for nothing in products, to which a padded tap adds 0. Dot products, of x - 128, add the
+sums of the rows that they take.
 
 Sums are exact. None exceeds i32: `Adder2d.infer` admits (2^31 - 1) // 255 terms at most, and
 `Conv2d.infer` (2^31 - 1) // (255 * 128). So nothing depends on the order, the tile, the target or
@@ -84,7 +85,7 @@ class ByteSteps(Steps):
         g, runs = self.g, self.runs[0]
         first, last = e.minimum(taps[0], g.kernel[0]), taps[1]  # above the image, there may be more
 
-        def left_out(i: Index, sums: list[Register]) -> list[Register]:
+        def row_sums(i: Index, sums: list[Register]) -> list[Register]:
             at = e.at(filters, e.add(e.mul(i, self.packing.row_bytes), runs * self.run_bytes))
             return [self._add_sums(e, at, v, total) for v, total in enumerate(sums)]
 
@@ -99,9 +100,11 @@ class ByteSteps(Steps):
             return e.carry(0, runs, 1, outer, over_runs)
 
         start = [self.term.none(self.target, self.part_lanes)] * self.packing.vectors
-        if self.term.magnitudes:
-            start = e.carry(0, first, 1, start, left_out)
-            start = e.carry(last, g.kernel[0], 1, start, left_out)
+        if self.term.magnitudes and self.term.row_sums == "taken":
+            start = e.carry(first, last, 1, start, row_sums)
+        elif self.term.magnitudes:
+            start = e.carry(0, first, 1, start, row_sums)
+            start = e.carry(last, g.kernel[0], 1, start, row_sums)
         sums = e.carry(first, last, 1, start * len(offsets), over_rows)
         return [self._joined(e, sums[i : i + self.parts]) for i in range(0, len(sums), self.parts)]
 
@@ -143,7 +146,8 @@ class ByteSteps(Steps):
         """Adds the distances of one step; `words` are the pixels' vectors of bytes."""
         size = self.part_lanes * self.step
         taps = [e.load(e.at(filters, size * v), u8, size) for v in range(self.packing.vectors)]
-        pairs = ((word, tap) for word in words for tap in taps)
+        pixels = (self.term.pixel(e, word) for word in words)
+        pairs = ((pixel, tap) for pixel in pixels for tap in taps)
         return [self.term.added(e, *pair, a) for pair, a in zip(pairs, acc, strict=True)]
 
     def _broadcast(self, e: Emitter, pointer: Any) -> Register:

@@ -190,7 +190,7 @@ class DensePacking:
         (rows,) = self.parts
         own = (*numbers.shape[:2], self.g.kernel[0])  # group, block, kernel row
         split = numbers.reshape(*own, rows.steps // self.g.kernel[0], *numbers.shape[3:])
-        sums = split.sum((3, 5), np.int32)
+        sums = self.term.sums_of(split, (3, 5))
         sizes = self.row_bytes - self.sum_bytes, self.sum_bytes
         parts = [
             np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(*own, size)

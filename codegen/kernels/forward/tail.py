@@ -37,7 +37,8 @@ class ForwardContraction(Kernel):
             position = {v: i for i, v in enumerate(body.inputs)}
             self.operands = [position[v] for v in body.nodes[0].inputs]
         x, f = (call.inputs[i] for i in self.operands[:2])
-        self.g = geometry(term_of(self.node_op, x.type.dtype), self.node_op, x, f, call.outputs[0])
+        term = term_of(self.node_op, x.type.dtype, call.target)
+        self.g = geometry(term, self.node_op, x, f, call.outputs[0])
 
     @property
     def lanes(self) -> int:

@@ -6,6 +6,7 @@
     PRODUCT       f32        x * f                     acc
     BYTES         u8, u8     |x - f|                   0 - acc
     BYTE_PRODUCT  u8, i8     x * f                     acc
+    BYTE_DOT      u8, i8     (x - 128) * f             acc, from 128 * sum f on
 
 f+ = max(f, 0); every x of MINIMUM is at least 0. Terms of f32 are added one by one to a register of
 sums, in an order that is part of the result's definition; PRODUCT uses FMA where there is one.
@@ -13,17 +14,18 @@ sums, in an order that is part of the result's definition; PRODUCT uses FMA wher
 Terms of bytes come in steps: several bytes of a pixel, broadcast, and as many of the filter for
 each channel, make one number per lane. Their sums are exact in i32, in any order. Distances: x86's
 psadbw sums eight in a 64-bit lane; ARM's uabd makes sixteen, of which uaddlp and uadalp add four to
-a 32-bit lane. Products, four at a time: even and odd bytes become 16-bit numbers, whose products
-x86's pmaddwd adds in pairs, in 32 bits; ARM's mul keeps them in 16, and saddlp adds them. (x86's
-pmaddubsw, which takes bytes as they are, saturates its sums at 16 bits: not exact.) Elsewhere a
-step is one byte, which is widened.
+a 32-bit lane, or, where there are dot products, udot by ones. Products, four at a time: even and
+odd bytes become 16-bit numbers, whose products x86's pmaddwd adds in pairs, in 32 bits; ARM's mul
+keeps them in 16, and saddlp adds them. (x86's pmaddubsw, which takes bytes as they are, saturates
+its sums at 16 bits: not exact.) ARM's sdot multiplies signed bytes, so there x loses 128, and the
+sums of a kernel row of f make up for it. Elsewhere a step is one byte, which is widened.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -52,12 +54,15 @@ class Term(ABC):
     skips_padding   whether kernel rows in the padding are left out, because their terms are zeros
                     or, where there are `magnitudes`, known sums
     magnitudes      whether sums of |f| are packed with a filter
+    row_sums        which kernel rows' packed sums are added, of those that a tile has: those that
+                    it leaves out, or those that it takes
     """
 
     label: ClassVar[str]
     number: ClassVar[DType]
     skips_padding: ClassVar[bool] = False
     magnitudes: ClassVar[bool] = False
+    row_sums: ClassVar[Literal["left out", "taken"]] = "left out"
 
     @abstractmethod
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
@@ -78,6 +83,11 @@ class Term(ABC):
     def packed_sum(self, e: Emitter, total: Register) -> Register:
         """A sum of |f| as it is packed: 4 bytes for each channel."""
         return total
+
+    def sums_of(self, f: Array, axes: tuple[int, ...]) -> Array:
+        """What `magnitude` adds up, in NumPy: i32, of terms of bytes."""
+        sums: Array = f.sum(axes, np.int32)
+        return sums
 
     def kept(self, e: Emitter, f: Register) -> Register:
         """What is packed of a filter. `kept_of` is the same in NumPy."""
@@ -179,6 +189,10 @@ class ByteTerm(Term):
     def plus(self, e: Emitter, value: Register, bias: Register) -> Register:
         return e.b.add(value, bias)
 
+    def pixel(self, e: Emitter, x: Register) -> Register:
+        """The bytes of a pixel as `added` takes them."""
+        return x
+
     def none(self, target: Target, lanes: int) -> Register:
         return constant(vector(self.wide(target), lanes), 0)
 
@@ -209,8 +223,11 @@ class ByteDistance(ByteTerm):
     def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
         if name := e.target.byte_distances:
             return e.b.add(acc, e.b.call(e.intrinsic(name, acc.type, [x.type] * 2), [x, f]))
-        if e.target.pair_sums:
+        if e.target.byte_dot or e.target.pair_sums:
             distances = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
+        if name := e.target.byte_dot:
+            return e.converted(name, acc.type, acc, distances, constant(x.type, 1))
+        if e.target.pair_sums:
             pairs = e.converted(e.target.pair_sums, vector(I16, 2 * e.target.lanes), distances)
             return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, pairs))
         difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
@@ -245,8 +262,32 @@ class ByteProduct(ByteTerm):
         return acc
 
 
+@dataclass(frozen=True)
+class ByteDot(ByteProduct):
+    magnitudes = True
+    row_sums = "taken"
+
+    def step(self, target: Target) -> int:
+        return 4
+
+    def pixel(self, e: Emitter, x: Register) -> Register:
+        return e.b.xor(x, constant(x.type, 128))
+
+    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        return e.converted(e.target.signed_byte_dot, acc.type, acc, x, f)
+
+    def magnitude(self, e: Emitter, f: Register, total: Register) -> Register:
+        """`total` plus 128 times the sum of f of one step."""
+        bytes = e.b.bitcast(f, vector(I8, 4 * e.target.lanes))
+        lost = self.added(e, constant(bytes.type, -128), bytes, constant(total.type, 0))
+        return e.b.sub(total, lost)
+
+    def sums_of(self, f: Array, axes: tuple[int, ...]) -> Array:
+        return 128 * super().sums_of(f.view(np.int8), axes)
+
+
 DIRECT, MINIMUM, PRODUCT = Direct(), Minimum(), Product()
-BYTES, BYTE_PRODUCT = ByteDistance(), ByteProduct()
+BYTES, BYTE_PRODUCT, BYTE_DOT = ByteDistance(), ByteProduct(), ByteDot()
 
 
 def measures_distance(op: Op) -> bool:
@@ -254,10 +295,11 @@ def measures_distance(op: Op) -> bool:
     return (op.gradient_of or op).measures_distance
 
 
-def term_of(op: Any, dtype: DType) -> Term:
+def term_of(op: Any, dtype: DType, target: Target) -> Term:
     """The term of a forward layer whose input has this dtype."""
     if not op.measures_distance:
-        return BYTE_PRODUCT if dtype == u8 else PRODUCT
+        of_bytes = BYTE_DOT if target.signed_byte_dot else BYTE_PRODUCT
+        return of_bytes if dtype == u8 else PRODUCT
     if dtype == u8:
         return BYTES
     return MINIMUM if op.input_nonnegative else DIRECT

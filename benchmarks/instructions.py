@@ -1,0 +1,99 @@
+"""Instructions that a library executes for an image, counted by an emulator.
+
+    python -m benchmarks.instructions q.safetensors       # as `addergraph quantize` writes it
+    python -m benchmarks.instructions m.safetensors --float --targets aarch64-linux-gnu
+
+Exports the network for each target, links it with examples/boards/linux.c into a static program,
+and runs that under qemu-user with a plugin that counts (instructions.c): for one image and for
+three, of zeros, half of whose difference it prints. Needs clang, lld, qemu-user and a C compiler
+for this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import addergraph as ag
+from addergraph import compiler
+from addergraph.quantization import load_quantized
+from addergraph.tables import Table
+
+HERE = Path(__file__).parent
+BOARDS = HERE.parent / "examples" / "boards"
+EMULATORS = {  # target -> options of clang, the emulator
+    "aarch64-linux-gnu": ("--target=aarch64-unknown-linux-gnu", "qemu-aarch64"),
+    "aarch64-linux-gnu-dotprod": ("--target=aarch64-unknown-linux-gnu", "qemu-aarch64"),
+    "riscv64-linux-gnu": (
+        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d", "qemu-riscv64"
+    ),
+}  # fmt: skip
+MAIN = """
+#include "net.h"
+#include "board.h"
+static unsigned char in[1 << 22] __attribute__((aligned(64)));
+static unsigned char out[1 << 16] __attribute__((aligned(64)));
+static unsigned char arena[NET_ARENA_BYTES] __attribute__((aligned(NET_ARENA_ALIGN)));
+int main(void)
+{
+    for (int i = 0; i < IMAGES; i++)
+        if (net_run((const void *)in, (void *)out, arena) != 0)
+            return 1;
+    return 0;
+}
+"""
+
+
+def plugin(folder: Path) -> Path:
+    made = folder / "instructions.so"
+    run("cc", "-shared", "-fPIC", "-O2", "-o", made, HERE / "instructions.c")
+    return made
+
+
+def run(*command: str | Path) -> str:
+    """What the command prints as errors; ends the program where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        sys.exit(f"{command[0]} is not on the PATH")
+    if done.returncode != 0:
+        sys.exit(f"{command[0]}: {done.stderr.strip()[:500] or done.returncode}")
+    return done.stderr
+
+
+def executed(folder: Path, target: str, images: int, counts: Path) -> int:
+    options, emulator = EMULATORS[target]
+    (folder / "main.c").write_text(MAIN)
+    program = folder / f"run{images}"
+    run(
+        "clang", *options.split(), "-std=c11", "-fno-pic", "-O1", "-ffreestanding", "-nostdlib",
+        "-static", "-fuse-ld=lld", f"-DIMAGES={images}", f"-I{folder}", f"-I{BOARDS}",
+        "-o", program, folder / "main.c", BOARDS / "linux.c", folder / "libnet.a",
+    )  # fmt: skip
+    return int(run(emulator, "-plugin", counts, program))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file")
+    parser.add_argument("--float", action="store_true", help="a model in f32, not one in integers")
+    parser.add_argument("--targets", default=",".join(EMULATORS))
+    options = parser.parse_args()
+    found = ag.Model.load(options.file) if options.float else load_quantized(options.file)
+    graph = found.graph(training=False) if isinstance(found, ag.Model) else found.graph
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        counts = plugin(Path(scratch))
+        for target in options.targets.split(","):
+            folder = Path(scratch) / target
+            compiler.export(graph, folder, weights=found.weights, target=target, name="net")
+            one, three = (executed(folder, target, images, counts) for images in (1, 3))
+            rows.append([target, f"{(three - one) / 2e6:.3f}"])
+    print("\n".join(Table(("target", "M instructions"), rows, words={"target"}).lines()))
+
+
+if __name__ == "__main__":
+    main()
