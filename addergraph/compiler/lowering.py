@@ -132,11 +132,29 @@ def in_blocks(one: Lowered, weights: Mapping[str, Array], *, cache: bool) -> Bui
     return jit.build(block, use_cache=cache)
 
 
-def planned(
+def levels(
     graph: Graph,
     weights: Mapping[str, Array] | None,
     batch: int | None,
     target: str,
+    tune_for: str | None,
+    multiplication_free: bool,
+) -> list[Lowered]:
+    """`planned` for a target and each of its higher levels, which are tuned for its machine."""
+    first = planned(graph, weights, batch, target, tune_for, False, multiplication_free, ())
+    above = [replace(level, machine=first.target.machine) for level in first.target.above]
+    with without_range_warnings():  # which the first gave
+        return [first, *(
+            planned(graph, weights, batch, level, None, False, multiplication_free, ())
+            for level in above
+        )]  # fmt: skip
+
+
+def planned(
+    graph: Graph,
+    weights: Mapping[str, Array] | None,
+    batch: int | None,
+    target: str | Target,
     tune_for: str | None,
     tune: bool | float,
     multiplication_free: bool,
@@ -146,6 +164,7 @@ def planned(
     from ..codegen.emit.lowered import Kernels
     from ..codegen.inspect import limits, strict
     from ..codegen.targets.lookup import target_named
+    from ..codegen.targets.target import Target
 
     batch = border.plain(int | None, "batch", batch, ShapeError)
     tune = border.plain(bool | float, "tune", tune)
@@ -153,7 +172,7 @@ def planned(
         raise DataError(f"tune={tune} must be True, False, or a number of seconds of at least 0")
     observers = border.plain(Sequence[Callable[..., None]], "observers", observers)
     multiplication_free = border.flag("multiplication_free", multiplication_free)
-    machine = target_named(target, tune_for)
+    machine = target if isinstance(target, Target) else target_named(target, tune_for)
     if multiplication_free or not machine.multiplier:
         strict.require_layers(graph, machine)
         machine = strict.without_multiplier(machine)

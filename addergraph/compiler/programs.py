@@ -16,7 +16,7 @@ from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
 from ..settings import number_of_threads
 from .forks import import_compiler
-from .lowering import build, for_codegen, in_blocks, planned, road, without_range_warnings
+from .lowering import build, for_codegen, in_blocks, levels, road, without_range_warnings
 
 if TYPE_CHECKING:
     from ..codegen.export.aot import Exported
@@ -182,8 +182,10 @@ def export(
     network, (graph, weights) = graph, graph_and_weights(graph, weights)
     known = preprocessing.declared_by(network)
     numbers = require_weights(graph, weights)
-    lowered = planned(graph, numbers, batch, target, tune_for, False, multiplication_free, ())
-    return aot.export(lowered, numbers, folder, preprocessing=known, name=name, overwrite=overwrite)
+    lowered, *above = levels(graph, numbers, batch, target, tune_for, multiplication_free)
+    return aot.export(
+        lowered, numbers, folder, above=above, preprocessing=known, name=name, overwrite=overwrite
+    )
 
 
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:

@@ -58,6 +58,9 @@ def attribute(function: Any, target: Target) -> None:
     function.attributes.add("noinline")
     # llvmlite only lists the enum attributes; these are string attributes.
     set.add(function.attributes, '"no-builtins"')
+    if target.beside_others:
+        set.add(function.attributes, f'"target-cpu"="{target.cpu}"')
+        set.add(function.attributes, f'"target-features"="{target.features}"')
     if target.tuned:
         set.add(function.attributes, f'"tune-cpu"="{target.tuned}"')
 

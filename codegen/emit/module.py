@@ -64,6 +64,12 @@ class ModuleEmitter:
         self._names: set[str] = set()
         self._barrier: Any = None
 
+    def at_level(self, target: Target) -> ModuleEmitter:
+        """An emitter into the same module, for another level of the instruction set."""
+        other = ModuleEmitter(self.module.name, target, callbacks=self.callbacks)
+        other.module, other._names = self.module, self._names
+        return other
+
     @property
     def word(self) -> Any:
         """The type of indices."""

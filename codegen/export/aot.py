@@ -35,10 +35,10 @@ from addergraph.ir.types import TensorType
 from addergraph.settings import integer
 
 from .. import llvm
-from ..emit.lowered import Lowered, computed_by, pack_weights
+from ..emit.lowered import Lowered, computed_by
 from ..inspect import limits, strict
 from ..inspect.stack import stack_bytes
-from ..run.jit import Built, build, main_weights, run_packed
+from ..run.jit import Built, build, run_packed
 from ..targets.lookup import runnable
 from . import example, header, link
 from . import folder as folders
@@ -47,6 +47,7 @@ from .attributes import passing_no_floats
 from .data import data_object
 from .entry import api_symbols, data_symbols, emit_library, golden_block, tolerances
 from .interface import ABI_VERSION, Argument, Interface, interface_of
+from .levels import packed_levels
 
 FORMAT = 1  # of metadata.json
 
@@ -80,6 +81,7 @@ def export(
     weights: Mapping[str, Array],
     folder: str | os.PathLike[str],
     *,
+    above: Sequence[Lowered] = (),
     preprocessing: Preprocessing | None = None,
     name: str | None = None,
     seed: int = 0,
@@ -90,6 +92,7 @@ def export(
 
     compiled the program of this machine, where there is one; else what one is made from
     weights  the numbers of the source graph's parameters
+    above    the same graph for each of the target's higher levels, where it has some
     preprocessing  what images are, where the graph takes them: for header, metadata and example
     name     of the library, else the graph's; made a C identifier
     seed     of the inputs that the self-test runs on. It expects the same bits; of a float network
@@ -99,9 +102,9 @@ def export(
     overwrite  replace what is in the folder, whatever it is; else only an earlier export of the
              same graph, with these weights or others
 
-    Raises UnsupportedError for a graph with updates, clashing names, or names of classes that are
-    not those of its scores, DataError or ShapeError for
-    weights that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
+    Raises UnsupportedError for a graph with updates, levels that are missing, clashing names,
+    or names of classes that are not those of its scores, DataError or ShapeError for weights
+    that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
     StorageError when the folder cannot be written, or holds another network's library or files
     that were changed.
     """
@@ -115,13 +118,18 @@ def export(
             f'graph "{lowered.source.name}" updates its parameters, which an exported library '
             "holds read-only; export the inference graph, for example model.graph(training=False)"
         )
-    interface = interface_of(lowered, name, preprocessing)
+    forms = (lowered, *above)
+    if tuple(form.target.name for form in above) != tuple(t.name for t in lowered.target.above):
+        raise UnsupportedError(
+            f'a program runs one level of "{lowered.target.name}"; ag.export makes a library of all'
+        )
+    interface = interface_of(lowered, name, preprocessing, above)
     target, prefix = lowered.target, interface.prefix
     compiler = link.find_compiler(target, shared)
     if not overwrite:
         folders.require_replaceable(folder, prefix, folders.graph_digest(lowered.declared))
     where = folders.made_folder(folder)
-    files = _files(compiled, weights, interface, seed)
+    files = _files(compiled, forms, weights, interface, seed)
     library = f"lib{prefix}.so"
     with ExitStack() as until_written:
         if compiler is None:
@@ -152,19 +160,21 @@ def _link(
 
 
 def _files(
-    compiled: Built | Lowered, weights: Mapping[str, Array], interface: Interface, seed: int
-) -> dict[str, bytes | Pieces]:
+    compiled: Built | Lowered, forms: Sequence[Lowered], weights: Mapping[str, Array],
+    interface: Interface, seed: int,
+) -> dict[str, bytes | Pieces]:  # fmt: skip
     """Name -> content of everything but the shared library. The weights are there twice: as they
     were given, and packed."""
-    prefix, lowered = interface.prefix, _lowered_of(compiled)
+    prefix, lowered = interface.prefix, forms[0]
     exact = _is_known(lowered)
-    text, facts = emit_library(lowered, interface, exact=exact)
-    packed = pack_weights(facts, lowered, main_weights(lowered, weights))
+    text, levels = emit_library(forms, interface, exact=exact)
+    packed = packed_levels(levels, weights)
     golden = _golden(compiled, weights, packed, interface, seed)
     if lowered.target.multiplier:
         code_object, assembly = llvm.compile_both(text, lowered.target)
     else:
-        nodes, provided = computed_by(facts), data_symbols(prefix)
+        nodes = {k: n for level in levels for k, n in computed_by(level.facts).items()}
+        provided = data_symbols(prefix)
         code_object, assembly = strict.compile_both(text, lowered.target, nodes, provided)
     code_object = passing_no_floats(code_object)
     stack = stack_bytes(assembly, lowered.target.triple, api_symbols(prefix))

@@ -14,6 +14,7 @@ import llvmlite.ir as ir
 
 from ..emit.builder import I32, Emitter
 from ..emit.module import ModuleEmitter
+from ..targets.target import Target
 from ..targets.x86 import BASELINE, OSXSAVE
 
 _I64 = ir.IntType(64)
@@ -47,7 +48,7 @@ XGETBV = bytes.fromhex(
 
 def runs_everywhere(made: ModuleEmitter, function: Any) -> None:
     """Compiles a function for the baseline of its machine."""
-    if made.target.needs:
+    if made.target.baseline:
         set.add(function.attributes, f'"target-cpu"="{made.target.baseline}"')
         set.add(function.attributes, '"target-features"=""')
 
@@ -58,7 +59,7 @@ def emit_supported(made: ModuleEmitter, name: str) -> Any:
     1 always where the code needs nothing beyond the baseline, or the CPU cannot be asked. Else
     gives the internal function that asks: a shared library calls no exported one directly.
     """
-    asks = _emit_asking(made) if made.target.needs else None
+    asks = emit_asking(made, made.target) if made.target.needs else None
     function = made.function(name, [], exported=True, result=I32)
     function.return_value.add_attribute("signext")
     runs_everywhere(made, function)
@@ -67,32 +68,33 @@ def emit_supported(made: ModuleEmitter, name: str) -> Any:
     return asks
 
 
-def _emit_asking(made: ModuleEmitter) -> Any:
+def emit_asking(made: ModuleEmitter, target: Target) -> Any:
+    """An internal function: 1 where this CPU has all that `target` needs, else 0."""
     function = made.function(made.unique("asks_cpu"), [], result=I32)
     runs_everywhere(made, function)
     e = Emitter(function, made.target, made.wait)
-    (_ask_cpuid if made.target.triple == BASELINE.triple else _ask_register)(made, e)
+    (_ask_cpuid if target.triple == BASELINE.triple else _ask_register)(made, e, target)
     e.b.ret(ir.Constant(I32, 1))
     return function
 
 
-def _ask_cpuid(made: ModuleEmitter, e: Emitter) -> None:
+def _ask_cpuid(made: ModuleEmitter, e: Emitter, target: Target) -> None:
     """Returns 0 where a bit of CPUID is missing, or registers that the system does not keep."""
     cpuid, xgetbv = _raw(made, "cpuid", CPUID), _raw(made, "xgetbv", XGETBV)
     leaves: dict[int, int] = {}
-    for _, leaf, bit in made.target.needs:
+    for _, leaf, bit in target.needs:
         leaves[leaf] = leaves.get(leaf, 0) | 1 << bit
     _require(e, cpuid, OSXSAVE[0], 1 << OSXSAVE[1])
-    _require(e, xgetbv, 0, made.target.states)
+    _require(e, xgetbv, 0, target.states)
     for leaf, bits in leaves.items():
         _require(e, cpuid, leaf, bits)
 
 
-def _ask_register(made: ModuleEmitter, e: Emitter) -> None:
+def _ask_register(made: ModuleEmitter, e: Emitter, target: Target) -> None:
     """Returns 0 where a field of ID_AA64ISAR0_EL1, of four bits, is 0."""
     read = e.intrinsic("llvm.read_volatile_register.i64", _I64, [ir.MetaDataType()])
     register = e.b.call(read, [made.module.add_metadata(["ID_AA64ISAR0_EL1"])])
-    for _, _, bit in made.target.needs:
+    for _, _, bit in target.needs:
         field = e.b.and_(register, ir.Constant(_I64, 15 << bit))
         with e.b.if_then(e.b.icmp_unsigned("==", field, ir.Constant(_I64, 0))):
             e.b.ret(ir.Constant(I32, 0))

@@ -29,8 +29,8 @@ from addergraph.ir.plan import ALIGNMENT, align
 from addergraph.ir.types import f32, i32, u8
 
 from ..emit.builder import I8, I32, POINTER, Emitter, Index
-from ..emit.lowered import Lowered, ProgramFacts
-from ..emit.module import ModuleEmitter, emit_body, in_turn
+from ..emit.lowered import Lowered
+from ..emit.module import ModuleEmitter
 from .cpu import emit_supported, runs_everywhere
 from .interface import (
     BAD_THREAD,
@@ -43,6 +43,7 @@ from .interface import (
     Argument,
     Interface,
 )
+from .levels import Level, emit_levels
 
 SUMMED = 1 << 20  # words whose running sums are in memory at once
 CHECKSUM_BYTES = ALIGNMENT  # two 32-bit words, padded
@@ -58,24 +59,25 @@ def data_symbols(prefix: str) -> tuple[str, ...]:
 
 
 def emit_library(
-    lowered: Lowered, interface: Interface, *, exact: bool
-) -> tuple[str, ProgramFacts]:
-    """The code object as IR text, and the facts of its program.
+    forms: Sequence[Lowered], interface: Interface, *, exact: bool
+) -> tuple[str, tuple[Level, ...]]:
+    """The code object as IR text, and its program at each level that the target has.
 
+    `forms`: the same graph for each level, the lowest first; most targets have one.
     `exact`: whether the golden outputs are the very bits that the code gives.
     """
     # A certificate follows no pointer: code without products calls nothing through one.
-    made = ModuleEmitter(interface.prefix, lowered.target, callbacks=interface.relaxes)
+    made = ModuleEmitter(interface.prefix, forms[0].target, callbacks=interface.relaxes)
     names = [made.unique(name) for name in api_symbols(interface.prefix)]
     asks = emit_supported(made, names[4])
-    body, facts = emit_body(made, lowered)
-    body = in_turn(made, body, lowered, lowered.arenas)
-    entries = _Entries(made, interface, body, facts.weights_bytes)
+    body, levels = emit_levels(made, forms)
+    last = levels[-1]
+    entries = _Entries(made, interface, body, last.offset + last.facts.weights_bytes)
     entries.run(names[0])
     entries.run_part(names[1])
     entries.selftest(names[2], asks, exact)
     entries.metadata(names[3])
-    return str(made.module), facts
+    return str(made.module), levels
 
 
 def data_module(prefix: str, weights: Array, golden: bytes, metadata: bytes) -> str:

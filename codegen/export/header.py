@@ -93,7 +93,11 @@ _ONE_THREAD = Template("""\
 _ASKS = Template("""\
 1 if this CPU and its system have what ${M}_CPU_FEATURES lists, else 0: the other functions
  * but ${p}_selftest, which asks this first, would end the program by an illegal instruction.
- * Every x86-64 CPU can answer.""")
+ * Every x86-64 CPU can answer, and Linux on every AArch64 (since 4.11).""")
+_ASKS_LEVEL = Template("""\
+1: every CPU of this kind runs the code. The first call of ${p}_run, ${p}_run_part or
+ * ${p}_selftest asks the CPU which of $levels it has, and keeps the answer in the library's only
+ * variable: one word, written atomically.""")
 _ASKS_NOTHING = Template("""\
 1: the code needs nothing that CPUs of this kind may lack. No question is asked of the CPU.""")
 _SELFTEST = Template(
@@ -204,12 +208,13 @@ def header(interface: Interface, *, exact: bool, stack: int | None = None) -> st
 def _code(interface: Interface) -> dict[str, str]:
     """What it says of the target."""
     target = interface.target
-    asks = _ASKS if target.needs else _ASKS_NOTHING
+    asks = _ASKS if target.needs else _ASKS_LEVEL if target.above else _ASKS_NOTHING
+    levels = ", ".join(level.name for level in (target, *target.above))
     needs = " ".join(name for name, _, _ in target.needs) or target.features
     lines = [f'"{line}"' for line in textwrap.wrap(needs, 90, drop_whitespace=False)] or ['""']
     return {
         "code": _filled(f" * Code. It runs on {target.cpus}."),
-        "supported": asks.substitute(p=interface.prefix, M=interface.macro),
+        "supported": asks.substitute(p=interface.prefix, M=interface.macro, levels=levels),
         "triple": target.triple,
         "cpu": target.cpu,
         "features": "\\\n    " * (len(lines) > 1) + " \\\n    ".join(lines),

@@ -205,10 +205,14 @@ class Interface:
 
 
 def interface_of(
-    lowered: Lowered, name: str | None = None, preprocessing: Preprocessing | None = None
+    lowered: Lowered,
+    name: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    above: Sequence[Lowered] = (),
 ) -> Interface:
     """The C interface of a lowered graph, called `name` or else as the graph is; `preprocessing`
-    says what its images are, where that is known.
+    says what its images are, where that is known. `above`: the graph for higher levels of its
+    target.
 
     Names become C identifiers: what is neither an ASCII letter, digit nor underscore becomes an
     underscore. Raises UnsupportedError when two names then coincide, and for names of classes that
@@ -226,7 +230,7 @@ def interface_of(
     count = len(source.inputs)
     interface = Interface(
         prefix, source.name, made[:count], made[count:],
-        lowered.arenas * lowered.arena_bytes, lowered.is_open,
+        max(f.arenas * f.arena_bytes for f in (lowered, *above)), lowered.is_open,
         target.atomics, target.atomics and target.multiplier, bool(floats_of(main)),
         target, *_images(source, preprocessing),
     )  # fmt: skip

@@ -22,10 +22,10 @@ from .riscv import RISCV32I, RISCV64, RISCV64I
 from .target import Target
 from .thumb import THUMBV6M
 from .toy import TOY
-from .x86 import AVX2, AVX512, X86_LEVELS
+from .x86 import AVX2, AVX512, EVERY, X86_LEVELS
 
 TARGETS: dict[str, Target] = {
-    t.name: t for t in (*X86_LEVELS, TOY, *ARM_LEVELS, RISCV64, RISCV32I, RISCV64I, THUMBV6M)
+    t.name: t for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, RISCV64, RISCV32I, RISCV64I, THUMBV6M)
 }
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"

@@ -44,6 +44,8 @@ class Target:
     variable_shift  i32 x i32 -> i32: a << b in each lane, 0 where b is 32
     pause           what a thread executes that polls
 
+    above     higher levels, the lowest first, for which its libraries have code, too
+    beside_others  whether it is one of those: its functions then name their CPU
     baseline  the CPU, as LLVM names it, whose code asks whether this one has what the rest `needs`
     needs     what a CPU has to have beyond: (LLVM's name, where to ask, bit), see `export/cpu.py`
     states    bits of XCR0 that the system has to have set, of x86
@@ -78,6 +80,8 @@ class Target:
     variable_shift: str = ""
     pause: str = ""
     cpus: str = ""
+    above: tuple[Target, ...] = ()
+    beside_others: bool = False
     baseline: str = ""
     needs: tuple[tuple[str, int, int], ...] = ()
     states: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .target import Target
 
 LINUX = "x86_64-unknown-linux-gnu"
@@ -63,3 +65,9 @@ AVX512 = Target(
     baseline=BASELINE.cpu, needs=_needs(_LEVEL_3, _LEVEL_4), states=_ZMM,
 )  # fmt: skip
 X86_LEVELS = (BASELINE, AVX2, AVX512)
+EVERY = replace(
+    BASELINE, name="x86-64-every",
+    cpus="every x86-64 CPU, and uses AVX2 or AVX-512 where there is one of them",
+    # In two roundings, as the baseline has to: all then give the same bits.
+    above=tuple(replace(level, fma=False, beside_others=True) for level in (AVX2, AVX512)),
+)  # fmt: skip

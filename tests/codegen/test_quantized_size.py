@@ -60,9 +60,9 @@ def test_what_a_program_takes(name: str) -> None:
     assert taps == sum(w.nbytes for w in made.weights.values() if w.dtype != np.int32)
     # As `export` lowers it: without the numbers, no lists of taps.
     lowered = compiler.lower(made.graph, target_named("x86-64-v4"))
-    _, facts = emit_library(lowered, interface_of(lowered), exact=False)
+    _, (level,) = emit_library([lowered], interface_of(lowered), exact=False)
     parameters = sum(w.nbytes for w in made.weights.values())
-    assert parameters < facts.weights_bytes - padding(lowered) <= 1.05 * parameters
+    assert parameters < level.facts.weights_bytes - padding(lowered) <= 1.05 * parameters
     assert lowered.plan.arena_bytes <= 1.1 * lowered.plan.lower_bound_bytes
 
 

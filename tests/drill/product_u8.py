@@ -69,6 +69,16 @@ MUTANTS = (
         ("tests/codegen/test_rounded_selftest.py::test_dot_products_ask_the_cpu_first",),
     ),
     Mutant(
+        "every level reads the lowest one's weights", "codegen/export/levels.py",
+        "e.at(weights, levels[number].offset)", "e.at(weights, 0)",
+        ("tests/codegen/test_levels.py::test_every_cpu_gives_the_same_bits",),
+    ),
+    Mutant(
+        "higher levels round products and sums at once", "codegen/targets/x86.py",
+        "replace(level, fma=False, beside_others=True)", "replace(level, beside_others=True)",
+        ("tests/codegen/test_levels.py::test_every_cpu_gives_the_same_bits",),
+    ),
+    Mutant(
         "lists of minima serve products", "codegen/kernels/sparse/_u8_choice.py",
         "if g.term != BYTES or taps == 1", "if taps == 1", u8("test_a_tail"),
     ),
