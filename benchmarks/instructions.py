@@ -30,6 +30,10 @@ EMULATORS = {  # target -> options of clang, the emulator
     "riscv64-linux-gnu": (
         "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d", "qemu-riscv64"
     ),
+    "riscv64-linux-gnu-v": (
+        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d",
+        "qemu-riscv64 -cpu rv64,v=true,vlen=128",
+    ),
 }  # fmt: skip
 MAIN = """
 #include "net.h"
@@ -73,7 +77,7 @@ def executed(folder: Path, target: str, images: int, counts: Path) -> int:
         "-static", "-fuse-ld=lld", f"-DIMAGES={images}", f"-I{folder}", f"-I{BOARDS}",
         "-o", program, folder / "main.c", BOARDS / "linux.c", folder / "libnet.a",
     )  # fmt: skip
-    return int(run(emulator, "-plugin", counts, program))
+    return int(run(*emulator.split(), "-plugin", counts, program).split()[-1])
 
 
 def main() -> None:

@@ -164,7 +164,23 @@ _THUMB: _Table = (
 )  # fmt: skip
 
 # RV32I and RV64I with A, F and D; C stands for the prefix of compressed forms.
+_RISCV_V: _Table = (  # the vector extension
+    (MULTIPLY, r"v(f?w?|s)mul(h|hu|hsu|u|su)?\.\S+"),
+    (FMA, r"vf?w?n?m(acc|sac|add|sub)(u|us|su)?\.\S+"),
+    (DIVIDE, r"v(div|rem)u?\.\S+ | vfr?div\.\S+ | vf(sqrt|rsqrt7|rec7)\.\S+"),
+    (ADD, r"v[wsa]?r?(add|sub)u?\.\S+ | vneg\.v | vf[rw]?(add|sub)\.\S+ | v(id|iota)\.\S+"),
+    (ADD, r"v(adc|madc|sbc|msbc)\.\S+"),
+    (LOGIC, r"vf?(min|max)u?\.\S+ | v(and|or|xor|not|merge|fmerge)\.\S+ | vm(s|f)\w+\.\S+"),
+    (LOGIC, r"vm(and|or|xor|nand|nor|xnor|andn|orn|not|clr|set|mv)\.\S+ | v(cpop|first)\.m"),
+    (LOGIC, r"vf(sgnj[nx]?|neg|abs|class)\.\S+"),
+    (SHIFT, r"v(s|ns|ss)r[la]\.\S+ | vsll\.\S+"),
+    (CONVERT, r"v[sz]ext\.\S+ | vf[nw]?cvt\.\S+ | vn?w?cvtu?\.\S+ | vnclipu?\.\S+"),
+    (MOVE, r"v[ls](e|se|[ou]xei|seg\d\w*)\d*(ff)?\.v | v[ls][mr]\.v | v[ls]\d+r(e\d+)?\.v"),
+    (MOVE, r"vf?mv\d?r?\.\S+ | vf?slide1?(up|down)\.\S+ | vrgather(ei16)?\.\S+ | vcompress\.vm"),
+    (CONTROL, r"vsetv?i?vli?"),
+)  # fmt: skip
 _RISCV: _Table = (
+    *_RISCV_V,
     (MULTIPLY, r"C mul(h|hu|hsu|w)? | fmul\.[sd]"),
     (FMA, r"fn?m(add|sub)\.[sd]"),
     (DIVIDE, r"(div|rem)u?w? | fdiv\.[sd] | fsqrt\.[sd]"),

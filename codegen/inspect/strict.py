@@ -41,7 +41,12 @@ _OTHERWISE = "leave it out, or compute it outside"
 
 def without_multiplier(target: Target) -> Target:
     """`target` for code that has to do without products: those by 1, of dot products that add
-    distances up, included."""
+    distances up, included. UnsupportedError where no certificate could show that it has none."""
+    if not target.decoded:
+        raise UnsupportedError(
+            f"{target.name} has no strict code: nothing here decodes its vector instructions to "
+            "certify it; compile for the target without them"
+        )
     return dataclasses.replace(target, multiplier=False, byte_dot="", signed_byte_dot="")
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .target import Target, scalar_core
 
 RISCV64 = Target(
     "riscv64-linux-gnu", "riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d",
     lanes=4, registers=16, fma=False,
     cpus="every RISC-V CPU of 64 bits with M, A, F and D, as Linux distributions need them",
+)  # fmt: skip
+# Sixteen lanes of 32 bits are four registers of 128 bits, as every application core has them at
+# least (RISC-V "V" extension 1.0, profile RVA23); with longer ones they are fewer.
+RISCV64V = replace(
+    RISCV64, name="riscv64-linux-gnu-v", features="+m,+a,+f,+d,+v", lanes=16, registers=8,
+    decoded=False,
+    cpus="RISC-V CPUs of 64 bits with the vector extension V 1.0, whatever their vector length",
 )  # fmt: skip
 RISCV32I = scalar_core(
     "riscv32i",

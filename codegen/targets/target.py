@@ -46,6 +46,7 @@ class Target:
 
     above     higher levels, the lowest first, for which its libraries have code, too
     beside_others  whether it is one of those: its functions then name their CPU
+    decoded   whether the certificate's decoder reads its instructions: else there is no strict code
     baseline  the CPU, as LLVM names it, whose code asks whether this one has what the rest `needs`
     needs     what a CPU has to have beyond: (LLVM's name, where to ask, bit), see `export/cpu.py`
     states    bits of XCR0 that the system has to have set, of x86
@@ -82,6 +83,7 @@ class Target:
     cpus: str = ""
     above: tuple[Target, ...] = ()
     beside_others: bool = False
+    decoded: bool = True
     baseline: str = ""
     needs: tuple[tuple[str, int, int], ...] = ()
     states: int = 0

@@ -52,10 +52,15 @@ MACHINES = {
     "riscv64-linux-gnu": (
         "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d -fno-pic", "qemu-riscv64"
     ),
+    "riscv64-linux-gnu-v": (
+        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d -fno-pic",
+        "qemu-riscv64 -cpu rv64,v=true,vlen=128",
+    ),
 }  # fmt: skip
 
 TARGETS = [
-    pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", MACHINES[t][1])) for t in MACHINES
+    pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", MACHINES[t][1].split()[0]))
+    for t in MACHINES
 ]
 
 
@@ -91,7 +96,7 @@ class Program:
         path = self.path.with_name("changed")
         data.tofile(path)
         path.chmod(0o755)
-        done = subprocess.run([self.emulator, path], capture_output=True, timeout=60)
+        done = subprocess.run([*self.emulator.split(), path], capture_output=True, timeout=60)
         return done.returncode, done.stdout
 
 

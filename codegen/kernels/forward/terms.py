@@ -223,13 +223,15 @@ class ByteDistance(ByteTerm):
     def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
         if name := e.target.byte_distances:
             return e.b.add(acc, e.b.call(e.intrinsic(name, acc.type, [x.type] * 2), [x, f]))
-        if e.target.byte_dot or e.target.pair_sums:
+        if e.target.lanes > 1:
             distances = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
         if name := e.target.byte_dot:
             return e.converted(name, acc.type, acc, distances, constant(x.type, 1))
         if e.target.pair_sums:
             pairs = e.converted(e.target.pair_sums, vector(I16, 2 * e.target.lanes), distances)
             return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, pairs))
+        if e.target.lanes > 1:
+            return e.b.add(acc, e.b.zext(distances, acc.type))
         difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
         return e.b.add(acc, e.call("smax", difference, e.b.neg(difference)))
 
