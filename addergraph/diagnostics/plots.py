@@ -20,6 +20,7 @@ from .gradients import GradientHistory
 from .pictures import BLACK, BLUE, CYCLE, ORANGE, SKY, VERMILION, drawable, new_figure, panels
 
 SMALL = 8  # points
+FEW = 3  # runs whose legend has room beside their curves
 _TITLE = 90  # columns of its second line
 LEAST = 1e-37  # of the errors that a scale has room for: below are subnormals
 _PANELS = (  # of the training curves: the column, that of the validation, the axis
@@ -41,8 +42,10 @@ def plot_curves(runs: Mapping[str, Mapping[str, Sequence[float] | Array]]) -> An
     if not shown:
         known = ", ".join(name for panel in _PANELS for name in panel[:2] if name)
         raise DataError(f"there is nothing to draw: expected some of the columns {known}")
-    figure, axes = panels(len(shown), _title("Training", ", ".join(runs)), "epoch", "")
-    figure.set_size_inches(5.2 * min(2, len(shown)), 3.6 * ((len(shown) + 1) // 2) + 0.4)
+    of = ", ".join(runs) if len(runs) <= FEW else f"{len(runs)} runs"
+    figure, axes = panels(len(shown), _title("Training", of), "epoch", "")
+    below = 0.4 if len(runs) <= FEW else 0.4 + 0.25 * len(runs)
+    figure.set_size_inches(5.2 * min(2, len(shown)), 3.6 * ((len(shown) + 1) // 2) + below)
     for (training, validation, label), axis in zip(shown, axes, strict=True):
         for (run, columns), color in zip(runs.items(), _cycle(len(runs)), strict=True):
             whats = (", training", ", validation") if validation else ("", "")
@@ -55,8 +58,10 @@ def plot_curves(runs: Mapping[str, Mapping[str, Sequence[float] | Array]]) -> An
             axis.set_yscale("log")
         if training == "images_per_second":
             axis.set_ylim(bottom=0)
-        if training in ("loss", "accuracy"):
+        if training in ("loss", "accuracy") and len(runs) <= FEW:
             axis.legend(fontsize=SMALL)
+    if len(runs) > FEW:
+        _shared_legend(figure)
     return figure
 
 
@@ -290,8 +295,9 @@ def _shared_legend(figure: Any) -> None:
         handles, labels = axis.get_legend_handles_labels()
         found.update(zip(labels, handles, strict=True))
     figure.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=len(found), fontsize=9
-    )
+        found.values(), found.keys(), loc="outside lower center",
+        ncols=len(found) if len(found) <= 2 * FEW else 2, fontsize=9,
+    )  # fmt: skip
 
 
 def _require_steps(history: GradientHistory) -> None:
