@@ -27,7 +27,8 @@ def compiler_command(target: Target) -> list[str]:
     """The C compiler for `target` as it is called here: $CC or cc for this machine, for others the
     cross compiler by its usual name."""
     if sys.platform != "linux" or target.triple != host().triple:
-        return [f"{target.triple.replace('-unknown', '')}-gcc"]
+        kind = "clang" if "android" in target.triple else "gcc"  # as the NDK has it
+        return [f"{target.triple.replace('-unknown', '')}-{kind}"]
     named = os.environ.get("CC", "")
     try:
         return shlex.split(named) or ["cc"]

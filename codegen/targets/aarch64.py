@@ -35,3 +35,11 @@ DOTPROD = replace(
     needs=(("dotprod", 0, 44),),
 )
 ARM_LEVELS = (AARCH64, DOTPROD)
+# Its ABI keeps a register, x18, for itself. The number is the API level, of Android 5.
+ANDROID, ANDROID_DOTPROD = (
+    replace(
+        level, name=level.name.replace("gnu", "android"), triple="aarch64-unknown-linux-android21",
+        cpus=f"Android 5 and later, on {level.cpus}",
+    )
+    for level in ARM_LEVELS
+)  # fmt: skip

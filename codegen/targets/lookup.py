@@ -15,7 +15,7 @@ from addergraph.border import shown
 from addergraph.errors import TargetError, nearest
 
 from .. import llvm
-from .aarch64 import AARCH64, ARM_LEVELS, DOTPROD
+from .aarch64 import AARCH64, ANDROID, ANDROID_DOTPROD, ARM_LEVELS, DOTPROD
 from .machine import Machine
 from .machines import MACHINES, machine_named
 from .riscv import RISCV32I, RISCV64, RISCV64I, RISCV64V
@@ -26,7 +26,19 @@ from .x86 import AVX2, AVX512, EVERY, X86_LEVELS
 
 TARGETS: dict[str, Target] = {
     t.name: t
-    for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, RISCV64, RISCV64V, RISCV32I, RISCV64I, THUMBV6M)
+    for t in (
+        *X86_LEVELS,
+        EVERY,
+        TOY,
+        *ARM_LEVELS,
+        ANDROID,
+        ANDROID_DOTPROD,
+        RISCV64,
+        RISCV64V,
+        RISCV32I,
+        RISCV64I,
+        THUMBV6M,
+    )
 }
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"

@@ -4,6 +4,7 @@ sums of bytes, which are exact."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 
 import addergraph as ag
 from addergraph import compiler
+from addergraph.codegen.emit.module import emit_program
 from addergraph.codegen.export.entry import CHECKSUM_BYTES, tolerances
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.certificate import certify
+from addergraph.codegen.llvm import compile_assembly
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array, Graph
 from addergraph.ir.plan import align
 from addergraph.ir.state import initial_weights
@@ -154,6 +158,23 @@ def test_dot_products_ask_the_cpu_first(strict: bool, tmp_path: Path) -> None:
     found = certify(made.made.archive)
     assert found.multiplication_free == strict
     assert strict or any("udot" in str(failure) for failure in found.failures)
+
+
+def test_android_keeps_its_register() -> None:
+    """x18, which LLVM uses elsewhere where so many values are alive."""
+    graph = ag.parse(BYTES)
+    used = {
+        name: bool(
+            re.search(r"\b[wx]18\b", compile_assembly(str(emit_program(lowered)[0]), target))
+        )
+        for name in ("aarch64-linux-gnu", "aarch64-linux-android", "aarch64-linux-android-dotprod")
+        if (lowered := compiler.lower(graph, target := target_named(name)))
+    }
+    assert used == {
+        "aarch64-linux-gnu": True,
+        "aarch64-linux-android": False,
+        "aarch64-linux-android-dotprod": False,
+    }
 
 
 def moved(by: float) -> Callable[[Array], object]:
