@@ -69,12 +69,16 @@ def host_features() -> frozenset[str]:
 
 def _machine(target: Target) -> Any:
     # Position-independent code in the small model: the same object serves MCJIT, archives and
-    # shared libraries.
+    # shared libraries. WebAssembly's would add a base to every address, which is 0 in a module.
     return (
         _binding()
         .Target.from_triple(target.triple)
         .create_target_machine(
-            cpu=target.cpu, features=target.features, opt=EMISSION, reloc="pic", codemodel="small"
+            cpu=target.cpu,
+            features=target.features,
+            opt=EMISSION,
+            reloc="static" if target.in_engine else "pic",
+            codemodel="small",
         )
     )
 

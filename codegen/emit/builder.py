@@ -255,12 +255,18 @@ class Emitter(Indices):
         """`pointer` moved by bytes."""
         if isinstance(byte_offset, int) and byte_offset == 0:
             return pointer
-        return self.b.gep(pointer, [self.index(byte_offset)], source_etype=I8)
+        # WebAssembly adds a constant offset when it loads, where the sum is known not to wrap.
+        inside = self.target.in_engine and isinstance(byte_offset, int) and byte_offset > 0
+        return self.b.gep(pointer, [self.index(byte_offset)], inbounds=inside, source_etype=I8)
 
     def load_pointer(self, base: Any, byte_offset: Index) -> Any:
         """The pointer that stands `byte_offset` behind `base`."""
         at = self.at(base, byte_offset)
         return self.b.load(at, typ=POINTER, align=self.target.pointer_bytes)
+
+    def load_index(self, pointer: Any) -> Register:
+        """An i64 in memory as an index, which it fits: of a narrow one the lower half."""
+        return self.b.load(pointer, typ=self.word, align=8)
 
     def load(
         self, pointer: Any, dtype: DType = f32, lanes: int = 1, active: int | None = None
@@ -332,7 +338,12 @@ class Emitter(Indices):
             return ir.Constant(type, [scalar] * lanes)
         undefined = ir.Constant(type, ir.Undefined)
         one = self.b.insert_element(undefined, scalar, ir.Constant(I32, 0))
-        return self.b.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(I32, lanes), None))
+        every = ir.Constant(ir.VectorType(I32, lanes), None)
+        copies = self.b.shuffle_vector(one, undefined, every)
+        if self.target.in_engine and isinstance(scalar, ir.LoadInstr):
+            # LLVM makes one instruction of both where a single one reads it.
+            return self.keep_value(copies)
+        return copies
 
     def number(self, value: float, lanes: int) -> Register:
         """An f32 constant."""

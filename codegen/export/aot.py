@@ -8,6 +8,8 @@
     metadata.json      what the library is, with the SHA-256 of every file
     example/main.c     a program that runs it, and its Makefile
 
+For WebAssembly, instead of shared library and example, a module and its script: see `web.py`.
+
 The bytes of every file follow from the graph, its weights, the target and the versions of
 AdderGraph and LLVM (and for the shared library from the linker): no dates, no paths.
 """
@@ -40,7 +42,7 @@ from ..inspect import limits, strict
 from ..inspect.stack import stack_bytes
 from ..run.jit import Built, build, run_packed
 from ..targets.lookup import runnable
-from . import example, header, link
+from . import example, header, link, web
 from . import folder as folders
 from .archive import Member, archive
 from .attributes import passing_no_floats
@@ -54,7 +56,8 @@ FORMAT = 1  # of metadata.json
 
 @dataclass(frozen=True)
 class Exported:
-    """Where the files of an exported library are. No shared library without a C compiler."""
+    """Where the files of an exported library are. No shared library without a C compiler; module,
+    script and its types where the target is WebAssembly, and there no example."""
 
     code: Path
     data: Path
@@ -62,7 +65,10 @@ class Exported:
     shared: Path | None
     header: Path
     metadata: Path
-    example: Path
+    example: Path | None
+    module: Path | None = None
+    script: Path | None = None
+    types: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,9 @@ def export(
     name     of the library, else the graph's; made a C identifier
     seed     of the inputs that the self-test runs on. It expects the same bits; of a float network
              where this machine cannot run the target, outputs within the rounding of NumPy's
-    shared   whether to link a shared library: True or an error; None where that can be done, else
-             metadata.json says why there is none. The C compiler is $CC, or cc
+    shared   whether to link a shared library, or a module of WebAssembly: True or an error; None
+             where that can be done, else metadata.json says why there is none. The C compiler is
+             $CC, or cc; wasm-ld links modules
     overwrite  replace what is in the folder, whatever it is; else only an earlier export of the
              same graph, with these weights or others
 
@@ -128,30 +135,32 @@ def export(
     compiler = link.find_compiler(target, shared)
     if not overwrite:
         folders.require_replaceable(folder, prefix, folders.graph_digest(lowered.declared))
-    where = folders.made_folder(folder)
+    where = folders.made_folder(folder, not target.in_engine)
     files = _files(compiled, forms, weights, interface, seed)
-    library = f"lib{prefix}.so"
     with ExitStack() as until_written:
         if compiler is None:
             why_none: str | None = link.why_none(target, shared)
         else:
             scratch = until_written.enter_context(link.scratch_folder(where))
-            why_none = _link(compiler, prefix, files, scratch, shared)
-        folders.write(where, prefix, files, why_none)
-    return Exported(
-        where / f"{prefix}.o", where / f"{prefix}_data.o", where / f"lib{prefix}.a",
-        where / library if why_none is None else None,
-        where / f"{prefix}.h", where / folders.METADATA, where / "example" / "main.c",
-    )  # fmt: skip
+            why_none = _link(compiler, interface, files, scratch, shared)
+        folders.write(where, prefix, files, link.why_no_library(target, why_none))
+    linked = None if why_none is not None else where / link.linked_name(prefix, target)
+    code, data, library = (where / name for name in folders.objects(prefix))
+    common = (where / f"{prefix}.h", where / folders.METADATA)
+    if target.in_engine:
+        texts = where / f"{prefix}.js", where / f"{prefix}.d.ts"
+        return Exported(code, data, library, None, *common, None, linked, *texts)
+    return Exported(code, data, library, linked, *common, where / "example" / "main.c")
 
 
 def _link(
-    compiler: Sequence[str], prefix: str, files: dict[str, bytes | Pieces], scratch: Path,
-    shared: bool | None,
+    compiler: Sequence[str], interface: Interface, files: dict[str, bytes | Pieces],
+    scratch: Path, shared: bool | None,
 ) -> str | None:  # fmt: skip
-    """Adds the shared library to `files`, or says why there is none."""
+    """Adds the shared library or module to `files`, or says why there is none."""
+    name = link.linked_name(interface.prefix, interface.target)
     try:
-        files[f"lib{prefix}.so"] = link.linked(compiler, prefix, files, scratch)
+        files[name] = link.linked(compiler, interface, files, scratch)
     except ToolchainError as error:
         if shared:
             raise
@@ -163,7 +172,7 @@ def _files(
     compiled: Built | Lowered, forms: Sequence[Lowered], weights: Mapping[str, Array],
     interface: Interface, seed: int,
 ) -> dict[str, bytes | Pieces]:  # fmt: skip
-    """Name -> content of everything but the shared library. The weights are there twice: as they
+    """Name -> content of everything but what is linked. The weights are there twice: as they
     were given, and packed."""
     prefix, lowered = interface.prefix, forms[0]
     exact = _is_known(lowered)
@@ -193,9 +202,21 @@ def _files(
         f"{prefix}_data.o": data,
         f"lib{prefix}.a": archive(members),
         f"{prefix}.h": header.header(interface, exact=exact, stack=stack).encode(),
+        folders.METADATA: folders.canonical(metadata | names),
+    } | _texts(interface, metadata)
+
+
+def _texts(interface: Interface, metadata: Mapping[str, Any]) -> dict[str, bytes]:
+    """Name -> content of what runs the library: an example, or the script of a module."""
+    if interface.target.in_engine:
+        known = {key: metadata[key] for key in ("graph_sha256", "weights_sha256")}
+        return {
+            f"{interface.prefix}.js": web.script(interface, known).encode(),
+            f"{interface.prefix}.d.ts": web.declarations(interface).encode(),
+        }
+    return {
         "example/main.c": example.program(interface).encode(),
         "example/Makefile": example.makefile(interface).encode(),
-        folders.METADATA: folders.canonical(metadata | names),
     }
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from addergraph.errors import CodegenError
 
-from ..inspect.elf import ARM, read_elf
+from ..inspect.elf import ARM, MAGIC, read_elf
 
 _SECTION = 0x70000003  # SHT_ARM_ATTRIBUTES
 _START = b"A????aeabi\0\1????"  # version, length, vendor, Tag_File, length
@@ -29,6 +29,8 @@ def passing_no_floats(data: bytes) -> bytes:
     The statement takes the place of one that says nothing: of an attribute with the value 0, which
     is that of attributes that are not there.
     """
+    if not data.startswith(MAGIC):
+        return data
     elf = read_elf(data, "the emitted object")
     if elf.machine != ARM:
         return data

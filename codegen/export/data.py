@@ -1,6 +1,7 @@
 """The data object of a library. LLVM makes it for the last cache line of the weights; all that is
 before it is put in afterwards, so the weights are never text. The bytes are those that LLVM would
-have written: a whole number of cache lines leaves every alignment as it was.
+have written: a whole number of cache lines leaves every alignment as it was. WebAssembly's objects
+are no ELF: there LLVM makes the whole.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ def data_object(
     prefix: str, target: Target, weights: Array, golden: bytes, metadata: bytes
 ) -> list[bytes | memoryview]:
     """The pieces of the object: `weights`, u8, are in it as a view."""
+    if target.in_engine:
+        return [llvm.compile_object(data_module(prefix, weights, golden, metadata), target)]
     more = max(0, weights.size - 1) // ALIGNMENT * ALIGNMENT
     module = data_module(prefix, weights[more:], golden, metadata)
     made = passing_no_floats(llvm.compile_object(module, target))

@@ -73,11 +73,11 @@ def require_exported_from(
             )
 
 
-def made_folder(folder: str | os.PathLike[str]) -> Path:
-    """The folder, made if need be, with that of the example; StorageError where that fails."""
+def made_folder(folder: str | os.PathLike[str], example: bool) -> Path:
+    """The folder, made if need be, with one for the example; StorageError where that fails."""
     where = user_path(folder)
     try:
-        (where / "example").mkdir(parents=True, exist_ok=True)
+        (where / "example" if example else where).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
             f'cannot write into the folder "{folder}": {error.strerror or error}; '
@@ -86,15 +86,26 @@ def made_folder(folder: str | os.PathLike[str]) -> Path:
     return where
 
 
+def objects(prefix: str) -> list[str]:
+    """What every export has: code, data, and both."""
+    return [f"{prefix}.o", f"{prefix}_data.o", f"lib{prefix}.a"]
+
+
+def others(prefix: str) -> list[str]:
+    """What an export has for some targets: what is linked, then texts."""
+    texts = [f"{prefix}.js", f"{prefix}.d.ts", "example/main.c", "example/Makefile"]
+    return [f"lib{prefix}.so", f"{prefix}.wasm", *texts]
+
+
 def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha256: str) -> None:
     """StorageError where an export of the library `prefix` would replace what is no earlier export
     of the same graph: another network's library, or files that somebody wrote or changed."""
     where = user_path(folder)
-    texts = [f"{prefix}.h", "example/main.c", "example/Makefile"]
+    texts = [f"{prefix}.h", *others(prefix)[2:]]
     if not os.path.exists(where / METADATA):  # Path.exists raises for long names
-        names = [*texts, f"{prefix}.o", f"{prefix}_data.o", f"lib{prefix}.a", f"lib{prefix}.so"]
-        if others := [name for name in names if os.path.exists(where / name)]:
-            raise StorageError(f'"{folder}" has a file {others[0]} that is of no export; {_ADVICE}')
+        names = [f"{prefix}.h", *others(prefix), *objects(prefix)]
+        if alien := [name for name in names if os.path.exists(where / name)]:
+            raise StorageError(f'"{folder}" has a file {alien[0]} that is of no export; {_ADVICE}')
         return
     path = where / METADATA
     found = json_object(read_bytes(path), f'"{path}" is of no export: it')
@@ -119,7 +130,7 @@ def write(
     """Replaces all files, or none where there is no room for all.
 
     metadata.json comes first, without digests, so that what a killed export leaves is known for
-    what it is; and again last, with them.
+    what it is; and again last, with them. What an earlier export had for another target goes.
     """
     described = json.loads(b"".join(pieces(files[METADATA])))
     unfinished = {"files": {}, "no_shared_library": "its export did not end"}
@@ -128,13 +139,23 @@ def write(
     }
     digests = {name: sha256(files[name]) for name in contents}
     finished = {"files": digests, "no_shared_library": no_shared}
-    contents.setdefault(f"lib{prefix}.so", None)  # of an earlier export, for another target
+    contents = dict.fromkeys(_earlier(where, prefix)) | contents
     ordered = [
         (METADATA, canonical(described | unfinished)),
         *contents.items(),
         (METADATA, canonical(described | finished)),
     ]
     atomic_write_all([(where / name, data) for name, data in ordered])
+
+
+def _earlier(where: Path, prefix: str) -> list[str]:
+    """The files of `others` that an export before this one wrote."""
+    try:
+        digests = json.loads((where / METADATA).read_bytes())["files"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        digests = {}
+    known = digests if isinstance(digests, dict) else {}
+    return [name for name in others(prefix) if name in known]
 
 
 def canonical(metadata: Mapping[str, Any]) -> bytes:

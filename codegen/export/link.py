@@ -1,4 +1,5 @@
-"""The shared library of an export: optional, by the C compiler of this system."""
+"""What loads, of an export: a shared library, by the C compiler of this system, or a module of
+WebAssembly, by wasm-ld. Optional: where there is no such program, the objects have to do."""
 
 from __future__ import annotations
 
@@ -15,17 +16,30 @@ from pathlib import Path
 from addergraph.errors import StorageError, ToolchainError, UnsupportedError
 from addergraph.files.storage import FilePieces, Pieces, pieces
 
+from .. import llvm
 from ..targets.lookup import host
 from ..targets.target import Target
+from . import web
+from .interface import Interface
 
 LINK_FLAGS = (
     "-shared", "-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"
 )  # fmt: skip
+WASM_FLAGS = ("--no-entry", "--stack-first", "-z", f"stack-size={web.STACK_BYTES}")
+_WASM_LD = "wasm-ld"  # Debian: package lld; others: with LLVM
+_NO_SYSTEM = "the target has no operating system to load one"
+
+
+def linked_name(prefix: str, target: Target) -> str:
+    """The file that is linked."""
+    return f"{prefix}.wasm" if target.in_engine else f"lib{prefix}.so"
 
 
 def compiler_command(target: Target) -> list[str]:
-    """The C compiler for `target` as it is called here: $CC or cc for this machine, for others the
-    cross compiler by its usual name."""
+    """What links for `target` as it is called here: $CC or cc for this machine, for others the
+    cross compiler by its usual name; wasm-ld."""
+    if target.in_engine:
+        return [_WASM_LD]
     if sys.platform != "linux" or target.triple != host().triple:
         kind = "clang" if "android" in target.triple else "gcc"  # as the NDK has it
         return [f"{target.triple.replace('-unknown', '')}-{kind}"]
@@ -37,34 +51,45 @@ def compiler_command(target: Target) -> list[str]:
 
 
 def find_compiler(target: Target, shared: bool | None) -> Sequence[str] | None:
-    """What links the shared library, None for no library.
+    """What links the shared library or module, None for none.
 
     Raises UnsupportedError or ToolchainError where `shared` asks for one that cannot be.
     """
-    if shared and not target.hosted:
+    if shared and not target.hosted and not target.in_engine:
         raise UnsupportedError(
             f'"{target.name}" has no operating system that could load a shared library; '
             "link the static one, and pass shared=None or False"
         )
-    if shared is False or not target.hosted:
+    if shared is False or not (target.hosted or target.in_engine):
         return None
     command = compiler_command(target)
     found = shutil.which(command[0])
     if shared and found is None:
         raise ToolchainError(
-            f'no C compiler for "{target.name}": looked for {command[0]} on the PATH; '
+            f'no {_what(target)} for "{target.name}": looked for {command[0]} on the PATH; '
             "install one or pass shared=False"
         )
     return None if found is None else [found, *command[1:]]
 
 
 def why_none(target: Target, shared: bool | None) -> str:
-    """Why there is no shared library where `find_compiler` finds nothing."""
+    """Why there is no shared library or module where `find_compiler` finds nothing."""
     if shared is False:
         return "not asked for"
+    if target.in_engine:
+        return f"there was no linker ({_WASM_LD}, of LLVM's lld) to make the module for engines"
     if not target.hosted:
-        return "the target has no operating system to load one"
+        return _NO_SYSTEM
     return f"there was no C compiler ({compiler_command(target)[0]}) to link it"
+
+
+def why_no_library(target: Target, why_none: str | None) -> str | None:
+    """What metadata.json says of a shared library: WebAssembly has none where its module is."""
+    return _NO_SYSTEM if why_none is None and target.in_engine else why_none
+
+
+def _what(target: Target) -> str:
+    return "linker" if target.in_engine else "C compiler"
 
 
 @contextmanager
@@ -81,21 +106,26 @@ def scratch_folder(where: Path) -> Iterator[Path]:
 
 
 def linked(
-    compiler: Sequence[str], prefix: str, files: Mapping[str, bytes | Pieces], scratch: Path
-) -> FilePieces:
-    """The shared library of the two objects, which exports the C interface alone, as long as there
-    is the folder `scratch`. Raises ToolchainError where the compiler fails."""
-    objects = [f"{prefix}.o", f"{prefix}_data.o"]
-    made = f"lib{prefix}.so"
-    for name in objects:
+    compiler: Sequence[str], interface: Interface, files: Mapping[str, bytes | Pieces],
+    scratch: Path,
+) -> FilePieces:  # fmt: skip
+    """The shared library or module of the two objects, which exports the C interface alone, as long
+    as there is the folder `scratch`. Raises ToolchainError where the compiler or linker fails."""
+    prefix, target = interface.prefix, interface.target
+    made, buffers = linked_name(prefix, target), f"{prefix}_memory.o"
+    contents = {name: files[name] for name in (f"{prefix}.o", f"{prefix}_data.o")}
+    flags = [*LINK_FLAGS, f"-Wl,-soname,{made}"]
+    if target.in_engine:
+        contents[buffers] = llvm.compile_object(web.memory_module(interface), target)
+        flags = [*WASM_FLAGS, *(f"--export={name}" for name in web.exports(interface))]
+    for name, content in contents.items():
         with open(scratch / name, "wb") as file:
-            file.writelines(pieces(files[name]))
-    command = [*compiler, *LINK_FLAGS, f"-Wl,-soname,{made}", "-o", made, *objects]
-    _run(command, scratch, made)
+            file.writelines(pieces(content))
+    _run([*compiler, *flags, "-o", made, *contents], scratch, made, _what(target))
     return FilePieces(scratch / made)
 
 
-def _run(command: Sequence[str], scratch: Path, made: str) -> None:
+def _run(command: Sequence[str], scratch: Path, made: str, what: str) -> None:
     """Runs the compiler in the folder `scratch`; ToolchainError unless it makes the file."""
     try:
         done = subprocess.run(
@@ -103,9 +133,9 @@ def _run(command: Sequence[str], scratch: Path, made: str) -> None:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
     except OSError as error:
-        raise ToolchainError(f"cannot run the C compiler {command[0]}: {error}") from None
+        raise ToolchainError(f"cannot run the {what} {command[0]}: {error}") from None
     if done.returncode != 0 or not (scratch / made).exists():
         raise ToolchainError(
-            f"the C compiler {command[0]} could not link {made} (exit status "
+            f"the {what} {command[0]} could not link {made} (exit status "
             f"{done.returncode}): {done.stderr.strip()}; repair it, or export with shared=False"
         )

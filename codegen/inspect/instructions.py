@@ -7,7 +7,7 @@ are no part of a network without multiplications, and all others are.
 Mnemonics are spelled as LLVM and capstone print them, for x86-64 in AT&T syntax. There data is
 computed in vector registers, scalars included; integers in general registers are addresses and
 loop counters, so their arithmetic is listed apart. (Integer tensors may be computed there too.)
-The other machines use the same mnemonics for both.
+The other machines use the same mnemonics for both. WebAssembly's are those of its specification.
 """
 
 from __future__ import annotations
@@ -198,8 +198,27 @@ _RISCV: _Table = (
     (CONTROL, r"tail | [ms]ret"),
     (CONTROL, _RISCV_STAYS),
 )  # fmt: skip
+# WebAssembly 2.0, as its specification spells instructions, and LLVM's text the ends of blocks. N
+# stands for the types of numbers and vectors.
+_WASM: _Table = (
+    (MULTIPLY, r"N mul | i16x8\.q15mulr_sat_s | N extmul_\w+"),
+    (DOT, r"i32x4\.dot_i16x8_s"),
+    (DIVIDE, r"N (div|rem)(_[su])? | N sqrt"),
+    (ADD, r"N (add|sub)(_sat_[su])? | N (abs|neg|avgr_u) | N extadd_pairwise_\w+"),
+    (LOGIC, r"N (and|or|xor|not|andnot|bitselect|any_true|all_true|bitmask|clz|ctz|popcnt)"),
+    (LOGIC, r"N (eqz?|ne|[lg][te](_[su])?|p?min(_[su])?|p?max(_[su])?|copysign)"),
+    (SHIFT, r"N (shl|shr_[su]|rot[lr])"),
+    (CONVERT, r"N (wrap|extend|trunc|convert|demote|promote|narrow)_\w+ | N extend(8|16|32)_s"),
+    (CONVERT, r"N (ceil|floor|trunc|nearest)"),
+    (MOVE, r"N (const|load\w*|store\w*|reinterpret_\w+|splat|(extract|replace)_lane(_[su])?)"),
+    (MOVE, r"N (shuffle|swizzle) | (local|global)\.(get|set|tee) | memory\.(size|grow|copy|fill)"),
+    (MOVE, r"memory\.init | data\.drop | drop | select"),
+    (CONTROL, r"block | loop | if | else | end(_\w+)? | br | br_if | br_table | return"),
+    (CONTROL, r"call | call_indirect | unreachable | nop"),
+)  # fmt: skip
+_WASM_LETTERS = {"N": r"([if](32|64|8x16|16x8|32x4|64x2)|v128)\."}
 _RISCV_LETTERS = {"C": r"(c\.)?"}
-_LETTERS = {"x86-64": _X86_LETTERS, "riscv": _RISCV_LETTERS}
+_LETTERS = {"x86-64": _X86_LETTERS, "riscv": _RISCV_LETTERS, "wasm": _WASM_LETTERS}
 
 _PLACE = r"(-?(?:0x[0-9a-f]+|\d+))"
 X86_64 = Machine(
@@ -224,9 +243,11 @@ RISCV = Machine(
     r"(c\.)?(ret|jr ra)|[ms]ret", r"(c\.)?((j|jr) .*|unimp)",
     r"(?:c\.)?(?:jalr? .*|l[wd](?:sp)? ra, .*\(sp\))|((?!(?:c\.)?(?:s[bhwd]|b))\S+ ra, .*)",
 )  # fmt: skip
-MACHINES = (X86_64, AARCH64, THUMB, RISCV)
+WASM = Machine("wasm", _WASM, "#", "", "", "", "", "")  # no instruction goes to an address
+MACHINES = (X86_64, AARCH64, THUMB, RISCV, WASM)
 _ARCHITECTURES = {
-    "x86_64": X86_64, "aarch64": AARCH64, "thumbv6m": THUMB, "riscv32": RISCV, "riscv64": RISCV
+    "x86_64": X86_64, "aarch64": AARCH64, "thumbv6m": THUMB, "riscv32": RISCV, "riscv64": RISCV,
+    "wasm32": WASM,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import llvmlite.ir as ir
 
 from addergraph.ir.types import u8
 
-from ..emit.builder import I32, I64, POINTER, Emitter, Index, Register
+from ..emit.builder import I32, POINTER, Emitter, Index, Register
 
 PART = 16  # bytes: x86 interleaves those of equal parts of two vectors
 QUAD = 4  # f32 of one part
@@ -31,7 +31,7 @@ def transpose(
             f.store(row, f.at(target, f.mul(c, step)))
 
     known = hashlib.sha256(repr(list(places)).encode()).hexdigest()[:16]
-    function = e.shared(f"transpose_{columns}_of_{known}", [POINTER, POINTER, I64], build)
+    function = e.shared(f"transpose_{columns}_of_{known}", [POINTER, POINTER, e.word], build)
     e.b.call(function, [source, into, e.index(into_step)])
 
 

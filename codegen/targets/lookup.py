@@ -22,23 +22,14 @@ from .riscv import RISCV32I, RISCV64, RISCV64I, RISCV64V
 from .target import Target
 from .thumb import THUMBV6M
 from .toy import TOY
+from .wasm import WASM32
 from .x86 import AVX2, AVX512, EVERY, X86_LEVELS
 
+_PORTABLE = (
+    ANDROID, ANDROID_DOTPROD, RISCV64, RISCV64V, RISCV32I, RISCV64I, THUMBV6M, WASM32
+)  # fmt: skip
 TARGETS: dict[str, Target] = {
-    t.name: t
-    for t in (
-        *X86_LEVELS,
-        EVERY,
-        TOY,
-        *ARM_LEVELS,
-        ANDROID,
-        ANDROID_DOTPROD,
-        RISCV64,
-        RISCV64V,
-        RISCV32I,
-        RISCV64I,
-        THUMBV6M,
-    )
+    t.name: t for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE)
 }
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"
@@ -71,6 +62,7 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
     ("esp32-[chp].*|(rv|riscv)32.*", "32-bit RISC-V CPUs run the code of riscv32i"),
     ("(rv|riscv)64.*", "64-bit RISC-V CPUs run riscv64-linux-gnu, without a system riscv64i"),
     ("armv[67].*|armhf|cortex-a.*", "32-bit ARM with an operating system is not supported"),
+    ("wasm.*|webassembly|browser|node", "browsers, Node and wasmtime run the code of wasm32"),
     ("esp32.*|xtensa.*", "Xtensa is not supported; an ESP32-C3 runs the code of riscv32i"),
 )
 

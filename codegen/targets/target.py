@@ -39,6 +39,7 @@ class Target:
     signed_pair_sums  i16 -> i32: the same of signed numbers
     byte_dot        i32 + u8 x u8 -> i32: a number and the sum of four products; both types follow
     signed_byte_dot i32 + i8 x i8 -> i32: the same of signed bytes
+    short_sums      steps of four distances whose sums are added in 16 bits; 0 for none
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
     variable_shift  i32 x i32 -> i32: a << b in each lane, 0 where b is 32
@@ -77,6 +78,7 @@ class Target:
     signed_pair_sums: str = ""
     byte_dot: str = ""
     signed_byte_dot: str = ""
+    short_sums: int = 0
     least_magnitude: str = ""
     variable_shift: str = ""
     pause: str = ""
@@ -112,6 +114,11 @@ class Target:
     def hosted(self) -> bool:
         """Whether there is an operating system, which loads shared libraries."""
         return "-linux-" in self.triple
+
+    @property
+    def in_engine(self) -> bool:
+        """Whether its code is WebAssembly, which a script loads into an engine."""
+        return self.triple.startswith("wasm")
 
     def subtracts_by_fma(self, number: int) -> bool:
         """Whether subtraction `number` of a run before clips is best a * 1 - b.

@@ -127,4 +127,5 @@ def test_machines_have_a_table_and_the_width_of_their_pointers(t: Target) -> Non
     narrow = machine.name == "thumb" or "32" in t.triple
     assert t.word == 8 * t.pointer_bytes == (32 if narrow else 64)
     assert t.hosted == ("linux" in t.triple)
-    assert t.floats == t.atomics == t.multiplier, "a core has all of them or none"
+    if machine.name != "wasm":  # whose threads a page would have to ask for
+        assert t.floats == t.atomics == t.multiplier, "a core has all of them or none"

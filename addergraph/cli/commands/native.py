@@ -78,7 +78,7 @@ def compile_library(options: Library) -> None:
         multiplication_free=options.multiplication_free,
         overwrite=options.overwrite,
     )
-    example = shlex.quote(str(exported.example.parent))
+    folder = exported.example and shlex.quote(str(exported.example.parent))
     described = [
         (exported.code, "code: kernels and entry points"),
         (exported.data, "data: weights, golden outputs, metadata"),
@@ -86,7 +86,10 @@ def compile_library(options: Library) -> None:
         (exported.shared, "shared library of both"),
         (exported.header, "C99 header"),
         (exported.metadata, "tensors, target, versions, digests"),
-        (exported.example, f"a program that runs it; make -C {example}"),
+        (exported.example, f"a program that runs it; make -C {folder}"),
+        (exported.module, "module of both, with the memory that a call needs"),
+        (exported.script, "ES module that loads it: const net = await load()"),
+        (exported.types, "its types"),
     ]
     for path, what in described:
         if path is not None:
@@ -95,8 +98,9 @@ def compile_library(options: Library) -> None:
     target = facts["target"]["name"]
     own = ", this machine's" * (options.target == "host")
     print(f"target {target}{own}: the code runs on {compiler.cpus_of(target)}")
-    if exported.shared is None:
-        print(f"no shared library: {facts['no_shared_library']}")
+    if exported.shared is None and exported.module is None:
+        what = "shared library" if exported.script is None else "module"
+        print(f"no {what}: {facts['no_shared_library']}")
     if facts["multiplication_free"]:
         print("multiplication-free: no instruction multiplies or divides, addresses included")
     print(f"a call needs an arena of {facts['arena_bytes']:,} bytes")

@@ -126,19 +126,39 @@ class ByteSteps(Steps):
         self, e: Emitter, x: Any, offsets: Sequence[int], filters: Any, acc: list[Register]
     ) -> list[Register]:
         """Adds the distances of one run."""
-        run, step = self.runs[1], self.step
-        whole, rest = divmod(run, step)
+        whole, rest = divmod(self.runs[1], self.step)
+        most, width = self.term.short_steps(self.target), self.step * self.packing.width
+        if not most:
+            return self._emit_steps(e, (x, filters), offsets, whole, rest, acc)
+
+        def shortly(first: Index, count: int, rest: int, acc: list[Register]) -> list[Register]:
+            """The same of some steps, in sums of 16 bits."""
+            pointers = e.at(x, e.mul(first, self.step)), e.at(filters, e.mul(first, width))
+            short = [self.term.short(self.target)] * len(acc)
+            short = self._emit_steps(e, pointers, offsets, count, rest, short)
+            return [self.term.with_short(e, *pair) for pair in zip(acc, short, strict=True)]
+
+        last = whole % most
+        acc = e.carry(0, whole - last, most, acc, lambda k, acc: shortly(k, most, 0, acc))
+        return shortly(whole - last, last, rest, acc) if last or rest else acc
+
+    def _emit_steps(
+        self, e: Emitter, pointers: tuple[Any, Any], offsets: Sequence[int], whole: int, rest: int,
+        acc: list[Register],
+    ) -> list[Register]:  # fmt: skip
+        """Adds the distances of `whole` steps, and of a last one of `rest` bytes."""
+        (x, filters), step, width = pointers, self.step, self.step * self.packing.width
 
         def update(k: Index, u: int, acc: list[Register]) -> list[Register]:
-            xs, fs = e.at(x, e.mul(k, step)), e.at(filters, e.mul(k, step * self.packing.width))
+            xs, fs = e.at(x, e.mul(k, step)), e.at(filters, e.mul(k, width))
             words = (self._broadcast(e, e.at(xs, o + u * step)) for o in offsets)
-            return self._emit_step(e, words, e.at(fs, u * step * self.packing.width), acc)
+            return self._emit_step(e, words, e.at(fs, u * width), acc)
 
         acc = e.unrolled(whole, self.unroll(len(offsets), whole), acc, update)
         if not rest:
             return acc
-        words = (self._broadcast_last(e, e.at(x, o), run) for o in offsets)
-        return self._emit_step(e, words, e.at(filters, whole * step * self.packing.width), acc)
+        words = (self._broadcast_last(e, e.at(x, o), whole, rest) for o in offsets)
+        return self._emit_step(e, words, e.at(filters, whole * width), acc)
 
     def _emit_step(
         self, e: Emitter, words: Any, filters: Any, acc: list[Register]
@@ -154,11 +174,11 @@ class ByteSteps(Steps):
         """A step's bytes of one pixel in every lane."""
         return self._in_all_lanes(e, e.b.load(pointer, typ=ir.IntType(8 * self.step), align=1))
 
-    def _broadcast_last(self, e: Emitter, x: Any, run: int) -> Register:
-        """The bytes that are left at the end of a run, behind zeros."""
-        step, rest = self.step, run % self.step
-        if run > step:
-            every = self._broadcast(e, e.at(x, run - step))
+    def _broadcast_last(self, e: Emitter, x: Any, whole: int, rest: int) -> Register:
+        """The `rest` bytes at the end of a run, behind zeros."""
+        step, earlier = self.step, self.runs[1] > self.step
+        if earlier:  # the bytes before them may be read
+            every = self._broadcast(e, e.at(x, whole * step + rest - step))
             kept = [int(b % step >= step - rest) * 255 for b in range(self.part_lanes * step)]
             return e.b.and_(every, ir.Constant(every.type, kept))
         whole, at = ir.IntType(8 * step), step - rest

@@ -14,11 +14,13 @@ sums, in an order that is part of the result's definition; PRODUCT uses FMA wher
 Terms of bytes come in steps: several bytes of a pixel, broadcast, and as many of the filter for
 each channel, make one number per lane. Their sums are exact in i32, in any order. Distances: x86's
 psadbw sums eight in a 64-bit lane; ARM's uabd makes sixteen, of which uaddlp and uadalp add four to
-a 32-bit lane, or, where there are dot products, udot by ones. Products, four at a time: even and
-odd bytes become 16-bit numbers, whose products x86's pmaddwd adds in pairs, in 32 bits; ARM's mul
-keeps them in 16, and saddlp adds them. (x86's pmaddubsw, which takes bytes as they are, saturates
-its sums at 16 bits: not exact.) ARM's sdot multiplies signed bytes, so there x loses 128, and the
-sums of a kernel row of f make up for it. Elsewhere a step is one byte, which is widened.
+a 32-bit lane, or, where there are dot products, udot by ones. WebAssembly takes as many
+instructions for the larger less the smaller byte, adds pairs in 16 bits, and widens after some
+steps only. Products, four at a time: even and odd bytes become 16-bit numbers, whose products x86's
+pmaddwd adds in pairs, in 32 bits, as WebAssembly's dot; ARM's mul keeps them in 16, and saddlp adds
+them. (x86's pmaddubsw, which takes bytes as they are, saturates its sums at 16 bits: not exact.)
+ARM's sdot multiplies signed bytes, so there x loses 128, and the sums of a kernel row of f make up
+for it. Elsewhere a step is one byte, which is widened.
 """
 
 from __future__ import annotations
@@ -186,6 +188,18 @@ class ByteTerm(Term):
         """Channels of one register of sums."""
         return target.lanes
 
+    def short_steps(self, target: Target) -> int:
+        """Steps that may be added to a `short` register of sums; 0 where there is none."""
+        return 0
+
+    def short(self, target: Target) -> Register:
+        """A register of sums of 16 bits, two for each channel, before the first term."""
+        return constant(vector(I16, 2 * target.lanes), 0)
+
+    def with_short(self, e: Emitter, acc: Register, short: Register) -> Register:
+        """acc plus what a `short` register holds."""
+        return e.b.add(acc, e.converted(e.target.signed_pair_sums, acc.type, short))
+
     def plus(self, e: Emitter, value: Register, bias: Register) -> Register:
         return e.b.add(value, bias)
 
@@ -213,6 +227,9 @@ class ByteDistance(ByteTerm):
     def step(self, target: Target) -> int:
         return 8 if target.byte_distances else 4 if target.pair_sums else 1
 
+    def short_steps(self, target: Target) -> int:
+        return target.short_sums
+
     def wide(self, target: Target) -> Any:
         """psadbw's lanes are 64 bits wide."""
         return I64 if target.byte_distances else I32
@@ -228,8 +245,10 @@ class ByteDistance(ByteTerm):
         if name := e.target.byte_dot:
             return e.converted(name, acc.type, acc, distances, constant(x.type, 1))
         if e.target.pair_sums:
-            pairs = e.converted(e.target.pair_sums, vector(I16, 2 * e.target.lanes), distances)
-            return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, pairs))
+            pairs = vector(I16, 2 * e.target.lanes)
+            sums = e.converted(e.target.pair_sums, pairs, distances)
+            short = acc.type == pairs
+            return e.b.add(acc, sums if short else e.converted(e.target.pair_sums, acc.type, sums))
         if e.target.lanes > 1:
             return e.b.add(acc, e.b.zext(distances, acc.type))
         difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))

@@ -24,7 +24,7 @@ import numpy as np
 from addergraph.ir import Array
 from addergraph.ir.plan import align
 
-from ...emit.builder import I32, I64, Emitter, Index, Register
+from ...emit.builder import I32, Emitter, Index, Register
 from ..forward.dense_f32 import float_packing
 from ..forward.geometry import CHANNEL_BLOCK
 from ..schedule import ceil_div
@@ -139,7 +139,7 @@ class FloatLists:
         first = e.mul(e.add(e.mul(group, self.parts), part), self.filter_groups)
         heads = e.at(packed, e.mul(first, self.head_bytes))
         steps = e.at(packed, self.steps_offset)
-        begin = e.b.load(heads, typ=I64, align=8)
+        begin = e.load_index(heads)
 
         def walk(number: Index, carried: list[Register]) -> list[Register]:
             head = e.at(heads, e.mul(number, self.head_bytes))
@@ -152,7 +152,7 @@ class FloatLists:
         places = (
             e.b.load(e.at(step, STEP_BYTES * q), typ=I32, align=4) for q in range(self.tile.filters)
         )
-        return [e.b.sext(place, I64) for place in places]
+        return [place if e.word == I32 else e.b.sext(place, e.word) for place in places]
 
     def _emit_group(
         self, e: Emitter, head: Any, steps: Any, part: Index, pointers: tuple[Any, Any],
@@ -165,7 +165,7 @@ class FloatLists:
         an address starts many loads in vain.
         """
         lanes, count, (source, partial) = self.lanes, self.tile.filters, pointers
-        members = [e.b.load(e.at(head, 8 * q), typ=I64, align=8) for q in range(1, count + 2)]
+        members = [e.load_index(e.at(head, 8 * q)) for q in range(1, count + 2)]
         end = members.pop()
         sums = [e.at(e.at(partial, member), at) for member in members for _, at in places]
         zero = e.number(0.0, lanes)
