@@ -4,7 +4,7 @@ Each instruction of an object, archive, program or shared library is decoded (`d
 looked up in the table of its machine (`instructions.py`). Refused are products of every kind,
 address arithmetic included, instructions that the table does not know and bytes that do not decode;
 and calls of functions that the file does not hold, since a compiler without a multiply instruction
-calls one (`__mulsi3`, `__aeabi_lmul`).
+calls one (`__mulsi3`, `__aeabi_lmul`). Modules of WebAssembly are read by `wasm.py`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from addergraph.files.storage import user_path
 from addergraph.tables import Table
 
 from ..export.archive import is_archive, read_archive
-from . import elf, flow
+from . import elf, flow, wasm
 from .disassembly import Piece, capstone_version, disassemble, machine_of
 from .flow import Code, Failure, text_of
-from .instructions import ADD, KINDS, REFUSED, UNKNOWN, Machine
+from .instructions import ADD, KINDS, REFUSED, UNKNOWN, WASM, Machine
 from .visible import require_visible
 
 FORMAT = 1  # of certificate.json
@@ -163,7 +163,8 @@ def _fitted(label: str) -> str:
 
 
 def certify(path: str | os.PathLike[str]) -> Certificate:
-    """Reads the instructions of an object, static archive, program or shared library.
+    """Reads the instructions of an object, static archive, program, shared library, or module of
+    WebAssembly.
 
     Raises StorageError for a file that cannot be read, is none of these, is damaged, truncated or
     without code; UnsupportedError for a machine without a table, members for several machines, and
@@ -175,6 +176,8 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
 
 def certify_bytes(data: bytes, file: str) -> Certificate:
     """As `certify`, of bytes in memory; `file` is their name."""
+    if data.startswith(wasm.MAGIC):
+        return _module_certificate(data, file)
     decoder = f"capstone {capstone_version()}"
     codes = [_code(member, content, file) for member, content in _members(data, file)]
     machines = {(c.machine.name, c.file.bits, c.file.linked) for c in codes}
@@ -202,6 +205,56 @@ def certify_bytes(data: bytes, file: str) -> Certificate:
         file, digest, decoder, codes[0].machine.name, tuple(functions), tuple(failures),
         tuple(sorted(undefined)),
     )  # fmt: skip
+
+
+def _module_certificate(data: bytes, file: str) -> Certificate:
+    """That of a module, whose code goes nowhere but to what it names: see `wasm.py`."""
+    from addergraph import __version__
+
+    module = wasm.read_module(data, file)
+    if module.linking:
+        raise UnsupportedError(
+            f'"{file}" is an object of WebAssembly, whose calls are not known before it is linked; '
+            "give the module that wasm-ld makes of it"
+        )
+    named = [(module.name_of(n), b) for n, b in enumerate(module.bodies, module.absent)]
+    functions = tuple(_function_of(name, body) for name, body in named)
+    failures = [
+        Failure("", i.name, 0, "import", "a function of elsewhere, whose code is not seen")
+        for i in module.imported(wasm.FUNCTION)
+    ]
+    for name, body in named:
+        failures += _refused_in(module, name, body)
+    if not functions:
+        raise StorageError(f'"{file}" has no code: there is nothing to certify')
+    digest = hashlib.sha256(data).hexdigest()
+    absent = tuple(i.name for i in module.imports)
+    decoder = f"AdderGraph {__version__}"
+    return Certificate(file, digest, decoder, WASM.name, functions, tuple(failures), absent)
+
+
+def _function_of(name: str, body: wasm.Body) -> Function:
+    found = Counter(i.mnemonic for i in body.instructions if i.mnemonic is not None)
+    mnemonics = dict(sorted(found.items()))
+    return Function("", name, "code", body.offset, body.size, 0, WASM, mnemonics)
+
+
+def _refused_in(module: wasm.Module, name: str, body: wasm.Body) -> Iterator[Failure]:
+    """The instructions of a function that are not allowed, and calls by a table that others may
+    change."""
+    imported = len(module.imported(wasm.TABLE))
+    shown = {number for kind, number in module.exports if kind == wasm.TABLE}
+    for i in body.instructions:
+        kind = UNKNOWN if i.mnemonic is None else WASM.kind_of(i.mnemonic)
+        if i.mnemonic is None:
+            rest = body.size - i.offset
+            yield Failure(
+                "", name, i.offset, "bytes", f"do not decode, nor was the rest read ({rest} bytes)"
+            )
+        elif kind in REFUSED:
+            yield Failure("", name, i.offset, i.mnemonic, kind)
+        elif i.mnemonic == "call_indirect" and (i.to < imported or i.to in shown):
+            yield Failure("", name, i.offset, i.mnemonic, "by a table that others may change")
 
 
 def _read(path: Path) -> bytes:

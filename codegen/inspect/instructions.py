@@ -212,7 +212,7 @@ _WASM: _Table = (
     (CONVERT, r"N (ceil|floor|trunc|nearest)"),
     (MOVE, r"N (const|load\w*|store\w*|reinterpret_\w+|splat|(extract|replace)_lane(_[su])?)"),
     (MOVE, r"N (shuffle|swizzle) | (local|global)\.(get|set|tee) | memory\.(size|grow|copy|fill)"),
-    (MOVE, r"memory\.init | data\.drop | drop | select"),
+    (MOVE, r"memory\.init | data\.drop | drop | (N)?select"),
     (CONTROL, r"block | loop | if | else | end(_\w+)? | br | br_if | br_table | return"),
     (CONTROL, r"call | call_indirect | unreachable | nop"),
 )  # fmt: skip

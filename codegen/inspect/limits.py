@@ -15,7 +15,7 @@ from addergraph.ir.types import f32
 
 from ..emit.lowered import Lowered
 from ..targets.target import Target
-from . import elf
+from . import elf, wasm
 
 _SHOWN = 8
 
@@ -37,9 +37,14 @@ def require_no_calls(
     nodes     function -> the nodes that it computes, for the message
     provided  what the library's other object defines
     """
-    read = elf.read_elf(code, f"code for {target.name}")
-    missing = [r for r in read.relocations if r.symbol.undefined and r.symbol.name not in provided]
-    lines = dict.fromkeys(_described(read, r, nodes) for r in missing)
+    if target.in_engine:
+        called = wasm.calls(wasm.read_module(code, f"code for {target.name}")).items()
+        lines = dict.fromkeys(f"  {', '.join(by)}: {name}" for name, by in called)
+    else:
+        read = elf.read_elf(code, f"code for {target.name}")
+        missing = (r for r in read.relocations if r.symbol.undefined)
+        missing = (r for r in missing if r.symbol.name not in provided)
+        lines = dict.fromkeys(_described(read, r, nodes) for r in missing)
     if lines:
         raise UnsupportedError(
             f"the code for {target.name} calls functions that no library provides there; "

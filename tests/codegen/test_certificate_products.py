@@ -29,7 +29,7 @@ from tests.codegen.test_strict import integers
 pytestmark = pytest.mark.thinned(3)
 
 SAMPLE = Path(__file__).parent / "products.txt"
-TABLES = {machine.name: machine for machine in MACHINES}
+TABLES = {machine.name: machine for machine in MACHINES if machine.name != "wasm"}  # decodes alone
 # A mnemonic in each of the tables of names that LLVM prints from.
 NAMED = {
     "x86-64": rb"vpmulld\t\0", "aarch64": rb"sqrdmulh\t\0", "thumb": rb"umaal\0",
