@@ -42,8 +42,8 @@ def require_no_calls(
         lines = dict.fromkeys(f"  {', '.join(by)}: {name}" for name, by in called)
     else:
         read = elf.read_elf(code, f"code for {target.name}")
-        missing = (r for r in read.relocations if r.symbol.undefined)
-        missing = (r for r in missing if r.symbol.name not in provided)
+        used = read.relocations
+        missing = [r for r in used if r.symbol.undefined and r.symbol.name not in provided]
         lines = dict.fromkeys(_described(read, r, nodes) for r in missing)
     if lines:
         raise UnsupportedError(

@@ -204,8 +204,12 @@ REFUSALS = {
     "thumb": "muls mul umull mla smlabb udiv sdiv vmul.f32 smuad mls frobnicate",
     "riscv": "mul mulh mulhsu mulhu mulw div divu rem remu remuw c.mul fmul.s fmadd.d fnmsub.s "
     "fdiv.d fsqrt.s vmul.vv frobnicate",
+    "wasm": "i32.mul i64.rem_u f32.div f64x2.sqrt i16x8.q15mulr_sat_s i32x4.dot_i16x8_s "
+    "i64x2.extmul_low_i32x4_u f32x4.relaxed_madd i32.atomic.load ref.func table.set throw",
 }
 ALLOWED = {
+    "wasm": "i16x8.extadd_pairwise_i8x16_u i8x16.sub_sat_u v128.load32_splat local.tee br_table "
+    "i32.select end_loop call_indirect memory.copy i32x4.trunc_sat_f32x4_s f32.reinterpret_i32",
     "x86-64": "leal vpsadbw vpminub vpabsd psubusb shlq cmpl jne movzbl sarl lock pcmpeqb",
     "aarch64": "bfi bfxil svc add subs uabd uabal sabal2 umin cmp b.eq lsl asr csel ldrb str ldp "
     "fabd uaddlv",
