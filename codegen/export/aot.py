@@ -203,7 +203,8 @@ def _files(
         f"lib{prefix}.a": archive(members),
         f"{prefix}.h": header.header(interface, exact=exact, stack=stack).encode(),
         folders.METADATA: folders.canonical(metadata | names),
-    } | _texts(interface, metadata)
+        **_texts(interface, metadata),
+    }
 
 
 def _texts(interface: Interface, metadata: Mapping[str, Any]) -> dict[str, bytes]:

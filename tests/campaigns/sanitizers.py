@@ -129,6 +129,7 @@ class Export:
 
     def check(self) -> int:
         """Runs everything; how many runs there were. AssertionError where one ends badly."""
+        assert self.made.example is not None
         example = _cc(self.folder / "example-main", self.made.example, self.made.archive)
         _run(example)
         self._check_call(example)

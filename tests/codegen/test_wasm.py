@@ -192,7 +192,7 @@ def test_bytes_in_node(
     console.log(JSON.stringify({ scores, clamped, errors, inputs: lib.inputs, outputs: lib.outputs,
                                  target: net.metadata.target.name }));
     """)  # fmt: skip
-    expected = ag.interpret(network.graph, x, weights=network.weights)
+    expected = np.asarray(ag.interpret(network.graph, x, weights=network.weights))
     assert said["scores"] == expected.tolist() and said["clamped"] == expected[0].tolist()
     assert said["target"] == "wasm32" and said["inputs"][0]["shape"] == [1, 8, 8, 1]
     assert said["outputs"][0]["elements"] == 10 and said["outputs"][0]["scale"] > 0
