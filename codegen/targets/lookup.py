@@ -62,7 +62,10 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
     ("esp32-[chp].*|(rv|riscv)32.*", "32-bit RISC-V CPUs run the code of riscv32i"),
     ("(rv|riscv)64.*", "64-bit RISC-V CPUs run riscv64-linux-gnu, without a system riscv64i"),
     ("armv[67].*|armhf|cortex-a.*", "32-bit ARM with an operating system is not supported"),
-    ("wasm.*|webassembly|browser|node", "browsers, Node and wasmtime run the code of wasm32"),
+    (
+        "wasm.*|webassembly.*|emscripten|node.*",
+        "browsers, Node and wasmtime run the code of wasm32",
+    ),
     ("esp32.*|xtensa.*", "Xtensa is not supported; an ESP32-C3 runs the code of riscv32i"),
 )
 

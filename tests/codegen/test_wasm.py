@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +144,19 @@ def test_damaged_weights_are_found(of_bytes: Exported) -> None:
     assert module.call("selftest") == 4
 
 
+def test_the_largest_distances(tmp_path: Path) -> None:
+    """Sums of 16 bits, of as many steps as they hold and more."""
+    graph = ag.parse("""
+graph far(%x: u8[N,1030]) params(%f: u8[1030,5]) {
+  %y = adder_dense(%x, %f) : i32[N,5]
+  return %y
+}""")
+    weights = {"f": np.zeros((1030, 5), np.uint8)}
+    x = np.full((1, 1030), 255, np.uint8)
+    (found,) = Module(exported(graph, tmp_path, weights)).run(graph, [x])
+    assert (found == -255 * 1030).all()
+
+
 # -- the script ----------------------------------------------------------------------------------
 
 
@@ -231,6 +248,36 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
     types = Path(str(made.types)).read_text()
     assert 'run(input: { "a": Uint8Array; "b": Int32Array }): { "y": Uint8Array; "z": ' in types
     assert other.script is not None
+
+
+@pytest.mark.slow
+@pytest.mark.needs("chromium")
+def test_bytes_in_chromium(
+    network: Quantized, of_bytes: Exported, images: Array, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(of_bytes.code.parent, tmp_path / "net"))
+    x = network.inputs(images[:3])
+    (folder / "index.html").write_text(f"""<!doctype html><p id=said></p><script type=module>
+      import {{ load }} from "./digits.js";
+      const net = await load(), x = new Uint8Array({x.reshape(-1).tolist()});
+      net.selftest();
+      said.textContent = JSON.stringify([0, 1, 2].map(
+        (i) => [...net.run(x.slice(64 * i, 64 * i + 64))]));
+    </script>""")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000",
+             f"http://127.0.0.1:{server.server_port}/index.html"],
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        server.shutdown()
+    found = re.search(r'<p id="said">(.*?)</p>', done.stdout)
+    assert found is not None, done.stderr
+    expected = np.asarray(ag.interpret(network.graph, x, weights=network.weights))
+    assert json.loads(found[1]) == expected.tolist()
 
 
 # -- the folder ----------------------------------------------------------------------------------

@@ -47,7 +47,40 @@ FLOATS = strict("test_floats_are_refused_where_there_are_no_instructions_for_the
 LIBRARY = strict("test_a_call_of_a_library_is_named_with_its_nodes")
 REACH = strict("test_what_32_bit_indices_do_not_reach_is_refused")
 
+
+def modules(*names: str) -> tuple[str, ...]:
+    return tests_of("codegen/test_wasm_certificate.py", *names)
+
+
 MUTANTS = (
+    Mutant(
+        "a table that is exported counts as one's own",
+        "codegen/inspect/certificate.py",
+        "i.to < imported or i.to in shown",
+        "i.to < imported",
+        modules("test_what_others_could_change_is_refused"),
+    ),
+    Mutant(
+        "functions of elsewhere are not told of a module",
+        "codegen/inspect/certificate.py",
+        "for i in module.imported(wasm.FUNCTION)",
+        "for i in module.imported(wasm.TABLE)",
+        modules("test_what_others_could_change_is_refused"),
+    ),
+    Mutant(
+        "products of pairs of vectors are allowed in modules",
+        INSTRUCTIONS,
+        r"i16x8\.q15mulr_sat_s | N extmul_\w+",
+        r"i16x8\.q15mulr_sat_s",
+        modules("test_each_product_is_found_and_nothing_else_is_refused"),
+    ),
+    Mutant(
+        "sums of 16 bits overflow in WebAssembly",
+        "codegen/targets/wasm.py",
+        "short_sums=64",
+        "short_sums=256",
+        tests_of("codegen/test_wasm.py", "test_the_largest_distances"),
+    ),
     Mutant(
         "only the section .text is read",
         DISASSEMBLY,

@@ -27,8 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 NAMES = (  # the quickest first
-    "idx", "log", "recipe", "metadata", "cifar", "checkpoint", "npz", "state", "archive", "graph",
-    "quantized", "object-x86-64", "object-aarch64", "object-thumb", "object-riscv",
+    "idx", "log", "recipe", "module", "metadata", "cifar", "checkpoint", "npz", "state", "archive",
+    "graph", "quantized", "object-x86-64", "object-aarch64", "object-thumb", "object-riscv",
     "object-riscv64", "model",
 )  # fmt: skip
 RUNS = 1_000_000

@@ -193,6 +193,15 @@ def _object(machine: str) -> Iterator[bytes]:
         yield objects.compiled(text, machine)
 
 
+def _module() -> Iterator[bytes]:
+    from tests.codegen.test_wasm_certificate import NAMES, instruction, of_code, small
+
+    yield small()
+    yield small()[:-12]
+    yield of_code(*map(instruction, NAMES))
+    yield of_code("nop") + b"\xa9"
+
+
 def _archive() -> Iterator[bytes]:
     texts = {b"a.o": objects.CALLING, b"a_name_of_more_than_15_letters.o": objects.CALLED}
     members = [n + b"\n" + objects.compiled(text, "thumb") for n, text in texts.items()]
@@ -204,6 +213,6 @@ def _archive() -> Iterator[bytes]:
 _SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "recipe": _recipe, "idx": _idx, "log": _log, "metadata": _metadata, "cifar": _cifar,
     "npz": _npz, "checkpoint": _checkpoint, "graph": _graph, "archive": _archive,
-    "state": _state, "quantized": _quantized, "model": _model,
+    "state": _state, "quantized": _quantized, "model": _model, "module": _module,
     **{f"object-{machine}": partial(_object, machine) for machine in MACHINES},
 }  # fmt: skip

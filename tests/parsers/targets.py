@@ -257,6 +257,12 @@ def _object(machine: str, data: bytes, folder: Path) -> None:
     _require_equal(said, made.render().endswith("multiplication-free: yes, all of it"), "a verdict")
 
 
+def _module(data: bytes, folder: Path) -> None:
+    with contextlib.suppress(AdderGraphError):
+        require_no_calls(data, target_named("wasm32"), {})
+    certify_bytes(data, "x.wasm")
+
+
 def _archive(data: bytes, folder: Path) -> None:
     content = sealed.static_archive(data)
     members = read_archive(content, "a.a")
@@ -270,7 +276,7 @@ def _archive(data: bytes, folder: Path) -> None:
 _READERS: dict[str, Callable[[bytes, Path], None]] = {
     "recipe": _recipe, "idx": _idx, "log": _log, "metadata": _metadata, "cifar": _cifar,
     "npz": _npz, "checkpoint": _checkpoint, "graph": _graph, "archive": _archive,
-    "state": _foreign, "quantized": _quantized, "model": _model,
+    "state": _foreign, "quantized": _quantized, "model": _model, "module": _module,
     **{f"object-{machine}": partial(_object, machine) for machine in MACHINES},
 }  # fmt: skip
 TARGETS = {name: Target(name, read) for name, read in _READERS.items()}
