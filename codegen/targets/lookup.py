@@ -28,9 +28,7 @@ from .x86 import AVX2, AVX512, EVERY, X86_LEVELS
 _PORTABLE = (
     ANDROID, ANDROID_DOTPROD, RISCV64, RISCV64V, RISCV32I, RISCV64I, THUMBV6M, WASM32
 )  # fmt: skip
-TARGETS: dict[str, Target] = {
-    t.name: t for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE)
-}
+TARGETS: dict[str, Target] = {t.name: t for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE)}
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"
 _V4 = (
