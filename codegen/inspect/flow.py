@@ -28,6 +28,7 @@ _HINTS = b"\xf2\x3e\x2e"  # bnd, and predictions of old: prefixes that change no
 _LEGACY = b"\x66\x67\xf2\xf3\xf0\x2e\x36\x3e\x26\x64\x65"
 _DIFFERS = "is encoded as processors and decoders differ on it"
 _LONGEST = 15  # bytes of an instruction
+_BLOCK = re.compile("i(t[te]{0,3})")  # of Thumb: as many instructions have a condition
 # What assemblers and linkers fill gaps with.
 _FILLER = re.compile(r"(data16 )*(c\.)?nop\w*( .*)?|xchgw %ax, %ax|mov r8, r8")
 Place = tuple[int, int]
@@ -129,6 +130,30 @@ def failures(codes: Sequence[Code]) -> list[Failure]:
     return found + [failure for follower in followers for failure in follower.ends()]
 
 
+class _Link:
+    """Whether what a return goes to, in the register and as it was saved, is the caller's place."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.register = self.saved = True
+
+    def follow(self, text: str) -> None:
+        """What an instruction does to it."""
+        if link := _compiled(self.machine.links).fullmatch(text):
+            self.register = not any(link.groups())
+        saves = self.machine.saves and _compiled(self.machine.saves).fullmatch(text)
+        if not saves:
+            return
+        if saves[3]:
+            self.register = self.saved
+        else:
+            self.saved = self.register and saves[1] is not None
+
+    def foreign(self, text: str) -> bool:
+        """Whether a return by this instruction goes elsewhere."""
+        return not (self.saved if self.machine.saves and "{" in text else self.register)
+
+
 class _Follower:
     def __init__(
         self, code: Code, defined: Mapping[str, Sequence[tuple[Code, elf.Symbol]]]
@@ -149,17 +174,23 @@ class _Follower:
     def transfers(self) -> Iterator[Failure]:
         """Failures of instructions and relocations by themselves; notes where they go."""
         for piece in self.code.pieces:
-            before, foreign = None, False
+            before, link, left = None, _Link(self.machine), 0
             for i in piece.instructions:
                 if i.mnemonic is None:
                     continue
                 text = text_of(i)
                 yield from self.patches(piece, i)
-                if reason := self.step(piece, before, i, text, foreign):
+                if reason := self.step(piece, before, i, text, link.foreign(text)):
                     yield _failure(self.code, piece, i, reason)
-                if link := _compiled(self.machine.links).fullmatch(text):
-                    foreign = link[1] is not None
+                if left:
+                    self.runs_on.add((piece.section, i.offset))  # where its condition is false
+                block = _BLOCK.fullmatch(i.mnemonic) if self.machine.saves else None
+                left = len(block[1]) if block else max(0, left - 1)
+                link.follow(text)
                 before = i
+            if left and before:
+                reason = "states conditions of what is not in this function"
+                yield _failure(self.code, piece, before, reason)
         yield from self.strays()
 
     def step(

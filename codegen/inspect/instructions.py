@@ -48,7 +48,9 @@ class Machine:
     direct   what goes to a place that stands in the instruction, group 1
     returns  what goes back to the caller
     ends     what the next instruction does not follow, but for returns
-    links    what sets the place that a return goes to; group 1 where that comes from no call
+    links    what sets the place that a return goes to; a group where that comes from no call
+    saves    what saves that place and may return to it, by groups: 1 saves it, 2 saves other
+             registers, 3 reads it back
     """
 
     name: str
@@ -60,6 +62,7 @@ class Machine:
     ends: str
     links: str
     writes: str = ""
+    saves: str = ""
 
     def kind_of(self, mnemonic: str) -> str:
         """The kind of an instruction; prefixes, as in `lock xaddq`, and operands do not count."""
@@ -148,20 +151,42 @@ _AARCH64: _Table = (
     (CONTROL, _AARCH64_STAYS),
 )  # fmt: skip
 
-# ARM v6-M: the 16-bit instructions and bl.
+# Armv6-M, and what Armv7E-M and Armv8-M with floats add. K stands for what may follow a mnemonic:
+# that flags are set, a condition, the size of the encoding; C for the condition alone.
 _THUMB: _Table = (
-    (MULTIPLY, r"muls? | [us]mull | [us]mmul\w* | smul\w+ | vmul\S*"),
-    (FMA, r"mla | mls | [us]mlal\w* | sml\w+ | vml[as]\S* | vfn?m[as]\S*"),
-    (DIVIDE, r"[us]div | vdiv\S* | vsqrt\S*"),
-    (ADD, r"adds? | adcs? | subs? | sbcs? | rsbs? | negs? | cmp | cmn | adr"),
-    (LOGIC, r"ands? | orrs? | eors? | bics? | mvns? | tst"),
-    (SHIFT, r"lsls? | lsrs? | asrs? | rors?"),
-    (CONVERT, r"[us]xt[bh]"),
-    (MOVE, r"movs? | ldr(b|h|sb|sh)? | str[bh]? | ldm(ia)? | stm(ia)? | push | pop"),
-    (MOVE, r"rev(16|sh)?"),
-    (CONTROL, r"b(eq|ne|cs|hs|cc|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le|al)? | bl | blx | bx"),
+    (MULTIPLY, r"mulK | [us]mull\S* | [us]mmul\S* | sm[mu]\S+ | v\w*mul\S*"),
+    (FMA, r"ml[as]K | [us]mlal\S* | sml\S+ | umaal\S* | vml[as]\S* | vfn?m[as]\S* | vnml[as]\S*"),
+    (DIVIDE, r"[us]divK | vdiv\S* | vsqrt\S*"),
+    (ADD, r"(add|sub|adc|sbc|rsb|neg|cmp|cmn|adr)K | (add|sub)wC | q(add|sub)C | usada?8C"),
+    (ADD, r"[us]xta[bh]K | v(add|sub|abs|neg)C\.f32"),
+    (LOGIC, r"(and|orr|eor|bic|mvn|tst|teq|orn)K | clzC | rbitC | [us]satC | it[te]{0,3}"),
+    (LOGIC, r"vcmpe?C\.f32 | v(min|max)nm\.f32 | vsel(eq|ge|gt|vs)\.f32"),
+    (SHIFT, r"(lsl|lsr|asr|ror|rrx)K | [us]bfxC | bf[ic]C"),
+    (CONVERT, r"[us]xt(b|h|b16)K | vcvtr?C\.[su]32\.f32 | vcvtC\.f32\.[su]32"),
+    (MOVE, r"mov[wt]?K | ldr(b|h|sb|sh|d)?K | str[bhd]?K | (ldm|stm)(ia|db)?K | (push|pop)K"),
+    (MOVE, r"rev(16|sh)?K | pkh(bt|tb)C | vmovC(\.f32|\.32)? | v(ldr|str)C(\.32|\.64)? | vmrsC"),
+    (MOVE, r"v(ldm|stm)(ia|db)C | v(push|pop)C"),
+    (CONTROL, r"bC(\.[wn])? | blC | blxC | bxC | cbn?z | le | wls"),
     (CONTROL, _THUMB_STAYS),
+    # Armv8.1-M: counts of loops, long shifts and choices; vectors of integers and floats. T stands
+    # for what a vector instruction has where it is predicated.
+    (MOVE, r"dls | vdupT\.\d+ | v(ldr|str)[bhwd]T\.[usf]?\d+ | vmsr | vpselT? | vrev\d+T\.\d+"),
+    (MOVE, r"vmovT(\.[iusf]?\d+)? | v(q?movu?n|movl)[bt]?T\.[isu]\d+ | vld[24]\d"),
+    (LOGIC, r"cs(el|inc|inv|neg|et|etm) | c(inc|inv|neg) | vcmpT\.[iusf]\d+ | vp(st|t|not)\w*"),
+    (LOGIC, r"vpt\w*\.[iusf]\d+ | v(and|orr|eor|bic|orn|mvn)T(\.\w+)? | vctpT\.\d+"),
+    (LOGIC, r"v(min|max)(nm)?(a|v|av)?T\.[usf]\d+ | vcl[sz]T\.\w+"),
+    (ADD, r"v(add|sub|abs|neg|abd|qadd|qsub)T\.[iusf]\d+ | v(abav|addl?va?)T\.[us]\d+"),
+    (SHIFT, r"v(shl|shr|shll[bt]|shrn[bt]|sli|sri)T\.[ius]?\d+ | lsll | asrl | lsrl"),
+    # Armv7-A: Advanced SIMD, f64 and atomic loads and stores.
+    (MOVE, r"v(ld|st)[1-4]\.\d+ | v(ext|trn|zip|uzp)\.\d+ | (ld|st)rexC | clrex"),
+    (ADD, r"vp(addl|adal|add)\.[iusf]\d+ | vab[ad]l?\.[us]\d+ | v(add|sub)[lw]\.[us]\d+"),
+    (ADD, r"v(add|sub|abs|neg)C\.f64"),
+    (LOGIC, r"vb(it|if|sl) | vc(eq|ge|gt|le|lt)\.[iusf]\d+ | vcmpe?C\.f64 | vp(min|max)\.[usf]\d+"),
+    (SHIFT, r"v[rs]?(sra|hrn)\.[ius]\d+"),
+    (CONVERT, r"vcvtr?C\.([su]32\.f64|f64\.[su]32|f64\.f32|f32\.f64)"),
 )  # fmt: skip
+IF = "(?:eq|ne|cs|hs|cc|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le|al)?"
+_THUMB_LETTERS = {"K": rf"s?{IF}(\.[wn])?", "C": IF, "T": "[te]?"}
 
 # RV32I and RV64I with A, F and D; C stands for the prefix of compressed forms.
 _RISCV_V: _Table = (  # the vector extension
@@ -218,7 +243,10 @@ _WASM: _Table = (
 )  # fmt: skip
 _WASM_LETTERS = {"N": r"([if](32|64|8x16|16x8|32x4|64x2)|v128)\."}
 _RISCV_LETTERS = {"C": r"(c\.)?"}
-_LETTERS = {"x86-64": _X86_LETTERS, "riscv": _RISCV_LETTERS, "wasm": _WASM_LETTERS}
+_LETTERS = {
+    "x86-64": _X86_LETTERS, "riscv": _RISCV_LETTERS, "wasm": _WASM_LETTERS,
+    "thumb": _THUMB_LETTERS,
+}  # fmt: skip
 
 _PLACE = r"(-?(?:0x[0-9a-f]+|\d+))"
 X86_64 = Machine(
@@ -233,10 +261,11 @@ AARCH64 = Machine(
     r"|((?!st|cb|tb|cmp)\S+ ([xw]30|\w+, x30, \[).*)",
 )  # fmt: skip
 THUMB = Machine(
-    "thumb", _THUMB, "@", _THUMB_STAYS, r"(?!blx)(?:b|bl|b\w\w) " + _ARM_PLACE,
-    r"bx lr|pop \{.*\bpc\}", r"(b|bx|udf|(mov|add) pc,) .*",
-    r"bl .*|push .*\blr\b.*|(push .*|(mov|add|ldr)s? lr\b.*)",
+    "thumb", _THUMB, "@", _THUMB_STAYS, rf"(?:bl?{IF}(?:\.[wn])?|cbn?z) {_ARM_PLACE}",
+    rf"bx{IF} lr|pop{IF}(\.w)? \{{.*\bpc\}}", r"(b(\.[wn])?|bx|udf(\.w)?|(mov|add) pc,) .*",
+    r"bl .*|(?!st|cmp|cmn|tst|teq|push|pop|bl|bx)\S+ (.*\blr\b.*)|st\S+ (.*\[lr\b.*(?:\]!|\], ).*)",
     r"\S+ pc\b.*|(?!push)\S+ .*\{.*\bpc\b.*|(?!push)\S+ \{.*\bpc\b.*",
+    r"(push\S* .*\blr\b.*)|(push\S* .*)|(pop\S* .*\blr\b.*)",
 )  # fmt: skip
 RISCV = Machine(
     "riscv", _RISCV, "#", _RISCV_STAYS, r"(?:c\.)?(?:b\w+|j|jal) (?:.*, )?" + _PLACE,
@@ -246,8 +275,8 @@ RISCV = Machine(
 WASM = Machine("wasm", _WASM, "#", "", "", "", "", "")  # no instruction goes to an address
 MACHINES = (X86_64, AARCH64, THUMB, RISCV, WASM)
 _ARCHITECTURES = {
-    "x86_64": X86_64, "aarch64": AARCH64, "thumbv6m": THUMB, "riscv32": RISCV, "riscv64": RISCV,
-    "wasm32": WASM,
+    "x86_64": X86_64, "aarch64": AARCH64, "thumbv6m": THUMB, "thumbv7": THUMB, "thumbv7em": THUMB,
+    "thumbv8.1m.main": THUMB, "riscv32": RISCV, "riscv64": RISCV, "wasm32": WASM,
 }  # fmt: skip
 
 

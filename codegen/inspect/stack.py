@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from .instructions import IF
+
 
 @dataclass(frozen=True)
 class _Machine:
@@ -68,10 +70,12 @@ _MACHINES = {
         r"(?:call|tail|jal|j)\s+([A-Za-z_]\S*)",
     ),
     "thumb": _machine(
-        r"(?:push\s+\{([^}]*)\}|sub\s+sp, #(\d+))",
-        r"pop\s|add\s+sp, #",
-        r"\w+\s+sp, ",
-        r"(?:bl|b)\s+([A-Za-z_]\S*)",
+        rf"(?:v?push{IF}(?:\.w)?\s+\{{([^}}]*)\}}|subw?(?:\.w)?\s+(?:sp, )?sp, #(\d+)"
+        r"|str\w*\s.*\[sp, #-(\d+)\]!)",
+        rf"v?pop{IF}(?:\.w)?\s|addw?{IF}(?:\.w)?\s+(?:sp, )?sp, #|ldr\w*\s.*\[sp\], #",
+        r"v?(?:push|pop)\S*\s|v?(?:stm|ldm)\S*\s+sp!|(?!cmp|st)\w+(?:\.w)?\s+sp, "
+        r"|.*\[sp[^\]]*\]!|.*\[sp\], ",
+        rf"bl?{IF}(?:\.w)?\s+([A-Za-z_]\S*)",
         word=4,
     ),
 }  # fmt: skip
@@ -116,8 +120,10 @@ def _functions(assembly: str, machine: _Machine) -> Mapping[str, _Function]:
 
 
 def _bytes(operand: str, word: int) -> int:
-    """A number as it is, registers by their count."""
-    return int(operand) if operand.isdigit() else word * len(operand.split(","))
+    """A number as it is, registers by their count: d8 of ARM is one of 64 bits."""
+    if operand.isdigit():
+        return int(operand)
+    return word * sum(2 if name.strip()[0] == "d" else 1 for name in operand.split(","))
 
 
 def _depth(

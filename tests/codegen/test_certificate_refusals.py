@@ -130,6 +130,23 @@ def test_a_transfer_that_does_not_end_in_what_was_decoded(
         ("thumb", "86467047", "is not its caller's"),  # mov lr, r0; bx lr
         ("thumb", "01b400bd", "is not its caller's"),  # push {r0}; pop {pc}
         ("thumb", "10e0", "goes to what is no instruction"),  # b
+        # In Thumb-2 the condition of `it` makes what follows run on: bx lr, if it does not hold.
+        ("thumb", "08bf7047", "runs on"),  # it eq; bxeq lr
+        ("thumb", "08bf70477047", ""),  # it eq; bxeq lr; bx lr
+        ("thumb", "04bf7047", "states"),  # itt eq; bxeq lr, and no second one
+        ("thumb", "08bffee7", "runs on"),  # it eq; beq to itself
+        ("thumb", "10b404eb050e10bd", "is not its caller's"),  # push {r4}; add.w lr; pop {r4, pc}
+        ("thumb", "04eb050e7047", "is not its caller's"),  # add.w lr, r4, r5; bx lr
+        ("thumb", "10b5864610bd", ""),  # push {r4, lr}; mov lr, r0; pop {r4, pc}
+        ("thumb", "10b58646bde810407047", ""),  # ...; pop.w {r4, lr}; bx lr
+        ("thumb", "10b586467047", "is not its caller's"),  # push {r4, lr}; mov lr, r0; bx lr
+        ("thumb", "864610b510bd", "is not its caller's"),  # mov lr, r0; push {r4, lr}; pop {r4, pc}
+        ("thumb", "50f804eb7047", "is not its caller's"),  # ldr lr, [r0], #4; bx lr
+        ("thumb", "4ef8040b7047", "is not its caller's"),  # str r0, [lr], #4; bx lr
+        ("thumb", "cef804007047", ""),  # str.w r0, [lr, #4]; bx lr
+        ("thumb", "dfe800f0", "not in the table"),  # tbb [pc, r0]
+        ("thumb", "00b10047", UNKNOWN_PLACE),  # cbz r0; bx r0
+        ("thumb", "38b17047", "goes to what is no instruction"),  # cbz r0
         ("riscv", "0285", UNKNOWN_PLACE),  # c.jr a0
         ("riscv64", "02950280", UNKNOWN_PLACE),  # c.jalr a0
         ("riscv", "67000500", UNKNOWN_PLACE),  # jr a0
