@@ -3,8 +3,8 @@
     python benchmarks/boards.py q.safetensors        # as `addergraph quantize` writes it
 
 For each machine compiles the network, links it with examples/boards, runs all test images of the
-digits, compares the logits with NumPy's bit for bit, and prints sizes in bytes. A micro:bit also
-counts instructions. Needs make, clang, lld, qemu-user and qemu-system-arm.
+digits, compares the logits with NumPy's bit for bit, and prints sizes in bytes. Boards of a
+Cortex-M also count instructions. Needs make, clang, lld, qemu-user and qemu-system-arm.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from addergraph.codegen.inspect import elf
 from addergraph.data import load
 from addergraph.quantization import load_quantized
 from addergraph.tables import Table
-from tests.codegen.boards import BOARDS, exported, linked, run
+from tests.codegen.boards import BOARDS, CORTEX_M55, exported, linked, run
 
-TICK = 62.5  # instructions of a nanosecond, of a micro:bit in the emulator
+TICKS = {"microbit": 62.5, "mps2": 40.0, "mps3": 31.25}  # instructions, of 1 ns in the emulator
 COLUMNS = "machine", "flash", "code", "weights", "RAM", "arena", "stack", "M instructions"
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     images = load("digits").x_test
     expected = ag.interpret(network.graph, images, weights=network.weights)
     rows = []
-    for board in BOARDS:
+    for board in (*BOARDS, CORTEX_M55):
         with tempfile.TemporaryDirectory() as folder:
             made = exported(network, board.target, Path(folder))
             program = linked(board, Path(folder))
@@ -50,7 +50,8 @@ def main() -> None:
         writable = [bool(s.flags & 1) for s in loaded]
         ram = sum(s.size for s, w in zip(loaded, writable, strict=True) if w)
         flash = sum(s.size for s, w in zip(loaded, writable, strict=True) if not w)
-        counted = f"{ticks.mean() * TICK / 1e6:.2f}" if ticks.any() else ""
+        tick = TICKS.get(board.program, 0.0)
+        counted = f"{ticks.mean() * tick / 1e6:.2f}" if tick else ""
         known = [flash, code, facts["weights_bytes"], ram, facts["arena_bytes"]]
         rows.append([board.program, *map(str, known), str(facts["stack_bytes"]), counted])
     print("\n".join(Table(list(COLUMNS), rows, ("machine",)).lines()))

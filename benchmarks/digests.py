@@ -48,7 +48,7 @@ from addergraph.training.optimizers import SGD, Adam, Optimizer
 X86 = ("x86-64", "x86-64-v3", "x86-64-v4")
 NEWEST = X86[-1:]
 HOSTED = (*X86, "toy", "aarch64-linux-gnu", "riscv64-linux-gnu")
-BARE = ("riscv32i", "riscv64i", "thumbv6m")
+BARE = ("riscv32i", "riscv64i", "thumbv6m", "thumbv7em")
 CALIBRATION_TARGET = "x86-64"
 BATCH = 4
 Targets = tuple[str, ...]

@@ -22,6 +22,7 @@ from typing import Any
 
 from addergraph.errors import CodegenError
 
+from . import doubles
 from .targets.target import Target
 
 SPEED, EMISSION = 2, 3  # how hard LLVM works: its passes, and instruction selection
@@ -85,6 +86,7 @@ def _machine(target: Target) -> Any:
 
 def _optimized(ir_text: str, target: Target) -> tuple[Any, Any]:
     llvm = _binding()
+    ir_text = ir_text if target.doubles else doubles.defined(ir_text)
     try:
         module = llvm.parse_assembly(ir_text, llvm.create_context())
         module.verify()

@@ -242,12 +242,12 @@ TARGETS: dict[str, Case] = {
         TargetError, ('"None"', "known: host"),
     ),
     "a microcontroller": (
-        lambda: ag.compile(RELU, target="cortex-m4"),
-        TargetError, ('"cortex-m4" (every Cortex-M runs the code of thumbv6m)',),
+        lambda: ag.compile(RELU, target="stm32f4"),
+        TargetError, ('"stm32f4" (every Cortex-M runs the code of thumbv6m, those with DSP',),
     ),
     "a phone": (
-        lambda: ag.compile(RELU, target="cortex-a53"),
-        TargetError, ('"cortex-a53" (64-bit ARM CPUs run the code of aarch64-linux-gnu)',),
+        lambda: ag.compile(RELU, target="cortex-a73"),
+        TargetError, ('"cortex-a73" (64-bit ARM CPUs run the code of aarch64-linux-gnu)',),
     ),
     "another machine": (
         lambda: ag.compile(RELU, target="riscv64-linux-gnu"),

@@ -302,7 +302,9 @@ def emit_program(lowered: Lowered) -> tuple[Any, ProgramFacts]:
     """
     made = ModuleEmitter(lowered.main.name, lowered.target)
     run, run_part = made.unique("run"), made.unique("run_part")
-    threaded = [made.unique(name) for name in THREAD_ENTRIES] if lowered.target.atomics else []
+    # Threads are those of this process, which has 64 bits.
+    many = lowered.target.atomics and lowered.target.word == 64
+    threaded = [made.unique(name) for name in THREAD_ENTRIES] if many else []
     body, facts = emit_body(made, lowered)
     body = in_turn(made, body, lowered)
     _emit_run_part(made, body, run_part)

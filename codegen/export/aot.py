@@ -179,11 +179,13 @@ def _files(
     text, levels = emit_library(forms, interface, exact=exact)
     packed = packed_levels(levels, weights)
     golden = _golden(compiled, weights, packed, interface, seed)
+    nodes = {k: n for level in levels for k, n in computed_by(level.facts).items()}
+    provided = data_symbols(prefix)
     if lowered.target.multiplier:
         code_object, assembly = llvm.compile_both(text, lowered.target)
+        if not lowered.target.hosted:
+            limits.require_no_calls(code_object, lowered.target, nodes, provided)
     else:
-        nodes = {k: n for level in levels for k, n in computed_by(level.facts).items()}
-        provided = data_symbols(prefix)
         code_object, assembly = strict.compile_both(text, lowered.target, nodes, provided)
     code_object = passing_no_floats(code_object)
     stack = stack_bytes(assembly, lowered.target.triple, api_symbols(prefix))

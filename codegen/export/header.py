@@ -87,7 +87,7 @@ _RELAXES = """
  * At byte 8 of it may stand the pointer of a function void (*)(void), sched_yield for example,
  * which a thread that waits for long then calls."""
 _ONE_THREAD = Template("""\
- * Threads. This machine has no atomic instructions, so one thread alone computes a call:
+ * Threads. The code has no atomic instructions, so one thread alone computes a call:
  * ${p}_run_part takes thread 0 of 1.""")
 
 _ASKS = Template("""\

@@ -42,7 +42,8 @@ def compiler_command(target: Target) -> list[str]:
         return [_WASM_LD]
     if sys.platform != "linux" or target.triple != host().triple:
         kind = "clang" if "android" in target.triple else "gcc"  # as the NDK has it
-        return [f"{target.triple.replace('-unknown', '')}-{kind}"]
+        usual = target.triple.replace("-unknown", "").replace("thumbv7", "arm")
+        return [f"{usual}-{kind}"]
     named = os.environ.get("CC", "")
     try:
         return shlex.split(named) or ["cc"]

@@ -147,11 +147,17 @@ def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int
     out more kernel rows.
     """
     blocks = max(1, ceil_div(channels, lanes))
-    tried, others = (
-        ((4, 3, 2, 1), DISTANCES_UNDER_WAY) if target.broadcasts_compute else ((2, 3, 1), 2)
-    )
-    vectors = next(v for v in tried if blocks % v == 0)
-    pixels = max(1, min(MOST_BYTE_PIXELS, (target.registers - vectors - others) // vectors))
+    tried: tuple[int, ...] = (2, 3, 1)
+    others = 2
+    if target.broadcasts_compute:
+        tried, others = (4, 3, 2, 1), DISTANCES_UNDER_WAY
+    elif target.added_pair_sums:
+        others = DISTANCES_UNDER_WAY + 1
+    whole = target.whole_sums  # then sums are numbers, `lanes` of which become a vector
+    most = whole.numbers // lanes if whole else max(tried)
+    vectors = next(v for v in tried if blocks % v == 0 and v <= most)
+    room = most if whole else target.registers - vectors - others
+    pixels = max(1, min(MOST_BYTE_PIXELS, room // vectors))
     one_row = width * vectors >= ENOUGH
     return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)
 

@@ -16,17 +16,19 @@ from addergraph.errors import TargetError, nearest
 
 from .. import llvm
 from .aarch64 import AARCH64, ANDROID, ANDROID_DOTPROD, ARM_LEVELS, DOTPROD
+from .armv7 import ARMV7
 from .machine import Machine
 from .machines import MACHINES, machine_named
 from .riscv import RISCV32I, RISCV64, RISCV64I, RISCV64V
 from .target import Target
-from .thumb import THUMBV6M
+from .thumb import THUMBV6M, THUMBV7EM, THUMBV7EM_F32, THUMBV8M_MVE
 from .toy import TOY
 from .wasm import WASM32
 from .x86 import AVX2, AVX512, EVERY, X86_LEVELS
 
+_MICRO = (THUMBV6M, THUMBV7EM, THUMBV7EM_F32, THUMBV8M_MVE)
 _PORTABLE = (
-    ANDROID, ANDROID_DOTPROD, RISCV64, RISCV64V, RISCV32I, RISCV64I, THUMBV6M, WASM32
+    ANDROID, ANDROID_DOTPROD, ARMV7, RISCV64, RISCV64V, RISCV32I, RISCV64I, *_MICRO, WASM32
 )  # fmt: skip
 TARGETS: dict[str, Target] = {t.name: t for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE)}
 
@@ -46,9 +48,22 @@ CPUS: dict[str, Target] = {
     for name in names.split()
 }
 LEVELS = X86_LEVELS, ARM_LEVELS  # of one architecture each, the baseline first
+CORES: dict[str, Target] = {  # of boards; nothing is known of what their instructions cost
+    f"cortex-{name}": target
+    for target, names in (
+        (THUMBV6M, "m0 m0plus m1 m3 m23"),
+        (THUMBV7EM, "m4 m7 m33 m35p"),
+        (THUMBV7EM_F32, "m4f m7f m33f m35pf"),
+        (THUMBV8M_MVE, "m55 m85"),
+    )
+    for name in names.split()
+}
 
 _OTHERS = (  # what CPUs and boards are called that are no target by this name
-    ("cortex-m.*|thumb.*|rp2040|rp2350|stm32.*|nrf5.*", "every Cortex-M runs the code of thumbv6m"),
+    (
+        "cortex-m.*|thumb.*|rp2040|rp2350|stm32.*|nrf5.*",
+        "every Cortex-M runs the code of thumbv6m, those with DSP instructions that of thumbv7em",
+    ),
     (
         r"cortex-(a55|a7[5-9]|a[57]10|a[57]\d0|x\d)|neoverse.*|apple-.*|rpi5",
         "64-bit ARM CPUs of 2017 and later run the code of aarch64-linux-gnu-dotprod",
@@ -59,7 +74,8 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
     ),
     ("esp32-[chp].*|(rv|riscv)32.*", "32-bit RISC-V CPUs run the code of riscv32i"),
     ("(rv|riscv)64.*", "64-bit RISC-V CPUs run riscv64-linux-gnu, without a system riscv64i"),
-    ("armv[67].*|armhf|cortex-a.*", "32-bit ARM with an operating system is not supported"),
+    ("armv7.*|armhf|cortex-a.*|rpi2", "32-bit ARM CPUs with NEON run armv7-linux-gnueabihf"),
+    ("armv6.*|rpi[01]?|rpizero", "Armv6 with an operating system is not supported"),
     (
         "wasm.*|webassembly.*|emscripten|node.*",
         "browsers, Node and wasmtime run the code of wasm32",
@@ -69,7 +85,7 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
 
 
 def target_named(name: str, tune_for: str | None = None) -> Target:
-    """The target called `name`: "host", a name of TARGETS, or a CPU name.
+    """The target called `name`: "host", a name of TARGETS, or that of a CPU or of a board's core.
 
     tune_for  the machine that kernels are chosen for: "host", "generic" or a CPU name; by
               default this machine where the target is "host", a CPU where one is named, else
@@ -101,14 +117,14 @@ def _this_machine(target: Target) -> Machine:
 
 
 def _known(name: str) -> Target:
-    known = {**TARGETS, **CPUS}
+    known = {**TARGETS, **CPUS, **CORES}
     if not isinstance(name, str) or name not in known:
         runs = (text for pattern, text in _OTHERS if re.fullmatch(pattern, str(name).lower()))
-        hint = nearest(str(name), known) or next((f" ({text})" for text in runs), "")
+        hint = next((f" ({text})" for text in runs), "") or nearest(str(name), known)
         own = ", ".join(t for t in TARGETS if t != TOY.name)  # which the tests have
         raise TargetError(
             f'unknown target or CPU "{name}"{hint}; '
-            f"known: host, {own}, and the CPUs {', '.join(CPUS)}"
+            f"known: host, {own}, the CPUs {', '.join(CPUS)}, and the cores {', '.join(CORES)}"
         )
     return known[name]
 

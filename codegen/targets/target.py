@@ -13,6 +13,25 @@ from .machines import GENERIC, MACHINES
 
 
 @dataclass(frozen=True)
+class WholeSums:
+    """Primitives that add up all terms of a register of bytes, of one channel, in 32 bits.
+
+    width      bytes of the register: a general one of 4, or a vector
+    numbers    sums that registers have room for, beside pointers and counters
+    distances  u8 x u8: LLVM's intrinsic, and its arguments in order: "x", "f", "sum" or a number
+    products   i16 x i16: the same
+    widened    u8 and i8 -> 16 bits, of the even bytes of a general register; LLVM finds it of a
+               vector
+    """
+
+    width: int
+    numbers: int
+    distances: tuple[str | int, ...]
+    products: tuple[str | int, ...]
+    widened: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True)
 class Target:
     """What code generation needs to know of an instruction set.
 
@@ -25,6 +44,7 @@ class Target:
     multiplier  whether code may multiply and divide; without, it shifts and adds
     word      bits of a pointer and of an index
     floats    whether there are float instructions
+    doubles   whether these have f64, too
     atomics   whether there are atomic ones; without, programs have one thread
     broadcasts_compute  whether a broadcast from memory takes an arithmetic port beside its load
     lane_shifts  whether each lane of a vector can be shifted by a count of its own
@@ -36,6 +56,7 @@ class Target:
     pair_products   i16 x i16 -> i32: sums of two products
     pair_sums       u8 -> u16, and u16 -> u32: sums of neighbours; both types follow the name. With
                     it goes an instruction for distances of bytes, which LLVM finds
+    added_pair_sums  u32 + sums of neighbours of u16, where LLVM does not find it
     signed_pair_sums  i16 -> i32: the same of signed numbers
     byte_dot        i32 + u8 x u8 -> i32: a number and the sum of four products; both types follow
     signed_byte_dot i32 + i8 x i8 -> i32: the same of signed bytes
@@ -43,6 +64,7 @@ class Target:
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
     variable_shift  i32 x i32 -> i32: a << b in each lane, 0 where b is 32
+    whole_sums      of bytes, where there are some: see WholeSums
     pause           what a thread executes that polls
 
     above     higher levels, the lowest first, for which its libraries have code, too
@@ -68,6 +90,7 @@ class Target:
     multiplier: bool = True
     word: int = 64
     floats: bool = True
+    doubles: bool = True
     atomics: bool = True
     broadcasts_compute: bool = False
     lane_shifts: bool = True
@@ -75,12 +98,14 @@ class Target:
     byte_distances: str = ""
     pair_products: str = ""
     pair_sums: str = ""
+    added_pair_sums: str = ""
     signed_pair_sums: str = ""
     byte_dot: str = ""
     signed_byte_dot: str = ""
     short_sums: int = 0
     least_magnitude: str = ""
     variable_shift: str = ""
+    whole_sums: WholeSums | None = None
     pause: str = ""
     cpus: str = ""
     above: tuple[Target, ...] = ()

@@ -3,10 +3,11 @@
  *
  *     microbit   BBC micro:bit (nRF51822: Cortex-M0, 256 KB of flash, 16 KB of RAM)
  *     mps2       Arm MPS2 with the image AN386 (Cortex-M4 with a float unit)
+ *     mps3       Arm MPS3 with the image AN547 (Cortex-M55)
  *
  * Semihosting: https://github.com/ARM-software/abi-aa/blob/main/semihosting/semihosting.rst
  * Timers: nRF51 Series Reference Manual, chapter 18; Cortex-M System Design Kit Technical Reference
- * Manual, section 3.5.
+ * Manual, section 3.5; SysTick: Armv8-M Architecture Reference Manual, B11.
  */
 #include "board.h"
 
@@ -17,6 +18,14 @@ enum { EXIT_DONE = 0x20026, EXIT_FAILED = 0x20024 };
 #define REGISTER(address) (*(volatile uint32_t *)(address))
 #ifdef MPS2
 enum { TIMER0 = 0x40000000, CONTROL = TIMER0, VALUE = TIMER0 + 4, RELOAD = TIMER0 + 8 };
+enum { START = 1 };
+#define MOST UINT32_MAX
+#elif defined(MPS3)
+#define CONTROL 0xE000E010u /* SysTick, of 24 bits */
+#define RELOAD 0xE000E014u
+#define VALUE 0xE000E018u
+enum { START = 5 }; /* by the clock of the processor */
+#define MOST 0xFFFFFFu
 #else
 enum { TIMER0 = 0x40008000, START = TIMER0, CAPTURE0 = TIMER0 + 0x040 };
 enum { BITMODE = TIMER0 + 0x508, PRESCALER = TIMER0 + 0x510, CC0 = TIMER0 + 0x540 };
@@ -54,17 +63,21 @@ int board_write(const void *data, uint32_t bytes)
     return host(SYS_WRITE, (uint32_t)block) == 0;
 }
 
-#ifdef MPS2
+#ifdef MOST
 static void start_clock(void)
 {
-    REGISTER(RELOAD) = UINT32_MAX;
-    REGISTER(VALUE) = UINT32_MAX;
-    REGISTER(CONTROL) = 1;
+    REGISTER(RELOAD) = MOST;
+    REGISTER(VALUE) = MOST;
+    REGISTER(CONTROL) = START;
 }
 
-uint32_t board_ticks(void) /* of 40 ns */
+uint32_t board_ticks(void) /* of 40 ns, or of 31.25 ns on mps3 */
 {
-    return UINT32_MAX - REGISTER(VALUE); /* it counts down */
+    static uint32_t total, last;
+    uint32_t now = MOST - REGISTER(VALUE); /* it counts down */
+    total += (now - last) & MOST;
+    last = now;
+    return total;
 }
 #else
 static void start_clock(void)
@@ -94,8 +107,8 @@ void reset(void)
 {
     for (volatile uint32_t *word = bss_start; word < bss_end; word++)
         *word = 0;
-#ifdef __ARM_FP
-    REGISTER(0xE000ED88u) |= 0xFu << 20; /* CPACR: the float unit may be used */
+#if defined(__ARM_FP) || defined(MPS3)
+    REGISTER(0xE000ED88u) |= 0xFu << 20; /* CPACR: floats and vectors may be used */
     __asm__ volatile("dsb\n  isb" ::: "memory");
 #endif
     start_clock();

@@ -1,9 +1,13 @@
-/* A Linux program that needs no library, for RISC-V and AArch64; main.c runs on a core without
+/* A Linux program that needs no library, for RISC-V, AArch64 and ARM; main.c runs on a core without
  * multiplier: qemu-riscv32 -cpu rv32,m=false riscv32.elf < images.bin > logits.bin
  */
 #include "board.h"
 
+#if defined(__arm__)
+enum { READ = 3, WRITE = 4, EXIT = 1 };
+#else
 enum { READ = 63, WRITE = 64, EXIT = 93 };
+#endif
 
 #if defined(__riscv)
 #define CALL "call "
@@ -12,6 +16,14 @@ enum { READ = 63, WRITE = 64, EXIT = 93 };
 #define SECOND "a1"
 #define THIRD "a2"
 #define NUMBER "a7"
+#elif defined(__arm__)
+__asm__(".thumb_func");
+#define CALL "bl "
+#define TRAP "svc 0"
+#define FIRST "r0"
+#define SECOND "r1"
+#define THIRD "r2"
+#define NUMBER "r7"
 #else
 #define CALL "bl "
 #define TRAP "svc 0"

@@ -1,6 +1,6 @@
-/* Reads images of a network in integers, one after another, and writes its logits and the ticks
- * that each took: an int32_t for each class, uint32_t. It needs no library, and no memory but what
- * stands here.
+/* Reads images, one after another, and writes what a network makes of each and the ticks that it
+ * took: an int32_t (of integers) or a float for each class, uint32_t. It needs no library, and no
+ * memory but what stands here.
  *
  *     addergraph compile q.safetensors -o build --target thumbv6m
  *     make -C examples/boards ../../build/microbit.elf
@@ -11,12 +11,12 @@
 #include "network.h"
 
 struct result {
-    int32_t logits[NETWORK_OUTPUT_ELEMENTS];
+    NETWORK_OUTPUT logits[NETWORK_OUTPUT_ELEMENTS];
     uint32_t ticks;
 };
 
 static uint8_t arena[NETWORK_ARENA_BYTES] __attribute__((aligned(NETWORK_ARENA_ALIGN)));
-static uint8_t image[NETWORK_INPUT_ELEMENTS];
+static NETWORK_INPUT image[NETWORK_INPUT_ELEMENTS];
 static struct result result;
 
 int main(void)

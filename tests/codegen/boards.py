@@ -49,8 +49,12 @@ BOARDS = (
     Board("riscv32i", "riscv32", f"qemu-riscv32 -cpu rv32,{NO_MULTIPLIER}"),
     Board("riscv64i", "riscv64", f"qemu-riscv64 -cpu rv64,{NO_MULTIPLIER}"),
     Board("aarch64-linux-gnu", "aarch64", "qemu-aarch64"),
+    Board("armv7-linux-gnueabihf", "armv7", "qemu-arm"),
+    Board("thumbv7em", "mps2", CORTEX_M.format("mps2-an386")),
     Board("thumbv6m", "microbit", CORTEX_M.format("microbit")),
 )
+CORTEX_M4F = Board("thumbv7em-f32", "mps2", CORTEX_M.format("mps2-an386"), float_abi="softfp")
+CORTEX_M55 = Board("thumbv8m-mve", "mps3", CORTEX_M.format("mps3-an547"))
 GNU = "arm-none-eabi-"
 _TOOLS = ((f"{GNU}gcc", f"{GNU}ld"), (f"{GNU}gcc", "ld.lld"), ("clang", "ld.lld"))
 # A Cortex-M4: programs by both compilers and linkers, of every way to pass floats.

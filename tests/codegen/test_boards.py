@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, compiler
+from addergraph import Model, compiler, zoo
 from addergraph.codegen.export.aot import Exported, export
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.certificate import certify, certify_bytes
@@ -20,10 +20,13 @@ from addergraph.codegen.inspect.disassembly import disassemble
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.data import digits
 from addergraph.errors import UnsupportedError
-from addergraph.ir import Array
+from addergraph.ir import Array, Graph
+from addergraph.ir.state import initial_weights
 from addergraph.quantization import Quantized
 from tests.codegen.boards import (
     BOARDS,
+    CORTEX_M4F,
+    CORTEX_M55,
     FLOAT_BOARDS,
     GNU,
     SOURCES,
@@ -39,13 +42,21 @@ pytestmark = pytest.mark.slow  # a quarter of a minute to compile for all boards
 
 FLASH, RAM = 256 << 10, 16 << 10  # bytes of a micro:bit
 TARGETS = ("x86-64", *(board.target for board in BOARDS))
-RUNS = [pytest.param(b, marks=pytest.mark.needs(*b.tools), id=b.program) for b in BOARDS]
-RISCV32, RISCV64, MICROBIT = BOARDS[0], BOARDS[1], BOARDS[-1]
+
+
+def needing(board: Board) -> Any:
+    return pytest.param(board, marks=pytest.mark.needs(*board.tools), id=board.program)
+
+
+RUNS = [needing(board) for board in BOARDS]
+RISCV32, RISCV64, MPS2, MICROBIT = BOARDS[0], BOARDS[1], *BOARDS[-2:]
 # An instruction that multiplies, for each machine, of the length of one that it can replace.
 PLANTS = {
     "x86-64": bytes.fromhex("0fafc1"),  # imull %ecx, %eax
     "aarch64-linux-gnu": (0x1B017C00).to_bytes(4, "little"),  # mul w0, w0, w1
+    "armv7-linux-gnueabihf": bytes.fromhex("00fb01f0"),  # mul r0, r0, r1
     "thumbv6m": (0x4348).to_bytes(2, "little"),  # muls r0, r1, r0
+    "thumbv7em": bytes.fromhex("00fb01f0"),  # mul r0, r0, r1
     "riscv32i": (0x02B50533).to_bytes(4, "little"),  # mul a0, a0, a1
     "riscv64i": (0x02B5053B).to_bytes(4, "little"),  # mulw a0, a0, a1
 }
@@ -128,14 +139,24 @@ def pixels() -> Pixels:
     return images, dict(zip(("table", "f"), numbers, strict=True))
 
 
-def require_pixels(board: Board, pixels: Pixels, folder: Path) -> Path:
+def require_pixels(
+    board: Board, pixels: Pixels, folder: Path, graph: Graph = PIXELS, strict: bool = True
+) -> Path:
     """The program, after it gave the bits of NumPy."""
     images, weights = pixels
-    compiler.export(PIXELS, folder, weights=weights, target=board.target, multiplication_free=True)
+    compiler.export(graph, folder, weights=weights, target=board.target, multiplication_free=strict)
     program = linked(board, folder)
     found, _ = run(board, program, images)
-    assert np.array_equal(found, ag.interpret(PIXELS, images, weights=weights))
+    assert np.array_equal(found, ag.interpret(graph, images, weights=weights))
     return program
+
+
+@pytest.mark.parametrize("board", [needing(MPS2), needing(CORTEX_M55)])
+def test_products_of_cores_that_sum_them(board: Board, pixels: Pixels, tmp_path: Path) -> None:
+    text = str(PIXELS).replace("adder2d", "conv2d").replace("%f: u8", "%f: i8")
+    weights = {**pixels[1], "f": pixels[1]["f"].view(np.int8)}
+    program = require_pixels(board, (pixels[0], weights), tmp_path, ag.parse(text), strict=False)
+    assert board is CORTEX_M55 or any("smlad" in f.mnemonics for f in certify(program).functions)
 
 
 @pytest.mark.parametrize("board", RUNS)
@@ -184,6 +205,64 @@ def test_a_microbit_has_room_and_time(libraries: Libraries, images: Array) -> No
     assert arena < ram < RAM // 4, "the rest is the stack's"
     _, ticks = run(MICROBIT, program, images[:3])
     assert (ticks > 30_000).all() and (ticks < 150_000).all(), "6 M instructions of 1/62.5 ticks"
+
+
+@pytest.mark.parametrize(
+    ("board", "least", "most"), [
+        pytest.param(MPS2, 10_000, 20_000, marks=pytest.mark.needs(*MPS2.tools)),
+        pytest.param(CORTEX_M55, 5_000, 11_000, marks=pytest.mark.needs(*CORTEX_M55.tools)),
+    ],
+)  # fmt: skip
+def test_vectors_of_bytes_need_few_instructions(
+    board: Board, least: int, most: int, libraries: Libraries, images: Array, logits: Array
+) -> None:
+    """A tick is 40 of them on MPS2, 31.25 on MPS3: a seventh and a twentieth of a Cortex-M0's."""
+    made = libraries[board.target]
+    found, ticks = run(board, linked(board, made.code.parent), images)
+    assert (found == logits).all()
+    assert (ticks > least).all() and (ticks < most).all()
+    assert isinstance(json.loads(made.metadata.read_text())["stack_bytes"], int)
+
+
+def test_vectors_of_a_cortex_m55_are_not_certified(libraries: Libraries) -> None:
+    """capstone does not know them: what is refused is not decoded, not multiplied."""
+    found = certify(libraries[CORTEX_M55.target].code)
+    assert not found.multiplication_free
+
+
+MEANS = """
+graph means(%x: f32[N,5,6,3]) params(%f: f32[3,3,3,4] init=normal(0,1)) {
+  %y = adder2d(%x, %f) padding=(1,1,1,1) : f32[N,5,6,4]
+  %p = avg_pool2d(%y) window=(2,2) stride=(1,1) : f32[N,4,5,4]
+  %m = global_avg_pool(%p) : f32[N,4]
+  %s = sigmoid(%m) : f32[N,4]
+  %t = softmax(%s) : f32[N,4]
+  %c = concat(%m, %s, %t) axis=1 : f32[N,12]
+  %z = slice(%c) start=(0,0) stop=(N,10) : f32[N,10]
+  return %z
+}"""
+
+
+@pytest.mark.parametrize("board", [needing(CORTEX_M4F), needing(CORTEX_M55)])
+@pytest.mark.parametrize("form", ["adders", "authors", "means"])
+def test_floats(board: Board, form: str, digits_of_adders: Model, tmp_path: Path) -> None:
+    """The program ends if its self-test fails: the outputs are within what rounding explains."""
+    if form == "means":
+        graph = ag.parse(MEANS)
+        weights = initial_weights(graph)
+        compiler.export(graph, tmp_path, weights=weights, target=board.target, name="net")
+    else:
+        model = digits_of_adders
+        if form == "authors":
+            model = zoo.build("all-adder", first="conv", last="conv")
+        graph, weights = model.graph(training=False), model.weights
+        ag.export(model, tmp_path, target=board.target, name="net")
+    shape = graph.inputs[0].type.bind(9).sizes
+    images = np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
+    found, ticks = run(board, linked(board, tmp_path), images)
+    here: Any = ag.compile(graph, weights=weights)(images)  # sums have the same order
+    assert np.allclose(found.view(np.float32), here, rtol=1e-5, atol=1e-7)
+    assert ticks.all()
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ graph net(%x: u8[3,7,5]) {
   return %y
 }"""
     made = taken(bytes_only, target)
-    assert made.total["move"] > 10 and not made.total["address"] and not made.total[UNKNOWN]
+    assert made.total["move"] > 5 and not made.total["address"] and not made.total[UNKNOWN]
     assert made.multiplication_free or TARGETS[target].multiplier
     if TARGETS[target].floats:
         assert not taken(NET, target).multiplication_free

@@ -51,6 +51,9 @@ INPUTS, OUTPUTS = CHECKSUM_BYTES, CHECKSUM_BYTES + align(5 * 40 * 4)
 Y, CLASS, END = 128, 256, 320  # of outputs of 80, 80 and 20 bytes, each aligned
 ALLOWED = OUTPUTS + END
 MACHINES = {
+    "armv7-linux-gnueabihf": (
+        "--target=arm-linux-gnueabihf -mthumb -march=armv7-a -mfpu=vfpv4 -fno-pic", "qemu-arm"
+    ),
     "aarch64-linux-gnu": ("--target=aarch64-unknown-linux-gnu -fno-pic", "qemu-aarch64"),
     "aarch64-linux-gnu-dotprod": ("--target=aarch64-unknown-linux-gnu -fno-pic", "qemu-aarch64"),
     "riscv64-linux-gnu": (

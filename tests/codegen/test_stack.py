@@ -78,7 +78,9 @@ def test_a_call_takes_no_more_and_not_much_less(text: str, tmp_path: Path) -> No
     assert json.loads(made.metadata.read_text())["stack_bytes"] == stated
 
 
-@pytest.mark.parametrize("target", [t for t in TARGETS if not (TARGETS[t].in_engine or TARGETS[t].above)])
+@pytest.mark.parametrize(
+    "target", [t for t in TARGETS if not (TARGETS[t].in_engine or TARGETS[t].above)]
+)
 def test_every_target_states_it(target: str, tmp_path: Path) -> None:
     graph = ag.parse(
         """graph bytes(%x: u8[N,2]) params(%f: u8[2,4]) {

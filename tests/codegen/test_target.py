@@ -13,7 +13,7 @@ import pytest
 from addergraph.cli.main import commands
 from addergraph.codegen import llvm
 from addergraph.codegen.inspect.instructions import machine_for
-from addergraph.codegen.targets.lookup import CPUS, TARGETS, host, runnable, target_named
+from addergraph.codegen.targets.lookup import CORES, CPUS, TARGETS, host, runnable, target_named
 from addergraph.codegen.targets.target import Target
 from addergraph.codegen.targets.x86 import AVX2, AVX512, BASELINE, X86_LEVELS
 from addergraph.errors import TargetError
@@ -37,6 +37,11 @@ def test_host_is_a_target_that_runs_here() -> None:
     assert replace(target_named("host"), machine=host().machine) == host()
     assert runnable(host()) and runnable(target_named("host"))
     assert host().name != "toy"
+
+
+def test_a_core_stands_for_the_best_code_that_all_of_its_kind_run() -> None:
+    for name, target in (("cortex-m3", "thumbv6m"), ("cortex-m7", "thumbv7em")):
+        assert target_named(name) is CORES[name] is TARGETS[target]
 
 
 @pytest.mark.parametrize(
@@ -128,4 +133,4 @@ def test_machines_have_a_table_and_the_width_of_their_pointers(t: Target) -> Non
     assert t.word == 8 * t.pointer_bytes == (32 if narrow else 64)
     assert t.hosted == ("linux" in t.triple)
     if machine.name != "wasm":  # whose threads a page would have to ask for
-        assert t.floats == t.atomics == t.multiplier, "a core has all of them or none"
+        assert t.atomics == t.hosted and t.multiplier >= t.floats >= t.atomics

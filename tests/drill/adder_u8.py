@@ -34,7 +34,8 @@ MUTANTS = (
     ),
     Mutant(
         "a rest of one byte behind whole steps counts the byte before it too", U8,
-        "int(b % step >= step - rest) * 255", "int(b % step >= step - max(2, rest)) * 255",
+        'kept = (bytes(step - rest) + b"\\xff" * rest)',
+        'kept = (bytes(step - max(2, rest)) + b"\\xff" * max(2, rest))',
         u8("test_runs_of_every_length[9]", "test_runs_of_every_length[17]"),
     ),
     Mutant(

@@ -82,6 +82,27 @@ MUTANTS = (
         tests_of("codegen/test_wasm.py", "test_the_largest_distances"),
     ),
     Mutant(
+        "what a condition of Thumb-2 leaves out has no successor",
+        FLOW,
+        "                if left:\n",
+        "                if False:\n",
+        refusals("test_other_machines"),
+    ),
+    Mutant(
+        "a place that is not the caller's is as good once it is pushed",
+        FLOW,
+        "self.saved = self.register and saves[1] is not None",
+        "self.saved = saves[1] is not None",
+        refusals("test_other_machines"),
+    ),
+    Mutant(
+        "steps of sums that are numbers are unrolled, and spill",
+        "codegen/kernels/forward/dense_u8.py",
+        "return 1 if few else super()",
+        "return super()",
+        tests_of("codegen/kernels/test_whole_sums.py"),
+    ),
+    Mutant(
         "only the section .text is read",
         DISASSEMBLY,
         "if not section.executable or not section.data:",

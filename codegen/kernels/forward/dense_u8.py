@@ -28,9 +28,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from addergraph.ir.types import u8
-
-from ...emit.builder import I8, I32, Emitter, Index, Register, vector
+from ...emit.builder import I32, Emitter, Index, Register, vector
 from ...targets.target import Target
 from ..schedule import Tile, byte_tile, ceil_div
 from .geometry import Geometry
@@ -70,8 +68,15 @@ class ByteSteps(Steps):
     @classmethod
     def choose_tile(cls, g: Geometry, target: Target) -> Tile:
         _, lanes, parts = _sizes(g, target)
+        if target.whole_sums:
+            return byte_tile(target, lanes * parts, g.height, g.width, g.outputs)
         tile = byte_tile(target, lanes, g.height, g.width, g.outputs)
         return Tile(tile.rows, tile.columns, max(1, tile.vectors // parts))
+
+    def unroll(self, pixels: int, run: int) -> int:
+        """One step on ARM of 32 bits: with a second one LLVM would spill sums."""
+        few = self.target.whole_sums or self.target.added_pair_sums
+        return 1 if few else super().unroll(pixels, run)
 
     @property
     def run_bytes(self) -> int:
@@ -112,6 +117,11 @@ class ByteSteps(Steps):
         """The low 32 bits of each lane of the accumulators of one vector."""
         if len(parts) == 1:
             return self.term.packed_sum(e, parts[0])
+        if self.target.whole_sums:
+            joined = ir.Constant(vector(I32, self.lanes), ir.Undefined)
+            for lane, part in enumerate(parts):
+                joined = e.b.insert_element(joined, part, ir.Constant(I32, lane))
+            return joined
         halves = [e.b.bitcast(p, vector(I32, self.lanes)) for p in parts]
         even = ir.Constant(ir.VectorType(I32, self.lanes), list(range(0, 2 * self.lanes, 2)))
         return e.b.shuffle_vector(*halves, even)
@@ -165,7 +175,12 @@ class ByteSteps(Steps):
     ) -> list[Register]:
         """Adds the distances of one step; `words` are the pixels' vectors of bytes."""
         size = self.part_lanes * self.step
-        taps = [e.load(e.at(filters, size * v), u8, size) for v in range(self.packing.vectors)]
+        kind = self.term.bytes_type(self.target)
+        align = SUM if kind == I32 else 1  # two such loads may be one instruction
+        taps = [
+            e.b.load(e.at(filters, size * v), typ=kind, align=align)
+            for v in range(self.packing.vectors)
+        ]
         pixels = (self.term.pixel(e, word) for word in words)
         pairs = ((pixel, tap) for pixel in pixels for tap in taps)
         return [self.term.added(e, *pair, a) for pair, a in zip(pairs, acc, strict=True)]
@@ -179,8 +194,10 @@ class ByteSteps(Steps):
         step, earlier = self.step, self.runs[1] > self.step
         if earlier:  # the bytes before them may be read
             every = self._broadcast(e, e.at(x, whole * step + rest - step))
-            kept = [int(b % step >= step - rest) * 255 for b in range(self.part_lanes * step)]
-            return e.b.and_(every, ir.Constant(every.type, kept))
+            kept = (bytes(step - rest) + b"\xff" * rest) * self.part_lanes
+            if every.type == I32:
+                return e.b.and_(every, ir.Constant(I32, int.from_bytes(kept, "little")))
+            return e.b.and_(every, ir.Constant(every.type, list(kept)))
         whole, at = ir.IntType(8 * step), step - rest
         word = ir.Constant(whole, 0)
         for size in (4, 2, 1):
@@ -191,15 +208,16 @@ class ByteSteps(Steps):
         return self._in_all_lanes(e, word)
 
     def _in_all_lanes(self, e: Emitter, word: Any) -> Register:
-        lanes = self.part_lanes
-        return e.b.bitcast(e.splat(word, lanes), vector(I8, lanes * self.step))
+        return e.b.bitcast(e.splat(word, self.part_lanes), self.term.bytes_type(self.target))
 
 
 def _sizes(g: Geometry, target: Target) -> tuple[ByteTerm, int, int]:
     """The term, the channels of one accumulator, and the accumulators that make up one vector of
-    i32 sums: two of 64-bit lanes, where their number is even, so that the tail works on whole
-    registers."""
+    i32 sums, so that the tail works on whole registers: two of 64-bit lanes, where their number is
+    even, or as many numbers as a vector has lanes."""
     assert isinstance(g.term, ByteTerm)
     lanes = g.term.lanes(target)
+    if target.whole_sums:
+        return g.term, lanes, target.lanes
     halves = g.term.wide(target) != I32 and ceil_div(max(1, g.outputs), lanes) % 2 == 0
     return g.term, lanes, 2 if halves else 1

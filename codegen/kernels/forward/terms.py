@@ -20,7 +20,9 @@ steps only. Products, four at a time: even and odd bytes become 16-bit numbers, 
 pmaddwd adds in pairs, in 32 bits, as WebAssembly's dot; ARM's mul keeps them in 16, and saddlp adds
 them. (x86's pmaddubsw, which takes bytes as they are, saturates its sums at 16 bits: not exact.)
 ARM's sdot multiplies signed bytes, so there x loses 128, and the sums of a kernel row of f make up
-for it. Elsewhere a step is one byte, which is widened.
+for it. Where an instruction adds up a whole register (usada8 and smlad four bytes, vabav and vmlava
+sixteen), a register has bytes of one channel, and a sum is a number. Elsewhere a step is one byte,
+which is widened.
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import llvmlite.ir as ir
 import numpy as np
 
 from addergraph.ir import Array, Op
 from addergraph.ir.types import DType, f32, u8
 
 from ...emit.builder import F32, I8, I16, I32, I64, Emitter, Register, constant, vector
-from ...targets.target import Target
+from ...targets.target import Target, WholeSums
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,13 @@ class ByteTerm(Term):
 
     def lanes(self, target: Target) -> int:
         """Channels of one register of sums."""
-        return target.lanes
+        return 1 if target.whole_sums else target.lanes
+
+    def bytes_type(self, target: Target) -> Any:
+        """The register of the bytes of a step, for all of its channels."""
+        if target.whole_sums and target.whole_sums.width == 4:
+            return I32  # a general register
+        return vector(I8, self.lanes(target) * self.step(target))
 
     def short_steps(self, target: Target) -> int:
         """Steps that may be added to a `short` register of sums; 0 where there is none."""
@@ -211,8 +220,7 @@ class ByteTerm(Term):
         return constant(vector(self.wide(target), lanes), 0)
 
     def magnitude(self, e: Emitter, f: Register, total: Register) -> Register:
-        lanes = self.lanes(e.target) * self.step(e.target)
-        bytes = e.b.bitcast(f, vector(I8, lanes))
+        bytes = e.b.bitcast(f, self.bytes_type(e.target))
         return self.added(e, constant(bytes.type, 0), bytes, total)
 
     def packed_sum(self, e: Emitter, total: Register) -> Register:
@@ -225,6 +233,8 @@ class ByteDistance(ByteTerm):
     magnitudes = True
 
     def step(self, target: Target) -> int:
+        if target.whole_sums:
+            return target.whole_sums.width
         return 8 if target.byte_distances else 4 if target.pair_sums else 1
 
     def short_steps(self, target: Target) -> int:
@@ -235,9 +245,11 @@ class ByteDistance(ByteTerm):
         return I64 if target.byte_distances else I32
 
     def lanes(self, target: Target) -> int:
-        return target.lanes // 2 if target.byte_distances else target.lanes
+        return target.lanes // 2 if target.byte_distances else super().lanes(target)
 
     def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
+        if e.target.whole_sums:
+            return _summed(e, e.target.whole_sums.distances, x, f, acc)
         if name := e.target.byte_distances:
             return e.b.add(acc, e.b.call(e.intrinsic(name, acc.type, [x.type] * 2), [x, f]))
         if e.target.lanes > 1:
@@ -247,8 +259,11 @@ class ByteDistance(ByteTerm):
         if e.target.pair_sums:
             pairs = vector(I16, 2 * e.target.lanes)
             sums = e.converted(e.target.pair_sums, pairs, distances)
-            short = acc.type == pairs
-            return e.b.add(acc, sums if short else e.converted(e.target.pair_sums, acc.type, sums))
+            if acc.type == pairs:
+                return e.b.add(acc, sums)
+            if name := e.target.added_pair_sums:
+                return e.converted(name, acc.type, acc, sums)
+            return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, sums))
         if e.target.lanes > 1:
             return e.b.add(acc, e.b.zext(distances, acc.type))
         difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
@@ -261,11 +276,18 @@ class ByteDistance(ByteTerm):
 @dataclass(frozen=True)
 class ByteProduct(ByteTerm):
     def step(self, target: Target) -> int:
+        if target.whole_sums:
+            return target.whole_sums.width
         return 4 if target.pair_products or target.pair_sums else 1
 
     def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
         if self.step(e.target) == 1:
             return e.b.add(acc, e.b.mul(e.b.zext(x, acc.type), e.b.sext(f, acc.type)))
+        if sums := e.target.whole_sums:
+            for half in (0, 1):
+                a, b = _widened(e, sums, x, half, 0), _widened(e, sums, f, half, 1)
+                acc = _summed(e, sums.products, a, b, acc)
+            return acc
         pairs = vector(I16, 2 * self.lanes(e.target))
         x, f, byte = e.b.bitcast(x, pairs), e.b.bitcast(f, pairs), constant(pairs, 8)
         even = e.b.and_(x, constant(pairs, 255)), e.b.ashr(e.b.shl(f, byte), byte)
@@ -305,6 +327,28 @@ class ByteDot(ByteProduct):
 
     def sums_of(self, f: Array, axes: tuple[int, ...]) -> Array:
         return 128 * super().sums_of(f.view(np.int8), axes)
+
+
+def _summed(
+    e: Emitter, primitive: tuple[str | int, ...], x: Register, f: Register, acc: Register
+) -> Register:
+    """acc plus all terms of two registers, by a primitive of WholeSums."""
+    name, *parts = primitive
+    known = {"x": x, "f": f, "sum": acc}
+    values = [known[p] if isinstance(p, str) else constant(I32, p) for p in parts]
+    return e.b.call(e.intrinsic(str(name), I32, [v.type for v in values]), values)
+
+
+def _widened(e: Emitter, sums: WholeSums, value: Register, odd: int, signed: int) -> Register:
+    """The even or the odd bytes of a register as numbers of 16 bits."""
+    if name := sums.widened[signed]:
+        by = constant(I32, 8)
+        value = e.call("fshr", value, value, by) if odd else value
+        return e.b.call(e.intrinsic(name, I32, [I32]), [value])
+    half = sums.width // 2
+    every = ir.Constant(ir.VectorType(I32, half), list(range(odd, sums.width, 2)))
+    bytes = e.b.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), every)
+    return (e.b.sext if signed else e.b.zext)(bytes, vector(I16, half))
 
 
 DIRECT, MINIMUM, PRODUCT = Direct(), Minimum(), Product()
