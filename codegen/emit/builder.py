@@ -58,6 +58,9 @@ def attribute(function: Any, target: Target) -> None:
     function.attributes.add("noinline")
     # llvmlite only lists the enum attributes; these are string attributes.
     set.add(function.attributes, '"no-builtins"')
+    # A certificate follows no table. And whether LLVM makes some of a few cases, for any machine,
+    # depends on whether this process has compiled for WebAssembly before.
+    set.add(function.attributes, '"no-jump-tables"="true"')
     if target.beside_others:
         set.add(function.attributes, f'"target-cpu"="{target.cpu}"')
         set.add(function.attributes, f'"target-features"="{target.features}"')

@@ -11,11 +11,14 @@ import pytest
 
 import addergraph as ag
 from addergraph import compiler
+from addergraph.codegen.emit.module import emit_program
 from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.entry import emit_library
 from addergraph.codegen.export.interface import interface_of
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.certificate import certify
+from addergraph.codegen.llvm import compile_object
+from addergraph.codegen.targets.lookup import TARGETS
 from addergraph.codegen.targets.x86 import AVX2, AVX512, EVERY
 from addergraph.compiler.lowering import levels
 from addergraph.errors import UnsupportedError
@@ -121,6 +124,25 @@ def test_strict_code_of_every_level_is_certified(tmp_path: Path) -> None:
     assert found.multiplication_free, found.render()
     kernels = [name for f in found.functions if "adder" in (name := f.name)]
     assert len(kernels) == 3, kernels
+
+
+def test_other_targets_leave_no_trace(tmp_path: Path) -> None:
+    """LLVM's back end for WebAssembly lowers a limit of jump tables for all machines."""
+    weights = {"f": np.arange(360, dtype=np.uint8).reshape(40, 9)}
+
+    def code() -> bytes:
+        made = compiler.export(
+            INTEGERS, tmp_path, weights=weights, target=EVERY.name, multiplication_free=True,
+            overwrite=True,
+        )  # fmt: skip
+        return made.code.read_bytes()
+
+    first = code()
+    for name in TARGETS:
+        if not TARGETS[name].above:
+            lowered = compiler.lower(INTEGERS, TARGETS[name])
+            compile_object(str(emit_program(lowered)[0]), TARGETS[name])
+    assert code() == first
 
 
 def test_a_program_is_of_one_level(tmp_path: Path) -> None:

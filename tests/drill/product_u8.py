@@ -74,6 +74,11 @@ MUTANTS = (
         ("tests/codegen/test_levels.py::test_every_cpu_gives_the_same_bits",),
     ),
     Mutant(
+        "tables of jumps are left to LLVM", "codegen/emit/builder.py",
+        """set.add(function.attributes, '"no-jump-tables"="true"')""", "pass",
+        ("tests/codegen/test_levels.py::test_other_targets_leave_no_trace",),
+    ),
+    Mutant(
         "higher levels round products and sums at once", "codegen/targets/x86.py",
         "replace(level, fma=False, beside_others=True)", "replace(level, beside_others=True)",
         ("tests/codegen/test_levels.py::test_every_cpu_gives_the_same_bits",),
