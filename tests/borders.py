@@ -273,7 +273,8 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("ag.export", ag.export, {
         "graph": g, "folder": folder() / "alone", "weights": weights, "batch": 2,
         "target": "host", "tune_for": "generic", "name": "net",
-        "multiplication_free": False, "overwrite": True,
+        "multiplication_free": False, "overwrite": True, "package": "cmake",
+        "board": None, "flash": 1 << 20, "ram": 1 << 20,
     }, slow=True)  # fmt: skip
     yield Case("ag.grad", ag.grad, {"graph": graph(), "wrt": ["f"]})
     yield Case("ag.interpret", lambda graph, x, weights: ag.interpret(graph, x, weights=weights), {

@@ -35,11 +35,11 @@ settings.register_profile("fuzz", _COMMON, max_examples=1000, print_blob=True)
 # Debian's packages, where they are not called as the program is.
 _PACKAGES = {
     "cc": "gcc", "ld.lld": "lld", "wasm-ld": "lld", "node": "nodejs",
-    "nm": "binutils", "qemu-aarch64": "qemu-user",
+    "nm": "binutils", "size": "binutils", "qemu-aarch64": "qemu-user",
     "qemu-riscv32": "qemu-user", "qemu-riscv64": "qemu-user",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
     "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu", "qemu-x86_64": "qemu-user",
-    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi", "pio": "platformio",
     **{f"arm-none-eabi-{name}": "binutils-arm-none-eabi" for name in ("ld", "readelf")},
 }  # fmt: skip
 # Kernels are chosen by the table of this CPU: tests shall not depend on what was measured.

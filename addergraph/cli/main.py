@@ -275,6 +275,17 @@ for command in (
         """,
         "addergraph compile m.safetensors --output build",
         "addergraph compile net.ag --weights net.npz -o build --target aarch64-linux-gnu",
+        "addergraph compile q.safetensors -o build --board microbit --package arduino",
+    ),
+    Command(
+        "size",
+        "commands.size.size",
+        """Print what a compiled library takes of flash, RAM and stack.
+
+        LIBRARY_OR_FOLDER is a static library that compile wrote (.a), or its folder. The exit
+        status is 1 when it has no room on the board.
+        """,
+        "addergraph size build --board microbit",
     ),
     Command(
         "certify",

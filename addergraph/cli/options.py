@@ -245,3 +245,20 @@ def first() -> Any:
 def last() -> Any:
     help = "Another kind for the last layer of a built-in network."
     return setting(None, help, choices=("adder", "conv"), unset=AS_DECLARED)
+
+
+def board(does: str) -> Any:
+    known = f"{does}: microbit, rp2040, nrf52840, stm32f746 or esp32-c3."
+    return setting(None, known, metavar="NAME", unset="no board")
+
+
+def flash() -> Any:
+    return setting(
+        None, "Flash that there is.", kind=int, least=1, metavar="BYTES", unset="the board's"
+    )
+
+
+def ram() -> Any:
+    return setting(
+        None, "RAM that there is.", kind=int, least=1, metavar="BYTES", unset="the board's"
+    )

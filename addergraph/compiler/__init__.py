@@ -15,12 +15,14 @@ from .graphs import (
 from .lowering import TUNE_SECONDS, build, lower, points_after
 from .measures import (
     arena_bytes,
+    board_of,
     census,
     certify,
     cpus_of,
     measure_peak,
     memory_plan_text,
     profile,
+    size_of,
     tune_graph,
 )
 from .programs import (
@@ -39,10 +41,10 @@ from .programs import (
 )
 
 __all__ = [
-    "TUNE_SECONDS", "arena_bytes", "build", "cached", "census", "certify", "channel_moments",
-    "compile", "compile_as", "compile_layers", "cpus_of", "export", "findings", "grad",
-    "has_native_code", "is_compiled", "load", "load_native", "lower", "main_weights",
+    "TUNE_SECONDS", "arena_bytes", "board_of", "build", "cached", "census", "certify",
+    "channel_moments", "compile", "compile_as", "compile_layers", "cpus_of", "export", "findings",
+    "grad", "has_native_code", "is_compiled", "load", "load_native", "lower", "main_weights",
     "measure_peak", "memory_plan_text", "optimize", "points_after", "profile",
-    "quantization_aware_graph", "quantized", "roundings", "train_step_graph", "tune_graph",
-    "without_weights",
+    "quantization_aware_graph", "quantized", "roundings", "size_of", "train_step_graph",
+    "tune_graph", "without_weights",
 ]  # fmt: skip

@@ -13,8 +13,10 @@ from .lowering import TUNE_SECONDS, lower, without_range_warnings
 if TYPE_CHECKING:
     from ..codegen.inspect.census import Census
     from ..codegen.inspect.certificate import Certificate
+    from ..codegen.inspect.size import Size
     from ..codegen.measure.profile import Profile
     from ..codegen.measure.tune import Tuned
+    from ..codegen.targets.boards import Board
 
 
 def tune_graph(
@@ -74,6 +76,20 @@ def certify(path: str | os.PathLike[str]) -> Certificate:
     from ..codegen.inspect import certificate
 
     return certificate.certify(path)
+
+
+def size_of(path: str | os.PathLike[str]) -> Size:
+    """Flash, RAM and stack of an exported library; see `codegen/inspect/size.py`."""
+    from ..codegen.inspect import size
+
+    return size.size_of(path)
+
+
+def board_of(target: str, name: str | None, flash: int | None, ram: int | None) -> Board | None:
+    """The board of this name, or with this memory; see `codegen/targets/boards.py`."""
+    from ..codegen.targets import boards
+
+    return boards.board_of(target, name, flash, ram)
 
 
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:

@@ -167,6 +167,10 @@ def export(
     name: str | None = None,
     multiplication_free: bool = False,
     overwrite: bool = False,
+    package: str | None = None,
+    board: str | None = None,
+    flash: int | None = None,
+    ram: int | None = None,
 ) -> Exported:
     """A C library of `graph` for any target, also one that this machine cannot run. That of a model
     with a `preprocessing` says in its header what an image is, and its example reads pictures.
@@ -174,18 +178,27 @@ def export(
     `multiplication_free`: strict mode, as for `compile`; the library's entries are held to it, too.
     `tune_for`: the machine that kernels are chosen for, as for `compile`.
     `overwrite`: replace what is in the folder, also another network's library.
+    `package`: the build system that is to find the library, too: "arduino", "cmake", "esp-idf",
+    "platformio" or "zephyr".
+    `board`: the name of one, which says the target and its memory; `flash`, `ram`: bytes of another
+    one, or of what is left. UnsupportedError for a library that has no room there: before it is
+    compiled where weights and arena alone are too large, else before a file is written.
 
     See `codegen/export/aot.py`; `Program.export` does it for a program at hand.
     """
     from ..codegen.export import aot
+    from ..codegen.targets.boards import board_of
 
+    place = board_of(target, board, flash, ram)
+    target = target if place is None else place.targets[0]
     network, (graph, weights) = graph, graph_and_weights(graph, weights)
     known = preprocessing.declared_by(network)
     numbers = require_weights(graph, weights)
     lowered, *above = levels(graph, numbers, batch, target, tune_for, multiplication_free)
     return aot.export(
-        lowered, numbers, folder, above=above, preprocessing=known, name=name, overwrite=overwrite
-    )
+        lowered, numbers, folder, above=above, preprocessing=known, name=name, overwrite=overwrite,
+        package=package, board=place,
+    )  # fmt: skip
 
 
 def load_native(folder: str | os.PathLike[str]) -> NativeLibrary:

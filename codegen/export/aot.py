@@ -7,6 +7,7 @@
     net.h              the C99 header
     metadata.json      what the library is, with the SHA-256 of every file
     example/main.c     a program that runs it, and its Makefile
+    and what the package of another build system has beside (see package.py)
 
 For WebAssembly, instead of shared library and example, a module and its script: see `web.py`.
 
@@ -28,7 +29,7 @@ import numpy as np
 from addergraph import border
 from addergraph.data import Preprocessing
 from addergraph.errors import ToolchainError, UnsupportedError
-from addergraph.files.storage import Pieces
+from addergraph.files.storage import Pieces, pieces
 from addergraph.ir import Array
 from addergraph.ir.interpreter import run_reference
 from addergraph.ir.plan import ALIGNMENT
@@ -39,17 +40,20 @@ from addergraph.settings import integer
 from .. import llvm
 from ..emit.lowered import Lowered, computed_by
 from ..inspect import limits, strict
+from ..inspect.size import size_of_archive
 from ..inspect.stack import stack_bytes
 from ..run.jit import Built, build, run_packed
+from ..targets.boards import Board
 from ..targets.lookup import runnable
 from . import example, header, link, web
 from . import folder as folders
 from .archive import Member, archive
 from .attributes import passing_no_floats
 from .data import data_object
-from .entry import api_symbols, data_symbols, emit_library, golden_block, tolerances
+from .entry import api_symbols, data_symbols, emit_library, golden_block, golden_bytes, tolerances
 from .interface import ABI_VERSION, Argument, Interface, interface_of
 from .levels import packed_levels
+from .package import package_files, paths_of, require_package
 
 FORMAT = 1  # of metadata.json
 
@@ -69,6 +73,7 @@ class Exported:
     module: Path | None = None
     script: Path | None = None
     types: Path | None = None
+    package: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def export(
     seed: int = 0,
     shared: bool | None = None,
     overwrite: bool = False,
+    package: str | None = None,
+    board: Board | None = None,
 ) -> Exported:
     """Writes a graph with its weights as a C library into `folder`, which is made if need be.
 
@@ -108,17 +115,21 @@ def export(
              $CC, or cc; wasm-ld links modules
     overwrite  replace what is in the folder, whatever it is; else only an earlier export of the
              same graph, with these weights or others
+    package  the build system that is to find the library, too: a name of `package.PACKAGES`
+    board    where the library has to have room
 
     Raises UnsupportedError for a graph with updates, levels that are missing, clashing names,
-    or names of classes that are not those of its scores, DataError or ShapeError for weights
-    that do not fit, ToolchainError when the C compiler is asked for and missing, or fails,
-    StorageError when the folder cannot be written, or holds another network's library or files
-    that were changed.
+    names of classes that are not those of its scores, a package that cannot be for the target, or
+    what has no room on the board; DataError or ShapeError for another package, or weights that do
+    not fit; ToolchainError when the C compiler is asked for and missing, or fails; StorageError
+    when the folder cannot be written, or holds another network's library or files that were
+    changed.
     """
     seed, folder = integer("seed", seed, 0), border.path("folder", folder)
     name = border.plain(str | None, "name", name)
     shared = border.plain(bool | None, "shared", shared)
     overwrite = border.flag("overwrite", overwrite)
+    package = border.plain(str | None, "package", package)
     lowered = _lowered_of(compiled)
     if lowered.main.updates:
         raise UnsupportedError(
@@ -133,10 +144,19 @@ def export(
     interface = interface_of(lowered, name, preprocessing, above)
     target, prefix = lowered.target, interface.prefix
     compiler = link.find_compiler(target, shared)
+    if package is not None:
+        require_package(package, target, prefix)
+    if board is not None and target.in_engine:
+        raise UnsupportedError(
+            f'"{target.name}" runs in an engine, on no board: leave out board, flash and ram'
+        )
+    packaged = paths_of(package, target, prefix)
     if not overwrite:
-        folders.require_replaceable(folder, prefix, folders.graph_digest(lowered.declared))
-    where = folders.made_folder(folder, not target.in_engine)
-    files = _files(compiled, forms, weights, interface, seed)
+        digest = folders.graph_digest(lowered.declared)
+        folders.require_replaceable(folder, prefix, digest, packaged)
+    example_too = [] if target.in_engine else ["example/main.c"]
+    where = folders.made_folder(folder, [*example_too, *packaged])
+    files = _files(compiled, forms, weights, interface, seed, package, board)
     with ExitStack() as until_written:
         if compiler is None:
             why_none: str | None = link.why_none(target, shared)
@@ -150,7 +170,9 @@ def export(
     if target.in_engine:
         texts = where / f"{prefix}.js", where / f"{prefix}.d.ts"
         return Exported(code, data, library, None, *common, None, linked, *texts)
-    return Exported(code, data, library, linked, *common, where / "example" / "main.c")
+    packed = tuple(where / name for name in packaged)
+    main = where / "example" / "main.c"
+    return Exported(code, data, library, linked, *common, main, package=packed)
 
 
 def _link(
@@ -170,7 +192,7 @@ def _link(
 
 def _files(
     compiled: Built | Lowered, forms: Sequence[Lowered], weights: Mapping[str, Array],
-    interface: Interface, seed: int,
+    interface: Interface, seed: int, package: str | None, board: Board | None,
 ) -> dict[str, bytes | Pieces]:  # fmt: skip
     """Name -> content of everything but what is linked. The weights are there twice: as they
     were given, and packed."""
@@ -178,6 +200,9 @@ def _files(
     exact = _is_known(lowered)
     text, levels = emit_library(forms, interface, exact=exact)
     packed = packed_levels(levels, weights)
+    if board is not None:
+        least = {"weights": packed.nbytes, "self-test": golden_bytes(interface)}
+        board.require_room(prefix, least, {"arena": interface.arena_bytes}, known="at least ")
     golden = _golden(compiled, weights, packed, interface, seed)
     nodes = {k: n for level in levels for k, n in computed_by(level.facts).items()}
     provided = data_symbols(prefix)
@@ -191,7 +216,8 @@ def _files(
     stack = stack_bytes(assembly, lowered.target.triple, api_symbols(prefix))
     metadata = _metadata(lowered, weights, interface, packed, golden, stack)
     # The file alone names the classes: in the library they would take flash, thousands of bytes.
-    names = {"classes": interface.classes} if interface.classes else {}
+    names: dict[str, Any] = {"classes": interface.classes} if interface.classes else {}
+    names |= {} if package is None else {"package": package}
     told = folders.canonical(metadata)
     block = golden_block(packed, golden.inputs, golden.outputs, golden.allowed)
     data = data_object(prefix, lowered.target, packed, block, told)
@@ -199,7 +225,7 @@ def _files(
         Member(f"{prefix}.o", [code_object], api_symbols(prefix)),
         Member(f"{prefix}_data.o", data, data_symbols(prefix)),
     ]
-    return {
+    files: dict[str, bytes | Pieces] = {
         f"{prefix}.o": code_object,
         f"{prefix}_data.o": data,
         f"lib{prefix}.a": archive(members),
@@ -207,6 +233,10 @@ def _files(
         folders.METADATA: folders.canonical(metadata | names),
         **_texts(interface, metadata),
     }
+    if board is not None:
+        size = size_of_archive(b"".join(pieces(files[f"lib{prefix}.a"])), f"lib{prefix}.a")
+        board.require_room(prefix, size.flash, size.ram_of_a_call)
+    return files | ({} if package is None else package_files(package, interface, files))
 
 
 def _texts(interface: Interface, metadata: Mapping[str, Any]) -> dict[str, bytes]:

@@ -98,6 +98,11 @@ def golden_block(
     return b"".join(part.ljust(align(len(part)), b"\0") for part in parts)
 
 
+def golden_bytes(interface: Interface) -> int:
+    """How many these are, where the bits are exact."""
+    return CHECKSUM_BYTES + sum(align(a.type.nbytes) for a in interface.arguments)
+
+
 def tolerances(outputs: Sequence[Array], allowed: Sequence[Array]) -> tuple[Array, ...]:
     """What the self-test allows, for each output in as many bytes: how far an f32 may be off,
     rounded up; of other types the bits that have to be right, none where `allowed` is inf."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from addergraph.files.storage import (
     user_path,
 )
 from addergraph.ir import Array, Graph
+
+from .package import package_paths
 
 METADATA = "metadata.json"
 _ADVICE = "name another folder, or overwrite it (overwrite=True, --overwrite)"
@@ -73,11 +75,13 @@ def require_exported_from(
             )
 
 
-def made_folder(folder: str | os.PathLike[str], example: bool) -> Path:
-    """The folder, made if need be, with one for the example; StorageError where that fails."""
+def made_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
+    """The folder, made if need be, with those of the files `names`; StorageError where that
+    fails."""
     where = user_path(folder)
     try:
-        (where / "example" if example else where).mkdir(parents=True, exist_ok=True)
+        for name in (METADATA, *names):
+            (where / name).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
             f'cannot write into the folder "{folder}": {error.strerror or error}; '
@@ -97,13 +101,16 @@ def others(prefix: str) -> list[str]:
     return [f"lib{prefix}.so", f"{prefix}.wasm", *texts]
 
 
-def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha256: str) -> None:
-    """StorageError where an export of the library `prefix` would replace what is no earlier export
-    of the same graph: another network's library, or files that somebody wrote or changed."""
+def require_replaceable(
+    folder: str | os.PathLike[str], prefix: str, graph_sha256: str, packaged: Iterable[str] = ()
+) -> None:
+    """StorageError where an export of the library `prefix`, with the files `packaged` of a package,
+    would replace what is no earlier export of the same graph: another network's library, or files
+    that somebody wrote or changed."""
     where = user_path(folder)
     texts = [f"{prefix}.h", *others(prefix)[2:]]
     if not os.path.exists(where / METADATA):  # Path.exists raises for long names
-        names = [f"{prefix}.h", *others(prefix), *objects(prefix)]
+        names = [f"{prefix}.h", *others(prefix), *packaged, *objects(prefix)]
         if alien := [name for name in names if os.path.exists(where / name)]:
             raise StorageError(f'"{folder}" has a file {alien[0]} that is of no export; {_ADVICE}')
         return
@@ -113,15 +120,27 @@ def require_replaceable(folder: str | os.PathLike[str], prefix: str, graph_sha25
         raise StorageError(
             f'"{folder}" holds the library "{found.get("name")}" of another network; {_ADVICE}'
         )
-    digests = found.get("files")
-    written = digests if isinstance(digests, dict) else {}
-    for name in texts:
+    written = _digests(found)
+    for name in packaged if written else ():  # nothing is known of an export that was killed
+        if name not in written and os.path.exists(where / name):
+            raise StorageError(f'"{folder}" has a file {name} that is of no export; {_ADVICE}')
+    for name in (*texts, *_of_packages(written, prefix)):
         path = where / name
         if name in written and path.exists() and sha256(read_bytes(path)) != written[name]:
             raise StorageError(
                 f'"{path}" was changed after it was exported; keep a copy, or overwrite it '
                 "(overwrite=True, --overwrite)"
             )
+
+
+def _digests(metadata: Mapping[str, Any]) -> Mapping[str, object]:
+    found = metadata.get("files")
+    return found if isinstance(found, dict) else {}
+
+
+def _of_packages(written: Iterable[str], prefix: str) -> list[str]:
+    """Those that can be files of a package: what a file says is not deleted for its saying so."""
+    return sorted(package_paths(prefix).intersection(written))
 
 
 def write(
@@ -149,13 +168,12 @@ def write(
 
 
 def _earlier(where: Path, prefix: str) -> list[str]:
-    """The files of `others` that an export before this one wrote."""
+    """The files of `others` and of a package that an export before this one wrote."""
     try:
-        digests = json.loads((where / METADATA).read_bytes())["files"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        digests = {}
-    known = digests if isinstance(digests, dict) else {}
-    return [name for name in others(prefix) if name in known]
+        known = _digests(json_object(read_bytes(where / METADATA), METADATA))
+    except StorageError:
+        return []  # there was none, or it is overwritten
+    return [*(name for name in others(prefix) if name in known), *_of_packages(known, prefix)]
 
 
 def canonical(metadata: Mapping[str, Any]) -> bytes:

@@ -80,7 +80,11 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
         "wasm.*|webassembly.*|emscripten|node.*",
         "browsers, Node and wasmtime run the code of wasm32",
     ),
-    ("esp32.*|xtensa.*", "Xtensa is not supported; an ESP32-C3 runs the code of riscv32i"),
+    (
+        "esp32.*|xtensa.*",
+        "LLVM makes no code for Xtensa here: take an ESP32 of RISC-V, as C3, C6 or H2, which runs "
+        "the code of riscv32i",
+    ),
 )
 
 

@@ -49,6 +49,17 @@ MUTANTS = (
         tests_of("codegen/test_aot.py"),
     ),
     Mutant(
+        "whatever metadata.json names is removed as a file of a package",
+        "codegen/export/folder.py",
+        "sorted(package_paths(prefix).intersection(written))", "sorted(written)",
+        tests_of("codegen/test_package.py", "test_only_files_of_packages_are_removed"),
+    ),
+    Mutant(
+        "a library without its stack has room on a board", "codegen/export/aot.py",
+        "size.flash, size.ram_of_a_call)", "size.flash, size.ram)",
+        tests_of("codegen/test_size.py", "test_the_last_byte_counts"),
+    ),
+    Mutant(
         "what a failed write left stays", "addergraph/files/storage.py",
         "        for _, _, _, temporary, _ in places:\n            discard(temporary)",
         "        pass",

@@ -58,6 +58,15 @@ class Library:
         False,
         "Refuse a network that multiplies or divides; compute addresses by shifts and additions.",
     )
+    board: str | None = shared.board("Compile for this board, and refuse what has no room there")
+    flash: int | None = shared.flash()
+    ram: int | None = shared.ram()
+    package: str | None = setting(
+        None,
+        "Also write what this build system expects: arduino, cmake, esp-idf, platformio or zephyr.",
+        metavar="SYSTEM",
+        unset="header and libraries alone",
+    )
     overwrite: bool = setting(
         False, "Replace what is in the folder, also another network's library and changed files."
     )
@@ -77,6 +86,10 @@ def compile_library(options: Library) -> None:
         name=options.name,
         multiplication_free=options.multiplication_free,
         overwrite=options.overwrite,
+        package=options.package,
+        board=options.board,
+        flash=options.flash,
+        ram=options.ram,
     )
     folder = exported.example and shlex.quote(str(exported.example.parent))
     described = [
@@ -90,13 +103,14 @@ def compile_library(options: Library) -> None:
         (exported.module, "module of both, with the memory that a call needs"),
         (exported.script, "ES module that loads it: const net = await load()"),
         (exported.types, "its types"),
+        *((path, f"for {options.package}") for path in exported.package),
     ]
     for path, what in described:
         if path is not None:
             print(f"{path.stat().st_size:>10,} bytes  {path}  {what}")
     facts = json.loads(exported.metadata.read_text())
     target = facts["target"]["name"]
-    own = ", this machine's" * (options.target == "host")
+    own = ", this machine's" * (options.target == "host" and options.board is None)
     print(f"target {target}{own}: the code runs on {compiler.cpus_of(target)}")
     if exported.shared is None and exported.module is None:
         what = "shared library" if exported.script is None else "module"
