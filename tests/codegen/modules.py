@@ -52,9 +52,9 @@ class Module:
             for name, value, parts in zip(outs, graph.outputs, made, strict=True):
                 type, at = value.type.bind(1), self.address(name)
                 data = memory.read(self.store, at, at + type.nbytes)
-                parts.append(np.frombuffer(data, type.dtype.numpy).reshape(type.sizes))
+                parts.append(np.frombuffer(data, type.dtype.numpy))
         types = [v.type.bind(count) for v in graph.outputs]
         return tuple(
-            np.concatenate(parts) if parts else np.zeros(t.sizes, t.dtype.numpy)
+            np.concatenate(parts).reshape(t.sizes) if parts else np.zeros(t.sizes, t.dtype.numpy)
             for t, parts in zip(types, made, strict=True)
         )
