@@ -46,7 +46,7 @@ FLOORS = (  # from the ground up: a unit imports units of lower floors, and itse
     ("training", "verification"),
     ("model",),
     ("zoo",),
-    ("diagnostics",),
+    ("diagnostics", "demo"),
     ("cli",),
 )
 CIRCLES = {  # imports that would close a circle, each in a function or for annotations alone

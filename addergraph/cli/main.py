@@ -323,6 +323,19 @@ for command in (
         "addergraph verify m.safetensors --layers --plot errors.png",
     ),
     Command(
+        "demo",
+        "commands.demo.demo",
+        """Draw digits in the browser, and see a network read them.
+
+        Serves a page to this machine, on which an int8 network, compiled to WebAssembly, answers
+        while you draw and shows what its layers give. MODEL is an int8 model that quantize made
+        from a network for --data digits; without it one is trained first. Needs wasm-ld (Debian:
+        apt-get install lld).
+        """,
+        "addergraph demo",
+        "addergraph demo q.safetensors --write page",
+    ),
+    Command(
         "bench",
         "bench.bench.run",
         """Time an image in NumPy and natively, beside the measured peak.

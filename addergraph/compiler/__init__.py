@@ -22,6 +22,7 @@ from .measures import (
     measure_peak,
     memory_plan_text,
     profile,
+    require_linker,
     size_of,
     tune_graph,
 )
@@ -45,6 +46,6 @@ __all__ = [
     "channel_moments", "compile", "compile_as", "compile_layers", "cpus_of", "export", "findings",
     "grad", "has_native_code", "is_compiled", "load", "load_native", "lower", "main_weights",
     "measure_peak", "memory_plan_text", "optimize", "points_after", "profile",
-    "quantization_aware_graph", "quantized", "roundings", "size_of", "train_step_graph",
-    "tune_graph", "without_weights",
+    "quantization_aware_graph", "quantized", "require_linker", "roundings", "size_of",
+    "train_step_graph", "tune_graph", "without_weights",
 ]  # fmt: skip

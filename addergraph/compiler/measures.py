@@ -92,6 +92,15 @@ def board_of(target: str, name: str | None, flash: int | None, ram: int | None) 
     return boards.board_of(target, name, flash, ram)
 
 
+def require_linker(target: str) -> None:
+    """ToolchainError, which says how to get it, unless there is what links libraries for `target`;
+    UnsupportedError for one that loads none."""
+    from ..codegen.export.link import find_compiler
+    from ..codegen.targets.lookup import target_named
+
+    find_compiler(target_named(target), True)
+
+
 def memory_plan_text(graph: Graph, *, batch: int | None = None, target: str = "host") -> str:
     """The memory plan of the compiled graph as a table; see `passes/plan_memory.py`."""
     from ..codegen.targets.lookup import target_named

@@ -26,7 +26,8 @@ LINK_FLAGS = (
     "-shared", "-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"
 )  # fmt: skip
 WASM_FLAGS = ("--no-entry", "--stack-first", "-z", f"stack-size={web.STACK_BYTES}")
-_WASM_LD = "wasm-ld"  # Debian: package lld; others: with LLVM
+_WASM_LD = "wasm-ld"
+_GET = "LLVM's lld (Debian: apt-get install lld)"
 _NO_SYSTEM = "the target has no operating system to load one"
 
 
@@ -68,7 +69,7 @@ def find_compiler(target: Target, shared: bool | None) -> Sequence[str] | None:
     if shared and found is None:
         raise ToolchainError(
             f'no {_what(target)} for "{target.name}": looked for {command[0]} on the PATH; '
-            "install one or pass shared=False"
+            f"install {_GET if target.in_engine else 'one'}, or pass shared=False"
         )
     return None if found is None else [found, *command[1:]]
 
