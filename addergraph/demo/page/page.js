@@ -10,7 +10,7 @@ import * as classifier from "./net.js";
 import * as observed from "./layers.js";
 
 const CALLS = 32; // in a burst that is timed: clocks of browsers tick every 5 to 100 us
-const FIRST = 500; // calls before, in which engines compile the code for good
+const FRAMES = 30; // that show a change: engines make code faster while it runs, the time falls
 const NEAR = 1 / 128, MOVE = 1 / 24; // of the board: points to leave out, a step of the cursor
 const COLUMNS = 16; // maps side by side
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -19,7 +19,7 @@ const board = at("board");
 
 let strokes = [], pen = null; // `pen` is the stroke that grows
 let cursor = null; // of the keyboard
-let waiting = false, least = Infinity;
+let left = 0, least = Infinity; // frames to show, microseconds
 
 try {
   await start();
@@ -41,12 +41,9 @@ async function start() {
   net.selftest();
   layers.selftest();
   at("multiplications").replaceChildren(...(await certified(certificate, bytes)));
-  for (let i = 0; i < FIRST; i++) net.run(new Uint8Array(classifier.inputs[0].elements));
   const show = shown(net, layers, white);
-  const change = () => {
-    if (!waiting) requestAnimationFrame(() => { waiting = false; draw(); show(); });
-    waiting = true;
-  };
+  const tick = () => { draw(); show(); if (--left > 0) requestAnimationFrame(tick); };
+  const change = () => { if (left <= 0) requestAnimationFrame(tick); left = FRAMES; };
   listen(change);
   change();
   replay(new URLSearchParams(location.hash.slice(1)));
