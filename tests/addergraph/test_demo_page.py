@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -17,12 +18,13 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model, demo
+from addergraph.cli.commands import demo as command
 from addergraph.data import digits
 from addergraph.demo.server import Server
 from addergraph.demo.site import PAGE, STATIC
 from addergraph.errors import StorageError, UnsupportedError
 from addergraph.ir.state import initial_weights
-from addergraph.quantization import Quantized
+from addergraph.quantization import Quantized, load_quantized
 from tests.addergraph.shell import Shell
 
 GRAPH = """
@@ -155,6 +157,22 @@ def test_the_command_writes_or_serves_until_ctrl_c(
 
     monkeypatch.setattr(Server, "serve_forever", interrupted)
     assert re.search(r"http://127\.0\.0\.1:\d+/", shell.ok("demo", tmp_path / "q.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.needs("wasm-ld")
+def test_without_a_model_one_is_trained_and_kept(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = dataclasses.replace(command.find("digits"), epochs=3)
+    monkeypatch.setattr(command, "find", lambda name: quick)
+    shell.ok("demo", "--write", tmp_path)
+    made = load_quantized(tmp_path / command.FILE)
+    assert made.preprocessing is not None and made.preprocessing.classes is not None
+    assert json.loads((tmp_path / "demo.json").read_bytes()) == {"white": 16}
+    data = digits.dataset()
+    answers = ag.compile(made)(data.x_test)
+    assert (np.asarray(answers).argmax(1) == data.y_test).mean() > 0.8
 
 
 def test_without_a_linker_nothing_is_trained(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,4 +96,14 @@ MUTANTS = (
         "_VFP_ARGS, _BOTH = 28, 3", "_VFP_ARGS, _BOTH = 28, 0",
         tests_of("codegen/test_boards.py", "test_objects_say_that_no_floats_are_passed"),
     ),
+    Mutant(
+        "the page shows the certificate of its other module", "addergraph/demo/site.py",
+        'if name == "net":', 'if name == "layers":',
+        tests_of("addergraph/test_demo_page.py", "test_the_certificate_is_that_of_the_module"),
+    ),
+    Mutant(
+        "the demo replaces a page of somebody else", "addergraph/demo/site.py",
+        "index.exists() and MARK not in", "not index.exists() and MARK not in",
+        tests_of("addergraph/test_demo_page.py", "test_a_page_of_somebody_else_stays"),
+    ),
 )  # fmt: skip
