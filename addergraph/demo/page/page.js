@@ -84,6 +84,11 @@ function listen(change) {
     board.addEventListener(end, (event) => event.isPrimary && !cursor && lift());
   }
   board.addEventListener("keydown", (event) => press(event, change, clear));
+  board.addEventListener("focus", () => {
+    if (!board.matches(":focus-visible")) return; // by a pointer
+    cursor = [0.5, 0.5];
+    change();
+  });
   board.addEventListener("blur", () => { lift(); cursor = null; change(); });
   at("clear").addEventListener("click", clear);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", change);
