@@ -25,6 +25,7 @@ from addergraph.demo.site import PAGE, STATIC
 from addergraph.errors import StorageError, UnsupportedError
 from addergraph.ir.state import initial_weights
 from addergraph.quantization import Quantized, load_quantized
+from addergraph.training.recipes import find
 from tests.addergraph.shell import Shell
 
 GRAPH = """
@@ -164,7 +165,7 @@ def test_the_command_writes_or_serves_until_ctrl_c(
 def test_without_a_model_one_is_trained_and_kept(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = dataclasses.replace(command.find("digits"), epochs=3)
+    quick = dataclasses.replace(find("digits"), epochs=3)
     monkeypatch.setattr(command, "find", lambda name: quick)
     shell.ok("demo", "--write", tmp_path)
     made = load_quantized(tmp_path / command.FILE)
