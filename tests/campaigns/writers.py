@@ -22,6 +22,7 @@ import numpy as np
 import addergraph as ag
 from addergraph.cli import main as cli
 from addergraph.codegen.run.jit import Program
+from addergraph.demo.site import MARK, write
 from addergraph.diagnostics import pictures, plots
 from addergraph.errors import AdderGraphError, EnvironmentWarning, QuantizationWarning
 from addergraph.files import storage
@@ -187,6 +188,17 @@ def _read_certificate(folder: Path) -> None:
     assert b'"multiplication_free"' in (folder / "certificate.json").read_bytes()
 
 
+def _write_page(folder: Path, version: int) -> None:
+    page = MARK + bytes([version]) * 5000
+    write({"index.html": page, "net.wasm": bytes([version]) * 9000}, folder / "page")
+
+
+def _read_page(folder: Path) -> None:
+    index = folder / "page" / "index.html"
+    assert index.read_bytes().startswith(MARK)
+    assert len((folder / "page" / "net.wasm").read_bytes()) == 9000
+
+
 WRITERS = {
     "model": Writer(_write_model, _read_model),
     "quantized model": Writer(_write_quantized, _read_quantized),
@@ -197,6 +209,7 @@ WRITERS = {
     "drawing": Writer(_write_drawing, _read_drawing),
     "results": Writer(_write_results, _read_results),
     "certificate": Writer(_write_certificate, _read_certificate),
+    "page": Writer(_write_page, _read_page),
 }
 # The modules that write files, and the writer that stands for each.
 WRITTEN_BY = {
@@ -212,6 +225,7 @@ WRITTEN_BY = {
     "addergraph/cli/commands/certify.py": "certificate",
     "addergraph/cli/bench/report.py": "results",
     "addergraph/cli/bench/tune.py": "results",
+    "addergraph/demo/site.py": "page",
     "codegen/export/folder.py": "library",
     "codegen/run/cache.py": "cache",
 }
