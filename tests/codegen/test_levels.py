@@ -126,6 +126,7 @@ def test_strict_code_of_every_level_is_certified(tmp_path: Path) -> None:
     assert len(kernels) == 3, kernels
 
 
+@pytest.mark.slow
 def test_other_targets_leave_no_trace(tmp_path: Path) -> None:
     """LLVM's back end for WebAssembly lowers a limit of jump tables for all machines."""
     weights = {"f": np.arange(360, dtype=np.uint8).reshape(40, 9)}

@@ -69,6 +69,9 @@ TARGETS = [
     pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", MACHINES[t][1].split()[0]))
     for t in MACHINES
 ]
+SLOWER = [
+    pytest.param(*t.values, marks=(*t.marks, pytest.mark.slow)) for t in TARGETS[1:]
+]  # of floats: one machine says most
 
 
 class Program:
@@ -107,7 +110,7 @@ class Program:
         return done.returncode, done.stdout
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=[TARGETS[0], *SLOWER])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
     graph = ag.parse(SMALL)
     folder = tmp_path_factory.mktemp("small")
