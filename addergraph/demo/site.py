@@ -93,7 +93,8 @@ def _observed(graph: Graph) -> Graph:
 def write(files: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:
     """Writes them into a folder, which is made if need be; where it is.
 
-    StorageError where that cannot be, and for a folder with an index.html of somebody else.
+    StorageError where that cannot be, and for a folder with files of these names but no page of
+    ours, or with an index.html of somebody else.
     """
     where = storage.user_path(folder)
     try:
@@ -103,6 +104,12 @@ def write(files: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:
     index = where / "index.html"
     if index.exists() and MARK not in storage.read_bytes(index):
         raise StorageError(f'"{index}" is another page: choose another folder, or remove it')
+    foreign = [] if index.exists() else [name for name in sorted(files) if (where / name).exists()]
+    if foreign:
+        raise StorageError(
+            f'"{where / foreign[0]}" is of no page of this command: choose another folder, or '
+            "remove it"
+        )
     storage.atomic_write_all([(where / name, data) for name, data in _in_order(files)])
     return where
 

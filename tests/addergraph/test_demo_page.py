@@ -116,6 +116,11 @@ def test_a_page_of_somebody_else_stays(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(StorageError, match=r'index\.html" is another page: choose another folder'):
         demo.write(page, tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "page.js").write_text("mine")
+    with pytest.raises(StorageError, match=r'page\.js" is of no page of this command'):
+        demo.write(page, tmp_path / "other")
+    assert (tmp_path / "other" / "page.js").read_text() == "mine"
     with pytest.raises(StorageError, match="cannot make"):
         demo.write(page, tmp_path / "index.html" / "folder")
 
