@@ -17,24 +17,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import addergraph as ag
 from addergraph import compiler
 from addergraph.quantization import load_quantized
 from addergraph.tables import Table
+from tests.codegen.boards import LINUX, static_program
 
 HERE = Path(__file__).parent
-BOARDS = HERE.parent / "examples" / "boards"
-EMULATORS = {  # target -> options of clang, the emulator
-    "aarch64-linux-gnu": ("--target=aarch64-unknown-linux-gnu", "qemu-aarch64"),
-    "aarch64-linux-gnu-dotprod": ("--target=aarch64-unknown-linux-gnu", "qemu-aarch64"),
-    "riscv64-linux-gnu": (
-        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d", "qemu-riscv64"
-    ),
-    "riscv64-linux-gnu-v": (
-        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d",
-        "qemu-riscv64 -cpu rv64,v=true,vlen=128",
-    ),
-}  # fmt: skip
 MAIN = """
 #include "net.h"
 #include "board.h"
@@ -69,22 +60,17 @@ def run(*command: str | Path) -> str:
 
 
 def executed(folder: Path, target: str, images: int, counts: Path) -> int:
-    options, emulator = EMULATORS[target]
     (folder / "main.c").write_text(MAIN)
     program = folder / f"run{images}"
-    run(
-        "clang", *options.split(), "-std=c11", "-fno-pic", "-O1", "-ffreestanding", "-nostdlib",
-        "-static", "-fuse-ld=lld", f"-DIMAGES={images}", f"-I{folder}", f"-I{BOARDS}",
-        "-o", program, folder / "main.c", BOARDS / "linux.c", folder / "libnet.a",
-    )  # fmt: skip
-    return int(run(*emulator.split(), "-plugin", counts, program).split()[-1])
+    static_program(target, folder, folder / "libnet.a", program, f"-DIMAGES={images}")
+    return int(run(*LINUX[target][1].split(), "-plugin", counts, program).split()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file")
     parser.add_argument("--float", action="store_true", help="a model in f32, not one in integers")
-    parser.add_argument("--targets", default=",".join(EMULATORS))
+    parser.add_argument("--targets", default=",".join(LINUX))
     options = parser.parse_args()
     found = ag.Model.load(options.file) if options.float else load_quantized(options.file)
     graph = found.graph(training=False) if isinstance(found, ag.Model) else found.graph

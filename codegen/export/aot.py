@@ -131,31 +131,17 @@ def export(
     overwrite = border.flag("overwrite", overwrite)
     package = border.plain(str | None, "package", package)
     lowered = _lowered_of(compiled)
-    if lowered.main.updates:
-        raise UnsupportedError(
-            f'graph "{lowered.source.name}" updates its parameters, which an exported library '
-            "holds read-only; export the inference graph, for example model.graph(training=False)"
-        )
     forms = (lowered, *above)
-    if tuple(form.target.name for form in above) != tuple(t.name for t in lowered.target.above):
-        raise UnsupportedError(
-            f'a program runs one level of "{lowered.target.name}"; ag.export makes a library of all'
-        )
+    _require_exportable(forms)
     interface = interface_of(lowered, name, preprocessing, above)
     target, prefix = lowered.target, interface.prefix
     compiler = link.find_compiler(target, shared)
-    if package is not None:
-        require_package(package, target, prefix)
-    if board is not None and target.in_engine:
-        raise UnsupportedError(
-            f'"{target.name}" runs in an engine, on no board: leave out board, flash and ram'
-        )
+    _require_place(package, board, interface)
     packaged = paths_of(package, target, prefix)
     if not overwrite:
         digest = folders.graph_digest(lowered.declared)
         folders.require_replaceable(folder, prefix, digest, packaged)
-    example_too = [] if target.in_engine else ["example/main.c"]
-    where = folders.made_folder(folder, [*example_too, *packaged])
+    where = folders.made_folder(folder, [*["example/main.c"] * (not target.in_engine), *packaged])
     files = _files(compiled, forms, weights, interface, seed, package, board)
     with ExitStack() as until_written:
         if compiler is None:
@@ -164,7 +150,39 @@ def export(
             scratch = until_written.enter_context(link.scratch_folder(where))
             why_none = _link(compiler, interface, files, scratch, shared)
         folders.write(where, prefix, files, link.why_no_library(target, why_none))
-    linked = None if why_none is not None else where / link.linked_name(prefix, target)
+    return _exported(where, interface, why_none is None, packaged)
+
+
+def _require_exportable(forms: Sequence[Lowered]) -> None:
+    """UnsupportedError for a graph with updates, and for levels of its target that are missing."""
+    lowered, *above = forms
+    if lowered.main.updates:
+        raise UnsupportedError(
+            f'graph "{lowered.source.name}" updates its parameters, which an exported library '
+            "holds read-only; export the inference graph, for example model.graph(training=False)"
+        )
+    if [form.target.name for form in above] != [t.name for t in lowered.target.above]:
+        raise UnsupportedError(
+            f'a program runs one level of "{lowered.target.name}"; ag.export makes a library of all'
+        )
+
+
+def _require_place(package: str | None, board: Board | None, interface: Interface) -> None:
+    """UnsupportedError for a package or a board that the target cannot have."""
+    if package is not None:
+        require_package(package, interface.target, interface.prefix)
+    if board is not None and interface.target.in_engine:
+        raise UnsupportedError(
+            f'"{interface.target.name}" runs in an engine, on no board: leave out board, flash and '
+            "ram"
+        )
+
+
+def _exported(
+    where: Path, interface: Interface, is_linked: bool, packaged: Sequence[str]
+) -> Exported:
+    prefix, target = interface.prefix, interface.target
+    linked = where / link.linked_name(prefix, target) if is_linked else None
     code, data, library = (where / name for name in folders.objects(prefix))
     common = (where / f"{prefix}.h", where / folders.METADATA)
     if target.in_engine:
@@ -242,7 +260,7 @@ def _files(
 def _texts(interface: Interface, metadata: Mapping[str, Any]) -> dict[str, bytes]:
     """Name -> content of what runs the library: an example, or the script of a module."""
     if interface.target.in_engine:
-        known = {key: metadata[key] for key in ("graph_sha256", "weights_sha256")}
+        known = {key: metadata[key] for key in web.IDENTITY}
         return {
             f"{interface.prefix}.js": web.script(interface, known).encode(),
             f"{interface.prefix}.d.ts": web.declarations(interface).encode(),

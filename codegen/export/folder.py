@@ -95,10 +95,14 @@ def objects(prefix: str) -> list[str]:
     return [f"{prefix}.o", f"{prefix}_data.o", f"lib{prefix}.a"]
 
 
+def texts(prefix: str) -> list[str]:
+    """What an export has for some targets, and a user may change."""
+    return [f"{prefix}.js", f"{prefix}.d.ts", "example/main.c", "example/Makefile"]
+
+
 def others(prefix: str) -> list[str]:
-    """What an export has for some targets: what is linked, then texts."""
-    texts = [f"{prefix}.js", f"{prefix}.d.ts", "example/main.c", "example/Makefile"]
-    return [f"lib{prefix}.so", f"{prefix}.wasm", *texts]
+    """What an export has for some targets: what is linked, and texts."""
+    return [f"lib{prefix}.so", f"{prefix}.wasm", *texts(prefix)]
 
 
 def require_replaceable(
@@ -108,7 +112,6 @@ def require_replaceable(
     would replace what is no earlier export of the same graph: another network's library, or files
     that somebody wrote or changed."""
     where = user_path(folder)
-    texts = [f"{prefix}.h", *others(prefix)[2:]]
     if not os.path.exists(where / METADATA):  # Path.exists raises for long names
         names = [f"{prefix}.h", *others(prefix), *packaged, *objects(prefix)]
         if alien := [name for name in names if os.path.exists(where / name)]:
@@ -124,7 +127,7 @@ def require_replaceable(
     for name in packaged if written else ():  # nothing is known of an export that was killed
         if name not in written and os.path.exists(where / name):
             raise StorageError(f'"{folder}" has a file {name} that is of no export; {_ADVICE}')
-    for name in (*texts, *_of_packages(written, prefix)):
+    for name in (f"{prefix}.h", *texts(prefix), *_of_packages(written, prefix)):
         path = where / name
         if name in written and path.exists() and sha256(read_bytes(path)) != written[name]:
             raise StorageError(

@@ -26,6 +26,7 @@ from addergraph.ir.plan import ALIGNMENT
 from .interface import CODES, Argument, Interface
 
 STACK_BYTES = 1 << 16
+IDENTITY = "graph_sha256", "weights_sha256", "multiplication_free"  # of a module's metadata
 ARRAYS = {
     "f32": "Float32Array", "i32": "Int32Array", "u8": "Uint8Array", "i8": "Int8Array",
     "bool": "Uint8Array",
@@ -200,7 +201,7 @@ def exports(interface: Interface) -> tuple[str, ...]:
     return tuple(f"{interface.prefix}_{name}" for name in names)
 
 
-def script(interface: Interface, identity: Mapping[str, str]) -> str:
+def script(interface: Interface, identity: Mapping[str, object]) -> str:
     """The text of `<prefix>.js`; `identity`: what the metadata of its module have to say."""
     given = [a.c_name for a in interface.inputs]
     made = [a.c_name for a in interface.outputs]

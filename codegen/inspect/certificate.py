@@ -37,6 +37,7 @@ FUNCTION_ALIGNMENT = 16  # the largest that LLVM gives functions
 WIDTH = 80  # columns of a terminal
 _LABEL = 42  # of a function's name
 _SHOWN = 20  # failures in the report; the file has all
+_MOST_ROWS = 500  # of functions: a table of many takes longer than reading them
 _LINKERS = {"_GLOBAL_OFFSET_TABLE_"}  # defined by every linker, and data
 # Helpers of libgcc and compiler-rt that multiply or divide, whichever way they are reached.
 _HELPER, _DOES = re.compile(r"__(?:aeabi_)?([a-z]*+)\d?"), ("mul", "div", "mod")
@@ -136,6 +137,10 @@ class Certificate:
         if padding := [f for f in self.functions if f.is_padding]:
             counts = sum((f.counts for f in padding), Counter[str]())
             named.append(("(between functions)", counts, sum(f.data_bytes for f in padding)))
+        if more := named[_MOST_ROWS:]:
+            counts = sum((c for _, c, _ in more), Counter[str]())
+            label = f"({len(more):,} more functions)"
+            named = [*named[:_MOST_ROWS], (label, counts, sum(n for _, _, n in more))]
         heads = ("function", "add/sub", "refused", "others", "data bytes")
         rows = []
         for label, counts, data_bytes in named:

@@ -15,7 +15,6 @@ FILTER_COST = 3  # loads: a filter vector comes from L2, a broadcast from L1
 BROADCAST_COST = 0.5  # of the two instructions of a term, where it is one of their kind
 FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
 MOST_BYTE_PIXELS = 16  # more only make the code longer
-DISTANCES_UNDER_WAY = 6  # registers that LLVM takes for them, beside filters and accumulators
 ENOUGH = 8  # accumulators that hide the latency of adding
 
 
@@ -147,16 +146,11 @@ def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int
     out more kernel rows.
     """
     blocks = max(1, ceil_div(channels, lanes))
-    tried: tuple[int, ...] = (2, 3, 1)
-    others = 2
-    if target.broadcasts_compute:
-        tried, others = (4, 3, 2, 1), DISTANCES_UNDER_WAY
-    elif target.added_pair_sums:
-        others = DISTANCES_UNDER_WAY + 1
+    tried = (4, 3, 2, 1) if target.broadcasts_compute else (2, 3, 1)
     whole = target.whole_sums  # then sums are numbers, `lanes` of which become a vector
     most = whole.numbers // lanes if whole else max(tried)
     vectors = next(v for v in tried if blocks % v == 0 and v <= most)
-    room = most if whole else target.registers - vectors - others
+    room = most if whole else target.registers - vectors - target.spare_registers
     pixels = max(1, min(MOST_BYTE_PIXELS, room // vectors))
     one_row = width * vectors >= ENOUGH
     return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)

@@ -15,14 +15,16 @@ AARCH64 = Target(
     registers=32,
     fma=True,
     broadcasts_compute=True,
+    spare_registers=6,
     pair_sums="llvm.aarch64.neon.uaddlp",
     signed_pair_sums="llvm.aarch64.neon.saddlp",
     variable_shift="llvm.aarch64.neon.ushl.v4i32",
     ordered=True,
     cpus="every 64-bit ARM CPU (Armv8-A and later)",
 )
-# ID_AA64ISAR0_EL1 says in bits 44 to 47 whether there are udot and sdot (Arm Architecture Reference
-# Manual for A-profile, D19.2). Linux answers for it in programs (since 4.11, of 2017).
+# ID_AA64ISAR0_EL1 says in bits 44 to 47, DP, whether there are udot and sdot. Linux answers for it
+# in programs (docs.kernel.org, "ARM64 CPU Feature Registers"; since 4.11, of 2017). One that knows
+# the register but not the field says 0.
 DOTPROD = replace(
     AARCH64,
     name="aarch64-linux-gnu-dotprod",

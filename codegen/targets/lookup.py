@@ -105,9 +105,17 @@ def target_named(name: str, tune_for: str | None = None) -> Target:
     if tune_for in (None, "host"):
         return replace(found, machine=_this_machine(found))
     machine = machine_named(str(tune_for))
-    if machine.name in CPUS and CPUS[machine.name].triple != found.triple:
-        raise TargetError(f'tune_for="{tune_for}" runs no code for "{found.name}"')
+    of_cpu = CPUS.get(machine.name, found).triple
+    if _architecture(of_cpu) != _architecture(found.triple):
+        raise TargetError(
+            f'the CPU "{tune_for}" runs no code for "{found.name}": it is of another architecture '
+            f"({_architecture(of_cpu)}); tune for one that does, or for generic"
+        )
     return replace(found, machine=machine)
+
+
+def _architecture(triple: str) -> str:
+    return triple.partition("-")[0]
 
 
 def _this_machine(target: Target) -> Machine:

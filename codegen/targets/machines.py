@@ -7,10 +7,10 @@ together find ports for. Widths of data paths and caches are from the vendors' o
 measured the same where there was a machine: Zen 3, Zen 4, Zen 5, and a Xeon of Golden Cove. There
 and on Zen 4 the pairs share two ports for 512 bits, or four of half the width: one a cycle.
 
-Of ARM cores the rates are those of Arm's software optimization guides (Cortex-A53: issue widths as
-LLVM models them; A72: UAN 0016A; A76: SWOG-307215; Neoverse N1: PJDOC-466751330-9707) and, of
-Apple's M1, of Dougall Johnson's tables (dougallj.github.io/applecpu/firestorm.html). Distances are
-those of the instructions that each core has: udot, or uaddlp and uadalp. None was measured.
+Of ARM cores the rates are llvm-mca's (LLVM 19), of loops of the instructions alone; it models
+Cortex-A76 as an older core, so that its table is Neoverse N1's. Distances are those of udot, or of
+uaddlp and uadalp. Caches have the usual sizes, and cycles of their lines are assumed: nothing was
+measured on these cores.
 
 Cycles of cache lines, `latency`, `listed`, `dense` and `load_cost` were fitted to kernels on Zen 5,
 the last two on Zen 3 as well. Elsewhere cycles of lines follow the width of the path to L2 (64
@@ -77,12 +77,14 @@ SKYLAKE_SERVER = replace(ICELAKE_SERVER, name="skylake-avx512", l1=32 * KB, l1_w
 CORTEX_A53 = Machine(
     "cortex-a53", 32 * KB, 4, 512 * KB, l2_line=8, l3_line=16,
     rates=(
-        Rates(16, loads=0.5, terms=0.5, distances=0.33, minima=0.5, shuffles=1, load_cost=0.5),
+        Rates(16, loads=1, terms=0.5, distances=0.33, minima=0.5, shuffles=1, load_cost=0.5),
     ),
 )  # fmt: skip
 CORTEX_A72 = Machine(
     "cortex-a72", 32 * KB, 2, MB, l2_line=4, l3_line=8,
-    rates=(Rates(16, loads=1, terms=1, distances=0.67, minima=1, shuffles=2, load_cost=0.1),),
+    rates=(
+        Rates(16, loads=1, terms=0.67, distances=0.67, minima=1, shuffles=0.67, load_cost=0.1),
+    ),
 )  # fmt: skip
 CORTEX_A76 = Machine(
     "cortex-a76", 64 * KB, 4, 512 * KB, l2_line=2, l3_line=4,
@@ -93,7 +95,9 @@ CORTEX_A76 = Machine(
 APPLE_M1 = Machine(
     "apple-m1", 128 * KB, 8, 3 * MB, l2_line=2, l3_line=4,
     rates=(
-        Rates(16, loads=3, terms=2, distances=2, minima=2, shuffles=4, latency=3, load_cost=0.1),
+        Rates(
+            16, loads=2, terms=1.5, distances=1.5, minima=1.5, shuffles=3, latency=3, load_cost=0.1
+        ),
     ),
 )  # fmt: skip
 

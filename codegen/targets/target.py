@@ -47,6 +47,9 @@ class Target:
     doubles   whether these have f64, too
     atomics   whether there are atomic ones; without, programs have one thread
     broadcasts_compute  whether a broadcast from memory takes an arithmetic port beside its load
+    spare_registers  those that LLVM takes in kernels of bytes, beside filters and sums
+    several_steps  steps that a loop takes at a time where each has several vectors
+    bytes_unrolled  whether loops of bytes take several steps at a time: else LLVM would spill sums
     lane_shifts  whether each lane of a vector can be shifted by a count of its own
     register_class  of vectors, as LLVM's inline assembly names it; empty where we know none
 
@@ -93,6 +96,9 @@ class Target:
     doubles: bool = True
     atomics: bool = True
     broadcasts_compute: bool = False
+    spare_registers: int = 2
+    several_steps: int = 2
+    bytes_unrolled: bool = True
     lane_shifts: bool = True
     register_class: str = ""
     byte_distances: str = ""

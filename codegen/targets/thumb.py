@@ -23,14 +23,16 @@ DSP = WholeSums(
 )  # fmt: skip
 THUMBV7EM = Target(
     "thumbv7em", "thumbv7em-none-eabi", "cortex-m4", "-fpregs",
-    lanes=1, registers=12, fma=False, word=32, floats=False, atomics=False, whole_sums=DSP,
+    lanes=1, registers=12, fma=False, word=32, floats=False, atomics=False,
+    bytes_unrolled=False, whole_sums=DSP,
     cpus="Cortex-M with the DSP extension (M4, M7; M33 and M35P that have it; M55, M85), in "
     "programs of any float ABI",
 )  # fmt: skip
 # FPv4-SP has no instructions for f64, but a fused multiply-add.
 THUMBV7EM_F32 = Target(
     "thumbv7em-f32", "thumbv7em-none-eabi", "cortex-m4", "",
-    lanes=1, registers=32, fma=True, word=32, doubles=False, atomics=False, whole_sums=DSP,
+    lanes=1, registers=32, fma=True, word=32, doubles=False, atomics=False,
+    bytes_unrolled=False, whole_sums=DSP,
     cpus="Cortex-M with the DSP extension and floats of single precision (M4F; M7, M33 that have "
     "them), in programs of any float ABI",
 )  # fmt: skip
@@ -40,7 +42,8 @@ HELIUM = WholeSums(
 )  # fmt: skip
 THUMBV8M_MVE = Target(
     "thumbv8m-mve", "thumbv8.1m.main-none-eabi", "cortex-m55", "",
-    lanes=4, registers=8, fma=True, word=32, atomics=False, whole_sums=HELIUM,
+    lanes=4, registers=8, fma=True, word=32, atomics=False,
+    bytes_unrolled=False, decoded=False, whole_sums=HELIUM,
     cpus="Cortex-M with MVE of integers and floats, Arm's Helium (M55, M85), in programs of any "
     "float ABI",
 )  # fmt: skip

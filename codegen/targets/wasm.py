@@ -21,6 +21,7 @@ WASM32 = Target(
     "+simd128,+sign-ext,+nontrapping-fptoint,+bulk-memory",
     # Of x86's 16, V8 has 15; tiles for 13 are the fastest there, in bytes and in f32.
     lanes=4, registers=13, fma=False, word=32, atomics=False,
+    several_steps=1,  # engines unroll loops themselves
     lane_shifts=False,  # i32x4.shl shifts all lanes alike
     register_class="r",
     pair_sums="llvm.wasm.extadd.pairwise.unsigned",

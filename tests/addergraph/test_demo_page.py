@@ -27,6 +27,7 @@ from addergraph.ir.state import initial_weights
 from addergraph.quantization import Quantized, load_quantized
 from addergraph.training.recipes import find
 from tests.addergraph.shell import Shell
+from tests.browser import dom_of
 
 GRAPH = """
 graph tiny(%x: u8[N,8,8,1] scale=0.0625) params(%f: u8[64,10] scale=0.0625) {
@@ -243,15 +244,10 @@ def test_digits_drawn_in_chromium_are_read(digits_of_adders: Model, tmp_path: Pa
     </script>""".encode()
     with Server(made) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        done = subprocess.run(
-            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=1000000",
-             f"{server.url}test.html"],
-            capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        dom = dom_of(f"{server.url}test.html", tmp_path / "profile", 1_000_000)
         server.shutdown()
-    found = re.search(r"<p>(.+?)</p>", done.stdout)
-    assert found is not None, done.stdout + done.stderr
+    found = re.search(r"<p>(.+?)</p>", dom)
+    assert found is not None, dom
     *drawn, old = json.loads(found[1])
     assert [said[0] for said in drawn] == [*map(str, range(10)), "1", "1"]
     assert all(said[1].startswith("0, by the certificate of these very bytes") for said in drawn)

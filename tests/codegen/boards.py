@@ -11,6 +11,7 @@ import numpy as np
 
 import addergraph as ag
 from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array
 from addergraph.quantization import Quantized
 
@@ -65,8 +66,36 @@ FLOAT_BOARDS = tuple(
 )
 
 
+_A64, _RV64 = "--target=aarch64-unknown-linux-gnu", "--target=riscv64-unknown-linux-gnu"
+LINUX = {  # target -> options of clang for programs without a library, the emulator
+    "aarch64-linux-gnu": (_A64, "qemu-aarch64"),
+    "aarch64-linux-gnu-dotprod": (_A64, "qemu-aarch64"),
+    "armv7-linux-gnueabihf": (
+        "--target=arm-linux-gnueabihf -mthumb -march=armv7-a -mfpu=vfpv4", "qemu-arm"
+    ),
+    "riscv64-linux-gnu": (f"{_RV64} -march=rv64gc -mabi=lp64d", "qemu-riscv64"),
+    "riscv64-linux-gnu-v": (
+        f"{_RV64} -march=rv64gc -mabi=lp64d", "qemu-riscv64 -cpu rv64,v=true,vlen=128"
+    ),
+}  # fmt: skip
+
+
 def exported(network: Quantized, target: str, folder: Path) -> Exported:
-    return ag.export(network, folder, target=target, name="digits", multiplication_free=True)
+    """Strict, where there is strict code."""
+    strict = target_named(target).decoded
+    return ag.export(network, folder, target=target, name="digits", multiplication_free=strict)
+
+
+def static_program(target: str, folder: Path, library: Path, made: Path, *options: str) -> None:
+    """main.c of the folder with a library, as a program of Linux that needs no other.
+    CalledProcessError, with what clang says, where that fails."""
+    flags = LINUX[target][0].split()
+    command: list[str | Path] = [
+        "clang", *flags, "-std=c11", "-O1", "-ffreestanding", "-nostdlib", "-static", "-fno-pic",
+        "-fuse-ld=lld", *options, f"-I{folder}", f"-I{SOURCES}", "-o", made, folder / "main.c",
+        SOURCES / "linux.c", library,
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def linked(board: Board, folder: Path) -> Path:

@@ -24,7 +24,7 @@ from addergraph.ir import Array, Graph
 from addergraph.ir.plan import align
 from addergraph.ir.state import initial_weights
 from addergraph.ops._elementwise import INTEGER_BOUNDS
-from tests.codegen.boards import SOURCES
+from tests.codegen.boards import LINUX, static_program
 
 SMALL = """
 graph small(%x: f32[5,40]) params(%f: f32[40,6] init=normal(0,1), %d: f32[6,4] init=normal(0,1)) {
@@ -50,24 +50,9 @@ PASSED, WRONG, REFUSED = 0, 5, 99
 INPUTS, OUTPUTS = CHECKSUM_BYTES, CHECKSUM_BYTES + align(5 * 40 * 4)
 Y, CLASS, END = 128, 256, 320  # of outputs of 80, 80 and 20 bytes, each aligned
 ALLOWED = OUTPUTS + END
-MACHINES = {
-    "armv7-linux-gnueabihf": (
-        "--target=arm-linux-gnueabihf -mthumb -march=armv7-a -mfpu=vfpv4 -fno-pic", "qemu-arm"
-    ),
-    "aarch64-linux-gnu": ("--target=aarch64-unknown-linux-gnu -fno-pic", "qemu-aarch64"),
-    "aarch64-linux-gnu-dotprod": ("--target=aarch64-unknown-linux-gnu -fno-pic", "qemu-aarch64"),
-    "riscv64-linux-gnu": (
-        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d -fno-pic", "qemu-riscv64"
-    ),
-    "riscv64-linux-gnu-v": (
-        "--target=riscv64-unknown-linux-gnu -march=rv64gc -mabi=lp64d -fno-pic",
-        "qemu-riscv64 -cpu rv64,v=true,vlen=128",
-    ),
-}  # fmt: skip
-
 TARGETS = [
-    pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", MACHINES[t][1].split()[0]))
-    for t in MACHINES
+    pytest.param(t, marks=pytest.mark.needs("clang", "ld.lld", LINUX[t][1].split()[0]))
+    for t in LINUX
 ]
 SLOWER = [
     pytest.param(*t.values, marks=(*t.marks, pytest.mark.slow)) for t in TARGETS[1:]
@@ -84,16 +69,10 @@ class Program:
         self.made = compiler.export(
             graph, folder, weights=weights, target=target, multiplication_free=strict
         )
-        flags, self.emulator = MACHINES[target]
+        self.emulator = LINUX[target][1].split()
         (folder / "main.c").write_text(MAIN)
         self.path = folder / "program"
-        command: list[str | Path] = [
-            "clang", *flags.split(), "-std=c11", "-O1", "-ffreestanding", "-nostdlib", "-static",
-            "-fuse-ld=lld", f"-I{folder}", f"-I{SOURCES}", "-o", self.path, folder / "main.c",
-            SOURCES / "linux.c", self.made.archive,
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        static_program(target, folder, self.made.archive, self.path)
         read = elf.read_elf(self.path.read_bytes(), "program")
         golden = next(s for s in read.symbols if s.name == "small_data_golden")
         section = read.sections[golden.section]
@@ -106,7 +85,7 @@ class Program:
         path = self.path.with_name("changed")
         data.tofile(path)
         path.chmod(0o755)
-        done = subprocess.run([*self.emulator.split(), path], capture_output=True, timeout=60)
+        done = subprocess.run([*self.emulator, path], capture_output=True, timeout=60)
         return done.returncode, done.stdout
 
 
@@ -148,6 +127,25 @@ def test_sums_of_bytes_are_exact_on_other_machines(target: str, tmp_path: Path) 
     assert made.run(another)[0] == WRONG
 
 
+SPARSE = """
+graph small(%x: f32[1,12,12,16]) params(%f: f32[3,3,16,16]) {
+  %a = relu(%x) : f32[1,12,12,16]
+  %y = adder2d(%a, %f) input_nonnegative=true : f32[1,10,10,16]
+  return %y
+}"""
+
+
+@pytest.mark.parametrize(
+    "target", [t for t in TARGETS if t.values[0] in ("armv7-linux-gnueabihf", "aarch64-linux-gnu")]
+)
+def test_lists_of_taps_serve_indices_of_any_width(target: str, tmp_path: Path) -> None:
+    f = np.random.default_rng(0).normal(-1, 1, (3, 3, 16, 16)).astype(np.float32)
+    made = Program(target, tmp_path, ag.parse(SPARSE), {"f": f})
+    names = [s.name for s in elf.read_elf(made.made.code.read_bytes(), "small.o").symbols]
+    assert any("sparse" in name for name in names), names
+    assert made.run()[0] == PASSED
+
+
 @pytest.mark.needs("clang", "ld.lld", "qemu-aarch64")
 @pytest.mark.parametrize("strict", [False, True])
 def test_dot_products_ask_the_cpu_first(strict: bool, tmp_path: Path) -> None:
@@ -159,7 +157,7 @@ def test_dot_products_ask_the_cpu_first(strict: bool, tmp_path: Path) -> None:
     f = np.arange(32, dtype=np.uint8).reshape(8, 4)
     made = Program("aarch64-linux-gnu-dotprod", tmp_path, graph, {"f": f}, strict)
     for cpu, status in (("cortex-a53", REFUSED), ("cortex-a76", PASSED)):
-        command = [made.emulator, "-cpu", cpu, str(made.path)]
+        command = [*made.emulator, "-cpu", cpu, str(made.path)]
         assert subprocess.run(command, capture_output=True, timeout=60).returncode == status
     found = certify(made.made.archive)
     assert found.multiplication_free == strict

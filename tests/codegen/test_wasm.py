@@ -33,6 +33,7 @@ from addergraph.ops.contraction.adder2d import Adder2d
 from addergraph.ops.contraction.adder_dense import AdderDense
 from addergraph.quantization import Quantized
 from tests.addergraph.op_samples import SAMPLES
+from tests.browser import dom_of
 from tests.codegen.harness import same_bits
 from tests.codegen.modules import Module
 from tests.strategies import Case, random_case
@@ -267,15 +268,11 @@ def test_bytes_in_chromium(
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        done = subprocess.run(
-            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000",
-             f"http://127.0.0.1:{server.server_port}/index.html"],
-            capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        url = f"http://127.0.0.1:{server.server_port}/index.html"
+        dom = dom_of(url, tmp_path / "profile", 10_000)
         server.shutdown()
-    found = re.search(r'<p id="said">(.*?)</p>', done.stdout)
-    assert found is not None, done.stderr
+    found = re.search(r'<p id="said">(.*?)</p>', dom)
+    assert found is not None, dom
     expected = np.asarray(ag.interpret(network.graph, x, weights=network.weights))
     assert json.loads(found[1]) == expected.tolist()
 

@@ -92,6 +92,12 @@ def test_what_others_could_change_is_refused(text: str, said: str) -> None:
     assert said in failure
 
 
+def test_a_table_of_many_functions_is_cut() -> None:
+    found = certify_bytes(of_code(*["nop"] * 503), "many.wasm").render()
+    assert "function[499]" in found and "function[500]" not in found
+    assert "(3 more functions)" in found and "in all: 1,006 control" in found
+
+
 def test_a_table_of_its_own_is_no_way_out() -> None:
     assert refusals(wat(TABLE.format("(table 1 funcref) (elem (i32.const 0) func 0)"))) == []
     with pytest.raises(UnsupportedError, match=r'a section "dylink\.0"'):

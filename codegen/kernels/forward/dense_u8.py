@@ -74,9 +74,7 @@ class ByteSteps(Steps):
         return Tile(tile.rows, tile.columns, max(1, tile.vectors // parts))
 
     def unroll(self, pixels: int, run: int) -> int:
-        """One step on ARM of 32 bits: with a second one LLVM would spill sums."""
-        few = self.target.whole_sums or self.target.added_pair_sums
-        return 1 if few else super().unroll(pixels, run)
+        return super().unroll(pixels, run) if self.target.bytes_unrolled else 1
 
     @property
     def run_bytes(self) -> int:

@@ -50,8 +50,11 @@ class Steps(ABC):
         """Steps in one loop body: enough to hide the loop, few enough that LLVM keeps their order.
 
         With several vectors a step has broadcasts in registers. LLVM would load those of many steps
-        at once, and spill accumulators for it; engines of WebAssembly, which unroll themselves, do.
+        at once, and spill accumulators for it.
         """
-        several = 1 if self.target.in_engine else 2
-        most = several if self.tile.vectors > 1 else max(1, self.unroll_budget // pixels)
+        most = (
+            self.target.several_steps
+            if self.tile.vectors > 1
+            else max(1, self.unroll_budget // pixels)
+        )
         return min(run, most) if run else 1

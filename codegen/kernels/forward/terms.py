@@ -252,22 +252,21 @@ class ByteDistance(ByteTerm):
             return _summed(e, e.target.whole_sums.distances, x, f, acc)
         if name := e.target.byte_distances:
             return e.b.add(acc, e.b.call(e.intrinsic(name, acc.type, [x.type] * 2), [x, f]))
-        if e.target.lanes > 1:
-            distances = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
+        if e.target.lanes == 1:
+            difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
+            return e.b.add(acc, e.call("smax", difference, e.b.neg(difference)))
+        distances = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
         if name := e.target.byte_dot:
             return e.converted(name, acc.type, acc, distances, constant(x.type, 1))
-        if e.target.pair_sums:
-            pairs = vector(I16, 2 * e.target.lanes)
-            sums = e.converted(e.target.pair_sums, pairs, distances)
-            if acc.type == pairs:
-                return e.b.add(acc, sums)
-            if name := e.target.added_pair_sums:
-                return e.converted(name, acc.type, acc, sums)
-            return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, sums))
-        if e.target.lanes > 1:
+        if not e.target.pair_sums:
             return e.b.add(acc, e.b.zext(distances, acc.type))
-        difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
-        return e.b.add(acc, e.call("smax", difference, e.b.neg(difference)))
+        pairs = vector(I16, 2 * e.target.lanes)
+        sums = e.converted(e.target.pair_sums, pairs, distances)
+        if acc.type == pairs:
+            return e.b.add(acc, sums)
+        if name := e.target.added_pair_sums:
+            return e.converted(name, acc.type, acc, sums)
+        return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, sums))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         return e.b.neg(acc)
