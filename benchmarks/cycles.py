@@ -1,7 +1,7 @@
 """Speed without the hardware: cycles of each kernel's inner loop, as llvm-mca counts them.
 
-    python -m benchmarks.cycles --target aarch64-linux-gnu --cpus cortex-a53,neoverse-n1
-    python -m benchmarks.cycles --target aarch64-linux-gnu --model lenet5_bn --int8
+    python -m benchmarks.cycles --target cortex-a76 --int8
+    python -m benchmarks.cycles --target aarch64-linux-gnu --cpus cortex-a53 --model lenet5_bn
 
 For each contraction of a network the innermost loop that sums most terms is run by llvm-mca's model
 of a core, which has no caches and foresees every branch. Of each kernel the table says:
@@ -167,12 +167,13 @@ def network(name: str, int8: bool) -> Graph:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--target", default="aarch64-linux-gnu")
-    parser.add_argument("--cpus", default="cortex-a53,cortex-a76,neoverse-n1")
+    parser.add_argument("--cpus", help="which rate the code; default: the CPU it is tuned for")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--most", type=float, default=1.25)
     options = parser.parse_args()
-    target, cpus = target_named(options.target), options.cpus.split(",")
+    target = target_named(options.target)
+    cpus = (options.cpus or target.tuned or "cortex-a53,neoverse-n1").split(",")
     module, _ = emit_program(compiler.lower(network(options.model, options.int8), target))
     assembly = llvm.compile_assembly(str(module), target)
     found = [
