@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -77,7 +78,8 @@ def entered(request: Request) -> list[str]:
     """The files of the project whose functions a request calls, in the order of the first call.
 
     What the definition of a class calls while its module loads does not count: the request runs
-    once before.
+    once before. Nor do the finalizers of objects that other tests left: garbage is collected first,
+    and not during the request.
     """
     found: dict[str, None] = {}
     files: dict[CodeType, str | None] = {}
@@ -95,11 +97,14 @@ def entered(request: Request) -> list[str]:
             files[code] = file_of(code)
             found.setdefault(files[code] or "")
 
+    gc.collect()
+    gc.disable()
     sys.setprofile(profile)
     try:
         request()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return [file for file in found if file]
 
 
