@@ -19,6 +19,7 @@ class Rates:
     listed    times `loads` that lists of bytes reach, those of their entries included
     dense     share of `terms` that the loops of dense f32 kernels reach
     load_cost terms in whose time such a loop issues a load: little, where loads have ports to spare
+    finish    cycles in which such a kernel begins and ends one vector of outputs
     """
 
     width: int
@@ -31,6 +32,7 @@ class Rates:
     listed: float = 1.2
     dense: float = 0.95
     load_cost: float = 0.2
+    finish: float = 0
 
     @property
     def under_way(self) -> float:

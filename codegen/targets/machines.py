@@ -13,9 +13,9 @@ uaddlp and uadalp. Caches have the usual sizes, and cycles of their lines are as
 measured on these cores.
 
 Cycles of cache lines, `latency`, `listed`, `dense` and `load_cost` were fitted to kernels on Zen 5,
-the last two on Zen 3 as well. Elsewhere cycles of lines follow the width of the path to L2 (64
-bytes a cycle; 32 on Zen 1 to 4; Intel's sustains some 48), and what an L3 delivers to one core
-(published measurements by chipsandcheese.com).
+the last two on Zen 3 as well, `finish` on Golden Cove. Elsewhere cycles of lines follow the width
+of the path to L2 (64 bytes a cycle; 32 on Zen 1 to 4; Intel's sustains some 48), and what an L3
+delivers to one core (published measurements by chipsandcheese.com).
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ ZEN1 = replace(
 
 _PORTS_01 = Rates(32, loads=2, terms=1, distances=1, minima=1.5, shuffles=1)
 _PORTS_015 = replace(_PORTS_01, loads=3, terms=1.5, shuffles=1.5)
-_PORTS_0_5 = Rates(64, loads=2, terms=1, distances=1, minima=1, shuffles=1, listed=1.0)
+_PORTS_0_5 = Rates(
+    64, loads=2, terms=1, distances=1, minima=1, shuffles=1, listed=1.0, finish=6
+)  # fmt: skip
 HASWELL = Machine(
     "haswell", 32 * KB, 8, 256 * KB, l2_line=2, l3_line=3, rates=(replace(_PORTS_01, minima=1),)
 )

@@ -81,19 +81,27 @@ def test_targets_are_made_for_the_machine_that_is_named() -> None:
 
 def test_models_read_the_machine() -> None:
     """512 lists of 7x7 pixels: where arithmetic binds, leaving half of it out is worth more."""
+    found = choices(layers.Adder(512, 3, padding=1), (1, 7, 7, 512))
+    assert found["generic"].kind == DENSE
+    assert found["sapphirerapids"] == Choice(SPARSE)
 
-    def net(x: Any) -> Any:
-        return layers.Adder(512, 3, padding=1)(ops.relu(x))
 
-    graph = ag.trace(net, ag.tensor("f32", (1, 7, 7, 512)))
-    weights = initial_weights(graph)
-    found = {}
+def test_models_count_what_short_sums_cost_at_their_ends() -> None:
+    """Sums of 16 terms: a dense kernel there is as long about its outputs as about its terms."""
+    found = choices(layers.Adder(32, 1, stride=2), (1, 32, 32, 16))
+    assert found["generic"].kind == DENSE
+    assert found["sapphirerapids"] == Choice(SPARSE)
+
+
+def choices(layer: Any, shape: tuple[int, ...]) -> dict[str, Choice]:
+    """What the model chooses for a layer behind a relu, half of whose taps are above zero."""
+    graph = ag.trace(lambda x: layer(ops.relu(x)), ag.tensor("f32", shape))
+    weights, found = initial_weights(graph), {}
     for name in ("generic", "sapphirerapids"):
         lowered = compiler.lower(graph, target_named("x86-64-v4", name), weights=weights)
         (node,) = [n for n in lowered.main.nodes if n.name == "adder1"]
         found[name] = expected_choice(planned_call(lowered, node))
-    assert found["generic"].kind == DENSE
-    assert found["sapphirerapids"] == Choice(SPARSE)
+    return found
 
 
 def test_objects_for_different_machines_are_different_entries(cached: Path) -> None:

@@ -76,6 +76,11 @@ MUTANTS = (
         tests_of("codegen/test_machine.py"),
     ),
     Mutant(
+        "the ends of a dense kernel's sums take no time", "codegen/kernels/forward/choice.py",
+        " + rates.finish * outputs", "",
+        tests_of("codegen/test_machine.py"),
+    ),
+    Mutant(
         "rates near the CPU's table count as measured", "codegen/measure/host.py",
         "if unknown or not SHARED", "if unknown or SHARED",
         tests_of("codegen/test_machine.py"),

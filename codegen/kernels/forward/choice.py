@@ -124,5 +124,7 @@ def _input_vectors(g: Geometry, target: Target) -> float:
 def _dense_cycles(g: Geometry, target: Target) -> float:
     lanes = target.lanes
     waste = -(-g.outputs // lanes) * lanes / max(1, g.outputs)
-    terms, rate = waste * _vector_terms(g, target), target.rates.terms
-    return terms / (target.rates.dense * rate) + SUM_TERMS / rate * _input_vectors(g, target)
+    terms, rates = waste * _vector_terms(g, target), target.rates
+    outputs = terms / max(1, g.steps)
+    sums = SUM_TERMS / rates.terms * _input_vectors(g, target)
+    return terms / (rates.dense * rates.terms) + sums + rates.finish * outputs
