@@ -429,8 +429,15 @@ class Emitter(Indices):
             value = self.b.insert_element(value, one, at)
         return value
 
-    def integer_min(self, a: Register, b: Register) -> Register:
-        """min(a, b) of non-negative floats, by their bit patterns as signed integers."""
+    def non_negative_min(self, a: Register, b: Register) -> Register:
+        """min(a, b) of non-negative floats: by their bit patterns as signed integers, or as floats
+        where the core has more ports for that.
+
+        Of zeros it is either one, of a NaN anything: adders add what they get to sums that are at
+        least +0.0, and to the sum of x, which a NaN reaches, too.
+        """
+        if self.target.rates.float_minima:
+            return self.b.select(self.b.fcmp_ordered("<", a, b), a, b)
         lanes = a.type.count if isinstance(a.type, ir.VectorType) else 1
         bits = vector(I32, lanes)
         least = self.call("smin", self.b.bitcast(a, bits), self.b.bitcast(b, bits))

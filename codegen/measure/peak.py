@@ -68,7 +68,7 @@ def _opaque_term(
     if form == "product":
         return e.fma(x, f, acc)
     if form == "minimum":
-        return e.b.fadd(acc, e.integer_min(acc, x))
+        return e.b.fadd(acc, e.non_negative_min(acc, x))
     if form == "clip":
         if e.target.subtracts_by_fma(number):
             difference = e.fma(acc, x, e.b.fneg(f))
@@ -76,7 +76,7 @@ def _opaque_term(
             difference = e.b.fsub(acc, f)
         return e.fma(x, e.clip_unit(difference), acc)
     if form == "between":
-        least = e.integer_min(acc, f)
+        least = e.non_negative_min(acc, f)
         return e.fma(x, e.b.select(e.b.fcmp_ordered(">", least, x), least, x), acc)
     if form == "minima":
         return e.b.add(acc, e.call("umin", x, acc))
@@ -99,9 +99,9 @@ def measure_peak(form: str, target: Target, seconds: float = 0.3, threads: int =
     """G terms/s of `threads` threads that run at once, each at its best; the best of several loop
     widths.
 
-    form: "product" (multiply-add), "minimum" (integer min, float add), "direct" (sub, abs, add),
+    form: "product" (multiply-add), "minimum" (min, float add), "direct" (sub, abs, add),
     two of the input gradient of adder layers: "clip" (sub, clip to [-1, 1], multiply-add) and
-    "between" (clip to bounds in registers by integer min and float max, multiply-add), and
+    "between" (clip to bounds in registers by min and max, multiply-add), and
     "distances" of bytes (psadbw and a 64-bit add; elsewhere on 32-bit lanes sub, neg, max, add),
     and "minima" of bytes (min and add of bytes, without widening their sums).
     """

@@ -110,7 +110,7 @@ def _chain(e: Emitter, x: Register, total: Register) -> Register:
 
 
 def _term(e: Emitter, x: Register, total: Register) -> Register:
-    return e.b.fadd(total, e.integer_min(x, e.number(2.0, e.lanes)))
+    return e.b.fadd(total, e.non_negative_min(x, e.number(2.0, e.lanes)))
 
 
 def _minimum(e: Emitter, x: Register, total: Register) -> Register:

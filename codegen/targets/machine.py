@@ -11,7 +11,7 @@ class Rates:
 
     width     bytes of a vector
     loads     from L1
-    terms     pairs of a 32-bit integer minimum and an f32 addition: they may share ports
+    terms     pairs of a minimum of non-negative f32 and an addition: they may share ports
     distances pairs of a sum of distances of bytes (psadbw) and an addition
     minima    pairs of a minimum and an addition of bytes
     latency   cycles that an f32 addition waits for the one before it, as loops see it
@@ -19,6 +19,7 @@ class Rates:
     listed    times `loads` that lists of bytes reach, those of their entries included
     dense     share of `terms` that the loops of dense f32 kernels reach
     load_cost terms in whose time such a loop issues a load: little, where loads have ports to spare
+    float_minima  whether those minima are best of floats: else they are of 32-bit integers
     finish    cycles in which such a kernel begins and ends one vector of outputs
     """
 
@@ -32,6 +33,7 @@ class Rates:
     listed: float = 1.2
     dense: float = 0.95
     load_cost: float = 0.2
+    float_minima: bool = False
     finish: float = 0
 
     @property

@@ -5,7 +5,8 @@ optimize) give for the instructions: a pair reaches the lower of what each of th
 together find ports for. Widths of data paths and caches are from the vendors' optimization guides
 (AMD 56305 for Zen 2, 56665 Zen 3, 57647 Zen 4, 58455 Zen 5; Intel 248966). Loops in registers
 measured the same where there was a machine: Zen 3, Zen 4, Zen 5, and a Xeon of Golden Cove. There
-and on Zen 4 the pairs share two ports for 512 bits, or four of half the width: one a cycle.
+and on Zen 4 the pairs share two ports for 512 bits, or four of half the width: one a cycle. Of
+Intel's two, one alone has minima of integers of 512 bits; both have those of floats.
 
 Of ARM cores the rates are llvm-mca's (LLVM 19), of loops of the instructions alone; it models
 Cortex-A76 as an older core, so that its table is Neoverse N1's. Distances are those of udot, or of
@@ -61,7 +62,7 @@ ZEN1 = replace(
 _PORTS_01 = Rates(32, loads=2, terms=1, distances=1, minima=1.5, shuffles=1)
 _PORTS_015 = replace(_PORTS_01, loads=3, terms=1.5, shuffles=1.5)
 _PORTS_0_5 = Rates(
-    64, loads=2, terms=1, distances=1, minima=1, shuffles=1, listed=1.0, finish=6
+    64, loads=2, terms=1, distances=1, minima=1, shuffles=1, listed=1.0, float_minima=True, finish=6
 )  # fmt: skip
 HASWELL = Machine(
     "haswell", 32 * KB, 8, 256 * KB, l2_line=2, l3_line=3, rates=(replace(_PORTS_01, minima=1),)

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from addergraph.codegen.emit.builder import F32, I64, POINTER, Emitter, vector, 
 from addergraph.codegen.emit.module import ModuleEmitter
 from addergraph.codegen.llvm import LoadedObject, compile_object
 from addergraph.codegen.targets.lookup import target_named
+from addergraph.codegen.targets.target import Target
 from addergraph.ir import Array
 from addergraph.ir.types import bool_, f32, i32
 from tests.codegen.harness import HERE, guarded, same_bits
@@ -24,9 +26,10 @@ from tests.codegen.harness import HERE, guarded, same_bits
 Body = Callable[[Emitter, Any, Any, Any], None]
 
 
-def emitted(body: Body, target: str = "toy") -> tuple[LoadedObject, Any]:
+def emitted(body: Body, target: str | Target = "toy") -> tuple[LoadedObject, Any]:
     """A function (x, y, n) whose body `body` emits, with `n` an index known only when it runs."""
-    made = ModuleEmitter("test", target_named(target))
+    chosen = target_named(target) if isinstance(target, str) else target
+    made = ModuleEmitter("test", chosen)
     function = made.function("test", [POINTER, POINTER, I64], exported=True)
     e = Emitter(function, made.target, made.wait)
     body(e, *function.args)
@@ -36,7 +39,7 @@ def emitted(body: Body, target: str = "toy") -> tuple[LoadedObject, Any]:
     return loaded, signature(loaded.address("test"))
 
 
-def run(body: Body, x: Array, y: Array, n: int = 0, target: str = "toy") -> Array:
+def run(body: Body, x: Array, y: Array, n: int = 0, target: str | Target = "toy") -> Array:
     """`y` after a run, both arrays right against a page that may not be touched."""
     _loaded, function = emitted(body, target)  # the code lives as long as what loaded it
     with guarded(x.nbytes, True) as source, guarded(y.nbytes, True) as into:
@@ -211,7 +214,7 @@ def test_a_bool_is_any_byte_but_zero_and_stored_as_one() -> None:
 
 
 def on_vectors(
-    compute: Callable[[Emitter, Any, Any], Any], a: Array, b: Array, target: str
+    compute: Callable[[Emitter, Any, Any], Any], a: Array, b: Array, target: str | Target
 ) -> Array:
     """`compute` of two vectors of as many lanes as the arrays have elements."""
     lanes = a.size
@@ -222,15 +225,19 @@ def on_vectors(
     return run(body, np.concatenate([a, b]), np.zeros_like(a), target=target)
 
 
+@pytest.mark.parametrize("floats", [False, True])
 @pytest.mark.parametrize("target", HERE)
-def test_integer_min_is_the_minimum_of_non_negative_floats(target: str) -> None:
+def test_the_minimum_of_non_negative_floats(target: str, floats: bool) -> None:
+    chosen = target_named(target)
+    wide = replace(chosen.rates, float_minima=floats)
+    chosen = replace(chosen, machine=replace(chosen.machine, rates=(wide,)))
     tiny = np.float32(1e-45)
     a = np.array([0, 1, 2.5, tiny, 3e38, np.inf, 7, 0], "f4")
     b = np.array([1, 0, 2.5, 0, np.inf, np.inf, 7.0000005, tiny], "f4")
-    found = on_vectors(lambda e, x, y: e.integer_min(x, y), a, b, target)
+    found = on_vectors(lambda e, x, y: e.non_negative_min(x, y), a, b, chosen)
     assert same_bits(found, np.minimum(a, b))
-    negative = on_vectors(lambda e, x, y: e.integer_min(x, y), np.full(8, -0.0, "f4"), a, target)
-    assert np.signbit(negative).all() and (negative == 0).all()
+    zeros = np.full(8, -0.0, "f4")
+    assert (on_vectors(lambda e, x, y: e.non_negative_min(x, y), zeros, a, chosen) == 0).all()
 
 
 @pytest.mark.parametrize("target", HERE)

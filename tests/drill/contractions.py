@@ -120,6 +120,14 @@ FORWARD_MUTANTS = (
         tests_of("codegen/kernels/test_special_values.py", "test_dense_and_sparse"),
     ),
     Mutant(
+        "minima of floats are maxima", "codegen/emit/builder.py",
+        'fcmp_ordered("<", a, b), a, b)\n        lanes',
+        'fcmp_ordered(">", a, b), a, b)\n        lanes',
+        tests_of(
+            "codegen/test_builder.py", "test_the_minimum_of_non_negative_floats"
+        ),
+    ),
+    Mutant(
         "the sum of x is added", TERMS,
         "e.b.fsub(e.b.fadd(acc, acc), sum_x)", "e.b.fadd(e.b.fadd(acc, acc), sum_x)",
         layers("same-minimum"),

@@ -140,7 +140,7 @@ class Minimum(FloatTerm):
     skips_padding = magnitudes = True
 
     def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
-        return e.b.fadd(acc, e.integer_min(f, x))
+        return e.b.fadd(acc, e.non_negative_min(f, x))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         sum_x = sums.inputs

@@ -187,7 +187,7 @@ class FloatLists:
                 pixels = e.at(source, tap)
                 for at, (offset, _) in enumerate(places, q * len(places)):
                     pixel = e.load(e.at(pixels, offset), lanes=lanes)
-                    acc[at] = e.b.fadd(acc[at], e.integer_min(value, pixel))
+                    acc[at] = e.b.fadd(acc[at], e.non_negative_min(value, pixel))
             return [*following, *acc]
 
         begin, *taps = carried
