@@ -383,6 +383,11 @@ class Emitter(Indices):
         self.b.store_atomic(bits, slot, "monotonic", 4)
         return self.b.bitcast(self.b.load_atomic(slot, "monotonic", 4, typ=I32), F32)
 
+    def unseen(self, value: Register) -> Register:
+        """A full vector that LLVM knows nothing of: an empty instruction made it."""
+        kind, type = self.target.register_class, ir.FunctionType(value.type, [value.type])
+        return self.b.call(ir.InlineAsm(type, "", f"={kind},0"), [value])
+
     def clip_unit(self, value: Register, *, keeps_nan: bool = False) -> Register:
         """clip(value, -1, 1) of a full register.
 

@@ -20,7 +20,10 @@ class Rates:
     dense     share of `terms` that the loops of dense f32 kernels reach
     load_cost terms in whose time such a loop issues a load: little, where loads have ports to spare
     float_minima  whether those minima are best of floats: else they are of 32-bit integers
-    finish    cycles in which such a kernel begins and ends one vector of outputs
+    saturating_sums  whether sums of distances are best added with saturation, of 16 bits: these
+              additions then do not have the port of the distances
+    finish    cycles in which a dense f32 kernel begins and ends one vector of outputs
+    listed_finish  cycles more than the model's in which lists of bytes end one vector of outputs
     """
 
     width: int
@@ -34,7 +37,9 @@ class Rates:
     dense: float = 0.95
     load_cost: float = 0.2
     float_minima: bool = False
+    saturating_sums: bool = False
     finish: float = 0
+    listed_finish: float = 0
 
     @property
     def under_way(self) -> float:

@@ -6,7 +6,8 @@ together find ports for. Widths of data paths and caches are from the vendors' o
 (AMD 56305 for Zen 2, 56665 Zen 3, 57647 Zen 4, 58455 Zen 5; Intel 248966). Loops in registers
 measured the same where there was a machine: Zen 3, Zen 4, Zen 5, and a Xeon of Golden Cove. There
 and on Zen 4 the pairs share two ports for 512 bits, or four of half the width: one a cycle. Of
-Intel's two, one alone has minima of integers of 512 bits; both have those of floats.
+Intel's two, one alone has minima of integers and additions that saturate, the other psadbw; both
+have plain additions and minima of floats, and what may go to both often takes the wrong one.
 
 Of ARM cores the rates are llvm-mca's (LLVM 19), of loops of the instructions alone; it models
 Cortex-A76 as an older core, so that its table is Neoverse N1's. Distances are those of udot, or of
@@ -14,9 +15,9 @@ uaddlp and uadalp. Caches have the usual sizes, and cycles of their lines are as
 measured on these cores.
 
 Cycles of cache lines, `latency`, `listed`, `dense` and `load_cost` were fitted to kernels on Zen 5,
-the last two on Zen 3 as well, `finish` on Golden Cove. Elsewhere cycles of lines follow the width
-of the path to L2 (64 bytes a cycle; 32 on Zen 1 to 4; Intel's sustains some 48), and what an L3
-delivers to one core (published measurements by chipsandcheese.com).
+the last two on Zen 3 as well, `finish` and `listed_finish` on Golden Cove. Elsewhere cycles of
+lines follow the width of the path to L2 (64 bytes a cycle; 32 on Zen 1 to 4; Intel's sustains some
+48), and what an L3 delivers to one core (published measurements by chipsandcheese.com).
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ ZEN1 = replace(
 _PORTS_01 = Rates(32, loads=2, terms=1, distances=1, minima=1.5, shuffles=1)
 _PORTS_015 = replace(_PORTS_01, loads=3, terms=1.5, shuffles=1.5)
 _PORTS_0_5 = Rates(
-    64, loads=2, terms=1, distances=1, minima=1, shuffles=1, listed=1.0, float_minima=True, finish=6
+    64, loads=2, terms=1, distances=1, minima=1, shuffles=1, listed=1.0, float_minima=True,
+    saturating_sums=True, finish=6, listed_finish=75,
 )  # fmt: skip
 HASWELL = Machine(
     "haswell", 32 * KB, 8, 256 * KB, l2_line=2, l3_line=3, rates=(replace(_PORTS_01, minima=1),)

@@ -15,6 +15,16 @@ def u8(*names: str) -> tuple[str, ...]:
 
 MUTANTS = (
     Mutant(
+        "sums of 16 bits saturate", TERMS,
+        "65535 // (8 * 255)", "65535 // (4 * 255)",
+        u8("test_sums_of_16_bits_do_not_overflow"),
+    ),
+    Mutant(
+        "all rows of a kernel go into sums of 16 bits that hold one", U8,
+        "KERNEL if self.g.kernel[0] * row <= most", "KERNEL if row <= most",
+        u8("test_sums_of_16_bits_do_not_overflow"),
+    ),
+    Mutant(
         "sums of bytes wrap at 16 bits", U8,
         "return e.b.shuffle_vector(*halves, even)",
         "low = ir.Constant(even.type, [0xFFFF] * self.lanes)\n"
@@ -83,8 +93,8 @@ MUTANTS = (
     ),
     Mutant(
         "the first kernel row that is left out is counted again", U8,
-        "sums = e.carry(first, last, 1, start * len(offsets), over_rows)",
-        "sums = e.carry(e.maximum(e.sub(first, 1), 0), last, 1, start * len(offsets), over_rows)",
+        "lambda acc: e.carry(first, last, 1, acc, over_rows)",
+        "lambda acc: e.carry(e.maximum(e.sub(first, 1), 0), last, 1, acc, over_rows)",
         u8("test_kernel_rows_beyond_the_image"),
     ),
     Mutant(

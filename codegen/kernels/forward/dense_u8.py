@@ -23,7 +23,8 @@ the threads. Adding the bias wraps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.ir as ir
@@ -35,6 +36,8 @@ from .geometry import Geometry
 from .packing import SUM, DensePacking, Loop, Part, Step
 from .steps import Steps
 from .terms import ByteTerm
+
+KERNEL, ROW, STEPS = "kernel", "row", "steps"  # parts of the sums of a tile
 
 
 def byte_runs(g: Geometry) -> tuple[int, int]:
@@ -100,7 +103,7 @@ class ByteSteps(Steps):
                 x_run = e.at(x_row, e.mul(j, g.dilation[1] * g.x[2]))
                 return self._emit_run(e, x_run, offsets, e.at(f_row, e.mul(j, self.run_bytes)), acc)
 
-            return e.carry(0, runs, 1, outer, over_runs)
+            return self._in_short(e, ROW, outer, lambda acc: e.carry(0, runs, 1, acc, over_runs))
 
         start = [self.term.none(self.target, self.part_lanes)] * self.packing.vectors
         if self.term.magnitudes and self.term.row_sums == "taken":
@@ -108,8 +111,31 @@ class ByteSteps(Steps):
         elif self.term.magnitudes:
             start = e.carry(0, first, 1, start, row_sums)
             start = e.carry(last, g.kernel[0], 1, start, row_sums)
-        sums = e.carry(first, last, 1, start * len(offsets), over_rows)
+        sums = self._in_short(
+            e, KERNEL, start * len(offsets), lambda acc: e.carry(first, last, 1, acc, over_rows)
+        )
         return [self._joined(e, sums[i : i + self.parts]) for i in range(0, len(sums), self.parts)]
+
+    @functools.cached_property
+    def _short_part(self) -> str:
+        """The largest part of the steps whose terms sums of 16 bits hold; STEPS are some of a run.
+        Empty where there are no such sums."""
+        most, row = (
+            self.term.short_steps(self.target),
+            self.runs[0] * ceil_div(self.runs[1], self.step),
+        )
+        if not most:
+            return ""
+        return KERNEL if self.g.kernel[0] * row <= most else ROW if row <= most else STEPS
+
+    def _in_short(
+        self, e: Emitter, part: str, acc: list[Register], add: Callable[[list[Register]], Any]
+    ) -> list[Register]:
+        """`add(acc)`, by way of sums of 16 bits if those hold this part of the steps."""
+        if part != self._short_part:
+            return list(add(acc))
+        short = add([self.term.short(e)] * len(acc))
+        return [self.term.with_short(e, *pair) for pair in zip(acc, short, strict=True)]
 
     def _joined(self, e: Emitter, parts: Sequence[Register]) -> Register:
         """The low 32 bits of each lane of the accumulators of one vector."""
@@ -136,15 +162,14 @@ class ByteSteps(Steps):
         """Adds the distances of one run."""
         whole, rest = divmod(self.runs[1], self.step)
         most, width = self.term.short_steps(self.target), self.step * self.packing.width
-        if not most:
+        if self._short_part != STEPS:
             return self._emit_steps(e, (x, filters), offsets, whole, rest, acc)
 
         def shortly(first: Index, count: int, rest: int, acc: list[Register]) -> list[Register]:
-            """The same of some steps, in sums of 16 bits."""
             pointers = e.at(x, e.mul(first, self.step)), e.at(filters, e.mul(first, width))
-            short = [self.term.short(self.target)] * len(acc)
-            short = self._emit_steps(e, pointers, offsets, count, rest, short)
-            return [self.term.with_short(e, *pair) for pair in zip(acc, short, strict=True)]
+            return self._in_short(
+                e, STEPS, acc, lambda acc: self._emit_steps(e, pointers, offsets, count, rest, acc)
+            )
 
         last = whole % most
         acc = e.carry(0, whole - last, most, acc, lambda k, acc: shortly(k, most, 0, acc))

@@ -40,6 +40,8 @@ from addergraph.ir.types import DType, f32, u8
 from ...emit.builder import F32, I8, I16, I32, I64, Emitter, Register, constant, vector
 from ...targets.target import Target, WholeSums
 
+SATURATING_STEPS = 65535 // (8 * 255)  # of eight distances, whose sums 16 bits hold
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -201,12 +203,12 @@ class ByteTerm(Term):
         """Steps that may be added to a `short` register of sums; 0 where there is none."""
         return 0
 
-    def short(self, target: Target) -> Register:
-        """A register of sums of 16 bits, two for each channel, before the first term."""
-        return constant(vector(I16, 2 * target.lanes), 0)
+    def short(self, e: Emitter) -> Register:
+        """A register of sums of 16 bits before the first term."""
+        return constant(vector(I16, 2 * e.target.lanes), 0)
 
     def with_short(self, e: Emitter, acc: Register, short: Register) -> Register:
-        """acc plus what a `short` register holds."""
+        """acc plus what a `short` register holds, two sums for each channel."""
         return e.b.add(acc, e.converted(e.target.signed_pair_sums, acc.type, short))
 
     def plus(self, e: Emitter, value: Register, bias: Register) -> Register:
@@ -238,7 +240,18 @@ class ByteDistance(ByteTerm):
         return 8 if target.byte_distances else 4 if target.pair_sums else 1
 
     def short_steps(self, target: Target) -> int:
-        return target.short_sums
+        return SATURATING_STEPS if _saturates(target) else target.short_sums
+
+    def short(self, e: Emitter) -> Register:
+        zero = super().short(e)
+        # Where LLVM sees that nothing saturates, it takes plain additions.
+        return e.unseen(zero) if _saturates(e.target) else zero
+
+    def with_short(self, e: Emitter, acc: Register, short: Register) -> Register:
+        """psadbw leaves the other three quarters of its lanes zero."""
+        if _saturates(e.target):
+            return e.b.add(acc, e.b.bitcast(short, acc.type))
+        return super().with_short(e, acc, short)
 
     def wide(self, target: Target) -> Any:
         """psadbw's lanes are 64 bits wide."""
@@ -251,7 +264,11 @@ class ByteDistance(ByteTerm):
         if e.target.whole_sums:
             return _summed(e, e.target.whole_sums.distances, x, f, acc)
         if name := e.target.byte_distances:
-            return e.b.add(acc, e.b.call(e.intrinsic(name, acc.type, [x.type] * 2), [x, f]))
+            lanes = vector(I64, self.lanes(e.target))
+            sums = e.b.call(e.intrinsic(name, lanes, [x.type] * 2), [x, f])
+            if acc.type == lanes:
+                return e.b.add(acc, sums)
+            return e.call("uadd.sat", acc, e.b.bitcast(sums, acc.type))
         if e.target.lanes == 1:
             difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
             return e.b.add(acc, e.call("smax", difference, e.b.neg(difference)))
@@ -326,6 +343,11 @@ class ByteDot(ByteProduct):
 
     def sums_of(self, f: Array, axes: tuple[int, ...]) -> Array:
         return 128 * super().sums_of(f.view(np.int8), axes)
+
+
+def _saturates(target: Target) -> bool:
+    """Whether distances of bytes are added with saturation, which never happens."""
+    return bool(target.byte_distances) and target.rates.saturating_sums
 
 
 def _summed(

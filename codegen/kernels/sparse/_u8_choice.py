@@ -103,7 +103,8 @@ def cycles(target: Target, tile: BytesTile, kept: float, saturated: float = 0.0)
     moved = (move + read) * g.inputs * tile.rows_read * patches.columns_read
     if saturated:
         moved += SATURATED_COST * g.inputs * tile.rows_read * patches.columns_read
-    moved += (TAIL_COST + (move + written) * tile.result_bytes) * g.outputs * tile.pixels
+    ends = TAIL_COST + rates.listed_finish + (move + written) * tile.result_bytes
+    moved += ends * g.outputs * tile.pixels
     return g.groups * tile.items * (tiles * walked + moved)
 
 

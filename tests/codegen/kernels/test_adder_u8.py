@@ -5,6 +5,8 @@ The lengths of runs matter here: steps of 8 bytes, whole, with a rest behind, or
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from addergraph.codegen.inspect.instructions import PRODUCTS, UNKNOWN
 from addergraph.codegen.kernels.forward.dense import DenseKernel
 from addergraph.codegen.llvm import compile_assembly, compile_object
 from addergraph.codegen.targets.lookup import TARGETS, target_named
+from addergraph.codegen.targets.target import Target
 from addergraph.ir import Array, Builder, Op
 from addergraph.ir.interpreter import interpret
 from addergraph.ir.trace import Tensor
@@ -39,6 +42,16 @@ ONE_ROW = (1, 3, 4)  # samples, height, width
 TARGET_NAMES = [*HERE, "aarch64-linux-gnu", "riscv64-linux-gnu"]
 
 
+def saturating(name: str) -> Target:
+    """A target whose core adds distances with saturation."""
+    target = target_named(name)
+    rates = replace(target.rates, width=target.vector_bytes, saturating_sums=True)
+    return replace(target, machine=replace(target.machine, rates=(rates,)))
+
+
+SATURATING = [saturating(name) for name in HERE if target_named(name).byte_distances]
+
+
 def integers(layer: Layer, seed: int) -> list[Array]:
     """x, f and bias; the whole range of bytes, and a bias that makes sums wrap."""
     rng = np.random.default_rng(seed)
@@ -53,6 +66,9 @@ def require_exact(op: Op, arrays: list[Array], start: int) -> None:
         halos = {len(arrays) if k == 2 else k: halo for k, halo in way["halos"].items()}
         (found,) = run_call(op, arrays, **{**way, "halos": halos})
         assert same_bits(found, expected), f"{op}, {way}: {found} is not {expected}"
+    if SATURATING:
+        (found,) = run_call(op, arrays, target=SATURATING[start % len(SATURATING)])
+        assert same_bits(found, expected), op
 
 
 @pytest.mark.thinned(3)
@@ -107,6 +123,30 @@ def test_ends_of_the_range(low: int, high: int) -> None:
     x = np.full((1, 5, 6, 20), low, np.uint8)
     f = np.full((3, 3, 20, 17), high, np.uint8)
     require_exact(Adder2d(padding=(1, 1, 1, 1)), [x, f], low)
+
+
+@pytest.mark.parametrize("target", SATURATING, ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    ("taps", "channels"),
+    [((1, 1), 255), ((1, 1), 257), ((1, 1), 771), ((3, 1), 80), ((3, 1), 97), ((2, 2), 300)],
+)
+def test_sums_of_16_bits_do_not_overflow(
+    taps: tuple[int, int], channels: int, target: Target
+) -> None:
+    """Of the largest distances, in one such sum, one for each row, or several."""
+    x = np.zeros((1, *taps, channels), np.uint8)
+    f = np.full((*taps, channels, 9), 255, np.uint8)
+    (found,) = run_call(Adder2d(), [x, f], target=target)
+    assert (found == -255 * channels * taps[0] * taps[1]).all()
+
+
+@pytest.mark.parametrize("target", SATURATING, ids=lambda t: t.name)
+def test_additions_saturate_where_they_shall(target: Target) -> None:
+    """LLVM takes plain ones where it sees that nothing saturates."""
+    call = make_call(Adder2d(), [np.zeros((1, 6, 6, 8), "u1"), np.zeros((3, 3, 8, 32), "u1")])
+    call = replace(call, target=target)
+    text = compile_assembly(standalone(call, DenseKernel(call)), target)
+    assert text.count("paddusw") > text.count("paddq"), text
 
 
 @pytest.mark.parametrize("op", [Adder2d(), AdderDense()], ids=str)
