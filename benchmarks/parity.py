@@ -40,7 +40,7 @@ class Comparison:
     def step(self, x: np.ndarray, targets: np.ndarray, limit: float) -> dict[str, list[float]]:
         """One step of all; the deviation of the gradient (if trained) and weights by parameter."""
         seen = self.native(x, targets, RATE)
-        self.plain.run(x, targets, RATE)
+        self.plain.run([x], [targets], RATE)
         found = self.expected.step(x, targets, RATE, seen.masks)
         gradients = deviations(seen.gradients, found.gradients)
         weights = deviations(self.native.state.views, self.expected.weights)

@@ -66,7 +66,7 @@ def ours(network: str) -> Callable[..., Step]:
 
     def prepare(x: np.ndarray, targets: np.ndarray, threads: int) -> Step:
         step = zoo.build(network).train_step(len(x), threads=threads)
-        return lambda number: step.run(x, targets, 0.1)
+        return lambda number: step.run([x], [targets], 0.1)
 
     return prepare
 

@@ -53,7 +53,7 @@ def ours(network: str, batch: int, threads: int) -> Work:
     program = ag.compile(model, batch=batch, threads=threads)
     step = zoo.build(network).train_step(batch, threads=threads)
     return {
-        "training": lambda: step.run(x, targets, 0.01),
+        "training": lambda: step.run([x], [targets], 0.01),
         "inference": lambda: program(x),
         "digits": lambda: train(0, threads, DIGITS[network]),
     }
