@@ -223,8 +223,8 @@ def target() -> Any:
     return setting("host", known)
 
 
-def batch(help: str, unset: str) -> Any:
-    return setting(None, help, kind=int, least=0, unset=unset)
+def batch(help: str, unset: str, least: int = 0) -> Any:
+    return setting(None, help, kind=int, least=least, unset=unset)
 
 
 def engine() -> Any:

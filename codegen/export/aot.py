@@ -141,9 +141,10 @@ def export(
     if not overwrite:
         digest = folders.graph_digest(lowered.declared)
         folders.require_replaceable(folder, prefix, digest, packaged)
-    where = folders.made_folder(folder, [*["example/main.c"] * (not target.in_engine), *packaged])
-    files = _files(compiled, forms, weights, interface, seed, package, board)
+    written = [*["example/main.c"] * (not target.in_engine), *packaged]
     with ExitStack() as until_written:
+        where = until_written.enter_context(folders.made_folder(folder, written))
+        files = _files(compiled, forms, weights, interface, seed, package, board)
         if compiler is None:
             why_none: str | None = link.why_none(target, shared)
         else:

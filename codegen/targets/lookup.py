@@ -104,6 +104,12 @@ def target_named(name: str, tune_for: str | None = None) -> Target:
         raise TargetError(f"tune_for={shown(tune_for)} must be a name, or None")
     if tune_for in (None, "host"):
         return replace(found, machine=_this_machine(found))
+    if tune_for not in MACHINES and tune_for in {**TARGETS, **CORES}:
+        raise TargetError(
+            f'tune_for="{tune_for}": nothing is known of what instructions cost there, so that '
+            f"kernels cannot be chosen for it; leave out tune_for (--tune-for), or name one of "
+            f"{', '.join(MACHINES)}, generic and host"
+        )
     machine = machine_named(str(tune_for))
     of_cpu = CPUS.get(machine.name, found).triple
     if _architecture(of_cpu) != _architecture(found.triple):
@@ -131,8 +137,10 @@ def _this_machine(target: Target) -> Machine:
 def _known(name: str) -> Target:
     known = {**TARGETS, **CPUS, **CORES}
     if not isinstance(name, str) or name not in known:
-        runs = (text for pattern, text in _OTHERS if re.fullmatch(pattern, str(name).lower()))
-        hint = next((f" ({text})" for text in runs), "") or nearest(str(name), known)
+        lowered = str(name).lower()
+        runs = (text for pattern, text in _OTHERS if re.fullmatch(pattern, lowered))
+        hint = next((f" ({text})" for text in runs), "") if lowered not in known else ""
+        hint = hint or nearest(str(name), known)
         own = ", ".join(t for t in TARGETS if t != TOY.name)  # which the tests have
         raise TargetError(
             f'unknown target or CPU "{name}"{hint}; '
