@@ -17,6 +17,7 @@ from addergraph.errors import TargetError, nearest
 from .. import llvm
 from .aarch64 import AARCH64, ANDROID, ANDROID_DOTPROD, ARM_LEVELS, DOTPROD
 from .armv7 import ARMV7
+from .desktop import DESKTOP
 from .machine import Machine
 from .machines import MACHINES, machine_named
 from .riscv import RISCV32I, RISCV64, RISCV64I, RISCV64V
@@ -30,7 +31,8 @@ _MICRO = (THUMBV6M, THUMBV7EM, THUMBV7EM_F32, THUMBV8M_MVE)
 _PORTABLE = (
     ANDROID, ANDROID_DOTPROD, ARMV7, RISCV64, RISCV64V, RISCV32I, RISCV64I, *_MICRO, WASM32
 )  # fmt: skip
-TARGETS: dict[str, Target] = {t.name: t for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE)}
+_KNOWN = (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE, *DESKTOP)
+TARGETS: dict[str, Target] = {t.name: t for t in _KNOWN}
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"
 _V4 = (
@@ -76,6 +78,15 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
     ("(rv|riscv)64.*", "64-bit RISC-V CPUs run riscv64-linux-gnu, without a system riscv64i"),
     ("armv7.*|armhf|cortex-a.*|rpi2", "32-bit ARM CPUs with NEON run armv7-linux-gnueabihf"),
     ("armv6.*|rpi[01]?|rpizero", "Armv6 with an operating system is not supported"),
+    (
+        ".*darwin.*|macos.*|osx.*|mach-?o|.*-apple-.*",
+        "Macs with a processor of Apple's run the code of arm64-macos",
+    ),
+    (
+        "win(dows|32|64)?|.*-windows-.*|coff|mingw.*|msvc",
+        "Windows of 64 bits runs the code of x86-64-windows, x86-64-v3-windows and "
+        "x86-64-v4-windows; x86-64-every-windows has all three",
+    ),
     (
         "wasm.*|webassembly.*|emscripten|node.*",
         "browsers, Node and wasmtime run the code of wasm32",
