@@ -20,7 +20,7 @@ from .armv7 import ARMV7
 from .desktop import DESKTOP
 from .machine import Machine
 from .machines import MACHINES, machine_named
-from .riscv import RISCV32I, RISCV64, RISCV64I, RISCV64V
+from .riscv import RISCV32I, RISCV32IMC, RISCV64, RISCV64I, RISCV64V
 from .target import Target
 from .thumb import THUMBV6M, THUMBV7EM, THUMBV7EM_F32, THUMBV8M_MVE
 from .toy import TOY
@@ -29,7 +29,8 @@ from .x86 import AVX2, AVX512, EVERY, X86_LEVELS
 
 _MICRO = (THUMBV6M, THUMBV7EM, THUMBV7EM_F32, THUMBV8M_MVE)
 _PORTABLE = (
-    ANDROID, ANDROID_DOTPROD, ARMV7, RISCV64, RISCV64V, RISCV32I, RISCV64I, *_MICRO, WASM32
+    ANDROID, ANDROID_DOTPROD, ARMV7, RISCV64, RISCV64V, RISCV32I, RISCV32IMC, RISCV64I, *_MICRO,
+    WASM32,
 )  # fmt: skip
 _KNOWN = (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE, *DESKTOP)
 TARGETS: dict[str, Target] = {t.name: t for t in _KNOWN}
@@ -74,7 +75,10 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
         r"arm64.*|armv[89].*|cortex-(a3[45]|a[5-7]\d|a\d{3})|rpi[34]",
         "64-bit ARM CPUs run the code of aarch64-linux-gnu",
     ),
-    ("esp32-[chp].*|(rv|riscv)32.*", "32-bit RISC-V CPUs run the code of riscv32i"),
+    (
+        "esp32-?[chp].*|(rv|riscv)32.*",
+        "32-bit RISC-V CPUs run the code of riscv32i, those with M and C that of riscv32imc",
+    ),
     ("(rv|riscv)64.*", "64-bit RISC-V CPUs run riscv64-linux-gnu, without a system riscv64i"),
     ("armv7.*|armhf|cortex-a.*|rpi2", "32-bit ARM CPUs with NEON run armv7-linux-gnueabihf"),
     ("armv6.*|rpi[01]?|rpizero", "Armv6 with an operating system is not supported"),
@@ -94,7 +98,7 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
     (
         "esp32.*|xtensa.*",
         "LLVM makes no code for Xtensa here: take an ESP32 of RISC-V, as C3, C6 or H2, which runs "
-        "the code of riscv32i",
+        "the code of riscv32imc",
     ),
 )
 
