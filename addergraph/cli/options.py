@@ -218,9 +218,8 @@ def target() -> Any:
         "a CPU, aarch64-linux-android, aarch64-linux-android-dotprod, armv7-linux-gnueabihf, "
         "riscv64-linux-gnu, riscv64-linux-gnu-v (with vectors), wasm32; for Windows "
         "x86-64-windows, x86-64-v3-windows, x86-64-v4-windows, x86-64-every-windows, for Macs "
-        "arm64-macos; of boards thumbv7em, "
-        "thumbv7em-f32, thumbv8m-mve or the name of a Cortex-M, riscv32imc; without a multiplier riscv32i, "
-        "riscv64i, thumbv6m."
+        "arm64-macos; of boards thumbv7em, thumbv7em-f32, thumbv8m-mve or the name of a Cortex-M, "
+        "riscv32imc; without a multiplier riscv32i, riscv64i, thumbv6m."
     )
     return setting("host", known)
 

@@ -235,8 +235,8 @@ PACKAGES = {
         {"CMakeLists.txt": _COMPONENT, "idf_component.yml": _COMPONENT_MANIFEST},
         {},
         "chips",
-        "is for an ESP32 of RISC-V (C2, C3, C6, H2): give --target riscv32imc; ESP32, S2 and S3 are "
-        "Xtensa, for which LLVM makes no code here",
+        "is for an ESP32 of RISC-V (C2, C3, C6, H2): give --target riscv32imc; ESP32, S2 and S3 "
+        "are Xtensa, for which LLVM makes no code here",
     ),
     "platformio": _Ecosystem({"library.json": _LIBRARY_JSON}, {}, "platformio", _PROGRAMS),
     "zephyr": _Ecosystem(

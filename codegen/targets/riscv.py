@@ -1,4 +1,5 @@
-"""RISC-V: RV64 with an operating system, portable code; cores without a system, and without a multiplier."""
+"""RISC-V: RV64 with an operating system, portable code; cores without a system, and without a
+multiplier."""
 
 from __future__ import annotations
 

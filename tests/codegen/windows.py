@@ -18,7 +18,7 @@ from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.targets.x86 import BASELINE
 from addergraph.ir import Array
 
-MOST = 6  # pointers of a call
+MOST = 64  # pointers of a call
 _BASE = 0x180000000
 _LOADED: list[llvm.LoadedObject] = []
 _PE, _RELOCATIONS = 0x3C, 5  # where the header stands; the number of a directory
