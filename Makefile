@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY = $(VENV)/bin/python
 
 .PHONY: demo test test-slow test-without-tools coverage fuzz score drill drill-kill lint docs bench learns \
-	campaign-graphs campaign-sanitizers campaign-kills campaign-disk campaign-parsers
+	campaign-graphs campaign-targets campaign-sanitizers campaign-kills campaign-disk campaign-parsers
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
@@ -48,6 +48,10 @@ drill-kill: $(VENV)/.addergraph-test
 # Hours: stop it at any time, it goes on where it was.
 campaign-graphs: $(VENV)/.addergraph-test
 	$(PY) -m tests.campaigns graphs --jobs 2
+
+# The same on every target that an emulator runs here.
+campaign-targets: $(VENV)/.addergraph-test
+	$(PY) -m tests.campaigns targets --jobs 2
 
 campaign-sanitizers: $(VENV)/.addergraph-test
 	$(PY) -m tests.campaigns sanitizers

@@ -93,7 +93,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(name) > _LONGEST:
         return ""
     short = islice((other for other in known if len(other) <= _LONGEST), _MOST)
-    close = difflib.get_close_matches(name, list(short), n=5, cutoff=0.5)
+    listed = list(short)
+    same = next((other for other in listed if other.lower() == name.lower()), None)
+    close = difflib.get_close_matches(name, listed, n=5, cutoff=0.5) if same is None else [same]
+    if not close:  # capitals may be all that they do not share
+        lowered = {other.lower(): other for other in listed}
+        found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+        close = [lowered[other] for other in found]
     if not close:
         return ""
     best = [other for other in close if _likeness(other, name) == _likeness(close[0], name)]

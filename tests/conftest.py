@@ -34,7 +34,8 @@ settings.register_profile(
 settings.register_profile("fuzz", _COMMON, max_examples=1000, print_blob=True)
 # Debian's packages, where they are not called as the program is.
 _PACKAGES = {
-    "cc": "gcc", "ld.lld": "lld", "wasm-ld": "lld", "node": "nodejs",
+    "cc": "gcc", "ld.lld": "lld", "wasm-ld": "lld", "lld-link": "lld", "ld64.lld": "lld",
+    "llvm-nm": "llvm", "llvm-ar": "llvm", "node": "nodejs",
     "nm": "binutils", "size": "binutils", "qemu-aarch64": "qemu-user",
     "qemu-riscv32": "qemu-user", "qemu-riscv64": "qemu-user",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",

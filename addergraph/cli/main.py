@@ -293,10 +293,12 @@ for command in (
         """Check that compiled code multiplies nothing.
 
         FILE is an object, a static archive or a shared library for x86-64, AArch64, Thumb or
-        RISC-V. Every instruction is decoded; it must be known and must not multiply. Needs
-        capstone: pip install 'addergraph[certify]'. The exit status is 1 when something is refused.
+        RISC-V, or a module of WebAssembly (.wasm). Every instruction is decoded; it must be known
+        and must not multiply. Needs capstone but for WebAssembly: pip install
+        'addergraph[certify]'. The exit status is 1 when something is refused.
         """,
         "addergraph certify build/libnet.a",
+        "addergraph certify build/net.wasm",
         "addergraph certify firmware/net.o --json net.certificate.json",
     ),
     Command(

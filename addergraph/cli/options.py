@@ -216,15 +216,16 @@ def target() -> Any:
         "Machine to compile for: x86-64, x86-64-v3, x86-64-v4, x86-64-every (code of all three, "
         "which the CPU chooses), aarch64-linux-gnu, aarch64-linux-gnu-dotprod or the name of such "
         "a CPU, aarch64-linux-android, aarch64-linux-android-dotprod, armv7-linux-gnueabihf, "
-        "riscv64-linux-gnu, riscv64-linux-gnu-v (with vectors), wasm32; of boards thumbv7em, "
-        "thumbv7em-f32, thumbv8m-mve or the name of a Cortex-M; without a multiplier riscv32i, "
-        "riscv64i, thumbv6m."
+        "riscv64-linux-gnu, riscv64-linux-gnu-v (with vectors), wasm32; for Windows "
+        "x86-64-windows, x86-64-v3-windows, x86-64-v4-windows, x86-64-every-windows, for Macs "
+        "arm64-macos; of boards thumbv7em, thumbv7em-f32, thumbv8m-mve or the name of a Cortex-M, "
+        "riscv32imc; without a multiplier riscv32i, riscv64i, thumbv6m."
     )
     return setting("host", known)
 
 
-def batch(help: str, unset: str) -> Any:
-    return setting(None, help, kind=int, least=0, unset=unset)
+def batch(help: str, unset: str, least: int = 0) -> Any:
+    return setting(None, help, kind=int, least=least, unset=unset)
 
 
 def engine() -> Any:

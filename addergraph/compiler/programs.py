@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from .. import border
 from ..data import preprocessing
-from ..errors import GraphError
+from ..errors import GraphError, ShapeError
 from ..ir import Array, Graph
 from ..ir.network import Network, graph_and_weights, require_weights
 from ..ir.state import State, initial_weights
@@ -184,11 +184,14 @@ def export(
     one, or of what is left. UnsupportedError for a library that has no room there: before it is
     compiled where weights and arena alone are too large, else before a file is written.
 
-    See `codegen/export/aot.py`; `Program.export` does it for a program at hand.
+    See `codegen/export/aot.py`; `Program.export` does it for a program at hand. ShapeError for a
+    batch of no sample.
     """
     from ..codegen.export import aot
     from ..codegen.targets.boards import board_of
 
+    if batch is not None and border.integer("batch", batch) == 0:
+        raise ShapeError("batch=0: a library computes at least one sample a call")
     place = board_of(target, board, flash, ram)
     target = target if place is None else place.targets[0]
     network, (graph, weights) = graph, graph_and_weights(graph, weights)

@@ -41,7 +41,7 @@ _PARTS = {
     "train": TRAIN, "training": TRAIN, "val": VALIDATION, "valid": VALIDATION,
     "validation": VALIDATION, "test": TEST, "testing": TEST,
 }  # fmt: skip
-_ENDS = (
+PICTURES = (  # how their names end
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 _LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")
@@ -271,7 +271,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(_ENDS)
+    return name.lower().endswith(PICTURES)
 
 
 def _is_text(name: str) -> bool:
@@ -295,8 +295,8 @@ def _require_known(path: Path, part: str, own: dict[str, Class], classes: Collec
 def _empty_class(folder: Path) -> DataError:
     others = not_read(entry.name for entry in _entries(folder))
     return DataError(
-        f'"{folder}" has no images ({", ".join(_ENDS)}){others or ": put some there"}, or remove '
-        "the folder"
+        f'"{folder}" has no images ({", ".join(PICTURES)}){others or ": put some there"}, or '
+        "remove the folder"
     )
 
 

@@ -26,12 +26,12 @@ from ..quantization import Quantized
 TARGET = "wasm32"
 PAGE = Path(__file__).with_name("page")
 STATIC = ("index.html", "page.css", "page.js", "pixels.js")
-IMAGE = (8, 8, 1)
+IMAGE, DIGITS = (8, 8, 1), 10
 MARK = b'content="AdderGraph demo"'  # of index.html: a page of ours may be replaced
 
 
 def site(network: Quantized) -> dict[str, bytes]:
-    """All files of the page for an int8 network, u8[N,8,8,1] -> scores[N,T], by name.
+    """All files of the page for an int8 network, u8[N,8,8,1] -> scores[N,10], by name.
 
     Raises what `require_readable` raises, UnsupportedError for a network that multiplies or divides
     (its layers are named), and ToolchainError where wasm-ld is missing or fails.
@@ -56,17 +56,18 @@ def site(network: Quantized) -> dict[str, bytes]:
 
 
 def require_readable(network: Quantized) -> None:
-    """UnsupportedError unless the network takes one image u8[N,8,8,1] and gives scores [N,T]."""
+    """UnsupportedError unless the network takes one image u8[N,8,8,1] and gives scores [N,10]."""
     (image,), outputs = network.graph.inputs, network.graph.outputs
     if image.type.shape[1:] != IMAGE or image.type.dtype.name != "u8":
         raise UnsupportedError(
             f'"{network.graph.name}" takes {image}: {image.type}; the page draws u8[N,8,8,1]: '
             "quantize a network that was trained on --data digits"
         )
-    if len(outputs) != 1 or len(outputs[0].type.shape) != 2:
+    if len(outputs) != 1 or outputs[0].type.shape[1:] != (DIGITS,):
         found = ", ".join(f"{v}: {v.type}" for v in outputs)
         raise UnsupportedError(
-            f'"{network.graph.name}" gives {found}; expected one output, a score for each class'
+            f'"{network.graph.name}" gives {found}; the page shows one output of {DIGITS} scores, '
+            f"one for each digit: quantize a network that was trained on --data digits"
         )
 
 

@@ -96,8 +96,7 @@ def fit(
 
 
 def _compiled(model: Trainee, samples: int, settings: Fit, thinned: Sequence[str]) -> TrainStep:
-    if settings.verbose and settings.engine == NATIVE:
-        print("compiling the training step: a while the first time, then it is cached", flush=True)
+    shown = settings.verbose and settings.engine == NATIVE
     return TrainStep(
         model,
         min(settings.batch_size, samples),
@@ -108,7 +107,12 @@ def _compiled(model: Trainee, samples: int, settings: Fit, thinned: Sequence[str
         threads=settings.threads,
         seed=settings.seed,
         thinned=thinned,
+        before_compiling=_say_that_it_compiles if shown else None,
     )
+
+
+def _say_that_it_compiles() -> None:
+    print("compiling the training step: a while the first time, then it is cached", flush=True)
 
 
 def _preprocessed(model: Trainee, inputs: Mapping[str, Array], settings: Fit) -> Fit:

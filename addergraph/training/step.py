@@ -51,7 +51,8 @@ class TrainStep:
     size, made when that size is first seen; all of them work on one `State`, which also holds the
     optimizer's. `model.weights` are views of it. With several steps of one model each keeps its
     own optimizer state and goes on from the model's weights. `thinned` are the filters that
-    `sparsity.py` leaves taps out of.
+    `sparsity.py` leaves taps out of; `before_compiling` is called when the graph of the step is
+    known to be right.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class TrainStep:
         threads: int | None,
         seed: int,
         thinned: Sequence[str] = (),
+        before_compiling: Callable[[], object] | None = None,
     ) -> None:
         require_engine(engine)
         require_optimizer(optimizer)
@@ -83,6 +85,8 @@ class TrainStep:
             if name in self.state.views.keys() - model.weights.keys():  # a counter of steps
                 self.state.views[name][...] = first
         self._weights = {name: self.state.views[name] for name in model.weights}
+        if before_compiling is not None:
+            before_compiling()
         self._program(batch)
         model.attach(self._weights)
 

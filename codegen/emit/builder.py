@@ -61,6 +61,9 @@ def attribute(function: Any, target: Target) -> None:
     # A certificate follows no table. And whether LLVM makes some of a few cases, for any machine,
     # depends on whether this process has compiled for WebAssembly before.
     set.add(function.attributes, '"no-jump-tables"="true"')
+    if target.format == "coff":  # frames of less than a page need no probe of the C library
+        function.attributes.add("uwtable")  # without which Windows cannot walk the stack
+        set.add(function.attributes, '"no-stack-arg-probe"')
     if target.beside_others:
         set.add(function.attributes, f'"target-cpu"="{target.cpu}"')
         set.add(function.attributes, f'"target-features"="{target.features}"')

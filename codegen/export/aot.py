@@ -47,7 +47,7 @@ from ..targets.boards import Board
 from ..targets.lookup import runnable
 from . import example, header, link, web
 from . import folder as folders
-from .archive import Member, archive
+from .archive import Member, archive, bsd_archive
 from .attributes import passing_no_floats
 from .data import data_object
 from .entry import api_symbols, data_symbols, emit_library, golden_block, golden_bytes, tolerances
@@ -141,9 +141,10 @@ def export(
     if not overwrite:
         digest = folders.graph_digest(lowered.declared)
         folders.require_replaceable(folder, prefix, digest, packaged)
-    where = folders.made_folder(folder, [*["example/main.c"] * (not target.in_engine), *packaged])
-    files = _files(compiled, forms, weights, interface, seed, package, board)
+    written = [*["example/main.c"] * (not target.in_engine), *packaged]
     with ExitStack() as until_written:
+        where = until_written.enter_context(folders.made_folder(folder, written))
+        files = _files(compiled, forms, weights, interface, seed, package, board)
         if compiler is None:
             why_none: str | None = link.why_none(target, shared)
         else:
@@ -226,7 +227,7 @@ def _files(
     provided = data_symbols(prefix)
     if lowered.target.multiplier:
         code_object, assembly = llvm.compile_both(text, lowered.target)
-        if not lowered.target.hosted:
+        if not lowered.target.hosted:  # there a linker asks
             limits.require_no_calls(code_object, lowered.target, nodes, provided)
     else:
         code_object, assembly = strict.compile_both(text, lowered.target, nodes, provided)
@@ -239,14 +240,15 @@ def _files(
     told = folders.canonical(metadata)
     block = golden_block(packed, golden.inputs, golden.outputs, golden.allowed)
     data = data_object(prefix, lowered.target, packed, block, told)
+    c_prefix = lowered.target.c_prefix
     members = [
-        Member(f"{prefix}.o", [code_object], api_symbols(prefix)),
-        Member(f"{prefix}_data.o", data, data_symbols(prefix)),
+        Member(f"{prefix}.o", [code_object], tuple(c_prefix + s for s in api_symbols(prefix))),
+        Member(f"{prefix}_data.o", data, tuple(c_prefix + s for s in data_symbols(prefix))),
     ]
     files: dict[str, bytes | Pieces] = {
         f"{prefix}.o": code_object,
         f"{prefix}_data.o": data,
-        f"lib{prefix}.a": archive(members),
+        f"lib{prefix}.a": (bsd_archive if lowered.target.format == "macho" else archive)(members),
         f"{prefix}.h": header.header(interface, exact=exact, stack=stack).encode(),
         folders.METADATA: folders.canonical(metadata | names),
         **_texts(interface, metadata),

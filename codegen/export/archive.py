@@ -6,11 +6,13 @@
     "//"    names of more than 15 bytes, where there are any
     members, each a 60-byte header of ASCII fields and its bytes, padded to an even length
 
-Dates and owners are 0 and the modes of members 0644, so equal members give equal archives.
+Linkers for Windows take these, too; those of macOS want `bsd_archive`. Dates and owners are 0 and
+the modes of members 0644, so equal members give equal archives.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ from addergraph.errors import StorageError, UnsupportedError
 MAGIC, _THIN = b"!<arch>\n", b"!<thin>\n"
 _HEADER = 60
 _INDEX = {b"/": 4, b"/SYM64/": 8}  # names of the symbol index -> bytes of its words
+_BSD_NAME = 20  # bytes of "__.SYMDEF SORTED", padded
 _SHORT = 15  # the longest name that fits into a header beside its "/"
 
 
@@ -53,6 +56,38 @@ def archive(members: Sequence[Member]) -> list[bytes | memoryview]:
         position += sum(map(len, made))
     index = len(symbols).to_bytes(4, "big") + offsets + names
     return [MAGIC, *_entry("/", [index], mode="0"), *before, *entries]
+
+
+def bsd_archive(members: Sequence[Member]) -> list[bytes | memoryview]:
+    """The same as macOS has it: the index is a member "__.SYMDEF SORTED" of pairs (place of the
+    name, place of the member), little-endian 32-bit, in the order of the names; every name stands
+    before its member's bytes, padded so that these begin at a multiple of 8."""
+    index = sorted((symbol, n) for n, member in enumerate(members) for symbol in member.symbols)
+    texts = b"".join(symbol.encode() + b"\0" for symbol, _ in index)
+    texts += bytes(-len(texts) % 8)
+    position = len(MAGIC) + _HEADER + _BSD_NAME + 4 + 8 * len(index) + 4 + len(texts)
+    entries, starts = list[bytes | memoryview](), list[int]()
+    for member in members:
+        starts.append(position)
+        made = _bsd_entry(member.name, member.data, position)
+        entries += made
+        position += sum(map(len, made))
+    pairs, at = b"", 0
+    for symbol, n in index:
+        pairs += struct.pack("<II", at, starts[n])
+        at += len(symbol.encode()) + 1
+    table = struct.pack("<I", len(pairs)) + pairs + struct.pack("<I", len(texts)) + texts
+    return [MAGIC, *_bsd_entry("__.SYMDEF SORTED", [table], len(MAGIC)), *entries]
+
+
+def _bsd_entry(
+    name: str, data: Sequence[bytes | memoryview], position: int
+) -> list[bytes | memoryview]:
+    """An entry at a place of the archive, whose bytes are as many as a multiple of 8."""
+    start = position + _HEADER + len(name.encode())
+    text = name.encode() + bytes(-start % 8)
+    size = sum(map(len, data))
+    return _entry(f"#1/{len(text)}", [text, *data, b"\n" * (-size % 8)])
 
 
 def _entry(
@@ -91,7 +126,8 @@ def read_archive(data: bytes, file: str) -> list[tuple[str, bytes]]:
             long_names = content
         elif name.startswith((b"#1/", b"__.SYMDEF")):
             raise UnsupportedError(
-                f'"{file}" is an archive of BSD (member {name.decode()!r}); make one with GNU ar'
+                f'"{file}" is an archive of macOS or BSD (member {name.decode()!r}), whose objects '
+                "are not read; for other systems make one with GNU ar"
             )
         else:
             found.append((_member_name(name, long_names, position, file), content))

@@ -15,7 +15,7 @@ import llvmlite.ir as ir
 from ..emit.builder import I32, Emitter
 from ..emit.module import ModuleEmitter
 from ..targets.target import Target
-from ..targets.x86 import BASELINE, OSXSAVE
+from ..targets.x86 import OSXSAVE
 
 _I64 = ir.IntType(64)
 # The leaf in %edi. EBX and ECX of it as halves of %rax, the low one ECX; 0 for what the CPU lacks.
@@ -73,7 +73,7 @@ def emit_asking(made: ModuleEmitter, target: Target) -> Any:
     function = made.function(made.unique("asks_cpu"), [], result=I32)
     runs_everywhere(made, function)
     e = Emitter(function, made.target, made.wait)
-    (_ask_cpuid if target.triple == BASELINE.triple else _ask_register)(made, e, target)
+    (_ask_cpuid if target.triple.startswith("x86_64-") else _ask_register)(made, e, target)
     e.b.ret(ir.Constant(I32, 1))
     return function
 
@@ -106,6 +106,9 @@ def _raw(made: ModuleEmitter, name: str, code: bytes) -> Any:
     What LLVM sees of it, behind them, is never reached: a result that it can know nothing of.
     """
     function = made.function(made.unique(name), [I32], result=_I64)
+    if made.target.format == "coff":
+        function.calling_convention = "x86_64_sysvcc"  # as the bytes are; Windows has another
+        function.attributes.discard("uwtable")  # they move no stack pointer
     function.attributes.add("optnone")
     text = "".join(f"\\{byte:02x}" for byte in code)
     set.add(function.attributes, f'prologue [{len(code)} x i8] c"{text}"')  # the last, as sorted
@@ -119,6 +122,6 @@ def _raw(made: ModuleEmitter, name: str, code: bytes) -> Any:
 def _require(e: Emitter, ask: Any, leaf: int, bits: int) -> None:
     """Returns 0 unless all `bits` of the answer are set."""
     wanted = ir.Constant(_I64, bits)
-    answer = e.b.call(ask, [ir.Constant(I32, leaf)])
+    answer = e.b.call(ask, [ir.Constant(I32, leaf)], cconv=ask.calling_convention)
     with e.b.if_then(e.b.icmp_unsigned("!=", e.b.and_(answer, wanted), wanted)):
         e.b.ret(ir.Constant(I32, 0))

@@ -1,7 +1,7 @@
 """The data object of a library. LLVM makes it for the last cache line of the weights; all that is
 before it is put in afterwards, so the weights are never text. The bytes are those that LLVM would
-have written: a whole number of cache lines leaves every alignment as it was. WebAssembly's objects
-are no ELF: there LLVM makes the whole.
+have written: a whole number of cache lines leaves every alignment as it was. Of objects that are no
+ELF (WebAssembly, Windows, macOS) LLVM makes the whole.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def data_object(
     prefix: str, target: Target, weights: Array, golden: bytes, metadata: bytes
 ) -> list[bytes | memoryview]:
     """The pieces of the object: `weights`, u8, are in it as a view."""
-    if target.in_engine:
-        return [llvm.compile_object(data_module(prefix, weights, golden, metadata), target)]
+    if target.format != "elf":
+        return [llvm.compile_object(data_module(prefix, target, weights, golden, metadata), target)]
     more = max(0, weights.size - 1) // ALIGNMENT * ALIGNMENT
-    module = data_module(prefix, weights[more:], golden, metadata)
+    module = data_module(prefix, target, weights[more:], golden, metadata)
     made = passing_no_floats(llvm.compile_object(module, target))
     made, at = lengthened(made, data_symbols(prefix)[0], more)
     return [made[:at], weights[:more].data, made[at:]]

@@ -31,6 +31,7 @@ from addergraph.ir.types import f32, i32, u8
 from ..emit.builder import I8, I32, POINTER, Emitter, Index
 from ..emit.lowered import Lowered
 from ..emit.module import ModuleEmitter
+from ..targets.target import Target
 from .cpu import emit_supported, runs_everywhere
 from .interface import (
     BAD_THREAD,
@@ -80,14 +81,19 @@ def emit_library(
     return str(made.module), levels
 
 
-def data_module(prefix: str, weights: Array, golden: bytes, metadata: bytes) -> str:
+def data_module(prefix: str, target: Target, weights: Array, golden: bytes, metadata: bytes) -> str:
     """The data object as IR text."""
     contents = (weights.tobytes() or bytes(1), golden, metadata + b"\0")
     return "".join(
-        f'@{symbol} = hidden constant [{len(data)} x i8] c"\\{data.hex(chr(92))}", '
+        f'@{symbol} = {_visibility(target)} constant [{len(data)} x i8] c"\\{data.hex(chr(92))}", '
         f"align {ALIGNMENT}\n"
         for symbol, data in zip(data_symbols(prefix), contents, strict=True)
     )
+
+
+def _visibility(target: Target) -> str:
+    """Windows shows nothing that is not asked for, and its linkers refuse what LLVM would say."""
+    return "dso_local" if target.format == "coff" else "hidden"
 
 
 def golden_block(
@@ -192,7 +198,8 @@ class _Entries:
 
     def _external(self, symbol: str) -> Any:
         made = ir.GlobalVariable(self.made.module, I8, symbol)
-        made.linkage, made.storage_class, made.global_constant = "external", "hidden", True
+        made.linkage, made.global_constant = "external", True
+        made.storage_class = _visibility(self.made.target)
         return made
 
     def _function(self, name: str, pointers: int, integers: int = 0) -> tuple[Emitter, list[Any]]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from addergraph.errors import DataError, StorageError
+from addergraph.data.folder import PICTURES
+from addergraph.errors import DataError, StorageError, some
 from addergraph.files.records import json_object
 from addergraph.files.storage import (
     Pieces,
@@ -75,19 +77,48 @@ def require_exported_from(
             )
 
 
-def made_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
+@contextmanager
+def made_folder(folder: str | os.PathLike[str], names: Iterable[str]) -> Iterator[Path]:
     """The folder, made if need be, with those of the files `names`; StorageError where that
-    fails."""
+    fails. After an error those that were made and are empty go again."""
+    where = user_path(folder)
+    parents = {(where / name).parent for name in (METADATA, *names)}
+    wanted = sorted({p for parent in parents for p in (parent, *parent.parents)})
+    made = list[Path]()
+    try:
+        try:
+            for path in wanted:
+                if not os.path.isdir(path):
+                    path.mkdir(exist_ok=True)
+                    made.append(path)
+        except OSError as error:
+            raise StorageError(
+                f'cannot write into the folder "{folder}": {error.strerror or error}; '
+                "name another one or change its permissions"
+            ) from None
+        yield where
+    except BaseException:
+        for path in reversed(made):
+            with suppress(OSError):  # it has files by now
+                path.rmdir()
+        raise
+
+
+def _require_no_pictures(folder: str | os.PathLike[str]) -> None:
+    """StorageError for a folder of pictures, or of folders of them: `example` would be a class."""
     where = user_path(folder)
     try:
-        for name in (METADATA, *names):
-            (where / name).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        inside = [one for one in os.scandir(where) if not one.name.startswith(".")]
+        names = [one.name for one in inside]
+        for one in filter(os.DirEntry.is_dir, inside):
+            names += [f"{one.name}/{name}" for name in os.listdir(one)]
+    except OSError:
+        return  # there is none, or what writes it says why it cannot
+    pictures = [name for name in names if name.lower().endswith(PICTURES)]
+    if pictures:
         raise StorageError(
-            f'cannot write into the folder "{folder}": {error.strerror or error}; '
-            "name another one or change its permissions"
-        ) from None
-    return where
+            f'"{folder}" holds pictures ({some(sorted(pictures))}), and no export; {_ADVICE}'
+        )
 
 
 def objects(prefix: str) -> list[str]:
@@ -116,9 +147,15 @@ def require_replaceable(
         names = [f"{prefix}.h", *others(prefix), *packaged, *objects(prefix)]
         if alien := [name for name in names if os.path.exists(where / name)]:
             raise StorageError(f'"{folder}" has a file {alien[0]} that is of no export; {_ADVICE}')
+        _require_no_pictures(folder)
         return
     path = where / METADATA
     found = json_object(read_bytes(path), f'"{path}" is of no export: it')
+    if found.get("name") != prefix and found.get("graph_sha256") == graph_sha256:
+        raise StorageError(
+            f'"{folder}" holds this network under the name "{found.get("name")}", not "{prefix}"; '
+            f"give that name, or {_ADVICE}"
+        )
     if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:
         raise StorageError(
             f'"{folder}" holds the library "{found.get("name")}" of another network; {_ADVICE}'

@@ -59,7 +59,7 @@ def find_compiler(target: Target, shared: bool | None) -> Sequence[str] | None:
     """
     if shared and not target.hosted and not target.in_engine:
         raise UnsupportedError(
-            f'"{target.name}" has no operating system that could load a shared library; '
+            f'"{target.name}" gets no shared library: {why_none(target, None)}; '
             "link the static one, and pass shared=None or False"
         )
     if shared is False or not (target.hosted or target.in_engine):
@@ -80,6 +80,8 @@ def why_none(target: Target, shared: bool | None) -> str:
         return "not asked for"
     if target.in_engine:
         return f"there was no linker ({_WASM_LD}, of LLVM's lld) to make the module for engines"
+    if target.format != "elf":
+        return "shared libraries are linked for Linux alone; link the static one"
     if not target.hosted:
         return _NO_SYSTEM
     return f"there was no C compiler ({compiler_command(target)[0]}) to link it"

@@ -212,7 +212,7 @@ class _Ecosystem:
     advice: str
 
 
-_BARE = "is for Cortex-M and RISC-V cores of 32 bits: give --target thumbv6m or riscv32i"
+_BARE = "is for Cortex-M and RISC-V cores of 32 bits: give --target thumbv6m or riscv32imc"
 _PROGRAMS = "is for programs in C: pages load the module and script that compile writes"
 PACKAGES = {
     "arduino": _Ecosystem(
@@ -235,8 +235,8 @@ PACKAGES = {
         {"CMakeLists.txt": _COMPONENT, "idf_component.yml": _COMPONENT_MANIFEST},
         {},
         "chips",
-        "is for an ESP32 of RISC-V (C2, C3, C6, H2): give --target riscv32i; ESP32, S2 and S3 are "
-        "Xtensa, for which LLVM makes no code here",
+        "is for an ESP32 of RISC-V (C2, C3, C6, H2): give --target riscv32imc; ESP32, S2 and S3 "
+        "are Xtensa, for which LLVM makes no code here",
     ),
     "platformio": _Ecosystem({"library.json": _LIBRARY_JSON}, {}, "platformio", _PROGRAMS),
     "zephyr": _Ecosystem(

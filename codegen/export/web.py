@@ -86,7 +86,15 @@ class Network {
   #exports;
 
   constructor(exports) {
-    if (!exports.${p}_metadata_json) throw new Error("these bytes are not those of $p.wasm");
+    if (!exports.${p}_metadata_json) {
+      const other = Object.keys(exports).find((name) => name.endsWith("_metadata_json"));
+      const name = other?.slice(0, -"_metadata_json".length);
+      throw new Error(
+        name === undefined
+          ? "these bytes are not those of $p.wasm"
+          : `this module was compiled under the name $${name}: $${name}.js loads it, not $p.js`,
+      );
+    }
     this.#exports = exports;
     const text = new Uint8Array(exports.memory.buffer, exports.${p}_metadata_json());
     this.metadata = JSON.parse(new TextDecoder().decode(text.subarray(0, text.indexOf(0))));
@@ -144,6 +152,7 @@ function checked(given, { name, dtype, shape, elements }) {
 }
 
 function kindOf(given) {
+  if (given === null) return "null";
   return given?.[Symbol.toStringTag] ?? (Array.isArray(given) ? "Array" : typeof given);
 }
 """)

@@ -10,12 +10,13 @@ calls one (`__mulsi3`, `__aeabi_lmul`). Modules of WebAssembly are read by `wasm
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ FUNCTION_ALIGNMENT = 16  # the largest that LLVM gives functions
 WIDTH = 80  # columns of a terminal
 _LABEL = 42  # of a function's name
 _SHOWN = 20  # failures in the report; the file has all
+_MOST_FAILURES = 10_000  # of a module of WebAssembly, of which each byte can be one
 _MOST_ROWS = 500  # of functions: a table of many takes longer than reading them
 _LINKERS = {"_GLOBAL_OFFSET_TABLE_"}  # defined by every linker, and data
 # Helpers of libgcc and compiler-rt that multiply or divide, whichever way they are reached.
@@ -218,30 +220,48 @@ def _module_certificate(data: bytes, file: str) -> Certificate:
 
     module = wasm.read_module(data, file)
     if module.linking:
-        raise UnsupportedError(
-            f'"{file}" is an object of WebAssembly, whose calls are not known before it is linked; '
-            "give the module that wasm-ld makes of it"
-        )
+        raise _object_of_wasm(file)
     named = [(module.name_of(n), b) for n, b in enumerate(module.bodies, module.absent)]
+    if not named:
+        raise StorageError(
+            f'"{file}" has no code: it is a module without a function of its own'
+            + f" (it imports {len(module.imports)} things of elsewhere)" * bool(module.imports)
+            + ", so there is nothing to certify; give the module that compile wrote (net.wasm)"
+        )
     functions = tuple(_function_of(name, body) for name, body in named)
-    failures = [
-        Failure("", i.name, 0, "import", "a function of elsewhere, whose code is not seen")
-        for i in module.imported(wasm.FUNCTION)
-    ]
-    for name, body in named:
-        failures += _refused_in(module, name, body)
-    if not functions:
-        raise StorageError(f'"{file}" has no code: there is nothing to certify')
+    found = _refused_of_module(module, named)
+    failures = list(itertools.islice(found, _MOST_FAILURES))
+    if next(found, None) is not None:
+        failures.append(Failure("", "", 0, "more", f"than {_MOST_FAILURES:,}: no more are listed"))
     digest = hashlib.sha256(data).hexdigest()
     absent = tuple(i.name for i in module.imports)
     decoder = f"AdderGraph {__version__}"
     return Certificate(file, digest, decoder, WASM.name, functions, tuple(failures), absent)
 
 
+def _object_of_wasm(file: str) -> UnsupportedError:
+    return UnsupportedError(
+        f'"{file}" is an object of WebAssembly, whose calls are not known before it is linked; '
+        "give the module that wasm-ld makes of it (net.wasm)"
+    )
+
+
 def _function_of(name: str, body: wasm.Body) -> Function:
-    found = Counter(i.mnemonic for i in body.instructions if i.mnemonic is not None)
-    mnemonics = dict(sorted(found.items()))
-    return Function("", name, "code", body.offset, body.size, 0, WASM, mnemonics)
+    found = {i: n for i, n in body.counts.items() if i is not None}
+    return Function(
+        "", name, "code", body.offset, body.size, 0, WASM, dict(sorted(found.items()))
+    )  # fmt: skip
+
+
+def _refused_of_module(
+    module: wasm.Module, named: Iterable[tuple[str, wasm.Body]]
+) -> Iterator[Failure]:
+    for i in module.imported(wasm.FUNCTION):
+        yield Failure("", i.name, 0, "import", "a function of elsewhere, whose code is not seen")
+    for name, body in named:
+        kinds = {UNKNOWN if i is None else WASM.kind_of(i) for i in body.counts}
+        if kinds.intersection(REFUSED) or "call_indirect" in body.counts:
+            yield from _refused_in(module, name, body)
 
 
 def _refused_in(module: wasm.Module, name: str, body: wasm.Body) -> Iterator[Failure]:
@@ -249,7 +269,7 @@ def _refused_in(module: wasm.Module, name: str, body: wasm.Body) -> Iterator[Fai
     change."""
     imported = len(module.imported(wasm.TABLE))
     shown = {number for kind, number in module.exports if kind == wasm.TABLE}
-    for i in body.instructions:
+    for i in module.instructions(body):
         kind = UNKNOWN if i.mnemonic is None else WASM.kind_of(i.mnemonic)
         if i.mnemonic is None:
             rest = body.size - i.offset
@@ -278,6 +298,8 @@ def _members(data: bytes, file: str) -> list[tuple[str, bytes]]:
 
 def _code(member: str, data: bytes, file: str) -> Code:
     label = f"{file}({member})" if member else file
+    if data.startswith(wasm.MAGIC):
+        raise _object_of_wasm(label)
     read = elf.read_elf(data, label)
     machine = machine_of(read, label)
     if member and read.linked:

@@ -15,7 +15,7 @@ from addergraph.ir.types import f32
 
 from ..emit.lowered import Lowered
 from ..targets.target import Target
-from . import elf, wasm
+from . import elf, symbols, wasm
 
 _SHOWN = 8
 
@@ -37,14 +37,17 @@ def require_no_calls(
     nodes     function -> the nodes that it computes, for the message
     provided  what the library's other object defines
     """
-    if target.in_engine:
+    if target.format in ("coff", "macho"):
+        defined = {target.c_prefix + name for name in provided}
+        lines = {f"  {name}": None for name in symbols.undefined(code) if name not in defined}
+    elif target.in_engine:
         called = wasm.calls(wasm.read_module(code, f"code for {target.name}")).items()
-        lines = dict.fromkeys(f"  {', '.join(by)}: {name}" for name, by in called)
+        lines = dict.fromkeys((f"  {', '.join(by)}: {name}" for name, by in called), None)
     else:
         read = elf.read_elf(code, f"code for {target.name}")
         used = read.relocations
         missing = [r for r in used if r.symbol.undefined and r.symbol.name not in provided]
-        lines = dict.fromkeys(_described(read, r, nodes) for r in missing)
+        lines = dict.fromkeys((_described(read, r, nodes) for r in missing), None)
     if lines:
         raise UnsupportedError(
             f"the code for {target.name} calls functions that no library provides there; "

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from addergraph.errors import StorageError
+from addergraph.errors import StorageError, UnsupportedError
 from addergraph.files.records import json_object
 from addergraph.files.storage import read_bytes, user_path
 
 from ..export.archive import read_archive
+from . import wasm
 from .elf import NOBITS, Elf, read_elf
 
 _METADATA = "metadata.json"
@@ -46,7 +47,7 @@ class Size:
 def size_of(path: str | os.PathLike[str]) -> Size:
     """The size of an exported library: its static archive, or the folder that has it.
 
-    Raises StorageError where that is none.
+    Raises StorageError where that is none, UnsupportedError for WebAssembly.
     """
     where = user_path(path)
     if os.path.isdir(where):
@@ -62,7 +63,11 @@ def size_of_archive(data: bytes, file: str) -> Size:
     """The same of an archive's bytes; `file` is its name in messages."""
     flash = dict.fromkeys(("code", *_PARTS.values(), "tables"), 0)
     writable, texts = 0, []
+    if data.startswith(wasm.MAGIC):
+        raise _engines_need_no_room(file)
     for name, member in read_archive(data, file):
+        if member.startswith(wasm.MAGIC):
+            raise _engines_need_no_room(f"{file}({name})")
         elf = read_elf(member, f"{file}({name})")
         for section in elf.sections:
             if not section.allocated:
@@ -88,6 +93,14 @@ def size_of_archive(data: bytes, file: str) -> Size:
         name, target["name"], flash, {"arena": arena, "data": writable},
         stack if isinstance(stack, int) else None,
     )  # fmt: skip
+
+
+def _engines_need_no_room(file: str) -> UnsupportedError:
+    return UnsupportedError(
+        f'"{file}" is WebAssembly, which an engine runs, on no board: there is no flash and no RAM '
+        "to compare with. Its module has as many bytes as its file (net.wasm), and metadata.json "
+        "says what a call needs (arena_bytes)"
+    )
 
 
 def _parts(elf: Elf) -> list[tuple[str, bytes]]:

@@ -93,6 +93,8 @@ def stack_bytes(assembly: str, triple: str, entries: Iterable[str]) -> int | Non
 
     Calls through a pointer are not followed: they are the caller's own function.
     """
+    if "-apple-" in triple:
+        triple, assembly = "aarch64", _as_of_elf(assembly)
     name = next((n for n in _MACHINES if triple.startswith(n)), None)
     if name is None:
         return None
@@ -102,6 +104,12 @@ def stack_bytes(assembly: str, triple: str, entries: Iterable[str]) -> int | Non
     if None in found:
         return None
     return max(depth for depth in found if depth is not None) + machine.red_zone
+
+
+def _as_of_elf(assembly: str) -> str:
+    """Assembly for macOS: labels of no function begin with L, names of C with an underscore."""
+    local = re.sub(r"(?<![\w.$])L(?=[A-Za-z]\w*\d)", ".L", assembly)
+    return re.sub(r"(?<![\w.$])_(?=[A-Za-z_])", "", local)
 
 
 def _functions(assembly: str, machine: _Machine) -> Mapping[str, _Function]:

@@ -36,12 +36,20 @@ _HINTS = {
     "avg_pool2d": "ag.quantize, which sums and shifts",
     "global_avg_pool": "ag.quantize, which sums and shifts",
 }
+_FORMATS = {"coff": "Windows' objects (COFF)", "macho": "macOS' objects (Mach-O)"}
 _OTHERWISE = "leave it out, or compute it outside"
 
 
 def without_multiplier(target: Target) -> Target:
     """`target` for code that has to do without products: those by 1, of dot products that add
     distances up, included. UnsupportedError where no certificate could show that it has none."""
+    if target.format in ("coff", "macho"):
+        linux = "a target of Linux with the same instructions"
+        raise UnsupportedError(
+            f"{target.name} has no strict code: certificates are made of ELF and WebAssembly, and "
+            f"nothing here reads the code of {_FORMATS[target.format]}; compile without "
+            f"multiplication_free, and certify {linux}, which differs in how functions are called"
+        )
     if not target.decoded:
         raise UnsupportedError(
             f"{target.name} has no strict code: nothing here decodes its vector instructions to "

@@ -10,7 +10,8 @@ module, by a number, or to one that stands in a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -37,6 +38,8 @@ _BYTES = {"4": 4, "8": 8, "F": 16, "l": 1}
 # Sections that say something of the code and are none. The rest may mean anything to a host.
 _SAYS = ("name", "producers", "target_features", "sourceMappingURL", "external_debug_info")
 _LINKING, _SAYS_SO_FAR = ("linking",), (".debug_", "reloc.")
+# Reading takes about a microsecond a byte of code, and for each other item hundreds of bytes.
+CODE_LIMIT, SECTION_LIMIT, FUNCTIONS_LIMIT = 16 << 20, 4 << 20, 1 << 16
 Item = TypeVar("Item")
 
 
@@ -48,7 +51,7 @@ class Import:
     kind: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: those take three times as long to make
 class Instruction:
     """At byte `offset` of a body. `mnemonic` is None where the bytes are no instruction that is
     known, and the rest of the body was not read; `to` the function or table that a call names."""
@@ -60,11 +63,12 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Body:
-    """The code of a function: `size` bytes from byte `offset` of the file."""
+    """The code of a function: `size` bytes from byte `offset` of the file, and how often it has
+    each instruction; None is one that is not known, behind which nothing was read."""
 
     offset: int
     size: int
-    instructions: tuple[Instruction, ...]
+    counts: Mapping[str | None, int]
 
 
 @dataclass
@@ -79,6 +83,8 @@ class Module:
     linking  whether it is an object, for a linker
     """
 
+    data: bytes = field(repr=False)
+    file: str
     imports: list[Import] = field(default_factory=list)
     absent: int = 0
     types: int = 0
@@ -96,20 +102,28 @@ class Module:
         """The name of a function."""
         return self.names.get(number, f"function[{number}]")
 
+    def instructions(self, body: Body) -> Iterator[Instruction]:
+        """Those of one of its bodies, read once more: all of them at once take much memory."""
+        reader = _Reader(self.data, self.file, self)
+        reader.at, reader.end = body.offset, body.offset + body.size
+        reader.skip(reader.local)
+        return reader.instructions(body.offset)
+
 
 def read_module(data: bytes, file: str) -> Module:
     """The parts of a module; `file` is its name in messages.
 
     StorageError where the bytes are no module, are truncated or contradict themselves,
-    UnsupportedError for what is not read (see above), and for sections that are not known.
+    UnsupportedError for what is not read (see above), for sections that are not known, and for more
+    than the limits: 16 MiB of code, 65,536 functions, 4 MiB of any other section but data.
     """
-    return _Reader(data, file).read()
+    return _Reader(data, file, Module(data, file)).read()
 
 
 class _Reader:
-    def __init__(self, data: bytes, file: str) -> None:
+    def __init__(self, data: bytes, file: str, module: Module) -> None:
         self.data, self.file, self.at, self.end = data, file, 0, len(data)
-        self.module = Module()
+        self.module = module
         self.exported: dict[int, str] = {}
 
     # -- pieces ----------------------------------------------------------------------------------
@@ -123,6 +137,13 @@ class _Reader:
             "memory and without references, as AdderGraph and clang write it"
         )
 
+    def require_most(self, found: int, most: int, what: str) -> None:
+        if found > most:
+            raise UnsupportedError(
+                f'"{self.file}" has {found:,} {what}; at most {most:,} are read, many times what a '
+                "network takes"
+            )
+
     def take(self, count: int) -> bytes:
         if count > self.end - self.at:
             raise self.damaged(f"{count} bytes from byte {self.at} on end behind byte {self.end}")
@@ -130,11 +151,18 @@ class _Reader:
         return self.data[self.at - count : self.at]
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        at = self.at
+        if at >= self.end:
+            raise self.damaged(f"1 byte from byte {at} on ends behind byte {self.end}")
+        self.at = at + 1
+        return self.data[at]
 
     def leb(self, bits: int = 32) -> int:
         """An unsigned number; of a signed one the bits, as nothing asks for more."""
         start, found = self.at, 0
+        if start < self.end and (first := self.data[start]) < 0x80:  # nearly all
+            self.at = start + 1
+            return first
         for shift in range(0, bits, 7):
             byte = self.byte()
             found |= (byte & 0x7F) << shift
@@ -150,12 +178,22 @@ class _Reader:
             raise self.damaged(f"the name at byte {start} is no UTF-8") from None
         return found if found.isprintable() else repr(found)[1:-1]
 
+    def count(self) -> int:
+        found = self.leb()
+        if found > self.end - self.at:  # each has a byte at least
+            raise self.damaged(f"{found} items are said to stand before byte {self.end}")
+        return found
+
     def many(self, one: Callable[[], Item]) -> list[Item]:
         """So many of `one` as a number says."""
-        count = self.leb()
-        if count > self.end - self.at:  # each has a byte at least
-            raise self.damaged(f"{count} items are said to stand before byte {self.end}")
-        return [one() for _ in range(count)]
+        return [one() for _ in range(self.count())]
+
+    def skip(self, one: Callable[[], object]) -> int:
+        """The same without keeping them; how many there were."""
+        count = self.count()
+        for _ in range(count):
+            one()
+        return count
 
     def below(self, most: int, what: str) -> int:
         start, found = self.at, self.leb()
@@ -196,32 +234,37 @@ class _Reader:
 
     def section(self, number: int) -> None:
         m = self.module
+        if number == _CODE:
+            self.require_most(self.end - self.at, CODE_LIMIT, "bytes of code")
+        elif number not in (_CUSTOM, _DATA):
+            self.require_most(self.end - self.at, SECTION_LIMIT, f"bytes in section {number}")
         match number:
             case 0:
                 self.custom()
             case 1:
-                m.types = len(self.many(self.type))
+                m.types = self.skip(self.type)
             case 2:
                 m.imports = self.many(self.imported)
                 m.absent, m.tables = len(m.imported(FUNCTION)), len(m.imported(TABLE))
             case 3:
-                m.functions = len(self.many(lambda: self.below(m.types, "type")))
+                m.functions = self.skip(lambda: self.below(m.types, "type"))
+                self.require_most(m.functions, FUNCTIONS_LIMIT, "functions")
             case 4:
-                m.tables += len(self.many(self.table))
+                m.tables += self.skip(self.table)
             case 5:
-                self.many(self.limits)
+                self.skip(self.limits)
             case 6:
-                self.many(self.variable)
+                self.skip(self.variable)
             case 7:
                 m.exports = self.many(self.export)
             case 8:
                 self.function()
             case 9:
-                self.many(self.element)
+                self.skip(self.element)
             case 10:
                 m.bodies = self.many(self.body)
             case 11:
-                self.many(self.segment)
+                self.skip(self.segment)
             case _:
                 self.leb()
 
@@ -238,6 +281,7 @@ class _Reader:
 
     def names(self) -> None:
         whole = self.end
+        self.require_most(whole - self.at, SECTION_LIMIT, "bytes of names")
         while self.at < whole:
             kind, size = self.byte(), self.leb()
             start = self.at
@@ -259,8 +303,8 @@ class _Reader:
     def type(self) -> None:
         if (form := self.byte()) != _FUNCTION_TYPE:
             raise self.unknown(f"a type of the form {form:#x}")
-        self.many(self.value)
-        self.many(self.value)
+        self.skip(self.value)
+        self.skip(self.value)
 
     def imported(self) -> Import:
         name, kind = f"{self.text()}.{self.text()}", self.byte()
@@ -310,7 +354,7 @@ class _Reader:
         if (form := self.leb()) != 0:
             raise self.unknown(f"elements of the form {form}")
         self.constant()
-        self.many(self.function)
+        self.skip(self.function)
 
     def segment(self) -> None:
         form = self.leb()
@@ -333,31 +377,43 @@ class _Reader:
             if mnemonic == "end":
                 return
 
+    def local(self) -> None:
+        self.leb()
+        self.value()
+
     def body(self) -> Body:
         size, whole = self.leb(), self.end
-        start, found, depth = self.at, list[Instruction](), 1
+        start = self.at
         if size > whole - start:
             raise self.damaged(f"the function at byte {start} has no {size} bytes")
         self.end = start + size
-        self.many(lambda: (self.leb(), self.value()))
-        while depth:
-            found.append(self.instruction(start))
-            if found[-1].mnemonic is None:
-                self.at = self.end
-                break
-            depth += (found[-1].mnemonic in _OPENS) - (found[-1].mnemonic == "end")
+        self.skip(self.local)
+        counts = Counter(i.mnemonic for i in self.instructions(start))
         if self.at != self.end:
             raise self.damaged(f"the function at byte {start} ends before its {size} bytes")
         self.end = whole
-        return Body(start, size, tuple(found))
+        return Body(start, size, counts)
+
+    def instructions(self, start: int) -> Iterator[Instruction]:
+        """Those of a body, to the end of its outermost block."""
+        depth = 1
+        while depth:
+            found = self.instruction(start)
+            yield found
+            if found.mnemonic is None:
+                self.at = self.end
+                return
+            depth += (found.mnemonic in _OPENS) - (found.mnemonic == "end")
 
     def instruction(self, start: int) -> Instruction:
         at, code = self.at, (0, self.byte())
         if code[1] in (NUMERIC, VECTOR):
             code = code[1], self.leb()
         name, operands = OPCODES.get(code, (None, ""))
-        read = [self.operand(operand) for operand in operands]
-        return Instruction(at - start, name, read[-1] if name in _CALLS else 0)
+        last = 0
+        for operand in operands:
+            last = self.operand(operand)
+        return Instruction(at - start, name, last if name in _CALLS else 0)
 
     def operand(self, kind: str) -> int:
         start = self.at
@@ -380,7 +436,7 @@ class _Reader:
                     raise self.unknown(f"an access (byte {start}) of alignment {alignment}")
                 return self.leb()
             case "t":
-                self.many(self.leb)
+                self.skip(self.leb)
                 return self.leb()
             case "0":
                 if (found := self.byte()) != 0:
@@ -396,7 +452,7 @@ def calls(module: Module) -> Mapping[str, list[str]]:
     absent = module.imported(FUNCTION)
     found: dict[str, list[str]] = {i.name: [] for i in absent}
     for number, body in enumerate(module.bodies, module.absent):
-        for i in body.instructions:
+        for i in module.instructions(body) if absent else ():
             if i.mnemonic == "call" and i.to < len(absent):
                 found[absent[i.to].name].append(module.name_of(number))
     return found

@@ -17,9 +17,10 @@ from addergraph.errors import TargetError, nearest
 from .. import llvm
 from .aarch64 import AARCH64, ANDROID, ANDROID_DOTPROD, ARM_LEVELS, DOTPROD
 from .armv7 import ARMV7
+from .desktop import DESKTOP
 from .machine import Machine
 from .machines import MACHINES, machine_named
-from .riscv import RISCV32I, RISCV64, RISCV64I, RISCV64V
+from .riscv import RISCV32I, RISCV32IMC, RISCV64, RISCV64I, RISCV64V
 from .target import Target
 from .thumb import THUMBV6M, THUMBV7EM, THUMBV7EM_F32, THUMBV8M_MVE
 from .toy import TOY
@@ -28,9 +29,11 @@ from .x86 import AVX2, AVX512, EVERY, X86_LEVELS
 
 _MICRO = (THUMBV6M, THUMBV7EM, THUMBV7EM_F32, THUMBV8M_MVE)
 _PORTABLE = (
-    ANDROID, ANDROID_DOTPROD, ARMV7, RISCV64, RISCV64V, RISCV32I, RISCV64I, *_MICRO, WASM32
+    ANDROID, ANDROID_DOTPROD, ARMV7, RISCV64, RISCV64V, RISCV32I, RISCV32IMC, RISCV64I, *_MICRO,
+    WASM32,
 )  # fmt: skip
-TARGETS: dict[str, Target] = {t.name: t for t in (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE)}
+_KNOWN = (*X86_LEVELS, EVERY, TOY, *ARM_LEVELS, *_PORTABLE, *DESKTOP)
+TARGETS: dict[str, Target] = {t.name: t for t in _KNOWN}
 
 _V3 = "haswell broadwell skylake alderlake raptorlake znver1 znver2 znver3"
 _V4 = (
@@ -72,10 +75,22 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
         r"arm64.*|armv[89].*|cortex-(a3[45]|a[5-7]\d|a\d{3})|rpi[34]",
         "64-bit ARM CPUs run the code of aarch64-linux-gnu",
     ),
-    ("esp32-[chp].*|(rv|riscv)32.*", "32-bit RISC-V CPUs run the code of riscv32i"),
+    (
+        "esp32-?[chp].*|(rv|riscv)32.*",
+        "32-bit RISC-V CPUs run the code of riscv32i, those with M and C that of riscv32imc",
+    ),
     ("(rv|riscv)64.*", "64-bit RISC-V CPUs run riscv64-linux-gnu, without a system riscv64i"),
     ("armv7.*|armhf|cortex-a.*|rpi2", "32-bit ARM CPUs with NEON run armv7-linux-gnueabihf"),
     ("armv6.*|rpi[01]?|rpizero", "Armv6 with an operating system is not supported"),
+    (
+        ".*darwin.*|macos.*|osx.*|mach-?o|.*-apple-.*",
+        "Macs with a processor of Apple's run the code of arm64-macos",
+    ),
+    (
+        "win(dows|32|64)?|.*-windows-.*|coff|mingw.*|msvc",
+        "Windows of 64 bits runs the code of x86-64-windows, x86-64-v3-windows and "
+        "x86-64-v4-windows; x86-64-every-windows has all three",
+    ),
     (
         "wasm.*|webassembly.*|emscripten|node.*",
         "browsers, Node and wasmtime run the code of wasm32",
@@ -83,7 +98,7 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
     (
         "esp32.*|xtensa.*",
         "LLVM makes no code for Xtensa here: take an ESP32 of RISC-V, as C3, C6 or H2, which runs "
-        "the code of riscv32i",
+        "the code of riscv32imc",
     ),
 )
 
@@ -104,6 +119,12 @@ def target_named(name: str, tune_for: str | None = None) -> Target:
         raise TargetError(f"tune_for={shown(tune_for)} must be a name, or None")
     if tune_for in (None, "host"):
         return replace(found, machine=_this_machine(found))
+    if tune_for not in MACHINES and tune_for in {**TARGETS, **CORES}:
+        raise TargetError(
+            f'tune_for="{tune_for}": nothing is known of what instructions cost there, so that '
+            f"kernels cannot be chosen for it; leave out tune_for (--tune-for), or name one of "
+            f"{', '.join(MACHINES)}, generic and host"
+        )
     machine = machine_named(str(tune_for))
     of_cpu = CPUS.get(machine.name, found).triple
     if _architecture(of_cpu) != _architecture(found.triple):
@@ -131,8 +152,10 @@ def _this_machine(target: Target) -> Machine:
 def _known(name: str) -> Target:
     known = {**TARGETS, **CPUS, **CORES}
     if not isinstance(name, str) or name not in known:
-        runs = (text for pattern, text in _OTHERS if re.fullmatch(pattern, str(name).lower()))
-        hint = next((f" ({text})" for text in runs), "") or nearest(str(name), known)
+        lowered = str(name).lower()
+        runs = (text for pattern, text in _OTHERS if re.fullmatch(pattern, lowered))
+        hint = next((f" ({text})" for text in runs), "") if lowered not in known else ""
+        hint = hint or nearest(str(name), known)
         own = ", ".join(t for t in TARGETS if t != TOY.name)  # which the tests have
         raise TargetError(
             f'unknown target or CPU "{name}"{hint}; '

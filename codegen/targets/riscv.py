@@ -1,4 +1,5 @@
-"""RISC-V: RV64 with an operating system, portable code; and cores without a multiplier."""
+"""RISC-V: RV64 with an operating system, portable code; cores without a system, and without a
+multiplier."""
 
 from __future__ import annotations
 
@@ -34,3 +35,10 @@ RISCV64I = scalar_core(
     64,
     "every RISC-V core of 64 bits, in programs of the ABI lp64",
 )
+# Multiplication and compressed instructions, without atomic ones: ESP32-C2 and C3 have none, and a
+# call has one thread.
+RISCV32IMC = replace(
+    RISCV32I, name="riscv32imc", features="+m,+c", multiplier=True,
+    cpus="RISC-V cores of 32 bits with M and C (ESP32-C2, C3, C6, H2), in programs of the ABI "
+    "ilp32",
+)  # fmt: skip

@@ -143,8 +143,19 @@ class Target:
 
     @property
     def hosted(self) -> bool:
-        """Whether there is an operating system, which loads shared libraries."""
+        """Whether there is Linux, whose shared libraries are linked here."""
         return "-linux-" in self.triple
+
+    @property
+    def format(self) -> str:
+        """Of its objects: "elf", "coff", "macho" or "wasm"."""
+        known = {"-windows-": "coff", "-apple-": "macho", "wasm": "wasm"}
+        return next((name for part, name in known.items() if part in self.triple), "elf")
+
+    @property
+    def c_prefix(self) -> str:
+        """What stands before the name of a C function in its objects."""
+        return "_" if self.format == "macho" else ""
 
     @property
     def in_engine(self) -> bool:

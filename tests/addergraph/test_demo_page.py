@@ -98,8 +98,11 @@ def test_a_network_that_the_page_cannot_draw_for_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"the page draws u8\[N,8,8,1\]: quantize a network"):
         demo.require_readable(quantized(other))
     several = GRAPH.replace("return %y", "return %y, %y")
-    with pytest.raises(UnsupportedError, match="expected one output, a score for each class"):
+    with pytest.raises(UnsupportedError, match="the page shows one output of 10 scores"):
         demo.require_readable(quantized(several))
+    letters = GRAPH.replace("64,10]", "64,7]").replace("N,10]", "N,7]")
+    with pytest.raises(UnsupportedError, match="10 scores, one for each digit: quantize a network"):
+        demo.require_readable(quantized(letters))
 
 
 @pytest.mark.needs("wasm-ld")

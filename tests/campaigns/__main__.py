@@ -3,6 +3,7 @@ docs/reliability.md.
 
     python -m tests.campaigns graphs [--cases N] [--jobs J] [--state FOLDER]
     python -m tests.campaigns graphs --seed S [--kind KIND]
+    python -m tests.campaigns targets [as graphs]
     python -m tests.campaigns sanitizers [NETWORK ...]
     python -m tests.campaigns kills [--kills N] [--seed S]
     python -m tests.campaigns disk [WRITER ...]
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import TextIO
 
 from . import disk, kills, sanitizers
-from .crew import Crew, Total, stopping
-from .graphs import KINDS, checked, drawn, kind_of
+from .crew import CAMPAIGNS, Crew, Total, stopping
+from .graphs import KINDS, drawn
 
 LOGGED = 300.0  # seconds from one line to the next, where nobody looks
 
@@ -47,9 +48,11 @@ class Progress:
 
 def graphs(given: argparse.Namespace) -> int:
     if given.seed is not None:
-        return _again(given.kind or kind_of(given.seed), given.seed)
+        kind = given.kind or CAMPAIGNS[given.campaign].kind_of(given.seed)
+        return _again(given.campaign, kind, given.seed)
     progress = Progress(sys.stdout)
-    crew = Crew(given.state, given.jobs, progress)
+    state = given.state or Path(f"build/campaign-{given.campaign}")
+    crew = Crew(state, given.jobs, progress, given.campaign)
     stopping(crew)
     done = crew.run(given.cases)
     total = crew.total
@@ -58,16 +61,16 @@ def graphs(given: argparse.Namespace) -> int:
         counts = ", ".join(f"{key} {n:,}" for key, n in sorted(getattr(total, name).items()))
         print(f"{name}: {counts}")
     for failure in total.failures:
-        print(f"FAILED: {failure}; see {given.state}/{failure.replace(' ', '-')}.txt")
+        print(f"FAILED: {failure}; see {state}/{failure.replace(' ', '-')}.txt")
     if total.failures:
         return 1
     return 0 if done else 130
 
 
-def _again(kind: str, seed: int) -> int:
+def _again(campaign: str, kind: str, seed: int) -> int:
     print(drawn(kind, seed))
     try:
-        print(checked(kind, seed))
+        print(CAMPAIGNS[campaign].checked(kind, seed))
     except AssertionError as error:
         print(error)
         return 1
@@ -80,13 +83,17 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="campaign")
-    made = commands.add_parser("graphs", help="random graphs at every x86 level")
-    made.add_argument("--cases", type=int, default=100_000, help="of graph and level, in all")
-    made.add_argument("--jobs", type=int, default=1, help="processes")
-    made.add_argument("--state", type=Path, default=Path("build/campaign-graphs"))
-    made.add_argument("--kind", choices=KINDS, help="of the graph to repeat")
-    made.add_argument("--seed", type=int, help="repeat the graph of this number")
-    made.set_defaults(run=graphs)
+    for campaign, cases, where in (
+        ("graphs", 100_000, "at every x86 level"),
+        ("targets", 5_000, "in the emulator of every target, between guards"),
+    ):
+        made = commands.add_parser(campaign, help=f"random graphs {where}")
+        made.add_argument("--cases", type=int, default=cases, help="of graph and target, in all")
+        made.add_argument("--jobs", type=int, default=1, help="processes")
+        made.add_argument("--state", type=Path, help=f"build/campaign-{campaign} if not given")
+        made.add_argument("--kind", choices=KINDS, help="of the graph to repeat")
+        made.add_argument("--seed", type=int, help="repeat the graph of this number")
+        made.set_defaults(run=graphs, campaign=campaign)
     made = commands.add_parser("sanitizers", help="exported C under ASan, UBSan and guard pages")
     made.add_argument("networks", nargs="*", metavar="NETWORK")
     made.set_defaults(run=lambda given: sanitizers.campaign(given.networks))

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from addergraph.files.storage import atomic_write
-from tests.campaigns.graphs import kind_of
+from tests.campaigns import graphs, targets
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 1800.0  # seconds for one graph: a barrier that is broken waits for ever
 RENEWED = 3000  # graphs after which a process is replaced, as a compilation leaves 1.4 KB
 CHECKPOINT = 15.0  # seconds
+# How the numbered graphs of a campaign are made and checked.
+CAMPAIGNS: dict[str, Any] = {"graphs": graphs, "targets": targets}
 
 
 @dataclass
@@ -88,11 +90,12 @@ class Worker:
 
     command: Sequence[str] = (sys.executable, "-m", "tests.campaigns.worker")
 
-    def __init__(self) -> None:
+    def __init__(self, campaign: str = "graphs") -> None:
+        self.campaign = campaign
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`
         self._process = subprocess.Popen(
-            self.command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-            bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
+            [*self.command, campaign], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             start_new_session=True,  # Ctrl-C is for the parent
         )  # fmt: skip
         assert self._process.stdin and self._process.stdout
@@ -102,7 +105,7 @@ class Worker:
     def ask(self, number: int) -> None:
         self.number, self.since = number, time.monotonic()
         try:
-            self._asked.write(f"{kind_of(number)} {number}\n")
+            self._asked.write(f"{CAMPAIGNS[self.campaign].kind_of(number)} {number}\n")
         except BrokenPipeError:  # it is dead: `answer` says how it died
             return
 
@@ -138,7 +141,10 @@ class Worker:
 class Crew:
     """A campaign in a folder: `total.json`, and a text file for each graph that fails."""
 
-    def __init__(self, folder: Path, jobs: int, show: Callable[[Total], None]) -> None:
+    def __init__(
+        self, folder: Path, jobs: int, show: Callable[[Total], None], campaign: str = "graphs"
+    ) -> None:
+        self.campaign = campaign
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._jobs, self._show = folder, jobs, show
         self._path = folder / "total.json"
@@ -156,7 +162,7 @@ class Crew:
             self.total.commits.append(commit)
         before, start = self.total.seconds, time.monotonic()
         saved, numbers = start, self.total.numbers()
-        workers = [Worker() for _ in range(self._jobs)]
+        workers = [Worker(self.campaign) for _ in range(self._jobs)]
         try:
             for worker in workers:
                 worker.ask(next(numbers))
@@ -189,15 +195,16 @@ class Crew:
                 continue
             if not worker.alive or worker.done >= RENEWED:
                 worker.end()
-                workers[i] = worker = Worker()
+                workers[i] = worker = Worker(self.campaign)
             worker.ask(next(numbers))
 
     def _record(self, number: int, answer: dict[str, Any]) -> None:
         error = answer.get("error")
         if error is not None:
-            name = f"{kind_of(number)} {number}"
+            kind = CAMPAIGNS[self.campaign].kind_of(number)
+            name = f"{kind} {number}"
             self.total.failures.append(name)
-            again = f"python -m tests.campaigns graphs --kind {kind_of(number)} --seed {number}\n"
+            again = f"python -m tests.campaigns {self.campaign} --kind {kind} --seed {number}\n"
             atomic_write(self._folder / f"{name.replace(' ', '-')}.txt", (again + error).encode())
         self.total.add(number, answer)
 

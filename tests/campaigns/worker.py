@@ -1,4 +1,5 @@
-"""`python -m tests.campaigns.worker`: checks the graphs that are named on its standard input.
+"""`python -m tests.campaigns.worker CAMPAIGN`: checks the graphs that are named on its
+standard input.
 
 A line "kind seed" asks, a line of JSON answers: counts, or {"error": text}. A graph that ends the
 process ends no more than that.
@@ -7,6 +8,7 @@ process ends no more than that.
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
 import sys
@@ -14,10 +16,10 @@ import traceback
 import warnings
 
 from addergraph.errors import RangeWarning
-from tests.campaigns.graphs import checked
 
 
 def main() -> None:
+    checked = importlib.import_module(f"tests.campaigns.{sys.argv[1]}").checked
     faulthandler.enable()
     warnings.simplefilter("ignore", RangeWarning)
     os.environ.setdefault("ADDERGRAPH_MACHINE", "builtin")  # as in the tests

@@ -46,9 +46,11 @@ class Board:
         return self.emulator.startswith("qemu-system")
 
 
+ESP32_C3 = Board("riscv32imc", "riscv32imc", "qemu-riscv32 -cpu rv32,a=false,f=false,d=false")
 BOARDS = (
     Board("riscv32i", "riscv32", f"qemu-riscv32 -cpu rv32,{NO_MULTIPLIER}"),
     Board("riscv64i", "riscv64", f"qemu-riscv64 -cpu rv64,{NO_MULTIPLIER}"),
+    ESP32_C3,
     Board("aarch64-linux-gnu", "aarch64", "qemu-aarch64"),
     Board("armv7-linux-gnueabihf", "armv7", "qemu-arm"),
     Board("thumbv7em", "mps2", CORTEX_M.format("mps2-an386")),

@@ -16,7 +16,7 @@ from addergraph import Model, compiler, zoo
 from addergraph.codegen.export.aot import Exported, export
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.certificate import certify, certify_bytes
-from addergraph.codegen.inspect.disassembly import disassemble
+from addergraph.codegen.inspect.disassembly import Instruction, disassemble
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.data import digits
 from addergraph.errors import UnsupportedError
@@ -27,6 +27,7 @@ from tests.codegen.boards import (
     BOARDS,
     CORTEX_M4F,
     CORTEX_M55,
+    ESP32_C3,
     FLOAT_BOARDS,
     GNU,
     SOURCES,
@@ -58,6 +59,7 @@ PLANTS = {
     "thumbv6m": (0x4348).to_bytes(2, "little"),  # muls r0, r1, r0
     "thumbv7em": bytes.fromhex("00fb01f0"),  # mul r0, r0, r1
     "riscv32i": (0x02B50533).to_bytes(4, "little"),  # mul a0, a0, a1
+    "riscv32imc": (0x02B50533).to_bytes(4, "little"),  # the same
     "riscv64i": (0x02B5053B).to_bytes(4, "little"),  # mulw a0, a0, a1
 }
 
@@ -149,6 +151,26 @@ def require_pixels(
     found, _ = run(board, program, images)
     assert np.array_equal(found, ag.interpret(graph, images, weights=weights))
     return program
+
+
+@pytest.mark.needs(*ESP32_C3.tools)
+def test_products_of_a_core_that_has_them(pixels: Pixels, tmp_path: Path) -> None:
+    """A network that a core without a multiplier refuses, and its own strict form."""
+    text = str(PIXELS).replace("adder2d", "conv2d").replace("%f: u8", "%f: i8")
+    weights = {**pixels[1], "f": pixels[1]["f"].view(np.int8)}
+    given, graph = (pixels[0], weights), ag.parse(text)
+    program = require_pixels(ESP32_C3, given, tmp_path / "m", graph, strict=False)
+    assert any("mul" in f.mnemonics for f in certify(program).functions)
+    kinds = {i.mnemonic for i in decoded(program)}
+    assert any(str(m).startswith("c.") for m in kinds), "no compressed instruction"
+    with pytest.raises(UnsupportedError, match="multiplication-free"):
+        require_pixels(ESP32_C3, given, tmp_path / "s", graph)
+    assert certify(require_pixels(ESP32_C3, pixels, tmp_path / "a")).multiplication_free
+
+
+def decoded(program: Path) -> list[Instruction]:
+    read = elf.read_elf(program.read_bytes(), program.name)
+    return [i for piece in disassemble(read, program.name) for i in piece.instructions]
 
 
 @pytest.mark.parametrize("board", [needing(MPS2), needing(CORTEX_M55)])

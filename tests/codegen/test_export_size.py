@@ -63,7 +63,7 @@ def test_the_data_object_is_that_of_llvm(target: str, size: int) -> None:
     golden, metadata = bytes(range(100)), b"{}"
     machine = target_named(target)
     whole = passing_no_floats(
-        llvm.compile_object(data_module("net", weights, golden, metadata), machine)
+        llvm.compile_object(data_module("net", machine, weights, golden, metadata), machine)
     )
     assert b"".join(data_object("net", machine, weights, golden, metadata)) == whole
 

@@ -67,7 +67,7 @@ def test_rates_are_those_of_the_width_or_of_the_next_wider_one() -> None:
 
 
 def test_targets_are_made_for_the_machine_that_is_named() -> None:
-    assert all(t.machine is GENERIC for t in TARGETS.values())
+    assert {n for n, t in TARGETS.items() if t.machine is not GENERIC} == {"arm64-macos"}
     assert replace(ZEN5, name="generic") == GENERIC
     assert target_named("znver4").machine is MACHINES["znver4"]
     assert target_named("x86-64-v3", "znver4") == replace(AVX2, machine=MACHINES["znver4"])

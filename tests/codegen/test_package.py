@@ -40,7 +40,7 @@ int main(void)
     return (int)net_selftest(memory + (NET_ARENA_ALIGN - (uintptr_t)memory % NET_ARENA_ALIGN));
 }
 """
-TARGET = {"arduino": "thumbv6m", "esp-idf": "riscv32i", "zephyr": "riscv32i"}
+TARGET = {"arduino": "thumbv6m", "esp-idf": "riscv32imc", "zephyr": "riscv32i"}
 
 
 def export(folder: Path, package: str | None, **more: str) -> Exported:
@@ -252,7 +252,7 @@ def test_their_cmake_files_name_the_library(
     [
         ("arduino", "host", "arduino is for Cortex-M and RISC-V cores of 32 bits: give --target"),
         ("zephyr", "riscv64i", "zephyr is for Cortex-M and RISC-V cores of 32 bits"),
-        ("esp-idf", "thumbv6m", "riscv32i; ESP32, S2 and S3 are Xtensa"),
+        ("esp-idf", "thumbv6m", "riscv32imc; ESP32, S2 and S3 are Xtensa"),
         ("cmake", "wasm32", "cmake is for programs in C: pages load the module"),
         ("arduinno", "thumbv6m", r'"arduinno" \(did you mean "arduino"\?\); known: arduino, cmake'),
     ],

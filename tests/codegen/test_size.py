@@ -68,7 +68,7 @@ def test_every_board_has_a_target_and_memory() -> None:
 
 def test_the_board_chooses_the_target() -> None:
     board = board_of("host", "esp32-c3", None, 1000)
-    assert board is not None and (board.targets[0], board.ram) == ("riscv32i", 1000)
+    assert board is not None and (board.targets, board.ram) == (("riscv32imc", "riscv32i"), 1000)
     assert board.flash == 4 << 20
     other = board_of("thumbv7em-f32", "nrf52840", None, None)
     assert other is not None and other.targets == ("thumbv7em-f32",)

@@ -133,5 +133,8 @@ def test_machines_have_a_table_and_the_width_of_their_pointers(t: Target) -> Non
     narrow = machine.name == "thumb" or "32" in t.triple
     assert t.word == 8 * t.pointer_bytes == (32 if narrow else 64)
     assert t.hosted == ("linux" in t.triple)
+    assert (t.format == "elf") == (t.hosted or "-none-" in t.triple)
     if machine.name != "wasm":  # whose threads a page would have to ask for
-        assert t.atomics == t.hosted and t.multiplier >= t.floats >= t.atomics
+        assert (
+            t.atomics == (t.hosted or t.format != "elf") and t.multiplier >= t.floats >= t.atomics
+        )

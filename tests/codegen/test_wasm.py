@@ -198,6 +198,7 @@ def test_bytes_in_node(
       await said(() => net.run(x)),
       await said(() => net.run(new Float32Array(64))),
       await said(() => net.run([1, 2])),
+      await said(() => net.run(null)),
       await said(() => net.run()),
       await said(() => lib.load(7)),
       await said(() => lib.load("./nowhere.wasm")),
@@ -217,7 +218,8 @@ def test_bytes_in_node(
     parts = [
         "RangeError: input x: got 2560 elements, expected Uint8Array of 64 (shape 1 x 8 x 8 x 1)",
         "TypeError: input x: got Float32Array, expected Uint8Array of 64",
-        "TypeError: input x: got Array", "TypeError: input x: got undefined",
+        "TypeError: input x: got Array", "TypeError: input x: got null, expected",
+        "TypeError: input x: got undefined",
         "TypeError: load takes a URL, bytes or a Response, not number", "ENOENT",
         "Error: these bytes are not those of digits.wasm", "answered with status 404",
         "CompileError", "Error: this engine has no WebAssembly with SIMD",
@@ -231,6 +233,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
     made = exported(ag.parse(SEVERAL), tmp_path)
     other = exported(ag.parse(SEVERAL.replace("%b, %b", "%b, %z0").replace(
         "  %z =", "  %z0 = neg(%b) : i32[4]\n  %z =")), tmp_path / "other")  # fmt: skip
+    ag.export(ag.parse(SEVERAL), tmp_path / "named", weights={}, target="wasm32", name="mine")
     said = node(tmp_path, "several", """
     const net = await lib.load();
     const a = new Uint8Array([1, 2, 3, 4, 5, 6]), b = new Int32Array([1, -2, 3, 4]);
@@ -239,6 +242,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
       await said(() => net.run(new Uint8Array(6))),
       await said(() => net.run(3)),
       await said(() => lib.load("./other/several.wasm")),
+      await said(() => lib.load("./named/mine.wasm")),
     ];
     console.log(JSON.stringify({ y: [...made.y], z: [...made.z], errors }));
     """)  # fmt: skip
@@ -246,6 +250,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
     assert said["errors"][0].startswith("TypeError: input a: got undefined, expected Uint8Array")
     assert "run takes an object with a, b" in said["errors"][1]
     assert "several.wasm is of another export than several.js (graph_sha256)" in said["errors"][2]
+    assert "compiled under the name mine: mine.js loads it, not several" in said["errors"][3]
     types = Path(str(made.types)).read_text()
     assert 'run(input: { "a": Uint8Array; "b": Int32Array }): { "y": Uint8Array; "z": ' in types
     assert other.script is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from addergraph.codegen.inspect import certificate, wasm
 from addergraph.codegen.inspect.certificate import Certificate, certify_bytes
 from addergraph.codegen.inspect.instructions import REFUSED, WASM
 from addergraph.codegen.inspect.wasm import read_module
@@ -46,9 +49,10 @@ def refusals(data: bytes) -> list[str]:
 
 def test_every_opcode_is_that_of_another_assembler() -> None:
     bodies = [f"unreachable {instruction(name)}" for name in NAMES]
-    found = read_module(of_code(*bodies), "x.wasm").bodies
-    read = [[i.mnemonic for i in body.instructions] for body in found]
+    found = read_module(of_code(*bodies), "x.wasm")
+    read = [[i.mnemonic for i in found.instructions(body)] for body in found.bodies]
     assert read == [["unreachable", name, "end"] for name in NAMES]
+    assert [b.counts for b in found.bodies] == [Counter(one) for one in read]
     assert len(OPCODES) == 425 and {WASM.kind_of(name) for name in NAMES} & {"unknown"} == set()
 
 
@@ -73,6 +77,45 @@ def test_blocks_and_names() -> None:
     assert made.multiplication_free and [f.name for f in made.functions] == ["outer", "g"]
     assert made.functions[0].counts["control"] == 10
     assert b'"decoder": "AdderGraph' in made.to_json() and "wasm code" in made.render()
+
+
+def test_more_than_a_network_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = wat("(func nop) (func nop) (func (drop (i32.mul (i32.const 1) (i32.const 2))))")
+    assert len(certify_bytes(data, "x.wasm").functions) == 3
+    for name, said in (
+        ("CODE_LIMIT", "has 18 bytes of code; at most 1 are read"),
+        ("FUNCTIONS_LIMIT", "has 3 functions; at most 1 are read"),
+        ("SECTION_LIMIT", "bytes in section 1; at most 1 are read"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(wasm, name, 1)
+            with pytest.raises(UnsupportedError, match=said):
+                certify_bytes(data, "x.wasm")
+    monkeypatch.setattr(certificate, "_MOST_FAILURES", 0)
+    (failure,) = certify_bytes(data, "x.wasm").failures
+    assert failure.reason == "than 0: no more are listed"
+
+
+@pytest.mark.slow
+def test_a_large_body_takes_little_memory() -> None:
+    """Products alone, of which each would be a line of the certificate."""
+    body = b"\0" + b"\x6c" * (1 << 18) + b"\x0b"
+    size = wasm_number(len(body))
+    code = b"\1" + size + body
+    head = b"\0asm\1\0\0\0\1\4\1\x60\0\0\3\2\1\0\x0a"
+    data = head + wasm_number(len(code)) + code
+    tracemalloc.start()
+    made = certify_bytes(data, "x.wasm")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert made.functions[0].mnemonics == {"end": 1, "i32.mul": 1 << 18}
+    assert not made.multiplication_free and len(made.failures) == 10_001
+    assert peak < 32 * len(data)
+
+
+def wasm_number(n: int) -> bytes:
+    """An unsigned LEB128 number of five bytes."""
+    return bytes(n >> 7 * i & 0x7F | (0x80 if i < 4 else 0) for i in range(5))
 
 
 TABLE = "(type (func)) {} (func (call_indirect (type 0) (i32.const 0)))"
@@ -111,7 +154,8 @@ def test_a_table_of_its_own_is_no_way_out() -> None:
     [
         (b"\0asm", "begins with 00 61 73 6d, expected"),
         (b"\0asm\x0d\0\1\0", "expected 00 61 73 6d 01 00 00 00"),  # a component
-        (b"\0asm\1\0\0\0", "has no code"),
+        (b"\0asm\1\0\0\0", "has no code: it is a module without a function of its own, so"),
+        (b"\0asm\1\0\0\0\2\x08\1\1m\1g\3\x7f\0", "(it imports 1 things of elsewhere)"),
         (b"\0asm\1\0\0\0\1\xff\xff\xff\xff\xff\1", "has more than 32 bits"),
         (b"\0asm\1\0\0\0\x0e\0", "section 14 is unknown"),
         (b"\0asm\1\0\0\0\1\1\0\1\1\0", "double or not in order"),

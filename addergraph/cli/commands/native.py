@@ -45,7 +45,7 @@ class Library:
     )
     name: str | None = setting(None, "Name of the library and its functions.", unset="the graph's")
     weights: str | None = shared.weights()
-    batch: int | None = shared.batch("Samples that one call of the library computes.", "1")
+    batch: int | None = shared.batch("Samples that one call of the library computes.", "1", 1)
     target: str = shared.target()
     tune_for: str | None = setting(
         None,
@@ -109,6 +109,8 @@ def compile_library(options: Library) -> None:
         if path is not None:
             print(f"{path.stat().st_size:>10,} bytes  {path}  {what}")
     facts = json.loads(exported.metadata.read_text())
+    if options.name not in (None, facts["name"]):
+        print(f'--name "{options.name}" is no name in C: the library is called "{facts["name"]}"')
     target = facts["target"]["name"]
     own = ", this machine's" * (options.target == "host" and options.board is None)
     print(f"target {target}{own}: the code runs on {compiler.cpus_of(target)}")

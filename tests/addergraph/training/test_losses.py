@@ -189,12 +189,15 @@ WRONG: dict[str, tuple[Any, type[AdderGraphError], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_function_is_said_before_the_first_step(kind: str) -> None:
+def test_a_wrong_function_is_said_before_the_first_step(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     function, error, message = WRONG[kind]
     model = small_model(loss=function, input_shape=SHAPE)
     before = {name: a.copy() for name, a in model.weights.items()}
     with pytest.raises(error, match=message):
-        fit(model)
+        fit(model, verbose=1)
+    assert "compiling" not in capsys.readouterr().out
     assert all(np.array_equal(a, before[name]) for name, a in model.weights.items())
 
 
