@@ -71,19 +71,20 @@ MUTANTS = (
         tests_of("codegen/test_export_size.py", "test_the_data_object_is_that_of_llvm"),
     ),
     Mutant(
-        "the second word of the checksum forgets earlier words", "codegen/export/entry.py",
+        "the second word of the checksum forgets earlier words",
+        "codegen/export/entry_parts.py",
         "second += first * sums.size + int", "second += int",
         tests_of("codegen/test_export_size.py"),
     ),
     Mutant(
-        "the self-test takes outputs below the golden ones", "codegen/export/entry.py",
+        "the self-test takes outputs below the golden ones", "codegen/export/entry_parts.py",
         'e.b.fcmp_ordered(">=", apart, e.b.fneg(most))', 'e.b.fcmp_ordered(">=", most, apart)',
         tests_of("codegen/test_rounded_selftest.py"),
     ),
     Mutant(
         "the self-test runs what the CPU has not", "codegen/export/entry.py",
-        'e.b.icmp_signed("!=", e.b.call(asks, []), _code(0))',
-        'e.b.icmp_signed("!=", e.b.call(asks, []), _code(2))',
+        'e.b.icmp_signed("!=", e.b.call(asks, []), code(0))',
+        'e.b.icmp_signed("!=", e.b.call(asks, []), code(2))',
         tests_of("codegen/test_supported.py", "test_older_cpus_answer"),
     ),
     Mutant(
