@@ -12,7 +12,7 @@ from .interface import ABI_VERSION, Argument
 from .training_interface import STATE_VERSION, TRAINING_CODES, Answer, TrainingInterface
 
 _HEADER = Template("""\
-/* $p.h: the network "$graph" and a step of its training, compiled by AdderGraph. For C99 and C++.
+/* $p.h: the network "$graph" and a step of its training, by AdderGraph. For C99 and C++.
  *
  *     static uint8_t state[${M}_STATE_BYTES] __attribute__((aligned(${M}_ARENA_ALIGN)));
  *     static uint8_t arena[${M}_ARENA_BYTES] __attribute__((aligned(${M}_ARENA_ALIGN)));
@@ -33,8 +33,8 @@ $made
  * computes a call. The arena needs nothing and is overwritten.
  *
  * A step that is given a wrong label or rate returns a code and changes nothing. One that is given
- * NaN or infinity as a sample leaves NaN in the state: look at the loss, and keep a saved state.
-$images *
+ * NaN or infinity as a sample leaves NaN in the state: look at the loss, and keep a saved state.$images
+ *
  * Numbers. The bits hold for rounding to nearest with subnormal numbers kept: flush-to-zero and
  * denormals-are-zero, which are modes of the calling thread, change them.
  *
@@ -146,7 +146,7 @@ def header(interface: TrainingInterface, *, exact: bool, stack: int | None) -> s
         s="s" * (interface.batch > 1),
         given="\n".join([*map(_sample, interface.samples), *map(_answer, interface.answers)]),
         made="\n".join(map(_sample, (*interface.samples, *interface.outputs))),
-        images="" if image is None else f"{_images(interface)}\n",
+        images="" if image is None else _images(interface),
         abi=ABI_VERSION,
         arena=interface.arena_bytes,
         state=interface.state_bytes,
