@@ -271,11 +271,13 @@ for command in (
         "commands.native.compile_library",
         """Write a C library: object, archive, header, example program.
 
-        FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+        FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network. With
+        --train the library learns, too: a model's step of training is compiled with it.
         """,
         "addergraph compile m.safetensors --output build",
         "addergraph compile net.ag --weights net.npz -o build --target aarch64-linux-gnu",
         "addergraph compile q.safetensors -o build --board microbit --package arduino",
+        "addergraph compile m.safetensors --train -o build --batch 4 --target thumbv7em-f32",
     ),
     Command(
         "size",

@@ -24,7 +24,7 @@ from addergraph.data.preprocessing import Preprocessing
 from addergraph.model.device import DeviceTraining
 from addergraph.training import SGD, Cosine
 
-BATCH, NEW = 16, 9
+NEW = 9
 RULE = SGD(weight_decay=5e-4)
 
 
@@ -84,10 +84,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--target", default="host")
+    parser.add_argument("--batch", type=int, default=16, help="samples of a step")
     options = parser.parse_args()
     data = digits.dataset()
     known = data.preprocessing(data.normalize())
-    step = DeviceTraining(batch=BATCH, optimizer=RULE)
+    step = DeviceTraining(batch=options.batch, optimizer=RULE)
     common = {"target": options.target, "train": step, "overwrite": True}
     ag.export(network(known, 10), options.folder / "learn", name="learn", **common)
     more = knowing_nine_classes(known, data.x_train, data.y_train)
