@@ -54,18 +54,17 @@ TRAINING_CODES: dict[int, tuple[str, str]] = {
     WRONG_BITS: ("ERROR_BITS", "selftest: a step gave another loss or another state"),
     BAD_LABEL: ("ERROR_LABEL", "a label is not 0 <= label < number of classes"),
     BAD_RATE: ("ERROR_RATE", "the learning rate is negative, infinite or NaN"),
-    NO_STATE: ("ERROR_SAVED", "load: the bytes do not begin as a saved state"),
-    OTHER_VERSION: ("ERROR_VERSION", "load: the state was saved by another version"),
-    OTHER_NETWORK: ("ERROR_NETWORK", "load: the state is that of another network"),
-    WRONG_SIZE: ("ERROR_SIZE", "load: bytes are missing, or too many"),
-    DAMAGED_STATE: ("ERROR_DAMAGED", "load: the state differs from its checksum"),
+    NO_STATE: ("ERROR_SAVED", "the bytes do not begin as a saved state"),
+    OTHER_VERSION: ("ERROR_VERSION", "the state was saved by another version"),
+    OTHER_NETWORK: ("ERROR_NETWORK", "the state is that of another network"),
+    WRONG_SIZE: ("ERROR_SIZE", "bytes are missing, or too many"),
+    DAMAGED_STATE: ("ERROR_DAMAGED", "the state differs from its checksum"),
 }
 MAGIC, STATE_VERSION = b"AGSTATE\0", 1
 HEAD_BYTES, CHECKED = 64, 48  # of a saved state; the part of its head that is always the same
 FUNCTIONS = (
     "init", "train", "run", "save", "load", "selftest", "metadata_json", "supported"
 )  # fmt: skip
-_TAKEN = "labels", "targets", "rate", "loss", "state", "arena", "bytes", "size"
 
 
 @dataclass(frozen=True)
@@ -321,14 +320,13 @@ def _fingerprint(
 
 def _require_distinct(interface: TrainingInterface) -> None:
     taken: dict[str, str] = {}
-    answers = [(a.c_name, a.c_name) for a in interface.answers]
-    names = [(a.c_name, a.name) for a in (*interface.samples, *interface.outputs)]
-    for c_name, name in (*answers, *names):
-        made = c_name.lower()
-        own = {a.c_name for a in interface.answers}
-        if made in taken or (made in _TAKEN and c_name not in own):
+    names = [(a.c_name, "what training is told") for a in interface.answers]
+    names += [(a.c_name, f"%{a.name}") for a in (*interface.samples, *interface.outputs)]
+    for c_name, what in names:
+        made = c_name.lower()  # macros are in capitals
+        if made in taken:
             raise UnsupportedError(
-                f'graph "{interface.graph}": %{name} would be called "{c_name}" in C, as '
-                f"%{taken.get(made, made)} is; rename one of them before you export"
+                f'graph "{interface.graph}": {what} would be called "{c_name}" in C, which clashes '
+                f"with {taken[made]}; rename it before you export"
             )
-        taken[made] = name
+        taken[made] = what
