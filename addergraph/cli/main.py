@@ -330,9 +330,10 @@ for command in (
         """Draw digits in the browser, and see a network read them.
 
         Serves a page to this machine, on which an int8 network, compiled to WebAssembly, answers
-        while you draw and shows what its layers give. MODEL is an int8 model that quantize made
-        from a network for --data digits; without it one is trained first. Needs wasm-ld (Debian:
-        apt-get install lld).
+        while you draw and shows what its layers give, and to which you can teach signs. MODEL is a
+        model that was trained on --data digits, or an int8 model that quantize made from one, which
+        cannot be taught; without it one is trained first. Needs wasm-ld (Debian: apt-get install
+        lld).
         """,
         "addergraph demo",
         "addergraph demo q.safetensors --write page",
