@@ -68,7 +68,9 @@ class Reports:
             try:
                 return self._reports.get(timeout=seconds)
             except queue.Empty:
-                raise AssertionError(f"no report: {profile.with_suffix('.log').read_text()}") from None
+                raise AssertionError(
+                    f"no report: {profile.with_suffix('.log').read_text()}"
+                ) from None
             finally:
                 browser.terminate()
                 browser.wait(30)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..data.preprocessing import Preprocessing
 from ..errors import UnsupportedError
-from ..ir import Graph
+from ..ir import Array, Graph
 from ..ir.steps import LearningStep
 from .forks import import_compiler
 from .lowering import for_codegen, without_range_warnings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Learning(Protocol):
-    """How a network shall learn: `model.device.DeviceTraining` is one."""
+    """How a network shall learn: `ag.DeviceTraining` is one."""
 
     def step_of(self, network: object) -> LearningStep:
         """The step of this network, and the graph that predicts."""
@@ -60,6 +61,14 @@ def export_learning(
     )  # fmt: skip
 
 
+def saved_state(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> dict[str, Array]:
+    """What a state holds that the library in `folder` saved, by the names of the tensors; see
+    `codegen/export/training_state.py`."""
+    from ..codegen.export.training_state import read_state
+
+    return read_state(folder, file)
+
+
 def _lowered(graph: Graph, target: Target, kept: Sequence[str]) -> Lowered:
     """A bound graph ready for code generation, whose parameters but those `kept` are inputs.
 
@@ -82,7 +91,7 @@ def require_learning(train: object, **others: object) -> None:
     do not go with it."""
     if not hasattr(type(train), "step_of"):
         raise UnsupportedError(
-            "train= takes a description, such as model.device.DeviceTraining(batch=16), found "
+            "train= takes a description, such as ag.DeviceTraining(batch=16), found "
             f"{type(train).__name__}"
         )
     for option, value in others.items():

@@ -186,7 +186,7 @@ def export(
     one, or of what is left. UnsupportedError for a library that has no room there: before it is
     compiled where weights and arena alone are too large, else before a file is written.
     `train`: the library learns, too: a step of a model's training, the state that it changes, and
-    what predicts by it, such as `model.device.DeviceTraining(batch=16)`; see
+    what predicts by it, such as `ag.DeviceTraining(batch=16)`; see
     docs/device_training.md. UnsupportedError for targets that cannot, and for what is no model.
 
     See `codegen/export/aot.py`; `Program.export` does it for a program at hand.

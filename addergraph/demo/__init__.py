@@ -1,5 +1,5 @@
-"""A page on which one draws a digit and a network reads it, and learns signs: its files, and a server
-for them."""
+"""A page on which one draws a digit and a network reads it, and learns signs: its files, and a
+server for them."""
 
 from .server import serve
 from .site import require_readable, site, write

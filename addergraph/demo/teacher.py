@@ -77,7 +77,7 @@ def _body(layers: Sequence[Layer]) -> Sequence[Layer]:
     flats = [i for i, layer in enumerate(layers) if isinstance(layer, Flatten)]
     if len(flats) != 1 or any(isinstance(one, Dense | AdderDense) for one in layers[: flats[0]]):
         raise UnsupportedError(
-            "the page teaches a network of layers that ends in Flatten and its classes, as those of "
-            "the zoo for the digits do"
+            "the page teaches a network of layers that ends in Flatten and its classes, as those "
+            "of the zoo for the digits do"
         )
     return layers[: flats[0] + 1]

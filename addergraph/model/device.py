@@ -1,16 +1,17 @@
 """Training on the device: the step of a model, as `ag.export` compiles it to C.
 
-    ag.export(model, "build", train=DeviceTraining(batch=16))
+    ag.export(model, "build", train=ag.DeviceTraining(batch=16))
 
 docs/device_training.md has the library that this makes.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
-from .. import compiler
-from ..errors import GraphError, UnsupportedError
+from .. import border, compiler
+from ..errors import DataError, GraphError, UnsupportedError
 from ..ir.attributes import FULL_PRECISION, GRADIENTS
 from ..ir.state import initial_weights
 from ..ir.steps import LearningStep
@@ -22,6 +23,24 @@ from ..training.settings import DEFAULT_OPTIMIZER, require_optimizer
 from ..training.step import first_steps
 from .model import Model
 from .pixels import with_preprocessing
+
+
+def learned(model: Model, folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
+    """Gives `model` the weights that a device learned: those in a state that the library in
+    `folder`, an export of this model, saved as `file`. With averages, these.
+
+    Raises StorageError for a file that is no state of this library, is damaged, or of which bytes
+    are missing; DataError or ShapeError where it is that of another model, which stays as it is.
+    """
+    state, weights = compiler.saved_state(folder, file), model.weights
+    kept = {name for name in state if name in weights}
+    if not kept:
+        raise DataError(
+            f'"{border.shown(file)}" is a state of another network: "{model.name}" has no '
+            f'parameter "{next(iter(state))}"'
+        )
+    averages = {name: state.get(average_name(name), state[name]) for name in kept}
+    model.weights = {name: averages.get(name, array) for name, array in weights.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

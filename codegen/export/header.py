@@ -197,9 +197,7 @@ def header(interface: Interface, *, exact: bool, stack: int | None = None) -> st
         blocks="".join(f"\n{block}\n" for block in _blocks(interface)),
         images=""
         if interface.image is None
-        else images_text(
-            interface.image, interface.inputs, interface.outputs, interface.classes
-        ),
+        else images_text(interface.image, interface.inputs, interface.outputs, interface.classes),
         numbers=_FLOATS if interface.floats else _INTEGERS,
         codes="\n".join(codes),
         run=", ".join([*parameters, arena]),
@@ -251,9 +249,7 @@ def _blocks(interface: Interface) -> Iterator[str]:
     yield from blocks_of_images(macro, image, interface.classes)
 
 
-def blocks_of_images(
-    macro: str, image: Image | None, classes: Sequence[str]
-) -> Iterator[str]:
+def blocks_of_images(macro: str, image: Image | None, classes: Sequence[str]) -> Iterator[str]:
     """Macros of an image, and of the names of the classes, where these are known."""
     if image is not None:
         numbers = {"HEIGHT": image.height, "WIDTH": image.width, "CHANNELS": image.channels}
@@ -265,8 +261,7 @@ def blocks_of_images(
     if classes:
         last = len(classes) - 1
         names = "\n".join(
-            f"    {c_string(name)}{',' * (n < last)} /* {n} */ \\"
-            for n, name in enumerate(classes)
+            f"    {c_string(name)}{',' * (n < last)} /* {n} */ \\" for n, name in enumerate(classes)
         )
         yield _CLASSES.substitute(M=macro, count=len(classes), names=names)
 

@@ -13,8 +13,7 @@ Bytes are reproducible, as those of `aot.py`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +113,10 @@ def export_training(
     interface = training_interface(known, steps, forwards, name, preprocessing)
     target, prefix = interface.target, interface.prefix
     if board is not None:
-        least = {"constants": interface.constants_bytes, "self-test": training_golden_bytes(interface)}
+        least = {
+            "constants": interface.constants_bytes,
+            "self-test": training_golden_bytes(interface),
+        }
         ram = {"arena": interface.arena_bytes, "state": interface.state_bytes}
         board.require_room(prefix, least, ram, known="at least ")
     compiler = link.find_compiler(target, None)

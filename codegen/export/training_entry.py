@@ -1,7 +1,8 @@
 """The C entry points of a library that learns, as LLVM IR; see `training_interface.py`.
 
     int32_t net_init(void *state)
-    int32_t net_train(inputs..., answers..., const float *rate, float *loss, void *state, void *arena)
+    int32_t net_train(inputs..., answers..., const float *rate, float *loss, void *state,
+                      void *arena)
     int32_t net_run(inputs..., outputs..., const void *state, void *arena)
     int32_t net_save(const void *state, void *bytes)
     int32_t net_load(void *state, const void *bytes, uint32_t size)
@@ -94,7 +95,6 @@ def training_golden(
     constants: Array, given: Sequence[Array], loss: Array, state: Array | None, allowed: float
 ) -> bytes:
     """The bytes of `net_data_golden`: `state` after the step, or what the loss may be off."""
-    import numpy as np
 
     end = checksum(state) if state is not None else np.float32(allowed).tobytes()
     parts = [checksum(constants), *(a.tobytes() for a in given), loss.tobytes(), end]

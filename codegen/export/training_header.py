@@ -28,12 +28,13 @@ $made
  *
  * Memory. The caller brings the state and an arena. The state holds all that training changes:
  * weights, running statistics and what the optimizer keeps. It may be copied, and moved to another
- * machine in the form of ${p}_save. Nothing is kept between calls elsewhere, nothing is allocated and
- * no other library is called. Calls with different states and arenas may run at once; one thread
- * computes a call. The arena needs nothing and is overwritten.
+ * machine in the form of ${p}_save. Nothing is kept between calls elsewhere, nothing is allocated
+ * and no other library is called. Calls with different states and arenas may run at once; one
+ * thread computes a call. The arena needs nothing and is overwritten.
  *
  * A step that is given a wrong label or rate returns a code and changes nothing. One that is given
- * NaN or infinity as a sample leaves NaN in the state: look at the loss, and keep a saved state.$images
+ * NaN or infinity as a sample leaves NaN in the state: look at the loss, and keep a saved
+ * state.$images
  *
  * Numbers. The bits hold for rounding to nearest with subnormal numbers kept: flush-to-zero and
  * denormals-are-zero, which are modes of the calling thread, change them.
@@ -128,7 +129,11 @@ def header(interface: TrainingInterface, *, exact: bool, stack: int | None) -> s
     answers = [f"const {a.c_type} * /* {a.c_name} */" for a in interface.answers]
     outputs = [f"{a.c_type} * /* {a.c_name} */" for a in interface.outputs]
     rate, loss = "const float * /* rate */", "float * /* loss */"
-    state, const_state, arena = "void * /* state */", "const void * /* state */", "void * /* arena */"
+    state, const_state, arena = (
+        "void * /* state */",
+        "const void * /* state */",
+        "void * /* arena */",
+    )
     last = max(TRAINING_CODES)
     codes = [
         f"    {macro}_{name} = {code}{',' * (code != last)} /* {meaning} */"
@@ -158,7 +163,9 @@ def header(interface: TrainingInterface, *, exact: bool, stack: int | None) -> s
             f"#define {macro}_{a.c_name.upper()}_ELEMENTS {a.type.elements}u"
             for a in (*interface.samples, *interface.outputs)
         ),
-        blocks="".join(f"\n{block}\n" for block in blocks_of_images(macro, image, interface.classes)),
+        blocks="".join(
+            f"\n{block}\n" for block in blocks_of_images(macro, image, interface.classes)
+        ),
         rank=max(len(b.type.sizes) or 1 for b in interface.state),
         integers=plain_ascii(", ".join(whole)) + ", which are int32_t" if whole else "none",
         count=len(interface.state),

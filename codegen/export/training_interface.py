@@ -1,7 +1,7 @@
 """What a library that learns calls things: C names, sizes, places and codes, as plain data.
 
     state      the parameters that a step changes, raw, each at a 64-byte boundary
-    constants  what `init` puts there, without the zeros at its end; behind that the other parameters
+    constants  what `init` puts there, without the zeros at its end; behind it other parameters
 
 A saved state is a head of 64 bytes and the state. The numbers of the head are little-endian:
 
@@ -46,7 +46,9 @@ from .interface import (
     prefix_of,
 )
 
-BAD_LABEL, BAD_RATE, NO_STATE, OTHER_VERSION, OTHER_NETWORK, WRONG_SIZE, DAMAGED_STATE = range(8, 15)
+BAD_LABEL, BAD_RATE, NO_STATE, OTHER_VERSION, OTHER_NETWORK, WRONG_SIZE, DAMAGED_STATE = range(
+    8, 15
+)
 TRAINING_CODES: dict[int, tuple[str, str]] = {
     **{number: told for number, told in CODES.items() if number != BAD_THREAD},
     MISALIGNED_ARENA: ("ERROR_ARENA", f"arena or state is not aligned to {ALIGNMENT} bytes"),
@@ -222,7 +224,7 @@ def training_interface(
     forward, step = known.forward, known.step
     fixed, count = len(known.labelled) + 1, len(forward.inputs)
     targets = step.inputs[count : count + len(known.labelled)]
-    offsets, state_bytes = parameter_offsets(known.state)
+    offsets, _ = parameter_offsets(known.state)
     state = tuple(Block(p.name, p.type, offsets[p.name]) for p in known.state)
     init = initial_bytes(known)
     reads = [_beside(steps[0], count + fixed), _beside(forwards[0], count)]
@@ -231,15 +233,29 @@ def training_interface(
     step_reads, run_reads = (
         tuple(blocks[known.stands.get(v.name, v.name)] for v in of) for of in reads
     )
+    image, classes = images_of(forward, preprocessing)
+    step_bytes, run_bytes = (max(one.arena_bytes for one in forms) for forms in (steps, forwards))
     made = TrainingInterface(
-        prefix_of(name or forward.name), forward.name, step.inputs[0].type.sizes[0],
-        _arguments(forward.inputs), tuple(v.type for v in step.inputs[:count]),
-        _answers(targets, known.labelled), _arguments(forward.outputs),
-        tuple(v.type.nbytes for v in step.outputs[1:]), state, constants, step_reads, run_reads,
-        align(init.size), *(max(form.arena_bytes for form in of) for of in (steps, forwards)),
-        _fingerprint(known, state, constants), steps[0].target,
-        *images_of(forward, preprocessing),
-    )  # fmt: skip
+        prefix=prefix_of(name or forward.name),
+        graph=forward.name,
+        batch=step.inputs[0].type.sizes[0],
+        samples=_arguments(forward.inputs),
+        inputs=tuple(v.type for v in step.inputs[:count]),
+        answers=_answers(targets, known.labelled),
+        outputs=_arguments(forward.outputs),
+        extra=tuple(v.type.nbytes for v in step.outputs[1:]),
+        state=state,
+        constants=constants,
+        step_reads=step_reads,
+        run_reads=run_reads,
+        init_bytes=align(init.size),
+        step_bytes=step_bytes,
+        run_bytes=run_bytes,
+        fingerprint=_fingerprint(known, state, constants),
+        target=steps[0].target,
+        image=image,
+        classes=classes,
+    )
     _require_distinct(made)
     return made
 
@@ -290,9 +306,7 @@ def _constants(
 
 def _arguments(values: Sequence[Value]) -> tuple[Argument, ...]:
     """Tensors of one sample."""
-    return tuple(
-        Argument(v.name, identifier(v.name), v.type, v.type.bind(1), None) for v in values
-    )
+    return tuple(Argument(v.name, identifier(v.name), v.type, v.type.bind(1), None) for v in values)
 
 
 def _answers(targets: Sequence[Value], labelled: Sequence[bool]) -> tuple[Answer, ...]:
@@ -304,9 +318,7 @@ def _answers(targets: Sequence[Value], labelled: Sequence[bool]) -> tuple[Answer
     return tuple(made)
 
 
-def _fingerprint(
-    known: LearningStep, state: Sequence[Block], constants: Sequence[Block]
-) -> bytes:
+def _fingerprint(known: LearningStep, state: Sequence[Block], constants: Sequence[Block]) -> bytes:
     """SHA-256 of what a state has to fit: the graph that predicts, the places of the state, and the
     numbers that no step changes. Not of the target, nor of the batch: a state may move."""
     digest = hashlib.sha256(str(known.forward).encode())

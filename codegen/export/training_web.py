@@ -42,6 +42,7 @@ const IDENTITY = $identity;
 const CODES = $codes;
 const ARRAYS = $arrays;
 const SIMD = new Uint8Array([$simd]);
+const SCALAR = { dtype: "f32", elements: 1 };
 
 $loads
 class Network {
@@ -65,18 +66,21 @@ class Network {
     this.#call("init", "state");
   }
 
-  /** One step on a batch; the mean loss before it. One input or answer is given bare, of several an
-   *  object by name. Throws for arrays that do not fit, labels out of range, or a rate below 0. */
+  /** One step on a batch; the mean loss before it. One input or answer is given bare, of several
+   *  an object by name. Throws for arrays that do not fit, wrong labels, or a rate below 0. */
   train(given, expected, rate) {
-    const ends = [...this.#put("input", inputs, given, batch), ...this.#put("answer", answers, expected, 1)];
-    new Float32Array(this.#exports.memory.buffer, this.#address("rate"), 1)[0] = rate;
+    const ends = [
+      ...this.#put("input", inputs, given, batch), ...this.#put("answer", answers, expected, 1),
+    ];
+    this.#view("rate", SCALAR, 1)[0] = rate;
     this.#call("train", ...ends, "rate", "loss", "state", "arena");
-    return new Float32Array(this.#exports.memory.buffer, this.#address("loss"), 1)[0];
+    return this.#view("loss", SCALAR, 1)[0];
   }
 
   /** What the network answers for one sample, by the weights as they are now. */
   run(given) {
-    const ends = [...this.#put("input", inputs, given, 1), ...outputs.map((_, i) => `output_$${i}`)];
+    const places = outputs.map((_, i) => `output_$${i}`);
+    const ends = [...this.#put("input", inputs, given, 1), ...places];
     this.#call("run", ...ends, "state", "arena");
     const made = outputs.map((end, i) => [end.name, this.#view(`output_$${i}`, end, 1).slice()]);
     return made.length === 1 ? made[0][1] : Object.fromEntries(made);
@@ -88,8 +92,8 @@ class Network {
     return this.#saved().slice();
   }
 
-  /** Takes a saved state. Throws, and changes nothing, for bytes of another network or version, and
-   *  for damaged ones. */
+  /** Takes a saved state. Throws, and changes nothing, for bytes of another network or version,
+   *  and for damaged ones. */
   load(bytes) {
     if (!(bytes instanceof Uint8Array)) throw new TypeError("load takes a Uint8Array");
     const room = this.#saved(), size = bytes.length;
@@ -110,9 +114,11 @@ class Network {
     if (!bare && (typeof given !== "object" || given === null)) {
       throw new TypeError(`expected an object with $${ends.map((end) => end.name).join(", ")}`);
     }
-    const arrays = ends.map((end) => checked(bare ? given : given[end.name], {
-      ...end, elements: count * end.elements, shape: count === 1 ? end.shape : [count, ...end.shape],
-    }));
+    const arrays = ends.map((end) => {
+      const shape = count === 1 ? end.shape : [count, ...end.shape];
+      const whole = { ...end, elements: count * end.elements, shape };
+      return checked(bare ? given : given[end.name], whole);
+    });
     return arrays.map((array, i) => {
       this.#view(`$${kind}_$${i}`, ends[i], count).set(array);
       return `$${kind}_$${i}`;

@@ -27,7 +27,7 @@ class Size:
 
     flash  `code`; `weights`; `self-test`, its inputs and outputs; `metadata`; `tables`, all other
            constants, and what pads one part to the next
-    ram    `arena`, which the caller brings; `state`, of a library that learns, as well; `data`, what
+    ram    `arena`, which the caller brings; so is `state`, of a library that learns; `data`, what
            the library itself writes
     stack  the most that a call takes; None where that is not known
     """

@@ -8,7 +8,6 @@ import json
 import re
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from addergraph.errors import (
     UnsupportedError,
 )
 from addergraph.ir import Array
-from addergraph.model.device import DeviceTraining
+from addergraph.model.device import DeviceTraining, learned
 from addergraph.training import SGD, Adam
 from addergraph.training.recipes import find
 from addergraph.training.step import TrainStep
@@ -87,12 +86,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture
-def small(exported: Exported) -> Iterator[Learner]:
+def small(exported: Exported) -> Learner:
     """A new state after three steps."""
     made, rng = Learner(exported), np.random.default_rng(0)
     for _ in range(3):
         made.train([images(rng, 4)], [rng.integers(0, 4, 4, np.int32)], 0.1)
-    yield made
+    return made
 
 
 # -- bits ------------------------------------------------------------------------------------------
@@ -198,7 +197,7 @@ def test_a_hundred_steps_on_the_digits(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_frozen_layers_are_constants(exported: Exported, tmp_path: Path) -> None:
-    """They have no gradient, no place in the state, and take less of the arena; bits are as ever."""
+    """They have no gradient, no place in the state, and take less of the arena."""
     model = small_model()
     model.freeze("adder", "bn")
     made = require_same_steps(learner(model, SETTINGS, tmp_path), model, SETTINGS, steps=5)
@@ -272,6 +271,66 @@ def test_a_state_belongs_to_its_network_and_not_to_its_batch_or_weights(
         frozen.append(learner(model, SETTINGS, tmp_path / f"{number}"))
     assert frozen[0].load(frozen[0].save()) == 0
     assert frozen[1].load(frozen[0].save()) == CODES["ERROR_NETWORK"]
+
+
+def test_python_reads_what_a_device_learned(
+    small: Learner, exported: Exported, tmp_path: Path
+) -> None:
+    folder, file = exported.metadata.parent, tmp_path / "device.state"
+    file.write_bytes(small.save())
+    model, x = small_model(), images(np.random.default_rng(3), 1)
+    learned(model, folder, file)
+    assert small.run([x])[0].tobytes() == model.predict(x).tobytes()
+    assert model.weights["bn.mean"].tobytes() == small.views["bn.mean"].tobytes()
+    before = {name: array.copy() for name, array in model.weights.items()}
+    with pytest.raises(ShapeError, match=r"last\.f"):
+        learned(small_model(classes=5), folder, file)
+    other = Model(input_shape=(3,))
+    other.add(layers.Dense(2, name="d"))
+    with pytest.raises(DataError, match='is a state of another network: "model" has no'):
+        learned(other, folder, file)
+    (tmp_path / "metadata.json").write_text("{}")
+    with pytest.raises(StorageError, match="of no library that learns"):
+        learned(model, tmp_path, file)
+    assert all(np.array_equal(model.weights[name], a) for name, a in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: b"", "does not begin as one"),
+        (lambda s: damaged(s, 3), "does not begin as one"),
+        (lambda s: s[:8] + struct.pack("<I", 7) + s[12:], "of version 7, expected 1"),
+        (lambda s: damaged(s, 30), "the state of another network"),
+        (lambda s: s[:-4], "has .* bytes, a saved state of this network"),
+        (lambda s: damaged(s, 100), "differs from its checksum"),
+    ],
+)
+def test_python_refuses_other_bytes(
+    exported: Exported, small: Learner, tmp_path: Path, change: Any, says: str
+) -> None:
+    file = tmp_path / "device.state"
+    file.write_bytes(change(small.save()))
+    with pytest.raises(StorageError, match=says):
+        learned(small_model(), exported.metadata.parent, file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": 1 << 40}, {"offset": -4}, {"shape": [1 << 40]}, {"shape": [-1]},
+        {"dtype": "f64"}, {"offset": None},
+    ],
+)  # fmt: skip
+def test_a_layout_that_cannot_be_is_damage(
+    exported: Exported, small: Learner, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    facts = json.loads(exported.metadata.read_text())
+    facts["training"]["state"][0] |= change
+    (tmp_path / "metadata.json").write_text(json.dumps(facts))
+    (tmp_path / "s").write_bytes(small.save())
+    with pytest.raises(StorageError, match="is damaged"):
+        learned(small_model(), tmp_path, tmp_path / "s")
 
 
 # -- calls that cannot be --------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_linux_on_arm(
 
 
 def exported_examples(folder: Path, *options: str) -> None:
-    command = [sys.executable, EXAMPLES / "export.py", folder, *options]
+    command = [sys.executable, str(EXAMPLES / "export.py"), str(folder), *options]
     subprocess.run(command, check=True, capture_output=True)
 
 

@@ -36,8 +36,8 @@ class Demo:
 
 
 def demo(options: Demo) -> None:
-    """Makes the page, of a new network where none is given, and serves or writes it. Where the float
-    network is at hand the page can be taught."""
+    """Makes the page, of a new network where none is given, and serves or writes it. Where the
+    float network is at hand the page can be taught."""
     compiler.require_linker(TARGET)  # before a network is trained
     learns, network = _networks(options.model)
     require_readable(network)

@@ -77,7 +77,8 @@ class Library:
         False, "Replace what is in the folder, also another network's library and changed files."
     )
     train: bool = setting(
-        False, "Write a library that learns: steps of training, their state, and what predicts by it."
+        False,
+        "Write a library that learns: steps of training, their state, and what predicts by it.",
     )
     recipe: str | None = setting(
         None,
@@ -153,8 +154,8 @@ def _learns(facts: Mapping[str, Any]) -> str:
         return ""
     known = facts["training"]
     return (
-        f" and a state of {facts['state_bytes']:,}, which is {known['saved_bytes']:,} saved; a step "
-        f"takes {known['batch']} samples"
+        f" and a state of {facts['state_bytes']:,}, which is {known['saved_bytes']:,} saved; a "
+        f"step takes {known['batch']} samples"
     )
 
 
@@ -169,8 +170,10 @@ def _training(options: Library, source: Source) -> DeviceTraining:
     """How the library shall learn; freezes what shall not. UnsupportedError for the text of a
     graph, and for an integer network."""
     if source.model is None:
-        what = "an integer network has no gradients" if source.quantized else (
-            "the text of a graph says nothing of its loss and batch statistics"
+        what = (
+            "an integer network has no gradients"
+            if source.quantized
+            else ("the text of a graph says nothing of its loss and batch statistics")
         )
         raise UnsupportedError(
             f'"{options.file}" cannot learn: {what}; give the float model file, or the name of a '

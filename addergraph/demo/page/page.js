@@ -168,6 +168,7 @@ function shown(net, layers, white, lessons) {
     while (rows.length < names.length) rows.push(row());
     rows.forEach((show, i) => show(names[i], chances[i], strokes.length > 0 && i === best));
     at("by").textContent = taught ? TAUGHT : "";
+    at("scores").classList.toggle("taught", Boolean(taught));
     say(strokes.length ? names[best] : "");
     lessons()?.refresh();
     maps(at("seen"), x, [1, height, width, 1], white);
@@ -183,7 +184,9 @@ function namesOf({ elements }) {
 }
 
 function say(text) {
-  if (at("answer").textContent !== text) at("answer").textContent = text;
+  if (at("answer").textContent === text) return;
+  at("answer").textContent = text;
+  at("answer").classList.toggle("long", [...text].length > 2);
 }
 
 function timed(net, x) {
