@@ -80,6 +80,7 @@ class DeviceTraining:
     def of_recipe(cls, recipe: Recipe, batch: int | None = None) -> DeviceTraining:
         """What a recipe says of a step; UnsupportedError for one that leaves taps out, which `fit`
         does between the steps."""
+        recipe = border.plain(Recipe, "recipe", recipe)
         if recipe.sparsity:
             raise UnsupportedError(
                 f"the recipe has sparsity={recipe.sparsity}, by which fit leaves taps out between "

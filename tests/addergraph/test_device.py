@@ -8,6 +8,7 @@ import json
 import re
 import struct
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from addergraph.training import SGD, Adam
 from addergraph.training.recipes import find
 from addergraph.training.step import TrainStep
 from tests.addergraph.shell import Shell
+from tests.codegen.harness import guarded
 from tests.codegen.learners import Learner, small_model
 
 CODES = {name: code for code, (name, _) in TRAINING_CODES.items()}
@@ -373,6 +375,33 @@ def test_pointers_are_checked(small: Learner) -> None:
                 wrong[at] = argument[4:]
                 assert small.call(name, *wrong) == CODES["ERROR_ARENA"], (name, at)
     assert small.call("load", small.state, None, 0) == CODES["ERROR_NULL"]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_calls_stay_in_their_buffers(small: Learner, right: bool) -> None:
+    """Between pages that nobody may touch; what is read is read-only."""
+    rng, facts = np.random.default_rng(0), small.facts
+    given = [images(rng, 4), rng.integers(0, 4, 4, np.int32), np.array([0.1], np.float32)]
+    sizes = [a.nbytes for a in given]
+    sizes += [4, facts["state_bytes"], facts["arena_bytes"], facts["training"]["saved_bytes"], 16]
+    with ExitStack() as stack:
+        made = [stack.enter_context(guarded(size, right)) for size in sizes]
+        for buffer, array in zip(made, given, strict=False):
+            buffer.bytes[:] = array.reshape(-1).view(np.uint8)
+            buffer.freeze()
+        x, y, rate, loss, state, arena, saved, scores = (b.bytes for b in made)
+        assert small.call("init", state) == 0
+        state[:] = small.state
+        assert small.call("train", x, y, rate, loss, state, arena) == 0
+        expected = small.train(given[:1], given[1:2], 0.1)
+        assert loss.view(np.float32)[0] == expected
+        assert state.tobytes() == small.state.tobytes()
+        assert small.call("run", x, scores, state, arena) == 0
+        assert scores.tobytes() == small.run([given[0][:1]])[0].tobytes()
+        assert small.call("save", state, saved) == 0 and saved.tobytes() == small.save()
+        made[6].freeze()
+        assert small.call("load", state, saved, saved.size) == 0
+        assert small.call("selftest", state, arena) == 0
 
 
 def test_the_selftest_finds_damaged_constants(exported: Exported, tmp_path: Path) -> None:
