@@ -57,7 +57,7 @@ class DeviceTraining:
     `fit` estimates again behind its epochs are no part of a step: batch norms have the running
     ones. Parameters that the model has frozen are constants, and have no gradient, no place in the
     state and nothing kept by the optimizer. With an `average` of the optimizer, the averages
-    answer.
+    answer; they begin as the weights, and their last bits may differ from those of `fit`.
 
     Raises DataError or ShapeError for settings out of range.
     """

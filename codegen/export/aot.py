@@ -61,7 +61,8 @@ FORMAT = 1  # of metadata.json
 @dataclass(frozen=True)
 class Exported:
     """Where the files of an exported library are. No shared library without a C compiler; module,
-    script and its types where the target is WebAssembly, and there no example."""
+    script and its types where the target is WebAssembly, and there no example; nor is there one of
+    a library that learns."""
 
     code: Path
     data: Path

@@ -185,6 +185,9 @@ def test_without_a_model_one_is_trained_and_kept(
     data = digits.dataset()
     answers = ag.compile(made)(data.x_test)
     assert (np.asarray(answers).argmax(1) == data.y_test).mean() > 0.8
+    shell.ok("demo", tmp_path / command.FLOAT_FILE, "--write", tmp_path / "again")
+    for name in ("net.wasm", "learn.wasm", "demo.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_without_a_linker_nothing_is_trained(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

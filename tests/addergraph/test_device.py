@@ -477,6 +477,12 @@ def test_other_targets(target: str, tmp_path: Path) -> None:
     assert facts["golden"]["exact"] is False and facts["training"]["batch"] == 4
 
 
+@pytest.mark.slow
+def test_a_board_takes_its_target_with_floats(tmp_path: Path) -> None:
+    made = ag.export(small_model(), tmp_path, train=SETTINGS, board="stm32f767")
+    assert json.loads(made.metadata.read_text())["target"]["name"] == "thumbv7em-f32"
+
+
 # -- refused ---------------------------------------------------------------------------------------
 
 
