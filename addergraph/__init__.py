@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .ir.text import parse
     from .ir.types import tensor
     from .model import Model
+    from .model.device import DeviceTraining
     from .model.quantization import quantization_aware, quantize
     from .verification.layers import verify_layers
     from .verification.outputs import verify
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdderGraphError",
+    "DeviceTraining",
     "Graph",
     "Model",
     "__version__",
@@ -67,6 +69,7 @@ __all__ = [
 
 _HOME = {
     "AdderGraphError": ".errors",
+    "DeviceTraining": ".model.device",
     "Graph": ".ir",
     "Model": ".model",
     "compile": ".compiler",

@@ -26,6 +26,7 @@ from addergraph.data.images import bring, read_image
 from addergraph.ir import Array
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import u8
+from addergraph.training.recipes import find
 
 MODULES: dict[str, ModuleType] = {
     "ag": ag, "layers": layers, "ops": ops, "data": data, "training": training, "zoo": zoo,
@@ -274,8 +275,17 @@ def _graph_cases() -> Iterator[Case]:
         "graph": g, "folder": folder() / "alone", "weights": weights, "batch": 2,
         "target": "host", "tune_for": "generic", "name": "net",
         "multiplication_free": False, "overwrite": True, "package": "cmake",
-        "board": None, "flash": 1 << 20, "ram": 1 << 20,
+        "board": None, "flash": 1 << 20, "ram": 1 << 20, "train": None,
     }, slow=True)  # fmt: skip
+    learning = ag.DeviceTraining(batch=4)
+    yield Case("ag.DeviceTraining", ag.DeviceTraining, {
+        "batch": 4, "optimizer": training.SGD(), "label_smoothing": 0.1, "gradient": "sign",
+        "seed": 0,
+    })  # fmt: skip
+    yield Case("ag.DeviceTraining.of_recipe", ag.DeviceTraining.of_recipe, {
+        "recipe": find("quick"), "batch": 4
+    })  # fmt: skip
+    yield Case("ag.DeviceTraining.step_of", learning.step_of, {"network": built()})
     yield Case("ag.grad", ag.grad, {"graph": graph(), "wrt": ["f"]})
     yield Case("ag.interpret", lambda graph, x, weights: ag.interpret(graph, x, weights=weights), {
         "graph": g, "x": X, "weights": weights

@@ -117,6 +117,10 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
     ),
     ("docs/boards.md", 1): (right_answers, lambda made: made["answers"].shape == (360, 11)),
     ("docs/data.md", 0): (nothing, lambda made: np.shape(made["x"])[1:] == (32, 32, 3)),
+    ("docs/device_training.md", 0): (
+        nothing,
+        lambda made: "last.f.velocity" in made["exported"].header.read_text(),
+    ),
     ("docs/diagnostics.md", 0): (model_and_batches, lambda made: Path("gradients.png").exists()),
     ("docs/preprocessing.md", 0): (a_photo, lambda made: made["scores"].shape == (1, 2)),
     ("docs/new_op.md", 0): (nothing, lambda made: made["report"].ok and made["y"].shape == (3, 8)),

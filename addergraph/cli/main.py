@@ -271,11 +271,13 @@ for command in (
         "commands.native.compile_library",
         """Write a C library: object, archive, header, example program.
 
-        FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network.
+        FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network. With
+        --train the library learns, too: a model's step of training is compiled with it.
         """,
         "addergraph compile m.safetensors --output build",
         "addergraph compile net.ag --weights net.npz -o build --target aarch64-linux-gnu",
         "addergraph compile q.safetensors -o build --board microbit --package arduino",
+        "addergraph compile m.safetensors --train -o build --batch 4 --target thumbv7em-f32",
     ),
     Command(
         "size",
@@ -330,9 +332,10 @@ for command in (
         """Draw digits in the browser, and see a network read them.
 
         Serves a page to this machine, on which an int8 network, compiled to WebAssembly, answers
-        while you draw and shows what its layers give. MODEL is an int8 model that quantize made
-        from a network for --data digits; without it one is trained first. Needs wasm-ld (Debian:
-        apt-get install lld).
+        while you draw and shows what its layers give, and to which you can teach signs. MODEL is a
+        model that was trained on --data digits, or an int8 model that quantize made from one, which
+        cannot be taught; without it one is trained first. Needs wasm-ld (Debian: apt-get install
+        lld).
         """,
         "addergraph demo",
         "addergraph demo q.safetensors --write page",

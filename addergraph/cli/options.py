@@ -249,7 +249,7 @@ def last() -> Any:
 
 
 def board(does: str) -> Any:
-    known = f"{does}: microbit, rp2040, nrf52840, stm32f746 or esp32-c3."
+    known = f"{does}: microbit, rp2040, nrf52840, stm32f746, stm32f767 or esp32-c3."
     return setting(None, known, metavar="NAME", unset="no board")
 
 

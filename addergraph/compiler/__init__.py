@@ -12,6 +12,7 @@ from .graphs import (
     roundings,
     train_step_graph,
 )
+from .learning import saved_state
 from .lowering import TUNE_SECONDS, build, lower, points_after
 from .measures import (
     arena_bytes,
@@ -46,6 +47,7 @@ __all__ = [
     "channel_moments", "compile", "compile_as", "compile_layers", "cpus_of", "export", "findings",
     "grad", "has_native_code", "is_compiled", "load", "load_native", "lower", "main_weights",
     "measure_peak", "memory_plan_text", "optimize", "points_after", "profile",
-    "quantization_aware_graph", "quantized", "require_linker", "roundings", "size_of",
+    "quantization_aware_graph", "quantized", "require_linker", "roundings", "saved_state",
+    "size_of",
     "train_step_graph", "tune_graph", "without_weights",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from ..ir.state import State, initial_weights
 from ..ir.walk import computed, returning
 from ..settings import number_of_threads
 from .forks import import_compiler
+from .learning import Learning, export_learning, require_learning
 from .lowering import build, for_codegen, in_blocks, levels, road, without_range_warnings
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def export(
     board: str | None = None,
     flash: int | None = None,
     ram: int | None = None,
+    train: Learning | None = None,
 ) -> Exported:
     """A C library of `graph` for any target, also one that this machine cannot run. That of a model
     with a `preprocessing` says in its header what an image is, and its example reads pictures.
@@ -183,6 +185,9 @@ def export(
     `board`: the name of one, which says the target and its memory; `flash`, `ram`: bytes of another
     one, or of what is left. UnsupportedError for a library that has no room there: before it is
     compiled where weights and arena alone are too large, else before a file is written.
+    `train`: the library learns, too: a step of a model's training, the state that it changes, and
+    what predicts by it, such as `ag.DeviceTraining(batch=16)`; see
+    docs/device_training.md. UnsupportedError for targets that cannot, and for what is no model.
 
     See `codegen/export/aot.py`; `Program.export` does it for a program at hand. ShapeError for a
     batch of no sample.
@@ -193,6 +198,15 @@ def export(
     if batch is not None and border.integer("batch", batch) == 0:
         raise ShapeError("batch=0: a library computes at least one sample a call")
     place = board_of(target, board, flash, ram)
+    if train is not None:
+        others = {"weights": weights, "batch": batch, "package": package}
+        require_learning(train, multiplication_free=multiplication_free, **others)
+        return export_learning(
+            train.step_of(graph), border.path("folder", folder), target=target, tune_for=tune_for,
+            name=border.plain(str | None, "name", name),
+            overwrite=border.flag("overwrite", overwrite), board=place,
+            preprocessing=preprocessing.declared_by(graph),
+        )  # fmt: skip
     target = target if place is None else place.targets[0]
     network, (graph, weights) = graph, graph_and_weights(graph, weights)
     known = preprocessing.declared_by(network)

@@ -1,10 +1,11 @@
 """The files of the page: what `page/` has, and what the compiler makes of the network.
 
-index.html, page.css, page.js, pixels.js   as they are in `page/`
+index.html, page.css, page.js, pixels.js, teach.js, lesson.js   as they are in `page/`
 net.js, net.wasm         the network, without multiplications
 layers.js, layers.wasm   the same network, whose outputs are also what its layers give
 certificate.json         that of net.wasm
-demo.json                `white`: the pixel that full ink is
+learn.js, learn.wasm     where there is a teacher: a network that learns, and its step of training
+demo.json                `white`: the pixel that full ink is; `teach`: what the page rehearses
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from ..files import storage
 from ..ir import Graph
 from ..ir.walk import computed, returning
 from ..quantization import Quantized
+from .teacher import STEP, Teacher
 
 TARGET = "wasm32"
 PAGE = Path(__file__).with_name("page")
-STATIC = ("index.html", "page.css", "page.js", "pixels.js")
+STATIC = ("index.html", "page.css", "page.js", "pixels.js", "teach.js", "lesson.js")
 IMAGE, DIGITS = (8, 8, 1), 10
 MARK = b'content="AdderGraph demo"'  # of index.html: a page of ours may be replaced
 
 
-def site(network: Quantized) -> dict[str, bytes]:
-    """All files of the page for an int8 network, u8[N,8,8,1] -> scores[N,10], by name.
+def site(network: Quantized, teacher: Teacher | None = None) -> dict[str, bytes]:
+    """All files of the page for an int8 network, u8[N,8,8,1] -> scores[N,10], by name. With a
+    `teacher`, of the same classes, the page can be taught.
 
     Raises what `require_readable` raises, UnsupportedError for a network that multiplies or divides
     (its layers are named), and ToolchainError where wasm-ld is missing or fails.
@@ -40,7 +43,8 @@ def site(network: Quantized) -> dict[str, bytes]:
     compiler.require_linker(TARGET)
     graph = network.graph
     made = {name: (PAGE / name).read_bytes() for name in STATIC}
-    made["demo.json"] = json.dumps({"white": _white(network)}).encode()
+    known = {} if teacher is None else {"teach": teacher.content()}
+    made["demo.json"] = json.dumps({"white": _white(network)} | known).encode()
     with tempfile.TemporaryDirectory(prefix="addergraph-demo-") as scratch:
         for name, shown in (("net", graph), ("layers", _observed(graph))):
             folder = Path(scratch) / name
@@ -52,6 +56,12 @@ def site(network: Quantized) -> dict[str, bytes]:
             made |= {path.name: path.read_bytes() for path in (exported.module, exported.script)}
             if name == "net":
                 made["certificate.json"] = compiler.certify(exported.module).to_json()
+        if teacher is not None:
+            learner = compiler.export(
+                teacher.model, Path(scratch) / "learn", target=TARGET, name="learn", train=STEP
+            )
+            assert learner.module is not None and learner.script is not None
+            made |= {path.name: path.read_bytes() for path in (learner.module, learner.script)}
     return made
 
 

@@ -58,6 +58,8 @@ class _Writer:
         for p in self.graph.parameters:
             self.new[p] = self.builder.parameter(p)
         walk.append(self.builder, self.graph.nodes, self.new)
+        for u in self.graph.updates:
+            self.builder.update(u.parameter, self.new[u.value])
         return self.builder.finish([self.new[v] for v in self.graph.outputs])
 
     def _constant(self, what: str, numbers: Array) -> Value:

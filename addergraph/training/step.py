@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,15 @@ def compile_silently(graph: Graph, **options: Any) -> Any:
         return compiler.compile(graph, **options)
 
 
+def first_steps(graph: Graph, weights: Collection[str], seed: int) -> dict[str, Array]:
+    """What the counters of steps in a training graph hold before the first one, beside the
+    `weights` of the network: dropouts draw by them."""
+    first = np.asarray(integer("seed", seed, 0) % SEEDS * STEPS_OF_A_SEED, np.int32)
+    counters = {n.inputs[1].name for n in graph.nodes if n.op.training_only}
+    own = {p.name for p in graph.parameters} - set(weights)
+    return {name: first for name in counters & own}
+
+
 class TrainStep:
     """`loss, prediction = step(x, y, learning_rate)`: one update of the weights of a model. Of
     several outputs the prediction is a dict by name.
@@ -80,10 +89,8 @@ class TrainStep:
         graph = self.graph(batch)
         self.state = State(graph.parameters)
         self.state.load(initial_weights(graph) | model.weights)
-        first = integer("seed", seed, 0) % SEEDS * STEPS_OF_A_SEED
-        for name in {n.inputs[1].name for n in graph.nodes if n.op.training_only}:
-            if name in self.state.views.keys() - model.weights.keys():  # a counter of steps
-                self.state.views[name][...] = first
+        for name, first in first_steps(graph, model.weights, seed).items():
+            self.state.views[name][...] = first
         self._weights = {name: self.state.views[name] for name in model.weights}
         if before_compiling is not None:
             before_compiling()

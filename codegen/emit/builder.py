@@ -323,6 +323,15 @@ class Emitter(Indices):
         assembly = ir.InlineAsm(type, "", f"={self.target.register_class},0")
         return self.b.call(assembly, [value])
 
+    def cut(self, value: Register) -> Register:
+        """An f64 scalar as f32. Where f64 has no instructions, LLVM shall not see that it was one:
+        it would compare f64, by a function, where f32 is compared with a constant."""
+        near = self.b.fptrunc(value, F32)
+        if self.target.doubles:
+            return near
+        same = ir.InlineAsm(ir.FunctionType(I32, [I32]), "", "=r,0")
+        return self.b.bitcast(self.b.call(same, [self.b.bitcast(near, I32)]), F32)
+
     def prefetch(self, pointer: Any) -> None:
         """Asks for a cache line in L2, ahead of time. No access: any address will do."""
         call = self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
@@ -381,7 +390,8 @@ class Emitter(Indices):
 
     def opaque(self, value: float) -> Register:
         """An f32 scalar that LLVM cannot see through: it went through memory, atomically."""
-        slot = self.b.alloca(I32)
+        with self.b.goto_entry_block():  # elsewhere the stack would be moved at run time
+            slot = self.b.alloca(I32)
         bits = ir.Constant(F32, value).bitcast(I32)
         self.b.store_atomic(bits, slot, "monotonic", 4)
         return self.b.bitcast(self.b.load_atomic(slot, "monotonic", 4, typ=I32), F32)

@@ -51,7 +51,7 @@ from .archive import Member, archive, bsd_archive
 from .attributes import passing_no_floats
 from .data import data_object
 from .entry import api_symbols, data_symbols, emit_library, golden_block, golden_bytes, tolerances
-from .interface import ABI_VERSION, Argument, Interface, interface_of
+from .interface import ABI_VERSION, Argument, Interface, Linkable, interface_of
 from .levels import packed_levels
 from .package import package_files, paths_of, require_package
 
@@ -61,7 +61,8 @@ FORMAT = 1  # of metadata.json
 @dataclass(frozen=True)
 class Exported:
     """Where the files of an exported library are. No shared library without a C compiler; module,
-    script and its types where the target is WebAssembly, and there no example."""
+    script and its types where the target is WebAssembly, and there no example; nor is there one of
+    a library that learns."""
 
     code: Path
     data: Path
@@ -149,7 +150,7 @@ def export(
             why_none: str | None = link.why_none(target, shared)
         else:
             scratch = until_written.enter_context(link.scratch_folder(where))
-            why_none = _link(compiler, interface, files, scratch, shared)
+            why_none = linked_into(compiler, interface, files, scratch, shared)
         folders.write(where, prefix, files, link.why_no_library(target, why_none))
     return _exported(where, interface, why_none is None, packaged)
 
@@ -194,8 +195,8 @@ def _exported(
     return Exported(code, data, library, linked, *common, main, package=packed)
 
 
-def _link(
-    compiler: Sequence[str], interface: Interface, files: dict[str, bytes | Pieces],
+def linked_into(
+    compiler: Sequence[str], interface: Linkable, files: dict[str, bytes | Pieces],
     scratch: Path, shared: bool | None,
 ) -> str | None:  # fmt: skip
     """Adds the shared library or module to `files`, or says why there is none."""

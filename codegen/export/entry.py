@@ -28,16 +28,15 @@ from addergraph.ir import Array
 from addergraph.ir.plan import ALIGNMENT, align
 from addergraph.ir.types import f32, i32, u8
 
-from ..emit.builder import I8, I32, POINTER, Emitter, Index
+from ..emit.builder import I8, POINTER, Emitter, Index
 from ..emit.lowered import Lowered
 from ..emit.module import ModuleEmitter
 from ..targets.target import Target
 from .cpu import emit_supported, runs_everywhere
+from .entry_parts import Entries, checksum, code, near, require, unseen, visibility, widened
 from .interface import (
     BAD_THREAD,
     DAMAGED_WEIGHTS,
-    MISALIGNED_ARENA,
-    NULL_POINTER,
     OK,
     WRONG_BITS,
     WRONG_CPU,
@@ -46,7 +45,6 @@ from .interface import (
 )
 from .levels import Level, emit_levels
 
-SUMMED = 1 << 20  # words whose running sums are in memory at once
 CHECKSUM_BYTES = ALIGNMENT  # two 32-bit words, padded
 
 
@@ -85,15 +83,10 @@ def data_module(prefix: str, target: Target, weights: Array, golden: bytes, meta
     """The data object as IR text."""
     contents = (weights.tobytes() or bytes(1), golden, metadata + b"\0")
     return "".join(
-        f'@{symbol} = {_visibility(target)} constant [{len(data)} x i8] c"\\{data.hex(chr(92))}", '
+        f'@{symbol} = {visibility(target)} constant [{len(data)} x i8] c"\\{data.hex(chr(92))}", '
         f"align {ALIGNMENT}\n"
         for symbol, data in zip(data_symbols(prefix), contents, strict=True)
     )
-
-
-def _visibility(target: Target) -> str:
-    """Windows shows nothing that is not asked for, and its linkers refuse what LLVM would say."""
-    return "dso_local" if target.format == "coff" else "hidden"
 
 
 def golden_block(
@@ -120,59 +113,50 @@ def tolerances(outputs: Sequence[Array], allowed: Sequence[Array]) -> tuple[Arra
     )
 
 
-def checksum(weights: Array) -> bytes:
-    """Two sums over the 32-bit words of the weights, modulo 2^32: a += word, b += a."""
-    words, first, second = weights.view(np.uint32), 0, 0
-    for start in range(0, words.size, SUMMED):
-        sums = np.cumsum(words[start : start + SUMMED], dtype=np.uint32)
-        second += first * sums.size + int(sums.sum(dtype=np.uint32))
-        first += int(sums[-1])
-    return np.array([first % 2**32, second % 2**32], "<u4").tobytes()
-
-
-class _Entries:
+class _Entries(Entries):
     """Emits the entry points of one library around its `body`."""
 
     def __init__(
         self, made: ModuleEmitter, interface: Interface, body: Any, weights_bytes: int
     ) -> None:
-        self.made, self.interface, self.body = made, interface, body
+        super().__init__(made)
+        self.interface, self.body = interface, body
         self.weights_bytes = weights_bytes
         self.weights, self.golden, self.described = map(
-            self._external, data_symbols(interface.prefix)
+            self.external, data_symbols(interface.prefix)
         )
 
     def run(self, name: str) -> None:
-        e, arguments = self._function(name, len(self.interface.arguments) + 1)
+        e, arguments = self.function(name, len(self.interface.arguments) + 1)
         *pointers, arena = arguments
-        self._check_pointers(e, pointers, arena)
+        self.check_pointers(e, pointers, [arena])
         self._call(e, pointers, arena, e.index(0), e.index(1))
-        e.b.ret(_code(OK))
+        e.b.ret(code(OK))
 
     def run_part(self, name: str) -> None:
-        e, arguments = self._function(name, len(self.interface.arguments) + 1, integers=2)
+        e, arguments = self.function(name, len(self.interface.arguments) + 1, integers=2)
         *pointers, arena, thread, threads = arguments
-        self._check_pointers(e, pointers, arena)
-        _require(e, e.b.icmp_signed(">=", thread, _code(0)), BAD_THREAD)
-        _require(e, e.b.icmp_signed("<", thread, threads), BAD_THREAD)
+        self.check_pointers(e, pointers, [arena])
+        require(e, e.b.icmp_signed(">=", thread, code(0)), BAD_THREAD)
+        require(e, e.b.icmp_signed("<", thread, threads), BAD_THREAD)
         if self.made.target.atomics:
-            self._call(e, pointers, arena, _widened(e, thread), _widened(e, threads))
+            self._call(e, pointers, arena, widened(e, thread), widened(e, threads))
         else:
-            _require(e, e.b.icmp_signed("==", threads, _code(1)), BAD_THREAD)
+            require(e, e.b.icmp_signed("==", threads, code(1)), BAD_THREAD)
             self._call(e, pointers, arena, e.index(0), e.index(1))
-        e.b.ret(_code(OK))
+        e.b.ret(code(OK))
 
     def selftest(self, name: str, asks: Any, exact: bool) -> None:
         """The CPU; the weights against their checksum; a run on the golden inputs against its
         outputs."""
-        e, (arena,) = self._function(name, 1)
+        e, (arena,) = self.function(name, 1)
         runs_everywhere(self.made, e.function)
-        self._check_pointers(e, [], arena)
+        self.check_pointers(e, [], [arena])
         if asks is not None:
-            _require(e, e.b.icmp_signed("!=", e.b.call(asks, []), _code(0)), WRONG_CPU)
-        for word, found in enumerate(self._checksum(e)):
+            require(e, e.b.icmp_signed("!=", e.b.call(asks, []), code(0)), WRONG_CPU)
+        for word, found in enumerate(self.sums(e, self.weights, self.weights_bytes)):
             stored = e.load(e.at(self.golden, 4 * word), i32)
-            _require(e, e.b.icmp_signed("==", found, stored), DAMAGED_WEIGHTS)
+            require(e, e.b.icmp_signed("==", found, stored), DAMAGED_WEIGHTS)
         offset, outputs = CHECKSUM_BYTES, self.interface.run_bytes
         pointers = []
         for argument in self.interface.inputs:
@@ -186,58 +170,19 @@ class _Entries:
         for argument, found in zip(self.interface.outputs, given, strict=True):
             expected = e.at(self.golden, offset)
             allowed = None if exact else e.at(self.golden, offset + self.interface.golden_bytes)
-            _require(e, self._right(e, argument, found, expected, allowed), WRONG_BITS)
+            require(e, self._right(e, argument, found, expected, allowed), WRONG_BITS)
             offset += align(argument.type.nbytes)
-        e.b.ret(_code(OK))
+        e.b.ret(code(OK))
 
     def metadata(self, name: str) -> None:
         function = self.made.function(name, [], exported=True, result=POINTER)
         ir.IRBuilder(function.append_basic_block("entry")).ret(self.described)
 
-    # -- pieces ----------------------------------------------------------------------------------
-
-    def _external(self, symbol: str) -> Any:
-        made = ir.GlobalVariable(self.made.module, I8, symbol)
-        made.linkage, made.global_constant = "external", True
-        made.storage_class = _visibility(self.made.target)
-        return made
-
-    def _function(self, name: str, pointers: int, integers: int = 0) -> tuple[Emitter, list[Any]]:
-        """An exported function that takes pointers, then integers, and returns a code."""
-        types = [POINTER] * pointers + [I32] * integers
-        function = self.made.function(name, types, exported=True, result=I32)
-        # Some machines' calling conventions hold small integers extended in wide registers.
-        for value in (function.return_value, *function.args[pointers:]):
-            value.add_attribute("signext")
-        return Emitter(function, self.made.target, self.made.wait), list(function.args)
-
-    def _check_pointers(self, e: Emitter, pointers: Sequence[Any], arena: Any) -> None:
-        null = ir.Constant(POINTER, None)
-        for pointer in (*pointers, arena):
-            _require(e, e.b.icmp_unsigned("!=", pointer, null), NULL_POINTER)
-        low = e.b.and_(e.b.ptrtoint(arena, e.word), e.index(ALIGNMENT - 1))
-        _require(e, e.b.icmp_signed("==", low, e.index(0)), MISALIGNED_ARENA)
-
     def _call(
         self, e: Emitter, pointers: Sequence[Any], arena: Any, thread: Any, threads: Any
     ) -> None:
-        size = e.target.pointer_bytes
-        with e.b.goto_entry_block():  # elsewhere the stack would be moved at run time
-            io = e.b.alloca(POINTER, size=e.index(max(1, len(pointers))))
-        for slot, pointer in enumerate(pointers):
-            e.b.store(pointer, e.at(io, slot * size), align=size)
-        # The optimizer shall not see which weights these are: kernels then become the very
-        # instructions that run in process and that the census counts.
-        identity = ir.FunctionType(POINTER, [POINTER])
-        weights = e.b.asm(identity, "", "=r,0", [self.weights], False)
-        e.b.call(self.body, [io, weights, arena, arena, thread, threads])
-
-    def _checksum(self, e: Emitter) -> list[Any]:
-        def step(offset: Index, sums: list[Any]) -> list[Any]:
-            first = e.b.add(sums[0], e.load(e.at(self.weights, offset), i32))
-            return [first, e.b.add(sums[1], first)]
-
-        return e.carry(0, self.weights_bytes, 4, [_code(0), _code(0)], step)
+        weights = unseen(e, self.weights)
+        self.call(e, self.body, pointers, weights, arena, thread, threads)
 
     def _right(
         self, e: Emitter, argument: Argument, found: Any, expected: Any, allowed: Any
@@ -245,7 +190,7 @@ class _Entries:
         """An i1: whether all elements of an output are what they have to be; to the bit where
         nothing is `allowed`."""
         off = allowed is not None and argument.type.dtype == f32
-        one, wrong = (4, _near) if off else (1, _differing)
+        one, wrong = (4, near) if off else (1, _differing)
 
         def step(offset: Index, seen: list[Any]) -> list[Any]:
             blocks = (b if b is None else e.at(b, offset) for b in (found, expected, allowed))
@@ -260,31 +205,3 @@ def _differing(e: Emitter, found: Any, expected: Any, mask: Any) -> Any:
     """The bits of a byte that differ, as far as they count."""
     bits = e.b.xor(e.load(found, u8), e.load(expected, u8))
     return bits if mask is None else e.b.and_(bits, e.load(mask, u8))
-
-
-def _near(e: Emitter, found: Any, expected: Any, allowed: Any) -> Any:
-    """A byte, 0 where both f32 are equal, both NaN, or no more than `allowed` apart."""
-    a, b = e.load(found, f32), e.load(expected, f32)
-    most = e.b.fpext(e.load(allowed, f32), ir.DoubleType())
-    apart = e.b.fsub(e.b.fpext(a, ir.DoubleType()), e.b.fpext(b, ir.DoubleType()))
-    near = e.b.and_(
-        e.b.fcmp_ordered("<=", apart, most), e.b.fcmp_ordered(">=", apart, e.b.fneg(most))
-    )
-    nan = e.b.and_(e.b.fcmp_unordered("uno", a, a), e.b.fcmp_unordered("uno", b, b))
-    right = e.b.or_(e.b.or_(near, nan), e.b.fcmp_ordered("==", a, b))
-    return e.b.zext(e.b.not_(right), I8)
-
-
-def _widened(e: Emitter, number: Any) -> Any:
-    """An i32 as an index."""
-    return number if e.word == I32 else e.b.sext(number, e.word)
-
-
-def _code(value: int) -> Any:
-    return ir.Constant(I32, value)
-
-
-def _require(e: Emitter, condition: Any, code: int) -> None:
-    """Returns `code` from the function unless the i1 `condition` holds."""
-    with e.b.if_then(e.b.not_(condition)):
-        e.b.ret(_code(code))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from string import Template
 
 from addergraph.data.images import CROP, PAD, STRETCH
 from addergraph.ir.plan import ALIGNMENT
 
+from ..targets.target import Target
 from .interface import ABI_VERSION, CODES, Argument, Image, Interface
 
 _HEADER = Template("""\
@@ -194,34 +195,35 @@ def header(interface: Interface, *, exact: bool, stack: int | None = None) -> st
             f"#define {interface.elements(a)} {a.type.elements}u" for a in arguments
         ),
         blocks="".join(f"\n{block}\n" for block in _blocks(interface)),
-        images="" if interface.image is None else _images(interface, interface.image),
+        images=""
+        if interface.image is None
+        else images_text(interface.image, interface.inputs, interface.outputs, interface.classes),
         numbers=_FLOATS if interface.floats else _INTEGERS,
         codes="\n".join(codes),
         run=", ".join([*parameters, arena]),
         run_part=", ".join([*parameters, arena, "int32_t /* thread */", "int32_t /* threads */"]),
-        selftest=_filled(_SELFTEST.substitute(M=macro, how=_EXACT if exact else _NEAR)),
-        **_code(interface),
+        selftest=filled(_SELFTEST.substitute(M=macro, how=_EXACT if exact else _NEAR)),
+        **code_of(prefix, macro, interface.target),
         threads=threads.substitute(p=prefix, align=ALIGNMENT) + relaxes,
     )
 
 
-def _code(interface: Interface) -> dict[str, str]:
-    """What it says of the target."""
-    target = interface.target
+def code_of(prefix: str, macro: str, target: Target) -> dict[str, str]:
+    """What a header says of the target."""
     asks = _ASKS if target.needs else _ASKS_LEVEL if target.above else _ASKS_NOTHING
     levels = ", ".join(level.name for level in (target, *target.above))
     needs = " ".join(name for name, _, _ in target.needs) or target.features
     lines = [f'"{line}"' for line in textwrap.wrap(needs, 90, drop_whitespace=False)] or ['""']
     return {
-        "code": _filled(f" * Code. It runs on {target.cpus}."),
-        "supported": asks.substitute(p=interface.prefix, M=interface.macro, levels=levels),
+        "code": filled(f" * Code. It runs on {target.cpus}."),
+        "supported": asks.substitute(p=prefix, M=macro, levels=levels),
         "triple": target.triple,
         "cpu": target.cpu,
         "features": "\\\n    " * (len(lines) > 1) + " \\\n    ".join(lines),
     }
 
 
-def _filled(comment: str) -> str:
+def filled(comment: str) -> str:
     """The lines of a comment, without its end."""
     return textwrap.fill(comment, 100, subsequent_indent=" * ")
 
@@ -244,6 +246,11 @@ def _blocks(interface: Interface) -> Iterator[str]:
         yield _defines(_MEANING_OF_IMAGES if bytes_ else _MEANING, known)
     if interface.aliases:
         yield _defines(_STABLE, interface.aliases)
+    yield from blocks_of_images(macro, image, interface.classes)
+
+
+def blocks_of_images(macro: str, image: Image | None, classes: Sequence[str]) -> Iterator[str]:
+    """Macros of an image, and of the names of the classes, where these are known."""
     if image is not None:
         numbers = {"HEIGHT": image.height, "WIDTH": image.width, "CHANNELS": image.channels}
         lines = [(f"{macro}_IMAGE_{what}", str(number)) for what, number in numbers.items()]
@@ -251,22 +258,23 @@ def _blocks(interface: Interface) -> Iterator[str]:
         if image.resize is not None:
             lines.append((f"{macro}_IMAGE_RESIZE", f'"{image.resize}"'))
         yield _defines("/* An image. */", lines)
-    if interface.classes:
-        last = len(interface.classes) - 1
+    if classes:
+        last = len(classes) - 1
         names = "\n".join(
-            f"    {c_string(name)}{',' * (n < last)} /* {n} */ \\"
-            for n, name in enumerate(interface.classes)
+            f"    {c_string(name)}{',' * (n < last)} /* {n} */ \\" for n, name in enumerate(classes)
         )
-        yield _CLASSES.substitute(M=macro, count=len(interface.classes), names=names)
+        yield _CLASSES.substitute(M=macro, count=len(classes), names=names)
 
 
 def _defines(comment: str, lines: Iterable[tuple[str, str]]) -> str:
     return "\n".join([comment, *(f"#define {name} {value}" for name, value in lines)])
 
 
-def _images(interface: Interface, image: Image) -> str:
+def images_text(
+    image: Image, inputs: Sequence[Argument], outputs: Sequence[Argument], classes: Sequence[str]
+) -> str:
     """The section on images: what a call reads."""
-    x = next(a for a in interface.inputs if image.input in (None, a.name))
+    x = next(a for a in inputs if image.input in (None, a.name))
     count = x.type.elements // image.elements
     unit = "byte" if image.dtype == "u8" else "float"
     text = _IMAGES.substitute(
@@ -278,7 +286,7 @@ def _images(interface: Interface, image: Image) -> str:
         order=_ORDERS[image.order],
         resize="" if image.resize is None else _RESIZED.substitute(way=_WAYS[image.resize]),
     )
-    return text + _SCORES.substitute(y=interface.outputs[0].c_name) * bool(interface.classes)
+    return text + _SCORES.substitute(y=outputs[0].c_name) * bool(classes)
 
 
 def c_string(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from addergraph.data import Preprocessing
 from addergraph.data.preprocessing import image_input
@@ -128,6 +129,26 @@ class Image:
         return self.order.upper() + bits
 
 
+class Linkable(Protocol):
+    """What linking asks of the interface of a library.
+
+    functions  what a module of WebAssembly shows
+    buffers    the memory that such a module has for calls: symbol -> bytes; it shows these, too
+    """
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def target(self) -> Target: ...
+
+    @property
+    def functions(self) -> tuple[str, ...]: ...
+
+    @property
+    def buffers(self) -> dict[str, int]: ...
+
+
 @dataclass(frozen=True)
 class Interface:
     """The C interface of one exported graph.
@@ -172,6 +193,19 @@ class Interface:
     @property
     def arena_bytes(self) -> int:
         return self.run_bytes + self.golden_bytes
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """See `Linkable`."""
+        return tuple(f"{self.prefix}_{name}" for name in ("run", "selftest", "metadata_json"))
+
+    @property
+    def buffers(self) -> dict[str, int]:
+        """See `Linkable`."""
+        sizes = {f"{self.prefix}_arena": self.arena_bytes}
+        for kind, arguments in (("input", self.inputs), ("output", self.outputs)):
+            sizes |= {f"{self.prefix}_{kind}_{i}": a.type.nbytes for i, a in enumerate(arguments)}
+        return sizes
 
     def elements(self, argument: Argument) -> str:
         """The macro with the number of elements of a call's `argument`."""
@@ -219,7 +253,7 @@ def interface_of(
     are not one for each score, or no strings of C.
     """
     main, source, target = lowered.main, lowered.declared, lowered.target
-    prefix = _prefix(name or source.name)
+    prefix = prefix_of(name or source.name)
     ends = (*source.inputs, *source.outputs)
     names = _names(ends, (*main.inputs, *main.outputs))
     meanings = value_quantizations(source)
@@ -232,13 +266,13 @@ def interface_of(
         prefix, source.name, made[:count], made[count:],
         max(f.arenas * f.arena_bytes for f in (lowered, *above)), lowered.is_open,
         target.atomics, target.atomics and target.multiplier, bool(floats_of(main)),
-        target, *_images(source, preprocessing),
+        target, *images_of(source, preprocessing),
     )  # fmt: skip
     _require_distinct(interface)
     return interface
 
 
-def _images(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tuple[str, ...]]:
+def images_of(graph: Graph, known: Preprocessing | None) -> tuple[Image | None, tuple[str, ...]]:
     """What an image is, where an input takes them, and names of the classes, where there is one
     output that they can be of."""
     if known is None or not graph.outputs:
@@ -276,7 +310,7 @@ def identifier(name: str) -> str:
     return f"v{made}" if not made or made[0] in "0123456789_" else made
 
 
-def _prefix(name: str) -> str:
+def prefix_of(name: str) -> str:
     """`name` as the start of symbols and file names."""
     made = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
     if not made or made[0].isdigit() or made.lower() in SYSTEM_NAMES:

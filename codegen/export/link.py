@@ -20,7 +20,7 @@ from .. import llvm
 from ..targets.lookup import host
 from ..targets.target import Target
 from . import web
-from .interface import Interface
+from .interface import Linkable
 
 LINK_FLAGS = (
     "-shared", "-nostdlib", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"
@@ -110,7 +110,7 @@ def scratch_folder(where: Path) -> Iterator[Path]:
 
 
 def linked(
-    compiler: Sequence[str], interface: Interface, files: Mapping[str, bytes | Pieces],
+    compiler: Sequence[str], interface: Linkable, files: Mapping[str, bytes | Pieces],
     scratch: Path,
 ) -> FilePieces:  # fmt: skip
     """The shared library or module of the two objects, which exports the C interface alone, as long

@@ -23,7 +23,7 @@ from typing import Any
 
 from addergraph.ir.plan import ALIGNMENT
 
-from .interface import CODES, Argument, Interface
+from .interface import CODES, Argument, Interface, Linkable
 
 STACK_BYTES = 1 << 16
 IDENTITY = "graph_sha256", "weights_sha256", "multiplication_free"  # of a module's metadata
@@ -34,25 +34,8 @@ ARRAYS = {
 # The smallest module with a vector: (func (drop (v128.const i32x4 0 0 0 0))).
 SIMD = b"\0asm\1\0\0\0\1\4\1\x60\0\0\3\2\1\0\x0a\x17\1\x15\0\xfd\x0c" + bytes(16) + b"\x1a\x0b"
 
-_SCRIPT = Template("""\
-// $p.js: the graph $graph, compiled by AdderGraph. An ES module, for browsers and Node 18.
-//
-//     import { load } from "./$p.js";
-//     const net = await load();   // $p.wasm beside this file; or its URL, its bytes, a Response
-//     net.selftest();             // throws unless weights and results are those of the export
-//     const $y = net.run($x);
-//
-$takes
-// Tensors are dense and row-major (images: height, width, channel); a result is a copy.
-
-export const inputs = $inputs;
-export const outputs = $outputs;
-export const classes = $classes; // their names, in the order of the scores
-const IDENTITY = $identity;
-const CODES = $codes;
-const ARRAYS = $arrays;
-const SIMD = new Uint8Array([$simd]);
-
+SCRIPT_LOADS = (  # of every script: what loads a module, what checks an array
+    """\
 /** The network, of $p.wasm. Throws where the engine lacks WebAssembly or its vectors, for bytes
  *  that are no module, and for a module of another export. */
 export async function load(source = new URL("./$p.wasm", import.meta.url)) {
@@ -81,7 +64,46 @@ async function bytesOf(source) {
   if (source.ok === false) throw new Error(`$${source.url} answered with status $${source.status}`);
   return source.arrayBuffer();
 }
+""",
+    """\
+function checked(given, { name, dtype, shape, elements }) {
+  const kind = kindOf(given);
+  const expected = `$${ARRAYS[dtype].name} of $${elements} (shape $${shape.join(" x ")})`;
+  if (kind !== ARRAYS[dtype].name && !(dtype === "u8" && kind === "Uint8ClampedArray")) {
+    throw new TypeError(`input $${name}: got $${kind}, expected $${expected}`);
+  }
+  if (given.length !== elements) {
+    throw new RangeError(`input $${name}: got $${given.length} elements, expected $${expected}`);
+  }
+  return given;
+}
 
+function kindOf(given) {
+  if (given === null) return "null";
+  return given?.[Symbol.toStringTag] ?? (Array.isArray(given) ? "Array" : typeof given);
+}
+""",
+)
+_SCRIPT = Template("""\
+// $p.js: the graph $graph, compiled by AdderGraph. An ES module, for browsers and Node 18.
+//
+//     import { load } from "./$p.js";
+//     const net = await load();   // $p.wasm beside this file; or its URL, its bytes, a Response
+//     net.selftest();             // throws unless weights and results are those of the export
+//     const $y = net.run($x);
+//
+$takes
+// Tensors are dense and row-major (images: height, width, channel); a result is a copy.
+
+export const inputs = $inputs;
+export const outputs = $outputs;
+export const classes = $classes; // their names, in the order of the scores
+const IDENTITY = $identity;
+const CODES = $codes;
+const ARRAYS = $arrays;
+const SIMD = new Uint8Array([$simd]);
+
+$loads
 class Network {
   #exports;
 
@@ -139,23 +161,7 @@ class Network {
   }
 }
 
-function checked(given, { name, dtype, shape, elements }) {
-  const kind = kindOf(given);
-  const expected = `$${ARRAYS[dtype].name} of $${elements} (shape $${shape.join(" x ")})`;
-  if (kind !== ARRAYS[dtype].name && !(dtype === "u8" && kind === "Uint8ClampedArray")) {
-    throw new TypeError(`input $${name}: got $${kind}, expected $${expected}`);
-  }
-  if (given.length !== elements) {
-    throw new RangeError(`input $${name}: got $${given.length} elements, expected $${expected}`);
-  }
-  return given;
-}
-
-function kindOf(given) {
-  if (given === null) return "null";
-  return given?.[Symbol.toStringTag] ?? (Array.isArray(given) ? "Array" : typeof given);
-}
-""")
+$checks""")
 
 _TYPES = Template("""\
 // Types of $p.js.
@@ -190,28 +196,22 @@ export declare function load(
 """)
 
 
-def memory_module(interface: Interface) -> str:
+def memory_module(interface: Linkable) -> str:
     """The buffers of a call as LLVM IR: zeros, which take nothing of the file."""
-    prefix = interface.prefix
-    sizes = {f"{prefix}_arena": interface.arena_bytes}
-    for kind, arguments in (("input", interface.inputs), ("output", interface.outputs)):
-        sizes |= {f"{prefix}_{kind}_{i}": a.type.nbytes for i, a in enumerate(arguments)}
     return "".join(
         f"@{symbol} = global [{max(1, size)} x i8] zeroinitializer, align {ALIGNMENT}\n"
-        for symbol, size in sizes.items()
+        for symbol, size in interface.buffers.items()
     )
 
 
-def exports(interface: Interface) -> tuple[str, ...]:
+def exports(interface: Linkable) -> tuple[str, ...]:
     """What the linked module shows, beside its memory."""
-    names = ["run", "selftest", "metadata_json", "arena"]
-    names += [f"input_{i}" for i in range(len(interface.inputs))]
-    names += [f"output_{i}" for i in range(len(interface.outputs))]
-    return tuple(f"{interface.prefix}_{name}" for name in names)
+    return (*interface.functions, *interface.buffers)
 
 
 def script(interface: Interface, identity: Mapping[str, object]) -> str:
     """The text of `<prefix>.js`; `identity`: what the metadata of its module have to say."""
+    loads, checks = SCRIPT_LOADS
     given = [a.c_name for a in interface.inputs]
     made = [a.c_name for a in interface.outputs]
     return _SCRIPT.substitute(
@@ -220,13 +220,15 @@ def script(interface: Interface, identity: Mapping[str, object]) -> str:
         x=given[0] if len(given) == 1 else f"{{ {', '.join(given)} }}",
         y=made[0] if len(made) == 1 else f"{{ {', '.join(made)} }}",
         takes="\n".join(f"// {line}" for line in _said(interface)),
-        inputs=_dumped([_described(a) for a in interface.inputs]),
-        outputs=_dumped([_described(a) for a in interface.outputs]),
+        inputs=dumped([_described(a) for a in interface.inputs]),
+        outputs=dumped([_described(a) for a in interface.outputs]),
         classes=json.dumps(interface.classes),
-        identity=_dumped(identity),
-        codes=_dumped({code: meaning for code, (_, meaning) in CODES.items() if code}),
+        identity=dumped(identity),
+        codes=dumped({code: meaning for code, (_, meaning) in CODES.items() if code}),
         arrays="{ " + ", ".join(f"{dtype}: {name}" for dtype, name in ARRAYS.items()) + " }",
         simd=", ".join(map(str, SIMD)),
+        loads=Template(loads).substitute(p=interface.prefix),
+        checks=Template(checks).substitute(),
     )
 
 
@@ -271,7 +273,7 @@ def _described(argument: Argument) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _dumped(values: Mapping[Any, Any] | list[Any]) -> str:
+def dumped(values: Mapping[Any, Any] | list[Any]) -> str:
     """JSON, a line for each value."""
     if isinstance(values, list):
         return "\n".join(["[", *(f"  {json.dumps(value)}," for value in values), "]"])

@@ -28,7 +28,8 @@ class Size:
 
     flash  `code`; `weights`; `self-test`, its inputs and outputs; `metadata`; `tables`, all other
            constants, and what pads one part to the next
-    ram    `arena`, which the caller brings; `data`, what the library itself writes
+    ram    `arena`, which the caller brings; so is `state`, of a library that learns; `data`, what
+           the library itself writes
     stack  the most that a call takes; None where that is not known
     """
 
@@ -88,9 +89,10 @@ def size_of_archive(data: bytes, file: str) -> Size:
         )
     facts = json_object(texts[0].rstrip(b"\0"), f'the metadata in "{file}"')
     name, target, arena = (_fact(facts, key, file) for key in ("name", "target", "arena_bytes"))
-    stack = facts.get("stack_bytes")
+    stack, state = facts.get("stack_bytes"), facts.get("state_bytes")
+    brought = {"arena": arena} | ({"state": state} if isinstance(state, int) else {})
     return Size(
-        name, target["name"], flash, {"arena": arena, "data": writable},
+        name, target["name"], flash, {**brought, "data": writable},
         stack if isinstance(stack, int) else None,
     )  # fmt: skip
 

@@ -151,6 +151,12 @@ def load(folder: str | os.PathLike[str]) -> NativeLibrary:
     """
     path = user_path(folder) / METADATA
     metadata = _metadata(path)
+    if "training" in metadata:
+        raise UnsupportedError(
+            f'"{folder}" holds a library that learns, which is called from C '
+            "(docs/device_training.md); here, the model itself trains, and a library of "
+            "`addergraph compile` without --train predicts"
+        )
     try:
         graph = _graph(metadata)
         name, target = str(metadata["name"]), str(metadata["target"]["name"])

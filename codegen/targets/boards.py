@@ -51,6 +51,7 @@ BOARDS = {
         Board("rp2040", ("thumbv6m",), 2 * MIB, 264 * KIB),  # flash: the Pico's
         Board("nrf52840", _DSP, 1 * MIB, 256 * KIB),
         Board("stm32f746", _DSP, 1 * MIB, 320 * KIB),
+        Board("stm32f767", _DSP, 2 * MIB, 512 * KIB),
         Board(
             "esp32-c3", ("riscv32imc", "riscv32i"), 4 * MIB, 400 * KIB
         ),  # flash: the usual module's

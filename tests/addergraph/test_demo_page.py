@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model, demo
+from addergraph import Model, demo, layers, zoo
 from addergraph.cli.commands import demo as command
 from addergraph.data import digits
 from addergraph.demo.server import Server
@@ -27,7 +28,7 @@ from addergraph.ir.state import initial_weights
 from addergraph.quantization import Quantized, load_quantized
 from addergraph.training.recipes import find
 from tests.addergraph.shell import Shell
-from tests.browser import dom_of
+from tests.browser import Reports
 
 GRAPH = """
 graph tiny(%x: u8[N,8,8,1] scale=0.0625) params(%f: u8[64,10] scale=0.0625) {
@@ -88,8 +89,9 @@ def test_the_page_asks_nobody_else_and_for_files_that_are_there() -> None:
         asked |= set(re.findall(r'(?:href=|src=|from |got\()"(?!data:)(?:\./)?([\w.]+)"', text))
     assert asked == {
         "page.css", "page.js", "pixels.js", "net.js", "layers.js", "net.wasm",
-        "certificate.json", "demo.json",
+        "certificate.json", "demo.json", "lesson.js", "learn.js",
     }  # fmt: skip
+    assert 'import("./teach.js")' in (PAGE / "page.js").read_text()
     assert {path.name for path in PAGE.iterdir()} == set(STATIC)
 
 
@@ -179,10 +181,16 @@ def test_without_a_model_one_is_trained_and_kept(
     shell.ok("demo", "--write", tmp_path)
     made = load_quantized(tmp_path / command.FILE)
     assert made.preprocessing is not None and made.preprocessing.classes is not None
-    assert json.loads((tmp_path / "demo.json").read_bytes()) == {"white": 16}
+    known = json.loads((tmp_path / "demo.json").read_bytes())
+    assert known["white"] == 16 and known["teach"]["places"] == 4
+    assert len(known["teach"]["images"]) == len(known["teach"]["labels"]) == 200
+    assert Model.load(tmp_path / command.FLOAT_FILE).preprocessing == made.preprocessing
     data = digits.dataset()
     answers = ag.compile(made)(data.x_test)
     assert (np.asarray(answers).argmax(1) == data.y_test).mean() > 0.8
+    shell.ok("demo", tmp_path / command.FLOAT_FILE, "--write", tmp_path / "again")
+    for name in ("net.wasm", "learn.wasm", "demo.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_without_a_linker_nothing_is_trained(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +224,21 @@ def test_drawings_become_what_the_data_set_has(tmp_path: Path) -> None:
     assert dot[3:5, 3:5].all() and dot.sum() == dot[3:5, 3:5].sum()
 
 
+def reported(files: Mapping[str, bytes], folder: Path) -> str:
+    """What `test.js`, among the files of a site, reports from a page of its own."""
+    with Reports() as reports:
+        made = dict(files) | {
+            "test.js": reports.script.encode() + files["test.js"],
+            "test.html": b'<!doctype html><body><script type="module" src="test.js"></script>',
+        }
+        with Server(made) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                return reports.of(f"{server.url}test.html", folder / "profile")
+            finally:
+                server.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.needs("chromium", "wasm-ld")
 def test_digits_drawn_in_chromium_are_read(digits_of_adders: Model, tmp_path: Path) -> None:
@@ -229,7 +252,7 @@ def test_digits_drawn_in_chromium_are_read(digits_of_adders: Model, tmp_path: Pa
     made["old.html"] = made["index.html"].replace(
         b"</head>", b'<script src="old.js"></script></head>'
     )
-    made["test.html"] = f"""<!doctype html><body><script type=module>
+    made["test.js"] = f"""
       const wait = () => new Promise((done) => setTimeout(done, 250));
       const said = [];
       for (const src of {json.dumps(pages)}) {{
@@ -242,17 +265,75 @@ def test_digits_drawn_in_chromium_are_read(digits_of_adders: Model, tmp_path: Pa
         said.push(["answer", "multiplications", "layers", "problem"].map(
           (id) => at(id)?.textContent));
       }}
-      document.body.replaceChildren(
-        Object.assign(document.createElement("p"), {{ textContent: JSON.stringify(said) }}));
-    </script>""".encode()
-    with Server(made) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        dom = dom_of(f"{server.url}test.html", tmp_path / "profile", 1_000_000)
-        server.shutdown()
-    found = re.search(r"<p>(.+?)</p>", dom)
-    assert found is not None, dom
-    *drawn, old = json.loads(found[1])
+      report(JSON.stringify(said));
+    """.encode()
+    *drawn, old = json.loads(reported(made, tmp_path))
     assert [said[0] for said in drawn] == [*map(str, range(10)), "1", "1"]
     assert all(said[1].startswith("0, by the certificate of these very bytes") for said in drawn)
     assert all("act1: 16 maps of 8 \u00d7 8" in said[2] for said in drawn)
     assert "this engine has no WebAssembly with SIMD" in old[3] and old[0] == ""
+
+
+# -- teaching --------------------------------------------------------------------------------------
+
+STAR = "50,10 30,88 80,38 20,38 70,88 50,10"
+
+
+def by_hand(strokes: str, rng: np.random.Generator) -> str:
+    """A drawing as another hand, or the same another time, would make it."""
+    turn, wide, high = rng.uniform(-0.15, 0.15), rng.uniform(0.8, 1.1), rng.uniform(0.8, 1.1)
+    away = rng.uniform(-5, 5, 2)
+    points = np.array([[float(v) for v in p.split(",")] for p in strokes.split(" ")]) - 50
+    points = points * (wide, high) @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+    points += rng.uniform(-3, 3, points.shape) + away + 50
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+@pytest.fixture(scope="module")
+def taught_files(digits_of_adders: Model) -> dict[str, bytes]:
+    data, model = digits.dataset(), copy.copy(digits_of_adders)
+    model.preprocessing = data.preprocessing(find("digits").data.normalization(data))
+    network = ag.quantize(model, data.x_train[:64])
+    return demo.site(network, demo.teacher_of(model, data))
+
+
+@pytest.mark.slow
+@pytest.mark.needs("chromium", "wasm-ld")
+def test_a_sign_is_taught_in_chromium(taught_files: dict[str, bytes], tmp_path: Path) -> None:
+    """Five drawings; then ten of ten new ones are read, and the digits as before. Saved, forgotten,
+    loaded; files of others are refused, and change nothing."""
+    rng = np.random.default_rng(0)
+    lessons, fresh = ([by_hand(STAR, rng) for _ in range(count)] for count in (5, 10))
+    given = {"lessons": lessons, "fresh": fresh, "digits": STROKES}
+    script = Path(__file__).with_name("teaching.js").read_text()
+    made = taught_files | {"test.js": script.replace("GIVEN", json.dumps(given)).encode()}
+    found = json.loads(reported(made, tmp_path))
+    assert "error" not in found, found
+    assert found["kept"] == 5 and "\u2605" not in found["before"] + found["forgotten"]
+    assert found["fresh"] == ["\u2605"] * 10, found
+    assert sum(a == str(n) for n, a in enumerate(found["digits"])) >= 9, found["digits"]
+    assert "multiplies" in found["by"]
+    for said, reason in zip(
+        found["refused"],
+        (
+            "no file that this page wrote", "no file that this page wrote", "its version is 2",
+            "its signs are damaged", "do not begin as a saved state", "bytes are missing",
+            "that of another network", "its signs are damaged",
+        ),
+        strict=True,
+    ):  # fmt: skip
+        assert said.startswith("This file is refused: ") and reason in said
+    assert "\u2605" not in found["still"]
+    assert found["loaded"].startswith("loaded") and found["again"] == found["fresh"]
+
+
+def test_networks_that_cannot_be_taught() -> None:
+    data = digits.dataset()
+    with pytest.raises(UnsupportedError, match="does not say what a pixel is"):
+        demo.teacher_of(zoo.build("all-adder"), data)
+    flat = Model(input_shape=(8, 8, 1), preprocessing=data.preprocessing(data.normalize()))
+    flat.add(layers.Flatten())
+    flat.add(layers.Dense(4))
+    flat.add(layers.Flatten())
+    with pytest.raises(UnsupportedError, match="ends in Flatten and its classes"):
+        demo.teacher_of(flat, data)

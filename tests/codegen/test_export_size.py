@@ -12,7 +12,8 @@ import pytest
 from addergraph.codegen import llvm
 from addergraph.codegen.export.attributes import passing_no_floats
 from addergraph.codegen.export.data import data_object
-from addergraph.codegen.export.entry import checksum, data_module
+from addergraph.codegen.export.entry import data_module
+from addergraph.codegen.export.entry_parts import checksum
 from addergraph.codegen.targets.lookup import target_named
 
 pytestmark = pytest.mark.slow
@@ -78,6 +79,6 @@ def test_the_checksum_is_one_of_words_however_many_are_summed_at_once(
         second = (second + first) % 2**32
     expected = first.to_bytes(4, "little") + second.to_bytes(4, "little")
     assert checksum(words.view(np.uint8)) == expected
-    monkeypatch.setattr("addergraph.codegen.export.entry.SUMMED", 7)
+    monkeypatch.setattr("addergraph.codegen.export.entry_parts.SUMMED", 7)
     assert checksum(words.view(np.uint8)) == expected
     assert checksum(np.zeros(0, np.uint8)) == bytes(8)

@@ -71,19 +71,40 @@ MUTANTS = (
         tests_of("codegen/test_export_size.py", "test_the_data_object_is_that_of_llvm"),
     ),
     Mutant(
-        "the second word of the checksum forgets earlier words", "codegen/export/entry.py",
+        "the second word of the checksum forgets earlier words",
+        "codegen/export/entry_parts.py",
         "second += first * sums.size + int", "second += int",
         tests_of("codegen/test_export_size.py"),
     ),
     Mutant(
-        "the self-test takes outputs below the golden ones", "codegen/export/entry.py",
+        "the self-test takes outputs below the golden ones", "codegen/export/entry_parts.py",
         'e.b.fcmp_ordered(">=", apart, e.b.fneg(most))', 'e.b.fcmp_ordered(">=", most, apart)',
         tests_of("codegen/test_rounded_selftest.py"),
     ),
     Mutant(
+        "a library takes the state of another network", "codegen/export/training_entry.py",
+        "(12, CHECKED, OTHER_NETWORK)", "(12, 16, OTHER_NETWORK)",
+        tests_of("addergraph/test_device.py", "test_other_bytes_are_refused_and_the_state_stays"),
+    ),
+    Mutant(
+        "a label of no class is learned", "codegen/export/training_entry.py",
+        'e.b.icmp_unsigned("<", label, most)', 'e.b.icmp_unsigned("<=", label, most)',
+        tests_of("addergraph/test_device.py", "test_a_step_that_cannot_be_changes_nothing"),
+    ),
+    Mutant(
+        "a state that differs from its checksum is loaded", "codegen/export/training_entry.py",
+        'require(e, e.b.icmp_signed("==", total, stored), DAMAGED_STATE)', "pass",
+        tests_of("addergraph/test_device.py", "test_other_bytes_are_refused_and_the_state_stays"),
+    ),
+    Mutant(
+        "parameters become inputs in another order", "passes/as_inputs.py",
+        "for p in graph.parameters:", "for p in reversed(graph.parameters):",
+        tests_of("addergraph/test_device.py", "test_steps_have_the_bits_of_python"),
+    ),
+    Mutant(
         "the self-test runs what the CPU has not", "codegen/export/entry.py",
-        'e.b.icmp_signed("!=", e.b.call(asks, []), _code(0))',
-        'e.b.icmp_signed("!=", e.b.call(asks, []), _code(2))',
+        'e.b.icmp_signed("!=", e.b.call(asks, []), code(0))',
+        'e.b.icmp_signed("!=", e.b.call(asks, []), code(2))',
         tests_of("codegen/test_supported.py", "test_older_cpus_answer"),
     ),
     Mutant(

@@ -9,24 +9,27 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ... import compiler
 from ...data.npz import read_npz
 from ...diagnostics import pictures, plots
-from ...errors import DataError, StorageError
+from ...errors import DataError, StorageError, UnsupportedError
 from ...files import storage
 from ...ir import Array, Graph
 from ...ir.interpreter import run_reference
+from ...model.device import DeviceTraining
 from ...settings import NOTHING, setting
+from ...training.recipes import find
 from ...training.settings import REFERENCE
 from ...verification.layers import SAMPLES as LAYER_SAMPLES
 from ...verification.layers import verify_layers
 from ...verification.outputs import Runnable
 from ...verification.outputs import verify as compare
 from .. import options as shared
-from .source import open_source
+from .source import Source, open_source
 
 SAMPLES = 100  # of the outputs, where the options do not say
 
@@ -45,7 +48,10 @@ class Library:
     )
     name: str | None = setting(None, "Name of the library and its functions.", unset="the graph's")
     weights: str | None = shared.weights()
-    batch: int | None = shared.batch("Samples that one call of the library computes.", "1", 1)
+    batch: int | None = shared.batch(
+        "Samples that one call of the library computes; with --train, samples of a step.",
+        "1; with --train the recipe's, else 16", 1,
+    )  # fmt: skip
     target: str = shared.target()
     tune_for: str | None = setting(
         None,
@@ -70,17 +76,38 @@ class Library:
     overwrite: bool = setting(
         False, "Replace what is in the folder, also another network's library and changed files."
     )
+    train: bool = setting(
+        False,
+        "Write a library that learns: steps of training, their state, and what predicts by it.",
+    )
+    recipe: str | None = setting(
+        None,
+        "With --train: the optimizer, label smoothing and gradient of this recipe.",
+        metavar="NAME|FILE.toml",
+        unset="SGD",
+    )
+    freeze: Sequence[str] = setting(
+        (),
+        "With --train: these layers or parameters do not learn, as conv1 or 'block*'; may be given "
+        "again.",
+        kind=str,
+        many=True,
+        metavar="PATTERN",
+        unset="what the model file says",
+    )
 
 
 def compile_library(options: Library) -> None:
     """Exports a C library and lists what was written."""
+    _require_training(options)
     source = open_source(options.file, options.weights)
     known = source.model or source.quantized
+    train = _training(options, source) if options.train else None
     exported = compiler.export(
         known or source.graph,
         options.folder,
         weights=None if known else source.required_weights(),
-        batch=options.batch,
+        batch=None if options.train else options.batch,
         target=options.target,
         tune_for=options.tune_for,
         name=options.name,
@@ -90,6 +117,7 @@ def compile_library(options: Library) -> None:
         board=options.board,
         flash=options.flash,
         ram=options.ram,
+        train=train,
     )
     folder = exported.example and shlex.quote(str(exported.example.parent))
     described = [
@@ -119,7 +147,45 @@ def compile_library(options: Library) -> None:
         print(f"no {what}: {facts['no_shared_library']}")
     if facts["multiplication_free"]:
         print("multiplication-free: no instruction multiplies or divides, addresses included")
-    print(f"a call needs an arena of {facts['arena_bytes']:,} bytes")
+    print(f"a call needs an arena of {facts['arena_bytes']:,} bytes{_learns(facts)}")
+
+
+def _learns(facts: Mapping[str, Any]) -> str:
+    """What metadata.json says of a library that learns."""
+    if "training" not in facts:
+        return ""
+    known = facts["training"]
+    return (
+        f" and a state of {facts['state_bytes']:,}, which is {known['saved_bytes']:,} saved; a "
+        f"step takes {known['batch']} samples"
+    )
+
+
+def _require_training(options: Library) -> None:
+    """DataError for options that go with --train alone."""
+    given = [f"--{name}" for name in ("recipe", "freeze") if getattr(options, name)]
+    if given and not options.train:
+        raise DataError(f"{given[0]} says how a library learns: give --train, too")
+
+
+def _training(options: Library, source: Source) -> DeviceTraining:
+    """How the library shall learn; freezes what shall not. UnsupportedError for the text of a
+    graph, and for an integer network."""
+    if source.model is None:
+        what = (
+            "an integer network has no gradients"
+            if source.quantized
+            else ("the text of a graph says nothing of its loss and batch statistics")
+        )
+        raise UnsupportedError(
+            f'"{options.file}" cannot learn: {what}; give the float model file, or the name of a '
+            "network"
+        )
+    if options.freeze:
+        source.model.freeze(*options.freeze)
+    if options.recipe is not None:
+        return DeviceTraining.of_recipe(find(options.recipe), options.batch)
+    return DeviceTraining() if options.batch is None else DeviceTraining(batch=options.batch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ const CALLS = 32; // in a burst that is timed: clocks of browsers tick every 5 t
 const FRAMES = 30; // that show a change: engines make code faster while it runs, the time falls
 const NEAR = 1 / 128, MOVE = 1 / 24; // of the board: points to leave out, a step of the cursor
 const COLUMNS = 16; // maps side by side
+const TAUGHT = "Answered by the network that was taught. It computes in f32 and multiplies; the " +
+  "certificate is that of net.wasm, which reads digits alone.";
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const at = (id) => document.getElementById(id);
 const board = at("board");
@@ -36,15 +38,22 @@ async function start() {
   };
   const bytes = await (await got("net.wasm")).arrayBuffer();
   const certificate = await (await got("certificate.json")).json();
-  const { white } = await (await got("demo.json")).json();
+  const { white, teach } = await (await got("demo.json")).json();
   const net = await classifier.load(bytes), layers = await observed.load();
   net.selftest();
   layers.selftest();
   at("multiplications").replaceChildren(...(await certified(certificate, bytes)));
-  const show = shown(net, layers, white);
+  let lessons = null; // what can be taught
+  const show = shown(net, layers, white, () => lessons);
   const tick = () => { draw(); show(); if (--left > 0) requestAnimationFrame(tick); };
   const change = () => { if (left <= 0) requestAnimationFrame(tick); left = FRAMES; };
-  listen(change);
+  const clear = listen(change);
+  if (teach) {
+    const { teaching } = await import("./teach.js");
+    lessons = await teaching({
+      known: teach, digits: namesOf(observed.outputs[0]), white, drawing: () => strokes, clear, change,
+    });
+  }
   change();
   replay(new URLSearchParams(location.hash.slice(1)));
 }
@@ -92,6 +101,7 @@ function listen(change) {
   board.addEventListener("blur", () => { lift(); cursor = null; change(); });
   at("clear").addEventListener("click", clear);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", change);
+  return clear;
 }
 
 function press(event, change, clear) {
@@ -143,28 +153,40 @@ function draw() {
 
 // -- the answer ------------------------------------------------------------------------------------
 
-/** Makes what answers: a function that shows what the network says of the strokes. */
-function shown(net, layers, white) {
+/** Makes what answers: a function that shows what the network says of the strokes; the one that was
+ *  taught, where it has learned something. */
+function shown(net, layers, white, lessons) {
   const [scores, ...ends] = observed.outputs, [, height, width] = observed.inputs[0].shape;
-  const names = Array.from({ length: scores.elements }, (_, i) => classifier.classes[i] ?? `${i}`);
-  const rows = names.map(row), canvases = ends.map(figure);
+  const digits = namesOf(scores), canvases = ends.map(figure), rows = [];
   return () => {
     const image = strokes.length ? counts(strokes) : new Uint8Array(height * width);
     const x = image.map((count) => Math.round((count * white) / 16));
-    const chances = strokes.length ? softmax(timed(net, x), scores.scale) : names.map(() => 0);
+    const made = timed(net, x), taught = lessons()?.answer(x);
+    const { names, chances: found } = taught ?? { names: digits, chances: softmax(made, scores.scale) };
+    const chances = strokes.length ? found : names.map(() => 0);
     const best = chances.indexOf(Math.max(...chances));
-    rows.forEach((show, i) => show(chances[i], strokes.length > 0 && i === best));
+    while (rows.length < names.length) rows.push(row());
+    rows.forEach((show, i) => show(names[i], chances[i], strokes.length > 0 && i === best));
+    at("by").textContent = taught ? TAUGHT : "";
+    at("scores").classList.toggle("taught", Boolean(taught));
     say(strokes.length ? names[best] : "");
+    lessons()?.refresh();
     maps(at("seen"), x, [1, height, width, 1], white);
-    const made = layers.run(x);
+    const given = layers.run(x);
     ends.forEach(({ name, shape }, i) => {
-      maps(canvases[i], made[name], shape, Math.max(1, ...made[name]));
+      maps(canvases[i], given[name], shape, Math.max(1, ...given[name]));
     });
   };
 }
 
+function namesOf({ elements }) {
+  return Array.from({ length: elements }, (_, i) => classifier.classes[i] ?? `${i}`);
+}
+
 function say(text) {
-  if (at("answer").textContent !== text) at("answer").textContent = text;
+  if (at("answer").textContent === text) return;
+  at("answer").textContent = text;
+  at("answer").classList.toggle("long", [...text].length > 2);
 }
 
 function timed(net, x) {
@@ -184,16 +206,18 @@ function softmax(scores, scale = 1) {
   return powers.map((power) => power / sum);
 }
 
-function row(name) {
+function row() {
   const item = document.createElement("li");
   const [label, bar, percent] = ["span", "div", "span"].map((tag) => document.createElement(tag));
-  label.textContent = name;
   bar.className = "bar";
   percent.className = "percent";
   const fill = bar.appendChild(document.createElement("span"));
   item.append(label, bar, percent);
   at("scores").append(item);
-  return (chance, best) => {
+  return (name, chance, best) => {
+    item.hidden = name === undefined;
+    if (item.hidden) return;
+    if (label.textContent !== name) label.textContent = name;
     item.classList.toggle("best", best);
     fill.style.width = `${100 * chance}%`;
     percent.textContent = `${(100 * chance).toFixed(1)} %`;

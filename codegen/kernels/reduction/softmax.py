@@ -149,7 +149,7 @@ class SoftmaxCrossEntropyKernel(Kernel):
             return [b.fadd(a, t) for a, t in zip(totals, terms, strict=True)]
 
         s, weight, below = (e.tree_sum(t) for t in row.fold([row.zero()] * 3, add))
-        near = e.narrow(s)
+        near = e.cut(s)
         rest = b.fdiv(b.fsub(s, e.widen(near)), e.widen(near))
         log = b.fadd(e.widen(emit_log(e, near)), rest)
         return b.fadd(b.fmul(weight, log), below)
