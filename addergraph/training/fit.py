@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from ..errors import AdderGraphError, DataError, DataWarning, StorageError
+from ..errors import AdderGraphError, DataError, DataWarning, ProcessError, StorageError
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.check import require_something_to_train
@@ -187,7 +187,7 @@ class _Run:
                         self._require_finite_weights(self.at.step)
                         self._save_if_kept()
                         return
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit, ProcessError):
                 self._save_interrupted(time.perf_counter() - start)
                 raise
         at = self.at
@@ -337,6 +337,9 @@ class _Run:
             return
         if self.before_is == (at.epoch, at.step):  # in the middle of the next one
             self.step.state.blob[...] = self.before
+        views = self.step.state.views.values()
+        if self.replicas.size > 1 and not all(np.isfinite(array).all() for array in views):
+            return  # what follows would ask the others, who may have gone
         at.seconds = seconds
         with suppress(AdderGraphError):
             self._save()
@@ -365,7 +368,8 @@ class _Run:
         if self.best is None:
             self._settle(at.epoch, at.step)
         final = self.step.evaluated if self.best is None else self.best
-        if settings.verbose and self._stopped():
+        stopped = self._stopped()  # asked by all processes, those that print nothing too
+        if settings.verbose and stopped:
             print("stopped by a callback", flush=True)
         elif settings.verbose and at.epoch < settings.epochs:
             print(f"stopped: no epoch since {at.best_epoch} was better", flush=True)

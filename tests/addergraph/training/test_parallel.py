@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from addergraph.errors import (
     StorageError,
     UnsupportedError,
 )
+from addergraph.files import storage
 from addergraph.training import SGD, Cosine, launched, prepare
 from addergraph.training.callbacks import Callback
 from addergraph.training.parallel import ParallelStep
@@ -209,6 +211,17 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, before: int, after:
     assert left == sorted(os.listdir(tmp_path / "whole"))
 
 
+def test_one_callback_stops_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(communicator: Fake) -> Any:
+        stop = Stop(3 if communicator.rank else 100)
+        return run(communicator, callbacks=[stop], checkpoint=tmp_path, verbose=1, epochs=1), stop
+
+    _, first = all_right(together(2, work))[0]
+    assert first.left == 97
+    said = capsys.readouterr().out
+    assert said.count("stopped by a callback") == 1
+
+
 def test_parts_decide_bits_and_a_checkpoint_says_so(tmp_path: Path) -> None:
     run(checkpoint=tmp_path, deterministic=2, callbacks=[Stop(2)])
     for other in (0, 4):
@@ -279,8 +292,10 @@ def test_an_error_of_one_process_reaches_all(when: str, tmp_path: Path) -> None:
     first, second = errors(work)
     assert isinstance(first, ProcessError)
     assert str(first) == f"process 2 of 2 has ended this run: {second}"
-    if when == "within":  # what was there before is whole
+    if when == "within":  # the last whole step is there, though no checkpoint was due
         failing = False
+        metadata = storage.load(tmp_path / "checkpoint.safetensors")[1]
+        assert json.loads(metadata["position"])["step"] == 3
         again = {"checkpoint": tmp_path, "checkpoint_steps": 2, "resume": True}
         all_right(together(2, lambda c: run(c, **again)))
 
