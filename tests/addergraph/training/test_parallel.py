@@ -270,7 +270,11 @@ def test_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "within"])
-def test_an_error_of_one_process_reaches_all(when: str, tmp_path: Path) -> None:
+def test_an_error_of_one_process_reaches_all(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Replicas.__init__, "__defaults__", (0, 30.0))
+
     class Fails(Callback):
         def on_train_batch_end(self, batch: int, logs: Any) -> None:
             if failing and batch == 2:
