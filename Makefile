@@ -4,7 +4,8 @@ PYTHON ?= python3
 PY = $(VENV)/bin/python
 
 .PHONY: demo test test-slow test-without-tools coverage fuzz score drill drill-kill lint docs bench learns \
-	campaign-graphs campaign-targets campaign-sanitizers campaign-kills campaign-disk campaign-parsers
+	campaign-graphs campaign-targets campaign-sanitizers campaign-kills campaign-processes campaign-disk \
+	campaign-parsers
 
 demo: $(VENV)/.addergraph-test
 	$(PY) examples/digits.py
@@ -58,6 +59,10 @@ campaign-sanitizers: $(VENV)/.addergraph-test
 
 campaign-kills: $(VENV)/.addergraph-test
 	$(PY) -m tests.campaigns kills
+
+campaign-processes: $(VENV)/.addergraph-test
+	$(PY) -m pip install -q -e '.[mpi]'
+	$(PY) -m tests.campaigns processes
 
 campaign-disk: $(VENV)/.addergraph-test
 	$(PY) -m tests.campaigns disk

@@ -58,6 +58,10 @@ class DataError(AdderGraphError):
     """Training or inference data of the wrong shape, type or range."""
 
 
+class ProcessError(AdderGraphError):
+    """Another process of a training run failed, does not answer, or works on something else."""
+
+
 class MemoryLimitError(AdderGraphError, MemoryError):
     """Work that needs more memory than there is, refused before it starts."""
 

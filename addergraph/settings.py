@@ -43,6 +43,7 @@ class Setting:
     short    a second name, as "-o"
     place    an argument and no option
     many     several of them: an option may be given again
+    alone    what the option means without a value
     """
 
     help: str = ""
@@ -59,6 +60,7 @@ class Setting:
     short: str = ""
     place: bool = False
     many: bool = False
+    alone: Any = None
 
     def require(self, name: str, value: object) -> Any:
         """The value in plain form; `error` where it may not be it, which calls it `name`."""

@@ -20,6 +20,9 @@
 
 The loss and the optimizer say themselves what they compute (`addergraph/training/losses.py`,
 `optimizers.py`). The learning rate is an input: a schedule changes it without compiling again.
+
+Where several processes share a batch, the same step is two graphs (`halves`): what a process
+computes of its samples, and the update, which takes the means of that over all of them.
 """
 
 from __future__ import annotations
@@ -27,18 +30,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from addergraph.errors import GraphError, ShapeError
-from addergraph.ir import Graph, Node, Op, Parameter, Value
+from addergraph.ir import Builder, Graph, Node, Op, Parameter, Value
 from addergraph.ir.attributes import FULL_PRECISION, GRADIENTS, SIGN, choice
 from addergraph.ir.check import require_something_to_train
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
+from addergraph.ir.walk import append, downstream, upstream
 from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.full import Full
 
 from .autodiff import close, differentiate
+from .replicas import synchronized
 from .rewrite import Draft, rebuild
 
 
@@ -75,33 +81,134 @@ def train_step(
     """
     _check_forward(graph)
     require_statistics(graph)
-    choice("train_step", "gradient", gradient, GRADIENTS)
-    graph = with_sign_gradients(graph) if gradient == SIGN else graph
-    draft = Draft(dataclasses.replace(graph, name=f"{graph.name}_train"))
-    draft.copy()
-    predictions = [draft.new[v] for v in graph.outputs]
-    prefixes = [f"{v.name}." if len(graph.outputs) > 1 else "" for v in graph.outputs]
-    ends = zip(prefixes, predictions, strict=True)
-    targets = [_input(draft, f"{prefix}targets", v.type) for prefix, v in ends]
-    rate = draft.tensor(_input(draft, "learning_rate", TensorType(f32, ())))
-    both = ([draft.tensor(v) for v in values] for values in (predictions, targets))
-    mean, *others = (found.value for found in loss.means(*both))
-
-    require_something_to_train(graph)
-    trainable = [p for p in graph.parameters if p.trainable]
-    one = draft.add(Full(shape=(), value=1.0, dtype=f32), [], "one")[0]
-    gradients = differentiate(draft, {mean: draft.tensor(one)}, trainable)
-    _require_used(graph, trainable, gradients)
-    for u in graph.updates:
+    made = _Backward(graph, loss, gradient, with_rate=True)
+    draft = made.draft
+    for u in made.graph.updates:
         draft.update(u.parameter, draft.new[u.value])
-    optimizer.update({p: gradients[p] for p in trainable}, rate)
-    return close(draft, gradients, [mean, *others, *predictions])
+    assert made.rate is not None
+    optimizer.update({p: made.gradients[p] for p in made.trainable}, made.rate)
+    return close(draft, made.gradients, [*made.losses, *made.predictions])
 
 
-def _input(draft: Draft, hint: str, type: TensorType) -> Value:
+class _Backward:
+    """A draft with forward, loss and backward of `graph`; what `train_step` raises."""
+
+    def __init__(self, graph: Graph, loss: Loss, gradient: str, *, with_rate: bool) -> None:
+        _check_forward(graph)
+        choice("train_step", "gradient", gradient, GRADIENTS)
+        self.graph = graph = with_sign_gradients(graph) if gradient == SIGN else graph
+        self.draft = draft = Draft(dataclasses.replace(graph, name=f"{graph.name}_train"))
+        draft.copy()
+        self.predictions = [draft.new[v] for v in graph.outputs]
+        prefixes = [f"{v.name}." if len(graph.outputs) > 1 else "" for v in graph.outputs]
+        ends = zip(prefixes, self.predictions, strict=True)
+        targets = [_input(draft, f"{prefix}targets", v.type) for prefix, v in ends]
+        self.rate = draft.tensor(_rate(draft)) if with_rate else None
+        both = ([draft.tensor(v) for v in values] for values in (self.predictions, targets))
+        self.losses = [found.value for found in loss.means(*both)]
+
+        require_something_to_train(graph)
+        self.trainable = [p for p in graph.parameters if p.trainable]
+        one = draft.add(Full(shape=(), value=1.0, dtype=f32), [], "one")[0]
+        seeds = {self.losses[0]: draft.tensor(one)}
+        self.gradients = differentiate(draft, seeds, self.trainable)
+        _require_used(graph, self.trainable, self.gradients)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A training step in two graphs, for several replicas, of which each has a part of the batch.
+
+    backward   (inputs of the graph, targets, then the parameters that it reads, as inputs) ->
+               (losses f32[], predictions, then `exchanged`), without updates
+    update     (`exchanged`, learning_rate f32[]) -> learning_rate, with the updates; `exchanged`
+               are means over the replicas. It depends on no batch size
+    losses, predictions   how many there are
+    exchanged  by name of the parameter: the gradient of each that is trained, then the new value of
+               each that an update of the graph computes from samples, all of them f32
+    read       the parameters that `backward` takes as inputs
+    """
+
+    backward: Graph
+    update: Graph
+    losses: int
+    predictions: int
+    exchanged: tuple[str, ...]
+    read: tuple[str, ...]
+
+
+def halves(
+    graph: Graph, loss: Loss, optimizer: Optimizer, *, gradient: str = FULL_PRECISION,
+    synchronize: bool = False,
+) -> Halves:  # fmt: skip
+    """`train_step` cut where gradients are there and nothing has been updated.
+
+    synchronize  batch norms take the statistics of all replicas' samples; `replicas.segments` then
+                 cuts `backward` where these are exchanged. Otherwise each takes those of its own
+
+    Raises what `train_step` raises, but for batch statistics of one value: those may be of more
+    samples than this replica has. GraphError for an update that depends on samples and is not f32.
+    """
+    made = _Backward(synchronized(graph) if synchronize else graph, loss, gradient, with_rate=False)
+    forward, draft = made.graph, made.draft
+    sampled = downstream(forward.nodes, forward.inputs)
+    moved = [u for u in forward.updates if u.value in sampled]
+    for u in moved:
+        _require_mean(forward, u.parameter)
+    ends = [made.gradients[p].value for p in made.trainable]
+    ends += [draft.new[u.value] for u in moved]
+    outputs = [*made.losses, *made.predictions, *ends]
+    backward = _with_inputs(close(draft, made.gradients, outputs))
+    read = tuple(v.name for v in backward.inputs[len(draft.inputs) :])
+    exchanged = (*(p.name for p in made.trainable), *(u.parameter.name for u in moved))
+    update = _update_half(forward, made.trainable, [u.parameter for u in moved], optimizer)
+    return Halves(backward, update, len(made.losses), len(made.predictions), exchanged, read)
+
+
+def _update_half(
+    graph: Graph, trained: Sequence[Parameter], moved: Sequence[Parameter], optimizer: Optimizer
+) -> Graph:
+    """(gradients of `trained`, new values of `moved`, learning_rate) -> learning_rate."""
+    builder = Builder(f"{graph.name}_update")
+    new: dict[Value, Value] = {p: builder.parameter(p) for p in graph.parameters}
+    gradients = {p: Tensor(builder, _input(builder, f"{p.name}.grad", p.type)) for p in trained}
+    values = {p: _input(builder, f"{p.name}.mean", p.type) for p in moved}
+    rate = _rate(builder)
+    others = [u for u in graph.updates if u.parameter not in values]
+    append(builder, upstream(graph.nodes, [u.value for u in others]), new)
+    for u in graph.updates:
+        builder.update(u.parameter, values.get(u.parameter) or new[u.value])
+    optimizer.update(gradients, Tensor(builder, rate))
+    return builder.finish([rate])
+
+
+def _with_inputs(graph: Graph) -> Graph:
+    """The graph with the parameters that it reads as inputs behind the others."""
+    builder = Builder(graph.name)
+    read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs)
+    given = (*graph.inputs, *(p for p in graph.parameters if p in read))
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in given}
+    append(builder, graph.nodes, new)
+    return builder.finish([new[v] for v in graph.outputs])
+
+
+def _require_mean(graph: Graph, p: Parameter) -> None:
+    if p.type.dtype != f32:
+        raise GraphError(
+            f'"{graph.name}" updates the parameter {p} from samples; replicas that share a batch '
+            f"can take the mean of f32 alone, it is {p.type}"
+        )
+
+
+def _rate(builder: Builder) -> Value:
+    """The learning rate, an input."""
+    return _input(builder, "learning_rate", TensorType(f32, ()))
+
+
+def _input(builder: Builder, hint: str, type: TensorType) -> Value:
     """An input whose name the network may have for something else."""
-    draft.inputs.append(Value(draft.fresh(hint), type))
-    return draft.inputs[-1]
+    builder.inputs.append(Value(builder.fresh(hint), type))
+    return builder.inputs[-1]
 
 
 def _require_used(graph: Graph, trainable: Sequence[Parameter], found: Container[Value]) -> None:

@@ -58,7 +58,8 @@ class Run:
         if by_command:
             self.command = [
                 sys.executable, "-m", "addergraph", "train", "--epochs", str(epochs),
-                "--threads", "1", "--keep-best", "--checkpoint", str(self.folder),
+                "--threads", "1", "--keep-best", "--validation-split", "0.2",
+                "--checkpoint", str(self.folder),
                 "--checkpoint-steps", str(CHECKPOINT_STEPS), "--resume", "-o", str(self.model),
             ]  # fmt: skip
 

@@ -48,6 +48,7 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "passes/quantize/quantize.py": (2, "a softmax before an argmax or an output is left out"),
     "passes/quantize/rounded.py": (3, "rules by op, and what a rounding op states"),
     "passes/quantize/rules.py": (8, "rules by op, and what to do about ops that have none"),
+    "passes/replicas.py": (2, "a pass about statistics, and about where they are exchanged"),
     "passes/train_step.py": (1, "statistics of one value a channel are refused"),
 }
 

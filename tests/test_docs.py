@@ -128,6 +128,7 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
         model_and_images,
         lambda made: made["found"].counts.sum() == 40 and len(made["worst"]) == 24,
     ),
+    ("docs/scaling.md", 0): (nothing, lambda made: made["model"].weights["conv1.f"].any()),
     ("docs/verify.md", 0): (model_and_pictures, lambda made: bool(made["report"].ok)),
     ("docs/networks.md", 0): (
         nothing,
@@ -223,9 +224,11 @@ def test_other_programs_are_few() -> None:
         "apt-get",
         "cd",
         "make",
+        "mpirun",
         "pip",
         "python",
         "qemu-system-arm",
+        "sudo",
     }
 
 

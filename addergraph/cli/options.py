@@ -129,6 +129,7 @@ def _parameter(name: str, one: Setting, default: Any) -> click.Parameter:
         required=required,
         # A default of None counts as one that was given, from click 8.3 on.
         **({} if required else {"default": default}),
+        **({} if one.alone is None else {"flag_value": one.alone}),
         show_default=shown,
         metavar=one.metavar,
         help=one.help + (f"  [default: {one.unset}]" if unsaid and one.unset else ""),

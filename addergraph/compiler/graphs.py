@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..ops.pointwise.fake_quantize import Rounding
     from ..passes.pipeline import Observer
     from ..passes.quantize.calibrate import Engine, Report
+    from ..passes.replicas import Segment as Segment  # training names its type
+    from ..passes.train_step import Halves as Halves
     from ..passes.train_step import Loss, Optimizer
     from ..quantization import QuantizationSettings, Quantized
     from ..report.findings import Finding
@@ -37,6 +39,29 @@ def train_step_graph(
     from ..passes.train_step import train_step
 
     return train_step(graph, loss, optimizer, gradient=gradient)
+
+
+def train_halves(
+    graph: Graph, loss: Loss, optimizer: Optimizer, *, gradient: str, synchronize: bool
+) -> Halves:
+    """One training step as two graphs with the gradients between; see `passes/train_step.py`."""
+    from ..passes.train_step import halves
+
+    return halves(graph, loss, optimizer, gradient=gradient, synchronize=synchronize)
+
+
+def segments(graph: Graph) -> list[Segment]:
+    """`graph` cut where replicas exchange values; see `passes/replicas.py`."""
+    from ..passes.replicas import segments as cut
+
+    return cut(graph)
+
+
+def require_statistics(graph: Graph) -> None:
+    """ShapeError, naming the layer, where a batch norm would see one value a channel."""
+    from ..passes.train_step import require_statistics as require
+
+    require(graph)
 
 
 def findings(graph: Graph) -> tuple[Finding, ...]:

@@ -13,7 +13,7 @@ from ..border import settle
 from ..errors import DataError
 from ..ir import Array
 from ..ir.state import aligned_bytes
-from ..settings import require_valid, setting
+from ..settings import integer, require_valid, setting
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,27 @@ class Augment:
     def __post_init__(self) -> None:
         require_valid(self)
 
-    def apply(self, x: Array, random: np.random.Generator) -> Array:
+    def apply(
+        self, x: Array, random: np.random.Generator, whole: int | None = None, first: int = 0
+    ) -> Array:
         """New images of `x` [B,H,W,C]: a pure function of `x` and the generator's state.
 
         Draws B row offsets, B column offsets, then B uniform numbers, whatever the settings are.
+        Where `x` are images `first`, `first` + 1, ... of a batch of `whole`, it draws for all of
+        these, so that each image is changed as it would be in the whole batch.
         """
         x = border.array("x", x)
         border.plain(np.random.Generator, "random", random)
         if x.ndim != 4 or not x[:1].size:
             raise DataError(f"augmentation takes images [N,H,W,C], found shape {x.shape}")
         count, height, width, channels = x.shape
-        top, left = random.integers(0, 2 * self.padding + 1, size=(2, count))
-        mirrored = random.random(count) < self.flip
+        drawn = count if whole is None else integer("whole", whole, count)
+        first = integer("first", first, 0)
+        if first > drawn - count:
+            raise DataError(f"first={first}: {count} images from there on are not in {drawn}")
+        rows = slice(first, first + count)
+        top, left = random.integers(0, 2 * self.padding + 1, size=(2, drawn))[:, rows]
+        mirrored = random.random(drawn)[rows] < self.flip
         sides = (self.padding, self.padding)
         padded = np.pad(x, ((0, 0), sides, sides, (0, 0)))
         # Rows of pixels and channels together, so that a copy is one run of bytes a row.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..settings import integer
 from .augment import Augment, Normalize, empty_f32
 
 Batch = tuple[Array, Array]
+Part = Callable[[int], slice]
 
 
 class Loader:
@@ -67,27 +68,33 @@ class Loader:
             return np.arange(len(self.x), dtype=np.int64)
         return np.random.default_rng([self.seed, number]).permutation(len(self.x))
 
-    def epoch(self, number: int, first_step: int = 0) -> Generator[Batch, None, None]:
+    def epoch(
+        self, number: int, first_step: int = 0, part: Part | None = None
+    ) -> Generator[Batch, None, None]:
         """The batches `(x f32[B,...], sample numbers i64[B])` of an epoch from `first_step` on.
 
-        Each `x` is a new array, C-contiguous and 64-byte aligned. An error while a batch is made
-        is raised where that batch is due. Closing the iterator ends the background thread.
+        `part` says which rows of a batch of so many samples are wanted, all unless it is given;
+        they are what they would be in the whole batch, and no others are made. Each `x` is a new
+        array, C-contiguous and 64-byte aligned. An error while a batch is made is raised where that
+        batch is due. Closing the iterator ends the background thread.
         """
         first_step = integer("first_step", first_step, 0)
         if first_step > len(self):
             raise DataError(f"first_step={first_step}: an epoch has {len(self)} steps")
-        return self._batches(self.order(number), number, first_step)
+        return self._batches(self.order(number), number, first_step, part or slice)
 
-    def _batches(self, order: Array, number: int, first: int) -> Generator[Batch, None, None]:
+    def _batches(
+        self, order: Array, number: int, first: int, part: Part
+    ) -> Generator[Batch, None, None]:
         if not self.prefetch:
             for step in range(first, len(self)):
-                yield self._batch(order, number, step)
+                yield self._batch(order, number, step, part)
             return
         thread = ThreadPoolExecutor(1, thread_name_prefix="addergraph-loader")
         ready: deque[Future[Batch]] = deque()
         try:
             for step in range(first, len(self)):
-                ready.append(thread.submit(self._batch, order, number, step))
+                ready.append(thread.submit(self._batch, order, number, step, part))
                 if len(ready) > self.prefetch:
                     yield ready.popleft().result()
             while ready:
@@ -95,13 +102,15 @@ class Loader:
         finally:
             thread.shutdown(cancel_futures=True)
 
-    def _batch(self, order: Array, number: int, step: int) -> Batch:
+    def _batch(self, order: Array, number: int, step: int, part: Part) -> Batch:
         index = order[step * self.batch_size : (step + 1) * self.batch_size]
+        whole, rows = len(index), part(len(index))
+        index = index[rows]
         x = self.x[index]
         if self.augment is not None:
             # step + 1: NumPy pads seeds with zeros, and [seed, epoch] is the order's own.
             random = np.random.default_rng([self.seed, number, step + 1])
-            x = self.augment.apply(x, random)
+            x = self.augment.apply(x, random, whole, rows.start or 0)
         if self.normalize is not None:
             return self.normalize.apply(x), index
         y = empty_f32(x.shape)

@@ -36,6 +36,7 @@ from ..training.labels import count_of, require_trainable, targets_for
 from ..training.logs import History
 from ..training.objective import objective_of
 from ..training.optimizers import Optimizer
+from ..training.replicas import Communicator
 from ..training.settings import DEFAULT_OPTIMIZER, Fit, Rate
 from ..training.step import TrainStep
 from ..training.trainee import Losses, Weights
@@ -351,6 +352,9 @@ class Model(Predictor, Minimizing):
         resume: bool = False,
         engine: str = "native",
         threads: int | None = None,
+        deterministic: int = 0,
+        batch_statistics: str = "local",
+        communicator: Communicator | None = None,
         verbose: int = 1,
         callbacks: Sequence[Callback] = (),
         **others: Never,
@@ -380,13 +384,17 @@ class Model(Predictor, Minimizing):
             resume           go on from the checkpoint there, if there is one, bit for bit
             engine           "reference" runs the same step in NumPy
             threads          all processors unless given; results do not depend on it
+            deterministic    parts of a batch, added in order: the bits are those of any number of
+                             processes that divides it; 0 is a part a process
+            batch_statistics of several parts: "local", each its own, or "synchronized"
+            communicator     of mpi4py: its processes share each batch (docs/scaling.md)
             callbacks        code of your own; see `training/callbacks.py`
 
         Warns of what is provably dead (RangeWarning) and of samples far beyond the scale of the
         filters (DataWarning). Raises DataError for data or settings that do
         not fit and when training diverges (the weights are then those of the last good epoch),
         StorageError for a folder that cannot be used, ShapeError for batch statistics of one value,
-        MemoryLimitError. DataError for `others`, arguments that there are not.
+        MemoryLimitError, ProcessError of another process. DataError for `others`, no arguments.
         """
         require_none(others, settings_of(Fit))
         settings = Fit(
@@ -395,7 +403,9 @@ class Model(Predictor, Minimizing):
             augment=augment, normalize=normalize, shuffle=shuffle, seed=seed, patience=patience,
             keep_best=keep_best, batch_norm_samples=batch_norm_samples, sparsity=sparsity,
             sparsity_end=sparsity_end, checkpoint=checkpoint, checkpoint_steps=checkpoint_steps,
-            resume=resume, engine=engine, threads=threads, verbose=verbose, callbacks=callbacks,
+            resume=resume, engine=engine, threads=threads, deterministic=deterministic,
+            batch_statistics=batch_statistics, communicator=communicator, verbose=verbose,
+            callbacks=callbacks,
         )  # fmt: skip
         running, self._in_fit = self._in_fit, True
         try:
@@ -420,15 +430,9 @@ class Model(Predictor, Minimizing):
         out.
         """
         return TrainStep(
-            self,
-            batch,
-            optimizer,
-            label_smoothing=label_smoothing,
-            gradient=gradient,
-            engine=engine,
-            threads=threads,
-            seed=seed,
-        )
+            self, batch, optimizer, label_smoothing=label_smoothing, gradient=gradient,
+            engine=engine, threads=threads, seed=seed,
+        )  # fmt: skip
 
     # --- inference ------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from .pointwise.greater import greater as greater
 from .pointwise.relu import leaky_relu as leaky_relu
 from .pointwise.relu import relu as relu
 from .pointwise.relu import relu6 as relu6
+from .pointwise.replica_mean import replica_mean as replica_mean
 from .pointwise.requantize import requantize_multiply as requantize_multiply
 from .pointwise.requantize import requantize_shift as requantize_shift
 from .pointwise.select import select as select

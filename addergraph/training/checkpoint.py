@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -108,7 +109,7 @@ class RunFolder:
         self._is_new = False
 
     def __enter__(self) -> Self:
-        self._is_new = not self.path.exists()
+        self._is_new = not os.path.exists(self.path)  # that of a Path raises for a long name
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -212,14 +213,18 @@ class RunFolder:
                     f'"{self.file}" is of another {name}: {found}, this run has {ours}; '
                     "resume with what it was made with, or choose another folder"
                 )
-        settings = self._json(metadata, "settings")
-        for name, ours in self.identity.settings.items():
-            if (found := settings.get(name)) != ours:
-                made = f"with {name}={found}" if found else f"before there was {name}"
-                raise DataError(
-                    f'"{self.file}" was made {made}, this run has '
-                    f"{name}={ours}; resume with the same settings, or choose another folder"
-                )
+        made_with, wanted = self._json(metadata, "settings"), self.identity.settings
+        for name in [*wanted, *made_with]:
+            if made_with.get(name) == wanted.get(name):
+                continue
+            made = f"before there was {name}"
+            if name in made_with:
+                made = f"with {name}={made_with[name]}"
+            has = f"{name}={wanted[name]}" if name in wanted else f"no {name}"
+            raise DataError(
+                f'"{self.file}" was made {made}, this run has {has}; resume with the same '
+                "settings, or choose another folder"
+            )
 
     def _position(self, metadata: Mapping[str, str]) -> Position:
         where = f'the position of "{self.file}"'

@@ -8,43 +8,25 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import NoReturn
 
 import numpy as np
 
-from .. import compiler
-from ..data.preprocessing import of_images
-from ..errors import AdderGraphError, DataError, DataWarning, RangeWarning, ShapeError, StorageError
+from ..errors import AdderGraphError, DataError, DataWarning, ProcessError, StorageError
 from ..files.storage import user_path
 from ..ir import Array
 from ..ir.check import require_something_to_train
 from ..ir.state import bind_weights
-from ..ir.text_attributes import shown_attributes
-from .checkpoint import (
-    BEST,
-    Checkpoint,
-    Identity,
-    Position,
-    RunFolder,
-    digest_of_data,
-    digest_of_network,
-)
-from .feed import Feed, image_of
-from .labels import (
-    Targets,
-    count_of,
-    out_of_scale,
-    require_trainable,
-    rows_of,
-    sums_of,
-    targets_for,
-)
+from .checkpoint import BEST, Checkpoint, Position, RunFolder
+from .feed import Feed
+from .labels import Targets, count_of, hits_of, require_trainable, rows_of, targets_for
 from .logs import History, Logs, log_row, score
-from .memory import require_memory, training_need
 from .objective import objective_of
+from .prepare import check_steps, compiled, facts_of, identity_of, preprocessed, warn
 from .progress import Progress
-from .settings import NATIVE, Fit, rate_at
+from .replicas import Replicas
+from .settings import Fit, rate_at
 from .sparsity import is_thinned, thin, thinned_of
 from .stalled import constant_loss, watches_of
 from .statistics import Statistics
@@ -67,6 +49,16 @@ def fit(
     the end of the last good epoch, or of the checkpoint that the run went on from. MemoryLimitError
     before the first step where the run needs more memory than there is.
     """
+    with Replicas(settings.communicator, settings.deterministic) as replicas:
+        if not replicas.is_first:
+            settings = replace(settings, verbose=0)
+        return _fit(model, inputs, y, held_out, settings, replicas)
+
+
+def _fit(
+    model: Trainee, inputs: Mapping[str, Array], y: object, held_out: HeldOut, settings: Fit,
+    replicas: Replicas,
+) -> History:  # fmt: skip
     require_trainable(inputs)
     model.build({name: samples.shape[1:] for name, samples in inputs.items()})
     require_something_to_train(model.graph(training=False))
@@ -74,122 +66,29 @@ def fit(
     thinned, before = thinned_of(model, settings), model.preprocessing
     with ExitStack() as stack:
         try:
-            settings = _preprocessed(model, inputs, settings)
-            feed = Feed(inputs, model.preprocessing, settings)
-            validation = validation_of(model, held_out, settings)
+            settings = preprocessed(model, inputs, settings)
+            feed = Feed(inputs, model.preprocessing, settings, replicas.rows)
+            validation = validation_of(model, held_out, settings, replicas)
             folder = checkpoint = None
-            if settings.checkpoint is not None:
-                identity = _identity(model, inputs, targets, settings, validation)
-                path = user_path(settings.checkpoint)
-                folder = stack.enter_context(RunFolder(path, identity, resume=settings.resume))
-                checkpoint = folder.load()
-            _warn(model, feed, settings)
+            if settings.checkpoint is not None or replicas.size > 1:
+                identity = identity_of(model, inputs, targets, settings, validation)
+                replicas.agree(facts_of(identity, inputs, settings))
+                if settings.checkpoint is not None and replicas.is_first:
+                    path = user_path(settings.checkpoint)
+                    folder = RunFolder(path, identity, resume=settings.resume)
+                    checkpoint = stack.enter_context(folder).load()
+            warn(model, feed, settings)
             start = time.perf_counter()
-            step = _compiled(model, count_of(inputs), settings, thinned)
+            step = compiled(model, count_of(inputs), settings, thinned, replicas)
         except BaseException:
             model.preprocessing = before
             raise
-        statistics = Statistics(step, feed, settings.batch_norm_samples)
-        _check_steps(step, count_of(inputs), settings, statistics, start)
-        run = _Run(step, feed, targets, settings, validation, folder, checkpoint, statistics)
-        return run.all_epochs()
-
-
-def _compiled(model: Trainee, samples: int, settings: Fit, thinned: Sequence[str]) -> TrainStep:
-    shown = settings.verbose and settings.engine == NATIVE
-    return TrainStep(
-        model,
-        min(settings.batch_size, samples),
-        settings.optimizer,
-        label_smoothing=settings.label_smoothing,
-        gradient=settings.gradient,
-        engine=settings.engine,
-        threads=settings.threads,
-        seed=settings.seed,
-        thinned=thinned,
-        before_compiling=_say_that_it_compiles if shown else None,
-    )
-
-
-def _say_that_it_compiles() -> None:
-    print("compiling the training step: a while the first time, then it is cached", flush=True)
-
-
-def _preprocessed(model: Trainee, inputs: Mapping[str, Array], settings: Fit) -> Fit:
-    """The settings with the normalization of the model's preprocessing, which is filled in where
-    the model has none; DataError where the two contradict each other."""
-    known, given = model.preprocessing, settings.normalize
-    if known is not None and given is not None and not known.is_close(given):
-        raise DataError(
-            f"normalize={given} contradicts the model's preprocessing, {known.normalize}: leave "
-            "normalize out, or assign model.preprocessing"
+        statistics = Statistics(step, feed, settings.batch_norm_samples, replicas)
+        check_steps(step, count_of(inputs), settings, statistics, start)
+        run = _Run(
+            step, feed, targets, settings, validation, folder, checkpoint, statistics, replicas
         )
-    image = image_of(inputs, known)
-    if known is None and image and (given is not None or inputs[image].dtype == np.uint8):
-        made = of_images(inputs[image], given)
-        model.preprocessing = known = replace(made, input=image if len(inputs) > 1 else None)
-    if known is None or given == known.normalize:
-        return settings
-    return replace(settings, normalize=known.normalize)
-
-
-def _warn(model: Trainee, feed: Feed, settings: Fit) -> None:
-    for proven in compiler.findings(model.graph(training=False)):
-        warnings.warn(str(proven), RangeWarning, stacklevel=4)
-    for name, samples in feed.inputs.items():
-        normalize = settings.normalize if name == feed.image else None
-        if (large := out_of_scale(samples, normalize)) is not None:
-            where = f"{name}: " if len(feed.inputs) > 1 else ""
-            warnings.warn(f"{where}{large}", DataWarning, stacklevel=4)
-
-
-def _check_steps(
-    step: TrainStep, samples: int, settings: Fit, statistics: Statistics, start: float
-) -> None:
-    """Refuses what cannot be trained, or not within the memory that there is; shows the need. What
-    the reference takes is NumPy's affair."""
-    size = settings.batch_size
-    batches = sorted({samples % size, min(size, samples)} - {0})
-    try:
-        graphs = [step.graph(batch) for batch in batches]
-    except ShapeError as error:
-        if batches[0] != 1 or samples < 3:
-            raise
-        others = range(2, max(samples, size) + 1)
-        fits = min((n for n in others if samples % n != 1), key=lambda n: (abs(n - size), n))
-        raise ShapeError(f"{error}; of {samples} samples a batch size of {fits} does") from None
-    if step.engine != NATIVE:
-        return
-    arenas = [step.arena_bytes(batch) for batch in batches]
-    need = training_need(graphs, [*arenas, statistics.arena_bytes])
-    if settings.verbose:
-        print(f"compiled in {time.perf_counter() - start:.1f} s\nmemory {need}", flush=True)
-    require_memory(need)
-
-
-def _identity(
-    model: Trainee, inputs: Mapping[str, Array], targets: Mapping[str, Targets], settings: Fit,
-    validation: Validation | None,
-) -> Identity:  # fmt: skip
-    loss = objective_of(model).identity(model.output_shapes)
-    decided = {"loss": loss, "engine": settings.engine, "validation": "none"}
-    if validation is not None:  # the history and the best epoch are of these data
-        decided["validation"] = _digest(validation.inputs, validation.targets)
-    graph = model.graph(training=False)
-    forms = model.graph(training=True, batch=2).nodes
-    left = [f"{n.name} {' '.join(shown_attributes(n.op))}" for n in forms if n.op.training_only]
-    decided["dropout"] = ", ".join(left) or "none"
-    return Identity(
-        digest_of_network(graph),
-        _digest(inputs, targets),
-        {**settings.description(), **decided},
-        [p.name for p in graph.parameters if p.frozen],
-    )
-
-
-def _digest(inputs: Mapping[str, Array], targets: Mapping[str, Targets]) -> str:
-    wanted = (array for one in targets.values() for array in (one.labels, one.values))
-    return digest_of_data(*wanted, *inputs.values())
+        return run.all_epochs()
 
 
 class _Run:
@@ -205,15 +104,17 @@ class _Run:
         folder: RunFolder | None,
         checkpoint: Checkpoint | None,
         statistics: Statistics,
+        replicas: Replicas,
     ) -> None:
         self.step, self.feed, self.targets = step, feed, targets
         self.samples = count_of(feed.inputs)
         self.settings, self.validation, self.folder = settings, validation, folder
-        self.statistics = statistics
+        self.statistics, self.replicas = statistics, replicas
         self.best: dict[str, Array] | None = None
         self.at = Position()
         if checkpoint is not None:
             self._go_on_from(checkpoint)
+        self._share()
         self.history = History(self.at.history)
         self.good, self.good_at = step.state.blob.copy(), (self.at.epoch, self.at.step)
         self.before = np.empty_like(step.state.blob)  # the last step
@@ -236,6 +137,15 @@ class _Run:
         self.at = checkpoint.position
         if self.settings.verbose and self.folder is not None:
             print(f'from "{self.folder.file}": {self._done()}', flush=True)
+
+    def _share(self) -> None:
+        """Begins where process 1 begins."""
+        self.at = Position(**self.replicas.shared(asdict(self.at)))
+        self.replicas.share(self.step.state.blob)
+        if self.replicas.shared(self.best is not None):
+            self.best = self.best or {n: a.copy() for n, a in self.step.model.weights.items()}
+            for array in self.best.values():
+                self.replicas.share(array)
 
     def _done(self) -> str:
         at, epochs = self.at, self.settings.epochs
@@ -277,7 +187,7 @@ class _Run:
                         self._require_finite_weights(self.at.step)
                         self._save_if_kept()
                         return
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit, ProcessError):
                 self._save_interrupted(time.perf_counter() - start)
                 raise
         at = self.at
@@ -323,7 +233,7 @@ class _Run:
         watches = watches_of(self.objective, self.constants, self.targets, columns, held_out)
         if history.findings and all(watch.is_well for watch in watches):  # it is no longer true
             history.findings.clear()
-        if inputs is None or history.findings:
+        if inputs is None or history.findings or not self.replicas.is_first:
             return
         epoch = self.at.epoch
         rate = functools.partial(rate_at, self.settings.learning_rate, epoch - 1)
@@ -331,7 +241,7 @@ class _Run:
         found = [watch.finding(epoch, epoch * len(self.feed), probe, rate) for watch in watches]
         if (first := next(filter(None, found), None)) is not None:
             history.findings.append(first)
-            warnings.warn(str(first), DataWarning, stacklevel=6)
+            warnings.warn(str(first), DataWarning, stacklevel=7)
 
     def _one_step(self, inputs: Sequence[Array], index: Array) -> Position:
         """Where the run is after this batch."""
@@ -341,14 +251,19 @@ class _Run:
         np.copyto(self.before, self.step.state.blob)
         self.before_is = at.epoch, at.step
         self._thin()
-        (loss, *each), predictions = self.step.run(inputs, rows_of(self.targets, index), rate)
+        start = at.step * self.settings.batch_size
+        count = min(self.settings.batch_size, self.samples - start)
+        rows = rows_of(self.targets, index)
+        (loss, *each), predictions = self.step.run(inputs, rows, rate, count)
         if not math.isfinite(loss):
             self._diverged(at.step + 1, f"the loss is {loss}: {self._culprit(inputs)}", rate)
         self.last = {"loss": loss, "learning_rate": rate}
-        sums = sums_of(self.targets, index, each, predictions)
-        correct = at.correct + int(sums.pop("accuracy", 0))
+        hits = self.replicas.total(hits_of(self.targets, index, predictions))
+        correct = at.correct + hits.pop("accuracy", 0)
+        columns = (self.objective.column(name, "loss") for name in self.targets)
+        sums = {n: one * count for n, one in zip(columns, each, strict=bool(each))} | hits
         parts = {name: at.parts.get(name, 0.0) + number for name, number in sums.items()}
-        summed = at.loss + loss * len(index)
+        summed = at.loss + loss * count
         return replace(at, step=at.step + 1, loss=summed, correct=correct, parts=parts)
 
     def _thin(self) -> None:
@@ -394,7 +309,8 @@ class _Run:
             raise
 
     def _stopped(self) -> bool:
-        return any(callback.stop_training for callback in self.settings.callbacks)
+        callbacks = self.settings.callbacks
+        return bool(callbacks) and self.replicas.any(any(c.stop_training for c in callbacks))
 
     # --- checkpoints, the best weights, the end ---------------------------------------------------
 
@@ -405,12 +321,12 @@ class _Run:
         return due and step < len(self.feed)
 
     def _save(self) -> None:
-        assert self.folder is not None
         self._require_finite_weights(self.at.step)
-        self.folder.save(Checkpoint(self.step.state.views, self.best, self.at))
+        if self.folder is not None:  # of process 1 alone
+            self.folder.save(Checkpoint(self.step.state.views, self.best, self.at))
 
     def _save_if_kept(self) -> None:
-        if self.folder is not None:
+        if self.settings.checkpoint is not None:
             self._save()
 
     def _save_interrupted(self, seconds: float) -> None:
@@ -421,6 +337,9 @@ class _Run:
             return
         if self.before_is == (at.epoch, at.step):  # in the middle of the next one
             self.step.state.blob[...] = self.before
+        views = self.step.state.views.values()
+        if self.replicas.size > 1 and not all(np.isfinite(array).all() for array in views):
+            return  # what follows would ask the others, who may have gone
         at.seconds = seconds
         with suppress(AdderGraphError):
             self._save()
@@ -449,7 +368,8 @@ class _Run:
         if self.best is None:
             self._settle(at.epoch, at.step)
         final = self.step.evaluated if self.best is None else self.best
-        if settings.verbose and self._stopped():
+        stopped = self._stopped()  # asked by all processes, those that print nothing too
+        if settings.verbose and stopped:
             print("stopped by a callback", flush=True)
         elif settings.verbose and at.epoch < settings.epochs:
             print(f"stopped: no epoch since {at.best_epoch} was better", flush=True)

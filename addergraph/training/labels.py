@@ -186,17 +186,14 @@ def rows_of(targets: Mapping[str, Targets], index: Index) -> list[Array]:
     return [one.rows(index) for one in targets.values()]
 
 
-def sums_of(
+def hits_of(
     targets: Mapping[str, Targets],
     index: Array,
-    losses: Sequence[float],
     predictions: Sequence[Array],
-) -> dict[str, float]:
-    """Of some samples the right answers, `accuracy`; of several outputs `<output>_accuracy`, and
-    `<output>_loss`, the losses of each. Accuracies are of classes alone."""
+) -> dict[str, int]:
+    """Of some samples the right answers, `accuracy`; of several outputs `<output>_accuracy`. They
+    are of classes alone."""
     several, sums = len(targets) > 1, {}
-    for name, loss in zip(targets, losses, strict=True) if several else ():
-        sums[f"{name}_loss"] = loss * len(index)
     for (name, one), prediction in zip(targets.items(), predictions, strict=True):
         if (correct := one.correct(index, prediction)) is not None:
             sums[f"{name}_accuracy" if several else "accuracy"] = correct

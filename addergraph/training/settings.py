@@ -15,6 +15,7 @@ from ..ir.attributes import FULL_PRECISION, GRADIENTS
 from ..settings import MOST_THREADS, require_valid, setting, settings_of
 from .callbacks import Callback, require_callbacks
 from .optimizers import SGD, Optimizer
+from .replicas import MOST_PARTS, Communicator, require_communicator
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Rate = float | Schedule | Callable[[int], float]
 
 NATIVE, REFERENCE = "native", "reference"
 ENGINES = (NATIVE, REFERENCE)
+LOCAL, SYNCHRONIZED = "local", "synchronized"  # batch statistics
 DEFAULT_OPTIMIZER = SGD()
 LARGEST_RATE = float(np.finfo(np.float32).max)
 MOST_EPOCHS = 1_000_000
@@ -32,8 +34,10 @@ MOST_SPARSITY = 0.95  # every layer keeps some taps
 # They change no bit of the epochs that there are; the engine is told by the step.
 _CHANGE_NOTHING = {
     "epochs", "patience", "checkpoint", "checkpoint_steps", "resume", "engine", "threads",
-    "verbose", "callbacks",
+    "verbose", "callbacks", "communicator",
 }  # fmt: skip
+# Bits of one process do not depend on them, nor do checkpoints of it have them.
+_OF_PARTS = {"deterministic": 0, "batch_statistics": LOCAL}
 
 
 def require_optimizer(value: object) -> None:
@@ -135,11 +139,27 @@ class Fit(Learning):
     threads: int | None = setting(
         None, "Threads to use.", kind=int, least=1, most=MOST_THREADS, unset="all processors"
     )
+    deterministic: int = setting(
+        0,
+        "Cut each batch into so many parts and add them in order: the same bits for any number of "
+        "processes that divides it; 4 without a value. 0: a part for each process.",
+        least=0,
+        most=MOST_PARTS,
+        metavar="PARTS",
+        alone=4,
+    )
+    batch_statistics: str = setting(
+        LOCAL,
+        "Batch norms of several parts take the statistics of each part, or those of the batch.",
+        choices=(LOCAL, SYNCHRONIZED),
+    )
+    communicator: Communicator | None = None
     verbose: int = 1
     callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_communicator(self.communicator)
         object.__setattr__(self, "callbacks", require_callbacks(self.callbacks))
         _require_preparation(self.augment, self.normalize)
         object.__setattr__(self, "shuffle", border.flag("shuffle", self.shuffle))
@@ -162,9 +182,11 @@ class Fit(Learning):
     def description(self) -> dict[str, str]:
         """What decides the bits of a run, beside the network and the data, as text by name.
 
-        The number of epochs is no part of it, but for `sparsity`: a run may be made longer.
+        The number of epochs is no part of it, but for `sparsity`: a run may be made longer. Nor is
+        the number of processes: another number may go on.
         """
-        names = [f.name for f in fields(self) if f.name not in _CHANGE_NOTHING]
+        unsaid = [name for name, usual in _OF_PARTS.items() if getattr(self, name) == usual]
+        names = [f.name for f in fields(self) if f.name not in {*_CHANGE_NOTHING, *unsaid}]
         decided = {name: repr(getattr(self, name)) for name in names}
         if self.sparsity:
             decided["sparsity"] += f" in a run of {self.epochs} epochs"

@@ -24,6 +24,7 @@ from ..ir.state import State
 from ..ir.walk import upstream
 from .feed import Feed
 from .labels import count_of
+from .replicas import Replicas
 from .settings import NATIVE
 from .step import TrainStep, compile_silently
 
@@ -78,14 +79,15 @@ def _without_dropouts(training: Graph) -> Graph:
 class Statistics:
     """`statistics(epoch)` gives the weights of `step` that count (`TrainStep.evaluated`) the
     statistics that they have over the first batches of that epoch of `feed`: about `samples`
-    samples, in whole batches. Nothing else of a step's state changes.
+    samples, in whole batches, which the `replicas` deal out among them. Nothing else of a step's
+    state changes.
     """
 
-    def __init__(self, step: TrainStep, feed: Feed, samples: int) -> None:
+    def __init__(self, step: TrainStep, feed: Feed, samples: int, replicas: Replicas) -> None:
         count = count_of(feed.inputs)
         batch = min(feed.loader.batch_size, count)
         graph = _without_dropouts(step.model.graph(training=True, batch=batch))
-        self.step, self.feed = step, feed
+        self.step, self.feed, self.replicas = step, feed, replicas
         self.batches = min(-(-samples // batch), count // batch)
         self._resting = at_rest(graph) if self.batches else {}
         values = tuple(value for value, _ in self._resting.values())
@@ -107,13 +109,28 @@ class Statistics:
             return
         evaluated, others = self.step.evaluated, self.step.state.views
         self._state.load({n: evaluated.get(n, others[n]) for n in self._state.views})
-        sums = [np.zeros(value.type.sizes) for value, _ in self._resting.values()]
-        with closing(self.feed.epoch(epoch)) as batches:
-            for inputs, _ in islice(batches, self.batches):
-                for total, found in zip(sums, self._run(inputs), strict=True):
-                    total += found
-        for (name, (_, factor)), total in zip(self._resting.items(), sums, strict=True):
-            evaluated[name][...] = factor * total / self.batches
+        each = self._of_batches(epoch)
+        start = 0
+        for name, (value, factor) in self._resting.items():
+            end = start + value.type.elements
+            total = np.zeros(end - start)
+            for row in each[:, start:end]:
+                total += row
+            evaluated[name][...] = (factor * total / self.batches).reshape(value.type.sizes)
+            start = end
+
+    def _of_batches(self, epoch: int) -> Array:
+        """f32[batches, n]: the statistics of each batch, in a row."""
+        size, rank = self.replicas.size, self.replicas.rank
+        length = sum(value.type.elements for value, _ in self._resting.values())
+        mine = np.zeros((-(-self.batches // size), length), np.float32)
+        with closing(self.feed.epoch(epoch, whole=True)) as batches:
+            for number, (inputs, _) in enumerate(islice(batches, self.batches)):
+                if number % size == rank:
+                    found = [array.reshape(-1) for array in self._run(inputs)]
+                    mine[number // size] = np.concatenate(found)
+        every = self.replicas.gather(mine)  # batch `number` is that of process `number` % size
+        return every.swapaxes(0, 1).reshape(-1, length)[: self.batches]
 
     def _run(self, inputs: Sequence[Array]) -> list[Array]:
         if self._program is not None:

@@ -18,6 +18,7 @@ from ..ir.walk import computed, returning
 from ..processors import usable_processors
 from ..settings import integer, number_of_threads
 from .labels import count_of, inputs_of, require_trainable, rows_of, targets_for
+from .memory import Need, training_need
 from .objective import objective_of
 from .optimizers import Optimizer, average_name
 from .settings import NATIVE, rate_at, require_engine, require_optimizer
@@ -85,12 +86,15 @@ class TrainStep:
         self.label_smoothing, self.gradient = label_smoothing, gradient
         self.threads, self.thinned = thread_count(threads), tuple(thinned)
         self._graphs: dict[int, Graph] = {}
+        self._counters: dict[str, int] = {}  # of steps, for dropouts: where each began
         self._runs: dict[int, Callable[..., Any]] = {}
         graph = self.graph(batch)
         self.state = State(graph.parameters)
         self.state.load(initial_weights(graph) | model.weights)
-        for name, first in first_steps(graph, model.weights, seed).items():
+        forward = model.graph(training=True, batch=batch)
+        for name, first in first_steps(forward, model.weights, seed).items():
             self.state.views[name][...] = first
+            self._counters[name] = int(first)
         self._weights = {name: self.state.views[name] for name in model.weights}
         if before_compiling is not None:
             before_compiling()
@@ -136,20 +140,29 @@ class TrainStep:
         return self._graphs[batch]
 
     def run(
-        self, inputs: Sequence[Array], targets: Sequence[Array], learning_rate: float
+        self,
+        inputs: Sequence[Array],
+        targets: Sequence[Array],
+        learning_rate: float,
+        whole: int | None = None,
     ) -> tuple[list[float], list[Array]]:
         """The losses and the predictions, for data that is already checked and f32 targets; both of
-        each output, behind the loss of all where there are several."""
-        if self.model.weights is not self._weights:  # another step worked on the model since
-            for name, view in self._weights.items():
-                view[...] = self.model.weights[name]
-            self.model.attach(self._weights)
+        each output, behind the loss of all where there are several. `whole`: samples of the batch,
+        which are all here."""
+        self._take_weights()
         run = self._program(len(inputs[0]))
         rate = np.asarray(learning_rate, np.float32)
         arrays = [np.ascontiguousarray(x, np.float32) for x in inputs]
         found = run(*arrays, *targets, rate)
         losses = len(found) - len(targets)
         return [float(loss) for loss in found[:losses]], list(found[losses:])
+
+    def _take_weights(self) -> None:
+        if self.model.weights is self._weights:
+            return
+        for name, view in self._weights.items():  # another step worked on the model since
+            view[...] = self.model.weights[name]
+        self.model.attach(self._weights)
 
     @property
     def evaluated(self) -> dict[str, Array]:
@@ -170,6 +183,11 @@ class TrainStep:
         """Working memory of the compiled step for `batch` samples (not of the reference's)."""
         program: Any = self._program(batch)
         return int(program.arena_bytes)
+
+    def need(self, batches: Sequence[int]) -> Need:
+        """Bytes of a run with batches of so many samples."""
+        arenas = [self.arena_bytes(batch) for batch in batches]
+        return training_need([self.graph(batch) for batch in batches], arenas)
 
     def probe(self, inputs: Sequence[Array]) -> Iterator[tuple[str, Array]]:
         """Every value of the training forward pass on these, in order: how to call it, numbers."""

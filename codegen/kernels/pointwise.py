@@ -26,6 +26,7 @@ from addergraph.ops.pointwise.fake_quantize import FakeQuantize
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.greater import Greater
 from addergraph.ops.pointwise.relu import LeakyRelu, Relu, Relu6
+from addergraph.ops.pointwise.replica_mean import ReplicaMean
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.ops.pointwise.select import Select
 from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sigmoid, Sqrt, Tanh
@@ -272,6 +273,7 @@ _RULES: dict[type[Op], Rule] = {
     Greater: _greater,
     Select: lambda c, condition, x, y: c.b.select(condition, x, y),
     Full: _full,
+    ReplicaMean: lambda c, x: x,
     BatchNorm: _batch_norm,
     RequantizeShift: _requantize_shift,
     RequantizeMultiply: _requantize_multiply,

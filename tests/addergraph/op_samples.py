@@ -35,6 +35,7 @@ from addergraph.ops.pointwise.fake_quantize import FakeQuantize, FakeQuantizeFil
 from addergraph.ops.pointwise.full import Full
 from addergraph.ops.pointwise.greater import Greater
 from addergraph.ops.pointwise.relu import LeakyRelu, Relu, Relu6
+from addergraph.ops.pointwise.replica_mean import ReplicaMean
 from addergraph.ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 from addergraph.ops.pointwise.select import Select
 from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sigmoid, Sqrt, Tanh
@@ -300,6 +301,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ),
     "relu": samples((Relu(), (f("N", 5),)), (Relu(), (f(),))),
     "relu6": samples((Relu6(), (f("N", 7),)), (Relu6(), (f(),)), domain=(-2.0, 8.5)),
+    "replica_mean": samples((ReplicaMean(), (f(5),)), (ReplicaMean(), (f(2, 3),))),
     "requantize_multiply": samples(
         (RequantizeMultiply(0, 255), (i("N", 3), *[i(3)] * 4)),
         (RequantizeMultiply(-9, 9, i32), (i("N", 2, 2), i(), i(2), i(), i())),

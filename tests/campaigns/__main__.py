@@ -6,6 +6,7 @@ docs/reliability.md.
     python -m tests.campaigns targets [as graphs]
     python -m tests.campaigns sanitizers [NETWORK ...]
     python -m tests.campaigns kills [--kills N] [--seed S]
+    python -m tests.campaigns processes [--kills N] [--seed S]
     python -m tests.campaigns disk [WRITER ...]
 
 Ctrl-C, SIGTERM and SIGHUP stop a campaign of graphs after a checkpoint; the same command goes on.
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from . import disk, kills, sanitizers
+from . import disk, kills, processes, sanitizers
 from .crew import CAMPAIGNS, Crew, Total, stopping
 from .graphs import KINDS, drawn
 
@@ -101,6 +102,10 @@ def main() -> int:
     made.add_argument("--kills", type=int, default=200, help="of saving, and as many of training")
     made.add_argument("--seed", type=int, default=0, help="of the moments")
     made.set_defaults(run=lambda given: kills.campaign(given.kills, given.seed))
+    made = commands.add_parser("processes", help="SIGKILL of one of several processes that train")
+    made.add_argument("--kills", type=int, default=50)
+    made.add_argument("--seed", type=int, default=0, help="of the moments")
+    made.set_defaults(run=lambda given: processes.campaign(given.kills, given.seed))
     made = commands.add_parser("disk", help="full disks and quotas at each write")
     made.add_argument("writers", nargs="*", metavar="WRITER")
     made.set_defaults(run=lambda given: disk.campaign(given.writers))

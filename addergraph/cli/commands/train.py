@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,11 @@ from ...model.file import require_writable_model
 from ...model.quantization import quantization_aware
 from ...quantization.settings import QuantizationSettings
 from ...settings import like, setting, settings_of
+from ...training import launched
 from ...training.checkpoint import NAME
 from ...training.optimizers import OPTIMIZERS
 from ...training.recipes import BUILT_IN, Recipe, find
+from ...training.replicas import Replicas
 from ...training.schedules import SCHEDULES
 from ...training.settings import Fit, Learning
 from .. import options as shared
@@ -138,9 +143,23 @@ class Training:
 
 
 def train(options: Training) -> None:
-    """Trains, evaluates and saves; refuses an output that cannot be written before it starts."""
-    require_writable_model(options.output)
-    _require_unused(options)
+    """Trains, evaluates and saves; refuses an output that cannot be written before it starts.
+
+    Of the processes that `mpirun` starts the first one prints and writes.
+    """
+    with Replicas(launched.communicator()) as processes, ExitStack() as stack:
+        if not processes.is_first:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        _train(options, processes)
+
+
+def _train(options: Training, processes: Replicas) -> None:
+    if processes.is_first:
+        require_writable_model(options.output)
+        _require_unused(options)
     _require_trained(options)
     _require_transferable(options)
     trained = model_in_file(options.network)
@@ -169,6 +188,12 @@ def train(options: Training) -> None:
         print(f'checkpoints and logs in "{options.folder}"', flush=True)
     if options.quantize_bits is not None:
         model = _rounding(model, data, options.quantize_bits)
+    if processes.size > 1:
+        print(
+            f"{processes.size} processes share each batch; the statistics of batch norms are "
+            f"{options.run['batch_statistics']}",
+            flush=True,
+        )
     start = time.perf_counter()
     try:
         history = model.fit(
@@ -178,11 +203,14 @@ def train(options: Training) -> None:
             y_val,
             **recipe.arguments(),
             **{**options.run, "checkpoint": options.folder},
+            communicator=processes.communicator,
         )
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be what has gone
             print(_how_to_go_on(options), flush=True)
         raise
+    if not processes.is_first:
+        return
     print(f"trained in {time.perf_counter() - start:.1f} s")
     _show("validation", model, (x_val, y_val), options.run)
     if len(data.x_val):

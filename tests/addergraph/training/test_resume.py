@@ -320,3 +320,8 @@ def test_a_log_that_cannot_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert state(tmp_path)[1]["epoch"] == 1
     whole(tmp_path, resume=True)
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
+
+
+def test_a_folder_whose_name_is_too_long() -> None:
+    with pytest.raises(StorageError, match="cannot write .*File name too long"):
+        fit(small_model(), checkpoint="a" * 300)

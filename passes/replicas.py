@@ -1,0 +1,139 @@
+"""A training step on several replicas: where they exchange values, and the graph between.
+
+A replica has a part of the batch. `synchronized` makes the statistics of batch norms those of the
+whole batch, by `replica_mean`; `segments` cuts a graph at these:
+
+    rewrite (synchronized):
+      %mean, %variance = batch_norm_statistics(%x)
+      ->
+      %bn.own.mean, %bn.own.variance = batch_norm_statistics(%x)
+      %bn.mean = replica_mean(%bn.own.mean)
+      %bn.deviation = sub(%bn.own.mean, %bn.mean)
+      %bn.pooled = add(%bn.own.variance, mul(%bn.deviation, %bn.deviation))
+      %bn.variance = replica_mean(%bn.pooled)
+
+The variance of a whole is the mean of its parts' variances plus the variance of their means (Chan
+et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances"): nothing
+cancels, as it would in E[x^2] - E[x]^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from addergraph.ir import Builder, Graph, Node, Value
+from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
+from addergraph.ops.pointwise.binary import add, sub
+from addergraph.ops.pointwise.replica_mean import ReplicaMean, replica_mean
+
+from .rewrite import Draft, rebuild
+
+
+def synchronized(graph: Graph) -> Graph:
+    """The training form `graph` with batch statistics of the samples of all replicas."""
+
+    def pooled(draft: Draft, node: Node) -> Sequence[Value] | None:
+        if not isinstance(node.op, BatchNormStatistics):
+            return None
+        mean, variance = map(draft.tensor, draft.add(node.op, node.inputs, f"{node.name}.own"))
+        shared = replica_mean(mean, name=f"{node.name}.shared")
+        deviation = sub(mean, shared, name=f"{node.name}.deviation")
+        whole = add(variance, deviation * deviation, name=f"{node.name}.pooled")
+        return shared.value, replica_mean(whole, name=f"{node.name}.pooled.shared").value
+
+    return rebuild(graph, pooled)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a replica computes between two exchanges.
+
+    graph    without parameters, under canonical names: inputs %a0 %a1 ..., results %v0 %v1 ...,
+             so that equal segments have equal texts
+    reads    how the whole graph calls the inputs
+    gives    how it calls the outputs, in order
+    means    pairs: a value whose mean over the replicas is due behind this segment, and how later
+             segments call the mean
+    """
+
+    graph: Graph
+    reads: tuple[str, ...]
+    gives: tuple[str, ...]
+    means: tuple[tuple[str, str], ...]
+
+
+def segments(graph: Graph) -> list[Segment]:
+    """`graph`, which has neither parameters nor updates, cut at each `replica_mean`.
+
+    A node is in the first segment that has its operands; constants are in each that reads them.
+    Where nothing is exchanged there is one segment. The last one has no `means`.
+    """
+    assert not graph.parameters and not graph.updates
+    level: dict[Value, int] = dict.fromkeys(graph.inputs, 0)
+    at: dict[int, list[Node]] = {0: []}
+    for node in graph.nodes:
+        depth = max((level[v] for v in node.inputs), default=0)
+        level.update(dict.fromkeys(node.outputs, depth + _is_exchange(node)))
+        at.setdefault(depth, []).append(node)
+    return [_segment(graph, at[depth], at, depth) for depth in sorted(at)]
+
+
+def _segment(graph: Graph, nodes: Sequence[Node], at: dict[int, list[Node]], depth: int) -> Segment:
+    own = [n for n in nodes if n.inputs and not _is_exchange(n)]
+    exchanges = [n for n in nodes if _is_exchange(n)]
+    constants = {n.outputs[0]: n for n in graph.nodes if not n.inputs}
+    later = (n for d, others in at.items() if d > depth for n in others)
+    wanted = {v for n in later for v in n.inputs} | {n.inputs[0] for n in exchanges}
+    wanted |= set(graph.outputs)
+    made = [v for n in own for v in n.outputs]
+    made += [v for v in _read_constants(graph, exchanges, depth) if v in constants]
+    gives = [v for v in made if v in wanted]
+    reads = _reads(own, {*made, *constants})
+    means = tuple((n.inputs[0].name, n.outputs[0].name) for n in exchanges)
+    built = _canonical(reads, own, constants, gives)
+    return Segment(built, _names(reads), _names(gives), means)
+
+
+def _is_exchange(node: Node) -> bool:
+    return isinstance(node.op, ReplicaMean)
+
+
+def _read_constants(graph: Graph, exchanges: Sequence[Node], depth: int) -> list[Value]:
+    """Constants that leave the graph or a segment as they are; the first segment gives outputs."""
+    left = [v for v in graph.outputs] if depth == 0 else []
+    return list(dict.fromkeys([*left, *(n.inputs[0] for n in exchanges)]))
+
+
+def _reads(nodes: Iterable[Node], known: set[Value]) -> list[Value]:
+    return list(dict.fromkeys(v for n in nodes for v in n.inputs if v not in known))
+
+
+def _canonical(
+    reads: Sequence[Value], nodes: Sequence[Node], constants: dict[Value, Node],
+    gives: Sequence[Value],
+) -> Graph:  # fmt: skip
+    builder = Builder("segment")
+    new = {v: builder.input(f"a{i}", v.type) for i, v in enumerate(reads)}
+    count = 0
+
+    def append(node: Node) -> None:
+        nonlocal count
+        called = [Value(f"v{count + i}", v.type) for i, v in enumerate(node.outputs)]
+        made = builder.add(node.op, [new[v] for v in node.inputs], called)
+        new.update(zip(node.outputs, made, strict=True))
+        count += len(called)
+
+    for node in nodes:
+        for v in node.inputs:
+            if v not in new:
+                append(constants[v])
+        append(node)
+    for v in gives:
+        if v not in new:
+            append(constants[v])
+    return builder.finish([new[v] for v in gives])
+
+
+def _names(values: Iterable[Value]) -> tuple[str, ...]:
+    return tuple(v.name for v in values)
