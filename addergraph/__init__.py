@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .ir.types import tensor
     from .model import Model
     from .model.quantization import quantization_aware, quantize
+    from .torch.front import from_torch, to_torch
     from .verification.layers import verify_layers
     from .verification.outputs import verify
 
@@ -51,6 +52,7 @@ __all__ = [
     "compile_layers",
     "errors",
     "export",
+    "from_torch",
     "grad",
     "interpret",
     "layers",
@@ -60,6 +62,7 @@ __all__ = [
     "quantization_aware",
     "quantize",
     "tensor",
+    "to_torch",
     "trace",
     "verify",
     "verify_layers",
@@ -72,6 +75,7 @@ _HOME = {
     "compile": ".compiler",
     "compile_layers": ".compiler",
     "export": ".compiler",
+    "from_torch": ".torch.front",
     "grad": ".compiler",
     "interpret": ".ir.interpreter",
     "load_native": ".compiler",
@@ -79,6 +83,7 @@ _HOME = {
     "quantization_aware": ".model.quantization",
     "quantize": ".model.quantization",
     "tensor": ".ir.types",
+    "to_torch": ".torch.front",
     "verify": ".verification.outputs",
     "verify_layers": ".verification.layers",
 }

@@ -1,7 +1,8 @@
 """The compiled programs behind the PyTorch layer: `adder2d` and its two gradients, of fixed shapes.
 
-A filter is an input here, as it changes with each training step; no value is known in advance, so
-kernels compute |x - f| as it stands and results do not depend on other layers.
+A filter is an input here, as it changes with each training step. Nor is it known that inputs come
+from a relu: a forward call looks at its own, and has a program of the min form, a third faster,
+where no element is negative. The two forms differ in rounding (docs/design.md, "Special values").
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from ..codegen.run.jit import Program
 
 FORWARD, BY_INPUT, BY_FILTER = "forward", "grad_input", "grad_filter"
+_MIN_FORM = "forward_nonnegative"
 MOST_PROGRAMS = 128  # the ones used last; each keeps its code and its arena
+_FIRST = 1024  # elements that are looked at before all of them
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,24 @@ def run(kind: str, window: Window, inputs: Sequence[Array], output: Array, threa
     grad_filter  g, x, f
     """
     threads = min(threads, MOST_THREADS)
+    if kind == FORWARD and _is_nonnegative(inputs[0]):
+        kind = _MIN_FORM
     made = program(kind, window, _shapes(kind, inputs, threads), threads)
     if made.run_into(inputs, (output,))[0] is not output:  # the caller would keep an empty tensor
         found = [a.shape for a in inputs]
         raise CodegenError(f"{kind} of {found} does not give {output.dtype} {output.shape}")
 
 
+def _is_nonnegative(x: Array) -> bool:
+    """Whether no element is negative or NaN."""
+    flat = x.reshape(-1)
+    return bool(flat[:_FIRST].min() >= 0) and bool(flat.min() >= 0)
+
+
 def _shapes(kind: str, inputs: Sequence[Array], threads: int) -> tuple[Shape, ...]:
     """What a program is compiled for. Where samples are independent, and there is one for each
     thread, the batch stays open: one program for all batches, whose arena has room for a few."""
-    images = 1 if kind == FORWARD else 2  # lead the inputs
+    images = 1 if kind in (FORWARD, _MIN_FORM) else 2  # lead the inputs
     open_batch = kind != BY_FILTER and len(inputs[0]) >= threads
     return tuple(
         ("N", *a.shape[1:]) if open_batch and number < images else a.shape
@@ -100,6 +111,13 @@ def _forward(window: Window) -> Callable[..., Tensor]:
     return adder2d
 
 
+def _min_form(window: Window) -> Callable[..., Tensor]:
+    def adder2d(x: Tensor, *others: Tensor) -> Tensor:
+        return ops.adder2d(ops.relu(x), *others, **window.attributes)  # which proves it
+
+    return adder2d
+
+
 def _grad_input(window: Window) -> Callable[..., Tensor]:
     def adder2d_grad_input(g: Tensor, x: Tensor, f: Tensor) -> Tensor:
         return apply(Adder2dGradInput(**window.attributes), g, x, f)
@@ -114,4 +132,6 @@ def _grad_filter(window: Window) -> Callable[..., Tensor]:
     return adder2d_grad_filter
 
 
-_FUNCTIONS = {FORWARD: _forward, BY_INPUT: _grad_input, BY_FILTER: _grad_filter}
+_FUNCTIONS = {
+    FORWARD: _forward, _MIN_FORM: _min_form, BY_INPUT: _grad_input, BY_FILTER: _grad_filter
+}  # fmt: skip
