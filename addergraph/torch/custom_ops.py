@@ -35,19 +35,28 @@ def _window(stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Window:
 # --- what tensors may be --------------------------------------------------------------------------
 
 
+def require_reachable(name: str, tensor: Tensor) -> None:
+    """UnsupportedError for another device than the CPU, and for tensors without strides: of these
+    PyTorch would say only that it finds no kernel."""
+    if tensor.device.type not in ("cpu", "meta"):
+        raise UnsupportedError(
+            f"Adder2d: {name} is on {tensor.device}; the compiled kernels run on the CPU: .cpu()"
+        )
+    if tensor.layout != torch.strided:
+        raise UnsupportedError(
+            f"Adder2d: {name} is {tensor.layout}; the compiled kernels take dense tensors: "
+            ".to_dense()"
+        )
+
+
 def require_operands(x: Tensor, adder: Tensor, b: Tensor | None, window: Window) -> None:
-    """ShapeError for shapes and dtypes that do not fit, UnsupportedError for another device."""
+    """ShapeError for shapes and dtypes that do not fit."""
     operands = {"input": x, "adder": adder} | ({} if b is None else {"b": b})
     for name, tensor in operands.items():
-        if tensor.device.type not in ("cpu", "meta"):
-            raise UnsupportedError(
-                f"Adder2d: {name} is on {tensor.device}; the compiled kernels run on the CPU: "
-                ".to('cpu')"
-            )
-        if tensor.dtype != torch.float32 or tensor.layout != torch.strided:
+        if tensor.dtype != torch.float32:
             raise ShapeError(
-                f"Adder2d: {name} is {_told(tensor)}; expected dense float32: .float(), and for a "
-                "whole network module.float()"
+                f"Adder2d: {name} is {_told(tensor)}; expected float32: .float(), and for a whole "
+                "network module.float()"
             )
     if x.dim() != 4 or adder.dim() != 4:
         raise ShapeError(

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from .. import border, ops
 from ..errors import AdderGraphError, DataError, UnsupportedError
-from ..ir import Array, Init
+from ..ir import Array, Init, free_name
 from ..ir.trace import Tensor, new_parameter, trace
 from ..ir.types import Shape, TensorType, f32
 from ..model import Model
@@ -29,7 +30,7 @@ from ..ops.pointwise.dropout import MOST_SEED
 from ..training.trainee import Losses
 from . import custom_ops  # noqa: F401  (defines torch.ops.addergraph)
 from .aten import RULES
-from .site import Constant, Site, ours, word
+from .site import Constant, Site, is_known_dropout, ours, word
 
 _PLACEHOLDERS = torch.export.graph_signature.InputKind
 
@@ -48,7 +49,7 @@ def imported(module: object, example: object, name: str, loss: Losses | None) ->
     types = [TensorType(f32, importing.shape_of(v.shape)) for v in examples]
     graph = trace(importing.network(len(types)), *types, name=model.name)
     known = Replay(graph, importing.momentum, importing.dropouts)
-    replay = known if importing.trains else None
+    replay = known if importing.trains() else None
     model.restore(graph, replay, {v.name: v.type.shape[1:] for v in graph.inputs})
     model.weights = importing.weights
     return model
@@ -133,7 +134,6 @@ class _Importing:
 
     weights   the numbers of the parameters, by their names here
     momentum  of each batch norm, and `dropouts`, by node: what `Replay` takes
-    trains    whether these say how the training form differs
     """
 
     def __init__(self, module: nn.Module, program: Any, batch: int) -> None:
@@ -142,7 +142,6 @@ class _Importing:
         self.weights: dict[str, Array] = {}
         self.momentum: dict[str, float] = {}
         self.dropouts: dict[str, Left] = {}
-        self.trains = True
         self._made: dict[str, _Made] = {}
         self._inputs: list[Tensor] = []
 
@@ -217,6 +216,13 @@ class _Importing:
             )
         return [value for value in found if isinstance(value, Tensor)]
 
+    def trains(self) -> bool:
+        """Whether what is known says how the training form differs: all dropouts left a trace, and
+        none leaves out whole channels, or adds noise."""
+        parts = self.module.named_modules()
+        dropouts = [(path, p) for path, p in parts if isinstance(p, _DropoutNd) and p.p > 0.0]
+        return all(is_known_dropout(p) and word(path) in self.dropouts for path, p in dropouts)
+
     # --- for `Site` -------------------------------------------------------------------------------
 
     def shape_of(self, shape: Sequence[int]) -> Shape:
@@ -246,6 +252,7 @@ class _Importing:
         """`x` behind a dropout of this rate, which the training form has. Where it is not `alone`
         in reading x, the others have to see x itself."""
         seen = x if alone else ops.mul(x, 1.0, name=f"{name}.in")
+        name = free_name(name, self.dropouts)
         seed = zlib.crc32(name.encode()) % MOST_SEED
         self.dropouts[name] = Left(seen.name, rate, seed)
         return seen

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .. import border
 from ..errors import DataError, ShapeError
 from ..ir.attributes import Pair, flag, integer, pair, real
-from .custom_ops import adder2d
+from .custom_ops import adder2d, require_reachable
 
 _WHERE = "Adder2d"
 
@@ -35,8 +35,8 @@ class Adder2d(nn.Module):
 
     Calls use as many threads as `torch.get_num_threads()` says; results do not depend on it. Under
     `torch.autocast` inputs are taken as f32. Raises ShapeError for inputs of another rank or dtype
-    or other channels, UnsupportedError for tensors that are not on the CPU, DataError for what is
-    no tensor. Source: Chen et al., CVPR 2020, arXiv:1912.13200, eq. 2, 5, 6 and 13.
+    or other channels, UnsupportedError for tensors that are not on the CPU or not dense, DataError
+    for what is no tensor. Source: Chen et al., CVPR 2020, arXiv:1912.13200, eq. 2, 5, 6 and 13.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class Adder2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             raise DataError(f"Adder2d: expected a torch.Tensor, found {border.shown(x)}")
+        require_reachable("input", x)
+        require_reachable("adder", self.adder)
         if torch.is_autocast_enabled("cpu"):
             x = x.float()
         if x.dim() == 4:  # once, for the layer and its gradients

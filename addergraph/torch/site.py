@@ -43,6 +43,11 @@ def ours(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in ORDER) if len(shape) == 4 else shape
 
 
+def is_known_dropout(module: torch.nn.Module) -> bool:
+    """Whether it leaves out single elements, but not all."""
+    return type(module) is torch.nn.Dropout and module.p < 1.0
+
+
 def word(name: str) -> str:
     """A dotted name of PyTorch's, which may begin with a digit, as a name of ours."""
     made = re.sub(r"[^\w.]", "_", name)
@@ -202,11 +207,7 @@ class Site:
         """That of the innermost module around it, where this is a dropout; else 0."""
         path, _ = self._module()
         module = self.importing.module.get_submodule(path)
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
-            if type(module) is torch.nn.Dropout and module.p < 1.0:
-                return float(module.p)
-            self.importing.trains = False  # whole channels, or noise: there are none here
-        return 0.0
+        return float(module.p) if is_known_dropout(module) else 0.0
 
     def is_only_reader(self, name: str) -> bool:
         """Whether no other node reads this argument."""
