@@ -1,6 +1,6 @@
 """What each ATen op is here: RULES, by the op's name without its overload.
 
-Sources: the schemas of PyTorch's native_functions.yaml, and the documentation of torch.nn.functional.
+Sources: the schemas of PyTorch's native_functions.yaml, the documentation of torch.nn.functional.
 """
 
 from __future__ import annotations
@@ -368,17 +368,16 @@ def _upsample(site: Site) -> Tensor:
     return ops.resize_nearest(site.tensor(name), factors, name=site.name)
 
 
-@_rule(
-    "clone", "alias", "contiguous", "detach", "lift_fresh_copy", "_to_copy", "dropout",
-    "feature_dropout", "native_dropout",
-)  # fmt: skip
-def _same(site: Site) -> Any:
-    """The operand itself; in training a dropout, where that is what the module there was."""
-    name = _operand(site)
-    x, rate = site.tensor(name), site.dropout_rate()
-    if rate:
-        x = site.importing.leave_out(x, rate, site.name, site.is_only_reader(name))
-    return [x] if site.op == "native_dropout" else x
+@_rule("clone", "alias", "contiguous", "detach", "lift_fresh_copy", "_to_copy", "to", "dropout")
+def _same(site: Site) -> Tensor:
+    return site.tensor(_operand(site))
+
+
+@_rule("addergraph::dropout")
+def _dropout(site: Site) -> Tensor:
+    """A module's; a function's, which is there in training alone, leaves no trace."""
+    x, rate = site.tensor("x"), float(site["rate"])
+    return site.importing.leave_out(x, rate, site.name, site.is_only_reader("x"))
 
 
 def _operand(site: Site) -> str:

@@ -230,3 +230,21 @@ def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 adder2d.register_autograd(_backward, setup_context=_keep)
 for _gradient in (adder2d_grad_input, adder2d_grad_filter):
     _gradient.register_autograd(_refuse_second, setup_context=_keep_nothing)
+
+
+# --- what an export shall show --------------------------------------------------------------------
+
+
+@torch.library.custom_op(
+    "addergraph::dropout",
+    mutates_args=(),
+    schema="(Tensor x, float rate) -> Tensor",
+)
+def dropout(x: Tensor, rate: float) -> Tensor:
+    """x, as a dropout has it in evaluation: exports leave those of PyTorch out."""
+    return x.clone()
+
+
+@dropout.register_fake
+def _dropout_shape(x: Tensor, rate: float) -> Tensor:
+    return torch.empty_like(x)

@@ -39,9 +39,7 @@ def exported(model: Graph | Network, weights: Mapping[str, Array] | None) -> nn.
 class GraphModule(nn.Module):
     """A network of ours. `forward(*inputs)` takes what the graph's inputs are, images as NCHW."""
 
-    def __init__(
-        self, graph: Graph, weights: Mapping[str, Array], replay: Replay | None
-    ) -> None:
+    def __init__(self, graph: Graph, weights: Mapping[str, Array], replay: Replay | None) -> None:
         super().__init__()
         self.graph = graph
         self._dropouts = {} if replay is None else dict(replay.dropouts)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import operator
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ from ..model import Model
 from ..model.replay import Left, Replay
 from ..ops.pointwise.dropout import MOST_SEED
 from ..training.trainee import Losses
-from . import custom_ops  # noqa: F401  (defines torch.ops.addergraph)
+from . import custom_ops
 from .aten import RULES
-from .site import Constant, Site, is_known_dropout, ours, word
+from .site import Constant, Site, ours, word
 
 _PLACEHOLDERS = torch.export.graph_signature.InputKind
 
@@ -107,15 +108,25 @@ def _exported(module: nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Any:
-    """In evaluation form; afterwards each part is as it was."""
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In evaluation form, in which dropouts can be seen; afterwards each part is as it was."""
     before = [(part, part.training) for part in module.modules()]
+    dropouts = [part for part, _ in before if _is_plain(part)]
     module.eval()
+    for part in dropouts:
+        vars(part)["forward"] = partial(custom_ops.dropout, rate=float(part.p))
     try:
         yield
     finally:
         for part, training in before:
             part.training = training
+        for part in dropouts:
+            del vars(part)["forward"]
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """Whether it is a dropout of single elements, and not of all."""
+    return type(part) is nn.Dropout and 0.0 < part.p < 1.0
 
 
 # --- the graph ------------------------------------------------------------------------------------
@@ -217,11 +228,10 @@ class _Importing:
         return [value for value in found if isinstance(value, Tensor)]
 
     def trains(self) -> bool:
-        """Whether what is known says how the training form differs: all dropouts left a trace, and
-        none leaves out whole channels, or adds noise."""
-        parts = self.module.named_modules()
-        dropouts = [(path, p) for path, p in parts if isinstance(p, _DropoutNd) and p.p > 0.0]
-        return all(is_known_dropout(p) and word(path) in self.dropouts for path, p in dropouts)
+        """Whether what is known says how the training form differs: no dropout leaves out whole
+        channels, or adds noise."""
+        parts = [p for p in self.module.modules() if isinstance(p, _DropoutNd)]
+        return all(_is_plain(part) or part.p == 0.0 for part in parts)
 
     # --- for `Site` -------------------------------------------------------------------------------
 

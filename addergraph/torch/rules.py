@@ -50,8 +50,6 @@ def _shape(shape: Sequence[Any], like: Tensor) -> list[int]:
 def _adder2d(node: Node, momentum: float | None) -> Step:
     op: Any = node.op
     eta = _eta(node)
-    if op.gradient != FULL_PRECISION:
-        raise UnsupportedError(f"to_torch: {node.label} has {op.gradient} gradients, expected {FULL_PRECISION}")
 
     def step(training: bool, xs: list[Tensor]) -> Tensor:
         x, f, *b = xs
@@ -66,7 +64,12 @@ def _adder2d(node: Node, momentum: float | None) -> Step:
 
 
 def _eta(node: Node) -> float | None:
-    f = node.inputs[1]
+    """The layer-adaptive rate of a layer of distances, whose gradients are the layer's there."""
+    gradient, f = getattr(node.op, "gradient", FULL_PRECISION), node.inputs[1]
+    if gradient != FULL_PRECISION:
+        raise UnsupportedError(
+            f"to_torch: {node.label} has {gradient} gradients, expected {FULL_PRECISION}"
+        )
     return f.eta if isinstance(f, Parameter) else None
 
 

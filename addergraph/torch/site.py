@@ -43,11 +43,6 @@ def ours(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in ORDER) if len(shape) == 4 else shape
 
 
-def is_known_dropout(module: torch.nn.Module) -> bool:
-    """Whether it leaves out single elements, but not all."""
-    return type(module) is torch.nn.Dropout and module.p < 1.0
-
-
 def word(name: str) -> str:
     """A dotted name of PyTorch's, which may begin with a digit, as a name of ours."""
     made = re.sub(r"[^\w.]", "_", name)
@@ -139,7 +134,7 @@ class Site:
         self, name: str, role: str, init: Init, order: Sequence[int] | None = None, *,
         where: str, eta: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """An argument that the module has, as our parameter `<where>.<role>`, its axes in `order`."""
+        """An argument that the module has, as our parameter `where.role`, its axes in `order`."""
         constant = self[name]
         if not isinstance(constant, Constant):
             self.refuse(f"takes {name} as a computed tensor; expected a parameter of the module")
@@ -202,12 +197,6 @@ class Site:
         stack = list((self.node.meta.get("nn_module_stack") or {}).values())
         path, kind = stack[-1] if stack else ("", "")
         return re.sub(r"@\d+$", "", path), kind if isinstance(kind, str) else kind.__module__
-
-    def dropout_rate(self) -> float:
-        """That of the innermost module around it, where this is a dropout; else 0."""
-        path, _ = self._module()
-        module = self.importing.module.get_submodule(path)
-        return float(module.p) if is_known_dropout(module) else 0.0
 
     def is_only_reader(self, name: str) -> bool:
         """Whether no other node reads this argument."""

@@ -80,7 +80,8 @@ MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "conv2d same": (lambda: nn.Conv2d(4, 2, (2, 3), padding="same"), IMAGE),
     "linear": (lambda: nn.Linear(6, 5), ROWS),
     "linear of images": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 5)), IMAGE),
-    "batch_norm": (lambda: nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)), IMAGE),
+    "batch_norm": (lambda: nn.BatchNorm2d(4), IMAGE),
+    "batch_norm alone": (lambda: nn.BatchNorm2d(4, affine=False), IMAGE),
     "batch_norm of rows": (lambda: nn.BatchNorm1d(6), ROWS),
     "relu": (lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True)), IMAGE),
     "leaky_relu": (lambda: nn.LeakyReLU(0.3), IMAGE),
@@ -110,10 +111,10 @@ MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "cat of columns": (lambda: Of(lambda m, x: torch.cat([x, x * 2], -1)), IMAGE),
     "flatten": (nn.Flatten, IMAGE),
     "flatten of pixels": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGE),
-    "view": (lambda: Of(lambda m, x: x.view(x.size(0), 2, 2, 64)[:, :, 1].reshape(-1, 16, 8)), IMAGE),
+    "view": (lambda: Of(lambda m, x: x.view(x.size(0), 2, 2, 64)[:, :, 1].reshape(-1, 128)), IMAGE),
     "unsqueeze": (lambda: Of(lambda m, x: x[:, :, None, None].squeeze(-1).unsqueeze(-1)), ROWS),
     "permute": (lambda: Of(lambda m, x: x.permute(0, 2, 1, 3).transpose(2, 3)), IMAGE),
-    "mean": (lambda: Of(lambda m, x: x.mean((2, 3)) + x.mean((-2, -1), keepdim=True)[..., 0, 0]), IMAGE),
+    "mean": (lambda: Of(lambda m, x: x.mean((2, 3)) + x.mean((-2, -1), True)[..., 0, 0]), IMAGE),
     "mean of rows": (lambda: Of(lambda m, x: x.mean(2) * x.sum(3) + x.amax(1)[:, :4]), IMAGE),
     "softmax": (lambda: nn.Softmax(1), IMAGE),
     "softmax of rows": (lambda: nn.Softmax(-1), ROWS),
@@ -165,7 +166,9 @@ def test_several_inputs_and_outputs() -> None:
 
 def test_a_layer_that_is_called_twice_shares_its_filter() -> None:
     layer = nn.Linear(6, 6)
-    model = compare(Of(lambda m, x: m.layer(torch.relu(m.layer(x))), layer=layer), torch.randn(ROWS))
+    model = compare(
+        Of(lambda m, x: m.layer(torch.relu(m.layer(x))), layer=layer), torch.randn(ROWS)
+    )
     assert len(model.weights) == 2
 
 

@@ -320,7 +320,9 @@ def test_copies() -> None:
 
 
 def mixed() -> Any:
-    return nn.Sequential(Adder2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), Adder2d(4, 2, 1))
+    return nn.Sequential(
+        Adder2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), Adder2d(4, 2, 1)
+    )
 
 
 @pytest.mark.slow
@@ -394,9 +396,7 @@ X = torch.zeros(2, 2, 5, 5)
         (lambda: Adder2d(2, 3, 3).double()(X), ShapeError, "adder is float64"),
     ],
 )
-def test_what_is_refused(
-    use: Callable[[], object], error: type[Exception], message: str
-) -> None:
+def test_what_is_refused(use: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         use()
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import addergraph as ag
+import addergraph.torch
 from addergraph.errors import EnvironmentWarning, UnsupportedError
 from addergraph.torch import version
 
@@ -40,7 +41,9 @@ def test_tested_versions_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("number", ["1.13.1", "2.0.0", "of my own"])
 def test_older_ones_are_refused(monkeypatch: pytest.MonkeyPatch, number: str) -> None:
     installed(monkeypatch, number)
-    with pytest.raises(UnsupportedError, match=f"PyTorch {number} is older than {version.TESTED[0]}"):
+    with pytest.raises(
+        UnsupportedError, match=f"PyTorch {number} is older than {version.TESTED[0]}"
+    ):
         version.require_torch()
 
 
@@ -56,10 +59,10 @@ def test_newer_ones_are_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_pytorch_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
-    def without(name: str, *rest: Any) -> Any:
+    def without(name: str, *rest: Any, **named: Any) -> Any:
         if name == "torch":
             raise ImportError("No module named 'torch'")
-        return real(name, *rest)
+        return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
@@ -67,9 +70,9 @@ def test_without_pytorch_the_error_says_how_to_get_it(monkeypatch: pytest.Monkey
     for use in (
         lambda: ag.from_torch(object(), object()),  # type: ignore[arg-type]
         lambda: ag.to_torch(model),
-        lambda: __import__("addergraph.torch", fromlist=["x"]).__getattr__("Adder2d"),
+        lambda: addergraph.torch.__getattr__("Adder2d"),  # type: ignore[attr-defined]
     ):
-        with pytest.raises(UnsupportedError, match=r"pip install -e '\.\[torch\]'"):
+        with pytest.raises(UnsupportedError, match=r"pip install 'addergraph\[torch\]'"):
             use()
 
 
@@ -84,4 +87,4 @@ def test_the_package_is_imported_without_it() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Adder3d'"):
-        ag.torch.Adder3d  # type: ignore[attr-defined]  # noqa: B018
+        addergraph.torch.Adder3d  # type: ignore[attr-defined]  # noqa: B018
