@@ -97,7 +97,8 @@ class GraphModule(nn.Module):
                 f'to_torch: graph "{self.graph.name}" does not say how its batch norms move their '
                 "statistics in training; give ag.to_torch the Model instead of a graph"
             )
-        return super().train(mode)
+        super().train(mode)
+        return self
 
     def _differs(self) -> bool:
         return any(node.op.normalizes for node in self.graph.nodes)

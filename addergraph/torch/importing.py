@@ -196,7 +196,7 @@ class _Importing:
 
     def _value(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
-            return self.known[node.args[0]][node.args[1]]  # type: ignore[index]
+            return self.known[node.args[0]][node.args[1]]
         site = Site(self, node)
         if site.is_constant():
             return site.folded()

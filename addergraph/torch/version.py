@@ -8,7 +8,7 @@ import warnings
 
 from ..errors import EnvironmentWarning, UnsupportedError
 
-TESTED = ("2.13", "2.14")  # the whole test suite of this package, on each
+TESTED = ("2.6", "2.13", "2.14")  # by all tests of this package; the ends of what is accepted
 INSTALL = "pip install 'addergraph[torch]'"
 
 

@@ -14,12 +14,12 @@ class _Distances(torch.autograd.Function):
     """y[t,p] = - sum_k |x[k,p] - f[t,k]|, filter by filter."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, f: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, f: Tensor) -> Tensor:
         ctx.save_for_backward(x, f)
         return torch.stack([-(x - row[:, None]).abs().sum(0) for row in f])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         x, f = ctx.saved_tensors
         df = torch.stack([(x - row[:, None]) @ up for row, up in zip(f, g, strict=True)])
         dx = torch.zeros_like(x)
@@ -60,4 +60,4 @@ class Published(nn.Module):
     def _rows(self, height: int) -> int:
         w = self.window
         extent = w["dilation"] * (self.adder.shape[-1] - 1) + 1
-        return (height + 2 * w["padding"] - extent) // w["stride"] + 1
+        return int((height + 2 * w["padding"] - extent) // w["stride"] + 1)

@@ -25,7 +25,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-class Of(nn.Module):  # type: ignore[misc]
+class Of(torch.nn.Module):
     """A function as a module, with what it needs."""
 
     def __init__(self, function: Callable[..., Any], **parts: Any) -> None:

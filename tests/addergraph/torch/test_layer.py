@@ -282,7 +282,7 @@ def test_many_threads_at_once() -> None:
     assert all(torch.equal(one[name], expected[name]) for one in found for name in expected)
 
 
-class Filtered(torch.utils.data.Dataset):  # type: ignore[misc]
+class Filtered(torch.utils.data.Dataset):
     """Samples that went through a layer."""
 
     def __init__(self, layer: Any) -> None:
@@ -406,4 +406,4 @@ def test_another_device_is_refused() -> None:
         device = torch.device("cuda", 0)
 
     with pytest.raises(UnsupportedError, match="input is on cuda:0; the compiled kernels run on"):
-        require_reachable("input", Elsewhere())  # type: ignore[arg-type]
+        require_reachable("input", Elsewhere())

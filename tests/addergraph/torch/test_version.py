@@ -68,9 +68,9 @@ def test_without_pytorch_the_error_says_how_to_get_it(monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     model = ag.Model(lambda x: x)
     for use in (
-        lambda: ag.from_torch(object(), object()),  # type: ignore[arg-type]
+        lambda: ag.from_torch(object(), object()),
         lambda: ag.to_torch(model),
-        lambda: addergraph.torch.__getattr__("Adder2d"),  # type: ignore[attr-defined]
+        lambda: addergraph.torch.__getattr__("Adder2d"),
     ):
         with pytest.raises(UnsupportedError, match=r"pip install 'addergraph\[torch\]'"):
             use()
