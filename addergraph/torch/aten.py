@@ -121,9 +121,16 @@ def _hard_sigmoid(x: Tensor) -> Tensor:
     return ops.relu6(x + 3.0) * (1.0 / 6.0)
 
 
-for _name in ("relu", "relu6", "sigmoid", "tanh", "neg", "exp", "log", "sqrt", "abs"):
-    RULES[_name] = _unary(getattr(ops, _name))
 RULES |= {
+    "relu": _unary(ops.relu),
+    "relu6": _unary(ops.relu6),
+    "sigmoid": _unary(ops.sigmoid),
+    "tanh": _unary(ops.tanh),
+    "neg": _unary(ops.neg),
+    "exp": _unary(ops.exp),
+    "log": _unary(ops.log),
+    "sqrt": _unary(ops.sqrt),
+    "abs": _unary(ops.abs),
     "hardsigmoid": _composed(_hard_sigmoid),
     "hardswish": _composed(lambda x: x * _hard_sigmoid(x)),
     "silu": _composed(lambda x: x * ops.sigmoid(x)),

@@ -11,7 +11,7 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import compiler, ops
 from ..errors import CodegenError, RangeWarning
@@ -21,9 +21,6 @@ from ..ir.trace import Tensor, apply, trace
 from ..ir.types import Shape, TensorType, f32
 from ..ops.contraction.adder2d import Adder2dGradFilter, Adder2dGradInput
 from ..settings import MOST_THREADS
-
-if TYPE_CHECKING:
-    from ..codegen.run.jit import Program
 
 FORWARD, BY_INPUT, BY_FILTER = "forward", "grad_input", "grad_filter"
 _MIN_FORM = "forward_nonnegative"
@@ -96,8 +93,8 @@ def _shapes(kind: str, inputs: Sequence[Array], threads: int) -> tuple[Shape, ..
 # No lock of our own, which a fork in the middle of a compilation would leave held in the child: two
 # threads that miss at once both compile, and one program is kept.
 @functools.lru_cache(MOST_PROGRAMS)
-def program(kind: str, window: Window, shapes: tuple[Shape, ...], threads: int) -> Program:
-    """The compiled program of a kind for inputs of these shapes."""
+def program(kind: str, window: Window, shapes: tuple[Shape, ...], threads: int) -> Any:
+    """The compiled program (`codegen.run.jit.Program`) of a kind for inputs of these shapes."""
     graph = trace(_FUNCTIONS[kind](window), *(TensorType(f32, shape) for shape in shapes))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)  # of a layer that is alone nothing is news

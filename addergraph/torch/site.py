@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ from ..errors import UnsupportedError
 from ..ir import Array, Init
 from ..ir.trace import Tensor
 from ..layers._parameters import ONES
-
-if TYPE_CHECKING:
-    from .importing import _Importing
 
 ORDER = (0, 2, 3, 1)  # of the axes of NCHW, in NHWC
 BACK = (0, 3, 1, 2)
@@ -49,10 +46,25 @@ def word(name: str) -> str:
     return made if re.match(r"[^\W\d]", made) else f"layer{made}"
 
 
+class Importing(Protocol):
+    """What is known while a graph is built; see `importing.py`."""
+
+    known: dict[fx.Node, Any]
+    momentum: dict[str, float]
+
+    def parameter(
+        self, constant: Constant, role: str, name: str, array: Array, init: Init, eta: float | None
+    ) -> Tensor | None:
+        """Its one parameter here; None where it was made for another role."""
+
+    def leave_out(self, x: Tensor, rate: float, name: str, alone: bool) -> Tensor:
+        """`x` behind a dropout of this rate."""
+
+
 class Site:
     """The arguments of a node, by their names in its schema, and its place in the module."""
 
-    def __init__(self, importing: _Importing, node: fx.Node) -> None:
+    def __init__(self, importing: Importing, node: fx.Node) -> None:
         self.importing, self.node = importing, node
         schema = getattr(node.target, "_schema", None)
         self.op = schema.name.removeprefix("aten::") if schema else str(node.target)
