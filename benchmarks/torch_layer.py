@@ -5,12 +5,13 @@
 
 * At batch 16 the same network with the layer as the authors describe it: columns of the image by
   `unfold`, |x - w| for all pairs in one broadcast tensor, summed; the gradients likewise.
-* At batch 64 AdderGraph's own training step, one compiled program.
+* At batch 64 AdderGraph's own training step, one compiled program; ours in both layouts of memory.
 
 Networks and images are the same in all rows: forward, cross-entropy, backward, SGD with momentum
 and weight decay. Competitors take turns in one process; a row holds the best of all turns in
 milliseconds. Ends with status 1 where ours is less than 60 times as fast as the broadcast layer, or
-takes more than 1.5 times AdderGraph's own step. Needs `pip install addergraph[torch]`.
+takes more than 1.5 times AdderGraph's own step in `channels_last` memory. Needs
+`pip install addergraph[torch]`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 
 FASTER, AS_OURS = 60.0, 1.5
 SMALL, LARGE = 16, 64
+LAYOUTS = ("contiguous_format", "channels_last")
 Step = Callable[[], object]
 
 
@@ -122,10 +124,10 @@ def images(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return x, np.eye(10, dtype=np.float32)[rng.integers(10, size=batch)]
 
 
-def torch_step(adder: Any, batch: int) -> Step:
+def torch_step(adder: Any, batch: int, layout: str = "contiguous_format") -> Step:
     import torch
 
-    network = resnet20(adder)
+    network = resnet20(adder).to(memory_format=getattr(torch, layout))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     x, targets = images(batch)
     inputs = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
@@ -173,14 +175,14 @@ def main() -> int:
     slow = bests({"broadcast": torch_step(broadcast_layer(), SMALL)}, 2)
     ours = bests({"ours": torch_step(Adder2d, SMALL)}, options.turns)
     faster = slow["broadcast"] / ours["ours"]
-    large = bests(
-        {"ours": torch_step(Adder2d, LARGE), "own": own_step(LARGE, options.threads)}, options.turns
-    )
-    longer = large["ours"] / large["own"]
+    steps = {layout: torch_step(Adder2d, LARGE, layout) for layout in LAYOUTS}
+    large = bests(steps | {"own": own_step(LARGE, options.threads)}, options.turns)
+    longer = large["channels_last"] / large["own"]
     print("| step | batch | best ms |\n|---|---:|---:|")
     print(f"| PyTorch, broadcast layer | {SMALL} | {slow['broadcast']:.0f} |")
     print(f"| PyTorch, addergraph.torch.Adder2d | {SMALL} | {ours['ours']:.1f} |")
-    print(f"| PyTorch, addergraph.torch.Adder2d | {LARGE} | {large['ours']:.1f} |")
+    for layout in LAYOUTS:
+        print(f"| PyTorch, addergraph.torch.Adder2d, {layout} | {LARGE} | {large[layout]:.1f} |")
     print(f"| AdderGraph's own | {LARGE} | {large['own']:.1f} |")
     print(f"\n{faster:.0f} times as fast as the broadcast layer; required: {FASTER:.0f}")
     print(f"{longer:.2f} times AdderGraph's own step; required: at most {AS_OURS}")

@@ -2,7 +2,7 @@
 
 That is what autograd, `torch.compile` and `torch.export` know of it: a schema, code for the CPU,
 shapes without data, and what the gradient is. Tensors are passed by address: activations in NHWC
-memory (`torch.channels_last`) as they are, others are copied into it once, filters always.
+memory (`torch.channels_last`) as they are, others are copied into it, filters always.
 
 Equations: `addergraph/ops/contraction/adder2d.py`. Chen et al., CVPR 2020, arXiv:1912.13200, eq. 2,
 5, 6 and 13.
@@ -95,11 +95,10 @@ def _hwio(adder: Tensor) -> Array:
     return array
 
 
-def _image(like: Tensor, *size: Any) -> Tensor:
-    """An empty tensor [N, C, H, W] in NHWC memory."""
-    return torch.empty(
-        size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
-    )
+def _image(like: Tensor, size: Sequence[Any], last: bool) -> Tensor:
+    """An empty tensor [N, C, H, W]: channels `last`, in NHWC memory, or in NCHW memory."""
+    form = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=form)
 
 
 # --- the layer ------------------------------------------------------------------------------------
@@ -109,32 +108,33 @@ def _image(like: Tensor, *size: Any) -> Tensor:
     "addergraph::adder2d",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor x, Tensor adder, Tensor? b, {_WINDOW}, float? eta) -> Tensor",
+    schema=f"(Tensor x, Tensor adder, Tensor? b, {_WINDOW}, float? eta, bool last) -> Tensor",
 )
 def adder2d(
     x: Tensor, adder: Tensor, b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints,
-    groups: int, eta: float | None,
+    groups: int, eta: float | None, last: bool,
 ) -> Tensor:  # fmt: skip
-    """-sum |X - F| + b, [N,T,OH,OW] in NHWC memory. `eta` is for the gradient of `adder`."""
-    y = _adder2d_shape(x, adder, b, stride, padding, dilation, groups, eta)
+    """-sum |X - F| + b, [N,T,OH,OW]. `eta` is for the gradient of `adder`; `last` says what memory
+    the result has, and the gradient of x."""
+    y = _adder2d_shape(x, adder, b, stride, padding, dilation, groups, eta, True)
     if not y.numel():
-        return y
+        return y if last else y.contiguous()
     operands = [_nhwc(x), _hwio(adder)]
     if b is not None:
         operands.append(b.detach().contiguous().numpy())
     _run(FORWARD, _window(stride, padding, dilation, groups), operands, _nhwc(y))
-    return y
+    return y if last else y.contiguous()
 
 
 @adder2d.register_fake
 def _adder2d_shape(
     x: Tensor, adder: Tensor, b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints,
-    groups: int, eta: float | None,
+    groups: int, eta: float | None, last: bool,
 ) -> Tensor:  # fmt: skip
     window = _window(stride, padding, dilation, groups)
     require_operands(x, adder, b, window)
     rows, columns = window.output_size(x.shape[2:], adder.shape[2:])
-    return _image(x, x.shape[0], adder.shape[0], rows, columns)
+    return _image(x, (x.shape[0], adder.shape[0], rows, columns), last)
 
 
 # --- its gradients --------------------------------------------------------------------------------
@@ -144,25 +144,27 @@ def _adder2d_shape(
     "addergraph::adder2d_grad_input",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor g, Tensor x, Tensor adder, {_WINDOW}) -> Tensor",
+    schema=f"(Tensor g, Tensor x, Tensor adder, {_WINDOW}, bool last) -> Tensor",
 )
 def adder2d_grad_input(
-    g: Tensor, x: Tensor, adder: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    """sum g clip(F - X, -1, 1), [N,C,H,W] in NHWC memory."""
-    dx = _image(x, *x.shape)
+    g: Tensor, x: Tensor, adder: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int,
+    last: bool,
+) -> Tensor:  # fmt: skip
+    """sum g clip(F - X, -1, 1), [N,C,H,W]."""
+    dx = _image(x, x.shape, True)
     if not dx.numel() or not g.numel():
-        return dx.zero_()
+        return _image(x, x.shape, last).zero_()
     window = _window(stride, padding, dilation, groups)
     _run(BY_INPUT, window, [_nhwc(g), _nhwc(x), _hwio(adder)], _nhwc(dx))
-    return dx
+    return dx if last else dx.contiguous()
 
 
 @adder2d_grad_input.register_fake
 def _grad_input_shape(
-    g: Tensor, x: Tensor, adder: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    return _image(x, *x.shape)
+    g: Tensor, x: Tensor, adder: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int,
+    last: bool,
+) -> Tensor:  # fmt: skip
+    return _image(x, x.shape, last)
 
 
 @torch.library.custom_op(
@@ -199,7 +201,7 @@ def _run(kind: str, window: Window, inputs: list[Array], output: Array) -> None:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, adder, _, stride, padding, dilation, groups, ctx.eta = inputs
+    x, adder, _, stride, padding, dilation, groups, ctx.eta, ctx.last = inputs
     ctx.window = (stride, padding, dilation, groups)
     ctx.save_for_backward(x, adder)
 
@@ -208,12 +210,12 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     x, adder = ctx.saved_tensors
     by_x, by_adder, by_b, *_ = ctx.needs_input_grad
     g = g.contiguous(memory_format=torch.channels_last)  # for both gradients at once
-    dx = adder2d_grad_input(g, x, adder, *ctx.window) if by_x else None
+    dx = adder2d_grad_input(g, x, adder, *ctx.window, ctx.last) if by_x else None
     df = adder2d_grad_filter(g, x, adder, *ctx.window) if by_adder else None
     if df is not None and ctx.eta is not None:
         df = df / df.norm().clamp(min=LEAST_NORM) * (ctx.eta * math.sqrt(adder.numel()))
     db = g.sum((0, 2, 3)) if by_b else None
-    return dx, df, db, None, None, None, None, None
+    return dx, df, db, *[None] * 6
 
 
 def _refuse_second(ctx: Any, *_: Tensor) -> NoReturn:

@@ -26,8 +26,8 @@ class Adder2d(nn.Module):
         eta                            the layer-adaptive learning rate; None for the plain gradient
 
     The filter is the parameter `adder`, f32[T, C/groups, I, J] ~ N(0, 1). x f32[N,C,H,W] ->
-    f32[N,T,OH,OW], in `torch.channels_last` memory: an input so laid out is not copied, any other
-    one is once, forward.
+    f32[N,T,OH,OW], in memory laid out as that of x: `torch.channels_last` is passed to the kernels
+    as it is, anything else is copied into that form once, and results are copied back.
 
     Gradients are the paper's: dF = sum g (X - F), dX = sum g clip(F - X, -1, 1). As in the authors'
     layer, backward scales dF by eta sqrt(numel F) / max(norm2(dF), 1e-12), unless eta is None. They
@@ -91,11 +91,13 @@ class Adder2d(nn.Module):
         require_reachable("adder", self.adder)
         if torch.is_autocast_enabled("cpu"):
             x = x.float()
-        if x.dim() == 4:  # once, for the layer and its gradients
+        last = False
+        if x.dim() == 4:  # converted once, for the layer and its gradients
+            last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
             x = x.contiguous(memory_format=torch.channels_last)
         made: Tensor = adder2d(
             x, self.adder, self.b if self.bias else None, self.stride, self.padding,
-            self.dilation, self.groups, self.eta,
+            self.dilation, self.groups, self.eta, last,
         )  # fmt: skip
         return made
 

@@ -56,7 +56,7 @@ def _adder2d(node: Node, momentum: float | None) -> Step:
         x, padding = _padded(x, op.padding)
         y: Tensor = adder2d(
             x.permute(BACK), f.permute(_OIHW), b[0] if b else None, op.stride, padding,
-            op.dilation, op.groups, eta,
+            op.dilation, op.groups, eta, True,
         )  # fmt: skip
         return y.permute(ORDER)
 
@@ -89,7 +89,7 @@ def _adder_dense(node: Node, momentum: float | None) -> Step:
         one = (1, 1)
         y: Tensor = adder2d(
             x[:, :, None, None], f.t()[:, :, None, None], b[0] if b else None, one, (0, 0), one, 1,
-            eta,
+            eta, False,
         )  # fmt: skip
         return y.flatten(1)
 

@@ -161,6 +161,18 @@ def test_channels_last_is_passed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> No
     assert by_input[-1] == x.grad.data_ptr()
 
 
+def test_results_are_laid_out_as_the_input() -> None:
+    """As of PyTorch's own layers: what views the results of one network works in another."""
+    for bias in (False, True):
+        layer, x = Adder2d(3, 4, 3, padding=1, bias=bias), image(2, 3, 5, 5).requires_grad_()
+        y = layer(x)
+        y.view(2, -1).sum().backward()
+        assert x.grad.is_contiguous()
+    sliced = image(2, 6, 5, 5)[:, ::2]
+    assert layer(sliced).is_contiguous()
+    assert torch.equal(layer(sliced), layer(sliced.contiguous()))
+
+
 def test_other_tensors_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, seen = Adder2d(3, 4, 3, padding=1), addresses(monkeypatch)
     x = image(2, 3, 5, 5).requires_grad_()
@@ -352,10 +364,13 @@ def test_the_custom_ops_keep_what_they_promise() -> None:
     g = torch.randn(2, 4, 5, 5)
     f = layer.adder.detach()
     torch.library.opcheck(
-        ops.adder2d.default, (x.requires_grad_(), layer.adder, layer.b, *window, 0.2)
+        ops.adder2d.default, (x.requires_grad_(), layer.adder, layer.b, *window, 0.2, False)
     )
-    for op in (ops.adder2d_grad_input, ops.adder2d_grad_filter):
-        torch.library.opcheck(op.default, (g, x.detach(), f, *window))
+    x = x.detach()
+    for last in (False, True):
+        torch.library.opcheck(ops.adder2d_grad_input.default, (g, x, f, *window, last))
+    torch.library.opcheck(ops.adder2d_grad_filter.default, (g, x, f, *window))
+    torch.library.opcheck(ops.dropout.default, (x, 0.5))
 
 
 def test_shapes_without_data() -> None:
