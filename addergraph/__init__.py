@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .model.device import DeviceTraining
     from .model.quantization import quantization_aware, quantize
+    from .torch.front import from_torch, to_torch
     from .verification.layers import verify_layers
     from .verification.outputs import verify
 
@@ -53,6 +54,7 @@ __all__ = [
     "compile_layers",
     "errors",
     "export",
+    "from_torch",
     "grad",
     "interpret",
     "layers",
@@ -62,6 +64,7 @@ __all__ = [
     "quantization_aware",
     "quantize",
     "tensor",
+    "to_torch",
     "trace",
     "verify",
     "verify_layers",
@@ -75,6 +78,7 @@ _HOME = {
     "compile": ".compiler",
     "compile_layers": ".compiler",
     "export": ".compiler",
+    "from_torch": ".torch.front",
     "grad": ".compiler",
     "interpret": ".ir.interpreter",
     "load_native": ".compiler",
@@ -82,6 +86,7 @@ _HOME = {
     "quantization_aware": ".model.quantization",
     "quantize": ".model.quantization",
     "tensor": ".ir.types",
+    "to_torch": ".torch.front",
     "verify": ".verification.outputs",
     "verify_layers": ".verification.layers",
 }

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -162,6 +164,20 @@ def quantized() -> Any:
 
 
 @cache
+def has_torch() -> bool:
+    return find_spec("torch") is not None
+
+
+def _module() -> Any:
+    """A module of PyTorch's, where that is installed."""
+    return ag.to_torch(built()) if has_torch() else None
+
+
+def _tensor() -> Any:
+    return import_module("torch").zeros(2, 2, 6, 6) if has_torch() else None
+
+
+@cache
 def stored() -> Path:
     path = folder() / "m.safetensors"
     built().save(path)
@@ -291,6 +307,10 @@ def _graph_cases() -> Iterator[Case]:
         "graph": g, "x": X, "weights": weights
     })  # fmt: skip
     yield Case("ag.load_native", ag.load_native, {"folder": exported()})
+    yield Case("ag.to_torch", ag.to_torch, {"model": built(), "weights": None}, slow=True)
+    yield Case("ag.from_torch", ag.from_torch, {
+        "module": _module(), "example": _tensor(), "name": "net", "loss": None
+    }, slow=True)  # fmt: skip
     yield Case("ag.parse", ag.parse, {"text": str(graph())})
     yield Case("ag.quantize", ag.quantize, {
         "graph": built(), "calibration": X, "weights": None, "bits": 8, "requantize": "shift",

@@ -101,6 +101,19 @@ def a_photo() -> Names:
     return {"photo": np.zeros((48, 64, 3), np.uint8)}
 
 
+def a_network() -> Names:
+    """What the block before it made."""
+    names: Names = {}
+    exec(python_blocks("docs/torch.md")[0], names)
+    return names
+
+
+def a_model_and_images() -> Names:
+    names = a_network()
+    exec(python_blocks("docs/torch.md")[1], names)
+    return names
+
+
 def right_answers() -> Names:
     """As the board writes them: ten logits and its ticks for each image."""
     answers = np.eye(11, dtype=np.int32)[DATA.y_test]
@@ -153,6 +166,12 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
         lambda made: made["model"].evaluate(made["x"], made["y"])["accuracy"] > 0.1,
     ),
     ("docs/training.md", 1): (model_and_images, lambda made: made["model"].loss is made["focal"]),
+    ("docs/torch.md", 0): (nothing, lambda made: made["network"][3].adder.grad is not None),
+    ("docs/torch.md", 1): (a_network, lambda made: made["answers"].shape == (4, 10)),
+    ("docs/torch.md", 2): (
+        a_model_and_images,
+        lambda made: made["scores"].shape == (4, 10) and made["module"].training,
+    ),
     ("docs/training.md", 4): (
         two_of_each,
         lambda made: len(made["accuracies"]) == 2 and made["sizes"].shape == (40, 1),
@@ -168,6 +187,8 @@ def test_a_block_runs(
 ) -> None:
     if file in ("docs/diagnostics.md", "docs/verify.md"):
         pytest.importorskip("matplotlib")
+    if file == "docs/torch.md":
+        pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     write_folder(tmp_path / "data", cifar_files(10, "bin"))

@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +25,12 @@ FOLDERS = {
     "passes": "addergraph.passes",
     "codegen": "addergraph.codegen",
 }
-HEAVY = {"llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock", "PIL"}
+HEAVY = {
+    "llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock", "PIL",
+    "torch",
+}  # fmt: skip
 COMPILER = "addergraph/compiler/"
+BRIDGE = "addergraph/torch/"  # to PyTorch, whose classes it extends
 COMMAND_LINE = {  # imported by the command alone
     "addergraph/cli/main.py", "addergraph/cli/options.py",
 }  # fmt: skip
@@ -46,7 +51,7 @@ FLOORS = (  # from the ground up: a unit imports units of lower floors, and itse
     ("training", "verification"),
     ("model",),
     ("zoo",),
-    ("diagnostics", "demo"),
+    ("diagnostics", "demo", "torch"),
     ("cli",),
 )
 CIRCLES = {  # imports that would close a circle, each in a function or for annotations alone
@@ -283,9 +288,11 @@ def test_only_codegen_imports_llvmlite_and_only_one_file_its_binding() -> None:
 
 
 def test_heavy_modules_are_imported_in_functions() -> None:
-    """The command line is exempt: it is built with click, and nothing else imports it."""
+    """The command line is exempt: it is built with click, and nothing else imports it. So is what
+    is imported on the first use of a name of `addergraph.torch`."""
     heavy = [i for i in _imports("addergraph") if i.module.split(".")[0] in HEAVY]
-    _none([i for i in heavy if not i.in_function and i.file not in COMMAND_LINE])
+    early = [i for i in heavy if not i.in_function and i.file not in COMMAND_LINE]
+    _none([i for i in early if i.module.split(".")[0] != "torch" or not i.file.startswith(BRIDGE)])
     cli = [i for i in _imports("addergraph") if _within(i.module, "addergraph.cli.main")]
     assert {i.file for i in cli} <= {"addergraph/__main__.py"}, cli
 
@@ -324,7 +331,7 @@ def test_a_folder_does_not_import_under_its_own_name(folder: str) -> None:
 def test_public_names_exist_and_are_not_shadowed_by_submodules() -> None:
     for path in _files("addergraph"):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        if path.name not in ("__main__.py", "__init__.py"):
+        if path.name not in ("__main__.py", "__init__.py") and _is_importable(module):
             importlib.import_module(module)
     for name in ag.__all__:
         assert getattr(ag, name) is not None
@@ -342,6 +349,11 @@ def test_public_names_exist_and_are_not_shadowed_by_submodules() -> None:
         "verify_layers",
     )
     assert [name for name in functions if not callable(getattr(ag, name))] == []
+
+
+def _is_importable(module: str) -> bool:
+    """Whether an optional package that the module extends is there."""
+    return not module.startswith("addergraph.torch.") or find_spec("torch") is not None
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

@@ -32,7 +32,10 @@ TAKEN = {
 }
 # Page: the package whose public names it shows, and others that belong to it.
 REFERENCE = {
-    "addergraph": ("addergraph", ["compiler.certify", "codegen.run.jit.Program"]),
+    "addergraph": (
+        "addergraph",
+        ["compiler.certify", "codegen.run.jit.Program", "torch.layer.Adder2d"],
+    ),
     "model": ("addergraph.model", ["model.Model\n    options: {inherited_members: true}"]),
     "layers": ("addergraph.layers", []),
     "ops": ("addergraph.ops", []),
