@@ -11,7 +11,7 @@ whose body is standard operators: any runtime executes it, and `decoded` reads t
 * attributes all of the op's own, by their own names, those at their default too:
 
     int, bool          INT (0 or 1)             tuple of ints, bools, dims   INTS
-    float              TENSOR, DOUBLE, no axes  tuple of floats              TENSOR, DOUBLE, one axis
+    float              TENSOR, DOUBLE, no axes  tuple of floats              TENSOR of DOUBLE, 1-D
     str, dtype's name  STRING                   tuple of strs                STRINGS
     dim                INT, the open batch -1
 
