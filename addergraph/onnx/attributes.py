@@ -16,7 +16,9 @@ whose body is standard operators: any runtime executes it, and `decoded` reads t
     dim                INT, the open batch -1
 
 A float is a tensor because an ONNX FLOAT has 32 bits and an op's number 64. Standard operators do
-take a FLOAT: `short` says which numbers come back from one; an op with another one is a call.
+take a FLOAT: `short` says which numbers come back from one; an op with another one is a call. A
+`full` of one number is a Constant: its `value` where f32 holds the number, which then is exactly
+that, and `value_float`, the short decimal, where it does not.
 
 Inputs and parameters keep what their ONNX type does not say as the metadata property DECLARED of
 their ValueInfoProto or TensorProto: the text behind the colon in the IR, as
@@ -101,7 +103,7 @@ def short(value: float) -> bool:
     `from_float`.
     """
     with np.errstate(over="ignore"):
-        return math.isnan(value) or _same(from_float(float(np.float32(value))), value)
+        return math.isnan(value) or same(from_float(float(np.float32(value))), value)
 
 
 def from_float(value: float) -> float:
@@ -110,7 +112,8 @@ def from_float(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _same(one: float, other: float) -> bool:
+def same(one: float, other: float) -> bool:
+    """Equal, and of one sign: 0.0 is not -0.0."""
     return one == other and math.copysign(1.0, one) == math.copysign(1.0, other)
 
 

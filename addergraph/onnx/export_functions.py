@@ -28,6 +28,7 @@ from ..ops.pointwise.full import Full
 from ..ops.pointwise.relu import LeakyRelu, Relu6
 from ..ops.pointwise.requantize import RequantizeMultiply, RequantizeShift
 from ..ops.reduction.avg_pool2d import AvgPool2d
+from ..ops.reduction.reduce import ReduceSum
 from ..ops.reduction.sum_pool2d import SumPool2d
 from .export_adders import adder2d, adder_dense
 from .export_body import Body, f64, i64
@@ -117,6 +118,16 @@ def _wrapped(body: Body, x: str) -> str:
 def _power(body: Body, exponent: str) -> str:
     """2^(exponent mod 32), i64: of -1, 2^31."""
     return body("Pow", body.scalar(2, i64), body("Mod", exponent, body.scalar(32, i64)))
+
+
+@body_of(ReduceSum)
+def reduce_sum(body: Body, op: ReduceSum, types: Sequence[TensorType], x: str) -> str:
+    """Of i32, which wraps."""
+    total = body(
+        "ReduceSum", body.cast(x, i64), body.ints(*op.axes),
+        keepdims=int(op.keepdims), noop_with_empty_axes=1,
+    )  # fmt: skip
+    return body.cast(total, i32)
 
 
 @body_of(SumPool2d)

@@ -39,7 +39,7 @@ from ..ops.reduction.global_avg_pool import GlobalAvgPool
 from ..ops.reduction.max_pool2d import MaxPool2d
 from ..ops.reduction.reduce import ReduceMax, ReduceMean, ReduceSum
 from ..ops.reduction.softmax import Softmax
-from .attributes import short
+from .attributes import same, short
 from .export_body import element_type
 from .export_writer import NCHW, NHWC, OIHW, Writer
 
@@ -112,7 +112,8 @@ def _cast(writer: Writer, node: Node) -> None:
 
 @_exports(Full)
 def _full(writer: Writer, node: Node) -> None:
-    """A Constant where it is one number; of an open batch there is none."""
+    """A Constant where it is one number: a tensor where f32 holds it, a FLOAT where that is short.
+    Of an open batch there is none."""
     from onnx import numpy_helper
 
     op = _of(node, Full)
@@ -121,10 +122,12 @@ def _full(writer: Writer, node: Node) -> None:
             f'{node.label} of graph "{writer.graph.name}" has the open batch N, of which ONNX has '
             "no constant: give batch=, or let it broadcast from shape ()"
         )
-    if op.shape or (op.dtype == f32 and not short(op.value)):
+    value = np.array(op.value, op.dtype.numpy)
+    exact = same(float(value), op.value)
+    if op.shape or not (exact or short(op.value)):
         return writer.call(node)
-    value = numpy_helper.from_array(np.array(op.value, op.dtype.numpy))
-    writer.emit("Constant", [], writer.write(node.outputs[0]), value=value)
+    said = {"value": numpy_helper.from_array(value)} if exact else {"value_float": op.value}
+    writer.emit("Constant", [], writer.write(node.outputs[0]), **said)
 
 
 # --- contractions and normalization ---------------------------------------------------------------
@@ -233,7 +236,14 @@ def _reduction(op_type: str) -> Rule:
     return rule
 
 
-_exports(ReduceSum)(_reduction("ReduceSum"))
+@_exports(ReduceSum)
+def _reduce_sum(writer: Writer, node: Node) -> None:
+    """A call of integers: what an operator's sum does that leaves i32 is open."""
+    if node.inputs[0].type.dtype != f32:
+        return writer.call(node)
+    _reduction("ReduceSum")(writer, node)
+
+
 _exports(ReduceMean)(_reduction("ReduceMean"))
 _exports(ReduceMax)(_reduction("ReduceMax"))
 

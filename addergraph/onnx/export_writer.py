@@ -177,8 +177,9 @@ class Writer:
         types = [v.type for v in node.inputs]
         if writes is None:
             raise UnsupportedError(
-                f'{node.label} of graph "{self.graph.name}" has no form in ONNX: {name} belongs to '
-                "training; export the inference graph, which a model has by itself"
+                f'{node.label} of graph "{self.graph.name}" has no form in ONNX: {name} stands '
+                "in training steps, or behind the passes; export the graph that predicts, as it is "
+                "declared: a model has it by itself"
             )
         body, operands = Body(), [f"x{n}" for n in range(len(types))]
         result = writes(body, node.op, types, *operands)
