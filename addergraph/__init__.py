@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .ir.types import tensor
     from .model import Model
     from .model.quantization import quantization_aware, quantize
+    from .onnx.export import to_onnx
     from .verification.layers import verify_layers
     from .verification.outputs import verify
 
@@ -60,6 +61,7 @@ __all__ = [
     "quantization_aware",
     "quantize",
     "tensor",
+    "to_onnx",
     "trace",
     "verify",
     "verify_layers",
@@ -79,6 +81,7 @@ _HOME = {
     "quantization_aware": ".model.quantization",
     "quantize": ".model.quantization",
     "tensor": ".ir.types",
+    "to_onnx": ".onnx.export",
     "verify": ".verification.outputs",
     "verify_layers": ".verification.layers",
 }

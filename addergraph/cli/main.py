@@ -278,6 +278,18 @@ for command in (
         "addergraph compile q.safetensors -o build --board microbit --package arduino",
     ),
     Command(
+        "export-onnx",
+        "commands.export_onnx.export_onnx",
+        """Write an ONNX model, which other runtimes execute.
+
+        MODEL is a model (.safetensors), an int8 model that quantize made, the text of a graph
+        (.ag), or the name of a network. Adder layers are functions of standard operators. Needs
+        the package onnx: pip install 'addergraph[onnx]'.
+        """,
+        "addergraph export-onnx m.safetensors -o m.onnx",
+        "addergraph export-onnx net.ag --weights net.npz -o net.onnx",
+    ),
+    Command(
         "size",
         "commands.size.size",
         """Print what a compiled library takes of flash, RAM and stack.
