@@ -3,37 +3,46 @@
     Y[n,h,w,t] = b[t] - sum_{i,j,k} |X[n, s*h + d*i - p, s*w + d*j - p, k] - F[i,j,k,t]|
 
 ONNX has no operator for a sum of distances, and written with broadcasting it is a tensor of
-Cout x K x P numbers, K = I J C terms of P positions. Here it is a Scan over the terms, which are
-sorted so that a step has a tensor of
+Cout x K x P numbers, K = I J C terms of P positions. Here it is a Scan over the terms, in one of
+three forms, by the positions of one image:
 
-* positions, where an image has FEW of them or more: Cout x P numbers, one term a step;
-* terms, elsewhere: Cout x P x k numbers, k terms a step, the largest divisor of K for which a
-  sample has at most STEP of them.
+* terms, of few positions: k terms a step, k P Cout numbers, k the largest divisor of K for which
+  that is at most STEP. The runs of a broadcasted subtraction are k long.
+* channels, of fewer positions than channels: one term a step, P Cout numbers in runs of Cout.
+* positions: one term and some channels a step, a divisor of Cout for which that is at most CHUNK
+  numbers, or 1, in runs of P; another Scan takes these groups of channels one by one.
 
 So no tensor has more numbers a sample than the largest of STEP, Cout P, and the K P of the taps
-side by side (one for 1x1 layers: the input itself). Bytes are computed in i32, where no sum of them
-leaves the range.
+side by side (none for 1x1 layers: the input itself). Bytes are computed in i32, where no sum of
+them leaves the range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..ir import Op
-from ..ir.types import TensorType, i32, u8
+from ..ir.types import DType, TensorType, i32, u8
 from ..ops._window import Window
-from .export_body import Body
+from .export_body import Body, numpy_type
 
 STEP = 1 << 19  # numbers of a sample that a step over terms may have
+CHUNK = 1 << 15  # of one over positions: about what a core's L2 cache has room for, thrice
 FEW = 128  # positions of an image from which steps have one term
 _SHORTEST = 32  # terms that a step needs to be faster than one of one term
 
 
 def largest_step(positions: int, made: int, terms: int) -> int:
-    """Terms of a step over terms; 0 where steps have one term of all positions."""
-    fits = [k for k in range(1, terms + 1) if terms % k == 0 and k * positions * made <= STEP]
-    most = max(fits, default=0)
+    """Terms of a step over terms; 0 where steps have one term."""
+    most = _divisor(terms, STEP // (positions * made))
     return most if positions < FEW and most >= min(_SHORTEST, terms) else 0
+
+
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`, at least 1; 0 for a limit of 0."""
+    return max((k for k in range(1, min(number, limit) + 1) if number % k == 0), default=0)
 
 
 def adder2d(body: Body, op: Op, types: Sequence[TensorType], x: str, f: str, *bias: str) -> str:
@@ -41,33 +50,34 @@ def adder2d(body: Body, op: Op, types: Sequence[TensorType], x: str, f: str, *bi
     image, filters = types[0], types[1]
     window: Window = op.window(filters)  # type: ignore[attr-defined]
     groups: int = op.groups  # type: ignore[attr-defined]
-    rows, columns, each, made = (int(d) for d in filters.shape)
+    height, width, each, made = (int(d) for d in filters.shape)
     out = window.output_size(image.shape[1], image.shape[2])
-    terms = rows * columns * each
+    terms = height * width * each
     x = _padded(body, x, window)
-    step = largest_step(out[0] * out[1], made, terms) if groups == 1 else 0
-    if step:
+    positions = out[0] * out[1]
+    step = largest_step(positions, made, terms)
+    if groups == 1 and (step or positions < made):
         taps = _taps(body, x, window, out, (1, 2))
-        side_by_side = taps[0] if len(taps) == 1 else body("Concat", *taps, axis=3)
-        y = _by_terms(body, image, side_by_side, f, bias, (terms, made), step)
+        rows = taps[0] if len(taps) == 1 else body("Concat", *taps, axis=3)
+        x, f, dtype = _operands(body, image, rows, f)
+        y = _by_terms(body, dtype, x, f, bias, (terms, made), step or 1)
         return body.reshape(y, -1, *out, made)
     split = body.reshape(x, 0, 0, 0, groups, each)
     taps = _taps(body, body.transpose(split, 4, 3, 0, 1, 2), window, out, (3, 4))
-    side_by_side = taps[0] if len(taps) == 1 else body("Concat", *taps, axis=0)
-    positions = body.reshape(side_by_side, terms, groups, 1, -1)
-    y = _by_positions(body, image, positions, f, bias, (terms, groups, made // groups))
+    columns = taps[0] if len(taps) == 1 else body("Concat", *taps, axis=0)
+    x, f, dtype = _operands(body, image, columns, f)
+    x = body.reshape(x, terms, groups, 1, -1)
+    chunk = max(_divisor(made, CHUNK // positions), 1) if groups == 1 else made // groups
+    y = _by_positions(body, dtype, x, f, bias, (terms, groups, made // groups, chunk))
     return body.transpose(body.reshape(y, made, -1, *out), 1, 2, 3, 0)
 
 
 def adder_dense(body: Body, op: Op, types: Sequence[TensorType], x: str, f: str, *bias: str) -> str:
     """The body of `AdderDense`; operands as there."""
     terms, made = (int(d) for d in types[1].shape)
+    x, f, dtype = _operands(body, types[0], x, f)
     step = largest_step(1, made, terms)
-    if step:
-        return _by_terms(body, types[0], x, f, bias, (terms, made), step)
-    positions = body.reshape(body.transpose(x, 1, 0), terms, 1, 1, -1)
-    y = _by_positions(body, types[0], positions, f, bias, (terms, 1, made))
-    return body.transpose(body.reshape(y, made, -1), 1, 0)
+    return _by_terms(body, dtype, x, f, bias, (terms, made), step or 1)
 
 
 def _padded(body: Body, x: str, window: Window) -> str:
@@ -93,40 +103,49 @@ def _taps(
     return found
 
 
-def _operands(body: Body, image: TensorType, x: str, f: str) -> tuple[str, str, TensorType]:
-    """Both in the dtype that is computed in."""
+def _operands(body: Body, image: TensorType, x: str, f: str) -> tuple[str, str, DType]:
+    """Both in the dtype that is computed in, and that."""
     if image.dtype != u8:
-        return x, f, TensorType(image.dtype, ())
-    return body.cast(x, i32), body.cast(f, i32), TensorType(i32, ())
+        return x, f, image.dtype
+    return body.cast(x, i32), body.cast(f, i32), i32
+
+
+def _subtracted(body: Body, state: str, x: str, f: str) -> str:
+    """state - |x - f|"""
+    return body("Sub", state, body("Abs", body("Sub", x, f)))
 
 
 def _by_positions(
-    body: Body, image: TensorType, x: str, f: str, bias: Sequence[str], sizes: tuple[int, int, int]
+    body: Body, dtype: DType, x: str, f: str, bias: Sequence[str], sizes: tuple[int, int, int, int]
 ) -> str:
-    """[G, T, P] of x [K, G, 1, P]: for each term, subtracts the distances of all positions."""
-    terms, groups, made = sizes
-    x, f, number = _operands(body, image, x, f)
-    filters = body.reshape(f, terms, groups, made, 1)
-    count = body("Shape", x, start=3)
-    shape = body("Concat", body.ints(groups, made), count, axis=0)
-    start = body.reshape(bias[0], groups, made, 1) if bias else body.scalar(0, number.dtype)
+    """[G, T, P] of x [K, G, 1, P] and f of K G T: for each term, subtracts the distances of all
+    positions from `chunk` channels of each group."""
+    terms, groups, made, chunk = sizes
+    start = bias[0] if bias else body.constant(np.zeros(groups * made, numpy_type(dtype)))
+    count, chunks = body("Shape", x, start=3), made // chunk
+    filters = body.reshape(f, terms, groups, chunks, chunk, 1)
+    starts = body.reshape(start, groups, chunks, chunk, 1)
 
-    def step(inner: Body, state: str, a: str, b: str) -> str:
-        return inner("Sub", state, inner("Abs", inner("Sub", a, b)))
+    def all_terms(inner: Body, first: str, taps: str) -> str:
+        shape = inner("Concat", inner.ints(groups, chunk), count, axis=0)
+        return inner.scan(inner("Expand", first, shape), [x, taps], dtype, _subtracted)
 
-    return body.scan(body("Expand", start, shape), [x, filters], number.dtype, step)
+    if chunks == 1:
+        whole = body.reshape(filters, terms, groups, chunk, 1)
+        return all_terms(body, body.reshape(starts, groups, chunk, 1), whole)
+    order = body.transpose(filters, 2, 0, 1, 3, 4), body.transpose(starts, 1, 0, 2, 3)
+    made_by_chunk = body.map([order[1], order[0]], dtype, all_terms)
+    return body.transpose(made_by_chunk, 1, 0, 2, 3)
 
 
 def _by_terms(
-    body: Body, image: TensorType, x: str, f: str, bias: Sequence[str], sizes: tuple[int, int],
-    step: int,
-) -> str:  # fmt: skip
+    body: Body, dtype: DType, x: str, f: str, bias: Sequence[str], sizes: tuple[int, int], step: int
+) -> str:
     """[P, T] of x [..., K]: subtracts the distances of `step` terms at a time, summed."""
     terms, made = sizes
-    x, f, number = _operands(body, image, x, f)
+    start = bias[0] if bias else body.scalar(0, dtype)
     rows = body.reshape(x, -1, terms // step, 1, step)
     columns = body.transpose(body.reshape(f, terms // step, step, made), 0, 2, 1)
-    start = bias[0] if bias else body.scalar(0, number.dtype)
 
     def sums(inner: Body, state: str, a: str, b: str) -> str:
         distances = inner("Abs", inner("Sub", a, b))
@@ -136,4 +155,8 @@ def _by_terms(
         return sums(body, start, body.reshape(rows, -1, 1, step), body.reshape(columns, made, step))
     count = body("Shape", rows, start=0, end=1)
     state = body("Expand", start, body("Concat", count, body.ints(made), axis=0))
-    return body.scan(state, [body.transpose(rows, 1, 0, 2, 3), columns], number.dtype, sums)
+    if step > 1:
+        return body.scan(state, [body.transpose(rows, 1, 0, 2, 3), columns], dtype, sums)
+    columns = body.reshape(columns, terms, 1, made)
+    rows = body.reshape(body.transpose(rows, 1, 0, 2, 3), terms, -1, 1)
+    return body.scan(state, [rows, columns], dtype, _subtracted)

@@ -82,17 +82,28 @@ class Body:
         return self("Slice", x, *(self.ints(*s) for s in (starts, stops, axes, steps)))
 
     def scan(
-        self, state: str, inputs: Sequence[str], dtype: DType,
-        step: Callable[..., str],
-    ) -> str:  # fmt: skip
+        self, state: str, inputs: Sequence[str], dtype: DType, step: Callable[..., str]
+    ) -> str:
         """`state = step(body, state, one element of each input)` over the leading axes of
         `inputs`; all are of `dtype`. The last state."""
+        graph = self._inside(["state", *"abc"[: len(inputs)]], dtype, step)
+        return self("Scan", state, *inputs, body=graph, num_scan_inputs=len(inputs))
+
+    def map(self, inputs: Sequence[str], dtype: DType, step: Callable[..., str]) -> str:
+        """`step(body, one element of each input)` over the leading axes; the results, stacked."""
+        graph = self._inside("abc"[: len(inputs)], dtype, step)
+        return self("Scan", *inputs, body=graph, num_scan_inputs=len(inputs))
+
+    def _inside(
+        self, operands: Sequence[str], dtype: DType, step: Callable[..., str]
+    ) -> onnx.GraphProto:
+        """A graph inside a node; names differ from all outside, which it may read."""
         from onnx import helper
 
         inner = Body(f"{self._prefix}{len(self.nodes)}_")
-        names = [f"{inner._prefix}{name}" for name in ("state", *"abcd"[: len(inputs)])]
+        names = [f"{inner._prefix}{name}" for name in operands]
         result = step(inner, *names)
-        open_type = [helper.make_tensor_value_info(n, element_type(dtype), None) for n in names]
-        made = helper.make_tensor_value_info(result, element_type(dtype), None)
-        graph = helper.make_graph(inner.nodes, "step", open_type, [made])
-        return self("Scan", state, *inputs, body=graph, num_scan_inputs=len(inputs))
+        kind = element_type(dtype)
+        given = [helper.make_tensor_value_info(n, kind, None) for n in names]
+        made = helper.make_tensor_value_info(result, kind, None)
+        return helper.make_graph(inner.nodes, "step", given, [made])
