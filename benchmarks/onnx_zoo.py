@@ -32,6 +32,7 @@ from addergraph import Model, zoo
 from addergraph.data import Normalize, Preprocessing, digits
 from addergraph.errors import QuantizationWarning, RangeWarning
 from addergraph.ir import Array, Builder, Graph, Parameter, Value
+from addergraph.ir.network import graph_and_weights
 from addergraph.ops.pointwise.batch_norm import BatchNorm, BatchNormStatistics
 from addergraph.quantization import Quantized
 from addergraph.tables import Table
@@ -52,13 +53,9 @@ class OnnxProgram:
     def __init__(self, network: Any, threads: int = 1, **options: Any) -> None:
         import onnxruntime
 
-        self.graph: Graph = network if isinstance(network, Graph) else network.inference_graph()
-        given = options.get("weights")
-        self.weights: Mapping[str, Array] = (
-            network.inference_weights()
-            if given is None and self.graph is not network
-            else given or {}
-        )
+        graph, weights = graph_and_weights(network, options.get("weights"))
+        self.graph: Graph = graph
+        self.weights: Mapping[str, Array] = weights or {}
         self.bytes: bytes = ag.to_onnx(network, **options).SerializeToString(deterministic=True)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads, settings.log_severity_level = threads, 3

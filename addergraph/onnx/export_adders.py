@@ -60,7 +60,8 @@ def adder2d(body: Body, op: Op, types: Sequence[TensorType], x: str, f: str, *bi
         taps = _taps(body, x, window, out, (1, 2))
         rows = taps[0] if len(taps) == 1 else body("Concat", *taps, axis=3)
         x, f, dtype = _operands(body, image, rows, f)
-        y = _by_terms(body, dtype, x, f, bias, (terms, made), step or 1)
+        matrix = body.reshape(f, terms, made)
+        y = _by_terms(body, dtype, x, matrix, bias, (terms, made), step or 1)
         return body.reshape(y, -1, *out, made)
     split = body.reshape(x, 0, 0, 0, groups, each)
     taps = _taps(body, body.transpose(split, 4, 3, 0, 1, 2), window, out, (3, 4))
@@ -141,22 +142,22 @@ def _by_positions(
 def _by_terms(
     body: Body, dtype: DType, x: str, f: str, bias: Sequence[str], sizes: tuple[int, int], step: int
 ) -> str:
-    """[P, T] of x [..., K]: subtracts the distances of `step` terms at a time, summed."""
+    """[P, T] of x [..., K] and f [K, T]: subtracts the distances of `step` terms at a time."""
     terms, made = sizes
     start = bias[0] if bias else body.scalar(0, dtype)
-    rows = body.reshape(x, -1, terms // step, 1, step)
-    columns = body.transpose(body.reshape(f, terms // step, step, made), 0, 2, 1)
 
     def sums(inner: Body, state: str, a: str, b: str) -> str:
         distances = inner("Abs", inner("Sub", a, b))
         return inner("Sub", state, inner("ReduceSum", distances, inner.ints(-1), keepdims=0))
 
     if terms == step:
-        return sums(body, start, body.reshape(rows, -1, 1, step), body.reshape(columns, made, step))
-    count = body("Shape", rows, start=0, end=1)
+        return sums(body, start, body.reshape(x, -1, 1, terms), body.transpose(f, 1, 0))
+    rows = body.transpose(body.reshape(x, -1, terms // step, step), 1, 0, 2)
+    count = body("Shape", rows, start=1, end=2)
     state = body("Expand", start, body("Concat", count, body.ints(made), axis=0))
-    if step > 1:
-        return body.scan(state, [body.transpose(rows, 1, 0, 2, 3), columns], dtype, sums)
-    columns = body.reshape(columns, terms, 1, made)
-    rows = body.reshape(body.transpose(rows, 1, 0, 2, 3), terms, -1, 1)
-    return body.scan(state, [rows, columns], dtype, _subtracted)
+    if step == 1:
+        columns = body.reshape(f, terms, 1, made)
+        return body.scan(state, [rows, columns], dtype, _subtracted)
+    columns = body.transpose(body.reshape(f, terms // step, step, made), 0, 2, 1)
+    rows = body("Unsqueeze", rows, body.ints(2))
+    return body.scan(state, [rows, columns], dtype, sums)
