@@ -93,7 +93,7 @@ def require_onnx() -> None:
 
 
 def _require_exportable(graph: Graph) -> None:
-    """UnsupportedError for a training step, and for more bytes than a file may have."""
+    """UnsupportedError for a training step, for nothing at all, and for more than a file holds."""
     if graph.updates:
         raise UnsupportedError(
             f'graph "{graph.name}" updates parameters, as a training step does, which ONNX cannot '
@@ -101,6 +101,12 @@ def _require_exportable(graph: Graph) -> None:
         )
     if not graph.outputs:
         raise UnsupportedError(f'graph "{graph.name}" has no outputs: nothing to export')
+    empty = next((v for v in graph.values() if 0 in v.type.shape), None)
+    if empty is not None:
+        raise UnsupportedError(
+            f'{empty}: {empty.type} of graph "{graph.name}" has no elements, which runtimes of '
+            "ONNX refuse or compute in ways of their own: leave it out"
+        )
     size = sum(p.type.nbytes for p in graph.parameters)
     if size > LIMIT - _ROOM:
         largest = max(graph.parameters, key=lambda p: p.type.nbytes)

@@ -261,14 +261,7 @@ def _reshape(writer: Writer, node: Node) -> None:
     """An open batch is kept (a size of 0)."""
     shape = _of(node, Reshape).shape
     sizes = writer.ints(f"{node.name}.shape", [0 if d == "N" else int(d) for d in shape])
-    inputs = [writer.read(node.inputs[0]), sizes]
-    exact = 0 in shape
-    if exact and "N" in shape:
-        raise UnsupportedError(
-            f'{node.label} of graph "{writer.graph.name}" has the open batch N and an axis of 0 '
-            "elements, which no Reshape keeps apart: give batch="
-        )
-    writer.emit("Reshape", inputs, writer.write(node.outputs[0]), allowzero=int(exact))
+    writer.emit("Reshape", [writer.read(node.inputs[0]), sizes], writer.write(node.outputs[0]))
 
 
 @_exports(Transpose)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.errors import UnsupportedError
+from addergraph.errors import StorageError, UnsupportedError
 from addergraph.ir import Graph, registry
 from addergraph.ir.text_attributes import shown_attributes
 from addergraph.onnx import attributes, export_adders, export_rules
@@ -79,6 +79,43 @@ def test_attributes_come_back(sample: Sample) -> None:
     name = attributes.function_name(sample.op.name, 3)
     assert shown_attributes(attributes.decoded(name, made)) == shown_attributes(sample.op)
     assert attributes.op_name(name) == sample.op.name
+
+
+def _attribute(name: str, value: Any) -> Any:
+    from onnx import helper
+
+    return helper.make_attribute(name, value)
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "match"),
+    [
+        ("adder3d", {}, 'unknown op "adder3d".*did you mean "adder2d'),
+        ("adder2d__2", {"strides": [1, 1]}, 'no attribute "strides".*did you mean "stride"'),
+        ("adder2d", {"stride": 1}, "stride must be an INT, several; found"),
+        ("adder2d", {"groups": [1, 1]}, "groups must be an INT; found"),
+        ("adder2d", {"gradient": "sign", "input_nonnegative": 2}, "must be an INT, 0 or 1"),
+        ("batch_norm", {"epsilon": 0.5}, "epsilon must be a TENSOR of DOUBLE; found"),
+        ("cast", {"dtype": "f16"}, "dtype must be a STRING, the name of a dtype"),
+        ("clip", {}, "missing 2 required positional arguments: 'lo' and 'hi'"),
+        ("requantize_shift", {"lo": 3, "hi": "x"}, "hi must be an INT; found"),
+        ("fused", {}, "has a graph for its attribute"),
+    ],
+)
+def test_damaged_attributes(op: str, given: dict[str, Any], match: str) -> None:
+    with pytest.raises(StorageError, match=match):
+        attributes.decoded(op, [_attribute(name, value) for name, value in given.items()])
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-5, 6.0, -0.0, 0.0, float("inf"), 0.25, 1e38])
+def test_short_numbers_come_back_from_floats(value: float) -> None:
+    found = attributes.from_float(float(np.float32(value)))
+    assert attributes.short(value) and attributes.same(found, value)
+
+
+@pytest.mark.parametrize("value", [1 / 3, 0.1 + 1e-12, 1e300, float(np.float32(0.1))])
+def test_long_numbers_are_called_so(value: float) -> None:
+    assert not attributes.short(value)
 
 
 # --- adder layers ---------------------------------------------------------------------------------
