@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..ir import Op
-from ..ir.types import TensorType, f32, i32
+from ..ir.types import TensorType, f32, i32, u8
 from ..ops._elementwise import INTEGER_BOUNDS
 from ..ops._window import Window
 from ..ops.contraction.adder2d import Adder2d
@@ -167,10 +167,11 @@ def lookup(body: Body, op: Lookup, types: Sequence[TensorType], x: str, table: s
 
 @body_of(Conv2d)
 def conv2d(body: Body, op: Conv2d, types: Sequence[TensorType], x: str, f: str, *bias: str) -> str:
-    """Of bytes with a bias; all others are a Conv or a ConvInteger."""
+    """Of bytes; all others are a Conv."""
     top, bottom, left, right = op.padding
+    filters, zeros = _unsigned(body, body.transpose(f, 3, 2, 0, 1))
     y = body(
-        "ConvInteger", body.transpose(x, 0, 3, 1, 2), body.transpose(f, 3, 2, 0, 1),
+        "ConvInteger", body.transpose(x, 0, 3, 1, 2), filters, *zeros,
         strides=op.stride, pads=(top, left, bottom, right), dilations=op.dilation, group=op.groups,
     )  # fmt: skip
     y = body.transpose(y, 0, 2, 3, 1)
@@ -179,9 +180,21 @@ def conv2d(body: Body, op: Conv2d, types: Sequence[TensorType], x: str, f: str, 
 
 @body_of(Dense)
 def dense(body: Body, op: Dense, types: Sequence[TensorType], x: str, f: str, *bias: str) -> str:
-    """Of bytes with a bias; all others are a Gemm or a MatMulInteger."""
-    y = body("MatMulInteger", x, f)
+    """Of bytes; all others are a Gemm."""
+    filters, zeros = _unsigned(body, f)
+    y = body("MatMulInteger", x, filters, *zeros)
     return body("Add", y, bias[0]) if bias else y
+
+
+def _unsigned(body: Body, f: str) -> tuple[str, tuple[str, str]]:
+    """i8 filters as u8 with a zero point of 128, and the zero points of both operands.
+
+    ONNX Runtime adds products of u8 and i8 with saturation on CPUs that have no instruction for
+    them (AVX2 without VNNI), and its older versions have no ConvInteger of them; of u8 and u8 both
+    are as the standard says.
+    """
+    shifted = body("Add", body.cast(f, i32), body.scalar(128, i32))
+    return body.cast(shifted, u8), (body.scalar(0, u8), body.scalar(128, u8))
 
 
 # --- numbers of 64 bits, and roundings ------------------------------------------------------------

@@ -137,25 +137,20 @@ def _full(writer: Writer, node: Node) -> None:
 def _conv2d(writer: Writer, node: Node) -> None:
     op = _of(node, Conv2d)
     x, f, *bias = node.inputs
-    is_bytes = x.type.dtype == u8
-    if is_bytes and bias:
+    if x.type.dtype == u8:
         return writer.call(node)
-    inputs = [writer.read(x, NCHW), writer.read(f, OIHW), *map(writer.read, bias)]
     writer.emit(
-        "ConvInteger" if is_bytes else "Conv", inputs, writer.write(node.outputs[0], NCHW),
-        kernel_shape=[int(d) for d in f.type.shape[:2]], strides=op.stride, group=op.groups,
-        pads=_pads(op.padding), dilations=op.dilation,
+        "Conv", [writer.read(x, NCHW), writer.read(f, OIHW), *map(writer.read, bias)],
+        writer.write(node.outputs[0], NCHW), kernel_shape=[int(d) for d in f.type.shape[:2]],
+        strides=op.stride, pads=_pads(op.padding), dilations=op.dilation, group=op.groups,
     )  # fmt: skip
 
 
 @_exports(Dense)
 def _dense(writer: Writer, node: Node) -> None:
-    if node.inputs[0].type.dtype != u8:
-        writer.simple("Gemm", node)
-    elif len(node.inputs) > 2:
-        writer.call(node)
-    else:
-        writer.simple("MatMulInteger", node)
+    if node.inputs[0].type.dtype == u8:
+        return writer.call(node)
+    writer.simple("Gemm", node)
 
 
 @_exports(Matmul)
