@@ -33,10 +33,11 @@ def numpy_type(dtype: DType) -> Any:
 class Body:
     """Nodes in order. `body("Add", a, b)` appends one and gives the name of its result.
 
-    Results are called by `prefix` and a number; constants stand as nodes, each once.
+    Results are called by `prefix` and a number, as no value of a graph can be called: runtimes that
+    put bodies in place of calls have mixed up equal names. Constants stand as nodes, each once.
     """
 
-    def __init__(self, prefix: str = "v") -> None:
+    def __init__(self, prefix: str = "/v") -> None:
         self.nodes: list[onnx.NodeProto] = []
         self._prefix = prefix
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -100,7 +101,7 @@ class Body:
         """A graph inside a node; names differ from all outside, which it may read."""
         from onnx import helper
 
-        inner = Body(f"{self._prefix}{len(self.nodes)}_")
+        inner = Body(f"{self._prefix}{len(self.nodes)}/")
         names = [f"{inner._prefix}{name}" for name in operands]
         result = step(inner, *names)
         kind = element_type(dtype)

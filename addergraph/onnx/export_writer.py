@@ -181,7 +181,7 @@ class Writer:
                 "in training steps, or behind the passes; export the graph that predicts, as it is "
                 "declared: a model has it by itself"
             )
-        body, operands = Body(), [f"x{n}" for n in range(len(types))]
+        body, operands = Body(), [f"/x{n}" for n in range(len(types))]
         result = writes(body, node.op, types, *operands)
         forms = self.functions.setdefault(name, {})
         key = b"".join(n.SerializeToString(deterministic=True) for n in body.nodes)
