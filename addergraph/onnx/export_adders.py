@@ -13,8 +13,9 @@ three forms, by the positions of one image:
   numbers, or 1, in runs of P; another Scan takes these groups of channels one by one.
 
 So no tensor has more numbers a sample than the largest of STEP, Cout P, and the K P of the taps
-side by side (none for 1x1 layers: the input itself). Bytes are computed in i32, where no sum of
-them leaves the range.
+side by side (none for 1x1 layers: the input itself). Sums of up to EXACT distances of bytes are
+computed in f32, which has every one of them exactly and which runtimes are faster with, others in
+i32, whose range none leaves.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..ir import Op
-from ..ir.types import DType, TensorType, i32, u8
+from ..ir.types import DType, TensorType, f32, i32, u8
 from ..ops._window import Window
 from .export_body import Body, numpy_type
 
 STEP = 1 << 19  # numbers of a sample that a step over terms may have
 CHUNK = 1 << 15  # of one over positions: about what a core's L2 cache has room for, thrice
+EXACT = (1 << 24) // 255  # distances of bytes, whose sum f32 holds
 FEW = 128  # positions of an image from which steps have one term
 _SHORTEST = 32  # terms that a step needs to be faster than one of one term
 
@@ -59,26 +61,28 @@ def adder2d(body: Body, op: Op, types: Sequence[TensorType], x: str, f: str, *bi
     if groups == 1 and (step or positions < made):
         taps = _taps(body, x, window, out, (1, 2))
         rows = taps[0] if len(taps) == 1 else body("Concat", *taps, axis=3)
-        x, f, dtype = _operands(body, image, rows, f)
+        x, f, dtype = _operands(body, image, terms, rows, f)
         matrix = body.reshape(f, terms, made)
-        y = _by_terms(body, dtype, x, matrix, bias, (terms, made), step or 1)
-        return body.reshape(y, -1, *out, made)
+        y = _by_terms(body, dtype, x, matrix, _start(image, bias), (terms, made), step or 1)
+        return _result(body, image, body.reshape(y, -1, *out, made), bias)
     split = body.reshape(x, 0, 0, 0, groups, each)
     taps = _taps(body, body.transpose(split, 4, 3, 0, 1, 2), window, out, (3, 4))
     columns = taps[0] if len(taps) == 1 else body("Concat", *taps, axis=0)
-    x, f, dtype = _operands(body, image, columns, f)
+    x, f, dtype = _operands(body, image, terms, columns, f)
     x = body.reshape(x, terms, groups, 1, -1)
     chunk = max(_divisor(made, CHUNK // positions), 1) if groups == 1 else made // groups
-    y = _by_positions(body, dtype, x, f, bias, (terms, groups, made // groups, chunk))
-    return body.transpose(body.reshape(y, made, -1, *out), 1, 2, 3, 0)
+    sizes = terms, groups, made // groups, chunk
+    y = _by_positions(body, dtype, x, f, _start(image, bias), sizes)
+    return _result(body, image, body.transpose(body.reshape(y, made, -1, *out), 1, 2, 3, 0), bias)
 
 
 def adder_dense(body: Body, op: Op, types: Sequence[TensorType], x: str, f: str, *bias: str) -> str:
     """The body of `AdderDense`; operands as there."""
     terms, made = (int(d) for d in types[1].shape)
-    x, f, dtype = _operands(body, types[0], x, f)
+    x, f, dtype = _operands(body, types[0], terms, x, f)
     step = largest_step(1, made, terms)
-    return _by_terms(body, dtype, x, f, bias, (terms, made), step or 1)
+    y = _by_terms(body, dtype, x, f, _start(types[0], bias), (terms, made), step or 1)
+    return _result(body, types[0], y, bias)
 
 
 def _padded(body: Body, x: str, window: Window) -> str:
@@ -104,11 +108,25 @@ def _taps(
     return found
 
 
-def _operands(body: Body, image: TensorType, x: str, f: str) -> tuple[str, str, DType]:
+def _operands(body: Body, image: TensorType, terms: int, x: str, f: str) -> tuple[str, str, DType]:
     """Both in the dtype that is computed in, and that."""
     if image.dtype != u8:
         return x, f, image.dtype
-    return body.cast(x, i32), body.cast(f, i32), i32
+    dtype = f32 if terms <= EXACT else i32
+    return body.cast(x, dtype), body.cast(f, dtype), dtype
+
+
+def _start(image: TensorType, bias: Sequence[str]) -> Sequence[str]:
+    """What sums start with: a bias, but of bytes, whose bias may be beyond what f32 tells apart."""
+    return () if image.dtype == u8 else bias
+
+
+def _result(body: Body, image: TensorType, y: str, bias: Sequence[str]) -> str:
+    """The sums as the op gives them."""
+    if image.dtype != u8:
+        return y
+    whole = body.cast(y, i32)
+    return body("Add", whole, bias[0]) if bias else whole
 
 
 def _subtracted(body: Body, state: str, x: str, f: str) -> str:

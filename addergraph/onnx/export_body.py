@@ -33,8 +33,9 @@ def numpy_type(dtype: DType) -> Any:
 class Body:
     """Nodes in order. `body("Add", a, b)` appends one and gives the name of its result.
 
-    Results are called by `prefix` and a number, as no value of a graph can be called: runtimes that
-    put bodies in place of calls have mixed up equal names. Constants stand as nodes, each once.
+    Results are called by `prefix` and a number, as no value of a graph can be called, so that none
+    is taken for another where a runtime puts bodies in place of calls. Constants stand as nodes,
+    each once.
     """
 
     def __init__(self, prefix: str = "/v") -> None:

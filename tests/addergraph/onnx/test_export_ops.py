@@ -155,6 +155,7 @@ FORMS = {
     "depthwise": _adder((5, 5), (8, 8), (3, 3), groups=8, padding=(1, 1, 1, 1)),
     "depthwise, two each": _adder((5, 5), (4, 8), (3, 3), groups=4, stride=(2, 2), bias=True),
     "bytes": _adder((6, 6), (3, 4), (3, 3), dtype="u8", padding=(1, 1, 1, 1), bias=True),
+    "bytes beyond what f32 holds": _adder((1, 1), (70000, 2), (1, 1), dtype="u8", bias=True),
     "bytes by positions": _adder((13, 13), (2, 4), (3, 3), dtype="u8", groups=2),
 }
 
