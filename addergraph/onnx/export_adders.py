@@ -12,8 +12,8 @@ three forms, by the positions of one image:
 * positions: one term and some channels a step, a divisor of Cout for which that is at most CHUNK
   numbers, or 1, in runs of P; another Scan takes these groups of channels one by one.
 
-So no tensor has more numbers a sample than the largest of STEP, Cout P, and the K P of the taps
-side by side (none for 1x1 layers: the input itself). Sums of up to EXACT distances of bytes are
+So no tensor has more numbers a sample than the largest of STEP, Cout P, the padded input, and the
+K P of the taps side by side (of one tap: none). Sums of up to EXACT distances of bytes are
 computed in f32, which has every one of them exactly and which runtimes are faster with, others in
 i32, whose range none leaves.
 """
