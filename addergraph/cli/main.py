@@ -350,7 +350,7 @@ for command in (
     Command(
         "bench",
         "bench.bench.run",
-        """Time an image in NumPy and natively, beside the measured peak.
+        """Time an image in NumPy and natively, beside the peak.
 
         FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network;
         small-adder where it is not given. The exit status is 1 when a measured share of the peak
