@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .model.device import DeviceTraining
     from .model.quantization import quantization_aware, quantize
+    from .onnx.export import to_onnx
     from .torch.front import from_torch, to_torch
     from .verification.layers import verify_layers
     from .verification.outputs import verify
@@ -64,6 +65,7 @@ __all__ = [
     "quantization_aware",
     "quantize",
     "tensor",
+    "to_onnx",
     "to_torch",
     "trace",
     "verify",
@@ -86,6 +88,7 @@ _HOME = {
     "quantization_aware": ".model.quantization",
     "quantize": ".model.quantization",
     "tensor": ".ir.types",
+    "to_onnx": ".onnx.export",
     "to_torch": ".torch.front",
     "verify": ".verification.outputs",
     "verify_layers": ".verification.layers",

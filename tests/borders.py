@@ -326,6 +326,9 @@ def _graph_cases() -> Iterator[Case]:
         "model": built(), "calibration": X, "bits": 8, "quantile": 0.99
     })  # fmt: skip
     yield Case("ag.tensor", ag.tensor, {"dtype": "f32", "shape": (2, 3), "quantization": None})
+    yield Case("ag.to_onnx", ag.to_onnx, {
+        "network": g, "path": folder() / "g.onnx", "weights": weights, "batch": 2, "inline": False,
+    })  # fmt: skip
     yield Case("ag.trace", lambda function, type, name, training: ag.trace(
         function, type, name=name, training=training
     ), {"function": ops.relu, "type": TYPE, "name": "g", "training": False})  # fmt: skip

@@ -66,6 +66,10 @@ def model_and_images() -> Names:
     }
 
 
+def model_and_images_by_name() -> Names:
+    return {"ag": ag, "model": small_model(input_shape=(8, 8, 1)), "images": DATA.x_test[:40]}
+
+
 def two_of_each() -> Names:
     images, classes = DATA.x_test[:40], DATA.y_test[:40]
     return {"x": images, "meta": images[:, 0, :, 0], "y": classes, "size": images.mean((1, 2))}
@@ -124,6 +128,10 @@ def right_answers() -> Names:
 
 # What a block takes from the text around it, and what has to come of it.
 RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]] = {
+    ("docs/onnx.md", 0): (
+        model_and_images_by_name,
+        lambda made: made["scores"].shape == (40, 10) and Path("m.onnx").exists(),
+    ),
     ("docs/boards.md", 0): (
         a_folder,
         lambda made: Path("build/images.bin").stat().st_size == DATA.x_test.size,
@@ -189,6 +197,8 @@ def test_a_block_runs(
         pytest.importorskip("matplotlib")
     if file == "docs/torch.md":
         pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
+    if file == "docs/onnx.md":
+        pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     write_folder(tmp_path / "data", cifar_files(10, "bin"))

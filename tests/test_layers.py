@@ -27,7 +27,7 @@ FOLDERS = {
 }
 HEAVY = {
     "llvmlite", "networkx", "safetensors", "rich", "click", "matplotlib", "filelock", "PIL",
-    "torch",
+    "torch", "onnx",
 }  # fmt: skip
 COMPILER = "addergraph/compiler/"
 BRIDGE = "addergraph/torch/"  # to PyTorch, whose classes it extends
@@ -51,7 +51,7 @@ FLOORS = (  # from the ground up: a unit imports units of lower floors, and itse
     ("training", "verification"),
     ("model",),
     ("zoo",),
-    ("diagnostics", "demo", "torch"),
+    ("diagnostics", "demo", "onnx", "torch"),
     ("cli",),
 )
 CIRCLES = {  # imports that would close a circle, each in a function or for annotations alone
@@ -345,6 +345,7 @@ def test_public_names_exist_and_are_not_shadowed_by_submodules() -> None:
         "load_native",
         "parse",
         "tensor",
+        "to_onnx",
         "verify",
         "verify_layers",
     )

@@ -281,6 +281,18 @@ for command in (
         "addergraph compile m.safetensors --train -o build --batch 4 --target thumbv7em-f32",
     ),
     Command(
+        "export-onnx",
+        "commands.export_onnx.export_onnx",
+        """Write an ONNX model, which other runtimes execute.
+
+        MODEL is a model (.safetensors), an int8 model that quantize made, the text of a graph
+        (.ag), or the name of a network. Adder layers are functions of standard operators. Needs
+        the package onnx: pip install 'addergraph[onnx]'.
+        """,
+        "addergraph export-onnx m.safetensors -o m.onnx",
+        "addergraph export-onnx net.ag --weights net.npz -o net.onnx",
+    ),
+    Command(
         "size",
         "commands.size.size",
         """Print what a compiled library takes of flash, RAM and stack.
@@ -344,7 +356,7 @@ for command in (
     Command(
         "bench",
         "bench.bench.run",
-        """Time an image in NumPy and natively, beside the measured peak.
+        """Time an image in NumPy and natively, beside the peak.
 
         FILE is a model (.safetensors), the text of a graph (.ag), or the name of a network;
         small-adder where it is not given. The exit status is 1 when a measured share of the peak

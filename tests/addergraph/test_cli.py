@@ -37,8 +37,8 @@ pytestmark = pytest.mark.usefixtures("quick_objects")
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     "train", "recipe", "evaluate", "predict", "quantize", "summary", "check", "diagnose", "plot",
-    "import", "inspect", "compile", "size", "certify", "run", "verify", "demo", "bench",
-    "cache",
+    "import", "inspect", "compile", "export-onnx", "size", "certify", "run", "verify", "demo",
+    "bench", "cache",
 )  # fmt: skip
 
 

@@ -199,6 +199,16 @@ def _read_page(folder: Path) -> None:
     assert len((folder / "page" / "net.wasm").read_bytes()) == 9000
 
 
+def _write_onnx(folder: Path, version: int) -> None:
+    ag.to_onnx(small_model(input_shape=(8, 8, 1), seed=version), folder / "model.onnx")
+
+
+def _read_onnx(folder: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(onnx.load(folder / "model.onnx"), full_check=True)
+
+
 WRITERS = {
     "model": Writer(_write_model, _read_model),
     "quantized model": Writer(_write_quantized, _read_quantized),
@@ -210,6 +220,7 @@ WRITERS = {
     "results": Writer(_write_results, _read_results),
     "certificate": Writer(_write_certificate, _read_certificate),
     "page": Writer(_write_page, _read_page),
+    "ONNX model": Writer(_write_onnx, _read_onnx),
 }
 # The modules that write files, and the writer that stands for each.
 WRITTEN_BY = {
@@ -226,6 +237,7 @@ WRITTEN_BY = {
     "addergraph/cli/bench/report.py": "results",
     "addergraph/cli/bench/tune.py": "results",
     "addergraph/demo/site.py": "page",
+    "addergraph/onnx/export.py": "ONNX model",
     "codegen/export/folder.py": "library",
     "codegen/run/cache.py": "cache",
 }

@@ -1,0 +1,1 @@
+"""Networks as ONNX models: what other runtimes execute, and what came from them."""
