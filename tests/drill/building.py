@@ -49,7 +49,7 @@ MUTANTS = (
         dropout("test_inference_has_no_trace_of_it"),
     ),
     Mutant(
-        "a checkpoint of another rate is resumed", "addergraph/training/fit.py",
+        "a checkpoint of another rate is resumed", "addergraph/training/prepare.py",
         "if n.op.training_only]\n    decided", "if False]\n    decided",
         dropout("test_a_resumed_run_has_the_bits_of_an_uninterrupted_one"),
     ),

@@ -29,7 +29,7 @@ MUTANTS = (
     ),
     Mutant(
         "a contradictory normalization is let pass",
-        "addergraph/training/fit.py",
+        "addergraph/training/prepare.py",
         "and not known.is_close(given):",
         "and False:",
         tests_of("addergraph/test_preprocessing.py", "test_fit_says_what_it_was_trained_on"),

@@ -12,6 +12,7 @@ from . import (
     elsewhere,
     files,
     machines,
+    parallel,
     pixels,
     processes,
     product_u8,
@@ -37,6 +38,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *data.MUTANTS,
     *results.MUTANTS,
     *training.MUTANTS,
+    *parallel.MUTANTS,
     *building.MUTANTS,
 )
 

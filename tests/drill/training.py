@@ -115,7 +115,7 @@ MUTANTS = (
     ),
     Mutant(
         "sys.exit() in a callback costs the steps of the epoch", f"{TRAINING}/fit.py",
-        "except (KeyboardInterrupt, SystemExit):", "except KeyboardInterrupt:",
+        "except (KeyboardInterrupt, SystemExit, ProcessError):", "except KeyboardInterrupt:",
         tests_of(
             "addergraph/training/test_callbacks.py", "test_an_exit_saves_the_last_whole_step"
         ),
