@@ -110,7 +110,8 @@ class Loader:
         if self.augment is not None:
             # step + 1: NumPy pads seeds with zeros, and [seed, epoch] is the order's own.
             random = np.random.default_rng([self.seed, number, step + 1])
-            x = self.augment.apply(x, random, whole, rows.start or 0)
+            of = () if len(index) == whole else (whole, rows.start)
+            x = self.augment.apply(x, random, *of)
         if self.normalize is not None:
             return self.normalize.apply(x), index
         y = empty_f32(x.shape)

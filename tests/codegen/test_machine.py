@@ -138,7 +138,7 @@ def test_loops_execute_what_they_measure() -> None:
 
 def test_rates_near_the_table_are_the_tables() -> None:
     table = ZEN3.at(32)
-    found = {"loads": table.loads * 0.75, "terms": 0.67, "shuffles": 4.0}
+    found: dict[str, Any] = {"loads": table.loads * 0.75, "terms": 0.67, "shuffles": 4.0}
     (made,) = with_rates(ZEN3, 32, found, unknown=False).rates
     assert made == replace(table, terms=0.67, shuffles=4.0)
     (made,) = with_rates(GENERIC, 16, found, unknown=True).rates

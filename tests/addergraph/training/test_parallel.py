@@ -211,7 +211,11 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, before: int, after:
     assert left == sorted(os.listdir(tmp_path / "whole"))
 
 
-def test_one_callback_stops_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_callback_stops_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Replicas.__init__, "__defaults__", (0, 30.0))
+
     def work(communicator: Fake) -> Any:
         stop = Stop(3 if communicator.rank else 100)
         return run(communicator, callbacks=[stop], checkpoint=tmp_path, verbose=1, epochs=1), stop
