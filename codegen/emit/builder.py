@@ -323,15 +323,6 @@ class Emitter(Indices):
         assembly = ir.InlineAsm(type, "", f"={self.target.register_class},0")
         return self.b.call(assembly, [value])
 
-    def cut(self, value: Register) -> Register:
-        """An f64 scalar as f32. Where f64 has no instructions, LLVM shall not see that it was one:
-        it would compare f64, by a function, where f32 is compared with a constant."""
-        near = self.b.fptrunc(value, F32)
-        if self.target.doubles:
-            return near
-        same = ir.InlineAsm(ir.FunctionType(I32, [I32]), "", "=r,0")
-        return self.b.bitcast(self.b.call(same, [self.b.bitcast(near, I32)]), F32)
-
     def prefetch(self, pointer: Any) -> None:
         """Asks for a cache line in L2, ahead of time. No access: any address will do."""
         call = self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])

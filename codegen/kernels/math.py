@@ -65,6 +65,16 @@ def emit_exp(e: Emitter, x: Register) -> Register:
     return b.fmul(b.fmul(power, _power_of_two(e, half, x)), _power_of_two(e, rest, x))
 
 
+def emit_cut(e: Emitter, value: Register) -> Register:
+    """An f64 scalar as f32. Where f64 has no instructions, LLVM shall not see that it was one: it
+    would compare f64, by a function, where f32 is compared with a constant."""
+    near = e.b.fptrunc(value, ir.FloatType())
+    if e.target.doubles:
+        return near
+    same = ir.InlineAsm(ir.FunctionType(I32, [I32]), "", "=r,0")
+    return e.b.bitcast(e.b.call(same, [e.b.bitcast(near, I32)]), ir.FloatType())
+
+
 def emit_log(e: Emitter, x: Register) -> Register:
     """ln x = n ln 2 + ln m, where x = 2^n m and m lies in [sqrt(1/2), sqrt(2))."""
     b = e.b

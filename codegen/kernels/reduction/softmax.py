@@ -21,7 +21,7 @@ from addergraph.ops.reduction.softmax_cross_entropy import SoftmaxCrossEntropy
 from ...emit.builder import F64, Emitter, Index, Register, constant, vector
 from .. import Kernel, Operand, kernel
 from .._nest import merge_axes
-from ..math import emit_exp, emit_log
+from ..math import emit_cut, emit_exp, emit_log
 
 Step = Callable[[Index, int, list[Register]], list[Register]]
 
@@ -149,7 +149,7 @@ class SoftmaxCrossEntropyKernel(Kernel):
             return [b.fadd(a, t) for a, t in zip(totals, terms, strict=True)]
 
         s, weight, below = (e.tree_sum(t) for t in row.fold([row.zero()] * 3, add))
-        near = e.cut(s)
+        near = emit_cut(e, s)
         rest = b.fdiv(b.fsub(s, e.widen(near)), e.widen(near))
         log = b.fadd(e.widen(emit_log(e, near)), rest)
         return b.fadd(b.fmul(weight, log), below)
