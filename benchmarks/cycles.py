@@ -38,6 +38,9 @@ from addergraph.ir import Graph
 from addergraph.tables import Table
 
 ITERATIONS = 200
+_WITHOUT = (
+    "-skip-unsupported-instructions=lack-sched"  # as llvm-mca advises where a model lacks one
+)
 SAMPLES = 8  # that calibrate a network in integers: its numbers are of no matter here
 
 
@@ -133,10 +136,13 @@ def cycles(body: Sequence[str], target: Target, cpu: str) -> float:
     def run(iterations: int) -> str:
         command = [tool(), f"-mtriple={target.triple}", f"-mcpu={cpu}"]
         command += [f"-mattr={target.features}"] * bool(target.features)
-        made = subprocess.run(
-            [*command, f"-iterations={iterations}"],
-            input="\n".join(body), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        for more in ((), (_WITHOUT,)):
+            made = subprocess.run(
+                [*command, *more, f"-iterations={iterations}"],
+                input="\n".join(body), capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if _WITHOUT not in made.stderr:
+                break
         if made.returncode != 0:
             sys.exit(f"llvm-mca: {made.stderr.strip()[:500]}")
         return made.stdout

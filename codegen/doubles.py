@@ -361,6 +361,9 @@ _FUNCTIONS = (
     ("f(?:mul|div) double", _MULTIPLY), ("fdiv double", _DIVIDE),
     ("fcmp ole double", _COMPARE.replace("NAME", "__ledf2").replace("UNORDERED", "1")),
     ("fcmp oge double", _COMPARE.replace("NAME", "__gedf2").replace("UNORDERED", "-1")),
+    # Of operands that are no NaN LLVM asks for the contrary.
+    ("fcmp ole double", _COMPARE.replace("NAME", "__gtdf2").replace("UNORDERED", "-1")),
+    ("fcmp oge double", _COMPARE.replace("NAME", "__ltdf2").replace("UNORDERED", "1")),
 )  # fmt: skip
 
 

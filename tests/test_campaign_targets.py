@@ -113,6 +113,25 @@ def said(case: Case, machine: Machine) -> str:
     return str(targets.failure(case, machine, False))
 
 
+@pytest.mark.needs(*NAMED["thumbv8m-mve"].tools)
+def test_runs_that_fill_no_register() -> None:
+    """Channels of pixels that stand apart: fewer than the bytes that Cortex-M55 takes at once."""
+    channels, rng = range(1, 18), np.random.default_rng(0)
+    made = [f"%f{c}: u8[2,2,{c},3]" for c in channels]
+    layers = "".join(
+        f"  %x{c} = slice(%x) start=(0,0,0,0) stop=(1,4,4,{c}) : u8[1,4,4,{c}]\n"
+        f"  %y{c} = adder2d(%x{c}, %f{c}) dilation=(2,2) : i32[1,2,2,3]\n"
+        for c in channels
+    )
+    outputs = ", ".join(f"%y{c}" for c in channels)
+    graph = ag.parse(
+        f"graph runs(%x: u8[1,4,4,17]) params({', '.join(made)}) {{\n{layers}  return {outputs}\n}}"
+    )
+    weights = {p.name: rng.integers(0, 256, p.type.sizes, np.uint8) for p in graph.parameters}
+    case = Case(0, graph, (rng.integers(0, 256, (1, 4, 4, 17), np.uint8),), weights)
+    assert targets.failure(case, NAMED["thumbv8m-mve"], False) is None
+
+
 @pytest.mark.needs(*PAGED.tools)
 def test_a_number_beyond_the_weights_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(c for c in map(integer_case, range(9, 99)) if c.graph.parameters)

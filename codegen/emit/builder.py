@@ -17,6 +17,7 @@ import llvmlite.ir as ir
 from addergraph.ir.types import DType, bool_, f32, i32
 
 from ..targets.target import Target
+from . import shift_add
 from .indices import I64 as I64
 from .indices import Index as Index
 from .indices import Indices
@@ -139,7 +140,12 @@ class Emitter(Indices):
         yield i
         following = self.b.add(i, self.index(step), flags=("nsw",))
         i.add_incoming(following, self.b.block)
-        self.b.cbranch(self.less(following, stop), head, done)
+        seen = following
+        fixed = isinstance(start, int) and isinstance(stop, int)
+        if self.target.negates_by_product and not fixed:
+            # LLVM would count from -stop to 0.
+            seen = shift_add.hidden(self, following)
+        self.b.cbranch(self.less(seen, stop), head, done)
         self.b.position_at_end(done)
 
     def carry(

@@ -35,11 +35,11 @@ def multiplied_by_constant(e: Indices, a: Any, number: int) -> Any:
     """a * number of an index and a constant that is not 0, modulo the word."""
     terms = [(e.b.shl(a, e.index(place)), sign) for place, sign in signed_digits(number)[::-1]]
     if len(terms) > 1:
-        terms = [(_hidden(e, term), sign) for term, sign in terms]
+        terms = [(hidden(e, term), sign) for term, sign in terms]
     total, sign = terms[0]
     total = total if sign > 0 else e.b.neg(total)
     for term, sign in terms[1:]:
-        total = _hidden(e, e.b.add(total, term) if sign > 0 else e.b.sub(total, term))
+        total = hidden(e, e.b.add(total, term) if sign > 0 else e.b.sub(total, term))
     return total
 
 
@@ -72,5 +72,6 @@ def divided(e: Indices, n: Any, d: Any, bits: int) -> tuple[Any, Any]:
     return quotient, rest
 
 
-def _hidden(e: Indices, value: Any) -> Any:
+def hidden(e: Indices, value: Any) -> Any:
+    """An index of which LLVM knows nothing."""
     return e.b.asm(ir.FunctionType(e.word, [e.word]), "", "=r,0", [value], False)

@@ -42,6 +42,7 @@ class Target:
     fma       whether multiply-add is one instruction (and one rounding)
     max_tile  an upper bound on (pixels, vectors) of a register tile, None for no bound
     multiplier  whether code may multiply and divide; without, it shifts and adds
+    negates_by_product  whether LLVM makes -n a product with -1 where that is no immediate
     word      bits of a pointer and of an index
     floats    whether there are float instructions
     doubles   whether these have f64, too
@@ -91,6 +92,7 @@ class Target:
     fma: bool
     max_tile: tuple[int, int] | None = None
     multiplier: bool = True
+    negates_by_product: bool = False
     word: int = 64
     floats: bool = True
     doubles: bool = True

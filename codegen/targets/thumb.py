@@ -6,17 +6,18 @@ whose general registers of four bytes are small vectors; Armv8.1-M has vectors o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .target import Target, WholeSums, scalar_core
 
 # Cortex-M0: `muls` takes 1 or 32 cycles, by the maker's choice, and nothing divides.
-THUMBV6M = scalar_core(
-    "thumbv6m",
-    "thumbv6m-none-eabi",
-    "cortex-m0",
-    8,
-    32,
-    "every Cortex-M, in programs of any float ABI",
-)
+THUMBV6M = replace(
+    scalar_core(
+        "thumbv6m", "thumbv6m-none-eabi", "cortex-m0", 8, 32,
+        "every Cortex-M, in programs of any float ABI",
+    ),
+    negates_by_product=True,
+)  # fmt: skip
 DSP = WholeSums(
     width=4, numbers=6, distances=("llvm.arm.usada8", "x", "f", "sum"),
     products=("llvm.arm.smlad", "x", "f", "sum"), widened=("llvm.arm.uxtb16", "llvm.arm.sxtb16"),

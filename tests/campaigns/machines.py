@@ -56,6 +56,10 @@ guard_above:
 """
 
 
+class NoRoom(Exception):
+    """A machine has too little memory for a case."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """A target and what runs its programs.
@@ -197,7 +201,8 @@ def _described(machine: Machine, tensors: Sequence[Array], inputs: int, arena: i
             at += span + 2 * page
         rows.append(row)
         size = at
-    assert size <= machine.room, "it has no room"
+    if size > machine.room:
+        raise NoRoom(f"{size} bytes")
     before, behind = (", ".join(f"{{{a}, {b}, {c}, {d}}}" for a, b, c, d in row) for row in rows)
     start = "static const unsigned char "
     contents = [", ".join(map(str, a.tobytes() or bytes(1))) for a in tensors]

@@ -35,9 +35,11 @@ EXPECTED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def function(operation: str) -> Any:
-    """The function, compiled for this machine under a name that is not its libraries'."""
+def function(operation: str, other: str = "") -> Any:
+    """The function, or another one that is there for the operation, compiled for this machine under
+    a name that is not its libraries'."""
     result, name = OPERATIONS[operation]
+    name = other or name
     takes = "float" if "float %x" in operation else "double"
     used = f"define void @f({takes} %x, {takes} %y) {{\n  %r = {operation}\n  ret void\n}}\n"
     text = doubles.defined(used).replace("weak hidden", "").replace("@__", "@its_")
@@ -91,9 +93,14 @@ def test_arithmetic(operation: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize(("operation", "unordered"), [("fcmp ole", 1), ("fcmp oge", -1)])
-def test_comparisons(operation: str, unordered: int) -> None:
-    native, x = function(f"{operation} double %x, %y"), drawn(2, 300)
+@pytest.mark.parametrize(
+    ("operation", "name", "unordered"),
+    [("fcmp ole", "", 1), ("fcmp oge", "", -1), ("fcmp oge", "__ltdf2", 1),
+     ("fcmp ole", "__gtdf2", -1)],
+)  # fmt: skip
+def test_comparisons(operation: str, name: str, unordered: int) -> None:
+    """And the contrary ones, that LLVM may call for these."""
+    native, x = function(f"{operation} double %x, %y", name), drawn(2, 300)
     for a, b in [*itertools.product([*ENDS, *-ENDS], repeat=2), *zip(x, x[::-1], strict=True)]:
         expected = unordered if np.isnan(a) or np.isnan(b) else int(a > b) - int(a < b)
         assert native(float(a), float(b)) == expected, (a, b)

@@ -282,6 +282,24 @@ def test_a_call_of_a_library_is_named_with_its_nodes() -> None:
         assert lines[1:] == ["  f (no node): memcpy", "  g (y, z): memcpy"]
 
 
+@pytest.mark.parametrize("target", ["thumbv6m", "thumbv7em", "riscv32i"])
+def test_loops_of_a_length_that_is_computed_are_counted_without_a_product(target: str) -> None:
+    """Rows and columns of a dilated window are loops from one index to another."""
+    graph = ag.parse("""
+    graph dilated(%x: u8[1,9,9,4]) params(%f: u8[3,3,4,12]) {
+      %y = adder2d(%x, %f) dilation=(2,2) : i32[1,5,5,12]
+      return %y
+    }""")
+    made = strict_target(target)
+    module, _ = emit_program(compiler.lower(graph, made))
+    compile_strict(str(module), made, {})
+
+
+def strict_target(name: str) -> Target:
+    made = TARGETS[name]
+    return without_multiplier(made) if made.multiplier else made
+
+
 def test_scalars_instead_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """What small machines run, on this one: one lane, few registers, no multiplier."""
     scalar = dataclasses.replace(

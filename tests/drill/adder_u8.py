@@ -50,8 +50,13 @@ MUTANTS = (
     ),
     Mutant(
         "a rest without whole steps misses its last odd byte", U8,
-        "for size in (4, 2, 1):", "for size in (4, 2):",
+        "for size in (8, 4, 2, 1):", "for size in (8, 4, 2):",
         u8("test_runs_of_every_length[1]", "test_runs_of_every_length[3]"),
+    ),
+    Mutant(
+        "a rest of eight bytes without whole steps of sixteen is dropped", U8,
+        "for size in (8, 4, 2, 1):", "for size in (4, 2, 1):",
+        tests_of("test_campaign_targets.py", "test_runs_that_fill_no_register"),
     ),
     Mutant(
         "the pieces of a rest stand first", U8,

@@ -223,7 +223,7 @@ class ByteSteps(Steps):
             return e.b.and_(every, ir.Constant(every.type, list(kept)))
         whole, at = ir.IntType(8 * step), step - rest
         word = ir.Constant(whole, 0)
-        for size in (4, 2, 1):
+        for size in (8, 4, 2, 1):
             if rest & size:
                 piece = e.b.load(x, typ=ir.IntType(8 * size), align=1)
                 word = e.b.or_(word, e.b.shl(e.b.zext(piece, whole), ir.Constant(whole, 8 * at)))
