@@ -24,7 +24,7 @@ from addergraph.codegen.targets.lookup import runnable, target_named
 from addergraph.codegen.targets.target import Target
 from addergraph.ir import Array, Graph
 from tests.codegen import windows
-from tests.codegen.boards import CORTEX_M, LINUX, NO_MULTIPLIER, SOURCES
+from tests.codegen.boards import CORTEX_M, LINUX, SOURCES, USER
 from tests.codegen.harness import guarded, same_bits
 
 HERE = Path(__file__).parent
@@ -97,18 +97,11 @@ class Machine:
         return target_named(self.target)
 
 
-_RV32 = "--target=riscv32-unknown-elf -mabi=ilp32 -march="
 _THUMB = "-mthumb -mcpu=cortex-"
 _ALL: tuple[tuple[Any, ...], ...] = (
-    *((t, t, "linux", emulator, flags) for t, (flags, emulator) in LINUX.items()),
+    *((t, t, "linux", emulator, flags) for t, (flags, emulator) in USER.items()),
     ("riscv64-linux-gnu-v, 256 bits", "riscv64-linux-gnu-v", "linux",
      "qemu-riscv64 -cpu rv64,v=true,vlen=256", LINUX["riscv64-linux-gnu-v"][0]),
-    ("riscv32i", "riscv32i", "linux", f"qemu-riscv32 -cpu rv32,{NO_MULTIPLIER}",
-     f"{_RV32}rv32i"),
-    ("riscv32imc", "riscv32imc", "linux", "qemu-riscv32 -cpu rv32,a=false,f=false,d=false",
-     f"{_RV32}rv32imc"),
-    ("riscv64i", "riscv64i", "linux", f"qemu-riscv64 -cpu rv64,{NO_MULTIPLIER}",
-     "--target=riscv64-unknown-elf -mabi=lp64 -march=rv64i"),
     # A Cortex-M3 has no DSP instructions.
     ("thumbv6m", "thumbv6m", "bare", CORTEX_M.format("mps2-an385"),
      f"--target=thumbv6m-none-eabi {_THUMB}m0 -DMPS2", 3 << 20, False),

@@ -82,6 +82,18 @@ LINUX = {  # target -> options of clang for programs without a library, the emul
 }  # fmt: skip
 
 
+_RV32 = "--target=riscv32-unknown-elf -mabi=ilp32 -march="
+USER = {  # the same, and targets without a system whose programs qemu-user runs
+    **LINUX,
+    "riscv32i": (f"{_RV32}rv32i", f"qemu-riscv32 -cpu rv32,{NO_MULTIPLIER}"),
+    "riscv32imc": (f"{_RV32}rv32imc", ESP32_C3.emulator),
+    "riscv64i": (
+        "--target=riscv64-unknown-elf -mabi=lp64 -march=rv64i",
+        f"qemu-riscv64 -cpu rv64,{NO_MULTIPLIER}",
+    ),
+}
+
+
 def exported(network: Quantized, target: str, folder: Path) -> Exported:
     """Strict, where there is strict code."""
     strict = target_named(target).decoded
@@ -91,7 +103,7 @@ def exported(network: Quantized, target: str, folder: Path) -> Exported:
 def static_program(target: str, folder: Path, library: Path, made: Path, *options: str) -> None:
     """main.c of the folder with a library, as a program of Linux that needs no other.
     CalledProcessError, with what clang says, where that fails."""
-    flags = LINUX[target][0].split()
+    flags = USER[target][0].split()
     command: list[str | Path] = [
         "clang", *flags, "-std=c11", "-O1", "-ffreestanding", "-nostdlib", "-static", "-fno-pic",
         "-fuse-ld=lld", *options, f"-I{folder}", f"-I{SOURCES}", "-o", made, folder / "main.c",
