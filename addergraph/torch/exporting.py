@@ -32,7 +32,7 @@ def exported(model: Graph | Network, weights: Mapping[str, Array] | None) -> nn.
     if graph.updates:
         raise GraphError(f'to_torch: graph "{graph.name}" updates parameters; give what predicts')
     arrays = bind_weights(f'graph "{graph.name}"', graph.parameters, weights)
-    replay = replay_of(model.graph) if isinstance(model, Model) else None
+    replay = replay_of(model.holding(()).graph) if isinstance(model, Model) else None
     return GraphModule(graph, arrays, replay)
 
 

@@ -126,7 +126,7 @@ def test_a_step_there_is_a_step_here() -> None:
         theirs = torch.nn.functional.cross_entropy(module(nchw(X)), torch.from_numpy(y))
         theirs.backward()
         optimizer.step()
-        assert abs(float(theirs) - loss) < 1e-5
+        assert abs(theirs.item() - loss) < 1e-5
     for name, tensor in module.state_dict().items():
         np.testing.assert_allclose(tensor.numpy(), model.weights[name], rtol=1e-4, atol=1e-5)
 
