@@ -242,7 +242,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[int, ...], str]] = {
     ),
     "divisor": (lambda: nn.AvgPool2d(2, divisor_override=3), IMAGE, "divisor of its own"),
     "uneven pool": (lambda: nn.AdaptiveAvgPool2d(3), IMAGE, "windows of different sizes"),
-    "batch statistics": (lambda: nn.BatchNorm2d(4, track_running_stats=False), IMAGE, "atch_?[nN]orm"),
+    "batch statistics": (
+        lambda: nn.BatchNorm2d(4, track_running_stats=False), IMAGE, "atch_?[nN]orm",
+    ),
     "linear of pixels": (lambda: nn.Linear(8, 2), IMAGE, r"expected \[N, K\]"),
     "softmax of columns": (lambda: nn.Softmax(-1), IMAGE, "not over channels"),
     "view of samples": (lambda: Of(lambda m, x: x.view(-1, 8)), IMAGE, "axis of the batch"),
