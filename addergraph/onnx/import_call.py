@@ -32,11 +32,13 @@ class Settings:
     """What holds for all nodes of a file.
 
     batch  the size that stands for the open batch in a file that has a fixed one; 0: none does
+    own    whether it is a file of our own, whose nodes become the ops that they were
     """
 
     path: str | os.PathLike[str]
     opset: int
     batch: int = 0
+    own: bool = False
     momentum: dict[str, float] = field(default_factory=dict)  # of batch norms, by node
     dropouts: dict[str, tuple[str, float, int]] = field(default_factory=dict)  # of, rate, seed
 

@@ -95,6 +95,17 @@ def cast(call: Call, arrays: list[Array]) -> Array:
         return np.asarray(x.astype(OURS[number].numpy))
 
 
+def cast_like(call: Call, arrays: list[Array]) -> Array:
+    x, like = arrays
+    call.ignore("saturate", "round_mode")
+    if like.dtype != x.dtype and (x == OPEN).any():
+        call.refuse("it computes with the size of the open batch")
+    if like.dtype.kind not in "fiub":
+        call.refuse(f"it casts to {like.dtype}, which there is not here")
+    with np.errstate(all="ignore"):
+        return np.asarray(x.astype(like.dtype))
+
+
 def reshape(call: Call, arrays: list[Array]) -> Array:
     x, target = arrays
     keeps_zero = call.flag("allowzero")

@@ -24,7 +24,15 @@ from ..ir.walk import upstream
 from .attributes import DOMAIN
 from .import_call import Call, Settings
 from .import_file import STANDARD
-from .import_own import declared, declared_parameter, own_op
+from .import_own import (
+    OWN,
+    declared,
+    declared_parameter,
+    is_declared,
+    is_filter,
+    own_op,
+    own_parameter,
+)
 from .import_table import INSTEAD, OPERATORS
 from .import_tensors import array_of, dtype_of
 from .import_values import Constant, Known, Laid, Making, as_is, channels_last, word
@@ -88,8 +96,8 @@ class _Reading:
         self.last = set(outputs)
 
     def run(self) -> Imported:
-        self._read_initializers()
         self._read_inputs()
+        self._read_initializers()
         for place, node in enumerate(self.nodes):
             self._read_node(place, node)
         made = self._finish()
@@ -126,10 +134,12 @@ class _Reading:
                 raise StorageError(f'"{self.path}" is damaged: an initializer has no name')
             if name in self.makers:
                 raise GraphError(f'"{self.path}": "{name}" is an initializer, and a node makes it')
-            if self.readers[name]:
-                array = array_of(self.path, tensor, name)
-                said = declared_parameter(name, tensor)
-                self.known[name] = Constant(array, name, array.dtype == "f4", said)
+            array = array_of(self.path, tensor, name)
+            if self.settings.own and (said := declared_parameter(name, tensor)) is not None:
+                turned = is_filter(name, self.nodes)
+                self.known[name] = own_parameter(self.making, said, array, turned)
+            elif self.readers[name]:
+                self.known[name] = Constant(array, name, array.dtype == "f4")
 
     def _read_inputs(self) -> None:
         entering = [v for v in self.source.input if v.name not in self.initializers]
@@ -137,6 +147,7 @@ class _Reading:
             raise GraphError(f'"{self.path}" has no input: all its answers are constant')
         if len({v.name for v in entering}) < len(entering) or not all(v.name for v in entering):
             raise GraphError(f'"{self.path}" has two inputs of one name, or one without')
+        self.settings.own = all(is_declared(v) for v in entering)
         shapes = [self._shape(v) for v in entering]
         leading = {shape[0] for shape in shapes if shape}
         if self.wanted.open_batch and len(leading) == 1 and "N" not in leading:
@@ -148,10 +159,10 @@ class _Reading:
 
     def _input(self, value: onnx.ValueInfoProto, shape: tuple[Dim, ...]) -> Laid:
         name = word(value.name)
-        said = declared(name, value, parameter=False)
         where = f'"{self.path}": the input "{value.name:.200}"'
-        if said is not None:
-            made = self.making.builder.input(name, said.type)
+        if self.settings.own:
+            said = declared(value.name, value, parameter=False)
+            made = self.making.builder.input(said.name, said.type)
             return as_is(Tensor(self.making.builder, made))
         dtype = dtype_of(where, value.type.tensor_type.elem_type)
         axes = tuple(range(len(shape)))
@@ -235,6 +246,8 @@ class _Reading:
         node = call.node
         if node.domain == DOMAIN:
             return own_op(call)
+        if self.settings.own and not node.domain and node.op_type in OWN:
+            return OWN[node.op_type](call)
         operator = OPERATORS.get(node.op_type)
         if node.domain not in STANDARD or operator is None:
             raise UnsupportedError(_refusal(node))
@@ -259,10 +272,7 @@ class _Reading:
         made = builder.finish([v for _, v in outputs])
         nodes = upstream(made.nodes, made.outputs)
         read = {*made.outputs, *(v for n in nodes for v in n.inputs)}
-        order = {name: place for place, name in enumerate(self.initializers)}
-        parameters = [p for p in made.parameters if p in read]
-        if any(isinstance(c, Constant) and c.declared for c in self.known.values()):
-            parameters.sort(key=lambda p: order.get(p.name, len(order)))
+        parameters = [p for p in made.parameters if p in read or self.settings.own]
         made = replace(made, nodes=tuple(nodes), parameters=tuple(parameters))
         made = _called(made, [name for name, _ in outputs])
         try:

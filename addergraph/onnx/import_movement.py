@@ -172,7 +172,7 @@ def expand(call: Call) -> Made:
     if asked[:1] == [call.settings.batch] and shape[:1] == ("N",):
         asked[0] = "N"
     made = tuple(d if a == 1 else a for d, a in zip(shape, asked, strict=True))
-    y = call.making.plain(call.making.reshaped(x, tuple(shape), f"{call.name}.shape"))
+    y = call.making.plain(x)
     return as_is(y if y.shape == made else ops.broadcast_to(y, made, name=call.name))
 
 
@@ -235,7 +235,15 @@ def _straightened(call: Call, x: Laid) -> Laid:
 
 def slice_(call: Call) -> Made:
     x = _straightened(call, call.computed(0))
-    for axis, part in _parts(call, x.shape).items():
+    parts = _parts(call, x.shape)
+    if all(part.step == 1 for part in parts.values()):
+        start: list[int] = [0] * x.rank
+        stop: list[Dim] = list(x.tensor.shape)
+        for axis, part in parts.items():
+            place = x.axes.index(axis)
+            start[place], stop[place] = part.start, max(part.start, part.stop)
+        return Laid(ops.slice(x.tensor, start, stop, name=call.name), x.axes)
+    for axis, part in parts.items():
         x = Laid(take(x.tensor, x.axes.index(axis), part, call.name), x.axes)
     return x
 

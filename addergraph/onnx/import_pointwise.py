@@ -10,8 +10,9 @@ import numpy as np
 from .. import ops
 from ..errors import ShapeError
 from ..ir import Array, Init
-from ..ir.trace import Tensor
+from ..ir.trace import MOST_POWER, Tensor
 from ..ir.types import DType, f32, i8, i32, u8
+from .attributes import from_float
 from .import_call import Call, Handler, Made, require_rank
 from .import_tensors import OURS, element_name
 from .import_values import Constant, Known, Laid, as_is, channels_last
@@ -100,10 +101,12 @@ def _bound(end: Known | None, default: float) -> float:
     assert isinstance(end, Constant)
     if end.array.size != 1 or end.array.dtype != np.float32:
         raise ShapeError("its ends must be one number each, of the type of its input")
-    return float(end.array.reshape(()).item())
+    return from_float(end.array.reshape(()).item())
 
 
 def _clipped(call: Call, x: Tensor, lo: float, hi: float) -> Tensor:
+    if call.settings.own:
+        return ops.clip(x, lo, hi, name=call.name)
     if (lo, hi) == (-math.inf, math.inf):
         return x
     if (lo, hi) == (0.0, math.inf):
@@ -220,6 +223,28 @@ def cast(call: Call) -> Made:
         call.refuse(f"it casts to {element_name(number)}, which there is not here")
     x, to = call.computed(0), OURS[number]
     return x if x.dtype == to else with_(x, ops.cast(x.tensor, to, name=call.name))
+
+
+def cast_like(call: Call) -> Made:
+    """To the type of its second input, whatever that is."""
+    x, like = call.computed(0), call.value(1)
+    call.ignore("saturate", "round_mode")
+    to = like.dtype
+    if to is None:
+        call.refuse("it casts to a type that there is not here")
+    return x if x.dtype == to else with_(x, ops.cast(x.tensor, to, name=call.name))
+
+
+def power(call: Call) -> Made:
+    """Whole powers from 1 to 8 as products, and the square root."""
+    x = call.of_dtype(0, f32)
+    exponent = call.constant(1, "exponent")
+    if exponent is None or exponent.size != 1 or exponent.dtype.kind not in "fi":
+        call.refuse("its exponent is here one number")
+    number = float(exponent.reshape(()).item())
+    if number != 0.5 and number not in range(1, MOST_POWER + 1):
+        call.refuse(f"its exponent is {number}, here it is 0.5 or from 1 to {MOST_POWER}")
+    return with_(x, x.tensor**number)
 
 
 # --- layers ---------------------------------------------------------------------------------------

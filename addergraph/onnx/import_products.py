@@ -45,9 +45,11 @@ def _turned(call: Call, a: Known) -> Known:
     return call.making.transposed(a, (1, 0), f"{call.name}.transposed")
 
 
-def _vector(c: Known | None, b: Known, turned: bool) -> Constant | None:
+def _vector(c: Known | None, b: Known, turned: bool) -> Known | None:
     """C where it is one number for each output: the bias of a dense layer."""
-    if not isinstance(c, Constant) or len(c.shape) > 2 or (len(c.shape) == 2 and c.shape[0] != 1):
+    if c is None or len(c.shape) > 2 or (len(c.shape) == 2 and c.shape[0] != 1):
+        return None
+    if isinstance(c, Laid) and len(c.shape) == 2:
         return None
     channels = b.shape[0] if turned else b.shape[1]
     return c if c.shape[-1:] == (channels,) else None
@@ -59,7 +61,7 @@ def _scaled(call: Call, c: Known, beta: float) -> Known:
     return Laid(ops.mul(c.tensor, beta, name=f"{call.name}.beta"), c.axes, c.reshaped, c.name)
 
 
-def dense(call: Call, a: Known, b: Known, turned: bool, bias: Constant | None) -> Tensor:
+def dense(call: Call, a: Known, b: Known, turned: bool, bias: Known | None) -> Tensor:
     """A matrix of samples times B, or its transpose."""
     making = call.making
     if isinstance(b, Laid):
@@ -72,9 +74,9 @@ def dense(call: Call, a: Known, b: Known, turned: bool, bias: Constant | None) -
     return ops.dense(x, f, _bias(call, bias), name=call.name)
 
 
-def _bias(call: Call, bias: Constant | None) -> Tensor | None:
-    if bias is None:
-        return None
+def _bias(call: Call, bias: Known | None) -> Tensor | None:
+    if bias is None or isinstance(bias, Laid):
+        return None if bias is None else call.making.plain(bias)
     numbers = bias.array.reshape(-1)
     start, role = Init("zeros"), f"{call.name}.b"
     return call.making.parameter(bias, numbers, layout="bias", role=role, init=start)

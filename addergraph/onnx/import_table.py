@@ -88,6 +88,8 @@ OPERATORS: dict[str, Operator] = {
     "Less": Operator(pointwise.less, "`greater`"),
     "Where": Operator(movement.where, "`select`"),
     "Cast": Operator(pointwise.cast, "`cast`", fold=constants.cast),
+    "CastLike": Operator(pointwise.cast_like, "`cast`", fold=constants.cast_like),
+    "Pow": Operator(pointwise.power, "`mul`, `sqrt`", (1,)),
     # reductions
     "Softmax": Operator(reductions.softmax, "`softmax`"),
     "ArgMax": Operator(reductions.argmax, "`argmax`, whose result is i32"),

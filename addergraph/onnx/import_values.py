@@ -17,7 +17,8 @@ import numpy as np
 from .. import ops
 from ..errors import ShapeError, UnsupportedError
 from ..ir import Array, Builder, Init, Parameter, Value
-from ..ir.graph import free_name
+from ..ir.check import MAX_NAME
+from ..ir.graph import NAME, free_name
 from ..ir.trace import Tensor
 from ..ir.types import Dim, DType, Shape, TensorType, bool_, f32, i32
 from ..ops.pointwise.full import Full
@@ -32,14 +33,12 @@ _NUMBERED = re.compile(r"^onnx::\w+$|^\d+$")  # what exporters call weights that
 class Constant:
     """Numbers that the file holds, or that follow from its shapes.
 
-    trained   whether they are a parameter that training changes, where one reads them
-    declared  the parameter that they are in a file of our own
+    trained  whether they are a parameter that training changes, where one reads them
     """
 
     array: Array
     name: str
     trained: bool = False
-    declared: Parameter | None = None
 
     @property
     def shape(self) -> Shape:
@@ -209,17 +208,19 @@ class Making:
             )
         key = (id(constant), str(layout), numbers.shape)
         if key not in self._parameters:
+            hint = role if role and _NUMBERED.search(constant.name) else constant.name
+            said = constant.trained if trained is None else constant.trained and trained
             type = TensorType(dtype, numbers.shape)
-            made = constant.declared
-            if made is None or made.type != type or made.name in self.builder.parameters:
-                hint = role if role and _NUMBERED.search(constant.name) else constant.name
-                free = free_name(word(hint), self.builder._names)
-                said = constant.trained if trained is None else constant.trained and trained
-                made = Parameter(free, type, init or Init(), said and dtype == f32)
-            self.weights[made.name] = np.ascontiguousarray(numbers).reshape(numbers.shape)
-            self._parameters[key] = Tensor(self.builder, self.builder.parameter(made))
+            free = free_name(word(hint), self.builder._names)
+            made = Parameter(free, type, init or Init(), said and dtype == f32)
+            self._parameters[key] = self.declared(made, numbers)
             self._kept_alive.append(constant)
         return self._parameters[key]
+
+    def declared(self, parameter: Parameter, numbers: Array) -> Tensor:
+        """This parameter, with its numbers."""
+        self.weights[parameter.name] = np.ascontiguousarray(numbers).reshape(numbers.shape)
+        return Tensor(self.builder, self.builder.parameter(parameter))
 
     def number(self, value: float, dtype: DType = f32) -> Tensor:
         """A constant of no axes."""
@@ -236,8 +237,7 @@ class Making:
         if isinstance(value, Laid):
             return self.laid(value, axes)
         array, dtype = value.array, value.dtype
-        alone = array.size == 1 and value.declared is None and not value.has_batch
-        if alone and dtype in (f32, i32, bool_):
+        if array.size == 1 and dtype in (f32, i32, bool_) and not value.has_batch:
             return self.number(array.reshape(()).item(), dtype)
         full = array.reshape((1,) * (len(axes) - array.ndim) + array.shape).transpose(axes)
         while full.ndim and full.shape[0] == 1:
@@ -264,6 +264,8 @@ def normal_axis(axis: int, rank: int) -> int:
 
 def word(text: str) -> str:
     """A name of the file as a value can be called: "/" becomes ".", other letters "_"."""
+    if NAME.fullmatch(text) and len(text) < MAX_NAME // 2:
+        return text
     parts = text[:200].replace("/", ".")
     made = "".join(c if c.isalnum() or c in "_." else "_" for c in parts).strip("_.")
     return made or "value"
