@@ -122,6 +122,8 @@ class _Reading:
             wanted.add(place)
             left += [made[name] for name in self.source.node[place].input if name in made]
         self.makers = made
+        if any(map(is_declared, self.source.input)):  # our own: the graph as it was
+            wanted = set(range(len(self.source.node)))
         return [self.source.node[place] for place in sorted(wanted)]
 
     # --- what enters ------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ class _Reading:
                 raise GraphError(f'"{self.path}": "{name}" is an initializer, and a node makes it')
             array = array_of(self.path, tensor, name)
             if self.settings.own and (said := declared_parameter(name, tensor)) is not None:
-                turned = is_filter(name, self.nodes)
+                turned = is_filter(name, self.source.node)
                 self.known[name] = own_parameter(self.making, said, array, turned)
             elif self.readers[name]:
                 self.known[name] = Constant(array, name, array.dtype == "f4")
@@ -240,7 +242,8 @@ class _Reading:
     def _name(self, node: onnx.NodeProto) -> str:
         """Outputs of the network are called as in the file, other values as their nodes."""
         first = next(filter(None, node.output), "")
-        return word(first if first in self.last or not node.name else node.name)
+        numbered = node.name == f"node_{first}"  # PyTorch's name for a node without one
+        return word(first if first in self.last or numbered or not node.name else node.name)
 
     def _made(self, call: Call) -> Known | Sequence[Known]:
         node = call.node
@@ -270,10 +273,10 @@ class _Reading:
         if not outputs:
             raise GraphError(f'"{self.path}" has no outputs')
         made = builder.finish([v for _, v in outputs])
-        nodes = upstream(made.nodes, made.outputs)
+        nodes = made.nodes if self.settings.own else tuple(upstream(made.nodes, made.outputs))
         read = {*made.outputs, *(v for n in nodes for v in n.inputs)}
         parameters = [p for p in made.parameters if p in read or self.settings.own]
-        made = replace(made, nodes=tuple(nodes), parameters=tuple(parameters))
+        made = replace(made, nodes=nodes, parameters=tuple(parameters))
         made = _called(made, [name for name, _ in outputs])
         try:
             check(made)
@@ -305,7 +308,9 @@ def _called(graph: Graph, names: Sequence[str]) -> Graph:
     computed, taken = graph.producers(), {v.name for v in graph.values()}
     new: dict[Value, Value] = {}
     for value, name in zip(graph.outputs, names, strict=True):
-        if value in computed and value not in new and name not in taken:
+        if value.name == name:
+            new[value] = value
+        elif value in computed and value not in new and name not in taken:
             taken.add(name)
             new[value] = Value(name, value.type)
 

@@ -173,7 +173,8 @@ def expand(call: Call) -> Made:
         asked[0] = "N"
     made = tuple(d if a == 1 else a for d, a in zip(shape, asked, strict=True))
     y = call.making.plain(x)
-    return as_is(y if y.shape == made else ops.broadcast_to(y, made, name=call.name))
+    kept = y.shape == made and not call.settings.own
+    return as_is(y if kept else ops.broadcast_to(y, made, name=call.name))
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -401,14 +402,8 @@ def identity(call: Call) -> Made:
 
 
 def where(call: Call) -> Made:
-    condition, a, b = call.of_dtype(0, bool_), call.value(1), call.value(2)
-    rank = max(len(v.shape) for v in (condition, a, b))
-    axes = condition.axes if _image(condition) and len(condition.shape) == rank else None
-    if axes is None or any(isinstance(v, Laid) and len(v.shape) != rank for v in (a, b)):
-        operands = [call.making.plain(v) for v in (condition, a, b)]
-        return as_is(ops.select(*operands, name=call.name))
-    operands = [call.making.operand(v, axes) for v in (condition, a, b)]
-    return Laid(ops.select(*operands, name=call.name), axes)
+    tensors, reading = call.making.alike(call.of_dtype(0, bool_), call.value(1), call.value(2))
+    return reading(ops.select(*tensors, name=call.name))
 
 
 

@@ -76,11 +76,15 @@ def declared_parameter(name: str, message: Any) -> Parameter | None:
 
 
 def is_filter(name: str, nodes: Sequence[onnx.NodeProto]) -> bool:
-    """Whether a convolution reads it as it is, so that it is stored OIHW."""
-    return any(
-        node.op_type in ("Conv", "ConvInteger") and list(node.input[1:2]) == [name]
-        for node in nodes
-    )
+    """Whether it is stored OIHW: a convolution reads it as it is, or a Transpose makes it HWIO."""
+    for node in nodes:
+        if node.op_type in ("Conv", "ConvInteger") and list(node.input[1:2]) == [name]:
+            return True
+        if node.op_type == "Transpose" and list(node.input) == [name] and node.output:
+            found = _LAYOUT.search(node.output[0])
+            if found and (node.output[0][: found.start()], found[1]) == (name, "nhwc"):
+                return True
+    return False
 
 
 def own_parameter(making: Making, said: Parameter, array: Array, turned: bool) -> Laid:
@@ -160,11 +164,10 @@ def _transpose(call: Call) -> Made:
     """A layout where its name, or that of what it reads, says so; else the op."""
     x, name = call.computed(0), call.node.input[0]
     order = movement.order_of(call, len(x.shape))
-    ends = [(call.node.output[0], name), (name, call.node.output[0])]
-    for whole, begin in ends:
-        found = _LAYOUT.search(whole)
-        if found is not None and whole[: found.start()] == begin:
-            return call.making.transposed(x, order, call.name)
+    made = call.node.output[0]
+    bases = {_LAYOUT.sub("", name), _LAYOUT.sub("", made)}
+    if len(bases) == 1 and (_LAYOUT.search(name) or _LAYOUT.search(made)):
+        return call.making.transposed(x, order, call.name)
     return as_is(ops.transpose(call.making.plain(x), order, name=call.name))
 
 

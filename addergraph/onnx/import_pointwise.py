@@ -151,8 +151,7 @@ def folded(
     call: Call, op: OneToOne, a: Known, b: Known, dtypes: tuple[DType, ...], bytes_as: DType | None
 ) -> Laid:
     """`op` of two values in the layout of one of them."""
-    axes, reading = _common_layout(a, b)
-    x, y = (_operand(call, v, axes, reading) for v in (a, b))
+    (x, y), reading = call.making.alike(a, b)
     if x.dtype != y.dtype:
         raise ShapeError(f"its inputs are of {x.dtype} and {y.dtype}; they must be of one type")
     if x.dtype in (u8, i8) and bytes_as is not None:
@@ -162,39 +161,7 @@ def folded(
         made = op(x, y, name=call.name)
     else:
         call.refuse(f"its inputs are of {x.dtype}, here they are {' or '.join(map(str, dtypes))}")
-    return as_is(made) if reading is None else with_(reading, made)
-
-
-def _common_layout(a: Known, b: Known) -> tuple[tuple[int, ...] | None, Laid | None]:
-    """The layout that an op of two values is computed in, and the value that is read like the
-    result; None: with their own axes."""
-    laid = [v for v in (a, b) if isinstance(v, Laid)]
-    rank = max(len(a.shape), len(b.shape))
-    if len(laid) == 1 and len(laid[0].shape) == rank:
-        (x,), c = laid, b if isinstance(a, Laid) else a
-        assert isinstance(c, Constant)
-        if x.reshaped is None or c.array.size == 1:
-            return x.axes, x
-        return None, None
-    if len(laid) < 2 or len(a.shape) != len(b.shape):
-        return None, None
-    if any(v.reshaped is not None for v in laid):
-        alike = laid[0].axes == laid[1].axes and laid[0].tensor.shape == laid[1].tensor.shape
-        same = laid[0].reshaped == laid[1].reshaped
-        return (laid[0].axes, laid[0]) if alike and same else (None, None)
-    image = next((v for v in laid if v.axes != tuple(range(rank))), laid[0])
-    return image.axes, image
-
-
-def _operand(
-    call: Call, value: Known, axes: tuple[int, ...] | None, reading: Laid | None
-) -> Tensor:
-    making = call.making
-    if axes is None or reading is None:
-        return making.plain(value)
-    if isinstance(value, Laid) and reading.reshaped is not None:
-        return value.tensor
-    return making.operand(value, axes)
+    return reading(made)
 
 
 def less(call: Call) -> Made:
@@ -207,13 +174,10 @@ def prelu(call: Call) -> Made:
     x = call.value(0)
     falling = folded(call, ops.mul, x, call.value(1), (f32,), None)
     positive = folded(call, ops.greater, x, call.making.zero(), (f32,), None)
-    axes = falling.axes
-    if falling.reshaped is not None or falling.shape != x.shape:
+    if falling.shape != x.shape:
         raise ShapeError("its slope is larger than its input")
-    made = ops.select(
-        call.making.laid(positive, axes), call.making.laid(x, axes), falling.tensor, name=call.name
-    )
-    return with_(falling, made)
+    tensors, reading = call.making.alike(positive, x, falling)
+    return reading(ops.select(*tensors, name=call.name))
 
 
 def cast(call: Call) -> Made:
@@ -227,11 +191,13 @@ def cast(call: Call) -> Made:
 
 def cast_like(call: Call) -> Made:
     """To the type of its second input, whatever that is."""
-    x, like = call.computed(0), call.value(1)
+    source, to = call.value(0), call.value(1).dtype
     call.ignore("saturate", "round_mode")
-    to = like.dtype
     if to is None:
         call.refuse("it casts to a type that there is not here")
+    if isinstance(source, Constant) and to == f32 and not source.has_batch:
+        return Constant(source.array.astype(np.float32), source.name)
+    x = call.computed(0)
     return x if x.dtype == to else with_(x, ops.cast(x.tensor, to, name=call.name))
 
 

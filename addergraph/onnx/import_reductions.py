@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from .. import ops
 from ..errors import ShapeError
 from ..ir import Array
 from ..ir.trace import Tensor
-from ..ir.types import DType, bool_, f32, i8, i32, u8
+from ..ir.types import Dim, DType, bool_, f32, i8, i32, u8
 from .import_call import Call, Handler, Made
 from .import_values import Constant, Laid, as_is, channels_last, elements, normal_axis, shape_text
 
@@ -25,11 +25,12 @@ def reduction(op: Callable[..., Tensor], *dtypes: DType) -> Handler:
         x = _whole(call, call.of_dtype(0, *dtypes))
         given = call.integers("axes") if call.has("axes") else call.integers_of(1, "axes")
         keeps = call.flag("keepdims", True)
-        if call.flag("noop_with_empty_axes") and not given:
+        none = call.flag("noop_with_empty_axes") and not given
+        if none and not call.settings.own:
             return x
-        chosen = sorted({normal_axis(a, x.rank) for a in given or range(x.rank)})
-        if "N" in [x.shape[a] for a in chosen]:
-            call.refuse("it reduces the open batch")
+        all_axes = () if none else range(x.rank)
+        chosen = sorted({normal_axis(a, x.rank) for a in given or all_axes})
+        _require_apart(call, [x.shape[a] for a in chosen])
         places = sorted(x.axes.index(a) for a in chosen)
         made = op(x.tensor, places, keeps, name=call.name)
         if keeps:
@@ -38,6 +39,12 @@ def reduction(op: Callable[..., Tensor], *dtypes: DType) -> Handler:
         return Laid(made, tuple(sorted(left).index(a) for a in left))
 
     return make
+
+
+def _require_apart(call: Call, sizes: Sequence[Dim]) -> None:
+    """UnsupportedError where samples would be mixed that a fixed batch of the file keeps apart."""
+    if "N" in sizes and call.settings.batch:
+        call.refuse("it reduces the batch, so that its answer for one sample depends on the others")
 
 
 def reduce_max(call: Call) -> Made:
@@ -89,8 +96,7 @@ def argmax(call: Call) -> Made:
     x = _whole(call, call.of_dtype(0, f32, i32, u8))
     axis = normal_axis(call.integer("axis", 0), x.rank)
     keeps, last = call.flag("keepdims", True), call.flag("select_last_index")
-    if x.shape[axis] == "N":
-        call.refuse("it reduces the open batch")
+    _require_apart(call, [x.shape[axis]])
     place = x.axes.index(axis)
     found = _last_of(call, x.tensor, place) if last else ops.argmax(x.tensor, place, name=call.name)
     left = [a for a in x.axes if a != axis]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -231,6 +231,23 @@ class Making:
         """0, as an input that the file has not."""
         return Constant(np.zeros((), np.float32), "zero")
 
+    def alike(self, *values: Known) -> tuple[list[Tensor], Callable[[Tensor], Laid]]:
+        """The operands of an elementwise op in one layout, and how its result is to be read."""
+        like = _layout_of(values)
+        if like is None:
+            return [self.plain(v) for v in values], as_is
+        known = like
+
+        def reading(made: Tensor) -> Laid:
+            return Laid(made, known.axes, known.reshaped, known.name)
+
+        return [self._like(v, known) for v in values], reading
+
+    def _like(self, value: Known, known: Laid) -> Tensor:
+        if isinstance(value, Laid) and (known.reshaped is not None or not value.shape):
+            return value.tensor if value.reshaped == known.reshaped else self.plain(value)
+        return self.operand(value, known.axes)
+
     def operand(self, value: Known, axes: Axes) -> Tensor:
         """The value as an operand of an elementwise op whose other operands have the layout `axes`,
         with leading axes of one element left out where it is numbers."""
@@ -243,6 +260,25 @@ class Making:
         while full.ndim and full.shape[0] == 1:
             full = full[0]
         return self.parameter(value, full, layout=("operand", axes))
+
+
+def _layout_of(values: Sequence[Known]) -> Laid | None:
+    """The value whose layout an elementwise op of these is computed in, an image for choice; None:
+    each with its own axes."""
+    rank = max(len(v.shape) for v in values)
+    wide = [v for v in values if isinstance(v, Laid) and len(v.shape) == rank]
+    narrow = [v for v in values if isinstance(v, Laid) and len(v.shape) not in (0, rank)]
+    numbers = [v for v in values if isinstance(v, Constant)]
+    if not wide or narrow or not rank:
+        return None
+    image = next((v for v in wide if v.axes != tuple(range(len(v.axes)))), wide[0])
+    if all(v.reshaped is None for v in wide):
+        return image
+    same = all(
+        (v.axes, v.reshaped, v.tensor.shape) == (image.axes, image.reshaped, image.tensor.shape)
+        for v in wide
+    )
+    return image if same and all(v.array.size == 1 for v in numbers) else None
 
 
 def elements(shape: Sequence[Dim]) -> int:
