@@ -46,7 +46,9 @@ def with_adders(found: Imported, patterns: Sequence[str], seed: int) -> Imported
         p.name: drawn[p.name] if p.name in made.anew else found.weights[p.name]
         for p in made.graph.parameters
     }
-    return replace(found, graph=made.graph, weights=weights, momentum=found.momentum | made.momentum)
+    return replace(
+        found, graph=made.graph, weights=weights, momentum=found.momentum | made.momentum
+    )
 
 
 def convolutions(graph: Graph) -> list[Node]:
@@ -177,5 +179,3 @@ def _norm_behind(
     parts = readers[0].inputs[1:]
     own = all(isinstance(p, Parameter) and len(uses[p]) == 1 for p in parts)
     return readers[0] if readers[0].inputs[0] is result and own else None
-
-

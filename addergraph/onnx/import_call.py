@@ -242,5 +242,3 @@ def require_rank(value: Known, *ranks: int) -> None:
         raise UnsupportedError(
             f"its input has the shape {shape_text(value.shape)}, here it has {known} dimensions"
         )
-
-

@@ -45,7 +45,7 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     StorageError for a file that cannot be read, is damaged or is none; UnsupportedError for one
     that is too large, of an opset outside OPSETS, or where the package onnx is missing.
     """
-    onnx = onnx_package(f'reading "{path}"')
+    package = onnx_package(f'reading "{path}"')
     size = _size(path)
     if size > LARGEST:
         raise UnsupportedError(
@@ -54,8 +54,8 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         )
     border.require_memory(f'reading "{path}"', 3 * size)
     data = storage.read_bytes(path)
-    _scan(path, memoryview(data), onnx.ModelProto.DESCRIPTOR)
-    model = onnx.ModelProto()
+    _scan(path, memoryview(data), package.ModelProto.DESCRIPTOR)
+    model: onnx.ModelProto = package.ModelProto()
     try:
         model.ParseFromString(data)
     except Exception as error:  # DecodeError of whichever protobuf there is
@@ -72,7 +72,7 @@ def opset_of(path: str | os.PathLike[str], model: onnx.ModelProto) -> int:
 
     StorageError where it is said twice, UnsupportedError for a version outside OPSETS.
     """
-    found = [entry.version for entry in model.opset_import if entry.domain in STANDARD]
+    found: list[int] = [entry.version for entry in model.opset_import if entry.domain in STANDARD]
     if len(set(found)) > 1:
         raise StorageError(f'"{path}" is damaged: it states several opsets, {found[:5]}')
     if not found:

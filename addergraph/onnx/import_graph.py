@@ -11,10 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .. import border
 import numpy as np
 
-from ..errors import AdderGraphError, GraphError, ShapeError, StorageError, UnsupportedError, nearest
+from .. import border
+from ..errors import (
+    AdderGraphError,
+    GraphError,
+    ShapeError,
+    StorageError,
+    UnsupportedError,
+    nearest,
+)
 from ..ir import Array, Builder, Graph, Value
 from ..ir.check import check
 from ..ir.graph import WORD
@@ -232,7 +239,8 @@ class _Reading:
             return self.known[name]
         if name in self.makers:
             raise GraphError(
-                f'{where} reads "{name:.200}" before it is made: nodes stand in order, without cycle'
+                f'{where} reads "{name:.200}" before it is made: nodes stand in order, without '
+                "cycle"
             )
         raise GraphError(
             f'{where} reads "{name:.200}", which no node makes and no input or initializer is'
@@ -341,8 +349,6 @@ def _refusal(node: onnx.NodeProto) -> str:
     if node.op_type in INSTEAD:
         return f"{node.op_type} is not read here; what would do: {INSTEAD[node.op_type]}"
     return (
-        f"{node.op_type[:80]} is not read here{nearest(node.op_type, OPERATORS)}; docs/onnx.md lists "
-        "the operators that are"
+        f"{node.op_type[:80]} is not read here{nearest(node.op_type, OPERATORS)}; docs/onnx.md "
+        "lists the operators that are"
     )
-
-

@@ -289,7 +289,8 @@ def _bytes(call: Call, x: Tensor, zero: int) -> tuple[Tensor, int]:
 
 def _as_bytes(w: Array) -> list[Array]:
     """Integers from -255 to 255 as sums of signed bytes."""
-    parts, left = [], w
+    parts: list[Array] = []
+    left = w
     while not parts or left.any():
         part = np.clip(left, -128, 127)
         parts.append(np.ascontiguousarray(part.astype(np.int8)))

@@ -11,12 +11,10 @@ from .. import ops
 from ..errors import ShapeError
 from ..ir import Array
 from ..ir.trace import Tensor
-from ..ir.types import Dim, Shape, bool_, f32, i32, u8
+from ..ir.types import Dim, Shape, bool_, f32, u8
 from .import_call import MOST_ITEMS, Call, Made
 from .import_values import (
     OPEN,
-    Constant,
-    Known,
     Laid,
     as_is,
     channels_last,
@@ -66,9 +64,7 @@ def resolved(call: Call, shape: Shape, target: Sequence[int], keeps_zero: bool) 
     return tuple(d for d in sizes if d is not None)
 
 
-def _with_batch(
-    call: Call, shape: Shape, sizes: list[Dim | None], count: int, rest: int
-) -> Shape:
+def _with_batch(call: Call, shape: Shape, sizes: list[Dim | None], count: int, rest: int) -> Shape:
     """As `resolved`, of a tensor whose batch is open: -1 in front of what a sample has is N."""
     if sizes and sizes[0] == "N" and None in sizes and rest and count % rest == 0:
         sizes[sizes.index(None)] = count // rest
@@ -94,7 +90,7 @@ def flatten(call: Call) -> Made:
         raise ShapeError(f"axis={at} is not one of its input {shape_text(x.shape)}")
     at = at + len(x.shape) if at < 0 else at
     front, rest = x.shape[:at], x.shape[at:]
-    if front[:1] == ("N",) and elements(front) > 1 or rest[:1] == ("N",):
+    if (front[:1] == ("N",) and elements(front) > 1) or rest[:1] == ("N",):
         call.refuse(f"axis={at} joins the open batch with another axis")
     first: Dim = "N" if front[:1] == ("N",) else elements(front)
     return call.making.reshaped(x, (first, elements(rest)), call.name)
@@ -164,7 +160,7 @@ def order_of(call: Call, rank: int) -> tuple[int, ...]:
 def expand(call: Call) -> Made:
     target = call.integers_of(1, "shape")
     x = call.computed(0)
-    if target is None or min(target, default=0) < 0 and OPEN not in target:
+    if target is None or (min(target, default=0) < 0 and OPEN not in target):
         raise ShapeError(f"its shape {target} must be sizes of 0 or more")
     wide = max(len(target), len(x.shape))
     shape = (*[1] * (wide - len(x.shape)), *x.shape)
@@ -191,18 +187,14 @@ def concat(call: Call) -> Made:
     if len(values) == 1:
         return values[0]
     straight = tuple(range(rank))
-    axes = next((v.axes for v in values if _image(v)), straight)
+    axes = next((v.axes for v in values if isinstance(v, Laid) and _image(v)), straight)
     tensors = [call.making.laid(v, axes) for v in values]
     return Laid(ops.concat(tensors, axes.index(at), name=call.name), axes)
 
 
-def _image(value: Known) -> bool:
-    """Whether it is a tensor whose axes are in another order."""
-    return (
-        isinstance(value, Laid)
-        and value.reshaped is None
-        and value.axes == channels_last(len(value.axes))
-    )
+def _image(value: Laid) -> bool:
+    """Whether its channels are last."""
+    return value.reshaped is None and value.axes == channels_last(len(value.axes))
 
 
 def split(call: Call) -> Made:
@@ -379,8 +371,8 @@ def pad(call: Call) -> Made:
     counts = [tuple(max(0, n) for n in sides.get(axis, (0, 0))) for axis in x.axes]
     if not any(map(any, counts)):
         return x
-    before, after = ([both[n] for both in counts] for n in (0, 1))
-    return Laid(ops.pad(x.tensor, before, after, value, name=call.name), x.axes)
+    begin, end = ([both[n] for both in counts] for n in (0, 1))
+    return Laid(ops.pad(x.tensor, begin, end, value, name=call.name), x.axes)
 
 
 def _mirrored(call: Call, x: Laid, sides: dict[int, tuple[int, int]], mode: str) -> Laid:
@@ -404,7 +396,6 @@ def identity(call: Call) -> Made:
 def where(call: Call) -> Made:
     tensors, reading = call.making.alike(call.of_dtype(0, bool_), call.value(1), call.value(2))
     return reading(ops.select(*tensors, name=call.name))
-
 
 
 def folded_shape(x: Array, shape: Shape) -> Array:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-
 from .. import ops
 from ..errors import ShapeError, StorageError
 from ..ir import Array, Parameter
@@ -209,4 +208,3 @@ OWN: dict[str, Handler] = {
     "Cast": _cast, "MatMul": _matmul, "MatMulInteger": _dense_of_bytes,
     "ConvInteger": _conv_of_bytes, "Identity": _identity,
 }  # fmt: skip
-

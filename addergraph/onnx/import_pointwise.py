@@ -15,7 +15,7 @@ from ..ir.types import DType, f32, i8, i32, u8
 from .attributes import from_float
 from .import_call import Call, Handler, Made, require_rank
 from .import_tensors import OURS, element_name
-from .import_values import Constant, Known, Laid, as_is, channels_last
+from .import_values import Constant, Known, Laid, channels_last
 
 OneToOne = Callable[..., Tensor]
 ONES, ZEROS = Init("ones"), Init("zeros")
@@ -269,5 +269,3 @@ def dropout(call: Call) -> Made:
     mask = call.making.operand(Constant(everything, f"{call.name}.mask"), ())
     shape = x.tensor.shape
     return x, with_(x, ops.broadcast_to(mask, shape, name=f"{call.name}.mask"))
-
-

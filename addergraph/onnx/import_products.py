@@ -70,7 +70,9 @@ def dense(call: Call, a: Known, b: Known, turned: bool, bias: Known | None) -> T
     array = b.array.T if turned else b.array
     x, array, order = _as_it_lies(call, a, array)
     start = he_normal(array.shape[0])
-    f = making.parameter(b, array, layout=("dense", turned, order), role=f"{call.name}.f", init=start)
+    f = making.parameter(
+        b, array, layout=("dense", turned, order), role=f"{call.name}.f", init=start
+    )
     return ops.dense(x, f, _bias(call, bias), name=call.name)
 
 

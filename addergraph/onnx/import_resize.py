@@ -38,7 +38,9 @@ def resize(call: Call) -> Made:
     axes = list(range(x.rank)) if given is None else [normal_axis(a, x.rank) for a in given]
     scales = _numbers(call, 1 if old else 2)
     sizes = None if old else call.integers_of(3, "sizes")
-    policy = call.text("keep_aspect_ratio_policy", "stretch", "stretch", "not_larger", "not_smaller")
+    policy = call.text(
+        "keep_aspect_ratio_policy", "stretch", "stretch", "not_larger", "not_smaller"
+    )
     if sizes:
         wanted = _by_sizes(x, axes, sizes, policy, call.settings.batch)
     elif scales:

@@ -106,7 +106,9 @@ OPERATORS: dict[str, Operator] = {
     "Squeeze": Operator(movement.squeeze, "`reshape`", (1,), constants.squeeze),
     "Unsqueeze": Operator(movement.unsqueeze, "`reshape`", (1,), constants.unsqueeze),
     "Expand": Operator(movement.expand, "`broadcast_to`", (1,), constants.expand),
-    "Transpose": Operator(movement.transpose, "another layout; `transpose`", (), constants.transpose),
+    "Transpose": Operator(
+        movement.transpose, "another layout; `transpose`", (), constants.transpose
+    ),
     "Pad": Operator(movement.pad, "`pad`; other modes `slice`, `concat`", (1, 2, 3)),
     "Resize": Operator(resize.resize, "`resize_nearest`; `slice`, `concat`", (1, 2, 3)),
     "Upsample": Operator(resize.upsample, "`resize_nearest`; `slice`, `concat`", (1,)),

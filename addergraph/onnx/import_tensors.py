@@ -87,8 +87,8 @@ def array_of(path: str | os.PathLike[str], tensor: onnx.TensorProto, name: str) 
             f"{where} is damaged: {count:,} elements of {element_name(tensor.data_type)} take "
             f"{count * dtype.itemsize:,} bytes, it has {len(raw):,}"
         )
-    if dtype == bool:
-        return (np.frombuffer(raw, np.uint8) != 0).reshape(sizes)
+    if dtype.kind == "b":
+        return np.asarray(np.frombuffer(raw, np.uint8) != 0).reshape(sizes)
     found = np.frombuffer(raw, dtype).reshape(sizes)
     return found if sys.byteorder == "little" else found.astype(dtype.newbyteorder("="))
 
@@ -117,8 +117,8 @@ def _listed(
         _require_within(where, bits, 0, 0xFFFF)
         return bits.astype(np.uint16).view(np.float16).reshape(sizes)
     wide = np.array(items, {"float_data": "f4", "double_data": "f8"}.get(field, "i8"))
-    if dtype == bool:
-        return (wide != 0).reshape(sizes)
+    if dtype.kind == "b":
+        return np.asarray(wide != 0).reshape(sizes)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         _require_within(where, wide, limits.min, limits.max)

@@ -1,8 +1,8 @@
 """Values of an ONNX graph while it is read: numbers that are known, and tensors in some layout.
 
-ONNX has images as NCHW, this project as NHWC. A value is therefore a tensor of ours and how it is to
-be read; a transpose or a reshape changes the reading, and only who cannot take it so makes a node
-of it. Chains of them cancel by themselves.
+ONNX has images as NCHW, this project as NHWC. A value is therefore a tensor of ours and how it is
+to be read; a transpose or a reshape changes the reading, and only who cannot take it so makes a
+node of it. Chains of them cancel by themselves.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Constant:
 
     @property
     def shape(self) -> Shape:
-        return self.array.shape
+        return tuple(self.array.shape)
 
     @property
     def dtype(self) -> DType | None:

@@ -126,10 +126,11 @@ def extents(call: Call, x: Known, kernel: list[int]) -> tuple[Extent, Extent]:
     if rule != "NOTSET" and any(pads):
         raise ShapeError(f"it has pads={pads} and auto_pad={rule}; one of them is meant")
     ceil = call.flag("ceil_mode")
+    sides = zip(pads[:count], pads[count:], strict=True)
     found = [
-        _extent(*numbers, rule, ceil)
-        for numbers in zip(
-            sizes, kernel, strides, dilations, pads[:count], pads[count:], strict=True
+        _extent(size, k, stride, dilation, both, rule, ceil)
+        for size, k, stride, dilation, both in zip(
+            sizes, kernel, strides, dilations, sides, strict=True
         )
     ]
     return (found[0], found[1]) if count == 2 else (Extent(1, 1, 1, 1, 0, 0, 1), found[0])
@@ -149,10 +150,10 @@ def _listed(call: Call, name: str, count: int, least: int) -> list[int]:
 
 
 def _extent(
-    size: int, kernel: int, stride: int, dilation: int, before: int, after: int, rule: str,
+    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], rule: str,
     ceil: bool,
 ) -> Extent:  # fmt: skip
-    span = (kernel - 1) * dilation + 1
+    (before, after), span = pads, (kernel - 1) * dilation + 1
     if kernel < 1:
         raise ShapeError(f"its kernel has the size {kernel}; sizes are 1 or more")
     if rule.startswith("SAME"):

@@ -83,11 +83,12 @@ def _difference(case: Any, inputs: list[Any], outputs: list[Any], folder: Path) 
     found = made if isinstance(made, tuple) else (made,)
     for value, expected in zip(found, outputs, strict=True):
         expected = np.asarray(expected)
-        same_type = value.dtype == expected.dtype or (value.dtype, expected.dtype) == ("i4", "i8")
+        same_type = value.dtype == expected.dtype or {value.dtype, expected.dtype} == {
+            np.dtype("i4"),
+            np.dtype("i8"),
+        }
         if not same_type or value.shape != expected.shape:
-            return (
-                f"{value.dtype}{value.shape} for {expected.dtype}{expected.shape}"
-            )
+            return f"{value.dtype}{value.shape} for {expected.dtype}{expected.shape}"
         if not np.allclose(value, expected, case.rtol, case.atol, equal_nan=True):
             return f"differs by {np.abs(value - expected.astype('f8')).max()}"
     return ""
