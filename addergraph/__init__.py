@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .model.device import DeviceTraining
     from .model.quantization import quantization_aware, quantize
     from .onnx.export import to_onnx
+    from .onnx.import_network import from_onnx, graph_from_onnx
     from .torch.front import from_torch, to_torch
     from .verification.layers import verify_layers
     from .verification.outputs import verify
@@ -55,8 +56,10 @@ __all__ = [
     "compile_layers",
     "errors",
     "export",
+    "from_onnx",
     "from_torch",
     "grad",
+    "graph_from_onnx",
     "interpret",
     "layers",
     "load_native",
@@ -80,8 +83,10 @@ _HOME = {
     "compile": ".compiler",
     "compile_layers": ".compiler",
     "export": ".compiler",
+    "from_onnx": ".onnx.import_network",
     "from_torch": ".torch.front",
     "grad": ".compiler",
+    "graph_from_onnx": ".onnx.import_network",
     "interpret": ".ir.interpreter",
     "load_native": ".compiler",
     "parse": ".ir.text",

@@ -329,6 +329,13 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("ag.to_onnx", ag.to_onnx, {
         "network": g, "path": folder() / "g.onnx", "weights": weights, "batch": 2, "inline": False,
     })  # fmt: skip
+    ag.to_onnx(built(), folder() / "net.onnx")
+    yield Case("ag.from_onnx", ag.from_onnx, {
+        "path": folder() / "net.onnx", "adders": ("inner",), "dimensions": {}, "seed": 0,
+    })  # fmt: skip
+    yield Case("ag.graph_from_onnx", ag.graph_from_onnx, {
+        "path": folder() / "net.onnx", "dimensions": {}, "layout": "NHWC",
+    })  # fmt: skip
     yield Case("ag.trace", lambda function, type, name, training: ag.trace(
         function, type, name=name, training=training
     ), {"function": ops.relu, "type": TYPE, "name": "g", "training": False})  # fmt: skip

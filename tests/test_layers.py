@@ -346,6 +346,8 @@ def test_public_names_exist_and_are_not_shadowed_by_submodules() -> None:
         "parse",
         "tensor",
         "to_onnx",
+        "from_onnx",
+        "graph_from_onnx",
         "verify",
         "verify_layers",
     )

@@ -245,13 +245,16 @@ for command in (
     Command(
         "import",
         "commands.import_weights.import_weights",
-        """Turn a checkpoint of the authors' release into a model file.
+        """Turn an ONNX model, or a checkpoint of the authors' release, into a model file.
 
-        FILE is a state dict with the names of github.com/huawei-noah/AdderNet: .safetensors, or,
-        where PyTorch is installed, .pth. All keys that are missing, unexpected or of a wrong
-        shape are named.
+        FILE is an ONNX model (.onnx), as PyTorch and others export it, or a state dict with the
+        names of github.com/huawei-noah/AdderNet: .safetensors, or, where PyTorch is installed,
+        .pth. Nodes that are not read here, and keys that are missing, unexpected or of a wrong
+        shape, are named. ONNX models need the package onnx: pip install 'addergraph[onnx]'.
         """,
         "addergraph import ResNet20-AdderNet.pth --network resnet20 -o resnet20.safetensors",
+        "addergraph import net.onnx -o net.safetensors",
+        "addergraph import net.onnx --adders inner -o adders.safetensors",
     ),
     Command(
         "inspect",

@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from ..errors import GraphError, nearest, some
 from ..ir import Builder, Graph, Init, Node, Parameter, Value
 from ..ir.check import check
+from ..ir.op import CONTRACTION, Op
 from ..ir.state import initial_weights
 from ..ir.types import TensorType, f32
 from ..layers import Adder
 from ..layers._parameters import STANDARD_NORMAL
 from ..ops.contraction.adder2d import Adder2d
-from ..ops.contraction.conv2d import Conv2d
 from ..ops.pointwise.batch_norm import BatchNorm
 from .import_graph import Imported
 
@@ -57,9 +58,10 @@ def convolutions(graph: Graph) -> list[Node]:
     return [
         n
         for n in graph.nodes
-        if isinstance(n.op, Conv2d)
+        if n.op.kind == CONTRACTION
+        and not n.op.measures_distance
         and isinstance(n.inputs[1], Parameter)
-        and n.inputs[1].type.dtype == f32
+        and (n.inputs[1].type.dtype, n.inputs[1].type.rank) == (f32, 4)
         and len(uses[n.inputs[1]]) == 1
     ]
 
@@ -134,8 +136,7 @@ class _Rewriting:
         if node not in self.chosen:
             self._add(node.op, [self.new[v] for v in node.inputs], node.outputs)
             return
-        op = node.op
-        assert isinstance(op, Conv2d)
+        op: Any = node.op
         adder = Adder2d(op.stride, op.padding, op.dilation, op.groups)
         operands = [self.new[v] for v in node.inputs[:2]]
         (result,) = node.outputs
@@ -157,13 +158,13 @@ class _Rewriting:
         self.anew.add(name)
         return made
 
-    def _add(self, op: object, operands: Sequence[Value], results: Sequence[Value]) -> None:
+    def _add(self, op: Op, operands: Sequence[Value], results: Sequence[Value]) -> None:
         made = self._new_node(op, operands, results)
         self.new.update(zip(results, made.outputs, strict=True))
 
-    def _new_node(self, op: object, operands: Sequence[Value], results: Sequence[Value]) -> Node:
+    def _new_node(self, op: Op, operands: Sequence[Value], results: Sequence[Value]) -> Node:
         outputs = tuple(Value(v.name, v.type) for v in results)
-        made = Node(op, tuple(operands), outputs)  # type: ignore[arg-type]
+        made = Node(op, tuple(operands), outputs)
         self.builder.nodes.append(made)
         return made
 
@@ -174,7 +175,7 @@ def _norm_behind(
     """The batch norm that alone reads a convolution, with parameters of its own."""
     (result,) = node.outputs
     readers = uses[result]
-    if result in outputs or len(readers) != 1 or not isinstance(readers[0].op, BatchNorm):
+    if result in outputs or len(readers) != 1 or not readers[0].op.normalizes:
         return None
     parts = readers[0].inputs[1:]
     own = all(isinstance(p, Parameter) and len(uses[p]) == 1 for p in parts)

@@ -19,6 +19,7 @@ from ..data import preprocessing
 from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
 from ..ir import Array, Graph, Value
+from ..ir.op import POINTWISE
 from ..ir.trace import trace
 from ..ir.types import TensorType, f32
 from ..ir.walk import upstream
@@ -36,6 +37,7 @@ from .import_own import require_known_domain
 if TYPE_CHECKING:
     import onnx
 
+MOST_STEPS = 3  # in front of a network: cast, mul, add
 LAYOUTS = ("NHWC", "NCHW")
 Path = str | os.PathLike[str]
 
@@ -177,21 +179,30 @@ def _without_pixels(path: Path, found: Imported, known: Preprocessing) -> Import
     (pixels,) = (v for v in graph.inputs if v.name == image)
     at: Value = pixels
     steps = []
-    for wanted in ("cast", "mul", "add"):
+    for _ in range(MOST_STEPS):
         readers = [n for n in graph.nodes if at in n.inputs]
-        if len(readers) == 1 and readers[0].op.name == wanted and at is readers[0].inputs[0]:
-            steps.append(readers[0])
-            (at,) = readers[0].outputs
+        if len(readers) != 1 or len(readers[0].outputs) != 1:
+            break
+        steps.append(readers[0])
+        (at,) = readers[0].outputs
     for count in range(len(steps), -1, -1):
         at = steps[count - 1].outputs[0] if count else pixels
         made = _beginning_with(graph, pixels, at)
-        if with_preprocessing(made, known, image)[0] == graph:
+        if _is_in_front(known, image, made, graph):
             kept = {p.name: found.weights[p.name] for p in made.parameters}
             return replace(found, graph=made, weights=kept)
     raise GraphError(
         f'"{path}" says how its pixels enter, but its first nodes do something else: it is '
         "damaged, or was changed. ag.graph_from_onnx reads it as it is"
     )
+
+
+def _is_in_front(known: Preprocessing, image: str, made: Graph, graph: Graph) -> bool:
+    """Whether `graph` is `made` behind the nodes of `known`."""
+    try:
+        return with_preprocessing(made, known, image)[0] == graph
+    except AdderGraphError:  # a part of a network, which takes no image
+        return False
 
 
 def _beginning_with(graph: Graph, pixels: Value, at: Value) -> Graph:
@@ -222,6 +233,6 @@ def _quantized(
     """The file does not hold how far its answers are from those of the float network: NaN."""
     if patterns:
         raise GraphError(f'"{path}" is an integer network: it has no convolutions to train')
-    kinds = {n.op.name for n in found.graph.nodes}
-    chosen = "multiply" if "requantize_multiply" in kinds else "shift"
+    multiplies = any(n.op.kind == POINTWISE and n.op.multiplies for n in found.graph.nodes)
+    chosen = "multiply" if multiplies else "shift"
     return Quantized(found.graph, found.weights, {chosen: math.nan}, chosen, known)

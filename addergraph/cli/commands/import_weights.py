@@ -1,4 +1,4 @@
-"""`addergraph import`: checkpoints of the authors' release become model files."""
+"""`addergraph import`: checkpoints of the authors' release, and ONNX files, become model files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ...files import storage
 from ...ir import Array
 from ...model import Model
 from ...model.file import require_writable_model
+from ...onnx.import_network import from_onnx
+from ...quantization import Quantized
 from ...settings import NOTHING, setting
 from ...zoo import authors
 from .. import options as shared
@@ -26,29 +28,88 @@ class Import:
     """The options of the command."""
 
     file: str = shared.file()
-    network: str = setting(
-        NOTHING,
-        "resnet20, resnet32, resnet18 or resnet50; resnet20-conv and so on for convolutions.",
+    network: str | None = setting(
+        None,
+        "Of a checkpoint: resnet20, resnet32, resnet18 or resnet50; resnet20-conv and so on for "
+        "convolutions.",
         metavar="NAME",
     )
     output: str = setting(
         NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
     )
+    adders: tuple[str, ...] = setting(
+        (),
+        "Of an ONNX file: convolutions that become adder layers, to be trained, by name or shell "
+        'pattern; "inner" for all but the first. May be given again.',
+        metavar="PATTERN",
+        many=True,
+        kind=str,
+    )
+    dimension: tuple[str, ...] = setting(
+        (),
+        "Of an ONNX file: the size of an open dimension that is not the batch. May be given again.",
+        metavar="NAME=SIZE",
+        many=True,
+        kind=str,
+    )
 
 
 def import_weights(options: Import) -> None:
-    """Reads FILE, a state dict of `network`, and writes a model file."""
+    """Reads FILE, an ONNX model or a state dict of `network`, and writes a model file."""
     output = options.output
     require_writable_model(output)
-    model = imported(options.file, options.network)
-    model.save(output)
-    parameters = sum(array.size for array in model.weights.values())
-    print(
-        f"{len(model.weights)} arrays, {parameters:,} numbers; {model.output_shape[0]} classes, "
-        f"samples of {'x'.join(map(str, model.input_shape))}"
-    )
-    print(model.preprocessing)
+    made = _read_onnx(options) if is_onnx(options.file) else _read_checkpoint(options)
+    made.save(output)
+    weights = made.inference_weights() if isinstance(made, Quantized) else made.weights
+    numbers = sum(array.size for array in weights.values())
+    graph = made.graph if isinstance(made, Quantized) else made.graph(training=False)
+    ends = (", ".join(f"{v.name}: {v.type}" for v in vs) for vs in (graph.inputs, graph.outputs))
+    print(f"{len(weights)} arrays, {numbers:,} numbers; {' -> '.join(ends)}")
+    for name in [n.name for n in graph.nodes if n.op.measures_distance] if options.adders else ():
+        print(f"{name} is an adder layer, to be trained")
+    if made.preprocessing is not None:
+        print(made.preprocessing)
     print(f"wrote {output} ({storage.user_path(output).stat().st_size:,} bytes)")
+
+
+def is_onnx(file: str) -> bool:
+    """Whether it is called as an ONNX file, or begins as one and as nothing else that is read:
+    field 1 of the message, the version of the format."""
+    if file.lower().endswith(".onnx"):
+        return True
+    try:
+        with open(storage.user_path(file), "rb") as opened:
+            start = opened.read(9)
+    except OSError:
+        return False  # what reads it says why
+    return start[:1] == b"\x08" and start[8:9] != b"{"
+
+
+def _read_onnx(options: Import) -> Model | Quantized:
+    if options.network is not None:
+        raise DataError(
+            f'--network {options.network}: "{options.file}" is an ONNX model, which has its own'
+        )
+    dimensions = {}
+    for said in options.dimension:
+        name, _, size = said.rpartition("=")
+        if not name or not (size.isascii() and size.isdecimal() and len(size) < 10):
+            raise DataError(f'--dimension "{said}": expected NAME=SIZE, as height=224')
+        dimensions[name] = int(size)
+    return from_onnx(options.file, adders=options.adders, dimensions=dimensions)
+
+
+def _read_checkpoint(options: Import) -> Model:
+    if options.adders or options.dimension:
+        raise DataError(
+            f'"{options.file}" is no ONNX model: --adders and --dimension are for those'
+        )
+    if options.network is None:
+        raise DataError(
+            f'"{options.file}" is a checkpoint, which does not say what network it is of: give '
+            f"--network, one of {', '.join(authors.NETWORKS)}"
+        )
+    return imported(options.file, options.network)
 
 
 def imported(file: str, network: str, input_shape: tuple[int, int, int] | None = None) -> Model:
