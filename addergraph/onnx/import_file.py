@@ -87,6 +87,25 @@ def opset_of(path: str | os.PathLike[str], model: onnx.ModelProto) -> int:
     return found[0]
 
 
+def require_inputs(node: onnx.NodeProto, opset: int) -> None:
+    """StorageError for a standard operator that the opset has not, and for another number of
+    inputs than it takes: what is beyond them would be ignored."""
+    from onnx import defs
+
+    if not opset:
+        raise StorageError("the file does not say of which opset its standard operators are")
+    try:
+        schema = defs.get_schema(node.op_type, opset, "")
+    except Exception:  # of a kind that the package does not publish
+        raise StorageError(f"opset {opset} has no operator {node.op_type}") from None
+    if schema.deprecated:
+        raise StorageError(f"opset {opset} has no operator {node.op_type} any more")
+    least, most = schema.min_input, schema.max_input
+    if not least <= len(node.input) <= most:
+        takes = f"{least}" if least == most else f"{least} to {most}"
+        raise StorageError(f"it has {len(node.input)} inputs, {node.op_type} takes {takes}")
+
+
 def _size(path: str | os.PathLike[str]) -> int:
     try:
         return storage.user_path(path).stat().st_size

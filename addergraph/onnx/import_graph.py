@@ -23,14 +23,14 @@ from ..errors import (
     nearest,
 )
 from ..ir import Array, Builder, Graph, Value
-from ..ir.check import check
+from ..ir.check import check, check_value
 from ..ir.graph import WORD
 from ..ir.trace import Tensor
 from ..ir.types import Dim, TensorType
 from ..ir.walk import upstream
 from .attributes import DOMAIN
 from .import_call import Call, Settings
-from .import_file import STANDARD
+from .import_file import STANDARD, require_inputs
 from .import_own import (
     OWN,
     declared,
@@ -47,6 +47,7 @@ from .import_values import Constant, Known, Laid, Making, as_is, channels_last, 
 if TYPE_CHECKING:
     import onnx
 
+MOST_NODES = 1 << 16  # of the graph that is made
 IMAGE = 4  # axes of an image
 
 
@@ -179,9 +180,10 @@ class _Reading:
             axes = channels_last(len(shape))
         try:
             type = TensorType(dtype, tuple(shape[axis] for axis in axes))
-        except ShapeError as error:
-            raise ShapeError(f"{where}: {error}") from None
-        made = self.making.builder.input(name, type)
+            made = self.making.builder.input(name, type)
+            check_value(made)
+        except AdderGraphError as error:
+            raise type(error)(f"{where}: {error}") from None
         return Laid(Tensor(self.making.builder, made), axes)
 
     def _is_turned(self, name: str) -> bool:
@@ -225,6 +227,8 @@ class _Reading:
             call.require_all_read()
         except AdderGraphError as error:
             raise type(error)(f"{where}: {error}") from None
+        if len(self.making.builder.nodes) > MOST_NODES:
+            raise UnsupportedError(f"{where}: so far it is more than {MOST_NODES:,} nodes here")
         results = [made] if isinstance(made, Constant | Laid) else list(made)
         for name, value in zip(node.output, results, strict=False):
             self.known[name] = value
@@ -262,6 +266,7 @@ class _Reading:
         operator = OPERATORS.get(node.op_type)
         if node.domain not in STANDARD or operator is None:
             raise UnsupportedError(_refusal(node))
+        require_inputs(node, self.settings.opset)
         constants = [v for v in call.inputs if isinstance(v, Constant)]
         if operator.fold is not None and len(constants) == len(call.inputs) > 0:
             array = operator.fold(call, [c.array for c in constants])

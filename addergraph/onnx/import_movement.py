@@ -23,6 +23,7 @@ from .import_values import (
     shape_text,
 )
 
+MOST_TAKEN = 1 << 16  # elements of an axis that are looked at one by one
 MOST_PIECES = 512  # of a tensor that is put together anew along an axis
 
 
@@ -295,15 +296,20 @@ def take(x: Tensor, axis: int, indices: Sequence[int], name: str) -> Tensor:
     ShapeError where that would be more than MOST_PIECES slices.
     """
     size, count = x.shape[axis], len(indices)
-    if list(indices) == list(range(size if size != "N" else 0)):
-        return x
     if size == "N":
         raise ShapeError("the open batch cannot be taken apart")
+    if isinstance(indices, range) and indices.step == 1:  # of any length
+        return _sliced(x, axis, indices.start, max(indices.start, indices.stop), name)
+    if count > MOST_TAKEN:
+        raise ShapeError(f"it takes {count:,} elements one by one, at most {MOST_TAKEN:,} are")
+    indices = list(indices)
+    if count == size and indices == list(range(count)):
+        return x
     times = count // size if size and count % size == 0 else 0
-    if times > 1 and list(indices) == [n // times for n in range(count)]:
+    if times > 1 and indices == [n // times for n in range(count)]:
         return _repeated(x, axis, times, name)
     step = indices[1] - indices[0] if count > 1 else 1
-    strided = step > 1 and list(indices) == list(range(indices[0], indices[-1] + 1, step))
+    strided = step > 1 and indices == list(range(indices[0], indices[-1] + 1, step))
     if strided and len(x.shape) == 4 and axis in (1, 2) and x.dtype in (f32, u8):
         x = _sliced(x, axis, indices[0], indices[-1] + 1, f"{name}.part")
         by = (step, 1) if axis == 1 else (1, step)
@@ -381,7 +387,7 @@ def _mirrored(call: Call, x: Laid, sides: dict[int, tuple[int, int]], mode: str)
         size = x.shape[axis]
         if size == "N" or not (before or after):
             continue
-        if min(before, after) < 0 or before + after > MOST_ITEMS or size == 0:
+        if min(before, after) < 0 or not 0 < size + before + after <= MOST_TAKEN or not size:
             call.refuse(f'pads of {before} and {after} with mode "{mode}"')
         indices = np.pad(np.arange(size), (before, after), mode)  # type: ignore[call-overload]
         place = x.axes.index(axis)

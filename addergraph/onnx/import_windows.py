@@ -17,10 +17,12 @@ from ..ir.trace import Tensor
 from ..ir.types import Dim, f32, u8
 from ..layers._parameters import he_normal
 from .import_call import Call, Made, require_rank
-from .import_movement import take
+from .import_movement import MOST_TAKEN, take
 from .import_values import Constant, Known, Laid, channels_last
 
 OIHW_AS_HWIO = (2, 3, 1, 0)
+MOST_SIZE = 1 << 24  # of an image, a window, its steps and its padding
+MOST_COUNTED = 1 << 24  # positions that are counted where padding does not count
 MOST_TAPS = 64  # of a dilated maximum, which is one of slices
 _PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
@@ -52,6 +54,8 @@ class Extent:
     def counted(self, padding: bool) -> Array:
         """For each output, how many positions of its window count: those in the input, with
         `padding` also the stated padding."""
+        if self.out * self.kernel > MOST_COUNTED:
+            raise ShapeError(f"{self.out:,} windows of {self.kernel:,} are more than are counted")
         starts = np.arange(self.out)[:, None] * self.stride - self.before
         at = starts + np.arange(self.kernel)[None] * self.dilation
         low, high = (-self.before, self.size + self.after) if padding else (0, self.size)
@@ -154,8 +158,11 @@ def _extent(
     ceil: bool,
 ) -> Extent:  # fmt: skip
     (before, after), span = pads, (kernel - 1) * dilation + 1
-    if kernel < 1:
-        raise ShapeError(f"its kernel has the size {kernel}; sizes are 1 or more")
+    if kernel < 1 or max(size, kernel, stride, dilation, before, after) > MOST_SIZE:
+        raise ShapeError(
+            f"its window of {kernel} with stride {stride}, dilation {dilation} and padding {pads} "
+            f"over {size} is none: sizes are from 1 to {MOST_SIZE:,}"
+        )
     if rule.startswith("SAME"):
         out = -(-size // stride)
         total = max(0, (out - 1) * stride + span - size)
@@ -196,7 +203,9 @@ def _dilated(
     call: Call, x: Tensor, rows: Extent, columns: Extent, around: tuple[int, int, int, int]
 ) -> Tensor:
     """The maximum of what each tap of the window sees."""
-    if x.dtype != f32 or rows.kernel * columns.kernel > MOST_TAPS:
+    if x.dtype != f32 or rows.kernel * columns.kernel > MOST_TAPS or max(
+        rows.out, columns.out
+    ) > MOST_TAKEN:  # fmt: skip
         call.refuse(f"a window with dilations is here of f32 and at most {MOST_TAPS} taps")
     top, bottom, left, right = around
     if any(around):
@@ -239,6 +248,8 @@ def _dilated_mean(
 ) -> Tensor:
     """A convolution of each channel by ones, divided by their number."""
     channels = int(x.shape[3])
+    if rows.kernel * columns.kernel * channels > MOST_COUNTED:
+        raise ShapeError(f"a dilated window of {rows.kernel} x {columns.kernel} is too large")
     ones = np.ones((rows.kernel, columns.kernel, 1, channels), np.float32)
     f = call.making.parameter(Constant(ones, f"{call.name}.ones"), init=Init("ones"))
     total = ops.conv2d(

@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 NAMES = (  # the quickest first
     "idx", "log", "recipe", "module", "metadata", "cifar", "checkpoint", "npz", "state", "archive",
-    "graph", "quantized", "object-x86-64", "object-aarch64", "object-thumb", "object-riscv",
+    "onnx", "graph", "quantized", "object-x86-64", "object-aarch64", "object-thumb", "object-riscv",
     "object-riscv64", "model",
 )  # fmt: skip
 RUNS = 1_000_000

@@ -188,6 +188,15 @@ def _torch_files() -> Iterator[bytes]:
         yield b"r" + made.getvalue()
 
 
+def _onnx() -> Iterator[bytes]:
+    from . import onnx_files
+
+    first = list(onnx_files.seeds())
+    yield from first
+    for number in range(40 * len(first)):
+        yield onnx_files.damaged(first[number % len(first)], number)
+
+
 def _object(machine: str) -> Iterator[bytes]:
     for text in (objects.CLEAN, objects.CLEAN + objects.PLANTED, objects.CALLING, objects.NEAR):
         yield objects.compiled(text, machine)
@@ -213,6 +222,6 @@ def _archive() -> Iterator[bytes]:
 _SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "recipe": _recipe, "idx": _idx, "log": _log, "metadata": _metadata, "cifar": _cifar,
     "npz": _npz, "checkpoint": _checkpoint, "graph": _graph, "archive": _archive,
-    "state": _state, "quantized": _quantized, "model": _model, "module": _module,
+    "onnx": _onnx, "state": _state, "quantized": _quantized, "model": _model, "module": _module,
     **{f"object-{machine}": partial(_object, machine) for machine in MACHINES},
 }  # fmt: skip

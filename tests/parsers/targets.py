@@ -34,6 +34,7 @@ from addergraph.data.idx import read_idx
 from addergraph.errors import AdderGraphError
 from addergraph.ir.text import parse
 from addergraph.model import Model, file
+from addergraph.onnx import import_network as onnx_network
 from addergraph.quantization import load_quantized, quantized
 from addergraph.training import checkpoint, logs, recipes
 from addergraph.zoo import authors, build
@@ -163,6 +164,19 @@ def _resnet() -> Model:
     return build("resnet20", (8, 8, 3))
 
 
+def _onnx(data: bytes, folder: Path) -> None:
+    """A graph of ours in either layout, whose text reads back, and a model where it is one."""
+    path = _put(folder, "m.onnx", data)
+    with contextlib.suppress(AdderGraphError):
+        onnx_network.from_onnx(path)
+    with contextlib.suppress(AdderGraphError):
+        onnx_network.graph_from_onnx(path, layout="NCHW")
+    graph, _ = onnx_network.graph_from_onnx(path)
+    with _own():
+        again = parse(str(graph))
+    _require_equal(str(again), str(graph), "a graph")
+
+
 # --- training -------------------------------------------------------------------------------------
 
 
@@ -282,7 +296,7 @@ def _archive(data: bytes, folder: Path) -> None:
 _READERS: dict[str, Callable[[bytes, Path], None]] = {
     "recipe": _recipe, "idx": _idx, "log": _log, "metadata": _metadata, "cifar": _cifar,
     "npz": _npz, "checkpoint": _checkpoint, "graph": _graph, "archive": _archive,
-    "state": _foreign, "quantized": _quantized, "model": _model, "module": _module,
+    "onnx": _onnx, "state": _foreign, "quantized": _quantized, "model": _model, "module": _module,
     **{f"object-{machine}": partial(_object, machine) for machine in MACHINES},
 }  # fmt: skip
 TARGETS = {name: Target(name, read) for name, read in _READERS.items()}
