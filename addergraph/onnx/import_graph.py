@@ -179,8 +179,8 @@ class _Reading:
         if self.wanted.images and len(shape) == IMAGE and not self._is_turned(value.name):
             axes = channels_last(len(shape))
         try:
-            type = TensorType(dtype, tuple(shape[axis] for axis in axes))
-            made = self.making.builder.input(name, type)
+            laid = TensorType(dtype, tuple(shape[axis] for axis in axes))
+            made = self.making.builder.input(name, laid)
             check_value(made)
         except AdderGraphError as error:
             raise type(error)(f"{where}: {error}") from None

@@ -62,6 +62,8 @@ def resolved(call: Call, shape: Shape, target: Sequence[int], keeps_zero: bool) 
         if not rest or count % rest:
             raise ShapeError(f"{shape_text(shape)} does not fit into its shape {list(target)}")
         sizes[sizes.index(None)] = count // rest
+    elif rest != count:
+        raise ShapeError(f"{shape_text(shape)} does not fit into its shape {list(target)}")
     return tuple(d for d in sizes if d is not None)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import zoo
-from ...errors import DataError, GraphError, StorageError, UnsupportedError, nearest
+from ...errors import DataError, GraphError, StorageError, UnsupportedError, nearest, some
 from ...files import storage
-from ...ir import Array
+from ...ir import Array, Graph
 from ...model import Model
 from ...model.file import require_writable_model
 from ...onnx.import_network import from_onnx
@@ -63,13 +63,22 @@ def import_weights(options: Import) -> None:
     weights = made.inference_weights() if isinstance(made, Quantized) else made.weights
     numbers = sum(array.size for array in weights.values())
     graph = made.graph if isinstance(made, Quantized) else made.graph(training=False)
-    ends = (", ".join(f"{v.name}: {v.type}" for v in vs) for vs in (graph.inputs, graph.outputs))
-    print(f"{len(weights)} arrays, {numbers:,} numbers; {' -> '.join(ends)}")
-    for name in [n.name for n in graph.nodes if n.op.measures_distance] if options.adders else ():
-        print(f"{name} is an adder layer, to be trained")
+    print(f"{len(weights)} arrays, {numbers:,} numbers; {_told(graph)}")
+    if options.adders:
+        adders = [n.name for n in graph.nodes if n.op.measures_distance]
+        print(f"{len(adders)} adder layers, to be trained: {some(adders)}")
     if made.preprocessing is not None:
         print(made.preprocessing)
     print(f"wrote {output} ({storage.user_path(output).stat().st_size:,} bytes)")
+
+
+def _told(graph: Graph) -> str:
+    """What a network takes and gives: of one that tells classes apart, these."""
+    if len(graph.inputs) == len(graph.outputs) == 1 and graph.outputs[0].type.rank == 2:
+        sizes = "x".join(map(str, graph.inputs[0].type.shape[1:]))
+        return f"{graph.outputs[0].type.shape[1]} classes, samples of {sizes}"
+    ends = (", ".join(f"{v.name}: {v.type}" for v in vs) for vs in (graph.inputs, graph.outputs))
+    return " -> ".join(ends)
 
 
 def is_onnx(file: str) -> bool:
