@@ -66,6 +66,14 @@ def model_and_images() -> Names:
     }
 
 
+def a_foreign_network() -> Names:
+    foreign = pytest.importorskip("tests.addergraph.onnx.foreign")
+    nodes = [foreign.node("Conv", ["x", "v"], ["a"]), foreign.node("Conv", ["a", "w"], ["y"])]
+    numbers = dict.fromkeys("vw", np.ones((3, 3, 1, 1), np.float32))
+    foreign.written(Path(), foreign.model_of(nodes, numbers, ["y"], x=["n", 3, 4, 4]))
+    return {"ag": ag}
+
+
 def model_and_images_by_name() -> Names:
     return {"ag": ag, "model": small_model(input_shape=(8, 8, 1)), "images": DATA.x_test[:40]}
 
@@ -131,6 +139,10 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
     ("docs/onnx.md", 0): (
         model_and_images_by_name,
         lambda made: made["scores"].shape == (40, 10) and Path("m.onnx").exists(),
+    ),
+    ("docs/onnx.md", 1): (
+        a_foreign_network,
+        lambda made: "adder2d" in str(made["adders"].inference_graph()) and made["weights"],
     ),
     ("docs/boards.md", 0): (
         a_folder,

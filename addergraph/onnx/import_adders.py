@@ -71,10 +71,9 @@ def _chosen(graph: Graph, patterns: Sequence[str]) -> set[Node]:
     names = [n.name for n in known]
     found: set[Node] = set()
     for pattern in patterns:
-        if pattern == INNER:
-            found.update(known[1:])
-            continue
         matching = [n for n in known if fnmatchcase(n.name, pattern)]
+        if pattern == INNER:
+            matching = known[1:]
         if not matching:
             raise GraphError(
                 f'adders: no convolution of "{graph.name}" is called "{pattern}"'
