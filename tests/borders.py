@@ -331,7 +331,7 @@ def _graph_cases() -> Iterator[Case]:
     })  # fmt: skip
     ag.to_onnx(built(), folder() / "net.onnx")
     yield Case("ag.from_onnx", ag.from_onnx, {
-        "path": folder() / "net.onnx", "adders": ("inner",), "dimensions": {}, "seed": 0,
+        "path": folder() / "net.onnx", "adders": ("*",), "dimensions": {}, "seed": 0,
     })  # fmt: skip
     yield Case("ag.graph_from_onnx", ag.graph_from_onnx, {
         "path": folder() / "net.onnx", "dimensions": {}, "layout": "NHWC",

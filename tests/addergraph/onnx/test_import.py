@@ -182,7 +182,7 @@ def test_softmax_of_old_and_new_opsets(tmp_path: Path, opset: int) -> None:
     source = model_of([node("Softmax", ["x"], ["y"], axis=1)], {}, ["y"], opset=opset, x=[2, 3, 4])
     graph, weights = ag.graph_from_onnx(written(tmp_path, source))
     axes = (1, 2) if opset < 13 else (1,)
-    found = ag.interpret(graph, x, weights=weights)
+    found = np.asarray(ag.interpret(graph, x, weights=weights))
     np.testing.assert_allclose(found.sum(axes), 1, rtol=1e-6)
 
 
@@ -198,7 +198,7 @@ def test_attributes_that_became_inputs(tmp_path: Path, opset: int) -> None:
     if opset >= 13:
         unsqueeze = node("Unsqueeze", ["p", "one"], ["u"])
     nodes = [clip, pad, unsqueeze]
-    numbers = {
+    numbers: dict[str, Any] = {
         "a": np.float32(-0.5), "b": np.float32(0.5), "v": np.float32(3), "one": np.array([1]),
         "pads": np.array([0, 1, 0, 2]),
     }  # fmt: skip
@@ -242,7 +242,7 @@ def test_integer_layers_have_the_integers_of_onnx_runtime(
         node("DequantizeLinear", ["c", "ys", "z"], ["y"]),
     ]  # fmt: skip
     zeros = rng.integers(-3, 4, channels) if signed else rng.integers(120, 136, channels)
-    numbers = {
+    numbers: dict[str, Any] = {
         "xs": np.float32(0.02), "ys": np.float32(0.5), "w": w,
         "z": np.array(5 if signed else 133, dtype),
         "ws": rng.uniform(0.01, 0.03, channels).astype("f4"), "wz": zeros.astype(dtype),
