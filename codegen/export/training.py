@@ -85,6 +85,11 @@ def require_trainable(target: Target) -> None:
             f"training multiplies (gradients by rates, batch norms), and code for {target.name} "
             "may not: train for another target, and quantize what was learned"
         )
+    if target.format not in ("elf", "wasm"):
+        raise UnsupportedError(
+            f"libraries that train are made for Linux, boards and WebAssembly, not for {target.name}; "
+            "export the inference library, or train in Python"
+        )
     if not target.floats:
         raise UnsupportedError(
             f"training computes with floats, and {target.name} has no float instructions: take a "
@@ -122,9 +127,9 @@ def export_training(
     compiler = link.find_compiler(target, None)
     if not overwrite:
         folders.require_replaceable(folder, prefix, folders.graph_digest(known.step))
-    where = folders.made_folder(folder, [])
-    files = _files(known, steps, forwards, interface, board)
     with ExitStack() as until_written:
+        where = until_written.enter_context(folders.made_folder(folder, []))
+        files = _files(known, steps, forwards, interface, board)
         why_none: str | None = link.why_none(target, None)
         if compiler is not None:
             scratch = until_written.enter_context(link.scratch_folder(where))
