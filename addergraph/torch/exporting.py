@@ -77,7 +77,7 @@ class GraphModule(nn.Module):
             holder = holder.get_submodule(part)
         held = torch.from_numpy(np.array(array, np.float32))
         self._require_free(holder, name, parameter)
-        if parameter.trainable:
+        if parameter.learns:
             learned = nn.Parameter(held, requires_grad=not parameter.frozen)
             holder.register_parameter(name, learned)
         else:
