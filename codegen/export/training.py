@@ -87,7 +87,8 @@ def require_trainable(target: Target) -> None:
         )
     if target.format not in ("elf", "wasm"):
         raise UnsupportedError(
-            f"libraries that train are made for Linux, boards and WebAssembly, not for {target.name}; "
+            "libraries that train are made for Linux, boards and WebAssembly, not for "
+            f"{target.name}; "
             "export the inference library, or train in Python"
         )
     if not target.floats:
