@@ -97,7 +97,7 @@ def graph_from_onnx(
     A batch is open where the file has it so, and fixed where it is. INT64 results are i32. Raises
     what `from_onnx` raises, and DataError for another layout.
     """
-    if layout not in LAYOUTS:
+    if border.word("layout", layout) not in LAYOUTS:
         raise DataError(f"layout={border.shown(layout)} must be one of {', '.join(LAYOUTS)}")
     wanted = Wanted(False, layout == "NHWC", _sizes(dimensions))
     found = _imported(path, _read(path), wanted)
