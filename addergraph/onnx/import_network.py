@@ -18,11 +18,12 @@ from .. import border
 from ..data import preprocessing
 from ..data.preprocessing import Preprocessing
 from ..errors import AdderGraphError, DataError, GraphError, StorageError
-from ..ir import Array, Graph, Value
+from ..ir import Array, Graph, Parameter, Value
 from ..ir.op import POINTWISE
 from ..ir.trace import trace
 from ..ir.types import TensorType, f32
 from ..ir.walk import upstream
+from ..layers import BatchNorm
 from ..model import Model
 from ..model.pixels import with_preprocessing
 from ..model.replay import Left, Replay
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import onnx
 
 MOST_STEPS = 3  # in front of a network: cast, mul, add
+NORM_OPERANDS = 5
 LAYOUTS = ("NHWC", "NCHW")
 Path = str | os.PathLike[str]
 
@@ -133,8 +135,10 @@ def _model(path: Path, found: Imported, known: Preprocessing | None, seed: int) 
         raise GraphError(
             f'"{path}": {error}. graph, weights = ag.graph_from_onnx(path) reads any graph'
         ) from None
-    norms = {n.name for n in graph.nodes if n.op.normalizes}
-    momentum = {name: m for name, m in found.momentum.items() if name in norms}
+    norms = [n for n in graph.nodes if n.op.normalizes and len(n.inputs) == NORM_OPERANDS]
+    statistics = {n.name for n in norms if all(isinstance(v, Parameter) for v in n.inputs[1:])}
+    momentum = dict.fromkeys(statistics, BatchNorm.momentum)  # files of our own do not say it
+    momentum |= {name: m for name, m in found.momentum.items() if name in statistics}
     values = {v.name for v in graph.values()}
     left = {name: Left(*of) for name, of in found.dropouts.items() if of[0] in values}
     replay = Replay(graph, momentum, left)
