@@ -19,7 +19,7 @@ from ..ir.trace import Tensor
 from ..ir.types import DType
 from .attributes import from_float
 from .import_tensors import array_of
-from .import_values import Constant, Known, Laid, Making, as_is, shape_text
+from .import_values import OPEN, Constant, Known, Laid, Making, as_is, shape_text
 
 if TYPE_CHECKING:
     import onnx
@@ -115,6 +115,8 @@ class Call:
         if array.size != 1 or array.dtype.kind not in "fiub":
             raise ShapeError(f"its {what} must be one number, found {_told(array)}")
         number = array.reshape(()).item()
+        if number == OPEN:
+            self.refuse(f"its {what} is the size of the open batch")
         return from_float(number) if array.dtype == np.float32 else float(number)
 
     # --- attributes -------------------------------------------------------------------------------

@@ -229,12 +229,22 @@ class _Reading:
             raise type(error)(f"{where}: {error}") from None
         if len(self.making.builder.nodes) > MOST_NODES:
             raise UnsupportedError(f"{where}: so far it is more than {MOST_NODES:,} nodes here")
+        if call.name in self.settings.dropouts and not self._alone(call.inputs[0]):
+            del self.settings.dropouts[call.name]  # it would leave out for other readers, too
         results = [made] if isinstance(made, Constant | Laid) else list(made)
         for name, value in zip(node.output, results, strict=False):
             self.known[name] = value
         for name in node.output[len(results) :]:
             if name and self.readers[name]:
                 raise UnsupportedError(f'{where}: its output "{name:.200}" is not computed here')
+
+    def _alone(self, value: Known | None) -> bool:
+        """Whether one node reads the tensor behind a value, whatever it is called so far."""
+        if not isinstance(value, Laid):
+            return False
+        same = value.tensor.value
+        held = [n for n, v in self.known.items() if isinstance(v, Laid) and v.tensor.value is same]
+        return all(self.readers[name] == 1 for name in held)
 
     def _operand(self, where: str, name: str) -> Known | None:
         if not name:

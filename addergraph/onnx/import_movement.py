@@ -408,6 +408,8 @@ def where(call: Call) -> Made:
 
 def folded_shape(x: Array, shape: Shape) -> Array:
     """An array in another shape, of as many elements."""
+    if "N" in shape:
+        raise ShapeError("numbers of the file have no open batch")
     if math.prod(int(d) for d in shape) != x.size:
         raise ShapeError(f"{shape_text(x.shape)} does not fit into {shape_text(shape)}")
     return x.reshape([int(d) for d in shape])

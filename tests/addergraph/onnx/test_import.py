@@ -257,6 +257,34 @@ def test_integer_layers_have_the_integers_of_onnx_runtime(
     assert len(np.unique(found)) > 20
 
 
+def test_a_dropout_of_what_others_read_too_is_none(tmp_path: Path) -> None:
+    """The sum reads the image that the dropout reads flattened: both are one tensor here."""
+    nodes = [
+        node("Relu", ["x"], ["r"]), node("Flatten", ["r"], ["f"]), node("Dropout", ["f"], ["d"]),
+        node("Gemm", ["d", "w"], ["g"]), node("Flatten", ["r"], ["s"]),
+        node("Add", ["g", "s"], ["y"]),
+    ]  # fmt: skip
+    path = written(tmp_path, model_of(nodes, {"w": drawn(12, 12)}, ["y"], x=["n", 3, 2, 2]))
+    model = ag.from_onnx(path)
+    assert isinstance(model, Model) and "dropout" not in str(model.graph(training=True, batch=2))
+
+
+def test_computing_with_the_size_of_the_batch_is_refused(tmp_path: Path) -> None:
+    numbers = {"zero": np.array([0]), "one": np.array([1])}
+    others = (
+        node("Add", ["n", "one"], ["t"]), node("Cast", ["n"], ["t"], to=1),
+        node("Range", ["zero", "n", "one"], ["t"]), node("Reshape", ["one", "n"], ["t"]),
+    )  # fmt: skip
+    for other in others:
+        nodes = [
+            node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]), other,
+            node("Reshape", ["x", "t"], ["y"]),
+        ]  # fmt: skip
+        source = model_of(nodes, numbers, ["y"], x=["n", 3])
+        with pytest.raises(ag.AdderGraphError, match="open batch"):
+            ag.graph_from_onnx(written(tmp_path, source))
+
+
 # --- adder layers ---------------------------------------------------------------------------------
 
 
