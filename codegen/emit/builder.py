@@ -140,12 +140,10 @@ class Emitter(Indices):
         yield i
         following = self.b.add(i, self.index(step), flags=("nsw",))
         i.add_incoming(following, self.b.block)
-        seen = following
         fixed = isinstance(start, int) and isinstance(stop, int)
-        if self.target.negates_by_product and not fixed:
-            # LLVM would count from -stop to 0.
-            seen = shift_add.hidden(self, following)
-        self.b.cbranch(self.less(seen, stop), head, done)
+        if self.target.negates_by_product and not fixed:  # LLVM would count from -stop to 0
+            following = shift_add.hidden(self, following)
+        self.b.cbranch(self.less(following, stop), head, done)
         self.b.position_at_end(done)
 
     def carry(
