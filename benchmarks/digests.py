@@ -61,7 +61,7 @@ Digests = dict[tuple[str, str], Columns]  # (case, target) ->
 
 @functools.cache
 def compiler() -> Any:
-    """The module of `build`, `compile` and `train_step_graph`; its `compile` is pinned.
+    """The module of `build` and `train_step_graph`; its `without_weights` is pinned.
 
     `ag.quantize` compiles for the host, whose float instructions would decide the last bits of
     the scales.
@@ -69,13 +69,12 @@ def compiler() -> Any:
     from addergraph import compiler as module
 
     os.environ["ADDERGRAPH_CACHE"] = ""
-    plain = module.compile
 
-    def pinned(*arguments: Any, **options: Any) -> Any:
-        PINNED.append(options)
-        return plain(*arguments, **options, target=CALIBRATION_TARGET)
+    def pinned(graph: Graph) -> Any:
+        PINNED.append(graph)
+        return module.build(graph, target=CALIBRATION_TARGET)
 
-    module.compile = pinned
+    module.without_weights = pinned
     return module
 
 
@@ -262,7 +261,7 @@ def settled(name: str, ends: str | None = None, size: int | None = None) -> Mode
     model = network(name, ends, size)
     graph = model.graph(training=True, batch=2 * BATCH)
     before = dict(model.weights)
-    program = compiler().compile(graph, weights=before)
+    program = compiler().compile(graph, weights=before, target=CALIBRATION_TARGET)
     program(samples(model))
     made = model.rounded({})
     made.weights = {

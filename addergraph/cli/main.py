@@ -245,7 +245,7 @@ for command in (
     Command(
         "import",
         "commands.import_weights.import_weights",
-        """Turn an ONNX model, or a checkpoint of the authors' release, into a model file.
+        """Turn an ONNX model or the authors' weights into a model.
 
         FILE is an ONNX model (.onnx), as PyTorch and others export it, or a state dict with the
         names of github.com/huawei-noah/AdderNet: .safetensors, or, where PyTorch is installed,

@@ -33,6 +33,7 @@ class Import:
         "Of a checkpoint: resnet20, resnet32, resnet18 or resnet50; resnet20-conv and so on for "
         "convolutions.",
         metavar="NAME",
+        unset="none, and needed, of a checkpoint",
     )
     output: str = setting(
         NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
@@ -42,12 +43,14 @@ class Import:
         "Of an ONNX file: convolutions that become adder layers, to be trained, by name or shell "
         'pattern; "inner" for all but the first. May be given again.',
         metavar="PATTERN",
+        unset="none",
         many=True,
         kind=str,
     )
     dimension: tuple[str, ...] = setting(
         (),
         "Of an ONNX file: the size of an open dimension that is not the batch. May be given again.",
+        unset="those that the file says",
         metavar="NAME=SIZE",
         many=True,
         kind=str,

@@ -27,7 +27,7 @@ TRAINING = {
     "adder2d_grad_filter", "adder2d_grad_input", "adder_dense_grad_filter",
     "adder_dense_grad_input", "avg_pool2d_grad", "batch_norm_statistics", "conv2d_grad_filter",
     "conv2d_grad_input", "dropout", "fused", "max_pool2d_grad", "mean_squared_error",
-    "softmax_cross_entropy",
+    "replica_mean", "softmax_cross_entropy",
 }  # fmt: skip
 
 
