@@ -152,14 +152,15 @@ class Row:
 def compared(name: str, network: Model | Quantized, images: Array, bounds: int) -> Row:
     """One network, in ONNX Runtime and natively, on `images` (bytes)."""
     theirs, ours = OnnxProgram(network), ag.compile(network, threads=1)
-    y = [np.concatenate([p.run([x])[0] for x in _parts(images)]) for p in (theirs, ours)]
-    classes = y[0].argmax(-1) == y[1].argmax(-1)
+    a, b = (np.concatenate([p.run([x])[0] for x in _parts(images)]) for p in (theirs, ours))
+    classes = a.argmax(-1) == b.argmax(-1)
     ok, outputs = bool(classes.all()), "not compared"
     if isinstance(network, Quantized):
-        ok &= np.array_equal(*y)
-        outputs = "equal" if np.array_equal(*y) else "DIFFERENT"
+        same = np.array_equal(a, b)
+        ok, outputs = ok and same, "equal" if same else "DIFFERENT"
     elif bounds:
-        report = ag.verify(network, theirs, inputs=[images[:bounds]], layers=False)  # type: ignore[arg-type]
+        program: Any = theirs  # of it, `verify` asks for `run` alone
+        report = ag.verify(network, program, inputs=[images[:bounds]], layers=False)
         ok &= report.ok
         share = max(o.share for o in report.outputs)
         outputs = f"{share:.1%} of the bound" if report.ok else "BEYOND THE BOUND"

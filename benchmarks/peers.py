@@ -144,7 +144,7 @@ def _onnx_programs(layer: Layer, batch: int, threads: int) -> Programs:
 def _onnx_model(layer: Layer, batch: int, filters: Array, count: int) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
-    attributes = {
+    attributes: dict[str, Any] = {
         "kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2,
         "pads": [layer.padding] * 4,
     }  # fmt: skip

@@ -103,7 +103,7 @@ def _onnx_model(layer: Layer, batch: int, filters: Array, count: int) -> bytes:
         "bias": np.zeros(channels, np.int32),
     }  # fmt: skip
     numbers = shared | {f"f{i}": f for i, f in enumerate(filters[:count])}
-    attributes = {
+    attributes: dict[str, Any] = {
         "kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2,
         "pads": [layer.padding] * 4, "channels_last": 1, "domain": "com.microsoft",
     }  # fmt: skip
