@@ -7,6 +7,7 @@ bits stay), so that they are exact where a runtime's i32 sums would be left open
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from ..ops.reduction.sum_pool2d import SumPool2d
 from .export_adders import adder2d, adder_dense
 from .export_body import Body, f64, i64
 
+if TYPE_CHECKING:
+    import onnx
+
 Writes = Callable[..., str]
 """`(body, op, operand types, *operand names)` -> the name of the result."""
 
@@ -47,6 +51,19 @@ def body_of(op: type[Op]) -> Callable[[Writes], Writes]:
         return writes
 
     return register
+
+
+def function_of(
+    op: Op, types: Sequence[TensorType]
+) -> tuple[list[onnx.NodeProto], list[str], str] | None:
+    """The nodes of the function of this op on operands of these types, its inputs, its output;
+    None for an op without one."""
+    writes = BODIES.get(type(op))
+    if writes is None:
+        return None
+    body, operands = Body(), [f"/x{n}" for n in range(len(types))]
+    result = writes(body, op, types, *operands)
+    return body.nodes, operands, result
 
 
 body_of(Adder2d)(adder2d)

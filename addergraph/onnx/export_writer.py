@@ -24,8 +24,8 @@ from .attributes import (
     encoded,
     function_name,
 )
-from .export_body import Body, element_type
-from .export_functions import BODIES
+from .export_body import element_type
+from .export_functions import function_of
 
 if TYPE_CHECKING:
     import onnx
@@ -173,22 +173,20 @@ class Writer:
         """The name of the function of this op, these attributes and operand types."""
         from onnx import helper
 
-        writes, name = BODIES.get(type(node.op)), node.op.name
-        types = [v.type for v in node.inputs]
-        if writes is None:
+        name, found = node.op.name, function_of(node.op, [v.type for v in node.inputs])
+        if found is None:
             raise UnsupportedError(
                 f'{node.label} of graph "{self.graph.name}" has no form in ONNX: {name} stands '
                 "in training steps, or behind the passes; export the graph that predicts, as it is "
                 "declared: a model has it by itself"
             )
-        body, operands = Body(), [f"/x{n}" for n in range(len(types))]
-        result = writes(body, node.op, types, *operands)
+        nodes, operands, result = found
         forms = self.functions.setdefault(name, {})
-        key = b"".join(n.SerializeToString(deterministic=True) for n in body.nodes)
-        key += f"{len(types)} {result}".encode()
+        key = b"".join(n.SerializeToString(deterministic=True) for n in nodes)
+        key += f"{len(operands)} {result}".encode()
         if key not in forms:
             forms[key] = helper.make_function(
-                DOMAIN, function_name(name, len(forms) + 1), operands, [result], body.nodes,
+                DOMAIN, function_name(name, len(forms) + 1), operands, [result], nodes,
                 [helper.make_opsetid("", OPSET)], [a.name for a in encoded(node.op)],
             )  # fmt: skip
         return str(forms[key].name)

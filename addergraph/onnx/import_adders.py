@@ -74,6 +74,8 @@ def _chosen(graph: Graph, patterns: Sequence[str]) -> set[Node]:
         matching = [n for n in known if fnmatchcase(n.name, pattern)]
         if pattern == INNER:
             matching = known[1:]
+        if not matching and pattern == INNER:
+            raise GraphError(f'adders: "{graph.name}" has no convolution but the first')
         if not matching:
             raise GraphError(
                 f'adders: no convolution of "{graph.name}" is called "{pattern}"'

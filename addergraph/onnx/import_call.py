@@ -6,7 +6,7 @@ Attributes are read by name and type; one that nobody read is refused, so that n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,12 +33,14 @@ class Settings:
 
     batch  the size that stands for the open batch in a file that has a fixed one; 0: none does
     own    whether it is a file of our own, whose nodes become the ops that they were
+    functions  of the domain `addergraph`, by name
     """
 
     path: str | os.PathLike[str]
     opset: int
     batch: int = 0
     own: bool = False
+    functions: Mapping[str, onnx.FunctionProto] = field(default_factory=dict)
     momentum: dict[str, float] = field(default_factory=dict)  # of batch norms, by node
     dropouts: dict[str, tuple[str, float, int]] = field(default_factory=dict)  # of, rate, seed
 

@@ -16,11 +16,13 @@ import numpy as np
 from .. import border
 from ..errors import (
     AdderGraphError,
+    DataError,
     GraphError,
     ShapeError,
     StorageError,
     UnsupportedError,
     nearest,
+    some,
 )
 from ..ir import Array, Builder, Graph, Value
 from ..ir.check import check, check_value
@@ -84,7 +86,9 @@ def imported(
     if source.sparse_initializer:
         raise UnsupportedError(f'"{path}": sparse initializers are not read')
     try:
-        return _Reading(path, source, opset, wanted).run()
+        reading = _Reading(path, source, opset, wanted)
+        reading.settings.functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+        return reading.run()
     except RecursionError:
         raise StorageError(f'"{path}" is nested too deep') from None
 
@@ -158,6 +162,7 @@ class _Reading:
         if len({v.name for v in entering}) < len(entering) or not all(v.name for v in entering):
             raise GraphError(f'"{self.path}" has two inputs of one name, or one without')
         self.settings.own = all(is_declared(v) for v in entering)
+        self._require_open_dimensions(entering)
         shapes = [self._shape(v) for v in entering]
         leading = {shape[0] for shape in shapes if shape}
         if self.wanted.open_batch and len(leading) == 1 and "N" not in leading:
@@ -166,6 +171,21 @@ class _Reading:
             shapes = [("N", *shape[1:]) if shape else shape for shape in shapes]
         for value, shape in zip(entering, shapes, strict=True):
             self.known[value.name] = self._input(value, shape)
+
+    def _require_open_dimensions(self, entering: Sequence[onnx.ValueInfoProto]) -> None:
+        """DataError for a size of a dimension that no input has."""
+        known = {
+            dim.dim_param: None
+            for value in entering
+            for dim in value.type.tensor_type.shape.dim
+            if dim.dim_param
+        }
+        for name in self.wanted.dimensions:
+            if name not in known:
+                raise DataError(
+                    f'"{self.path}": no input has an open dimension "{name:.80}"'
+                    f"{nearest(name, known)}; there are {some([*known]) or 'none'}"
+                )
 
     def _input(self, value: onnx.ValueInfoProto, shape: tuple[Dim, ...]) -> Laid:
         name = word(value.name)

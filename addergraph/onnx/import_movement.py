@@ -210,6 +210,8 @@ def split(call: Call) -> Made:
     if sizes is None:
         if call.integer("num_outputs", count) != count:
             raise ShapeError(f"it has {count} outputs, num_outputs says otherwise")
+        if call.opset < 18 and size % count:
+            raise ShapeError(f"{size} are not {count} equal parts, as this opset wants them")
         each = -(-size // count)
         sizes = [max(0, min(each, size - n * each)) for n in range(count)]
     if sum(sizes) != size or len(sizes) != count or min(sizes) < 0:

@@ -129,6 +129,13 @@ def _sizes(dimensions: object) -> dict[str, int]:
 
 def _model(path: Path, found: Imported, known: Preprocessing | None, seed: int) -> Model:
     graph = found.graph
+    fixed = [v for v in graph.inputs if v.type.shape[:1] != ("N",)]
+    if fixed:
+        raise GraphError(
+            f'"{path}" takes {fixed[0]}: {fixed[0].type}, and a model any number of samples. '
+            "Export it with an open batch (of our own files: without batch=), or read it as it is: "
+            "graph, weights = ag.graph_from_onnx(path)"
+        )
     try:
         require_network(graph)
     except GraphError as error:

@@ -8,18 +8,19 @@ value and its layout (`conv1.nchw`): see `export_writer.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import ops
 from ..errors import ShapeError, StorageError
-from ..ir import Array, Parameter
+from ..ir import Array, Op, Parameter
 from ..ir.graph import Value
 from ..ir.trace import Tensor
-from ..ir.types import Dim, f32, i32
+from ..ir.types import Dim, TensorType, f32, i32
 from ..ops.pointwise.full import Full
 from . import import_movement as movement
 from .attributes import DECLARED, DOMAIN, DOMAIN_VERSION, declared_value, decoded
+from .export_functions import function_of
 from .import_call import Call, Handler, Made
 from .import_tensors import OURS, dtype_of_array
 from .import_values import Laid, Making, as_is
@@ -38,11 +39,31 @@ def own_op(call: Call) -> Made:
     op = decoded(call.node.op_type, call.node.attribute)
     operands = [call.tensor(place).value for place in range(len(call.inputs))]
     call.ignore(*(a.name for a in call.node.attribute))
+    _require_own_function(call, op, [v.type for v in operands])
     types = op.infer(*(v.type for v in operands))
     if len(types) != len(call.node.output):
         raise StorageError(f"it has {len(call.node.output)} outputs, its op {len(types)}")
     names = [Value(name, t) for name, t in zip(call.node.output, types, strict=True)]
     return [as_is(Tensor(builder, value)) for value in builder.add(op, operands, names)]
+
+
+def _require_own_function(call: Call, op: Op, types: Sequence[TensorType]) -> None:
+    """StorageError where other runtimes compute something else than the op: by another body."""
+    found, name = call.settings.functions.get(call.node.op_type), call.node.op_type
+    if found is None:
+        raise StorageError(f"the file has no function {DOMAIN}.{name:.80}: it is damaged")
+    expected = function_of(op, types)
+    given = _bytes_of(found.node), [*found.input], [*found.output]
+    if expected is None or given != (_bytes_of(expected[0]), expected[1], [expected[2]]):
+        raise StorageError(
+            f"the function {DOMAIN}.{name:.80} of the file computes something else than this "
+            "program writes for the op: it was changed, or is of another version; export the "
+            "network anew, or import the file with the version that wrote it"
+        )
+
+
+def _bytes_of(nodes: Iterable[onnx.NodeProto]) -> list[bytes]:
+    return [node.SerializeToString(deterministic=True) for node in nodes]
 
 
 def require_known_domain(path: object, model: onnx.ModelProto) -> None:
@@ -108,7 +129,11 @@ def _full(call: Call) -> Made:
     else:
         found = dtype_of_array(array)
         if found is None or array.size != 1:
-            raise StorageError(f"its value is {array.dtype}{list(array.shape)}")
+            raise StorageError(
+                f"its value is {array.dtype}{list(array.shape)}, where files of our own have one "
+                "number: one with the bodies in place of the calls (--inline) does not come back; "
+                "export it without"
+            )
         value, dtype = float(array.reshape(()).item()), found
     made = call.making.builder.add(Full(value, (), dtype), [], call.name)[0]
     return as_is(Tensor(call.making.builder, made))

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..errors import ShapeError, UnsupportedError
 from ..ir import Array
@@ -46,6 +47,17 @@ def require_reachable(name: str, tensor: Tensor) -> None:
         raise UnsupportedError(
             f"Adder2d: {name} is {tensor.layout}; the compiled kernels take dense tensors: "
             ".to_dense()"
+        )
+
+
+def require_reverse_mode(*tensors: Tensor) -> None:
+    """UnsupportedError inside `torch.func` transforms and for forward-mode differentiation, in
+    which PyTorch takes an op of others for one without a derivative, and gives zeros."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    if any(wrapped(t) or forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise UnsupportedError(
+            "Adder2d: its gradients (Chen et al. 2020, eq. 5 and 6) are those of backward() alone; "
+            "torch.func (grad, jvp, vmap and others) and forward-mode differentiation do not work"
         )
 
 

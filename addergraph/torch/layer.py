@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .. import border
 from ..errors import DataError, ShapeError
 from ..ir.attributes import Pair, flag, integer, pair, real
-from .custom_ops import adder2d, require_reachable
+from .custom_ops import adder2d, require_reachable, require_reverse_mode
 
 _WHERE = "Adder2d"
 
@@ -89,6 +89,8 @@ class Adder2d(nn.Module):
             raise DataError(f"Adder2d: expected a torch.Tensor, found {border.shown(x)}")
         require_reachable("input", x)
         require_reachable("adder", self.adder)
+        if not torch.compiler.is_compiling():
+            require_reverse_mode(x, self.adder)
         if torch.is_autocast_enabled("cpu"):
             x = x.float()
         last = False

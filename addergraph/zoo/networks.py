@@ -98,9 +98,9 @@ NETWORKS: dict[str, Network] = {
 def network_named(name: str) -> Network:
     """The entry of NETWORKS; GraphError with the nearest name for an unknown one."""
     if name not in NETWORKS:
-        raise GraphError(
-            f'unknown network "{name}"{nearest(name, NETWORKS)}; known: {", ".join(NETWORKS)}'
-        )
+        onnx = "; addergraph import makes a model file of an ONNX model" * name.endswith(".onnx")
+        known = ", ".join(NETWORKS)
+        raise GraphError(f'unknown network "{name}"{nearest(name, NETWORKS)}{onnx}; known: {known}')
     return NETWORKS[name]
 
 

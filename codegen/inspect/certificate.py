@@ -226,7 +226,7 @@ def _module_certificate(data: bytes, file: str) -> Certificate:
         raise StorageError(
             f'"{file}" has no code: it is a module without a function of its own'
             + f" (it imports {len(module.imports)} things of elsewhere)" * bool(module.imports)
-            + ", so there is nothing to certify; give the module that compile wrote (net.wasm)"
+            + ", so there is nothing to certify; give the module that compile wrote (.wasm)"
         )
     functions = tuple(_function_of(name, body) for name, body in named)
     found = _refused_of_module(module, named)
@@ -242,7 +242,7 @@ def _module_certificate(data: bytes, file: str) -> Certificate:
 def _object_of_wasm(file: str) -> UnsupportedError:
     return UnsupportedError(
         f'"{file}" is an object of WebAssembly, whose calls are not known before it is linked; '
-        "give the module that wasm-ld makes of it (net.wasm)"
+        "give the module that wasm-ld makes of it (.wasm)"
     )
 
 

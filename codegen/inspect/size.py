@@ -48,7 +48,8 @@ class Size:
 def size_of(path: str | os.PathLike[str]) -> Size:
     """The size of an exported library: its static archive, or the folder that has it.
 
-    Raises StorageError where that is none, UnsupportedError for WebAssembly.
+    Raises StorageError where that is none, UnsupportedError for WebAssembly,
+    Windows and macOS.
     """
     where = user_path(path)
     if os.path.isdir(where):
@@ -56,6 +57,13 @@ def size_of(path: str | os.PathLike[str]) -> Size:
         name = facts.get("name")
         if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
             raise StorageError(f'"{where / _METADATA}" names no library: it is of no export')
+        target = facts.get("target")
+        if isinstance(target, dict) and re.search("-windows-|-apple-", str(target.get("triple"))):
+            raise UnsupportedError(
+                f'"{where}" is a library for Windows or macOS, whose objects are not read here; '
+                "flash and RAM are those of boards, and metadata.json says what a call needs "
+                "(arena_bytes)"
+            )
         where = where / f"lib{name}.a"
     return size_of_archive(read_bytes(where), str(where))
 
@@ -100,7 +108,7 @@ def size_of_archive(data: bytes, file: str) -> Size:
 def _engines_need_no_room(file: str) -> UnsupportedError:
     return UnsupportedError(
         f'"{file}" is WebAssembly, which an engine runs, on no board: there is no flash and no RAM '
-        "to compare with. Its module has as many bytes as its file (net.wasm), and metadata.json "
+        "to compare with. Its module has as many bytes as its file (.wasm), and metadata.json "
         "says what a call needs (arena_bytes)"
     )
 

@@ -11,7 +11,7 @@ import addergraph as ag
 from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.archive import Member, archive
 from addergraph.codegen.inspect.certificate import certify_bytes
-from addergraph.codegen.inspect.size import size_of_archive
+from addergraph.codegen.inspect.size import size_of, size_of_archive
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import AdderGraphError, ShapeError, StorageError, TargetError
 from addergraph.errors import UnsupportedError as NoRoom
@@ -35,6 +35,23 @@ def test_a_refused_export_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(NoRoom):
         export(tmp_path / "kept", target="thumbv6m", flash=200)
     assert [*tmp_path.rglob("*")] == [tmp_path / "kept"]
+
+
+@pytest.mark.parametrize("target", ["x86-64-windows", "arm64-macos"])
+def test_sizes_are_of_linux_and_boards(target: str, tmp_path: Path) -> None:
+    export(tmp_path / "net", target=target)
+    with pytest.raises(NoRoom, match="library for Windows or macOS, whose objects are not read"):
+        size_of(tmp_path / "net")
+
+
+def test_onnx_models_are_imported_first(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    for command in ("summary", "evaluate", "compile"):
+        options = ["-o", tmp_path / "c"] if command == "compile" else []
+        error = shell.error(command, tmp_path / "m.onnx", *options)
+        assert "is an ONNX model; make a model file of it: addergraph import" in error
+    error = shell.error("train", "--model", "m.onnx", "-o", tmp_path / "t.safetensors")
+    assert "addergraph import makes a model file of an ONNX model" in error
 
 
 def test_no_folder_can_be_made(tmp_path: Path) -> None:
@@ -104,7 +121,7 @@ def test_a_core_of_which_no_cost_is_known(core: str) -> None:
 def test_objects_of_webassembly_are_called_so() -> None:
     packed = b"".join(archive([Member("net.o", [OBJECT], ())]))
     for data in (OBJECT, packed):
-        with pytest.raises(AdderGraphError, match=r"is an object of WebAssembly.*net\.wasm"):
+        with pytest.raises(AdderGraphError, match=r"is an object of WebAssembly.*\.wasm"):
             certify_bytes(data, "x")
         with pytest.raises(AdderGraphError, match="is WebAssembly, which an engine runs"):
             size_of_archive(data, "x")

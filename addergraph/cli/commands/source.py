@@ -89,6 +89,11 @@ def open_source(
             made = load_quantized(file)
             return Source(file, made.graph, made.weights, None, made)
         return of_model(file, Model.load(file))
+    if Path(file).suffix == ".onnx":
+        raise StorageError(
+            f'"{file}" is an ONNX model; make a model file of it: addergraph import {file} -o '
+            f"{Path(file).stem}.safetensors"
+        )
     if Path(file).suffix != ".ag":
         known = ", ".join(zoo.NETWORKS)
         raise StorageError(

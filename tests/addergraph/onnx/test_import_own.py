@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ pytest.importorskip("onnx")
 import addergraph as ag
 from addergraph import zoo
 from addergraph.data import Normalize, Preprocessing
-from addergraph.errors import GraphError, QuantizationWarning, StorageError, UnsupportedError
+from addergraph.errors import (
+    DataError,
+    GraphError,
+    QuantizationWarning,
+    StorageError,
+    UnsupportedError,
+)
 from addergraph.ir import Array, Builder, Graph, registry
 from addergraph.ir.state import initial_weights
 from addergraph.model import Model
@@ -150,6 +157,41 @@ def test_calls_of_another_version_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
     with pytest.raises(StorageError, match="version 2 of the domain addergraph"):
         ag.from_onnx(tmp_path / "m.onnx")
+
+
+def test_functions_that_compute_something_else_are_refused(tmp_path: Path) -> None:
+    made = ag.to_onnx(small_model(input_shape=(8, 8, 1)))
+    node = next(n for f in made.functions for n in f.node if n.op_type == "Abs")
+    node.op_type = "Neg"
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(StorageError, match=r"addergraph\.adder2d.* computes something else"):
+        ag.from_onnx(tmp_path / "m.onnx")
+    del made.functions[:]
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(StorageError, match="no function addergraph"):
+        ag.from_onnx(tmp_path / "m.onnx")
+
+
+def test_files_with_a_fixed_batch_are_graphs(tmp_path: Path) -> None:
+    model = small_model(input_shape=(8, 8, 1))
+    ag.to_onnx(model, tmp_path / "m.onnx", batch=4)
+    graph, _ = ag.graph_from_onnx(tmp_path / "m.onnx")
+    assert graph == model.inference_graph().bind(4)
+    with pytest.raises(GraphError, match=r"f32\[4,8,8,1\], and a model any number.*open batch"):
+        ag.from_onnx(tmp_path / "m.onnx")
+
+
+def test_files_without_functions_do_not_come_back(tmp_path: Path) -> None:
+    ag.to_onnx(small_model(input_shape=(8, 8, 1)), tmp_path / "m.onnx", inline=True)
+    with pytest.raises(StorageError, match="--inline.*export it without"):
+        ag.from_onnx(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("read", [ag.from_onnx, ag.graph_from_onnx])
+def test_dimensions_are_those_of_the_file(read: Callable[..., object], tmp_path: Path) -> None:
+    ag.to_onnx(small_model(input_shape=(8, 8, 1)), tmp_path / "m.onnx")
+    with pytest.raises(DataError, match='no input has an open dimension "q"'):
+        read(tmp_path / "m.onnx", dimensions={"q": 3})
 
 
 def test_declarations_and_numbers_have_to_fit(tmp_path: Path) -> None:

@@ -236,6 +236,35 @@ def test_a_second_derivative_is_refused() -> None:
             g.sum().backward()
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda layer, x: torch.func.jvp(layer, (x,), (x,)),
+        lambda layer, x: torch.func.grad(lambda a: layer(a).sum())(x),
+        lambda layer, x: torch.func.vmap(layer)(x[None]),
+        lambda layer, x: torch.func.functional_call(layer, dict(layer.named_parameters()), (x,)),
+    ],
+    ids=["jvp", "grad", "vmap", "functional_call"],
+)
+def test_transforms_are_refused_but_for_calls(
+    transform: Callable[[Adder2d, Any], Any], request: pytest.FixtureRequest
+) -> None:
+    layer, x = Adder2d(2, 3, 3), image(2, 2, 5, 5)
+    if "functional_call" in request.node.name:
+        assert torch.equal(transform(layer, x), layer(x))
+        return
+    with pytest.raises(UnsupportedError, match=r"torch\.func .* do not work"):
+        transform(layer, x)
+
+
+def test_forward_mode_is_refused() -> None:
+    from torch.autograd import forward_ad
+
+    layer, x = Adder2d(2, 3, 3), image(2, 2, 5, 5)
+    with forward_ad.dual_level(), pytest.raises(UnsupportedError, match="forward-mode"):
+        layer(forward_ad.make_dual(x, x))
+
+
 def test_backward_inside_backward() -> None:
     """Checkpoints run a forward and a backward pass within one; so does a gradient of a hook's."""
     from torch.utils.checkpoint import checkpoint
