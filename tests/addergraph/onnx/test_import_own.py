@@ -34,7 +34,9 @@ from tests.strategies import random_case
 from tests.strategies_integers import integer_case
 from tests.strategies_quantized import quantized_case
 
-LEFT = {"fused", "mean_squared_error", "softmax_cross_entropy", "batch_norm_statistics"}  # of steps
+LEFT = {  # of steps of training
+    "fused", "mean_squared_error", "softmax_cross_entropy", "batch_norm_statistics", "replica_mean",
+}  # fmt: skip
 PIXELS = Preprocessing(Normalize((0.5, 0.4), (0.25, 0.2), 1 / 255), classes=("a", "b", "c"))
 
 
