@@ -122,7 +122,7 @@ def a_network() -> Names:
 
 def a_model_and_images() -> Names:
     names = a_network()
-    exec(python_blocks("docs/torch.md")[1], names)
+    exec(python_blocks("docs/torch.md")[2], names)
     return names
 
 
@@ -187,8 +187,9 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
     ),
     ("docs/training.md", 1): (model_and_images, lambda made: made["model"].loss is made["focal"]),
     ("docs/torch.md", 0): (nothing, lambda made: made["network"][3].adder.grad is not None),
-    ("docs/torch.md", 1): (a_network, lambda made: made["answers"].shape == (4, 10)),
-    ("docs/torch.md", 2): (
+    ("docs/torch.md", 1): (a_network, lambda made: not made["network"].training),
+    ("docs/torch.md", 2): (a_network, lambda made: made["answers"].shape == (4, 10)),
+    ("docs/torch.md", 3): (
         a_model_and_images,
         lambda made: made["scores"].shape == (4, 10) and made["module"].training,
     ),
