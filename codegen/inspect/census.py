@@ -104,7 +104,7 @@ def census(lowered: Lowered) -> Census:
     limits.require_target(lowered)
     module, facts = emit_program(lowered)
     assembly = llvm.compile_assembly(str(module), target)
-    counts = count_instructions(assembly, machine_for(target.triple))
+    counts = count_instructions(assembly, machine_for(target.triple), target.c_prefix)
     computed: dict[str, list[Node]] = {symbol: [] for symbol in counts}
     for node in lowered.main.nodes:
         if node.name in facts.kernels:
@@ -120,19 +120,32 @@ def census(lowered: Lowered) -> Census:
     return Census(target.name, functions, integers)
 
 
-def count_instructions(assembly: str, machine: Machine = X86_64) -> dict[str, Counter[str]]:
-    """Function -> kind -> instructions, in LLVM's assembly text (x86-64: AT&T syntax)."""
-    known = frozenset(re.findall(r"^\s*\.type\s+([^\s,]+),[@%]function", assembly, re.MULTILINE))
+# What LLVM's assembly text calls functions: of ELF, of COFF, and of Mach-O, where it names no kind,
+# and nothing else stands in its first column with this sign but data, which has no instructions.
+_FUNCTIONS = (
+    r"^\s*\.type\s+([^\s,]+),[@%]function", r"^\s*\.def\s+([^\s;]+);", r"^(_[^\s:]+):"
+)  # fmt: skip
+
+_ARRANGEMENT = re.compile(r"^(\w+)\.\d*[bhsdq]\b")  # of lanes, which Apple's syntax has in the name
+
+
+def count_instructions(
+    assembly: str, machine: Machine = X86_64, prefix: str = ""
+) -> dict[str, Counter[str]]:
+    """Function -> kind -> instructions, in LLVM's assembly text (x86-64: AT&T syntax). `prefix`
+    stands before the names of functions, and not in the result."""
+    patterns = _FUNCTIONS if prefix else _FUNCTIONS[:2]
+    known = {name for p in patterns for name in re.findall(p, assembly, re.MULTILINE)}
     found: dict[str, Counter[str]] = {}
     current: Counter[str] = Counter()
     for line in assembly.splitlines():
         text = line.split(machine.comment, 1)[0].strip()
         label, colon, _ = text.partition(":")
         if colon and label in known:
-            current = found.setdefault(label, Counter())
+            current = found.setdefault(label.removeprefix(prefix), Counter())
         if not text or text.startswith(".") or text.endswith(":"):
             continue
-        current[machine.kind_of(text)] += 1
+        current[machine.kind_of(_ARRANGEMENT.sub(r"\1", text))] += 1
     return found
 
 
