@@ -2,14 +2,15 @@
 
     python benchmarks/scaling.py steps [--network resnet20] [--batches 16 32 64 128]
     mpirun -n 2 python benchmarks/scaling.py allreduce
-    mpirun -n 2 --bind-to core python benchmarks/scaling.py efficiency
+    mpirun -n 2 --bind-to none python benchmarks/scaling.py efficiency
     python benchmarks/scaling.py model [--cores 1]
 
 `steps` measures a training step of one process (processor time of one thread, which neighbours on
 the machine change least) and fits  t(b) = t0 + c b  to it. `allreduce` measures the exchange that
 `fit` makes, of vectors up to 16 MiB. `efficiency` compares two processes of one thread with one
-process of two threads at the same batch, in turns. `model` prints what these constants say of more
-nodes, for a batch B over p nodes and a gradient of n bytes:
+process of two threads at the same batch, in turns; while that runs, the other waits in MPI and
+polls. `model` prints what these constants say of more nodes, for a batch B over p nodes and a
+gradient of n bytes:
 
     T(p) = t0 + c B / p + A(n, p)
     A(n, 2) = alpha + beta n                                      both send all
