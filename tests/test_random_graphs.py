@@ -10,8 +10,8 @@ import pytest
 
 from addergraph.ir import registry
 from tests.codegen.harness import HERE
-from tests.differential import Run, check_some
-from tests.strategies import MADE_BY_PASSES, NOT_EXACT, cases
+from tests.differential import Run, check_some, require_trust_in
+from tests.strategies import MADE_BY_PASSES, NOT_EXACT, cases, random_case
 
 GRAPHS = 32
 RUNS = [Run(target, threads) for threads in (1, 2, 3) for target in HERE]
@@ -24,3 +24,9 @@ def test_native_code_has_the_bits_of_the_interpreter() -> None:
     tally = check_some(cases(), GRAPHS, ops, lambda number: [RUNS[number % len(RUNS)]])
     assert set(tally.runs) == set(RUNS)
     assert set(tally.ops) == ops
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::addergraph.errors.RangeWarning")
+def test_few_graphs_are_dull() -> None:
+    require_trust_in(random_case)

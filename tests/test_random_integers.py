@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import strategies as st
 
 from addergraph.codegen.targets.x86 import X86_LEVELS
 from tests.codegen.harness import HERE
-from tests.differential import Run, check_some
+from tests.differential import Run, check_some, require_trust_in
 from tests.strategies import Case
-from tests.strategies_integers import integer_cases
-from tests.strategies_quantized import quantized_cases
+from tests.strategies_integers import integer_case, integer_cases
+from tests.strategies_quantized import quantized_case, quantized_cases
 
 THREADS = (1, 2, 3, 7)
 STRICT = [t.name for t in X86_LEVELS if t.name in HERE]  # what the census reads
@@ -49,3 +49,10 @@ def test_native_code_has_the_bits_of_the_interpreter(
     tally = check_some(programs, count, ops, one_target)
     assert {run.target for run in tally.runs} == set(HERE)
     assert not ops or {run.target for run in tally.runs if run.strict} == set(STRICT)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("drawn", [integer_case, quantized_case])
+def test_few_programs_are_dull(drawn: Callable[[int], Case]) -> None:
+    require_trust_in(drawn)
