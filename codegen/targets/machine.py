@@ -1,4 +1,5 @@
-"""What a core's instructions and caches cost, as plain data: all that cost models read of a CPU."""
+"""What a core's instructions and caches cost, as plain data: all that cost models read of a CPU, and
+which of two forms of a loop is the faster there."""
 
 from __future__ import annotations
 
