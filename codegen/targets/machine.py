@@ -1,5 +1,5 @@
-"""What a core's instructions and caches cost, as plain data: all that cost models read of a CPU, and
-which of two forms of a loop is the faster there."""
+"""What a core's instructions and caches cost, as plain data: all that cost models read of a CPU.
+And which of two forms of a loop is the faster there."""
 
 from __future__ import annotations
 
