@@ -23,9 +23,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from addergraph.ir import Builder, Graph, Node, Value
-from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.binary import add, sub
-from addergraph.ops.pointwise.replica_mean import ReplicaMean, replica_mean
+from addergraph.ops.pointwise.replica_mean import replica_mean
 
 from .rewrite import Draft, rebuild
 
@@ -34,7 +33,7 @@ def synchronized(graph: Graph) -> Graph:
     """The training form `graph` with batch statistics of the samples of all replicas."""
 
     def pooled(draft: Draft, node: Node) -> Sequence[Value] | None:
-        if not isinstance(node.op, BatchNormStatistics):
+        if not node.op.estimates:
             return None
         mean, variance = map(draft.tensor, draft.add(node.op, node.inputs, f"{node.name}.own"))
         shared = replica_mean(mean, name=f"{node.name}.shared")
@@ -74,14 +73,14 @@ def segments(graph: Graph) -> list[Segment]:
     at: dict[int, list[Node]] = {0: []}
     for node in graph.nodes:
         depth = max((level[v] for v in node.inputs), default=0)
-        level.update(dict.fromkeys(node.outputs, depth + _is_exchange(node)))
+        level.update(dict.fromkeys(node.outputs, depth + node.op.exchanged))
         at.setdefault(depth, []).append(node)
     return [_segment(graph, at[depth], at, depth) for depth in sorted(at)]
 
 
 def _segment(graph: Graph, nodes: Sequence[Node], at: dict[int, list[Node]], depth: int) -> Segment:
-    own = [n for n in nodes if n.inputs and not _is_exchange(n)]
-    exchanges = [n for n in nodes if _is_exchange(n)]
+    own = [n for n in nodes if n.inputs and not n.op.exchanged]
+    exchanges = [n for n in nodes if n.op.exchanged]
     constants = {n.outputs[0]: n for n in graph.nodes if not n.inputs}
     later = (n for d, others in at.items() if d > depth for n in others)
     wanted = {v for n in later for v in n.inputs} | {n.inputs[0] for n in exchanges}
@@ -93,10 +92,6 @@ def _segment(graph: Graph, nodes: Sequence[Node], at: dict[int, list[Node]], dep
     means = tuple((n.inputs[0].name, n.outputs[0].name) for n in exchanges)
     built = _canonical(reads, own, constants, gives)
     return Segment(built, _names(reads), _names(gives), means)
-
-
-def _is_exchange(node: Node) -> bool:
-    return isinstance(node.op, ReplicaMean)
 
 
 def _read_constants(graph: Graph, exchanges: Sequence[Node], depth: int) -> list[Value]:

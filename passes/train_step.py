@@ -40,7 +40,6 @@ from addergraph.ir.check import require_something_to_train
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
 from addergraph.ir.walk import append, downstream, upstream
-from addergraph.ops.pointwise.batch_norm import BatchNormStatistics
 from addergraph.ops.pointwise.full import Full
 
 from .autodiff import close, differentiate
@@ -241,7 +240,7 @@ def require_statistics(graph: Graph) -> None:
     """
     readers = graph.uses()
     for node in graph.nodes:
-        if not isinstance(node.op, BatchNormStatistics):
+        if not node.op.estimates:
             continue
         x, mean = node.inputs[0].type, node.outputs[0]
         if math.prod(x.sizes[:-1]) == 1:

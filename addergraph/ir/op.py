@@ -99,6 +99,7 @@ class Op:
     measures_distance   a contraction whose terms are |x - f|
     multiplies          it takes products, quotients or transcendental functions by definition
     normalizes          a batch norm, or the statistics of one
+    exchanged           processes that share a training step exchange what it takes
     activation          `layers.Activation` knows it by its name
     training_only       stands in training forms alone: readers see its first operand elsewhere
     rectifies           max(x, 0), limited above or not: what is never above 0 becomes 0
@@ -124,6 +125,7 @@ class Op:
     measures_distance: ClassVar[bool] = False
     multiplies: ClassVar[bool] = False
     normalizes: ClassVar[bool] = False
+    exchanged: ClassVar[bool] = False
     activation: ClassVar[bool] = False
     training_only: ClassVar[bool] = False
     rectifies: ClassVar[bool] = False
@@ -192,6 +194,11 @@ class Op:
     def subgraph(self) -> Graph | None:
         """The graph that a call evaluates on its operands, for an op made of nodes (`fused`)."""
         return None
+
+    @property
+    def estimates(self) -> bool:
+        """Whether it makes the statistics of a batch norm."""
+        return self.normalizes and self.kind == REDUCTION
 
     @property
     def elementwise(self) -> bool:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UnsupportedError
-from ..ir import Array, Graph, Node, Value
+from ..ir import CONTRACTION, Array, Graph, Node, Value
 from ..ir.graph import free_name
 from ..ir.types import TensorType, f32
-from ..ops.contraction.conv2d import Conv2d
 from .attributes import (
     DECLARED,
     DOMAIN,
@@ -198,7 +197,8 @@ def _turned(graph: Graph) -> set[Value]:
     others: set[Value] = set(graph.outputs)
     for node in graph.nodes:
         for place, v in enumerate(node.inputs):
-            is_filter = place == 1 and isinstance(node.op, Conv2d) and v.type.dtype == f32
+            product = node.op.kind == CONTRACTION and not node.op.measures_distance
+            is_filter = product and place == 1 and v.type.rank == 4 and v.type.dtype == f32
             (filters if is_filter else others).add(v)
     return {p for p in graph.parameters if p in filters and p not in others}
 

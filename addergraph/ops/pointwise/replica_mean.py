@@ -30,6 +30,7 @@ class ReplicaMean(Op):
     name: ClassVar[str] = "replica_mean"
     kind: ClassVar[str] = POINTWISE
     per_sample: ClassVar[bool] = False
+    exchanged: ClassVar[bool] = True
     integer_form: ClassVar[bool] = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
