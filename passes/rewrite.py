@@ -102,16 +102,6 @@ def rebuild(graph: Graph, transform: Rule) -> Graph:
     return draft.close()
 
 
-def renamed(graph: Graph, names: Mapping[Value, str]) -> Graph:
-    """The graph with the computed values in `names` called so."""
-    draft = Draft(graph)
-    for original in graph.nodes:
-        node = draft.moved(original)
-        called = [Value(names.get(v, v.name), v.type) for v in node.outputs]
-        draft.stand_in(node, draft.add(node.op, node.inputs, called))
-    return draft.close()
-
-
 def rewrite(name: str, graph: Graph, rules: Sequence[Rule], limit: int | None = None) -> Graph:
     """Applies `rules` (first match wins) in sweeps over `graph` until no rule fires.
 

@@ -19,6 +19,7 @@ from ..errors import GraphError, UnknownNameError, nearest
 from .graph import Builder, Graph, Init, Parameter, Value
 from .op import Op, op_named, registry
 from .types import DType, Shape, TensorType, f32
+from .walk import renamed
 
 UFUNCS = {  # np.float32(2) * tensor comes as one of these, and is the op
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "matmul": "matmul",
@@ -268,7 +269,7 @@ def trace(
 def _with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
     """The graph whose outputs, which nodes compute, have these names."""
     computed, taken = graph.producers(), {v.name for v in graph.values()}
-    new: dict[Value, Value] = {}
+    called: dict[Value, str] = {}
     for value, name in zip(graph.outputs, names, strict=True):
         if not isinstance(name, str):
             raise GraphError(f'"{graph.name}" returned {shown(name)} as the name of an output')
@@ -277,7 +278,7 @@ def _with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
                 f'"{graph.name}" returned {value} as its output "{name}", which is the name of '
                 "another value of it: call one of them otherwise (layers have name=)"
             )
-        if value in new:
+        if value in called:
             raise GraphError(f'"{graph.name}" returned {value} as two outputs: {RETURN_ONCE}')
         if value.name != name and value not in computed:
             raise GraphError(
@@ -285,19 +286,8 @@ def _with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
                 "parameter has its name already; compute something for this one"
             )
         taken.add(name)
-        new[value] = value if value.name == name else Value(name, value.type)
-
-    def swapped(values: Sequence[Value]) -> tuple[Value, ...]:
-        return tuple(new.get(v, v) for v in values)
-
-    return replace(
-        graph,
-        nodes=tuple(
-            replace(n, inputs=swapped(n.inputs), outputs=swapped(n.outputs)) for n in graph.nodes
-        ),
-        outputs=swapped(graph.outputs),
-        updates=tuple(replace(u, value=new.get(u.value, u.value)) for u in graph.updates),
-    )
+        called[value] = name
+    return renamed(graph, called)
 
 
 def argument_names(function: Callable[..., Any], count: int | None = None) -> list[str]:

@@ -6,7 +6,7 @@ Nodes are in topological order, so each walk is one loop over them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -59,6 +59,23 @@ def downstream(nodes: Sequence[Node], values: Iterable[Value]) -> set[Value]:
         if not reached.isdisjoint(node.inputs):
             reached.update(node.outputs)
     return reached
+
+
+def renamed(graph: Graph, names: Mapping[Value, str]) -> Graph:
+    """The graph with the computed values in `names` called so."""
+    new = {v: dataclasses.replace(v, name=name) for v, name in names.items() if v.name != name}
+
+    def called(values: Iterable[Value]) -> tuple[Value, ...]:
+        return tuple(new.get(v, v) for v in values)
+
+    nodes = [
+        dataclasses.replace(n, inputs=called(n.inputs), outputs=called(n.outputs))
+        for n in graph.nodes
+    ]
+    updates = [dataclasses.replace(u, value=new.get(u.value, u.value)) for u in graph.updates]
+    return dataclasses.replace(
+        graph, nodes=tuple(nodes), outputs=called(graph.outputs), updates=tuple(updates)
+    )
 
 
 def append(builder: Builder, nodes: Iterable[Node], new: dict[Value, Value]) -> None:

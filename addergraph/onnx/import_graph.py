@@ -29,7 +29,7 @@ from ..ir.check import check, check_value
 from ..ir.graph import WORD
 from ..ir.trace import Tensor
 from ..ir.types import Dim, TensorType
-from ..ir.walk import upstream
+from ..ir.walk import renamed, upstream
 from .attributes import DOMAIN
 from .import_call import Call, Settings
 from .import_file import STANDARD, require_inputs
@@ -349,19 +349,14 @@ def _narrow(found: Known) -> Known:
 def _called(graph: Graph, names: Sequence[str]) -> Graph:
     """The graph whose outputs have these names, as far as nodes compute them and they are free."""
     computed, taken = graph.producers(), {v.name for v in graph.values()}
-    new: dict[Value, Value] = {}
+    called: dict[Value, str] = {}
     for value, name in zip(graph.outputs, names, strict=True):
         if value.name == name:
-            new[value] = value
-        elif value in computed and value not in new and name not in taken:
+            called[value] = name
+        elif value in computed and value not in called and name not in taken:
             taken.add(name)
-            new[value] = Value(name, value.type)
-
-    def swapped(values: Sequence[Value]) -> tuple[Value, ...]:
-        return tuple(new.get(v, v) for v in values)
-
-    nodes = [replace(n, inputs=swapped(n.inputs), outputs=swapped(n.outputs)) for n in graph.nodes]
-    return replace(graph, nodes=tuple(nodes), outputs=swapped(graph.outputs))
+            called[value] = name
+    return renamed(graph, called)
 
 
 def _graph_name(name: str) -> str:
