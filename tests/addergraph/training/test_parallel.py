@@ -370,6 +370,23 @@ def test_the_need_is_that_of_the_parts() -> None:
     assert need.batches == 4 * 16 * 64 * 4  # four batches of 16 samples of 64 numbers
 
 
+@pytest.mark.parametrize("synchronize", [False, True])
+def test_the_need_has_what_parts_keep_between_exchanges(synchronize: bool) -> None:
+    with Replicas(None, 2) as replicas:
+        step = ParallelStep(
+            network(), 16, SGD(), label_smoothing=0.0, gradient="full_precision",
+            engine="reference", threads=1, seed=0, replicas=replicas, synchronize=synchronize,
+        )  # fmt: skip
+        need = step.need([16, 12])
+        for samples in (16, 12):
+            step.run([X[:samples]], [np.eye(10, dtype=np.float32)[Y[:samples]]], 0.1)
+    kept = [a for s in step._segments.values() for one in s for g in one._given.values() for a in g]
+    vectors = [one.whole for one in (*step._vectors, step._reduced)]
+    own = [a for a in kept if not any(np.shares_memory(a, one) for one in vectors)]
+    assert need.arena == sum(a.nbytes for a in own) + sum(one.nbytes for one in vectors)
+    assert (len(own) > 10) == synchronize  # otherwise predictions alone
+
+
 # --- mpirun -----------------------------------------------------------------------------------
 
 
