@@ -99,7 +99,7 @@ class ParallelStep(TrainStep):
         self._arena = 0
         self._update: Callable[..., Any] | None = None
         super().__init__(*arguments, **named)
-        replicas.share(self.state.blob)  # weights that were given to process 0 alone, too
+        replicas.share(self.state.blob)  # weights that were given to process 1 alone, too
 
     def halves(self, samples: int) -> Halves:
         """The two graphs for a part of so many samples. ShapeError, naming the layer, where the
@@ -162,10 +162,10 @@ class ParallelStep(TrainStep):
     def need(self, batches: Sequence[int]) -> Need:
         """Bytes of a run with such batches. Between two exchanges every part waits for the others
         with all that its backward pass reads: in the arena of no program, but part of it here."""
-        parts = [(slot, n) for batch in batches for slot, n in enumerate(self.replicas.sizes(batch))]
+        parts = {part for batch in batches for part in enumerate(self.replicas.sizes(batch))}
         kept = sum(
             segment.nbytes(self._ends(size, slot))
-            for slot, size in {*parts}
+            for slot, size in parts
             for segment in self._part(size)
         )
         state = parameter_offsets(self._any.update.parameters)[1]

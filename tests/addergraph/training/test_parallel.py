@@ -145,7 +145,7 @@ def test_a_part_of_a_batch_is_as_in_the_whole() -> None:
     whole = list(loader.epoch(1))
     replicas = [Replicas(None, 3) for _ in range(3)]
     for part, replica in enumerate(replicas):
-        replica.own = range(part, part + 1)
+        replica.rank, replica.size = part, 3
     parts = [list(loader.epoch(1, part=replica.rows)) for replica in replicas]
     for step, (x, index) in enumerate(whole):
         np.testing.assert_array_equal(np.concatenate([p[step][0] for p in parts]), x)
@@ -158,13 +158,13 @@ def test_what_a_process_gets() -> None:
     replicas = Replicas(None, 4)
     assert replicas.bounds(10) == [0, 2, 5, 7, 10] and replicas.sizes(10) == [2, 3, 2, 3]
     np.testing.assert_allclose(replicas.shares(10), [0.2, 0.3, 0.2, 0.3])
-    assert replicas.rows(10) == slice(0, 10) and replicas.share_of(7) == slice(0, 7)
+    assert replicas.rows(10) == slice(0, 10) and replicas.rows(7) == slice(0, 7)
 
     def own(communicator: Fake) -> tuple[slice, list[int], slice, dict[str, int], bool, object]:
         with Replicas(communicator, 4) as one:
             total = one.total({"a": one.rank + 1, "b": 5})
             return (
-                one.rows(10), one.sizes(10), one.share_of(7), total, one.any(one.rank == 1),
+                one.rows(10), one.sizes(10), one.rows(7), total, one.any(one.rank == 1),
                 one.shared({"rank": one.rank}),
             )  # fmt: skip
 
