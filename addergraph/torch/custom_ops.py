@@ -75,6 +75,8 @@ def require_operands(x: Tensor, adder: Tensor, b: Tensor | None, window: Window)
             f"Adder2d: input is {_told(x)} and adder {_told(adder)}; expected four axes each, "
             "[N, C, H, W] and [T, C/groups, I, J]"
         )
+    if min(x.shape[2:]) < 1:
+        raise ShapeError(f"Adder2d: input {_told(x)} has no pixels; only its batch may be empty")
     outputs, channels, rows, columns = adder.shape
     if x.shape[1] != channels * window.groups or outputs % window.groups:
         raise ShapeError(
