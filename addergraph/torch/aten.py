@@ -333,23 +333,25 @@ def _slice(site: Site) -> Tensor:
     if not dim:
         return x
     first, last, _ = slice(site["start"], site["end"]).indices(shape[dim])
-    axis = site.axis(dim, len(shape))
+    return _range(site, dim, first, max(first, last))
+
+
+def _range(site: Site, dim: int, first: int, last: int) -> Tensor:
+    """Part of an axis, which is counted as in PyTorch."""
+    x, axis = site.tensor("self"), site.axis(dim, len(site.shape("self")))
     start, stop = [0] * x.type.rank, list(x.shape)
-    start[axis], stop[axis] = first, max(first, last)
+    start[axis], stop[axis] = first, last
     return ops.slice(x, tuple(start), tuple(stop), name=site.name)
 
 
 @_rule("select")
 def _select(site: Site) -> Tensor:
-    x, shape = site.tensor("self"), site.shape("self")
+    shape = site.shape("self")
     dim = int(site["dim"]) % len(shape)
     if not dim:
         site.refuse("takes one sample; expected an axis other than the batch")
     place = int(site["index"]) % shape[dim]
-    axis = site.axis(dim, len(shape))
-    start, stop = [0] * x.type.rank, list(x.shape)
-    start[axis], stop[axis] = place, place + 1
-    y = ops.slice(x, tuple(start), tuple(stop), name=site.name)
+    y = _range(site, dim, place, place + 1)
     return ops.reshape(ops.transpose(y, BACK) if len(shape) == 4 else y, ("N", *site.result[1:]))
 
 

@@ -20,10 +20,10 @@ from torch.autograd import forward_ad
 
 from ..errors import ShapeError, UnsupportedError
 from ..ir import Array
+from ..training.optimizers import SMALLEST_NORM
 from . import programs
 from .programs import BY_FILTER, BY_INPUT, FORWARD, Window
 
-LEAST_NORM = 1e-12  # of a filter's gradient, as in the authors' release
 _WINDOW = "int[] stride, int[] padding, int[] dilation, int groups"
 Ints = Sequence[int]
 
@@ -75,6 +75,8 @@ def require_operands(x: Tensor, adder: Tensor, b: Tensor | None, window: Window)
             f"Adder2d: input is {_told(x)} and adder {_told(adder)}; expected four axes each, "
             "[N, C, H, W] and [T, C/groups, I, J]"
         )
+    if min(x.shape[2:]) < 1:
+        raise ShapeError(f"Adder2d: input {_told(x)} has no pixels; only its batch may be empty")
     outputs, channels, rows, columns = adder.shape
     if x.shape[1] != channels * window.groups or outputs % window.groups:
         raise ShapeError(
@@ -225,7 +227,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     dx = adder2d_grad_input(g, x, adder, *ctx.window, ctx.last) if by_x else None
     df = adder2d_grad_filter(g, x, adder, *ctx.window) if by_adder else None
     if df is not None and ctx.eta is not None:
-        df = df / df.norm().clamp(min=LEAST_NORM) * (ctx.eta * math.sqrt(adder.numel()))
+        df = df / df.norm().clamp(min=SMALLEST_NORM) * (ctx.eta * math.sqrt(adder.numel()))
     db = g.sum((0, 2, 3)) if by_b else None
     return dx, df, db, *[None] * 6
 

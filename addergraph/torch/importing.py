@@ -96,9 +96,10 @@ def _exported(module: nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # of PyTorch, about PyTorch
         try:
             return torch.export.export(module, examples, strict=False).run_decompositions({})
-        except AdderGraphError:
+        except (AdderGraphError, MemoryError):
             raise
-        except Exception as error:  # it traces what users wrote, and raises whatever that does
+        # Tracing runs the user's own forward and `torch.export`, whose errors have no common base.
+        except Exception as error:
             told = str(error).strip().splitlines() or [type(error).__name__]
             raise UnsupportedError(
                 f"from_torch: torch.export cannot trace {type(module).__name__}: "
@@ -248,15 +249,12 @@ class _Importing:
         known = self._made.get(constant.name)
         if known is None:
             tensor = new_parameter(
-                self._inputs[0], self._free(name), TensorType(f32, array.shape), init,
+                self._inputs[0], free_name(name, self.weights), TensorType(f32, array.shape), init,
                 trainable=constant.trains, eta=eta, frozen=constant.frozen,
             )  # fmt: skip
             known = self._made[constant.name] = _Made(role, tensor)
             self.weights[tensor.name] = np.ascontiguousarray(array, np.float32)
         return known.tensor if known.role == role else None
-
-    def _free(self, name: str) -> str:
-        return name if name not in self.weights else self._free(f"{name}_1")
 
     def leave_out(self, x: Tensor, rate: float, name: str, alone: bool) -> Tensor:
         """`x` behind a dropout of this rate, which the training form has. Where it is not `alone`

@@ -78,7 +78,15 @@ def _padded(x: Tensor, sides: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
     top, bottom, left, right = sides
     if (top, left) == (bottom, right):
         return x, (top, left)
-    return functional.pad(x, (0, 0, left, right, top, bottom)), (0, 0)
+    return _framed(x, sides), (0, 0)
+
+
+def _framed(x: Tensor, sides: Sequence[int], value: float = 0.0) -> Tensor:
+    """An image NHWC with so many more rows and columns on its sides."""
+    top, bottom, left, right = sides
+    if not any(sides):
+        return x
+    return functional.pad(x, (0, 0, left, right, top, bottom), value=value)
 
 
 def _adder_dense(node: Node, momentum: float | None) -> Step:
@@ -130,16 +138,12 @@ def _batch_norm(node: Node, momentum: float | None) -> Step:
 
 
 def _max_pool2d(op: Any, x: Tensor) -> Tensor:
-    top, bottom, left, right = op.padding
-    if any(op.padding):
-        x = functional.pad(x, (0, 0, left, right, top, bottom), value=-torch.inf)
+    x = _framed(x, op.padding, -torch.inf)
     return functional.max_pool2d(x.permute(BACK), op.window, op.stride).permute(ORDER)
 
 
 def _avg_pool2d(op: Any, x: Tensor) -> Tensor:
-    top, bottom, left, right = op.padding
-    if any(op.padding):
-        x = functional.pad(x, (0, 0, left, right, top, bottom))
+    x = _framed(x, op.padding)
     return functional.avg_pool2d(x.permute(BACK), op.window, op.stride).permute(ORDER)
 
 

@@ -17,7 +17,7 @@ next one begins. The running variance has the factor M / (M - 1) of the part's M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +75,11 @@ class _Segment:
             self.run([known[name] for name in self.segment.reads], outputs)
         known.update(zip(names, outputs, strict=True))
 
+    def nbytes(self, ends: Container[str]) -> int:
+        """Of what it keeps of a part: all that it gives but `ends`."""
+        made = zip(self.segment.gives, self.segment.graph.outputs, strict=True)
+        return sum(value.type.nbytes for name, value in made if name not in ends)
+
 
 def _empty(value: Value) -> Array:
     raw = aligned_bytes(value.type.nbytes)
@@ -94,7 +99,7 @@ class ParallelStep(TrainStep):
         self._arena = 0
         self._update: Callable[..., Any] | None = None
         super().__init__(*arguments, **named)
-        replicas.share(self.state.blob)  # weights that were given to process 0 alone, too
+        replicas.share(self.state.blob)  # weights that were given to process 1 alone, too
 
     def halves(self, samples: int) -> Halves:
         """The two graphs for a part of so many samples. ShapeError, naming the layer, where the
@@ -141,9 +146,10 @@ class ParallelStep(TrainStep):
         slots = list(range(len(sizes)))
         values = [self._given(slot, sizes, inputs, targets) for slot in slots]
         programs = [self._part(size) for size in sizes]
+        ends = [self._ends(size, slot) for slot, size in enumerate(sizes)]
         for at in range(len(programs[0])):
             for slot, known in zip(slots, values, strict=True):
-                programs[slot][at](slot, known, self._ends(sizes[slot], slot))
+                programs[slot][at](slot, known, ends[slot])
             self._exchange(programs[0][at].segment.means, values, shares)
         self._finish(sizes, values)
         replicas.mean([one.whole for one in self._vectors], shares, self._reduced.whole)
@@ -154,15 +160,19 @@ class ParallelStep(TrainStep):
         return losses, self._predictions(sizes, values)
 
     def need(self, batches: Sequence[int]) -> Need:
-        """Bytes of a run with such batches."""
-        for batch in batches:
-            for size in {*self.replicas.sizes(batch)}:
-                self._part(size)
+        """Bytes of a run with such batches. Between two exchanges every part waits for the others
+        with all that its backward pass reads: in the arena of no program, but part of it here."""
+        parts = {part for batch in batches for part in enumerate(self.replicas.sizes(batch))}
+        kept = sum(
+            segment.nbytes(self._ends(size, slot))
+            for slot, size in parts
+            for segment in self._part(size)
+        )
         state = parameter_offsets(self._any.update.parameters)[1]
         own = max(sum(self.replicas.sizes(batch)) for batch in batches)
         a_sample = sum(v.type.nbytes for v in self.model.graph(training=True, batch=1).inputs)
         vectors = (len(self._vectors) + 1) * self._reduced.whole.nbytes
-        return Need(self._arena + vectors, STATE_COPIES * state, BATCHES * own * a_sample)
+        return Need(self._arena + kept + vectors, STATE_COPIES * state, BATCHES * own * a_sample)
 
     # --- what a part computes -----------------------------------------------------------------
 

@@ -4,7 +4,7 @@ A batch is cut into *parts*, which are equal but for one sample: one a process, 
 which each process has as many. `Replicas` is all that the rest of training knows of it. Messages
 are arrays and JSON; nothing is unpickled. What is exchanged:
 
-    at the start   what each process works on (`agree`), then the state of process 0 (`share`)
+    at the start   what each process works on (`agree`), then the state of process 1 (`share`)
     a step         the means of gradients and of running statistics, in one call (`mean`), and the
                    number of right answers (`total`); with synchronized statistics also those
     at a failure   a message to every other process (`tell`), which they look for while they wait
@@ -71,7 +71,7 @@ class Replicas:
     """The processes that share the batches of a run; a context manager, which tells the others when
     an error ends this one.
 
-    rank, size   the number of this process, from 0, and how many there are
+    rank, size   the number of this process, and how many there are; rank 0 is process 1 in texts
     parts        of a batch; `own` are those of this process, in order
     ordered      whether sums are taken in the order of the parts, so that bits depend on `parts`
                  and not on `size`
@@ -151,10 +151,10 @@ class Replicas:
         """Where the parts of so many samples begin, and the end."""
         return [samples * part // self.parts for part in range(self.parts + 1)]
 
-    def rows(self, samples: int) -> slice:
-        """The samples of this process, of a batch of so many."""
-        bounds = self.bounds(samples)
-        return slice(bounds[self.own.start], bounds[self.own.stop])
+    def rows(self, samples: int, rank: int | None = None) -> slice:
+        """The samples, of so many, of this process or of another `rank`: those of its parts."""
+        rank = self.rank if rank is None else rank
+        return slice(samples * rank // self.size, samples * (rank + 1) // self.size)
 
     def sizes(self, samples: int) -> list[int]:
         """Samples of each part of this process."""
@@ -210,29 +210,24 @@ class Replicas:
 
     def concatenated(self, rows: Array, count: int) -> Array:
         """The rows of all processes one behind the other, `count` in all, where each has its
-        `share_of` them."""
+        `rows` of them."""
         if self._comm is None:
             return rows
         most = -(-count // self.size)
         padded = np.zeros((most, *rows.shape[1:]), rows.dtype)
         padded[: len(rows)] = rows
-        every, spans = self.gather(padded), (self.share_of(count, r) for r in range(self.size))
+        every, spans = self.gather(padded), (self.rows(count, r) for r in range(self.size))
         return np.concatenate(
             [one[: s.stop - s.start] for one, s in zip(every, spans, strict=True)]
         )
 
-    def share_of(self, count: int, rank: int | None = None) -> slice:
-        """The samples, of `count`, that a process evaluates."""
-        rank = self.rank if rank is None else rank
-        return slice(count * rank // self.size, count * (rank + 1) // self.size)
-
     def share(self, array: Array) -> None:
-        """Gives every process the numbers that process 0 has in this array."""
+        """Gives every process the numbers that process 1 has in this array."""
         if self._comm is not None:
             self._wait(self._comm.Ibcast(array.reshape(-1).view(np.uint8), 0))
 
     def shared(self, value: Any) -> Any:
-        """What JSON makes of the value of process 0."""
+        """What JSON makes of the value of process 1."""
         if self._comm is None:
             return value
         text = np.frombuffer(json.dumps(value).encode(), np.uint8).copy()
@@ -243,7 +238,7 @@ class Replicas:
         return json.loads(text.tobytes())
 
     def agree(self, facts: Mapping[str, str]) -> None:
-        """DataError, in every process, where one has other facts than process 1."""
+        """ProcessError, in every process, where one has other facts than process 1."""
         if self._comm is None:
             return
         text = json.dumps(dict(facts)).encode()

@@ -55,7 +55,7 @@ def measure(
     rows: dict[str, list[Array]] = {name: [] for name in told}
     size = MEASURED if graph.per_sample else count
     shared = replicas if graph.per_sample else None
-    span = slice(0, count) if shared is None else shared.share_of(count)
+    span = slice(0, count) if shared is None else shared.rows(count)
     for start in range(span.start, span.stop, size):
         part = slice(start, min(start + size, span.stop))
         some = border.bare({name: samples[part] for name, samples in inputs.items()})

@@ -427,6 +427,7 @@ X = torch.zeros(2, 2, 5, 5)
         (call(X[0]), ShapeError, "expected four axes"),
         (call(X[:, :1]), ShapeError, "has 1 channels; a filter .* takes 2"),
         (call(X, 2, 3, 7), ShapeError, "kernel of 7x7 .* does not fit"),
+        (call(X[:, :, :0], padding=2), ShapeError, r"\[2, 2, 0, 5\] has no pixels"),
         (call(np.zeros((2, 2, 5, 5))), DataError, "expected a torch.Tensor, found an array"),
         (call(None), DataError, "expected a torch.Tensor, found None"),
         (call(X, 2, 3, (1, 2, 3)), ShapeError, "kernel_size"),

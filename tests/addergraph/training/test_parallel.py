@@ -145,7 +145,7 @@ def test_a_part_of_a_batch_is_as_in_the_whole() -> None:
     whole = list(loader.epoch(1))
     replicas = [Replicas(None, 3) for _ in range(3)]
     for part, replica in enumerate(replicas):
-        replica.own = range(part, part + 1)
+        replica.rank, replica.size = part, 3
     parts = [list(loader.epoch(1, part=replica.rows)) for replica in replicas]
     for step, (x, index) in enumerate(whole):
         np.testing.assert_array_equal(np.concatenate([p[step][0] for p in parts]), x)
@@ -158,13 +158,13 @@ def test_what_a_process_gets() -> None:
     replicas = Replicas(None, 4)
     assert replicas.bounds(10) == [0, 2, 5, 7, 10] and replicas.sizes(10) == [2, 3, 2, 3]
     np.testing.assert_allclose(replicas.shares(10), [0.2, 0.3, 0.2, 0.3])
-    assert replicas.rows(10) == slice(0, 10) and replicas.share_of(7) == slice(0, 7)
+    assert replicas.rows(10) == slice(0, 10) and replicas.rows(7) == slice(0, 7)
 
     def own(communicator: Fake) -> tuple[slice, list[int], slice, dict[str, int], bool, object]:
         with Replicas(communicator, 4) as one:
             total = one.total({"a": one.rank + 1, "b": 5})
             return (
-                one.rows(10), one.sizes(10), one.share_of(7), total, one.any(one.rank == 1),
+                one.rows(10), one.sizes(10), one.rows(7), total, one.any(one.rank == 1),
                 one.shared({"rank": one.rank}),
             )  # fmt: skip
 
@@ -368,6 +368,23 @@ def test_the_need_is_that_of_the_parts() -> None:
         vectors = 3 * step._reduced.whole.nbytes  # of two parts, and their mean
     assert need.arena > vectors and need.state > 0
     assert need.batches == 4 * 16 * 64 * 4  # four batches of 16 samples of 64 numbers
+
+
+@pytest.mark.parametrize("synchronize", [False, True])
+def test_the_need_has_what_parts_keep_between_exchanges(synchronize: bool) -> None:
+    with Replicas(None, 2) as replicas:
+        step = ParallelStep(
+            network(), 16, SGD(), label_smoothing=0.0, gradient="full_precision",
+            engine="reference", threads=1, seed=0, replicas=replicas, synchronize=synchronize,
+        )  # fmt: skip
+        need = step.need([16, 12])
+        for samples in (16, 12):
+            step.run([X[:samples]], [np.eye(10, dtype=np.float32)[Y[:samples]]], 0.1)
+    kept = [a for s in step._segments.values() for one in s for g in one._given.values() for a in g]
+    vectors = [one.whole for one in (*step._vectors, step._reduced)]
+    own = [a for a in kept if not any(np.shares_memory(a, one) for one in vectors)]
+    assert need.arena == sum(a.nbytes for a in own) + sum(one.nbytes for one in vectors)
+    assert (len(own) > 10) == synchronize  # otherwise predictions alone
 
 
 # --- mpirun -----------------------------------------------------------------------------------
