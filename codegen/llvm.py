@@ -22,7 +22,7 @@ from typing import Any
 
 from addergraph.errors import CodegenError
 
-from . import doubles
+from . import doubles, nans
 from .targets.target import Target
 
 SPEED, EMISSION = 2, 3  # how hard LLVM works: its passes, and instruction selection
@@ -86,14 +86,7 @@ def _machine(target: Target) -> Any:
 
 def _optimized(ir_text: str, target: Target) -> tuple[Any, Any]:
     llvm = _binding()
-    ir_text = ir_text if target.doubles else doubles.defined(ir_text)
-    try:
-        module = llvm.parse_assembly(ir_text, llvm.create_context())
-        module.verify()
-    except RuntimeError as error:
-        raise CodegenError(
-            f"the emitted code is not valid (a bug in AdderGraph): {error}"
-        ) from None
+    module = _parsed(ir_text if target.doubles else doubles.defined(ir_text))
     machine = _machine(target)
     module.triple, module.data_layout = target.triple, str(machine.target_data)
     options = llvm.PipelineTuningOptions(speed_level=SPEED)
@@ -104,7 +97,19 @@ def _optimized(ir_text: str, target: Target) -> tuple[Any, Any]:
     passes = builder.getModulePassManager()
     passes.run(module, builder)
     _free(passes)
-    return module, machine
+    return (_parsed(nans.told_apart(str(module))) if target.loses_nans else module), machine
+
+
+def _parsed(ir_text: str) -> Any:
+    llvm = _binding()
+    try:
+        module = llvm.parse_assembly(ir_text, llvm.create_context())
+        module.verify()
+    except RuntimeError as error:
+        raise CodegenError(
+            f"the emitted code is not valid (a bug in AdderGraph): {error}"
+        ) from None
+    return module
 
 
 def _free(passes: Any) -> None:

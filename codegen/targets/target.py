@@ -46,6 +46,7 @@ class Target:
     word      bits of a pointer and of an index
     floats    whether there are float instructions
     doubles   whether these have f64, too
+    loses_nans  whether LLVM compares vectors with numbers as if NaN were less: see `codegen/nans.py`
     atomics   whether there are atomic ones; without, programs have one thread
     broadcasts_compute  whether a broadcast from memory takes an arithmetic port beside its load
     spare_registers  those that LLVM takes in kernels of bytes, beside filters and sums
@@ -96,6 +97,7 @@ class Target:
     word: int = 64
     floats: bool = True
     doubles: bool = True
+    loses_nans: bool = False
     atomics: bool = True
     broadcasts_compute: bool = False
     spare_registers: int = 2

@@ -43,7 +43,7 @@ HELIUM = WholeSums(
 )  # fmt: skip
 THUMBV8M_MVE = Target(
     "thumbv8m-mve", "thumbv8.1m.main-none-eabi", "cortex-m55", "",
-    lanes=4, registers=8, fma=True, word=32, atomics=False,
+    lanes=4, registers=8, fma=True, word=32, loses_nans=True, atomics=False,
     bytes_unrolled=False, decoded=False, whole_sums=HELIUM,
     cpus="Cortex-M with MVE of integers and floats, Arm's Helium (M55, M85), in programs of any "
     "float ABI",

@@ -38,6 +38,7 @@ from tests.codegen.boards import (
     run,
     undefined,
 )
+from tests.codegen.harness import same_bits
 
 pytestmark = pytest.mark.slow  # a quarter of a minute to compile for all boards
 
@@ -285,6 +286,42 @@ def test_floats(board: Board, form: str, digits_of_adders: Model, tmp_path: Path
     here: Any = ag.compile(graph, weights=weights)(images)  # sums have the same order
     assert np.allclose(found.view(np.float32), here, rtol=1e-5, atol=1e-7)
     assert ticks.all()
+
+
+@pytest.mark.parametrize("board", [needing(CORTEX_M4F), needing(CORTEX_M55)])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "%y = relu(%x) : f32[N,10]",
+        "%y = relu6(%x) : f32[N,10]",
+        "%y = leaky_relu(%x) slope=0.5 : f32[N,10]",
+        "%y = clip(%x) lo=0.0 hi=2.0 : f32[N,10]",
+        "%y = clip(%x) lo=-1.0 hi=1.0 : f32[N,10]",
+        *(f"%y = {op}({ends}) : f32[N,10]" for op in ("maximum", "minimum")
+          for ends in ("%x, %zero", "%zero, %x", "%x, %half", "%half, %x")),
+        "%c = greater(%zero, %x) : bool[N,10] %y = cast(%c) dtype=f32 : f32[N,10]",
+        "%c = greater(%x, %half) : bool[N,10] %y = cast(%c) dtype=f32 : f32[N,10]",
+        "%c = greater(%half, %x) : bool[N,10] %y = select(%c, %zero, %half) : f32[N,10]",
+        "%c = cast(%x) dtype=i8 : i8[N,10] %y = cast(%c) dtype=f32 : f32[N,10]",
+        "%c = cast(%x) dtype=i32 : i32[N,10] %y = cast(%c) dtype=f32 : f32[N,10]",
+        "%c = cast(%x) dtype=bool : bool[N,10] %y = cast(%c) dtype=f32 : f32[N,10]",
+    ],
+)  # fmt: skip
+def test_nan_is_no_number(board: Board, nodes: str, tmp_path: Path) -> None:
+    """Nor are comparisons with it true, whether LLVM knows the other number or not."""
+    graph = ag.parse(f"""graph nan(%x: f32[N,10]) params(%half: f32[]) {{
+      %zero = full() value=0.0 shape=() dtype=f32 : f32[]
+      {nodes}
+      return %y }}""")
+    half = {"half": np.asarray(0.5, np.float32)}
+    compiler.export(graph, tmp_path, weights=half, target=board.target, name="net")
+    known = np.array([np.nan, -np.nan, 0, -0.0, 0.5, -0.5, 3, -3, np.inf, -np.inf], np.float32)
+    x = np.stack([np.roll(known, shift) for shift in range(10)])
+    found, _ = run(board, linked(board, tmp_path), x)
+    with np.errstate(invalid="ignore"):
+        right = ag.interpret(graph, x, weights=half)
+    assert isinstance(right, np.ndarray)
+    assert same_bits(found.view(np.float32), right)
 
 
 @pytest.mark.parametrize(
