@@ -23,11 +23,11 @@ from addergraph.errors import GraphError, nearest
 from addergraph.ir import Gradients, Graph, Node, Value
 from addergraph.ir.trace import Tensor
 from addergraph.ir.types import TensorType, f32
-from addergraph.ir.walk import downstream
+from addergraph.ir.walk import downstream, renamed
 from addergraph.ops.pointwise.full import Full
 
 from .eliminate import without_dead
-from .rewrite import Draft, renamed
+from .rewrite import Draft
 
 
 def grad(graph: Graph, wrt: Sequence[str]) -> Graph:

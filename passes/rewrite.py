@@ -6,7 +6,7 @@ repeats that with a set of rules until none of them fires.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from addergraph.errors import AdderGraphError, GraphError, PassError
 from addergraph.ir import Builder, Graph, Node, Op, Parameter, Value, free_name

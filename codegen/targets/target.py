@@ -46,7 +46,7 @@ class Target:
     word      bits of a pointer and of an index
     floats    whether there are float instructions
     doubles   whether these have f64, too
-    loses_nans  whether LLVM compares vectors with numbers as if NaN were less: see `codegen/nans.py`
+    loses_nans  whether LLVM compares vectors with numbers as if NaN were less (`codegen/nans.py`)
     atomics   whether there are atomic ones; without, programs have one thread
     broadcasts_compute  whether a broadcast from memory takes an arithmetic port beside its load
     spare_registers  those that LLVM takes in kernels of bytes, beside filters and sums

@@ -10,7 +10,7 @@ from addergraph.codegen.llvm import compile_assembly
 from addergraph.codegen.nans import told_apart
 from addergraph.codegen.targets.thumb import THUMBV8M_MVE
 
-RELATIONS = "olt ole ogt oge one ueq ord uno oeq une".split()
+RELATIONS = ["olt", "ole", "ogt", "oge", "one", "ueq", "ord", "uno", "oeq", "une"]
 # A number for all lanes, or zero, of which "less" is asked: true of NaN.
 WRONG = re.compile(r"vcmpe?\w*\.f32\s+(lt|le), q\d, (zr|r\d+)")
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from addergraph.errors import PassError
 from addergraph.ir import Graph, Node, Value
 from addergraph.ir.text import parse
+from addergraph.ir.walk import renamed
 from addergraph.ops.pointwise.relu import Relu
 from addergraph.ops.pointwise.unary import Abs, Exp, Neg
-from addergraph.passes.rewrite import Draft, rebuild, renamed, rewrite
+from addergraph.passes.rewrite import Draft, rebuild, rewrite
 from tests.passes.random_graphs import random_graph
 
 
