@@ -17,7 +17,7 @@ import llvmlite.ir as ir
 from addergraph.ir.types import DType, bool_, f32, i32
 
 from ..targets.target import Target
-from . import shift_add
+from .hidden import hidden
 from .indices import I64 as I64
 from .indices import Index as Index
 from .indices import Indices
@@ -142,7 +142,7 @@ class Emitter(Indices):
         i.add_incoming(following, self.b.block)
         fixed = isinstance(start, int) and isinstance(stop, int)
         if self.target.negates_by_product and not fixed:  # LLVM would count from -stop to 0
-            following = shift_add.hidden(self, following)
+            following = hidden(self.b, following)
         self.b.cbranch(self.less(following, stop), head, done)
         self.b.position_at_end(done)
 
@@ -320,12 +320,10 @@ class Emitter(Indices):
         self.b.call(ir.InlineAsm(type, "", "~{memory}", side_effect=True), [])
 
     def keep_value(self, value: Register) -> Register:
-        """`value`, hidden from LLVM: sums are not regrouped across this point. It costs nothing."""
+        """A full vector, hidden from LLVM: sums are not regrouped across this point."""
         if not self.target.register_class:
             return value
-        type = ir.FunctionType(value.type, [value.type])
-        assembly = ir.InlineAsm(type, "", f"={self.target.register_class},0")
-        return self.b.call(assembly, [value])
+        return hidden(self.b, value, self.target.register_class)
 
     def prefetch(self, pointer: Any) -> None:
         """Asks for a cache line in L2, ahead of time. No access: any address will do."""
@@ -390,11 +388,6 @@ class Emitter(Indices):
         bits = ir.Constant(F32, value).bitcast(I32)
         self.b.store_atomic(bits, slot, "monotonic", 4)
         return self.b.bitcast(self.b.load_atomic(slot, "monotonic", 4, typ=I32), F32)
-
-    def unseen(self, value: Register) -> Register:
-        """A full vector that LLVM knows nothing of: an empty instruction made it."""
-        kind, type = self.target.register_class, ir.FunctionType(value.type, [value.type])
-        return self.b.call(ir.InlineAsm(type, "", f"={kind},0"), [value])
 
     def clip_unit(self, value: Register, *, keeps_nan: bool = False) -> Register:
         """clip(value, -1, 1) of a full register.

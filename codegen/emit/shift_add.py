@@ -4,15 +4,15 @@
     n m          a step of shift and add for each bit of a word
     n / d, n % d  one step of shift, compare and subtract for each bit of the quotient
 
-LLVM would recognize sums of shifts and make a product of them again. An empty assembly statement
-between them, which costs no instruction, hides that.
+LLVM would recognize sums of shifts and make a product of them again: it is not shown that they
+belong together.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import llvmlite.ir as ir
+from .hidden import hidden
 
 if TYPE_CHECKING:
     from .indices import Indices
@@ -35,11 +35,11 @@ def multiplied_by_constant(e: Indices, a: Any, number: int) -> Any:
     """a * number of an index and a constant that is not 0, modulo the word."""
     terms = [(e.b.shl(a, e.index(place)), sign) for place, sign in signed_digits(number)[::-1]]
     if len(terms) > 1:
-        terms = [(hidden(e, term), sign) for term, sign in terms]
+        terms = [(hidden(e.b, term), sign) for term, sign in terms]
     total, sign = terms[0]
     total = total if sign > 0 else e.b.neg(total)
     for term, sign in terms[1:]:
-        total = hidden(e, e.b.add(total, term) if sign > 0 else e.b.sub(total, term))
+        total = hidden(e.b, e.b.add(total, term) if sign > 0 else e.b.sub(total, term))
     return total
 
 
@@ -70,8 +70,3 @@ def divided(e: Indices, n: Any, d: Any, bits: int) -> tuple[Any, Any]:
     first = e.b.shl(n, e.index(width - bits)) if bits < width else n
     rest, _, quotient = e.carry(0, bits, 1, [e.index(0), first, e.index(0)], step)
     return quotient, rest
-
-
-def hidden(e: Indices, value: Any) -> Any:
-    """An index of which LLVM knows nothing."""
-    return e.b.asm(ir.FunctionType(e.word, [e.word]), "", "=r,0", [value], False)

@@ -80,13 +80,6 @@ class Entries:
         return e.carry(0, nbytes, 4, [code(0), code(0)], step)
 
 
-def unseen(e: Emitter, pointer: Any) -> Any:
-    """A pointer of which the optimizer shall not see what it is: kernels then become the very
-    instructions that run in process and that the census counts."""
-    identity = ir.FunctionType(POINTER, [POINTER])
-    return e.b.asm(identity, "", "=r,0", [pointer], False)
-
-
 def checksum(weights: Array) -> bytes:
     """Two sums over the 32-bit words of the weights, modulo 2^32: a += word, b += a."""
     words, first, second = weights.view(np.uint32), 0, 0

@@ -31,11 +31,12 @@ from addergraph.ir.plan import ALIGNMENT, align
 from addergraph.ir.types import f32, i32
 
 from ..emit.builder import I1, I8, I32, POINTER, Emitter, Index
+from ..emit.hidden import hidden
 from ..emit.lowered import Lowered
 from ..emit.module import ModuleEmitter
 from .cpu import emit_supported, runs_everywhere
 from .entry import data_symbols
-from .entry_parts import Entries, checksum, code, near, require, unseen
+from .entry_parts import Entries, checksum, code, near, require
 from .interface import DAMAGED_WEIGHTS, OK, WRONG_BITS, WRONG_CPU
 from .levels import Level, emit_levels
 from .training_interface import (
@@ -235,7 +236,7 @@ class _TrainingEntries(Entries):
 
     def _beside(self, e: Emitter, reads: Sequence[tuple[bool, Block]], state: Any) -> list[Any]:
         """Pointers to the parameters that a body reads as inputs."""
-        constants = unseen(e, self.constants)
+        constants = hidden(e.b, self.constants)  # kernels stay as the census counts them
         return [e.at(state if own else constants, block.offset) for own, block in reads]
 
     def _require_sums(self, e: Emitter, found: Sequence[Any], stored: Any, wrong: int) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import llvmlite.ir as ir
 
 from ..emit.builder import I32, Emitter, Register, constant, vector
+from ..emit.hidden import hidden
 
 # ln 2 = LN2_HIGH + LN2_LOW. HIGH has 15 bits, so its product with an exponent (8 bits) is exact.
 LN2_HIGH = 0.693145751953125
@@ -71,8 +72,7 @@ def emit_cut(e: Emitter, value: Register) -> Register:
     near = e.b.fptrunc(value, ir.FloatType())
     if e.target.doubles:
         return near
-    same = ir.InlineAsm(ir.FunctionType(I32, [I32]), "", "=r,0")
-    return e.b.bitcast(e.b.call(same, [e.b.bitcast(near, I32)]), ir.FloatType())
+    return e.b.bitcast(hidden(e.b, e.b.bitcast(near, I32)), ir.FloatType())
 
 
 def emit_log(e: Emitter, x: Register) -> Register:

@@ -400,7 +400,7 @@ def action(number):
     if number % 2:
         program.close()
 """
-    assert growth(script, times=200) < 1024
+    assert growth(script, times=1000) < 1024  # the heap itself grows by some 200 KB
 
 
 def test_inputs_may_start_between_elements() -> None:

@@ -245,7 +245,7 @@ class ByteDistance(ByteTerm):
     def short(self, e: Emitter) -> Register:
         zero = super().short(e)
         # Where LLVM sees that nothing saturates, it takes plain additions.
-        return e.unseen(zero) if _saturates(e.target) else zero
+        return e.keep_value(zero) if _saturates(e.target) else zero
 
     def with_short(self, e: Emitter, acc: Register, short: Register) -> Register:
         """psadbw leaves the other three quarters of its lanes zero."""
