@@ -1,6 +1,6 @@
 """Test accuracy on the digits: adder networks, the same with convolutions, and the sign gradient.
 
-    python benchmarks/accuracy.py              # five seeds each
+    python -m benchmarks.accuracy              # five seeds each
 
 Every network trains for 60 epochs in batches of 64 by SGD with momentum 0.9, a cosine learning rate
 from 0.1 and label smoothing 0.1 (without it the deck's network, by convolutions too, learns its

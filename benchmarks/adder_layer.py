@@ -1,6 +1,6 @@
 """One adder layer against the machine's peak, the NumPy reference and a plain loop nest.
 
-    taskset -c 1 python benchmarks/adder_layer.py
+    taskset -c 1 python -m benchmarks.adder_layer
 
 Everything is timed in this one run, on one thread, best of many: the figures to compare are the
 ratios. The loop nest is the definition written down as six loops, in Python and, where there is a C

@@ -1,6 +1,6 @@
 """What a network in integers takes of small machines: the table of docs/boards.md.
 
-    python benchmarks/boards.py q.safetensors        # as `addergraph quantize` writes it
+    python -m benchmarks.boards q.safetensors        # as `addergraph quantize` writes it
 
 For each machine compiles the network, links it with examples/boards, runs all test images of the
 digits, compares the logits with NumPy's bit for bit, and prints sizes in bytes. Boards of a
@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import addergraph as ag
 from addergraph.codegen.inspect import elf

@@ -1,9 +1,9 @@
 """Digests of compiled objects, to prove that a change of structure leaves the emitted code alone.
 
-    python benchmarks/digests.py --jobs 2 > before.txt
+    python -m benchmarks.digests --jobs 2 > before.txt
     ... change the compiler ...
-    python benchmarks/digests.py --jobs 2 --compare before.txt      # ends with 1 if any differs
-    python benchmarks/digests.py --quick --compare before.txt       # small graphs only, a minute
+    python -m benchmarks.digests --jobs 2 --compare before.txt      # ends with 1 if any differs
+    python -m benchmarks.digests --quick --compare before.txt       # small graphs only, a minute
 
 Compiles a fixed set of graphs without the object cache: each network of the zoo, for inference and
 for training, in f32 and in integers, and graphs of single ops with their gradients. Prints one line
@@ -37,13 +37,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from digest_graphs import F32, INTEGERS, LAYERS, OTHERS, PRODUCTS, Described, traced
 
 import addergraph as ag
 from addergraph import Graph, Model, zoo
 from addergraph.errors import AdderGraphError
 from addergraph.training.losses import loss_of
 from addergraph.training.optimizers import SGD, Adam, Optimizer
+from benchmarks.digest_graphs import F32, INTEGERS, LAYERS, OTHERS, PRODUCTS, Described, traced
 
 X86 = ("x86-64", "x86-64-v3", "x86-64-v4")
 NEWEST = X86[-1:]

@@ -1,7 +1,7 @@
 """Gradient kernels of the ResNet-20 layers against the machine's peak.
 
-    taskset -c 0 python benchmarks/gradients.py            # batch 64, one thread
-    taskset -c 0 python benchmarks/gradients.py --target x86-64-v3
+    taskset -c 0 python -m benchmarks.gradients            # batch 64, one thread
+    taskset -c 0 python -m benchmarks.gradients --target x86-64-v3
 
 Kernels and peaks take turns in this one run, best of many: the figures to compare are the ratios.
 A term is one multiply-add of a convolution, or one g clip(f - x, -1, 1). The input gradient of

@@ -17,8 +17,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import addergraph as ag
 from addergraph import compiler
 from addergraph.quantization import load_quantized

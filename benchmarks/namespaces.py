@@ -1,6 +1,6 @@
 """The exchange of gradients over a network that is made on this machine.
 
-    sudo env "PATH=$PATH" python benchmarks/namespaces.py [--rate 1gbit] [--delay 50us]
+    sudo env "PATH=$PATH" python -m benchmarks.namespaces [--rate 1gbit] [--delay 50us]
 
 Each of two processes is in a network namespace of its own; a pair of virtual Ethernet devices joins
 them, which `tc` limits to a rate in each direction (tbf) and, where the kernel has netem, delays.
@@ -57,7 +57,7 @@ def measured(repeat: int) -> None:
         server = "--prtemca if_include ag0 --mca ptl_base_if_include ag0"
         sh(
             f"ip netns exec {NAMES[0]} {mpirun} {here} {wires} {server} -x PYTHONPATH={ROOT} "
-            f"{inside} {sys.executable} {ROOT}/benchmarks/scaling.py allreduce --repeat {repeat}"
+            f"{inside} {sys.executable} -m benchmarks.scaling allreduce --repeat {repeat}"
         )
 
 

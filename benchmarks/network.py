@@ -1,8 +1,8 @@
 """ResNet-20 as a whole, held against ONNX Runtime's with convolutions, f32.
 
-    taskset -c 1 python benchmarks/network.py               # one image, one thread
-    python benchmarks/network.py --scaling                  # 16 images, two threads against one
-    taskset -c 1 python benchmarks/network.py --weights resnet20.safetensors
+    taskset -c 1 python -m benchmarks.network               # one image, one thread
+    python -m benchmarks.network --scaling                  # 16 images, two threads against one
+    taskset -c 1 python -m benchmarks.network --weights resnet20.safetensors
 
 Adder filters are drawn from N(0,1), or those of a trained model (`--weights`), which have another
 share of taps at or below zero. Batch norms are folded, statistics keep activations alive. The two

@@ -1,8 +1,8 @@
 """ResNet-20 in integers as a whole, held against convolutions in int8 and in f32.
 
-    taskset -c 1 python benchmarks/network_int8.py                     # against ONNX Runtime
-    taskset -c 1 python benchmarks/network_int8.py --target x86-64-v3  # in AVX2, against PyTorch
-    taskset -c 1 python benchmarks/network_int8.py --weights integers.safetensors
+    taskset -c 1 python -m benchmarks.network_int8                     # against ONNX Runtime
+    taskset -c 1 python -m benchmarks.network_int8 --target x86-64-v3  # in AVX2, against PyTorch
+    taskset -c 1 python -m benchmarks.network_int8 --weights integers.safetensors
 
 One image, one thread. Ours is the authors' form: adder layers between a convolution and a dense
 layer, filters from N(0,1), batch norms with the statistics of random images, quantized on these; or
@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from network import best, onnx_call, onnx_resnet20
 
 import addergraph as ag
 from addergraph import zoo
 from addergraph.quantization import Quantized, load_quantized
+from benchmarks.network import best, onnx_call, onnx_resnet20
 
 HELD = "x86-64-v3"
 REQUIRED_INT8, REQUIRED_F32, REQUIRED_HELD = 1.3, 2.8, 1.8

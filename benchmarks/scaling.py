@@ -1,9 +1,9 @@
 """What several processes bring: measured times, and a model of what 2 to 256 nodes would take.
 
-    python benchmarks/scaling.py steps [--network resnet20] [--batches 16 32 64 128]
-    mpirun -n 2 python benchmarks/scaling.py allreduce
-    mpirun -n 2 --bind-to none python benchmarks/scaling.py efficiency
-    python benchmarks/scaling.py model [--cores 1]
+    python -m benchmarks.scaling steps [--network resnet20] [--batches 16 32 64 128]
+    mpirun -n 2 python -m benchmarks.scaling allreduce
+    mpirun -n 2 --bind-to none python -m benchmarks.scaling efficiency
+    python -m benchmarks.scaling model [--cores 1]
 
 `steps` measures a training step of one process (processor time of one thread, which neighbours on
 the machine change least) and fits  t(b) = t0 + c b  to it. `allreduce` measures the exchange that

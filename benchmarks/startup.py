@@ -1,7 +1,7 @@
 """How long it takes to import the package, to compile the demo's network and to load it from the
 cache.
 
-    python benchmarks/startup.py
+    python -m benchmarks.startup
 
 Each figure is the best of several fresh processes, each of which compiles once. Importing passes,
 code generator and LLVM happens at the first compilation of a process and is listed by itself."""

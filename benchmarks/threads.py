@@ -1,7 +1,7 @@
 """What a call costs, and what a second thread brings.
 
-    python benchmarks/threads.py                 # 1 and 2 threads
-    python benchmarks/threads.py --threads 4
+    python -m benchmarks.threads                 # 1 and 2 threads
+    python -m benchmarks.threads --threads 4
 
 The call of a network that computes next to nothing shows the overhead; then come the demo's network
 on 64 images, as an open batch (threads share samples) and bound (threads share the inside of each

@@ -1,7 +1,7 @@
 """Thirty epochs on the digits, natively: seconds and test accuracy.
 
-    python benchmarks/training.py            # one and two threads, seed 0
-    python benchmarks/training.py --seeds 5
+    python -m benchmarks.training            # one and two threads, seed 0
+    python -m benchmarks.training --seeds 5
 
 The network is conv16 | adder32 | pool | adder64 | pool | adder64 (3x3, batch norm and relu) |
 dense; batch 64, SGD with momentum 0.9, cosine learning rate from 0.1. Compilation is part of the

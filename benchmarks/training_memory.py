@@ -1,6 +1,6 @@
 """Memory that training ResNet-20 takes, held against PyTorch's convolutions.
 
-    python benchmarks/training_memory.py            # batch 128, two threads, ten steps
+    python -m benchmarks.training_memory            # batch 128, two threads, ten steps
 
 Each run is a process of its own: it imports everything, makes its images, notes what is resident
 (VmRSS of /proc/self/status), then makes the network, trains, and notes the largest and the last
