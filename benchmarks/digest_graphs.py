@@ -11,6 +11,7 @@ from typing import Any
 
 import addergraph as ag
 from addergraph import Graph, layers, ops
+from addergraph.ir.types import Shape
 
 _RELU = layers.Activation("relu")
 LAYERS: dict[str, tuple[layers.Layer, ...]] = {
@@ -40,7 +41,7 @@ def traced(function: Callable[..., Any], *types: str) -> Graph:
     made = []
     for text in types:
         dtype, _, sizes = text.rstrip("]").partition("[")
-        shape = tuple(s if s == "N" else int(s) for s in sizes.split(",") if s)
+        shape: Shape = tuple("N" if s == "N" else int(s) for s in sizes.split(",") if s)
         made.append(ag.tensor(dtype, shape))
     return ag.trace(function, *made, name="g")
 

@@ -100,7 +100,7 @@ def packed_weights(built: Any, weights: Mapping[str, Any]) -> bytes:
     from addergraph.ir.state import State, initial_weights
 
     lowered = built.lowered
-    numbers = initial_weights(lowered.source) | weights
+    numbers = {**initial_weights(lowered.source), **weights}
     if lowered.main.updates:
         state = State(lowered.main.parameters)
         state.load(numbers)
@@ -334,8 +334,8 @@ def special_cases() -> Iterator[Case]:
     """Each kind of training step, rounding in training, strict code, layers outside the zoo."""
     for kind in STEPS:
         if kind != PLAIN:
-            quick = X86[1:2] if kind == "adam-l2" else ()
-            yield training_case("deck", kind, HOSTED, 8, quick=quick)
+            smaller = X86[1:2] if kind == "adam-l2" else ()
+            yield training_case("deck", kind, HOSTED, 8, quick=smaller)
     for name, bits in (("all-adder", 8), ("small-conv", 4), ("lenet5_bn", 3)):
         yield training_case(name, PLAIN, X86, 20, bits=bits)
     for name, targets, quick in (

@@ -1,18 +1,16 @@
 """The public functions with arguments that work, and the odd ones that each argument is given.
 
-`cases()` has every public name of `ag`, and of its packages of layers, ops, data, training and the
-zoo, classes with their methods; `test_border.py` puts each of `odd()` in place of each argument.
+`cases()` has every public name of `ag`, and of its packages of layers, ops (`borders_ops.py`),
+data, training and the zoo, classes with their methods; `test_border.py` puts each of `odd()` in
+place of each argument.
 """
 
 from __future__ import annotations
 
 import atexit
-import inspect
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,10 +23,10 @@ import numpy as np
 import addergraph as ag
 from addergraph import Model, data, layers, ops, training, zoo
 from addergraph.data.images import bring, read_image
-from addergraph.ir import Array
 from addergraph.ir.trace import Tensor
-from addergraph.ir.types import u8
 from addergraph.training.recipes import find
+from tests.borders_ops import op_cases
+from tests.odd import Case, image
 
 MODULES: dict[str, ModuleType] = {
     "ag": ag, "layers": layers, "ops": ops, "data": data, "training": training, "zoo": zoo,
@@ -39,74 +37,10 @@ NOT_CALLED = {  # what they have beside functions and classes; and what stands f
     "layers.unknown_layer",
 }  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Case:
-    """One function with keyword arguments that it takes; `slow`: it compiles."""
-
-    name: str
-    call: Callable[..., object]
-    arguments: Mapping[str, object]
-    slow: bool = False
-
-
-# --- odd values -----------------------------------------------------------------------------------
-
-
-def _array(dtype: str = "f4") -> Array:
-    return (np.arange(5 * 6 * 6 * 2) % 7).reshape(5, 6, 6, 2).astype(dtype)
-
-
-class Text(str):
-    """A str of another class."""
-
-
-def _read_only() -> Array:
-    array = _array()
-    array.flags.writeable = False
-    return array
-
-
-@cache
-def odd() -> dict[str, object]:
-    """What users hand in that nobody planned for, by name."""
-    endless: list[object] = []
-    endless.append(endless)
-    return {
-        "None": None, "True": True, "3": 3, "-1": -1, "0": 0, "1.5": 1.5, "-0.0": -0.0,
-        "nan": float("nan"), "inf": float("inf"), "10^30": 10**30, "10^400": 10**400, "2^40": 2**40,
-        "fraction": Fraction(1, 3), "complex": 1j,
-        "np.int64": np.int64(2), "np.uint8": np.uint8(1), "np.float32": np.float32(0.5),
-        "np.float64": np.float64(2.0), "np.bool": np.bool_(True), "np.str": np.str_("relu"),
-        "scalar array": np.array(2), "array of one": np.array([0.5], np.float32),
-        "pair": np.array([1, 1]), "masked": np.ma.masked_greater(_array(), 3),
-        "masked pair": np.ma.array([1, 2], mask=[True, False]), "masked scalar": np.ma.masked,
-        "ragged": [[1, 2], [3]], "ragged deep": [np.zeros((2, 2)), np.zeros(3)],
-        "negative strides": _array()[::-1, :, ::-1], "big-endian": _array(">f4"),
-        "big-endian ints": _array(">i4"), "f16": _array("f2"), "u8": _array("u1"),
-        "longdouble": _array("g"), "complex array": _array("c8"), "bool array": _array("?"),
-        "read-only": _read_only(), "empty": np.zeros((0, 6, 6, 2), np.float32),
-        "empty list": [], "empty tuple": (), "no rows": np.zeros(0),
-        "huge": np.broadcast_to(np.float32(0), (2**20, 6, 2**20, 2)),
-        "objects": np.array([None, "x", 1], object), "words": np.array(["a", "b"]),
-        "record": np.zeros(3, [("a", "f4"), ("b", "i4")]), "dates": np.zeros(3, "M8[s]"),
-        "matrix": np.matrix([[1.0, 2.0]]), "": "", "word": "relu", "words and blanks": "two words",
-        "surrogate": "\udc80x", "NUL": "a\0b", "bytes": b"relu",
-        "bytearray": bytearray(b"\xff\xfe"),
-        "long": "x" * 5000, "accents": "größe", "text": Text("u8"), "format": "{0}%s%n",
-        "path": Path("/nowhere/at all"), "folder": Path("/"), "device": "/dev/null", "home": "~/x",
-        "dict": {"a": 1}, "dict of arrays": {"x": _array()}, "keys": {1: 2}, "set": {1, 2},
-        "generator": (n for n in (1, 2)), "range": range(3), "endless": endless,
-        "object": object(), "class": int, "function": lambda *a, **k: None, "module": np,
-        "list of None": [None], "nested": [[[[1.0]]]], "strings": ["N", "x"], "N": "N",
-        "infinite pair": (float("inf"), 2), "pair of words": ("a", "b"),
-    }  # fmt: skip
-
-
 # --- what works -----------------------------------------------------------------------------------
 
 TYPE = ag.tensor("f32", ("N", 6, 6, 2))
-X, Y = _array() / np.float32(7), np.arange(5) % 3
+X, Y = image() / np.float32(7), np.arange(5) % 3
 META = X[:, 0, 0, :1] + np.arange(3, dtype=np.float32)
 
 
@@ -502,116 +436,11 @@ def _zoo_cases() -> Iterator[Case]:
     })  # fmt: skip
 
 
-# --- ops ------------------------------------------------------------------------------------------
-
-_IMAGE, _MATRIX, _VECTOR = ("f32", ("N", 6, 6, 2)), ("f32", (6, 6)), ("f32", (2,))
-_WINDOW = {"stride": 1, "padding": 1, "dilation": 1, "groups": 1}
-_FILTER, _SUMS, _OF_SUMS = ("f32", (3, 3, 2, 4)), ("i32", ("N", 6, 6, 2)), ("i32", (2,))
-_REQUANTIZED = {"lo": 0, "hi": 255, "dtype": u8, "scale": 0.5, "zero_point": 0}
-_PLACES = {name: _OF_SUMS for name in ("center", "offset", "shift")}
-OPS: dict[str, tuple[Mapping[str, tuple[str, Any]], Mapping[str, object]]] = {
-    # name: (tensors by argument, attributes); ops that are not here take one image
-    **{name: ({"x": _IMAGE, "f": _FILTER, "bias": ("f32", (4,))}, _WINDOW)
-       for name in ("adder2d", "conv2d")},
-    **{name: ({"x": ("f32", ("N", 6)), "f": ("f32", (6, 4)), "bias": ("f32", (4,))}, {})
-       for name in ("adder_dense", "dense")},
-    "matmul": ({"a": _MATRIX, "b": _MATRIX}, {}),
-    "broadcast_to": ({"x": _VECTOR}, {"shape": (3, 2)}),
-    "pad": ({"x": _MATRIX}, {"before": (1, 1), "after": (0, 1), "value": 0.0}),
-    "reshape": ({"x": _MATRIX}, {"shape": (4, 9)}),
-    "resize_nearest": ({"x": _IMAGE}, {"factors": 2}),
-    "slice": ({"x": _MATRIX}, {"start": (0, 1), "stop": (2, 3)}),
-    "transpose": ({"x": _MATRIX}, {"permutation": (1, 0)}),
-    "batch_norm": (
-        {"x": _IMAGE, **{n: _VECTOR for n in ("mean", "variance", "gamma", "beta")}},
-        {"epsilon": 1e-5},
-    ),
-    "batch_norm_statistics": ({"x": _MATRIX}, {}),
-    **{name: ({"a": _IMAGE, "b": _IMAGE}, {})
-       for name in ("add", "sub", "mul", "div", "maximum", "minimum", "greater")},
-    "cast": ({"x": _IMAGE}, {"dtype": "u8"}),
-    "clip": ({"x": _IMAGE}, {"lo": 0.0, "hi": 1.0}),
-    "fake_quantize": ({"x": _IMAGE}, {
-        "scale": 0.5, "zero_point": 0, "bits": 8, "saturate": True
-    }),
-    "fake_quantize_filter": ({"f": _FILTER}, {"bits": 8}),
-    "full": ({"like": _IMAGE}, {"value": 1.0, "shape": (2,), "dtype": "f32"}),
-    "constant": ({"like": _IMAGE}, {"value": 1.0}),
-    "dropout": ({"x": _IMAGE, "step": ("i32", ())}, {"rate": 0.5, "seed": 1}),
-    "leaky_relu": ({"x": _IMAGE}, {"slope": 0.1}),
-    "lookup": (
-        {"x": ("u8", ("N", 6, 6, 2)), "table": ("u8", (2, 256))}, {"scale": 0.5, "zero_point": 0}
-    ),
-    "requantize_shift": ({"x": _SUMS, **_PLACES, "term": _OF_SUMS}, _REQUANTIZED),
-    "requantize_multiply": ({"x": _SUMS, **_PLACES, "multiplier": _OF_SUMS}, _REQUANTIZED),
-    "select": ({"condition": ("bool", ("N", 6, 6, 2)), "a": _IMAGE, "b": _IMAGE}, {}),
-    "argmax": ({"x": _MATRIX}, {"axis": 1}),
-    **{name: ({"x": _IMAGE}, {"window": 2, "stride": 2, "padding": 0})
-       for name in ("avg_pool2d", "max_pool2d")},
-    "sum_pool2d": ({"x": ("u8", ("N", 6, 6, 2))}, {"window": 2, "stride": 2, "padding": 0}),
-    **{name: ({"x": _IMAGE}, {"axes": (1,), "keepdims": True})
-       for name in ("reduce_sum", "reduce_mean", "reduce_max")},
-    **{name: ({a: _MATRIX for a in names}, {}) for name, names in (
-        ("mean_squared_error", ("prediction", "target")),
-        ("softmax_cross_entropy", ("logits", "targets")),
-    )},
-}  # fmt: skip
-
-
-def _op_cases() -> Iterator[Case]:
-    for name in ops.__all__:
-        if name == "Fused":
-            yield Case("ops.Fused", ops.Fused, {"body": graph()})
-            continue
-        function = getattr(ops, name)
-        tensors, attributes = OPS.get(name, ({"x": _IMAGE}, {}))
-        if name == "concat":
-            yield Case("ops.concat", _concat, {"tensors": TENSOR, "axis": -1, "name": "n"})
-            continue
-        if name == "requantize_shift":  # one of its `*terms`
-            function = _with_term
-        yield Case(f"ops.{name}", _traced(function, tensors), {
-            **dict.fromkeys(tensors, TENSOR), **attributes, "name": "n"
-        })  # fmt: skip
-
-
-TENSOR = "a symbolic tensor"
-
-
-def _traced(function: Callable[..., Any], tensors: Mapping[str, Any]) -> Callable[..., object]:
-    """`function` inside `ag.trace`; what is TENSOR becomes a symbolic tensor of its type."""
-    names = list(inspect.signature(function).parameters)
-
-    def call(**given: Any) -> object:
-        def traced(*symbols: Tensor) -> Any:
-            known = dict(zip(tensors, symbols, strict=True))
-            filled = {n: known[n] if v is TENSOR else v for n, v in given.items()}
-            positional = [filled.pop(n) for n in names if n in tensors]
-            return function(*positional, **filled)
-
-        return str(ag.trace(traced, *(ag.tensor(*t) for t in tensors.values())))
-
-    return call
-
-
-def _with_term(
-    x: Any, center: Any, offset: Any, shift: Any, term: Any, **attributes: Any
-) -> Tensor:
-    return ops.requantize_shift(x, center, offset, shift, term, **attributes)
-
-
-def _concat(tensors: Any, axis: Any, name: Any) -> object:
-    def traced(x: Tensor) -> Tensor:
-        return ops.concat([x] * 2 if tensors is TENSOR else tensors, axis, name=name)
-
-    return str(ag.trace(traced, ag.tensor("f32", (2, 3))))
-
-
 @cache
 def cases() -> list[Case]:
     return [
         *_model_cases(), *_graph_cases(), *_layer_cases(), *_data_cases(), *_training_cases(),
-        *_zoo_cases(), *_op_cases(),
+        *_zoo_cases(), *op_cases(graph),
     ]  # fmt: skip
 
 

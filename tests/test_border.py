@@ -25,6 +25,7 @@ from addergraph.errors import (
     nearest,
 )
 from tests import borders
+from tests.odd import odd
 
 pytestmark = pytest.mark.usefixtures("quick_objects")
 
@@ -44,7 +45,7 @@ def _folder(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("share", [19, pytest.param(1, marks=pytest.mark.fuzz)])
 def test_no_foreign_exception_from_any_public_function(share: int) -> None:
     """One in `share` of all calls, in turn, so that each argument and each value has its own."""
-    values, count, foreign = list(borders.odd().items()), 0, []
+    values, count, foreign = list(odd().items()), 0, []
     for case in borders.cases():
         for argument in case.arguments:
             for name, value in values:
@@ -217,7 +218,7 @@ def test_big_endian_weights_are_numbers() -> None:
 
 
 def test_more_than_the_memory_is_refused_at_once() -> None:
-    huge = borders.odd()["huge"]
+    huge = odd()["huge"]
     with pytest.raises(MemoryLimitError, match="this machine has"):
         borders.built().predict(huge)
     with pytest.raises(MemoryLimitError, match="weights of graph"):

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 
 import addergraph as ag
 from addergraph import Model, compiler, layers, ops, zoo
 from addergraph.cli import main as cli
-from addergraph.cli.bench.bench import Bench
 from addergraph.cli.commands import show
 from addergraph.codegen.emit import lowered
 from addergraph.codegen.run import cache, jit
@@ -33,13 +26,6 @@ from addergraph.report.summary import summary_text
 from tests.addergraph.shell import Shell
 
 pytestmark = pytest.mark.usefixtures("quick_objects")
-
-ROOT = Path(__file__).parent.parent.parent
-COMMANDS = (
-    "train", "recipe", "evaluate", "predict", "quantize", "summary", "check", "diagnose", "plot",
-    "import", "inspect", "compile", "export-onnx", "size", "certify", "run", "verify", "demo",
-    "bench", "cache",
-)  # fmt: skip
 
 
 def tiny() -> Model:
@@ -63,90 +49,6 @@ def model(shell: Shell) -> Model:
 
 def samples() -> Array:
     return np.random.default_rng(0).normal(size=(7, 5, 5, 2)).astype(np.float32)
-
-
-# --- help ---------------------------------------------------------------------------------------
-
-
-def test_help_lists_the_commands_in_the_order_of_work(shell: Shell) -> None:
-    out = shell.ok("--help")
-    shown = out[out.index("Commands:") :].splitlines()[1 : 1 + len(COMMANDS)]
-    listed = [line.split()[0] for line in shown]
-    assert tuple(listed) == COMMANDS
-    assert "..." not in out[out.index("Commands:") :]  # no description is cut off
-    assert "Examples:" in out
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> None:
-    out = shell.ok(command, "-h")
-    assert f"  addergraph {command} " in out[out.index("Example") :]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_option_says_what_it_does_and_what_happens_without_it(command: str) -> None:
-    declared = cli.commands.commands[command]
-    context = declared.make_context(command, [], resilient_parsing=True)
-    options = [p for p in declared.get_params(context) if isinstance(p, click.Option)]
-    for option in options:
-        name, text = option.get_help_record(context) or ("", "")
-        assert re.match(r"[A-Z]|(digits|cvpr2020|resnet20)[;,]", text), name
-        assert option.is_flag or re.search(r"\[.*\b(default: |required)", text), (name, text)
-        assert "default: its own" not in text and "default: None" not in text, name
-
-
-def test_each_number_is_finite(shell: Shell) -> None:
-    """NaN is within all limits for click, and `bench --seconds inf` never ended."""
-    refused = 0
-    for name, declared in cli.commands.commands.items():
-        context = declared.make_context(name, [], resilient_parsing=True)
-        for option in declared.get_params(context):
-            if not isinstance(option.type, click.types.FloatParamType):
-                continue
-            for number in ("nan", "inf", "-inf"):
-                assert f"'{option.opts[-1]}'" in shell(name, option.opts[-1], number).err
-                refused += 1
-    assert refused >= 3 * 6
-
-
-def test_each_required_option_is_asked_for() -> None:
-    asked = 0
-    for name, declared in cli.commands.commands.items():
-        required = [p for p in declared.params if isinstance(p, click.Option) and p.required]
-        for missing in required:
-            words = [word for p in required if p is not missing for word in (p.opts[-1], "a")]
-            with pytest.raises(click.MissingParameter, match=f"parameter: {missing.name}$"):
-                declared.make_context(name, ["a", *words])
-            asked += 1
-    assert asked > 4
-
-
-def test_examples_of_the_help_parse(shell: Shell) -> None:
-    """They name options that exist, so that all that can fail is a missing file."""
-    for command in COMMANDS:
-        out = shell.ok(command, "--help")
-        for line in out[out.index("Example") :].splitlines()[1:]:
-            words = line.split("|")[0].split(">")[0].split()
-            words = words[words.index("addergraph") + 2 :]  # behind `mpirun -n 4`, too
-            declared = cli.commands.commands[command]
-            declared.make_context(command, words)
-
-
-def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys\nfrom addergraph.cli import main as cli\ntry:\n    cli.main(['--help'])\n"
-        "except SystemExit:\n    print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.splitlines()[-1].split())
-    assert not loaded & {"llvmlite", "networkx", "rich", "safetensors", "filelock"}
-
-
-def test_python_m_addergraph_is_the_command() -> None:
-    command = [sys.executable, "-m", "addergraph", "--version"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == f"addergraph, version {ag.__version__}\n"
 
 
 # --- summary and inspect --------------------------------------------------------------------------
@@ -513,95 +415,3 @@ def test_a_cache_that_others_may_write_is_passed_over(
     assert done.status == 0 and "passed" in done.out
     (line,) = done.err.splitlines()
     assert line.startswith('warning: the cache of compiled code is not used: others may write "obj')
-
-
-def test_ctrl_c_is_no_error_of_ours(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(options: show.Summary) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(show, "summary", interrupt)
-    done = shell("summary", "deck")
-    assert done.status == 130
-    assert done.err.strip() == "interrupted"
-
-
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_signals_that_end_a_process_act_as_ctrl_c(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str, status: int
-) -> None:
-    number, cleaned = getattr(signal, name), []
-
-    def work(options: show.Summary) -> None:
-        try:
-            signal.raise_signal(number)
-        finally:
-            if name != "SIGINT":
-                signal.raise_signal(number)  # a second one does not stop the cleaning up
-            cleaned.append(True)
-
-    monkeypatch.setattr(show, "summary", work)
-    # The tests themselves may run where these are ignored.
-    ours = {"SIGINT": signal.default_int_handler}.get(name, signal.SIG_DFL)
-    before = signal.signal(number, ours)
-    done = shell("summary", "deck")
-    assert signal.signal(number, before) is ours
-    assert done.status == status and done.err.strip() == "interrupted" and cleaned
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals that hang up")
-def test_a_signal_that_is_ignored_stays_so(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As nohup does it."""
-    monkeypatch.setattr(show, "summary", lambda options: signal.raise_signal(signal.SIGHUP))
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert shell("summary", "deck").status == 0
-    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
-
-
-def test_the_command_runs_in_any_thread(shell: Shell) -> None:
-    with ThreadPoolExecutor(1) as pool, pytest.raises(SystemExit) as end:
-        pool.submit(cli.main, ["recipe"]).result()
-    assert end.value.code == 0
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device without space")
-def test_output_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "addergraph", "recipe"], cwd=ROOT, stdout=full,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == "error: cannot write the output: No space left on device\n"
-
-
-def test_letters_that_the_terminal_lacks_are_written_as_escapes(tmp_path: Path) -> None:
-    graph = "graph g(%ü: f32[3]) {\n  %y = relu(%ü) : f32[3]\n  return %y\n}"
-    (tmp_path / "g.ag").write_text(graph, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "addergraph", "inspect", str(tmp_path / "g.ag")], cwd=ROOT,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0 and "graph g(%\\xfc: f32[3])" in done.stdout
-
-
-def test_running_out_of_memory_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(options: Bench) -> None:
-        raise MemoryError(said)
-
-    monkeypatch.setattr("addergraph.cli.bench.bench.run", run)
-    said = "Unable to allocate 47.7 GiB"
-    error = shell.error("bench", "small-adder", "--batch", 10**8)
-    assert error == "Unable to allocate 47.7 GiB; take fewer samples or a smaller batch"
-    said = ""
-    assert shell.error("bench").startswith("out of memory; take fewer samples")
-
-
-def test_more_threads_than_processors_are_worth_a_word(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("addergraph.processors.os.sched_getaffinity", lambda pid: {3})
-    done = shell("verify", "small-adder", "--samples", 1, "--threads", 2)
-    assert done.status == 0
-    assert done.err.startswith("warning: --threads 2: this process may use 1 processor, and")
-    monkeypatch.setattr("addergraph.processors.os.sched_getaffinity", lambda pid: {3, 4})
-    assert not shell("verify", "small-adder", "--samples", 1, "--threads", 2).err

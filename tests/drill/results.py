@@ -40,7 +40,7 @@ MUTANTS = (
         "help texts keep to themselves what happens without an option",
         "addergraph/cli/options.py", "unsaid and one.unset", "False",
         tests_of(
-            "addergraph/test_cli.py",
+            "addergraph/test_cli_help.py",
             "test_each_option_says_what_it_does_and_what_happens_without_it",
         ),
     ),
@@ -85,6 +85,6 @@ MUTANTS = (
     Mutant(
         "an option may be NaN", "addergraph/cli/options.py",
         "not math.isfinite(number)", "math.isinf(number)",
-        tests_of("addergraph/test_cli.py", "test_each_number_is_finite"),
+        tests_of("addergraph/test_cli_help.py", "test_each_number_is_finite"),
     ),
 )  # fmt: skip
