@@ -19,6 +19,7 @@ from ..ir.state import bind_weights
 from .attributes import DOMAIN, DOMAIN_VERSION
 from .export_rules import write_node
 from .export_writer import OPSET, Writer
+from .package import require_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +58,7 @@ def to_onnx(
     for numbers that no ONNX file holds (2 GiB); DataError for missing weights; StorageError where
     `path` cannot be written.
     """
-    require_onnx()
+    require_onnx("writing an ONNX model")
     batch = border.plain(int | None, "batch", batch)
     inline = border.flag("inline", inline)
     if path is not None:
@@ -78,18 +79,6 @@ def to_onnx(
     if path is not None:
         storage.atomic_write(path, model.SerializeToString(deterministic=True))
     return model
-
-
-def require_onnx() -> None:
-    """UnsupportedError without the package onnx."""
-    try:
-        import onnx
-    except ImportError:
-        raise UnsupportedError(
-            "reading and writing ONNX files needs the package onnx: pip install 'addergraph[onnx]',"
-            " or pip install onnx"
-        ) from None
-    assert onnx
 
 
 def _require_exportable(graph: Graph) -> None:
