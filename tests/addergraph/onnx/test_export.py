@@ -23,8 +23,9 @@ from addergraph.errors import (
 )
 from addergraph.model import Model
 from addergraph.onnx.attributes import DECLARED, declared_text, declared_value
-from addergraph.onnx.export import CLASSES, IR_VERSION, PREPROCESSING, SCALES
+from addergraph.onnx.export import IR_VERSION
 from addergraph.onnx.export_writer import OPSET
+from addergraph.onnx.metadata import CLASSES, PREPROCESSING, SCALES
 from addergraph.quantization import Quantized
 from addergraph.zoo.networks import IMAGENET
 from benchmarks import onnx_zoo
