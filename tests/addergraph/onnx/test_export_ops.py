@@ -119,8 +119,11 @@ def test_long_numbers_are_called_so(value: float) -> None:
 
 def test_axes_and_sides_of_images_are_those_of_their_layout() -> None:
     """Behind a convolution, so in NCHW: channels, and a padding that differs on every side."""
-    graph = ag.parse("""graph g(%x: f32[N,9,8,3]) params(%f: f32[3,2,3,5]) {
-      %c = conv2d(%x, %f) padding=(2,0,1,0) : f32[N,9,8,5]
+    graph = ag.parse("""graph g(%x: f32[N,9,8,3]) params(
+      %f: f32[3,2,3,5], %mean: f32[5], %variance: f32[5], %gamma: f32[5], %beta: f32[5]
+    ) {
+      %w = conv2d(%x, %f) padding=(2,0,1,0) : f32[N,9,8,5]
+      %c = batch_norm(%w, %mean, %variance, %gamma, %beta) epsilon=0.001 : f32[N,9,8,5]
       %m = max_pool2d(%c) window=(3,2) stride=(1,1) padding=(2,1,0,1) : f32[N,10,8,5]
       %a = avg_pool2d(%c) window=(3,2) stride=(1,1) padding=(1,2,1,0) : f32[N,10,8,5]
       %p = pad(%c) before=(0,1,0,2) after=(0,0,3,1) value=0.5 : f32[N,10,11,8]

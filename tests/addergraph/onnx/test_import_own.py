@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("onnx")
 
 import addergraph as ag
-from addergraph import zoo
+from addergraph import layers, zoo
 from addergraph.data import Normalize, Preprocessing
 from addergraph.errors import (
     DataError,
@@ -178,6 +178,17 @@ def test_an_integer_network_comes_back(model: Model, tmp_path: Path) -> None:
     assert load_quantized(tmp_path / "q.safetensors").graph == made.graph
     with pytest.raises(ag.AdderGraphError, match="an integer network"):
         ag.from_onnx(tmp_path / "q.onnx", adders=["*"])
+
+
+def test_filters_of_convolutions_come_back_as_they_were(tmp_path: Path) -> None:
+    """They are OIHW in the file; with as many rows as channels no shape tells."""
+    model = Model(input_shape=(8, 8, 3), seed=4)
+    model.add(layers.Conv(3, 3))
+    ag.to_onnx(model, tmp_path / "m.onnx")
+    graph, weights = ag.graph_from_onnx(tmp_path / "m.onnx")
+    assert graph == model.inference_graph()
+    for name, array in model.weights.items():
+        np.testing.assert_array_equal(weights[name], array)
 
 
 def test_calls_of_another_version_are_refused(tmp_path: Path) -> None:

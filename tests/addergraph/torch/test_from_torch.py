@@ -230,6 +230,13 @@ def test_the_model_trains_as_the_module_would(tmp_path: Path) -> None:
         assert moved == set(before) - {"layer0.f"}
 
 
+@pytest.mark.parametrize("eta", [0.3, None])
+def test_adder_layers_keep_their_rate(eta: float | None) -> None:
+    model = ag.from_torch(Adder2d(4, 2, 1, eta=eta), torch.randn(2, 4, 3, 3))
+    (f,) = model.graph(training=False).parameters
+    assert f.eta == eta
+
+
 def test_batch_norms_move_by_their_momentum() -> None:
     module = nn.Sequential(nn.BatchNorm1d(6, momentum=0.3), nn.Linear(6, 3))
     x = torch.randn(8, 6)
