@@ -154,6 +154,7 @@ for command in (
         "addergraph train --model m.safetensors --quantize-bits 4 --recipe integers "
         "-o m4.safetensors",
         "mpirun -n 4 addergraph train --model resnet20 --data cifar10:PATH --recipe cvpr2020",
+        shares=True,
     ),
     Command(
         "recipe",

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 import click
 
+from ..errors import UnsupportedError
 from ..settings import Setting, defaults_of, like, setting, settings_of
 
 AS_DECLARED = "the kind it is declared with"
@@ -27,12 +28,17 @@ def examples(*lines: str) -> str:
 
 class Command(click.Command):
     """A command that calls a function of `commands/`, imported on use, with its one argument, a
-    dataclass, made of the command line. What is false makes the exit status FAILED."""
+    dataclass, made of the command line. What is false makes the exit status FAILED.
 
-    def __init__(self, name: str, run: str, help: str, *lines: str) -> None:
+    shares  whether the processes that `mpirun` starts share the work; other commands are refused
+            there, since each process would do all of it and write the same files
+    """
+
+    def __init__(self, name: str, run: str, help: str, *lines: str, shares: bool = False) -> None:
         text = inspect.cleandoc(help)
         super().__init__(name, callback=self._call, help=text, epilog=examples(*lines))
         self._module, _, self._function = run.rpartition(".")
+        self._shares = shares
 
     @property
     def _run(self) -> Callable[[Any], object]:
@@ -50,6 +56,16 @@ class Command(click.Command):
         return super().get_params(ctx)
 
     def _call(self, **given: Any) -> int:
+        from ..training import launched  # not before a command runs: help is to be quick
+
+        if not self._shares and (count := launched.processes()) > 1:
+            # One says so. The others end well: a failure of theirs could end it before it does.
+            if launched.rank():
+                return 0
+            raise UnsupportedError(
+                f"mpirun started {count} processes, and {self.name} is work for one: run it "
+                "without mpirun (train alone shares its work)"
+            )
         return FAILED if self._run(_filled(self._kind, given)) is False else 0
 
 

@@ -260,13 +260,15 @@ def trace(
     graph = builder.finish([r.value for r in results])
     from .check import check
 
-    graph = _with_outputs_called(graph, called) if called else graph
+    graph = with_outputs_called(graph, called) if called else graph
     check(graph)
     return graph
 
 
-def _with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
-    """The graph whose outputs, which nodes compute, have these names."""
+def with_outputs_called(graph: Graph, names: Sequence[object]) -> Graph:
+    """The graph whose outputs, which nodes compute, have these names; GraphError where a name is
+    another value's, and for what has its name already: an input, or an output for the second time.
+    """
     computed, taken = graph.producers(), {v.name for v in graph.values()}
     called: dict[Value, str] = {}
     for value, name in zip(graph.outputs, names, strict=True):

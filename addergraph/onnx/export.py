@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import __version__, border
 from ..data import preprocessing
@@ -14,11 +13,12 @@ from ..files import storage
 from ..ir import Array, Graph
 from ..ir.check import check
 from ..ir.network import Network, graph_and_weights, require_weights
-from ..ir.quantization import value_quantizations
 from ..ir.state import bind_weights
 from .attributes import DOMAIN, DOMAIN_VERSION
 from .export_rules import write_node
 from .export_writer import OPSET, Writer
+from .metadata import entries_of
+from .package import require_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 IR_VERSION = 10  # of opset 21; later ones say nothing that is used here
 LIMIT = (1 << 31) - 1  # bytes of a protobuf message
 _ROOM = 1 << 24  # of them for all but the numbers of parameters
-
-CLASSES, PREPROCESSING, SCALES = (
-    f"{DOMAIN}.{entry}" for entry in ("classes", preprocessing.ENTRY, "scales")
-)
-"""Of the model's metadata_props, each JSON."""
 
 
 def to_onnx(
@@ -57,7 +52,7 @@ def to_onnx(
     for numbers that no ONNX file holds (2 GiB); DataError for missing weights; StorageError where
     `path` cannot be written.
     """
-    require_onnx()
+    require_onnx("writing an ONNX model")
     batch = border.plain(int | None, "batch", batch)
     inline = border.flag("inline", inline)
     if path is not None:
@@ -78,18 +73,6 @@ def to_onnx(
     if path is not None:
         storage.atomic_write(path, model.SerializeToString(deterministic=True))
     return model
-
-
-def require_onnx() -> None:
-    """UnsupportedError without the package onnx."""
-    try:
-        import onnx
-    except ImportError:
-        raise UnsupportedError(
-            "reading and writing ONNX files needs the package onnx: pip install 'addergraph[onnx]',"
-            " or pip install onnx"
-        ) from None
-    assert onnx
 
 
 def _require_exportable(graph: Graph) -> None:
@@ -138,18 +121,5 @@ def _model(
 
 def _metadata(network: object, graph: Graph) -> dict[str, str]:
     """What a user of the file has to know of its pixels, classes and integers."""
-    entries: dict[str, Any] = {}
     known = None if isinstance(network, Graph) else preprocessing.declared_by(network)
-    if known is not None:
-        entries[PREPROCESSING] = preprocessing.encoded(known)
-        if known.classes is not None:
-            entries[CLASSES] = list(known.classes)
-    scales = value_quantizations(graph)
-    found = {
-        v.name: {"scale": q.scale, "zero_point": q.zero_point}
-        for v in (*graph.inputs, *graph.outputs)
-        if (q := scales[v.name]) is not None
-    }
-    if found:
-        entries[SCALES] = found
-    return {key: json.dumps(value, sort_keys=True) for key, value in sorted(entries.items())}
+    return entries_of(graph, known)

@@ -41,7 +41,8 @@ from ..ops.reduction.reduce import ReduceMax, ReduceMean, ReduceSum
 from ..ops.reduction.softmax import Softmax
 from .attributes import same, short
 from .export_body import element_type
-from .export_writer import NCHW, NHWC, OIHW, Writer
+from .export_writer import Writer
+from .layouts import FROM_NHWC, INDEX, NCHW, NHWC, OIHW, POOL, TO_NHWC, between
 
 Rule = Callable[[Writer, Node], None]
 _RULES: dict[type[Op], Rule] = {}
@@ -197,14 +198,14 @@ def _pool(writer: Writer, node: Node, op_type: str, **attributes: Any) -> None:
 
 @_exports(GlobalAvgPool)
 def _global_avg_pool(writer: Writer, node: Node) -> None:
-    inside = writer.fresh(f"{node.name}.pool")
+    inside = writer.fresh(between(node.name, POOL))
     writer.emit("GlobalAveragePool", [writer.read(node.inputs[0], NCHW)], inside)
     writer.emit("Flatten", [inside], writer.write(node.outputs[0]), axis=1)
 
 
 @_exports(Argmax)
 def _argmax(writer: Writer, node: Node) -> None:
-    inside = writer.fresh(f"{node.name}.index")
+    inside = writer.fresh(between(node.name, INDEX))
     axis = _of(node, Argmax).axis
     writer.emit("ArgMax", [writer.read(node.inputs[0])], inside, axis=axis, keepdims=0)
     writer.emit("Cast", [inside], writer.write(node.outputs[0]), to=element_type(i32))
@@ -340,12 +341,12 @@ def _pads(padding: Sequence[int]) -> tuple[int, int, int, int]:
 
 def _order(type: TensorType, layout: str) -> Sequence[int]:
     """The axes of the graph in the order of the layout."""
-    return (0, 3, 1, 2) if layout == NCHW else range(type.rank)
+    return FROM_NHWC[NCHW] if layout == NCHW else range(type.rank)
 
 
 def _axis(axis: int, layout: str) -> int:
     """Where an axis of the graph stands in the layout."""
-    return (0, 2, 3, 1)[axis] if layout == NCHW else axis
+    return TO_NHWC[NCHW][axis] if layout == NCHW else axis
 
 
 def _held(value: Value, layout: str) -> str:

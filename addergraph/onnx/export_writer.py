@@ -1,8 +1,8 @@
 """A graph as it becomes an ONNX graph: names, layouts, constants, parameters, functions.
 
 Every value has its own name in the file, in the layout that it is computed in; where it is wanted
-in the other, a Transpose makes it, once, called `conv1.nchw` or `conv1.nhwc`. Inputs and outputs
-are NHWC, as in the graph.
+in the other, a Transpose makes it, once, whose name `layouts.py` says. Inputs and outputs are NHWC,
+as in the graph.
 """
 
 from __future__ import annotations
@@ -16,25 +16,17 @@ from ..errors import UnsupportedError
 from ..ir import CONTRACTION, Array, Graph, Node, Value
 from ..ir.graph import free_name
 from ..ir.types import TensorType, f32
-from .attributes import (
-    DECLARED,
-    DOMAIN,
-    declared_text,
-    encoded,
-    function_name,
-)
+from .attributes import DECLARED, DOMAIN, declared_text, encoded, function_name
 from .export_body import element_type
 from .export_functions import function_of
+from .layouts import FROM_NHWC, NCHW, NHWC, OIHW, TO_NHWC, laid_out
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 21
-NHWC, NCHW, OIHW = "nhwc", "nchw", "oihw"
-_FROM_NHWC = {NCHW: (0, 3, 1, 2), OIHW: (3, 2, 0, 1)}
-_TO_NHWC = {NCHW: (0, 2, 3, 1), OIHW: (2, 3, 1, 0)}
-_TURNS = {(NHWC, to): axes for to, axes in _FROM_NHWC.items()} | {
-    (has, NHWC): axes for has, axes in _TO_NHWC.items()
+_TURNS = {(NHWC, to): axes for to, axes in FROM_NHWC.items()} | {
+    (has, NHWC): axes for has, axes in TO_NHWC.items()
 }
 
 
@@ -65,7 +57,7 @@ class Writer:
         known = self._tensors[value]
         if layout not in known:
             has, name = next(iter(known.items()))
-            turned = self.fresh(f"{value.name}.{layout}")
+            turned = self.fresh(laid_out(value.name, layout))
             self.emit("Transpose", [name], turned, perm=_TURNS[has, layout])
             known[layout] = turned
         return known[layout]
@@ -73,7 +65,7 @@ class Writer:
     def write(self, value: Value, layout: str = NHWC) -> str:
         """What the tensor is to be called that holds `value` in a layout."""
         outside = layout != NHWC and value in self.graph.outputs
-        name = self.fresh(f"{value.name}.{layout}") if outside else value.name
+        name = self.fresh(laid_out(value.name, layout)) if outside else value.name
         self._tensors[value] = {layout: name}
         self._describe(name, value.type, layout)
         return name
@@ -159,7 +151,7 @@ class Writer:
             name = self.fresh(f"{value.name}.output")
             self.emit("Identity", [self.read(value)], name)
         elif NHWC not in held:
-            self.emit("Transpose", [held[NCHW]], name, perm=_TO_NHWC[NCHW])
+            self.emit("Transpose", [held[NCHW]], name, perm=TO_NHWC[NCHW])
             held[NHWC] = name
         elif held[NHWC] != name:  # another node wanted it so before
             self.emit("Identity", [held[NHWC]], name)
@@ -206,7 +198,7 @@ def _turned(graph: Graph) -> set[Value]:
 def _initializer(parameter: Value, array: Array, layout: str) -> onnx.TensorProto:
     from onnx import numpy_helper
 
-    held = array.transpose(_FROM_NHWC[OIHW]) if layout == OIHW else array
+    held = array.transpose(FROM_NHWC[OIHW]) if layout == OIHW else array
     tensor = numpy_helper.from_array(np.ascontiguousarray(held).reshape(held.shape), parameter.name)
     _declare(tensor, parameter)
     return tensor
@@ -220,5 +212,5 @@ def _declare(made: onnx.TensorProto | onnx.ValueInfoProto, value: Value) -> None
 def _described(name: str, type: TensorType, layout: str) -> onnx.ValueInfoProto:
     from onnx import helper
 
-    shape = [type.shape[axis] for axis in _FROM_NHWC[layout]] if layout != NHWC else type.shape
+    shape = [type.shape[axis] for axis in FROM_NHWC[layout]] if layout != NHWC else type.shape
     return helper.make_tensor_value_info(name, element_type(type.dtype), list(shape))

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from .. import border
 from ..errors import StorageError, UnsupportedError
 from ..files import storage
+from .package import require_onnx
 
 if TYPE_CHECKING:
     import onnx
 
-INSTALL = "pip install 'addergraph[onnx]'"
 OPSETS = (7, 28)  # of the standard domain: what the tests read
 STANDARD = ("", "ai.onnx")
 LARGEST = (1 << 31) - 1  # bytes of a message; protobuf's own limit
@@ -30,22 +30,15 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
 
 
-def onnx_package(what: str) -> Any:
-    """The package `onnx`; UnsupportedError, which says `what` needs it, where it is not there."""
-    try:
-        import onnx
-    except ImportError:
-        raise UnsupportedError(f"{what} needs the package onnx: {INSTALL}") from None
-    return onnx
-
-
 def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """The model in the file `path`.
 
     StorageError for a file that cannot be read, is damaged or is none; UnsupportedError for one
     that is too large, of an opset outside OPSETS, or where the package onnx is missing.
     """
-    package = onnx_package(f'reading "{path}"')
+    package = require_onnx(f'reading "{path}"')
+    from google.protobuf.message import DecodeError
+
     size = _size(path)
     if size > LARGEST:
         raise UnsupportedError(
@@ -58,7 +51,7 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     model: onnx.ModelProto = package.ModelProto()
     try:
         model.ParseFromString(data)
-    except Exception as error:  # DecodeError of whichever protobuf there is
+    except DecodeError as error:
         raise StorageError(f'"{path}" is damaged, or no ONNX file ({error})') from None
     if not model.HasField("graph") or not model.opset_import:
         raise StorageError(
@@ -96,7 +89,7 @@ def require_inputs(node: onnx.NodeProto, opset: int) -> None:
         raise StorageError("the file does not say of which opset its standard operators are")
     try:
         schema = defs.get_schema(node.op_type, opset, "")
-    except Exception:  # of a kind that the package does not publish
+    except defs.SchemaError:
         raise StorageError(f"opset {opset} has no operator {node.op_type}") from None
     if schema.deprecated:
         raise StorageError(f"opset {opset} has no operator {node.op_type} any more")

@@ -15,9 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import border
-from ..data import preprocessing
 from ..data.preprocessing import Preprocessing
-from ..errors import AdderGraphError, DataError, GraphError, StorageError
+from ..errors import AdderGraphError, DataError, GraphError
 from ..ir import Array, Graph, Parameter, Value
 from ..ir.op import POINTWISE
 from ..ir.trace import trace
@@ -29,11 +28,11 @@ from ..model.pixels import with_preprocessing
 from ..model.replay import Left, Replay
 from ..model.samples import require_network, shapes_of
 from ..quantization import Quantized
-from .attributes import DOMAIN
 from .import_adders import with_adders
 from .import_file import opset_of, read_model
 from .import_graph import Imported, Wanted, imported
 from .import_own import require_known_domain
+from .metadata import read_preprocessing
 
 if TYPE_CHECKING:
     import onnx
@@ -76,7 +75,7 @@ def from_onnx(
     patterns = border.plain(Sequence[str], "adders", adders, GraphError)
     source = _read(path)
     found = _imported(path, source, Wanted(True, True, _sizes(dimensions)))
-    known = _preprocessing(path, source)
+    known = read_preprocessing(path, source)
     if _is_quantized(found):
         return _quantized(path, found, known, patterns)
     if known is not None:
@@ -167,18 +166,6 @@ def _trains(replay: Replay) -> bool:
 
 
 # --- files of our own -----------------------------------------------------------------------------
-
-
-def _preprocessing(path: Path, source: onnx.ModelProto) -> Preprocessing | None:
-    """What a file of our own says of its pixels."""
-    key = f"{DOMAIN}.{preprocessing.ENTRY}"
-    said = {entry.key: entry.value for entry in source.metadata_props}
-    if key not in said:
-        return None
-    try:
-        return preprocessing.from_entry({preprocessing.ENTRY: said[key]})
-    except AdderGraphError as error:
-        raise StorageError(f'"{path}": {error}') from None
 
 
 def _without_pixels(path: Path, found: Imported, known: Preprocessing) -> Imported:

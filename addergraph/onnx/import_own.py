@@ -2,12 +2,11 @@
 inputs and parameters, and the operators that stand for exactly one op.
 
 In such a file a node is called as its result, and Transposes that are there for the layout as the
-value and its layout (`conv1.nchw`): see `export_writer.py`.
+value and its layout: see `layouts.py`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +23,11 @@ from .export_functions import function_of
 from .import_call import Call, Handler, Made
 from .import_tensors import OURS, dtype_of_array
 from .import_values import Laid, Making, as_is
-from .import_windows import OIHW_AS_HWIO, extents, filter_of, from_image, image
+from .import_windows import extents, filter_of, from_image, image
+from .layouts import NHWC, OIHW, TO_NHWC, layout_of, op_around
 
 if TYPE_CHECKING:
     import onnx
-
-_LAYOUT = re.compile(r"\.(nhwc|nchw|oihw)(_\d+)?$")
-_INSIDE = re.compile(r"\.(pool|index)(_\d+)?$")  # between the operators of one op
 
 
 def own_op(call: Call) -> Made:
@@ -100,23 +97,22 @@ def is_filter(name: str, nodes: Sequence[onnx.NodeProto]) -> bool:
     for node in nodes:
         if node.op_type in ("Conv", "ConvInteger") and list(node.input[1:2]) == [name]:
             return True
-        if node.op_type == "Transpose" and list(node.input) == [name] and node.output:
-            found = _LAYOUT.search(node.output[0])
-            if found and (node.output[0][: found.start()], found[1]) == (name, "nhwc"):
-                return True
+        turned = node.op_type == "Transpose" and list(node.input) == [name]
+        if turned and [layout_of(made) for made in node.output] == [(name, NHWC)]:
+            return True
     return False
 
 
 def own_parameter(making: Making, said: Parameter, array: Array, turned: bool) -> Laid:
     """A parameter with its numbers; `turned`: they are OIHW, where the graph has HWIO."""
-    numbers = array.transpose(OIHW_AS_HWIO) if turned and array.ndim == 4 else array
+    numbers = array.transpose(TO_NHWC[OIHW]) if turned and array.ndim == 4 else array
     if dtype_of_array(numbers) != said.type.dtype or numbers.shape != said.type.shape:
         raise StorageError(
             f'the parameter "{said.name:.200}" is declared as {said.type}, its numbers are '
             f"{numbers.dtype}{list(numbers.shape)}"
         )
     made = making.declared(said, numbers)
-    return Laid(made, OIHW_AS_HWIO) if turned else as_is(made)
+    return Laid(made, TO_NHWC[OIHW]) if turned else as_is(made)
 
 
 # --- operators that stand for one op --------------------------------------------------------------
@@ -141,9 +137,7 @@ def _full(call: Call) -> Made:
 
 def _inside(call: Call, made: Laid) -> bool:
     """Whether this operator is the last one of an op that stands as several."""
-    name = call.node.input[0]
-    found = _INSIDE.search(name)
-    return found is not None and name[: found.start()] == call.name and made.reshaped is None
+    return op_around(call.node.input[0]) == call.name and made.reshaped is None
 
 
 def _renamed(call: Call, x: Laid) -> Laid:
@@ -186,11 +180,10 @@ def _reshape(call: Call) -> Made:
 
 def _transpose(call: Call) -> Made:
     """A layout where its name, or that of what it reads, says so; else the op."""
-    x, name = call.computed(0), call.node.input[0]
+    x = call.computed(0)
     order = movement.order_of(call, len(x.shape))
-    made = call.node.output[0]
-    bases = {_LAYOUT.sub("", name), _LAYOUT.sub("", made)}
-    if len(bases) == 1 and (_LAYOUT.search(name) or _LAYOUT.search(made)):
+    (read, has), (made, gets) = layout_of(call.node.input[0]), layout_of(call.node.output[0])
+    if read == made and (has or gets):
         return call.making.transposed(x, order, call.name)
     return as_is(ops.transpose(call.making.plain(x), order, name=call.name))
 

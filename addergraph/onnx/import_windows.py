@@ -19,8 +19,8 @@ from ..layers._parameters import he_normal
 from .import_call import Call, Made, require_rank
 from .import_movement import MOST_TAKEN, take
 from .import_values import Constant, Known, Laid, channels_last
+from .layouts import OIHW, TO_NHWC
 
-OIHW_AS_HWIO = (2, 3, 1, 0)
 MOST_SIZE = 1 << 24  # of an image, a window, its steps and its padding
 MOST_COUNTED = 1 << 24  # positions that are counted where padding does not count
 MOST_TAPS = 64  # of a dilated maximum, which is one of slices
@@ -90,9 +90,9 @@ def filter_of(call: Call, f: Known) -> Tensor:
     if isinstance(f, Laid):
         if len(f.shape) == 3:
             f = call.making.reshaped(f, (*f.shape[:2], 1, f.shape[2]), f"{call.name}.row")
-        return call.making.laid(f, OIHW_AS_HWIO)
+        return call.making.laid(f, TO_NHWC[OIHW])
     array = f.array if f.array.ndim == 4 else f.array[:, :, None]
-    array = array.transpose(OIHW_AS_HWIO)
+    array = array.transpose(TO_NHWC[OIHW])
     start = he_normal(math.prod(array.shape[:3]))
     return call.making.parameter(f, array, layout="HWIO", role=f"{call.name}.f", init=start)
 

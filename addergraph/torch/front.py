@@ -32,11 +32,13 @@ def from_torch(
 
     Images are NCHW there and NHWC here: `model.predict(x.permute(0, 2, 3, 1).numpy())` is
     `module(x)`; of outputs with four axes likewise. Batch norms and dropouts train as they did
-    there; parameters with `requires_grad=False` are frozen. docs/torch.md lists the ATen ops that
+    there; parameters with `requires_grad=False` are frozen. Outputs in a dict have its keys for
+    names, `kind.0` for the first of a list under "kind". docs/torch.md lists the ATen ops that
     are known.
 
-    Raises UnsupportedError where PyTorch is missing, the module cannot be exported, or has an op
-    that is not known, which is named with its place; DataError for arguments of another kind, and
+    Raises UnsupportedError where PyTorch is missing, the module cannot be exported, has an op that
+    is not known, which is named with its place, or names for outputs that other values have;
+    DataError for arguments of another kind, and
     for parameters or examples that are not f32 on the CPU.
     """
     require_torch()

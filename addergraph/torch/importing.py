@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .. import border, ops
 from ..errors import AdderGraphError, DataError, UnsupportedError
-from ..ir import Array, Init, free_name
-from ..ir.trace import Tensor, new_parameter, trace
+from ..ir import Array, Graph, Init, free_name
+from ..ir.trace import Tensor, new_parameter, trace, with_outputs_called
 from ..ir.types import Shape, TensorType, f32
 from ..model import Model
 from ..model.replay import Left, Replay
@@ -31,6 +31,8 @@ from ..ops.pointwise.dropout import MOST_SEED
 from ..training.trainee import Losses
 from . import custom_ops
 from .aten import RULES
+from .outputs import output_names
+from .quiet import logs_held_back
 from .site import Constant, Site, ours, word
 
 _PLACEHOLDERS = torch.export.graph_signature.InputKind
@@ -48,7 +50,7 @@ def imported(module: object, example: object, name: str, loss: Losses | None) ->
     _require_f32(module)
     importing = _Importing(module, _exported(module, examples), len(examples[0]))
     types = [TensorType(f32, importing.shape_of(v.shape)) for v in examples]
-    graph = trace(importing.network(len(types)), *types, name=model.name)
+    graph = importing.traced(types, model.name)
     known = Replay(graph, importing.momentum, importing.dropouts)
     replay = known if importing.trains() else None
     model.restore(graph, replay, {v.name: v.type.shape[1:] for v in graph.inputs})
@@ -95,7 +97,8 @@ def _exported(module: nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
     with _evaluating(module), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of PyTorch, about PyTorch
         try:
-            return torch.export.export(module, examples, strict=False).run_decompositions({})
+            with logs_held_back():
+                return torch.export.export(module, examples, strict=False).run_decompositions({})
         except (AdderGraphError, MemoryError):
             raise
         # Tracing runs the user's own forward and `torch.export`, whose errors have no common base.
@@ -156,6 +159,26 @@ class _Importing:
         self.dropouts: dict[str, Left] = {}
         self._made: dict[str, _Made] = {}
         self._inputs: list[Tensor] = []
+
+    def traced(self, types: Sequence[TensorType], name: str) -> Graph:
+        """The graph, whose outputs are called as in the module where that gives them names."""
+        built = trace(self.network(len(types)), *types, name=name)
+        names = output_names(self.program)
+        if not names:
+            return built
+        try:
+            graph = with_outputs_called(built, names)
+        except AdderGraphError as error:
+            raise UnsupportedError(
+                f"from_torch: the outputs of {type(self.module).__name__} cannot be called as in "
+                f"the dict that it returns: {error}"
+            ) from None
+        new = dict(zip((v.name for v in built.outputs), names, strict=True))
+        self.momentum = {new.get(key, key): value for key, value in self.momentum.items()}
+        self.dropouts = {
+            key: replace(left, of=new.get(left.of, left.of)) for key, left in self.dropouts.items()
+        }
+        return graph
 
     def network(self, count: int) -> Any:
         """A function of so many symbolic tensors, for `trace`."""
@@ -224,7 +247,7 @@ class _Importing:
         if not found or not all(isinstance(value, Tensor) for value in found):
             raise UnsupportedError(
                 f"from_torch: {type(self.module).__name__} does not return tensors that depend on "
-                "its inputs: a tensor, or a tuple of them"
+                "its inputs: a tensor, a tuple or a dict of them"
             )
         return [value for value in found if isinstance(value, Tensor)]
 

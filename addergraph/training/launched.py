@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..errors import UnsupportedError
 from .replicas import Communicator
 
 INSTALL = "pip install 'addergraph[mpi]'"
-# How many processes there are: Open MPI; MPICH and Intel MPI; MVAPICH.
+# How many processes there are, and which one this is: Open MPI; MPICH and Intel MPI; MVAPICH.
 _COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def processes(environment: Mapping[str, str] = os.environ) -> int:
     """How many processes the launcher of this one, such as `mpirun -n 4`, has started; 1 where
     there is none."""
-    counts = (environment.get(name, "") for name in _COUNTS)
-    return max((int(count) for count in counts if count.isdecimal()), default=1)
+    return _most(environment, _COUNTS, 1)
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> int:
+    """The number of this process among those, from 0; 0 where there is no launcher."""
+    return _most(environment, _RANKS, 0)
+
+
+def _most(environment: Mapping[str, str], names: Sequence[str], default: int) -> int:
+    found = (environment.get(name, "") for name in names)
+    return max((int(text) for text in found if text.isdecimal()), default=default)
 
 
 def communicator() -> Communicator | None:

@@ -28,10 +28,8 @@ from ..ir import Array, Graph, Value
 from ..ir.interpreter import run_reference
 from ..ir.state import aligned_bytes, parameter_offsets
 from .memory import BATCHES, STATE_COPIES, Need
-from .objective import objective_of
 from .replicas import Replicas
 from .settings import NATIVE
-from .sparsity import Thinned
 from .step import TrainStep, compile_silently
 
 if TYPE_CHECKING:
@@ -109,8 +107,7 @@ class ParallelStep(TrainStep):
             compiler.require_statistics(graph)
             self._halves[samples] = compiler.train_halves(
                 graph,
-                objective_of(self.model, self.label_smoothing),
-                Thinned(self.optimizer, self.thinned) if self.thinned else self.optimizer,
+                *self._minimizing(),
                 gradient=self.gradient,
                 synchronize=self.synchronize,
             )

@@ -19,7 +19,7 @@ from ..processors import usable_processors
 from ..settings import integer, number_of_threads
 from .labels import count_of, inputs_of, require_trainable, rows_of, targets_for
 from .memory import Need, training_need
-from .objective import objective_of
+from .objective import Objective, objective_of
 from .optimizers import Optimizer, average_name
 from .settings import NATIVE, rate_at, require_engine, require_optimizer
 from .sparsity import Thinned
@@ -133,11 +133,15 @@ class TrainStep:
         if batch not in self._graphs:
             self._graphs[batch] = compiler.train_step_graph(
                 self.model.graph(training=True, batch=batch),
-                objective_of(self.model, self.label_smoothing),
-                Thinned(self.optimizer, self.thinned) if self.thinned else self.optimizer,
+                *self._minimizing(),
                 gradient=self.gradient,
             )
         return self._graphs[batch]
+
+    def _minimizing(self) -> tuple[Objective, Thinned | Optimizer]:
+        """What a step minimizes, and the optimizer, which leaves out taps of `thinned` filters."""
+        thinned = Thinned(self.optimizer, self.thinned) if self.thinned else self.optimizer
+        return objective_of(self.model, self.label_smoothing), thinned
 
     def run(
         self,

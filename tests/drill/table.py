@@ -10,6 +10,7 @@ from . import (
     contractions,
     data,
     elsewhere,
+    exchange,
     files,
     machines,
     parallel,
@@ -40,6 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *training.MUTANTS,
     *parallel.MUTANTS,
     *building.MUTANTS,
+    *exchange.MUTANTS,
 )
 
 

@@ -167,25 +167,9 @@ def _train(options: Training, processes: Replicas) -> None:
     data = _with_validation(options, trained)
     _require_nothing_chosen_by_test(recipe, data)
     x_val, y_val = _held_out(data)
-    model = model_for(
-        options.network, trained, data, options.run["seed"], options.first, options.last
-    )
-    if options.transfer:
-        model = model.with_classes(data.class_count, names=data.classes, seed=options.run["seed"])
-    if options.freeze:
-        model.freeze(*options.freeze)
-    if model.preprocessing is None:
-        model.preprocessing = data.preprocessing(recipe.data.normalization(data))
+    model = _network(options, trained, data, recipe)
     data = _matched(options.network, model, data)
-    print(
-        f"{options.network} on {options.data}: {len(data.x_train)} samples of {data.shape}", end=""
-    )
-    print(_told(data), flush=True)
-    print(f"{model.preprocessing}; the model file keeps it", flush=True)
-    if model.frozen:
-        print(_how_frozen(model.graph(training=False)), flush=True)
-    if options.folder is not None:
-        print(f'checkpoints and logs in "{options.folder}"', flush=True)
+    _announce(options, model, data)
     if options.quantize_bits is not None:
         model = _rounding(model, data, options.quantize_bits)
     if processes.size > 1:
@@ -222,6 +206,30 @@ def _train(options: Training, processes: Replicas) -> None:
             f"{history.findings[0].message}. The model file is written all the same; "
             "--allow-chance takes that for a success"
         )
+
+
+def _network(options: Training, trained: Model | None, data: Dataset, recipe: Recipe) -> Model:
+    """The network that training begins with, which knows how its pixels enter."""
+    seed = options.run["seed"]
+    model = model_for(options.network, trained, data, seed, options.first, options.last)
+    if options.transfer:
+        model = model.with_classes(data.class_count, names=data.classes, seed=seed)
+    if options.freeze:
+        model.freeze(*options.freeze)
+    if model.preprocessing is None:
+        model.preprocessing = data.preprocessing(recipe.data.normalization(data))
+    return model
+
+
+def _announce(options: Training, model: Model, data: Dataset) -> None:
+    """Prints what is trained on what, and where it is kept."""
+    samples = f"{len(data.x_train)} samples of {data.shape}"
+    print(f"{options.network} on {options.data}: {samples}{_told(data)}", flush=True)
+    print(f"{model.preprocessing}; the model file keeps it", flush=True)
+    if model.frozen:
+        print(_how_frozen(model.graph(training=False)), flush=True)
+    if options.folder is not None:
+        print(f'checkpoints and logs in "{options.folder}"', flush=True)
 
 
 def _how_frozen(graph: Graph) -> str:

@@ -26,7 +26,7 @@ def checked(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
 
 
-def runs_within_bounds(network: Any, samples: int = 6, **options: Any) -> OnnxProgram:
+def assert_within_bounds(network: Any, samples: int = 6, **options: Any) -> OnnxProgram:
     """The network in ONNX Runtime, verified: integers equal, floats within the proven bounds."""
     checked(ag.to_onnx(network, **options))
     program = OnnxProgram(network, **options)

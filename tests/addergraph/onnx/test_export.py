@@ -23,14 +23,15 @@ from addergraph.errors import (
 )
 from addergraph.model import Model
 from addergraph.onnx.attributes import DECLARED, declared_text, declared_value
-from addergraph.onnx.export import CLASSES, IR_VERSION, PREPROCESSING, SCALES
+from addergraph.onnx.export import IR_VERSION
 from addergraph.onnx.export_writer import OPSET
+from addergraph.onnx.metadata import CLASSES, PREPROCESSING, SCALES
 from addergraph.quantization import Quantized
 from addergraph.zoo.networks import IMAGENET
 from benchmarks import onnx_zoo
 from benchmarks.onnx_zoo import OnnxProgram
 from tests.addergraph.models import adders_only, residual, small_model
-from tests.addergraph.onnx.runtime import checked, drawn, runs_within_bounds
+from tests.addergraph.onnx.runtime import assert_within_bounds, checked, drawn
 from tests.addergraph.shell import Shell
 
 PIXELS = Preprocessing(Normalize((0.5, 0.4), (0.25, 0.2), 1 / 255), classes=("a", "b", "c"))
@@ -114,7 +115,7 @@ def test_filters_of_convolutions_are_stored_as_these_take_them() -> None:
     np.testing.assert_array_equal(filters[name].transpose(2, 3, 1, 0), network.weights[name])
     kinds = [n.op_type for n in made.graph.node]
     assert kinds.count("Transpose") <= 4, kinds  # in, to the adder, to the pool, to the flatten
-    runs_within_bounds(network)
+    assert_within_bounds(network)
 
 
 def test_a_filter_that_others_read_too_has_its_own_form() -> None:
@@ -124,7 +125,12 @@ def test_a_filter_that_others_read_too_has_its_own_form() -> None:
       return %z
     }""")
     weights = {"f": np.arange(4, dtype="f4").reshape(1, 1, 2, 2)}
-    runs_within_bounds(graph, weights=weights)
+    made = ag.to_onnx(graph, weights=weights).graph
+    np.testing.assert_array_equal(_array(made.initializer[0]), weights["f"])  # HWIO
+    (conv,) = (n for n in made.node if n.op_type == "Conv")
+    assert ["f", "f.oihw"] in [[*n.input, *n.output] for n in made.node]
+    assert conv.input[1] == "f.oihw"
+    assert_within_bounds(graph, weights=weights)
 
 
 def test_metadata_says_what_pixels_and_classes_are(model: Model, quantized: Quantized) -> None:
@@ -152,7 +158,7 @@ def test_the_same_network_has_the_same_bytes(model: Model, tmp_path: Path) -> No
 
 def test_pixels_enter_as_the_model_takes_them(model: Model, quantized: Quantized) -> None:
     for network in (model, quantized):
-        program = runs_within_bounds(network)
+        program = assert_within_bounds(network)
         assert program.graph.inputs[0].type.dtype.name == "u8"
     images = np.random.default_rng(1).integers(0, 256, (7, 5, 5, 2)).astype("u1")
     program = OnnxProgram(model)
@@ -189,7 +195,7 @@ def test_several_inputs_and_outputs() -> None:
         return {"size": y, "kind": ag.ops.softmax(y)}
 
     network = Model(net, input_shape={"image": (3, 3, 1), "more": (4,)}, seed=2)
-    program = runs_within_bounds(network)
+    program = assert_within_bounds(network)
     (size, kind) = program.run([np.ones((2, 3, 3, 1), "f4"), np.ones((2, 4), "f4")])
     np.testing.assert_allclose(kind.sum(1), 1, rtol=1e-6)
     assert size.max() < 1  # distances are subtracted
@@ -202,7 +208,13 @@ def test_outputs_that_are_inputs_images_or_the_same_twice() -> None:
       %z = adder2d(%y, %f) : f32[N,2,2,1]
       return %x, %y, %y, %p, %z
     }""")
-    runs_within_bounds(graph, weights={"f": np.full((1, 1, 1, 1), 2, "f4")})
+    program = assert_within_bounds(graph, weights={"f": np.full((1, 1, 1, 1), 2, "f4")})
+    images = np.arange(8, dtype="f4").reshape(2, 2, 2, 1)
+    x, y, again, p, z = program.run([images])
+    np.testing.assert_array_equal(x, images)
+    for made in (y, again, p):
+        np.testing.assert_array_equal(made, 2 * images)
+    np.testing.assert_array_equal(z, -np.abs(2 * images - 2))
 
 
 @pytest.mark.slow
@@ -211,7 +223,7 @@ def test_a_model_that_rounds_for_its_integers() -> None:
         adders_only(), np.random.default_rng(0).normal(size=(9, 5, 5, 2))
     )
     assert "fake_quantize" in {n.op_type for n in ag.to_onnx(network).graph.node}
-    runs_within_bounds(network, samples=3)
+    assert_within_bounds(network, samples=3)
 
 
 # --- the zoo --------------------------------------------------------------------------------------
@@ -284,7 +296,7 @@ def test_an_open_batch_that_onnx_has_no_constant_for(line: str, match: str) -> N
     weights = {"p": np.ones(2, "f4")}
     with pytest.raises(UnsupportedError, match=match):
         ag.to_onnx(graph, weights=weights)
-    runs_within_bounds(graph.bind(3), weights=weights)
+    assert_within_bounds(graph.bind(3), weights=weights)
 
 
 def test_tensors_of_nothing() -> None:
@@ -332,5 +344,5 @@ def test_the_command_refuses_another_kind_of_file(shell: Shell, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_small_models_of_layers() -> None:
-    runs_within_bounds(small_model(input_shape=(8, 8, 1)))
+def test_small_models_of_layers_answer_as_here() -> None:
+    assert_within_bounds(small_model(input_shape=(8, 8, 1)))

@@ -17,7 +17,7 @@ from addergraph.ir.text_attributes import shown_attributes
 from addergraph.onnx import attributes, export_adders, export_rules
 from addergraph.onnx.export_functions import BODIES
 from benchmarks.onnx_zoo import OnnxProgram
-from tests.addergraph.onnx.runtime import checked, drawn, graph_of, runs_within_bounds
+from tests.addergraph.onnx.runtime import assert_within_bounds, checked, drawn, graph_of
 from tests.addergraph.op_samples import ALL, Sample, identify
 
 # Of sigmoid: ONNX Runtime's is a rational function whose relative error grows where it is small.
@@ -56,7 +56,7 @@ def test_every_op_in_onnx_runtime(sample: Sample, parameters: bool) -> None:
     graph = graph_of(sample, parameters)
     weights = drawn(graph)
     if sample.op.name not in LOOSE:
-        runs_within_bounds(graph, weights=weights)
+        assert_within_bounds(graph, weights=weights)
         return
     program = OnnxProgram(graph, weights=weights)
     x = [np.asarray(np.linspace(-20, 20, v.type.bind(4).elements), "f4") for v in graph.inputs]
@@ -117,6 +117,25 @@ def test_long_numbers_are_called_so(value: float) -> None:
     assert not attributes.short(value)
 
 
+def test_axes_and_sides_of_images_are_those_of_their_layout() -> None:
+    """Behind a convolution, so in NCHW: channels, and a padding that differs on every side."""
+    graph = ag.parse("""graph g(%x: f32[N,9,8,3]) params(
+      %f: f32[3,2,3,5], %mean: f32[5], %variance: f32[5], %gamma: f32[5], %beta: f32[5]
+    ) {
+      %w = conv2d(%x, %f) padding=(2,0,1,0) : f32[N,9,8,5]
+      %c = batch_norm(%w, %mean, %variance, %gamma, %beta) epsilon=0.001 : f32[N,9,8,5]
+      %m = max_pool2d(%c) window=(3,2) stride=(1,1) padding=(2,1,0,1) : f32[N,10,8,5]
+      %a = avg_pool2d(%c) window=(3,2) stride=(1,1) padding=(1,2,1,0) : f32[N,10,8,5]
+      %p = pad(%c) before=(0,1,0,2) after=(0,0,3,1) value=0.5 : f32[N,10,11,8]
+      %j = concat(%m, %a) axis=3 : f32[N,10,8,10]
+      %s = softmax(%j) : f32[N,10,8,10]
+      %l = slice(%s) start=(0,1,2,3) stop=(N,9,8,7) : f32[N,8,6,4]
+      %r = reduce_max(%p) axes=(1,3) keepdims=true : f32[N,1,11,1]
+      return %l, %p, %r
+    }""")
+    assert_within_bounds(graph, weights=drawn(graph))
+
+
 # --- adder layers ---------------------------------------------------------------------------------
 
 
@@ -162,7 +181,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_adder_layers(form: str) -> None:
-    runs_within_bounds(FORMS[form], samples=3)
+    assert_within_bounds(FORMS[form], samples=3)
 
 
 def _shapes(file: str) -> Iterator[list[int]]:

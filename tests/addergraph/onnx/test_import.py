@@ -175,6 +175,21 @@ def test_a_view_by_the_size_of_the_batch(tmp_path: Path) -> None:
     assert str(graph.outputs[0].type) == "f32[N,12]" and len(graph.nodes) == 1
 
 
+@pytest.mark.parametrize("counted", [0, 1])
+def test_windows_with_other_padding_on_every_side(tmp_path: Path, counted: int) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], pads=[2, 1, 0, 1], strides=[1, 2]),
+        node("AveragePool", ["c"], ["a"], kernel_shape=[3, 2], pads=[1, 0, 2, 1],
+             count_include_pad=counted),
+        node("MaxPool", ["a"], ["y"], kernel_shape=[3, 3], pads=[2, 0, 1, 1]),
+    ]  # fmt: skip
+    source = model_of(nodes, {"w": drawn(2, 3, 3, 2)}, ["y"], x=["n", 3, 9, 8])
+    x = drawn(2, 3, 9, 8, seed=3)
+    graph, weights = ag.graph_from_onnx(written(tmp_path, source), layout="NCHW")
+    found = ag.interpret(graph, x, weights=weights)
+    np.testing.assert_allclose(found, answers(source, x=x)[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 17, 18, 21, 24, 28])
 def test_softmax_of_old_and_new_opsets(tmp_path: Path, opset: int) -> None:
     """Before opset 13 over all axes from `axis` on."""

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("onnx")
 
 import addergraph as ag
-from addergraph import zoo
+from addergraph import layers, zoo
 from addergraph.data import Normalize, Preprocessing
 from addergraph.errors import (
     DataError,
@@ -25,6 +25,7 @@ from addergraph.errors import (
 from addergraph.ir import Array, Builder, Graph, registry
 from addergraph.ir.state import initial_weights
 from addergraph.model import Model
+from addergraph.onnx.metadata import CLASSES
 from addergraph.passes.canonicalize import canonicalize
 from addergraph.passes.eliminate import eliminate
 from addergraph.quantization import Quantized, load_quantized
@@ -134,6 +135,32 @@ def test_pixels_that_enter_otherwise_are_damage(model: Model, tmp_path: Path) ->
     assert ag.graph_from_onnx(tmp_path / "m.onnx")[0] == model.inference_graph()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('["a", "b"', "is not JSON"), ("[" * 100_000, "is not JSON"),
+        ('{"a": 1}', "expected a list of names"), ('["a", 2, "c"]', "expected a list of names"),
+        ('["a", "c", "b"]', r"names \['a', 'c', 'b'\], addergraph.preprocessing names \['a', 'b'"),
+    ],
+)  # fmt: skip
+def test_damaged_classes_are_refused(text: str, said: str, model: Model, tmp_path: Path) -> None:
+    made = ag.to_onnx(model)
+    next(e for e in made.metadata_props if e.key == CLASSES).value = text
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(StorageError, match=rf"m.onnx.* is damaged: {CLASSES} in its .*{said}"):
+        ag.from_onnx(tmp_path / "m.onnx")
+
+
+def test_classes_without_pixels_are_damage(model: Model, tmp_path: Path) -> None:
+    made = ag.to_onnx(model)
+    left = [e for e in made.metadata_props if e.key == CLASSES]
+    del made.metadata_props[:]
+    made.metadata_props.extend(left)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(StorageError, match=f"{CLASSES} in its metadata names"):
+        ag.from_onnx(tmp_path / "m.onnx")
+
+
 def test_an_integer_network_comes_back(model: Model, tmp_path: Path) -> None:
     shape = (12, *model.input_shape)
     images = np.random.default_rng(0).integers(0, 256, shape).astype("u1")
@@ -151,6 +178,17 @@ def test_an_integer_network_comes_back(model: Model, tmp_path: Path) -> None:
     assert load_quantized(tmp_path / "q.safetensors").graph == made.graph
     with pytest.raises(ag.AdderGraphError, match="an integer network"):
         ag.from_onnx(tmp_path / "q.onnx", adders=["*"])
+
+
+def test_filters_of_convolutions_come_back_as_they_were(tmp_path: Path) -> None:
+    """They are OIHW in the file; with as many rows as channels no shape tells."""
+    model = Model(input_shape=(8, 8, 3), seed=4)
+    model.add(layers.Conv(3, 3))
+    ag.to_onnx(model, tmp_path / "m.onnx")
+    graph, weights = ag.graph_from_onnx(tmp_path / "m.onnx")
+    assert graph == model.inference_graph()
+    for name, array in model.weights.items():
+        np.testing.assert_array_equal(weights[name], array)
 
 
 def test_calls_of_another_version_are_refused(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -164,6 +166,41 @@ def test_several_inputs_and_outputs() -> None:
     compare(Of(both, size=nn.Linear(7, 2)), torch.randn(2, 4, 3, 3), torch.randn(2, 3))
 
 
+class Two(NamedTuple):
+    first: Any
+    second: Any
+
+
+@pytest.mark.parametrize(
+    ("made", "names"),
+    [
+        (lambda a, b: {"size": a, "kind": b}, ["size", "kind"]),
+        (lambda a, b: {"all": [a, b]}, ["all.0", "all.1"]),
+        (lambda a, b: {0: a, "a b": b}, ["layer0", "a_b"]), (Two, ["first", "second"]),
+        (lambda a, b: [a, {"kind": b}], ["one", "two"]),  # of a list: those of the layers
+    ],
+)  # fmt: skip
+def test_outputs_keep_their_names(made: Callable[[Any, Any], Any], names: list[str]) -> None:
+    module = Of(lambda m, x: made(m.one(x), m.two(x)), one=nn.Linear(6, 2), two=nn.Linear(6, 3))
+    x = torch.randn(ROWS)
+    model = ag.from_torch(module.eval(), x)
+    assert [v.name for v in model.inference_graph().outputs] == names
+    found = model.predict(x.numpy(), engine="reference")
+    for name, layer in zip(names, (module.one, module.two), strict=True):
+        np.testing.assert_allclose(found[name], layer(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_named_outputs_train_as_the_others() -> None:
+    """Norms and dropouts are known by the names of values, which outputs change."""
+    module = Of(
+        lambda m, x: {"norms": m.norm(x), "rows": m.drop(y := m.last(x)), "whole": y},
+        norm=nn.BatchNorm1d(6, momentum=0.25), drop=nn.Dropout(0.5), last=nn.Linear(6, 2),
+    )  # fmt: skip
+    graph = ag.from_torch(module, torch.randn(ROWS)).graph(training=True, batch=2)
+    assert {"norm.mean", "norm.variance"} < {u.parameter.name for u in graph.updates}
+    assert [n.op.name for n in graph.nodes].count("dropout") == 1
+
+
 def test_a_layer_that_is_called_twice_shares_its_filter() -> None:
     layer = nn.Linear(6, 6)
     model = compare(
@@ -191,6 +228,13 @@ def test_the_model_trains_as_the_module_would(tmp_path: Path) -> None:
         one.fit(x, y, epochs=1, batch_size=16, verbose=0, batch_norm_samples=0)
         moved = {name for name, array in one.weights.items() if (array != before[name]).any()}
         assert moved == set(before) - {"layer0.f"}
+
+
+@pytest.mark.parametrize("eta", [0.3, None])
+def test_adder_layers_keep_their_rate(eta: float | None) -> None:
+    model = ag.from_torch(Adder2d(4, 2, 1, eta=eta), torch.randn(2, 4, 3, 3))
+    (f,) = model.graph(training=False).parameters
+    assert f.eta == eta
 
 
 def test_batch_norms_move_by_their_momentum() -> None:
@@ -262,6 +306,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[int, ...], str]] = {
     "floor": (lambda: Of(lambda m, x: torch.div(x, 2, rounding_mode="floor")), IMAGE, "rounds"),
     "random": (lambda: Of(lambda m, x: x + torch.rand(8)), IMAGE, "is random"),
     "a decision": (lambda: Of(lambda m, x: x if x.sum() > 0 else -x), ROWS, "cannot trace"),
+    "the name of another": (
+        lambda: Of(lambda m, x: {"relu": m.last(torch.relu(x))}, last=nn.Linear(6, 2)), ROWS,
+        'output "relu", which is the name of another',
+    ),
+    "one tensor, two names": (
+        lambda: Of(lambda m, x: dict.fromkeys("ab", x + 1)), ROWS, "as two outputs",
+    ),
     "no tensor": (lambda: Of(lambda m, x: torch.ones(3)), ROWS, "depend on its inputs"),
     "two places": (
         lambda: Of(lambda m, x: F.linear(x, m.w) * m.w[:1].sum() + x * m.w, w=nn.Parameter(
@@ -277,6 +328,34 @@ def test_what_has_no_equivalent_is_named(name: str) -> None:
     make, shape, message = REFUSED[name]
     with pytest.raises(UnsupportedError, match=message):
         ag.from_torch(make(), torch.randn(shape))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_refusal_comes_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """Without what torch.export logs and prints; what the module prints itself is the user's."""
+
+    def decide(module: Any, x: Any) -> Any:
+        print("mine", file=sys.stderr)
+        logging.getLogger("torch.export").warning("its own")
+        return x if x.sum() > 0 else -x
+
+    filters = [*logging.getLogger("torch.export").filters]
+    with pytest.raises(UnsupportedError, match="cannot trace"):
+        ag.from_torch(Of(decide), torch.zeros(ROWS))
+    assert capfd.readouterr() == ("", "mine\n")
+    assert logging.getLogger("torch.export").filters == filters
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_logged_on_the_way_to_a_success_comes(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("torch.of_this_test")
+
+    def tell(module: Any, x: Any) -> Any:
+        logger.warning("seen")
+        return x + 1
+
+    ag.from_torch(Of(tell), torch.zeros(ROWS))
+    assert "seen" in [record.getMessage() for record in caplog.records]
 
 
 @pytest.mark.parametrize(

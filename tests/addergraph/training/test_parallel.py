@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from addergraph import Model, layers
+from addergraph.cli.main import commands
 from addergraph.data import Augment, Loader
 from addergraph.errors import (
     AdderGraphError,
@@ -29,6 +30,7 @@ from addergraph.training.callbacks import Callback
 from addergraph.training.parallel import ParallelStep
 from addergraph.training.replicas import Replicas
 from tests.addergraph.models import DATA, X, Y, fit, same_weights
+from tests.addergraph.shell import Shell
 from tests.addergraph.training.communicators import Fake, together
 
 pytestmark = pytest.mark.usefixtures("quick_objects")
@@ -398,6 +400,25 @@ def test_who_was_started_by_mpirun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(UnsupportedError, match=r"4 processes .*pip install 'addergraph\[mpi\]'"):
         launched.communicator()
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD", "PMI", "MV2_COMM_WORLD"])
+def test_other_commands_than_train_are_refused_once(
+    name: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "m.onnx"
+    command = ("export-onnx", "small-adder", "-o", output)
+    monkeypatch.setenv(f"{name}_SIZE", "2")
+    monkeypatch.setenv(f"{name}_RANK", "0")
+    said = shell.error(*command)
+    assert "mpirun started 2 processes, and export-onnx is work for one" in said
+    monkeypatch.setenv(f"{name}_RANK", "1")
+    assert shell.ok(*command) == "" and not output.exists()
+    assert "Usage" in shell.ok("export-onnx", "--help")
+
+
+def test_train_alone_is_not_refused() -> None:
+    assert [c.name for c in commands.commands.values() if getattr(c, "_shares", 0)] == ["train"]
 
 
 def test_settings_of_parts_leave_checkpoints_of_one_process_alone() -> None:
