@@ -18,7 +18,7 @@ import pytest
 import addergraph as ag
 from addergraph import Model, layers, zoo
 from addergraph.codegen import llvm
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.export.training_interface import HEAD_BYTES, TRAINING_CODES
 from addergraph.data import Normalize, Preprocessing, digits
 from addergraph.errors import (

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from addergraph import compiler
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.elf import read_elf
 from addergraph.codegen.targets.lookup import runnable, target_named
 from addergraph.codegen.targets.target import Target

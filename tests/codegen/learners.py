@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from addergraph import Model, layers
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.ir import Array
 from addergraph.ir.state import aligned_bytes
 

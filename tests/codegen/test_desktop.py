@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.archive import Member, bsd_archive
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.certificate import certify
 from addergraph.codegen.inspect.limits import require_no_calls
 from addergraph.codegen.inspect.size import size_of

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.size import size_of
 from addergraph.codegen.targets.lookup import host
 from addergraph.codegen.targets.x86 import BASELINE

@@ -19,7 +19,8 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model, compiler
-from addergraph.codegen.export.aot import Exported, export
+from addergraph.codegen.export.aot import export
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.certificate import certify
 from addergraph.codegen.targets.lookup import host, target_named
 from addergraph.codegen.targets.x86 import BASELINE

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from addergraph.codegen import llvm
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.targets.x86 import BASELINE
 from addergraph.ir import Array
 
