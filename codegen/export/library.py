@@ -20,7 +20,7 @@ from .. import llvm
 from ..emit.lowered import computed_by
 from ..inspect import limits, strict
 from ..inspect.size import size_of_archive
-from ..inspect.stack import stack_bytes
+from ..inspect.stack import require_frames_below_a_page, stack_bytes
 from ..targets.boards import Board
 from ..targets.target import Target
 from . import folder as folders
@@ -86,8 +86,8 @@ class Code:
 def compiled(
     text: str, levels: Sequence[Level], prefix: str, functions: tuple[str, ...], target: Target
 ) -> Code:
-    """The object of a module. UnsupportedError where it calls what the target lacks, or multiplies
-    where it may not."""
+    """The object of a module. UnsupportedError where it calls what the target lacks, multiplies
+    where it may not, or takes more stack at once than Windows gives."""
     nodes = {k: n for level in levels for k, n in computed_by(level.facts).items()}
     provided = data_symbols(prefix)
     if target.multiplier:
@@ -96,6 +96,8 @@ def compiled(
             limits.require_no_calls(data, target, nodes, provided)
     else:
         data, assembly = strict.compile_both(text, target, nodes, provided)
+    if target.format == "coff":
+        require_frames_below_a_page(assembly, target.triple)
     stack = stack_bytes(assembly, target.triple, functions)
     return Code(passing_no_floats(data), functions, stack)
 

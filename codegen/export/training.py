@@ -73,12 +73,6 @@ def require_trainable(target: Target) -> None:
             f"training multiplies (gradients by rates, batch norms), and code for {target.name} "
             "may not: train for another target, and quantize what was learned"
         )
-    if target.format not in ("elf", "wasm"):
-        raise UnsupportedError(
-            "libraries that train are made for Linux, boards and WebAssembly, not for "
-            f"{target.name}; "
-            "export the inference library, or train in Python"
-        )
     if not target.floats:
         raise UnsupportedError(
             f"training computes with floats, and {target.name} has no float instructions: take a "
