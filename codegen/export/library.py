@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from addergraph.errors import ToolchainError
 from addergraph.files.storage import Pieces
@@ -29,7 +29,7 @@ from .archive import Member, archive, bsd_archive
 from .attributes import passing_no_floats
 from .data import data_object
 from .entry import data_symbols
-from .interface import ABI_VERSION, Argument, Image, Linkable
+from .interface import ABI_VERSION, Argument, Described, Linkable
 from .levels import Level
 
 FORMAT = 1  # of metadata.json
@@ -52,25 +52,6 @@ class Exported:
     script: Path | None = None
     types: Path | None = None
     package: tuple[Path, ...] = ()
-
-
-class Described(Linkable, Protocol):
-    """What metadata.json asks of the interface of a library."""
-
-    @property
-    def graph(self) -> str: ...
-
-    @property
-    def outputs(self) -> tuple[Argument, ...]: ...
-
-    @property
-    def arena_bytes(self) -> int: ...
-
-    @property
-    def image(self) -> Image | None: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
