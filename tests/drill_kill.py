@@ -19,6 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +84,11 @@ class Run:
             assert process.returncode != 0
         return process.returncode == 0
 
+    def launch(self, size: int, seconds: float | None, draw: random.Random) -> bool:
+        """As `live`, by so many processes, of which one that is drawn is killed. Here: by one."""
+        assert size == 1, size
+        return self.live(seconds)
+
     def position(self) -> tuple[int, int] | None:
         """Epochs and steps of the checkpoint, which must be whole; None where there is none."""
         path = self.folder / "checkpoint.safetensors"
@@ -99,40 +107,46 @@ class Run:
 
 
 class Report(NamedTuple):
-    """Of one drill: processes killed, those that left a checkpoint, and runs that were finished."""
+    """Of one drill: processes killed, by how many shared the run; those that left a checkpoint, and
+    runs that were finished."""
 
-    kills: int
+    kills: Counter[int]
     resumable: int
     runs: int
 
 
 def drill(
-    kills: int, folder: Path, *, epochs: int, seed: int = 0, by_command: bool = False
-) -> Report:
-    """Kills `kills` processes, and compares every run with one that nobody disturbed."""
-    rng, killed, resumable, runs = random.Random(seed), 0, 0, 0
-    whole = Run(folder / "whole", epochs, by_command)
+    kills: int, folder: Path, made: Callable[[Path], Run], *, seed: int = 0,
+    sizes: Sequence[int] = (1,), within: tuple[float, float] = (0.1, 0.7),
+) -> Report:  # fmt: skip
+    """Kills `kills` processes, and compares every run with one that nobody disturbed.
+
+    made    a run in a folder
+    sizes   how many processes may share one
+    within  parts of the usual time of a run, between which a kill comes
+    """
+    draw, killed, resumable, runs = random.Random(seed), Counter[int](), 0, 0
+    whole = made(folder / "whole")
     assert whole.live(None)
-    again = Run(
-        folder / "again", epochs, by_command
-    )  # the code is compiled now, so that its time is typical
-    start = time.perf_counter()
-    assert again.live(None)
-    usual = time.perf_counter() - start
-    assert again.result() == whole.result()
-    while killed < kills:
+    usual = {}
+    for size in sizes:  # the code is compiled now, so that its time is typical
+        again, start = made(folder / f"again{size}"), time.perf_counter()
+        assert again.launch(size, None, draw)
+        usual[size] = time.perf_counter() - start
+        assert again.result() == whole.result(), f"{size} processes give other bits"
+    while killed.total() < kills:
         runs += 1
-        run, before = Run(folder / f"run{runs}", epochs, by_command), (0, 0)
-        done = False
-        while not done and killed < kills:
-            done = run.live(rng.uniform(0.1, 0.7) * usual)
-            killed += not done
+        run, before, done = made(folder / f"run{runs}"), (0, 0), False
+        while not done and killed.total() < kills:
+            size = draw.choice(sizes)
+            done = run.launch(size, draw.uniform(*within) * usual[size], draw)
+            killed[size] += not done
             now = run.position() or (0, 0)
             resumable += not done and now > (0, 0)
             assert now >= before, "a kill took progress away"
             before = now
         assert done or run.live(None)
-        assert run.result() == whole.result(), f"run {runs} differs from the uninterrupted one"
+        assert run.result() == whole.result(), f"run {runs} differs from the undisturbed one"
     return Report(killed, resumable, runs)
 
 
@@ -141,11 +155,12 @@ def report(kills: int, *, seed: int = 0, by_command: bool = False) -> str:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         epochs = 12 if by_command else 120
-        done = drill(kills, Path(folder), epochs=epochs, seed=seed, by_command=by_command)
+        made = partial(Run, epochs=epochs, by_command=by_command)
+        done = drill(kills, Path(folder), made, seed=seed)
     return (
-        f"{done.kills} kills in {time.perf_counter() - start:.0f} s, {done.resumable} of them "
-        f"after a checkpoint: every one loaded, and all {done.runs} runs ended bit-identical to "
-        "the undisturbed one"
+        f"{done.kills.total()} kills in {time.perf_counter() - start:.0f} s, {done.resumable} of "
+        f"them after a checkpoint: every one loaded, and all {done.runs} runs ended bit-identical "
+        "to the undisturbed one"
     )
 
 

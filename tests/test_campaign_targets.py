@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.limits import floats_of
 from addergraph.codegen.targets.lookup import TARGETS, runnable, target_named
 from addergraph.codegen.targets.toy import TOY

@@ -70,6 +70,7 @@ CIRCLES = {  # imports that would close a circle, each in a function or for anno
     "addergraph.codegen.emit.shift_add -> addergraph.codegen.emit.indices": "annotations",
     "addergraph.codegen.emit.entry_threads -> addergraph.codegen.emit.module": "annotations",
     "addergraph.codegen.run.jit -> addergraph.codegen.export.aot": "Program.export, a convenience",
+    "addergraph.codegen.run.jit -> addergraph.codegen.export.library": "annotations: what it gives",
     "addergraph.passes.recompute -> addergraph.passes.fuse": "annotations: a part of fuse",
     "addergraph.model.file -> addergraph.model.model": "annotations: a file makes a Model",
 }

@@ -16,7 +16,7 @@ from .lowering import for_codegen, without_range_warnings
 
 if TYPE_CHECKING:
     from ..codegen.emit.lowered import Lowered
-    from ..codegen.export.aot import Exported
+    from ..codegen.export.library import Exported
     from ..codegen.targets.boards import Board
     from ..codegen.targets.target import Target
 

@@ -20,7 +20,7 @@ from .learning import Learning, export_learning, require_learning
 from .lowering import build, for_codegen, in_blocks, levels, road, without_range_warnings
 
 if TYPE_CHECKING:
-    from ..codegen.export.aot import Exported
+    from ..codegen.export.library import Exported
     from ..codegen.run.cache import Usage
     from ..codegen.run.jit import Built, Program
     from ..codegen.run.native import NativeLibrary

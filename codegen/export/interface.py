@@ -149,6 +149,25 @@ class Linkable(Protocol):
     def buffers(self) -> dict[str, int]: ...
 
 
+class Described(Linkable, Protocol):
+    """What metadata.json and scripts ask of it."""
+
+    @property
+    def graph(self) -> str: ...
+
+    @property
+    def outputs(self) -> tuple[Argument, ...]: ...
+
+    @property
+    def arena_bytes(self) -> int: ...
+
+    @property
+    def image(self) -> Image | None: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class Interface:
     """The C interface of one exported graph.

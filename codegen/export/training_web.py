@@ -11,13 +11,12 @@ Beside the functions of C, the module exports as globals the addresses of what t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from string import Template
 from typing import Any
 
+from .script import dumped, named, shared_text, shared_types, typed
 from .training_interface import TRAINING_CODES, TrainingInterface
-from .web import ARRAYS, SCRIPT_LOADS, SIMD, dumped
 
 IDENTITY = "graph_sha256", "weights_sha256"  # of a module's metadata
 
@@ -36,30 +35,12 @@ _SCRIPT = Template("""\
 export const batch = $batch;
 export const inputs = $inputs; // of one sample
 export const answers = $answers; // of a batch; classes: labels are below this number
-export const outputs = $outputs;
-export const classes = $classes; // their names, in the order of the scores
-const IDENTITY = $identity;
-const CODES = $codes;
-const ARRAYS = $arrays;
-const SIMD = new Uint8Array([$simd]);
+$constants
 const SCALAR = { dtype: "f32", elements: 1 };
 
 $loads
 class Network {
-  #exports;
-
-  constructor(exports) {
-    if (!exports.${p}_train) throw new Error("these bytes are not those of $p.wasm");
-    this.#exports = exports;
-    const text = new Uint8Array(exports.memory.buffer, exports.${p}_metadata_json());
-    this.metadata = JSON.parse(new TextDecoder().decode(text.subarray(0, text.indexOf(0))));
-    for (const [key, value] of Object.entries(IDENTITY)) {
-      if (this.metadata[key] !== value) {
-        throw new Error(`$p.wasm is of another export than $p.js ($${key}); copy both again`);
-      }
-    }
-    this.init();
-  }
+$opens
 
   /** The state before the first step. */
   init() {
@@ -78,13 +59,7 @@ class Network {
   }
 
   /** What the network answers for one sample, by the weights as they are now. */
-  run(given) {
-    const places = outputs.map((_, i) => `output_$${i}`);
-    const ends = [...this.#put("input", inputs, given, 1), ...places];
-    this.#call("run", ...ends, "state", "arena");
-    const made = outputs.map((end, i) => [end.name, this.#view(`output_$${i}`, end, 1).slice()]);
-    return made.length === 1 ? made[0][1] : Object.fromEntries(made);
-  }
+$runs
 
   /** The state as bytes, which load reads back, here or on another machine. */
   save() {
@@ -109,40 +84,11 @@ class Network {
     this.#call("selftest", "state", "arena");
   }
 
-  #put(kind, ends, given, count) {
-    const bare = ends.length === 1;
-    if (!bare && (typeof given !== "object" || given === null)) {
-      throw new TypeError(`expected an object with $${ends.map((end) => end.name).join(", ")}`);
-    }
-    const arrays = ends.map((end) => {
-      const shape = count === 1 ? end.shape : [count, ...end.shape];
-      const whole = { ...end, elements: count * end.elements, shape };
-      return checked(bare ? given : given[end.name], whole);
-    });
-    return arrays.map((array, i) => {
-      this.#view(`$${kind}_$${i}`, ends[i], count).set(array);
-      return `$${kind}_$${i}`;
-    });
-  }
-
-  #view(name, { dtype, elements }, count) {
-    return new ARRAYS[dtype](this.#exports.memory.buffer, this.#address(name), count * elements);
-  }
-
   #saved() {
     return new Uint8Array(this.#exports.memory.buffer, this.#address("saved"), $saved);
   }
 
-  #address(name) {
-    return this.#exports[`${p}_$${name}`].value;
-  }
-
-  #call(name, ...ends) {
-    const code = this.#exports[`${p}_$${name}`](...ends.map((end) => this.#address(end)));
-    if (code !== 0) throw new Error(`${p}_$${name}: $${CODES[code] ?? `status $${code}`}`);
-  }
-}
-
+$calls
 $checks""")
 
 _TYPES = Template("""\
@@ -180,41 +126,29 @@ export declare const batch: number;
 export declare const inputs: readonly End[];
 /** What a step is told of a batch. */
 export declare const answers: readonly End[];
-export declare const outputs: readonly End[];
-/** Names of the classes, in the order of the scores. */
-export declare const classes: readonly string[];
-/** The network of $p.wasm: beside $p.js, or its URL, bytes, or a response. */
-export declare function load(
-  source?: string | URL | ArrayBuffer | ArrayBufferView | Response,
-): Promise<Network>;
-""")
+$end""")
 
 
 def script(interface: TrainingInterface, identity: Mapping[str, object]) -> str:
     """The text of `<prefix>.js`; `identity`: what the metadata of its module have to say."""
-    loads, checks = SCRIPT_LOADS
+    outputs = [_end(a.name, a.type, skip=1) for a in interface.outputs]
+    given = named([a.c_name for a in interface.samples])
+    shared = shared_text(
+        interface, outputs, identity, TRAINING_CODES, ["state", "arena"], "this.init();"
+    )
     return _SCRIPT.substitute(
-        p=interface.prefix,
-        graph=json.dumps(interface.graph),
+        shared,
         batch=interface.batch,
-        x=_names([a.c_name for a in interface.samples]),
-        one=_names([a.c_name for a in interface.samples]),
-        labels=_names([a.c_name for a in interface.answers]),
-        y=_names([a.c_name for a in interface.outputs]),
+        x=given,
+        one=given,
+        labels=named([a.c_name for a in interface.answers]),
+        y=named([a.c_name for a in interface.outputs]),
         inputs=dumped([_end(a.name, a.type, skip=1) for a in interface.samples]),
         answers=dumped([
             _end(a.c_name, a.given) | ({"classes": a.classes} if a.labelled else {})
             for a in interface.answers
         ]),
-        outputs=dumped([_end(a.name, a.type, skip=1) for a in interface.outputs]),
-        classes=json.dumps(interface.classes),
-        identity=dumped(identity),
-        codes=dumped({code: told for code, (_, told) in sorted(TRAINING_CODES.items()) if code}),
-        arrays="{ " + ", ".join(f"{dtype}: {name}" for dtype, name in ARRAYS.items()) + " }",
-        simd=", ".join(map(str, SIMD)),
         saved=interface.saved_bytes,
-        loads=Template(loads).substitute(p=interface.prefix),
-        checks=Template(checks).substitute(),
     )  # fmt: skip
 
 
@@ -222,20 +156,11 @@ def declarations(interface: TrainingInterface) -> str:
     """The text of `<prefix>.d.ts`."""
     return _TYPES.substitute(
         p=interface.prefix,
-        given=_typed({a.name: a.type.dtype.name for a in interface.samples}),
-        expected=_typed({a.c_name: a.given.dtype.name for a in interface.answers}),
-        made=_typed({a.name: a.type.dtype.name for a in interface.outputs}),
+        given=typed((a.name, a.type.dtype.name) for a in interface.samples),
+        expected=typed((a.c_name, a.given.dtype.name) for a in interface.answers),
+        made=typed((a.name, a.type.dtype.name) for a in interface.outputs),
+        end=shared_types(interface.prefix),
     )
-
-
-def _names(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{{ {', '.join(names)} }}"
-
-
-def _typed(ends: Mapping[str, str]) -> str:
-    if len(ends) == 1:
-        return ARRAYS[next(iter(ends.values()))]
-    return "{ " + "; ".join(f"{json.dumps(n)}: {ARRAYS[dtype]}" for n, dtype in ends.items()) + " }"
 
 
 def _end(name: str, type: Any, skip: int = 0) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,7 +104,8 @@ def census(lowered: Lowered) -> Census:
     limits.require_target(lowered)
     module, facts = emit_program(lowered)
     assembly = llvm.compile_assembly(str(module), target)
-    counts = count_instructions(assembly, machine_for(target.triple), target.c_prefix)
+    emitted = [function.name for function in module.functions]
+    counts = count_instructions(assembly, machine_for(target.triple), emitted, target.c_prefix)
     computed: dict[str, list[Node]] = {symbol: [] for symbol in counts}
     for node in lowered.main.nodes:
         if node.name in facts.kernels:
@@ -120,22 +121,23 @@ def census(lowered: Lowered) -> Census:
     return Census(target.name, functions, integers)
 
 
-# What LLVM's assembly text calls functions: of ELF, of COFF, and of Mach-O, where it names no kind,
-# and nothing else stands in its first column with this sign but data, which has no instructions.
-_FUNCTIONS = (
-    r"^\s*\.type\s+([^\s,]+),[@%]function", r"^\s*\.def\s+([^\s;]+);", r"^(_[^\s:]+):"
-)  # fmt: skip
+# How assembly text declares functions: of ELF, and of COFF. That of Mach-O does not.
+_FUNCTIONS = r"^\s*\.type\s+([^\s,]+),[@%]function", r"^\s*\.def\s+([^\s;]+);"
 
 _ARRANGEMENT = re.compile(r"^(\w+)\.\d*[bhsdq]\b")  # of lanes, which Apple's syntax has in the name
 
 
 def count_instructions(
-    assembly: str, machine: Machine = X86_64, prefix: str = ""
+    assembly: str, machine: Machine = X86_64, emitted: Iterable[str] = (), prefix: str = ""
 ) -> dict[str, Counter[str]]:
-    """Function -> kind -> instructions, in LLVM's assembly text (x86-64: AT&T syntax). `prefix`
-    stands before the names of functions, and not in the result."""
-    patterns = _FUNCTIONS if prefix else _FUNCTIONS[:2]
-    known = {name for p in patterns for name in re.findall(p, assembly, re.MULTILINE)}
+    """Function -> kind -> instructions, in LLVM's assembly text (x86-64: AT&T syntax).
+
+    emitted  the functions of the module, where the text does not declare them; those that it
+             declares are counted, too, also one of LLVM's own
+    prefix   stands before the names of functions, and not in the result
+    """
+    known = {name for p in _FUNCTIONS for name in re.findall(p, assembly, re.MULTILINE)}
+    known |= {prefix + name for name in emitted}
     found: dict[str, Counter[str]] = {}
     current: Counter[str] = Counter()
     for line in assembly.splitlines():

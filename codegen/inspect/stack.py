@@ -12,7 +12,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from addergraph.errors import UnsupportedError
+
 from .instructions import IF
+
+PAGE = 4096  # bytes, of the stack of Windows on x86-64
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,19 @@ def stack_bytes(assembly: str, triple: str, entries: Iterable[str]) -> int | Non
     if None in found:
         return None
     return max(depth for depth in found if depth is not None) + machine.red_zone
+
+
+def require_frames_below_a_page(assembly: str, triple: str) -> None:
+    """UnsupportedError for code for Windows with a function that takes a page of stack or more:
+    the system adds the page below the last one when it is touched, and this code probes none."""
+    functions = _functions(assembly, _MACHINES["x86_64"])
+    for name, function in functions.items():
+        if function.takes >= PAGE:
+            raise UnsupportedError(
+                f"{name} takes {function.takes} bytes of stack, and code for {triple} at most "
+                f"{PAGE - 1} in one function: a call has too many tensors; make the network of "
+                "fewer layers, or compile it for Linux"
+            )
 
 
 def _as_of_elf(assembly: str) -> str:

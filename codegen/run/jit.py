@@ -39,7 +39,7 @@ from . import cache
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from ..export.aot import Exported
+    from ..export.library import Exported
 
 FORMAT = 4  # of cached facts and of the calling convention: bump when either changes
 

@@ -32,9 +32,9 @@ from addergraph.ir.interpreter import bind_inputs
 from addergraph.ir.state import aligned_bytes
 from addergraph.ir.types import TensorType, dtype_named
 
-from ..export.aot import FORMAT
 from ..export.folder import METADATA, require_exported_from, sha256
 from ..export.interface import ABI_VERSION, CODES, OK
+from ..export.library import FORMAT
 from ..targets.lookup import require_runnable, target_named
 
 _LIBRARY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")  # a C identifier and a part of a file name

@@ -21,19 +21,13 @@ RISCV64V = replace(
     max_tile=None, decoded=False,
     cpus="RISC-V CPUs of 64 bits with the vector extension V 1.0, whatever their vector length",
 )  # fmt: skip
-RISCV32I = replace(
-    scalar_core(
-        "riscv32i", "riscv32-unknown-none-elf", "generic-rv32", 16, 32,
-        "every RISC-V core of 32 bits, in programs of the ABI ilp32",
-    ),
-    max_tile=_TILE,
+RISCV32I = scalar_core(
+    "riscv32i", "riscv32-unknown-none-elf", "generic-rv32", 16, max_tile=_TILE,
+    cpus="every RISC-V core of 32 bits, in programs of the ABI ilp32",
 )  # fmt: skip
 RISCV64I = replace(
-    scalar_core(
-        "riscv64i", "riscv64-unknown-none-elf", "generic-rv64", 16, 64,
-        "every RISC-V core of 64 bits, in programs of the ABI lp64",
-    ),
-    max_tile=_TILE,
+    RISCV32I, name="riscv64i", triple="riscv64-unknown-none-elf", cpu="generic-rv64", word=64,
+    cpus="every RISC-V core of 64 bits, in programs of the ABI lp64",
 )  # fmt: skip
 # Multiplication and compressed instructions, without atomic ones: ESP32-C2 and C3 have none, and a
 # call has one thread.

@@ -7,6 +7,7 @@ what they need and know no instruction set by name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .machine import Machine, Rates
 from .machines import GENERIC, MACHINES
@@ -179,9 +180,12 @@ class Target:
         return self.name.replace("-", "_")
 
 
-def scalar_core(name: str, triple: str, cpu: str, registers: int, word: int, cpus: str) -> Target:
-    """A core that multiplies nothing, without an operating system: scalars in general registers."""
+def scalar_core(
+    name: str, triple: str, cpu: str, registers: int, *, cpus: str, **more: Any
+) -> Target:
+    """A core of 32 bits that multiplies nothing, without an operating system: scalars in general
+    registers. `more`: fields of its own."""
     return Target(
         name, triple, cpu, "", lanes=1, registers=registers, fma=False, multiplier=False,
-        word=word, floats=False, atomics=False, cpus=cpus,
+        word=32, floats=False, atomics=False, cpus=cpus, **more,
     )  # fmt: skip

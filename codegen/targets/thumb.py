@@ -11,12 +11,9 @@ from dataclasses import replace
 from .target import Target, WholeSums, scalar_core
 
 # Cortex-M0: `muls` takes 1 or 32 cycles, by the maker's choice, and nothing divides.
-THUMBV6M = replace(
-    scalar_core(
-        "thumbv6m", "thumbv6m-none-eabi", "cortex-m0", 8, 32,
-        "every Cortex-M, in programs of any float ABI",
-    ),
-    negates_by_product=True,
+THUMBV6M = scalar_core(
+    "thumbv6m", "thumbv6m-none-eabi", "cortex-m0", 8, negates_by_product=True,
+    cpus="every Cortex-M, in programs of any float ABI",
 )  # fmt: skip
 DSP = WholeSums(
     width=4, numbers=6, distances=("llvm.arm.usada8", "x", "f", "sum"),
@@ -30,10 +27,9 @@ THUMBV7EM = Target(
     "programs of any float ABI",
 )  # fmt: skip
 # FPv4-SP has no instructions for f64, but a fused multiply-add.
-THUMBV7EM_F32 = Target(
-    "thumbv7em-f32", "thumbv7em-none-eabi", "cortex-m4", "",
-    lanes=1, registers=32, fma=True, word=32, doubles=False, atomics=False,
-    bytes_unrolled=False, whole_sums=DSP,
+THUMBV7EM_F32 = replace(
+    THUMBV7EM, name="thumbv7em-f32", features="", registers=32, fma=True, floats=True,
+    doubles=False,
     cpus="Cortex-M with the DSP extension and floats of single precision (M4F; M7, M33 that have "
     "them), in programs of any float ABI",
 )  # fmt: skip

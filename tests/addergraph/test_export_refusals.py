@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.archive import Member, archive
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.certificate import certify_bytes
 from addergraph.codegen.inspect.size import size_of, size_of_archive
 from addergraph.codegen.targets.lookup import target_named

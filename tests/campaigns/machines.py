@@ -2,7 +2,8 @@
 
 Programs of Linux run under qemu-user, where operands, arena and weights lie between pages that may
 not be touched. Cortex-M runs under qemu-system, where the bytes around operands have to stay. Code
-for macOS and Windows runs as `test_desktop.py` says, WebAssembly in wasmtime.
+for macOS and Windows runs as `macs.py` and `windows.py` of `tests/codegen` say, WebAssembly in
+wasmtime.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from addergraph import compiler
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.elf import read_elf
 from addergraph.codegen.targets.lookup import runnable, target_named
 from addergraph.codegen.targets.target import Target
 from addergraph.ir import Array, Graph
-from tests.codegen import windows
+from tests.codegen import macs, windows
 from tests.codegen.boards import CORTEX_M, LINUX, SOURCES, USER
 from tests.codegen.harness import guarded, same_bits
 
@@ -32,7 +33,6 @@ PAGE, AROUND = 4096, 64  # bytes: between operands of Linux, and of a machine wi
 PATIENCE = 120.0  # seconds for a program
 WRONG = ("right", "its status", "other bits", "a byte around is touched", "mprotect", "self-test")
 NAME = "net"
-LD64 = next((p for p in ("ld64.lld", "ld64.lld-14", "ld64.lld-19") if shutil.which(p)), "ld64.lld")
 
 _DATA = """
     .section .rodata.known,"a",%progbits
@@ -83,8 +83,7 @@ class Machine:
         own = (self.emulator.split()[0],) if self.emulator else ()
         more = {"libc": ("cc",), "windows": ("lld-link",), "wasm": ("wasm-ld",)}
         clang = ("clang", "ld.lld")
-        macs = (*clang, LD64, "llvm-nm")
-        return own + {**more, "macos": macs}.get(self.kind, clang)
+        return own + {**more, "macos": macs.TOOLS}.get(self.kind, clang)
 
     @property
     def missing(self) -> str:
@@ -208,14 +207,6 @@ def _described(machine: Machine, tensors: Sequence[Array], inputs: int, arena: i
 #define RUN(d, arena) {NAME}_run({pointers}, arena)
 #define SELFTESTED(arena) {NAME}_selftest(arena)
 """
-    if machine.kind == "macos":
-        types = ", ".join(["void *"] * (len(tensors) + 1))
-        calls = f"""
-extern unsigned char image[];
-__asm__(".section .mac, \\"awx\\"\\n.balign 16384\\nimage: .incbin \\"mac.bin\\"\\n.text");
-#define RUN(d, arena) ((int32_t (*)({types}))(image + RUN_AT))({pointers}, arena)
-#define SELFTESTED(arena) ((int32_t (*)(void *))(image + SELFTEST_AT))(arena)
-"""
     return f"""
 #include "{NAME}.h"
 #define PAGE {page}u
@@ -256,10 +247,8 @@ def _linked(machine: Machine, made: Exported, folder: Path, right: bool) -> Path
         _ran(["clang", *flags, *bare, "-o", program, source, SOURCES / "linux.c", *objects], folder)
         return program
     if machine.kind == "macos":
-        places = _mac_image(made, folder)
-        flags += [f"-DRUN_AT={places['run']}", f"-DSELFTEST_AT={places['selftest']}"]
-        flags += [f"-Wa,-I{folder}"]
-        _ran(["clang", *flags, *bare, "-o", program, source, SOURCES / "linux.c"], folder)
+        objects = [SOURCES / "linux.c", macs.for_linux(made, folder)]
+        _ran(["clang", *flags, *bare, "-o", program, source, *objects], folder)
         return program
     script = "mps3" if "MPS3" in machine.flags else "mps2"
     objects = []
@@ -286,19 +275,6 @@ def _weights(made: Exported, folder: Path, right: bool) -> str:
     for part in ("weights", "golden", "metadata"):
         text = text.replace(f'"{part}.bin"', f'"{folder / part}.bin"')
     return text
-
-
-def _mac_image(made: Exported, folder: Path) -> dict[str, str]:
-    """Writes mac.bin, what macOS maps of the linked library; where its functions are."""
-    from tests.codegen.test_desktop import segment
-
-    dylib = folder / "net.dylib"
-    _ran([LD64, "-dylib", "-arch", "arm64", "-platform_version", "macos", "11.0", "11.0",
-          "-u", f"_{NAME}_selftest", "-o", dylib, made.archive], folder)  # fmt: skip
-    listed = subprocess.run(["llvm-nm", dylib], capture_output=True, text=True, check=True).stdout
-    at = {row.split()[2]: f"0x{row.split()[0]}" for row in listed.splitlines()}
-    (folder / "mac.bin").write_bytes(segment(dylib.read_bytes()))
-    return {name: at[f"_{NAME}_{name}"] for name in ("run", "selftest")}
 
 
 def _ran(command: Sequence[object], folder: Path) -> None:

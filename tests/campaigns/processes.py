@@ -18,24 +18,16 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-from tests.drill_kill import ROOT, Run
+from tests import drill_kill
+from tests.drill_kill import ROOT, Report, Run
 from tests.launching import mpirun, workers
 
 SIZES = (1, 2, 4)
 PARTS = 4
 ENDS = 120.0  # seconds in which the others end
-
-
-class Kills(NamedTuple):
-    """Processes killed, by how many they were; launches that left a checkpoint; runs finished."""
-
-    kills: Counter[int]
-    resumable: int
-    runs: int
 
 
 class Shared(Run):
@@ -45,8 +37,9 @@ class Shared(Run):
         super().__init__(folder, epochs, by_command=True)
         self.command += ["--deterministic", str(PARTS)]
 
-    def launch(self, size: int, seconds: float, draw: random.Random) -> bool:
+    def launch(self, size: int, seconds: float | None, draw: random.Random) -> bool:
         """Whether it came to its end before one of its processes could be killed."""
+        seconds = 10 * ENDS if seconds is None else seconds
         command = [*(mpirun(size) if size > 1 else []), *self.command]
         with tempfile.TemporaryFile("w+") as said:
             started = subprocess.Popen(
@@ -72,31 +65,10 @@ class Shared(Run):
         return code == 0
 
 
-def drill(kills: int, folder: Path, *, epochs: int, seed: int = 0) -> Kills:
+def drill(kills: int, folder: Path, *, epochs: int, seed: int = 0) -> Report:
     """So many kills, and every run compared with one that nobody disturbed."""
-    draw, killed, resumable, runs = random.Random(seed), Counter[int](), 0, 0
-    whole = Shared(folder / "whole", epochs)
-    assert whole.live(None)
-    usual = {}
-    for size in SIZES:  # compiled by now, so that these times are typical
-        again, start = Shared(folder / f"again{size}", epochs), time.perf_counter()
-        assert again.launch(size, 10 * ENDS, draw)
-        usual[size] = time.perf_counter() - start
-        assert again.result() == whole.result(), f"{size} processes give other bits"
-    while killed.total() < kills:
-        runs += 1
-        run, before, done = Shared(folder / f"run{runs}", epochs), (0, 0), False
-        while not done and killed.total() < kills:
-            size = draw.choice(SIZES)
-            done = run.launch(size, draw.uniform(0.3, 0.9) * usual[size], draw)
-            killed[size] += not done
-            now = run.position() or (0, 0)
-            resumable += not done and now > (0, 0)
-            assert now >= before, "a kill took progress away"
-            before = now
-        assert done or run.live(None)
-        assert run.result() == whole.result(), f"run {runs} differs from the undisturbed one"
-    return Kills(killed, resumable, runs)
+    made = partial(Shared, epochs=epochs)
+    return drill_kill.drill(kills, folder, made, seed=seed, sizes=SIZES, within=(0.3, 0.9))
 
 
 def campaign(kills: int, seed: int) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 
 import addergraph as ag
 from addergraph import zoo
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.run.jit import Program
 from addergraph.errors import QuantizationWarning, RangeWarning, UnsupportedError
 from addergraph.ir import Array, Graph

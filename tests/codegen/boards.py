@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import addergraph as ag
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.targets.lookup import target_named
 from addergraph.ir import Array
 from addergraph.quantization import Quantized

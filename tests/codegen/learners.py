@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from addergraph import Model, layers
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.ir import Array
 from addergraph.ir.state import aligned_bytes
 
 
 class Learner:
-    """A loaded shared library with a state and an arena of its own.
+    """A library with a state and an arena of its own.
 
     `calls` are codes, `train` and `run` insist on 0.
+    `caller` calls a function by its name; else the shared library is loaded.
     """
 
-    def __init__(self, exported: Exported) -> None:
-        assert exported.shared is not None
+    def __init__(self, exported: Exported, caller: Callable[..., int] | None = None) -> None:
         self.facts = json.loads(exported.metadata.read_text())
-        self.name = self.facts["name"]
-        self.library = ctypes.CDLL(str(exported.shared))
+        self.call = caller or _loaded(exported, self.facts["name"])
         self.state = aligned_bytes(self.facts["state_bytes"])
         self.arena = aligned_bytes(self.facts["arena_bytes"])
         assert self.call("init", self.state) == 0
-
-    def call(self, function: str, *arguments: Any) -> int:
-        """The code of a call; arrays as pointers, None as NULL."""
-        given = [
-            ctypes.c_void_p(a.ctypes.data)
-            if isinstance(a, np.ndarray)
-            else ctypes.c_void_p(None)
-            if a is None
-            else a
-            for a in arguments
-        ]
-        return int(self.library[f"{self.name}_{function}"](*given))
 
     def train(self, inputs: Sequence[Array], answers: Sequence[Array], rate: float) -> np.float32:
         """One step; the loss."""
@@ -84,6 +71,25 @@ class Learner:
             raw = self.state[one["offset"] :][: count * dtype.itemsize]
             found[one["name"]] = raw.view(dtype).reshape(one["shape"])
         return found
+
+
+def _loaded(exported: Exported, name: str) -> Callable[..., int]:
+    """Calls a function of the shared library; arrays as pointers, None as NULL."""
+    assert exported.shared is not None
+    library = ctypes.CDLL(str(exported.shared))
+
+    def call(function: str, *arguments: Any) -> int:
+        given = [
+            ctypes.c_void_p(a.ctypes.data)
+            if isinstance(a, np.ndarray)
+            else ctypes.c_void_p(None)
+            if a is None
+            else a
+            for a in arguments
+        ]
+        return int(library[f"{name}_{function}"](*given))
+
+    return call
 
 
 def small_model(*more: layers.Layer, classes: int = 4, **options: Any) -> Model:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.ir import Array, Graph
 
 wasmtime: Any = pytest.importorskip("wasmtime", reason="pip install wasmtime")

@@ -18,7 +18,8 @@ import pytest
 
 import addergraph as ag
 from addergraph import compiler
-from addergraph.codegen.export.aot import Exported, export
+from addergraph.codegen.export.aot import export
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.run.jit import Program
 from addergraph.codegen.targets.lookup import runnable, target_named
 from addergraph.codegen.targets.x86 import X86_LEVELS

@@ -13,7 +13,8 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model, compiler, zoo
-from addergraph.codegen.export.aot import Exported, export
+from addergraph.codegen.export.aot import export
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.certificate import certify, certify_bytes
 from addergraph.codegen.inspect.disassembly import Instruction, disassemble

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.archive import Member, bsd_archive
+from addergraph.codegen.export.library import Exported, compiled
 from addergraph.codegen.inspect.certificate import certify
 from addergraph.codegen.inspect.limits import require_no_calls
 from addergraph.codegen.inspect.size import size_of
@@ -24,6 +24,7 @@ from addergraph.codegen.targets.lookup import TARGETS, runnable, target_named
 from addergraph.codegen.targets.target import Target
 from addergraph.errors import AdderGraphError, StorageError, TargetError, UnsupportedError
 from addergraph.ir import Array, Graph
+from tests.codegen import macs
 from tests.codegen.boards import static_program
 from tests.codegen.test_header import BYTES as SMALL
 from tests.codegen.windows import Library, aligned
@@ -42,7 +43,6 @@ graph floats(%x: f32[2,12,12,8]) params(%f: f32[3,3,8,24], %g: f32[3,3,24,16], %
   return %y
 }"""
 HERE = [t.name for t in WINDOWS if runnable(TARGETS[t.name.removesuffix("-windows")])]
-LD64 = next((p for p in ("ld64.lld", "ld64.lld-14", "ld64.lld-19") if shutil.which(p)), "ld64.lld")
 DAMAGED = 4  # ERROR_WEIGHTS
 
 
@@ -111,66 +111,47 @@ def test_no_frame_skips_a_page_of_the_stack(target: str, tmp_path: Path) -> None
         assert 100 < number_of(made, "STACK_BYTES") < 4096
 
 
+def test_a_frame_of_a_page_is_refused() -> None:
+    """In a training step of hundreds of layers, pointers to all parameters would be one."""
+    text = """
+    define void @f() "no-stack-arg-probe" {{
+      %p = alloca [{} x i8]
+      call void @h(ptr %p)
+      ret void
+    }}
+    define internal void @h(ptr %p) noinline {{
+      store volatile i8 0, ptr %p
+      ret void
+    }}"""
+    for size, fits in ((3 << 10, True), (5 << 10, False)):
+        with nullcontext() if fits else pytest.raises(UnsupportedError, match="f takes 5.*4095"):
+            compiled(text.format(size), (), "net", ("f",), WINDOWS[0])
+
+
 # -- macOS ---------------------------------------------------------------------------------------
 
 MAIN = """
 #include "net.h"
 #include "board.h"
 static unsigned char arena[NET_ARENA_BYTES] __attribute__((aligned(64)));
-extern unsigned char image[];
-__asm__(".section .mac, \\"awx\\"\\n.balign 16384\\nimage: .incbin \\"mac.bin\\"\\n.text");
-typedef int32_t (*selftest_t)(void *);
+extern unsigned char net_data_golden[];
 int main(void)
 {
-    int32_t code = ((selftest_t)(image + SELFTEST))(arena);
-    image[GOLDEN] ^= 1;
-    return code != 0 ? 1 : ((selftest_t)(image + SELFTEST))(arena) == 4 ? 0 : 2;
+    int32_t code = net_selftest(arena);
+    net_data_golden[0] ^= 1;
+    return code != 0 ? 1 : net_selftest(arena) == 4 ? 0 : 2;
 }
 """
 
 
-@pytest.mark.needs("clang", "ld.lld", LD64, "llvm-nm", "qemu-aarch64")
+@pytest.mark.needs(*macs.TOOLS)
 @pytest.mark.parametrize("text", [BYTES, FLOATS], ids=["bytes", "floats"])
 def test_code_for_macs_runs_in_an_emulator(text: str, tmp_path: Path) -> None:
-    """Linked by LLVM's linker for macOS into a library that nothing has to be changed in, it stands
-    in a program of Linux, whose calls put pointers into the same registers."""
     _, made = exported(text, MACOS.name, tmp_path)
-    dylib = tmp_path / "net.dylib"
-    command: list[str | Path] = [
-        LD64, "-dylib", "-arch", "arm64", "-platform_version", "macos", "11.0", "11.0",
-        "-u", "_net_selftest", "-o", dylib, made.archive,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    listed = subprocess.run(["llvm-nm", dylib], capture_output=True, text=True, check=True).stdout
-    at = {row.split()[2]: f"0x{row.split()[0]}" for row in listed.splitlines()}
-    (tmp_path / "mac.bin").write_bytes(segment(dylib.read_bytes()))
     (tmp_path / "main.c").write_text(MAIN)
-    (tmp_path / "empty.a").write_bytes(b"!<arch>\n")
-    defined = (f"-DSELFTEST={at['_net_selftest']}", f"-DGOLDEN={at['_net_data_golden']}")
     program = tmp_path / "program"
-    include = f"-Wa,-I{tmp_path}"
-    library = tmp_path / "empty.a"
-    static_program("aarch64-linux-gnu", tmp_path, library, program, include, *defined)
+    static_program("aarch64-linux-gnu", tmp_path, macs.for_linux(made, tmp_path), program)
     assert subprocess.run(["qemu-aarch64", program], timeout=60, check=False).returncode == 0
-
-
-def segment(data: bytes) -> bytes:
-    """The first segment of a library for macOS. That nothing is to be changed in it, and that it
-    is all that is loaded, is checked."""
-    assert data[:4] == b"\xcf\xfa\xed\xfe"
-    at, count, found = 32, struct.unpack_from("<I", data, 16)[0], []
-    for _ in range(count):
-        kind, size = struct.unpack_from("<II", data, at)
-        if kind == 0x19:  # LC_SEGMENT_64
-            found.append(struct.unpack_from("<16s4Q", data, at + 8))
-        if kind in (0x22, 0x80000022):  # LC_DYLD_INFO
-            assert not any(struct.unpack_from("<8I", data, at + 8)), "it has addresses"
-        at += size
-    assert [name.rstrip(b"\0") for name, *_ in found] == [b"__TEXT", b"__LINKEDIT"]
-    _, address, _, offset, length = found[0]
-    assert address == offset == 0
-    return data[:length]
 
 
 @pytest.mark.needs("llvm-ar")

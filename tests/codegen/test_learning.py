@@ -1,5 +1,5 @@
-"""Libraries that learn, on other machines: WebAssembly in Node, a Cortex-M7 and Linux in emulators;
-and the programs of `examples/device`."""
+"""Libraries that learn, on other machines: WebAssembly in Node, code for Windows called here, code
+for macOS, Linux and a Cortex-M7 in emulators; and the programs of `examples/device`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.interface import DAMAGED_WEIGHTS
+from addergraph.codegen.export.library import Exported
+from addergraph.codegen.export.training_interface import FUNCTIONS
 from addergraph.codegen.inspect.size import size_of
-from addergraph.codegen.targets.lookup import host
-from addergraph.codegen.targets.x86 import BASELINE
+from addergraph.codegen.targets.desktop import MACOS
+from addergraph.codegen.targets.lookup import host, runnable
+from addergraph.codegen.targets.target import Target
+from addergraph.codegen.targets.x86 import BASELINE, EVERY, X86_LEVELS
 from addergraph.ir import Array
 from addergraph.model.device import DeviceTraining
+from tests.codegen import macs
 from tests.codegen.boards import CORTEX_M, static_program
 from tests.codegen.learners import Learner, small_model
+from tests.codegen.windows import Library
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +138,35 @@ def test_node_has_the_bits_of_the_baseline(
         assert error.startswith(start), error
 
 
-LINUX_MAIN = """
+@ON_X86
+@pytest.mark.needs("lld-link")
+@pytest.mark.parametrize(
+    "level", [t for t in (*X86_LEVELS, EVERY) if runnable(t)], ids=lambda t: t.name
+)
+def test_windows_has_the_bits_of_linux(
+    level: Target, samples: tuple[Array, Array], tmp_path: Path
+) -> None:
+    """The same losses, state and answers, and states go from one to the other."""
+    name, found = level.name, []
+    here = ag.export(small_model(), tmp_path / "linux", train=SETTINGS, target=name)
+    made = ag.export(small_model(), tmp_path / "dos", train=SETTINGS, target=f"{name}-windows")
+    windows = Library(made, tmp_path, FUNCTIONS)
+    assert windows.call("supported") == 1
+    learners = Learner(here), Learner(made, windows.call)
+    for one in learners:
+        assert one.call("selftest", one.state, one.arena) == 0
+        losses = [one.train([x], [y], 0.1) for x, y in zip(*samples, strict=True)]
+        found.append((losses, one.save(), one.run([samples[0][0, 0]])[0].tobytes()))
+    assert found[0] == found[1] and found[0][0][-1] < found[0][0][0]
+    linux, other = learners
+    linux.train([samples[0][0]], [samples[1][0]], 0.1)
+    saved = linux.save()
+    assert saved != found[0][1] and other.load(saved) == 0 and other.save() == saved
+    windows.memory[windows.places["small_data_golden"]] ^= 1
+    assert other.call("selftest", other.state, other.arena) == DAMAGED_WEIGHTS
+
+
+MAIN = """
 #include "board.h"
 #include "small.h"
 static uint8_t state[SMALL_STATE_BYTES] __attribute__((aligned(SMALL_ARENA_ALIGN)));
@@ -163,19 +197,25 @@ int main(void)
 @pytest.mark.parametrize(
     ("target", "emulator"),
     [
-        pytest.param(t, e, marks=pytest.mark.needs("clang", "ld.lld", e), id=t)
-        for t, e in (("aarch64-linux-gnu", "qemu-aarch64"), ("armv7-linux-gnueabihf", "qemu-arm"))
+        pytest.param(t, e, marks=pytest.mark.needs(*tools, e), id=t)
+        for t, e, tools in (
+            ("aarch64-linux-gnu", "qemu-aarch64", ("clang", "ld.lld")),
+            ("armv7-linux-gnueabihf", "qemu-arm", ("clang", "ld.lld")),
+            (MACOS.name, "qemu-aarch64", macs.TOOLS),
+        )
     ],
 )
-def test_linux_on_arm(
+def test_arm(
     target: str, emulator: str, samples: tuple[Array, Array],
     baseline: tuple[Array, bytes, Array], tmp_path: Path,
 ) -> None:  # fmt: skip
     """Losses are near: sums are rounded in another order there, and a state fits everywhere."""
     made = ag.export(small_model(), tmp_path, train=SETTINGS, target=target)
-    (tmp_path / "main.c").write_text(LINUX_MAIN)
-    program = tmp_path / "program"
-    static_program(target, tmp_path, made.archive, program)
+    (tmp_path / "main.c").write_text(MAIN)
+    program, system, library = tmp_path / "program", target, made.archive
+    if target == MACOS.name:
+        system, library = "aarch64-linux-gnu", macs.for_linux(made, tmp_path)
+    static_program(system, tmp_path, library, program)
     data = b"".join(x.tobytes() + y.tobytes() for x, y in zip(*samples, strict=True))
     done = subprocess.run([emulator, program], input=data, capture_output=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr)

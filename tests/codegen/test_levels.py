@@ -12,9 +12,9 @@ import pytest
 import addergraph as ag
 from addergraph import compiler
 from addergraph.codegen.emit.module import emit_program
-from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.entry import emit_library
 from addergraph.codegen.export.interface import interface_of
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect import elf
 from addergraph.codegen.inspect.certificate import certify
 from addergraph.codegen.llvm import compile_object

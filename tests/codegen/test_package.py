@@ -16,9 +16,9 @@ import pytest
 import addergraph as ag
 from addergraph.cli.main import main
 from addergraph.codegen import llvm
-from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.header import header
 from addergraph.codegen.export.interface import interface_of
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.export.package import (
     PACKAGES,
     package_files,

@@ -12,8 +12,8 @@ import pytest
 import addergraph as ag
 from addergraph.cli.main import main
 from addergraph.codegen import llvm
-from addergraph.codegen.export.aot import Exported
 from addergraph.codegen.export.archive import Member, archive
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.size import size_of, size_of_archive
 from addergraph.codegen.targets.boards import BOARDS, board_of
 from addergraph.codegen.targets.lookup import target_named

@@ -19,7 +19,8 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model, compiler
-from addergraph.codegen.export.aot import Exported, export
+from addergraph.codegen.export.aot import export
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.inspect.certificate import certify
 from addergraph.codegen.targets.lookup import host, target_named
 from addergraph.codegen.targets.x86 import BASELINE
@@ -248,7 +249,7 @@ def test_several_inputs_and_outputs_have_names(tmp_path: Path) -> None:
     """)  # fmt: skip
     assert said["y"] == [1, 4, 2, 5, 3, 6] and said["z"] == [2, -4, 6, 8]
     assert said["errors"][0].startswith("TypeError: input a: got undefined, expected Uint8Array")
-    assert "run takes an object with a, b" in said["errors"][1]
+    assert "expected an object with a, b" in said["errors"][1]
     assert "several.wasm is of another export than several.js (graph_sha256)" in said["errors"][2]
     assert "compiled under the name mine: mine.js loads it, not several" in said["errors"][3]
     types = Path(str(made.types)).read_text()

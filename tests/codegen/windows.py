@@ -14,21 +14,24 @@ from pathlib import Path
 import numpy as np
 
 from addergraph.codegen import llvm
-from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.library import Exported
 from addergraph.codegen.targets.x86 import BASELINE
 from addergraph.ir import Array
 
-MOST = 64  # pointers of a call
+MOST = 64  # arguments of a call
 _BASE = 0x180000000
 _LOADED: list[llvm.LoadedObject] = []
 _PE, _RELOCATIONS = 0x3C, 5  # where the header stands; the number of a directory
 
 
 class Library:
-    """The functions of an exported library for Windows."""
+    """The `functions` of an exported library for Windows."""
 
-    def __init__(self, made: Exported, folder: Path) -> None:
-        names = [f"{made.header.stem}_{name}" for name in ("run", "selftest", "supported")]
+    def __init__(
+        self, made: Exported, folder: Path,
+        functions: Sequence[str] = ("run", "selftest", "supported"),
+    ) -> None:  # fmt: skip
+        names = [f"{made.header.stem}_{name}" for name in functions]
         linked, listed = folder / "linked.dll", folder / "linked.map"
         command = [
             "lld-link", "/dll", "/noentry", "/nodefaultlib", "/machine:x64", f"/base:{_BASE:#x}",
@@ -51,9 +54,11 @@ class Library:
         self.places = places  # of every symbol, in the memory
         self.prefix = made.header.stem
 
-    def call(self, name: str, *pointers: Array) -> int:
-        """What the function gives for these pointers, of arrays that it reads or writes."""
-        given = [a.ctypes.data for a in pointers] + [0] * (MOST - len(pointers))
+    def call(self, name: str, *arguments: Array | int | None) -> int:
+        """What the function gives for pointers, of arrays that it reads or writes, None for NULL,
+        and integers."""
+        given = [a.ctypes.data if isinstance(a, np.ndarray) else a or 0 for a in arguments]
+        given += [0] * (MOST - len(given))
         return int(_caller()(self._start + self.places[f"{self.prefix}_{name}"], *given))
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], arena: int) -> int:

@@ -55,7 +55,7 @@ MUTANTS = (
         tests_of("codegen/test_package.py", "test_only_files_of_packages_are_removed"),
     ),
     Mutant(
-        "a library without its stack has room on a board", "codegen/export/aot.py",
+        "a library without its stack has room on a board", "codegen/export/library.py",
         "size.flash, size.ram_of_a_call)", "size.flash, size.ram)",
         tests_of("codegen/test_size.py", "test_the_last_byte_counts"),
     ),
