@@ -68,7 +68,11 @@ def _renamed(line: str, number: int) -> str:
 
 
 SUMS = {  # by what stands first in the names of kernels
-    "adder_u8": (Sum("udot", 16, "uabd"), Sum("uadalp.*4s, .*8h", 16, "uabd|uaddlp")),
+    "adder_u8": (
+        Sum("udot", 16, "uabd"),
+        Sum("uadalp.*8h, .*16b", 16, "uabd"),
+        Sum("uadalp.*4s, .*8h", 16, "uabd|uaddlp"),
+    ),
     "adder_f32": (Sum(r"fadd.*\.4s", 4, r"(fabd|smin).*\.4s"),),
     "product_u8": (Sum("[su]dot", 16), Sum("sadalp.*4s, .*8h", 8, r"mul.*\.8h")),
     "product_f32": (Sum(r"fmla.*\.4s", 4),),
