@@ -16,7 +16,8 @@ BROADCAST_COST = 0.5  # of the two instructions of a term, where it is one of th
 FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
 MOST_BYTE_PIXELS = 16  # more only make the code longer
 ENOUGH = 8  # accumulators that hide the latency of adding
-RUN_REGISTERS = 16  # beside sums, that cores without reordering need: runs of pixels, terms to come
+RUN_REGISTERS = 10  # of bytes, beside sums and filters of joined steps: LLVM spills with fewer
+IN_ORDER_REGISTERS = 16  # of any terms, where a core works in order: more pixels, terms to come
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def contraction_tiles(
         if blocks % vectors:
             continue
         many = steps_together(target, vectors) if together else 1
-        free = _free_beside(target, vectors * many) if many > 1 else _free(target, vectors)
+        free = _free(target, vectors)
+        if many > 1:
+            free = _free_beside(target, vectors * many, target.spare_registers)
         pixels = max(1, free // (vectors * (1 + registers_per_pixel)))
         tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
     return tiles
@@ -121,10 +124,9 @@ def _free(target: Target, vectors: int) -> int:
     return target.registers - vectors - (2 if target.registers > FEW_REGISTERS else 3)
 
 
-def _free_beside(target: Target, taps: int) -> int:
-    """Registers for sums beside `taps` of a filter in a loop of bytes, or one of several steps."""
-    spare = RUN_REGISTERS if target.machine.in_order else target.spare_registers
-    return target.registers - taps - spare
+def _free_beside(target: Target, taps: int, spare: int) -> int:
+    """Registers for sums beside `taps` of a filter, those of all steps taken together."""
+    return target.registers - taps - (IN_ORDER_REGISTERS if target.machine.in_order else spare)
 
 
 def _pixel_tile(height: int, width: int, pixels: int) -> tuple[int, int]:
@@ -180,8 +182,10 @@ def byte_tile(
     whole = target.whole_sums  # then sums are numbers, `lanes` of which become a vector
     most = whole.numbers // lanes if whole else max(tried)
     vectors = next(v for v in tried if blocks % v == 0 and v <= most)
-    taps = vectors * (steps_together(target, vectors) if together else 1)
-    room = most if whole else _free_beside(target, taps)
+    many = steps_together(target, vectors) if together else 1
+    room = most if whole else target.registers - vectors - target.spare_registers
+    if many > 1:
+        room = _free_beside(target, vectors * many, RUN_REGISTERS)
     pixels = max(1, min(MOST_BYTE_PIXELS, room // vectors))
     one_row = width * vectors >= ENOUGH
     return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)

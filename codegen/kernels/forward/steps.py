@@ -17,7 +17,7 @@ from .geometry import Geometry
 from .packing import DensePacking
 from .terms import ByteTerm, SplitTerm, Term
 
-GROUPS, IN_ORDER_GROUPS = 2, 3  # of steps taken together, in one loop body at most
+GROUPS = 3  # of steps taken together, in one loop body at most
 CHAINS = 4  # sums that terms are added to in turns, by a core that works in order
 TERMS_TO_COME = 3  # that it has made and not added yet
 
@@ -87,8 +87,7 @@ class Steps(ABC):
         """
         many = self.together
         groups = steps // many if many > 1 else 0
-        most = IN_ORDER_GROUPS if self.target.machine.in_order else GROUPS
-        body = next((n for n in range(most, 1, -1) if groups % n == 0), 1)
+        body = next((n for n in range(GROUPS, 1, -1) if groups % n == 0), 1)
 
         def several(k: Index, acc: list[Register]) -> list[Register]:
             xs, fs = e.at(x, e.mul(k, 4)), e.at(filters, e.mul(k, self.packing.step_bytes))
