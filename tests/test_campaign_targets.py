@@ -18,6 +18,7 @@ from addergraph.codegen.targets.lookup import TARGETS, runnable, target_named
 from addergraph.codegen.targets.toy import TOY
 from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.errors import UnsupportedError
+from addergraph.ir import Array
 from tests.campaigns import machines, targets
 from tests.campaigns.graphs import drawn
 from tests.campaigns.machines import MACHINES, Machine
@@ -150,7 +151,9 @@ graph together(%x: u8[1,5,9,56], %z: u8[1,1030], %v: f32[1,5,9,27])
   return %a, %b, %c, %d
 }""")
     rng = np.random.default_rng(0)
-    weights = {p.name: np.zeros(p.type.sizes, np.uint8) for p in graph.parameters[:3]}
+    weights: dict[str, Array] = {
+        p.name: np.zeros(p.type.sizes, np.uint8) for p in graph.parameters[:3]
+    }
     weights["k"] = rng.standard_normal((3, 3, 27, 16), np.float32)
     v = rng.standard_normal((1, 5, 9, 27), np.float32)
     far = np.full((1, 5, 9, 56), 255, np.uint8), np.full((1, 1030), 255, np.uint8), v
@@ -158,7 +161,7 @@ graph together(%x: u8[1,5,9,56], %z: u8[1,1030], %v: f32[1,5,9,27])
     any_bytes = *(rng.integers(0, 256, a.shape, np.uint8) for a in far[:2]), v
     machine = replace(PAGED, name=target, target=target, emulator="qemu-aarch64 -cpu max")
     for inputs, numbers in ((far, weights), (any_bytes, weights | random)):
-        expected = ag.compile(graph, weights=numbers)(*inputs)  # of f32, too, the same bits
+        expected = list(ag.compile(graph, weights=numbers)(*inputs))  # f32 has the same bits, too
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         machines.run(machine, graph, inputs, numbers, expected, folder, strict=False, right=True)
 

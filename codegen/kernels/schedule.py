@@ -176,9 +176,9 @@ def byte_tile(
     out more kernel rows.
     """
     blocks = max(1, ceil_div(channels, lanes))
-    tried = (4, 3, 2, 1) if target.broadcasts_compute else (2, 3, 1)
+    tried = [4, 3, 2, 1] if target.broadcasts_compute else [2, 3, 1]
     if target.machine.in_order:
-        tried = (2, 1)
+        tried = [2, 1]
     whole = target.whole_sums  # then sums are numbers, `lanes` of which become a vector
     most = whole.numbers // lanes if whole else max(tried)
     vectors = next(v for v in tried if blocks % v == 0 and v <= most)

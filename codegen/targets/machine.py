@@ -57,8 +57,8 @@ class Machine:
     l2          bytes of the second, as far as it is one core's own
     l2_line     cycles of a cache line that comes from L2, where many follow each other
     l3_line     the same from beyond
-    in_order    whether it executes instructions in the order of the code: kernels then put between a
-                term and its sum others that wait for neither
+    in_order    whether it executes instructions in the order of the code: kernels then put others
+                between a term and its sum, which wait for neither
     order       the core by whose model LLVM orders instructions, where that of this one makes it
                 keep registers on the stack; empty for its own
     rates       at each width of vectors, the narrowest first

@@ -11,8 +11,8 @@ have plain additions and minima of floats, and what may go to both often takes t
 
 Of ARM cores the rates are llvm-mca's (LLVM 19), of loops of the instructions alone; it models
 Cortex-A76 as an older core, so that its table is Neoverse N1's. Distances are those of uabd and
-udot, or of uabd and uadalp. Caches have the usual sizes, and cycles of their lines are assumed: nothing was
-measured on these cores.
+udot, or of uabd and uadalp. Caches have the usual sizes, and cycles of their lines are assumed:
+nothing was measured on these cores. Cortex-A55 is taken for an A53 with dot products.
 
 Cycles of cache lines, `latency`, `listed`, `dense` and `load_cost` were fitted to kernels on Zen 5,
 the last two on Zen 3 as well, `finish` and `listed_finish` on Golden Cove. Elsewhere cycles of
@@ -119,8 +119,8 @@ MACHINES: dict[str, Machine] = {
         replace(GOLDEN_COVE, name="raptorlake", l2=2 * MB), SAPPHIRE_RAPIDS,
         replace(SAPPHIRE_RAPIDS, name="emeraldrapids"),
         replace(SAPPHIRE_RAPIDS, name="graniterapids"),
-        CORTEX_A53, CORTEX_A55, CORTEX_A72, CORTEX_A76, replace(CORTEX_A76, name="neoverse-n1", l2=MB),
-        APPLE_M1,
+        CORTEX_A53, CORTEX_A55, CORTEX_A72, CORTEX_A76,
+        replace(CORTEX_A76, name="neoverse-n1", l2=MB), APPLE_M1,
     )
 }  # fmt: skip
 GENERIC = replace(ZEN5, name="generic")  # what schedules are made for where no CPU is named

@@ -68,8 +68,8 @@ class Target:
     short_sums      steps of four distances whose sums are added in 16 bits; 0 for none
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
-    broadcast_run   loads 2 or 4 neighbours of 32 bits, each into all lanes of a register of its own;
-                    {} in the name stands for how many
+    broadcast_run   loads 2 or 4 neighbours of 32 bits, each into all lanes of a register of its
+                    own; {} in the name stands for how many
     variable_shift  i32 x i32 -> i32: a << b in each lane, 0 where b is 32
     whole_sums      of bytes, where there are some: see WholeSums
     pause           what a thread executes that polls

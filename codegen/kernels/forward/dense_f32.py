@@ -33,6 +33,7 @@ def float_packing(g: Geometry, lanes: int, vectors: int) -> DensePacking:
 class FloatSteps(Steps):
     """Steps of f32: one row of the packed filter, broadcast numbers of the pixels."""
 
+    term: FloatTerm
     unroll_budget = 64
 
     def __init__(self, g: Geometry, target: Target, tile: Tile) -> None:

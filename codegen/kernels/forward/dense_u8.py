@@ -59,6 +59,7 @@ def byte_packing(g: Geometry, unit: int, lanes: int, vectors: int) -> DensePacki
 class ByteSteps(Steps):
     """Steps of u8: see the module's docstring."""
 
+    term: ByteTerm
     unroll_budget = 16  # a step has few instructions for each byte: longer loops overflow op caches
 
     def __init__(self, g: Geometry, target: Target, tile: Tile) -> None:

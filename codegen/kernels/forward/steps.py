@@ -8,14 +8,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from addergraph.ir.types import f32
-
 from ...emit.builder import F32, I32, Emitter, Index, Register, vector
 from ...targets.target import Target
 from ..schedule import Tile, ceil_div, steps_together
 from .geometry import Geometry
 from .packing import DensePacking
-from .terms import ByteTerm, SplitTerm, Term
+from .terms import ByteTerm, FloatTerm, SplitTerm
 
 GROUPS = 3  # of steps taken together, in one loop body at most
 CHAINS = 4  # sums that terms are added to in turns, by a core that works in order
@@ -31,7 +29,7 @@ class Steps(ABC):
     unroll_budget  tile updates of one vector emitted in one straight line at most
     """
 
-    term: Term
+    term: ByteTerm | FloatTerm
     lanes: int
     packing: DensePacking
     unroll_budget: ClassVar[int]
@@ -105,23 +103,24 @@ class Steps(ABC):
         self, e: Emitter, pixels: Sequence[Any], filters: Any, first: int, turns: _Turns
     ) -> None:
         """The terms of `together` steps: of a few pixels all steps, then of the next ones."""
-        many, vectors, floats = self.together, self.packing.vectors, self.term.number == f32
+        many, vectors, term = self.together, self.packing.vectors, self.term
+        floats = isinstance(term, FloatTerm)
         loaded = vector(F32 if floats else I32, self.target.lanes)
-        kind = loaded if floats else self.term.bytes_type(self.target)
-        assert floats or isinstance(self.term, ByteTerm)
+        kind = loaded if isinstance(term, FloatTerm) else term.bytes_type(self.target)
         size = self.target.vector_bytes
         taps = [
             e.b.load(e.at(filters, first + size * i), typ=kind, align=4 if floats else 1)
             for i in range(many * vectors)
         ]
         count = ceil_div(CHAINS, vectors) if self.target.machine.in_order else 1
-        for p in range(0, len(pixels), count):
-            here = range(p, min(p + count, len(pixels)))
+        for start in range(0, len(pixels), count):
+            here = range(start, min(start + count, len(pixels)))
             runs = {p: e.broadcast_run(pixels[p], many, loaded) for p in here}
             e.keep_order()
             for step, p in itertools.product(range(many), here):
                 one = runs[p][step]
-                one = one if floats else self.term.pixel(e, e.b.bitcast(one, kind))
+                if isinstance(term, ByteTerm):
+                    one = term.pixel(e, e.b.bitcast(one, kind))
                 for v in range(vectors):
                     turns.add(p * vectors + v, one, taps[step * vectors + v])
 
@@ -129,7 +128,9 @@ class Steps(ABC):
 class _Turns:
     """Sums to which terms are added, each one some terms later where the core works in order."""
 
-    def __init__(self, e: Emitter, term: Term, acc: Sequence[Register], in_order: bool) -> None:
+    def __init__(
+        self, e: Emitter, term: ByteTerm | FloatTerm, acc: Sequence[Register], in_order: bool
+    ) -> None:
         self.e, self.term, self.acc = e, term, list(acc)
         self.split = term if in_order and isinstance(term, SplitTerm) else None
         self.to_come: deque[tuple[int, Register]] = deque()
