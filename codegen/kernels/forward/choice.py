@@ -57,7 +57,8 @@ def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
         return {Choice(SPARSE): _made(dense, Choice(SPARSE))}
     g, tiles = dense.g, [dense.tile]
     if not _of_bytes(dense):
-        tiles = contraction_tiles(call.target, g.height, g.width, g.outputs)
+        together = g.term.joins_steps
+        tiles = contraction_tiles(call.target, g.height, g.width, g.outputs, together=together)
     choices = [Choice(DENSE, tile) for tile in tiles]
     if serves(g, call.target):
         choices.append(Choice(DEPTHWISE))
