@@ -201,7 +201,7 @@ for command in (
         of the data or on the test part where there is none.
         """,
         "addergraph clip m.safetensors --data digits -o clipped.safetensors",
-        "addergraph clip m.safetensors --data cifar10:PATH --quantile 0.9999 -o clipped.safetensors",
+        "addergraph clip m.safetensors --data cifar10:PATH --quantile 0.9999 -o c.safetensors",
     ),
     Command(
         "quantize",

@@ -26,7 +26,8 @@ KEPT = 1 << 18  # values of a layer that its distribution is made of, at most
 class Activation:
     """The results of one node over all samples and positions.
 
-    dead  relu, bounded or not, alone: the share of channels that are 0 for every sample and position
+    dead  relu alone, bounded or not: the share of channels that are 0 for every sample and
+          position
     """
 
     node: str

@@ -108,7 +108,7 @@ def _with_bounds(graph: Graph, bounds: Mapping[str, float]) -> Graph:
 
 
 def _bound(name: object, bound: object) -> float:
-    found = border.accept(float, bound)
+    found: float | None = border.accept(float, bound)
     if not isinstance(name, str) or found is None or not 0 < found < math.inf:
         raise GraphError(
             f"the bound of {border.shown(name)} is {border.shown(bound)}: expected a number above 0"

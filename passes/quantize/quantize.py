@@ -14,8 +14,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from addergraph.errors import DataError, GraphError, QuantizationWarning, UnsupportedError
 from addergraph.ir import Array, Graph, Node, Value, walk
 from addergraph.ir.check import check

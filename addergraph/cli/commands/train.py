@@ -18,7 +18,7 @@ from ...border import shown
 from ...data import Dataset
 from ...errors import DataError, StorageError
 from ...files.storage import user_path
-from ...ir import Array, Graph
+from ...ir import Graph
 from ...model import Model
 from ...model.file import require_writable_model
 from ...model.quantization import quantization_aware
