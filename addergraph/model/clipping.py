@@ -158,7 +158,7 @@ def clip_activations(
     verbose: int = 0,
 ) -> Model:
     """A copy of a trained model whose every relu is clip(x, 0, c): `activation_bounds` with these
-    arguments gives c, and its `clip` the model (docs/quantization.md, section 8).
+    arguments gives c, and its `clip` the model (docs/quantization.md, section 9).
 
     Weights, preprocessing, names and what is frozen are the model's. The copy is trained, saved,
     quantized and exported as any other; the gradient of clip is that of what comes in from 0 to c,
