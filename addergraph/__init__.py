@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .ir.text import parse
     from .ir.types import tensor
     from .model import Model
+    from .model.clipping import activation_bounds, clip_activations
     from .model.device import DeviceTraining
     from .model.quantization import quantization_aware, quantize
     from .onnx.export import to_onnx
@@ -52,6 +53,8 @@ __all__ = [
     "Graph",
     "Model",
     "__version__",
+    "activation_bounds",
+    "clip_activations",
     "compile",
     "compile_layers",
     "errors",
@@ -80,6 +83,8 @@ _HOME = {
     "DeviceTraining": ".model.device",
     "Graph": ".ir",
     "Model": ".model",
+    "activation_bounds": ".model.clipping",
+    "clip_activations": ".model.clipping",
     "compile": ".compiler",
     "compile_layers": ".compiler",
     "export": ".compiler",

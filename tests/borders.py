@@ -78,6 +78,15 @@ def built() -> Model:
 
 
 @cache
+def with_relu() -> Model:
+    model = Model(input_shape=(6, 6, 2), name="net")
+    for layer in (layers.Conv(2, kernel_size=3), layers.Activation("relu"), layers.Flatten()):
+        model.add(layer)
+    model.build((6, 6, 2))
+    return model
+
+
+@cache
 def program() -> Any:
     return ag.compile(built())
 
@@ -251,6 +260,13 @@ def _graph_cases() -> Iterator[Case]:
         "terms": 2, "quantile": 0.99, "reestimate": True, "engine": "native", "threads": 1,
         "verbose": 0,
     })  # fmt: skip
+    bounds = {"model": with_relu(), "x": X, "quantile": 0.99}
+    how = {"engine": "native", "threads": 1, "verbose": 0}
+    yield Case("ag.activation_bounds", ag.activation_bounds, {**bounds, **how})
+    yield Case("ag.clip_activations", ag.clip_activations, {**bounds, **how})
+    found = ag.activation_bounds(with_relu(), X)
+    yield Case("activation_bounds.clip", found.clip, {"model": with_relu()})
+    yield Case("ag.Model.bounded", with_relu().bounded, {"bounds": {"act1": 1.0}})
     q = quantized()
     answers = ag.interpret(q.graph, q.inputs(X), weights=q.weights)
     yield Case("quantized.inputs", q.inputs, {"x": X})

@@ -173,6 +173,10 @@ RUNS: dict[tuple[str, int], tuple[Callable[[], Names], Callable[[Names], bool]]]
     ),
     ("docs/quantization.md", 0): (integers, lambda made: np.dtype("f4") == made["logits"].dtype),
     ("docs/quantization.md", 1): (integers_to_train, lambda made: made["q"].error < 0.5),
+    ("docs/quantization.md", 2): (
+        integers,
+        lambda made: "clip(" in str(Model.load("clipped.safetensors").graph(False)),
+    ),
     ("docs/training.md", 0): (
         nothing,
         lambda made: isinstance(made["model"], Model) and Path("run", "log.csv").exists(),

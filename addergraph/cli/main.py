@@ -191,6 +191,19 @@ for command in (
         "addergraph predict m.safetensors photos --top 5 --json",
     ),
     Command(
+        "clip",
+        "commands.clip.clip",
+        """Bound the activations of a trained network from above.
+
+        MODEL is a model (.safetensors). In the model that is written each relu is limited to a
+        quantile of what it gives on training images, and taps of adder layers above that need no
+        minimum. The bounds are printed, and the accuracy before and after, on the validation part
+        of the data or on the test part where there is none.
+        """,
+        "addergraph clip m.safetensors --data digits -o clipped.safetensors",
+        "addergraph clip m.safetensors --data cifar10:PATH --quantile 0.9999 -o c.safetensors",
+    ),
+    Command(
         "quantize",
         "commands.quantize.quantize",
         """Quantize a trained network to an int8 model.

@@ -9,6 +9,7 @@ from .graphs import (
     optimize,
     quantization_aware_graph,
     quantized,
+    relu_peaks,
     require_statistics,
     roundings,
     segments,
@@ -50,7 +51,7 @@ __all__ = [
     "channel_moments", "compile", "compile_as", "compile_layers", "cpus_of", "export", "findings",
     "grad", "has_native_code", "is_compiled", "load", "load_native", "lower", "main_weights",
     "measure_peak", "memory_plan_text", "optimize", "points_after", "profile",
-    "quantization_aware_graph", "quantized", "require_linker", "require_statistics", "roundings",
-    "saved_state", "segments", "size_of", "train_halves", "train_step_graph", "tune_graph",
-    "without_weights",
+    "quantization_aware_graph", "quantized", "relu_peaks", "require_linker", "require_statistics",
+    "roundings", "saved_state", "segments", "size_of", "train_halves", "train_step_graph",
+    "tune_graph", "without_weights",
 ]  # fmt: skip

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from .. import border
 from ..errors import GraphError
-from ..ir import Array, Graph
+from ..ir import Array, Graph, Node
 from ..ir.attributes import FULL_PRECISION
 from ..ir.network import Network, graph_and_weights, graph_of, require_weights
 
 if TYPE_CHECKING:
     from ..ops.pointwise.fake_quantize import Rounding
+    from ..passes.clip_relus import Peak
     from ..passes.pipeline import Observer
     from ..passes.quantize.calibrate import Engine, Report
     from ..passes.replicas import Segment as Segment  # training names its type
@@ -117,3 +118,19 @@ def quantization_aware_graph(graph: Graph, rounded: Mapping[str, Rounding]) -> G
     from ..passes.quantize.rounded import quantization_aware
 
     return quantization_aware(graph, rounded)
+
+
+def relu_peaks(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    relus: Sequence[Node],
+    calibration: object,
+    engine: Engine,
+    *,
+    quantile: float,
+    report: Report,
+) -> Mapping[str, Peak]:
+    """What these relus give on calibration data; see `passes/clip_relus.py`."""
+    from ..passes.clip_relus import relu_peaks as measured
+
+    return measured(graph, weights, relus, calibration, quantile, engine, report)

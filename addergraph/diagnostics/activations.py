@@ -26,7 +26,8 @@ KEPT = 1 << 18  # values of a layer that its distribution is made of, at most
 class Activation:
     """The results of one node over all samples and positions.
 
-    dead  relu alone: the share of channels that are 0 for every sample and position
+    dead  relu alone, bounded or not: the share of channels that are 0 for every sample and
+          position
     """
 
     node: str
@@ -50,7 +51,7 @@ def activations(model: Model, x: object, *, threads: int | None = None) -> tuple
     inputs = border.by_name("x", model.entering(x), [*model.input_shapes])
     require_trainable(inputs)
     graph = model.graph(training=True, batch=count_of(inputs))
-    shown = [n for n in graph.nodes if n.op.rectifies or n.op.kind == CONTRACTION]
+    shown = [n for n in graph.nodes if _rectifies(n) or n.op.kind == CONTRACTION]
     outputs = tuple(node.outputs[0] for node in shown)
     whole = returning(graph, outputs)
     weights = initial_weights(whole) | model.weights  # dropouts count steps, from 0
@@ -73,9 +74,14 @@ def dead_relus(found: tuple[Activation, ...]) -> tuple[Finding, ...]:
     )
 
 
+def _rectifies(node: Node) -> bool:
+    """Also as `ag.clip_activations` bounds it: clip(x, 0, c)."""
+    return node.op.rectifies or getattr(node.op, "lo", None) == 0
+
+
 def _activation(node: Node, values: Array) -> Activation:
     dead = None
-    if node.op.rectifies:
+    if _rectifies(node):
         dead = float(np.mean(~values.reshape(-1, values.shape[-1]).any(axis=0)))
     flat = values.reshape(-1)
     if flat.size > KEPT:

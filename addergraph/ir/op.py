@@ -261,6 +261,11 @@ class Op:
         """
         return (0.0,) * len(results)
 
+    def limited(self, most: float) -> Op | None:
+        """min(self, most), `most` > 0, as an op of the same operands that is never below 0; None
+        where there is none, or where the results are limited already."""
+        return None
+
     def halo(self, types: Types) -> tuple[Halo, ...]:
         """The zeros that this op reads around each operand."""
         return (Halo(),) * len(types)

@@ -35,6 +35,7 @@ from ..ir.text import parse
 from ..layers.descriptions import describe, restore
 from ..ops.pointwise.fake_quantize import stated
 from ..training.objective import objective_of
+from .changes import stated_bounds
 from .freezing import frozen_names
 from .replay import Left, Replay, replay_of
 
@@ -149,12 +150,14 @@ def _read_description(text: str) -> dict[str, Any]:
 
 
 def _with_layers(model: Model, descriptions: object, graph: Graph) -> Model:
-    """The model of these layers; what it rounds is in the graph alone."""
+    """The model of these layers; what it bounds and rounds is in the graph alone."""
     for layer in restore(descriptions, len(graph.nodes)):  # each layer makes a node
         model.add(layer)
     frozen = frozen_names(graph)
     if frozen != model.frozen:
         model = model.holding(frozen)
+    if bounds := stated_bounds(graph, model.graph(training=False)):
+        model = model.bounded(bounds)
     if rounding := stated(graph):
         model = model.rounded(rounding)
     if model.graph(training=False) != graph:

@@ -41,6 +41,7 @@ from ..training.settings import DEFAULT_OPTIMIZER, Fit, Rate
 from ..training.step import TrainStep
 from ..training.trainee import Losses, Weights
 from ..training.validation import Observer, measure
+from .changes import Changeable
 from .minimizing import Minimizing
 from .predictor import CHUNK as CHUNK
 from .predictor import Predictor
@@ -51,7 +52,6 @@ from .transfer import transferred
 
 if TYPE_CHECKING:
     from ..data import Augment, Normalize
-    from ..ops.pointwise.fake_quantize import Rounding
 
 NO_TRAINING_FORM = (
     "this model was built from a Python function whose training form does not follow from its "
@@ -60,7 +60,7 @@ NO_TRAINING_FORM = (
 )
 
 
-class Model(Predictor, Minimizing):
+class Model(Predictor, Minimizing, Changeable):
     """A network of layers (`add`) or a traced function (`net`), and its weights.
 
         net          a function of symbolic tensors, its inputs, that returns one or several: a
@@ -115,7 +115,6 @@ class Model(Predictor, Minimizing):
         self._input_shapes: Shapes | None = None
         if input_shape is not None:
             self._input_shapes = stated_shapes(input_shape, names)
-        self._rounding: Mapping[str, Rounding] = {}
         self._weights: dict[str, Array] | None = None
         self._graphs: dict[tuple[bool, int | None], Graph] = {}
         Predictor.__init__(self, preprocessing)
@@ -251,10 +250,7 @@ class Model(Predictor, Minimizing):
         """
         key = (border.flag("training", training), border.plain(int | None, "batch", batch))
         if key not in self._graphs:
-            made = self._trace(training, batch)
-            if self._rounding:
-                made = compiler.quantization_aware_graph(made, self._rounding)
-            self._graphs[key] = made
+            self._graphs[key] = self._changed(self._trace(training, batch))
         return self._graphs[key]
 
     def with_classes(
@@ -278,19 +274,12 @@ class Model(Predictor, Minimizing):
         made = copy.copy(self)
         made._weights, made._entry = None, None
         if isinstance(network, Graph):
-            made._net = None
+            made._net, made._bounds = None, {}  # the graph has its bounds
             made.restore(network, replay)
             return made
         made.layers = []
         for layer in border.plain(Sequence[Layer], "network", network, GraphError):
             made.add(layer)
-        return made
-
-    def rounded(self, rounding: Mapping[str, Rounding]) -> Model:
-        """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
-        rounding = border.mapping("rounding", rounding, GraphError)
-        made = copy.copy(self)
-        made._rounding, made._graphs, made._entry = rounding, {}, None
         return made
 
     def __getstate__(self) -> dict[str, Any]:

@@ -72,11 +72,11 @@ def quantize(
             return compiler.quantized(
                 graph, calibration, settings, computing, weights=weights, report=report
             )
-        known, entering = graph.preprocessing, _entering(graph, calibration)
+        known, entered = graph.preprocessing, entering(graph, calibration)
         levels = None if known is None else known.levels()
         core, weights = graph.graph(training=False), graph.weights
         made = compiler.quantized(
-            core, entering, settings, computing, weights=weights, levels=levels, report=report
+            core, entered, settings, computing, weights=weights, levels=levels, report=report
         )
     return replace(made, preprocessing=known)
 
@@ -99,15 +99,15 @@ def quantization_aware(
     """
     if not isinstance(model, Model):
         raise GraphError(f"expected a model, found {type(model).__name__}")
-    known, entering = model.preprocessing, _entering(model, calibration)
+    known, entered = model.preprocessing, entering(model, calibration)
     levels = None if known is None else known.levels()
     core, weights, computing = model.graph(training=False), model.weights, engine_for(NATIVE, None)
     return model.rounded(
-        compiler.roundings(core, weights, entering, levels, computing, bits=bits, quantile=quantile)
+        compiler.roundings(core, weights, entered, levels, computing, bits=bits, quantile=quantile)
     )
 
 
-def _entering(model: Model, calibration: object) -> object:
+def entering(model: Model, calibration: object) -> object:
     """The calibration data as the network takes them; UnsupportedError for several inputs."""
     the_only(model.input_shapes, "input")
     return calibration if model.preprocessing is None else model.entering(calibration)

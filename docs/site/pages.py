@@ -45,7 +45,10 @@ REFERENCE = {
         ["training.optimizers.Optimizer", "training.schedules.Schedule", "training.step.TrainStep"],
     ),
     "zoo": ("addergraph.zoo", []),
-    "quantization": ("addergraph.quantization", []),
+    "quantization": (
+        "addergraph.quantization",
+        ["model.clipping.ActivationBounds", "model.clipping.ActivationBound"],
+    ),
     "verification": (
         "addergraph.verification",
         [

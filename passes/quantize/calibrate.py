@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from addergraph import border
 from addergraph.errors import DataError
 from addergraph.ir import Array, Graph, Value, walk
 from addergraph.ops.pointwise.fake_quantize import Rounding
@@ -146,6 +147,30 @@ def calibrate(
     )
 
 
+def samples_of(graph: Graph, calibration: object) -> Array:
+    """The calibration data of a graph of one input, as f32; DataError unless they are samples that
+    say something."""
+    (x,) = graph.inputs
+    found = border.array("calibration", calibration)
+    with np.errstate(over="ignore"):
+        samples = found.astype(np.float32)
+    expected = ",".join(map(str, x.type.shape))
+    if samples.shape[1:] != x.type.shape[1:] or not samples.ndim:
+        raise DataError(
+            f"calibration data have shape {list(found.shape)} of {found.dtype}, expected samples "
+            f"of real numbers [{expected}]" + border.nhwc_hint("calibration", found, x.type.shape)
+        )
+    if not len(samples):
+        raise DataError("calibration data are empty; give some hundred samples")
+    if not np.isfinite(samples).all():
+        raise DataError("calibration data hold NaN or infinities; remove those samples")
+    if not samples.any():
+        raise DataError(
+            "calibration data are all zero, which says nothing about ranges; give real samples"
+        )
+    return np.ascontiguousarray(samples)
+
+
 def chunks(samples: Array) -> Iterator[Array]:
     """`samples` in parts of CHUNK."""
     for start in range(0, len(samples), CHUNK):
@@ -155,7 +180,7 @@ def chunks(samples: Array) -> Iterator[Array]:
 def _moments(value: Value, array: Array, engine: Engine) -> tuple[int, Array, Array]:
     mean, variance = engine.moments(array)
     if not np.isfinite(mean).all():
-        raise _not_finite(value)
+        raise not_finite(value)
     return array.size // array.shape[-1], mean, variance
 
 
@@ -163,7 +188,7 @@ def _ends(value: Value, array: Array, quantile: float) -> _Ends:
     flat = array.reshape(-1)
     least, most = flat.min(), flat.max()
     if not (math.isfinite(least) and math.isfinite(most)):
-        raise _not_finite(value)
+        raise not_finite(value)
     if quantile == 1:
         return float(least), float(most)
     return quantiles(flat, quantile, (least, most))
@@ -210,7 +235,8 @@ def _in_order(
     return ordered[places[0]], ordered[places[1]]
 
 
-def _not_finite(value: Value) -> DataError:
+def not_finite(value: Value) -> DataError:
+    """What is raised where calibration data make a value NaN or infinite."""
     return DataError(f"{value} is not finite on the calibration data; is the network trained?")
 
 

@@ -14,9 +14,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from addergraph import border
 from addergraph.errors import DataError, GraphError, QuantizationWarning, UnsupportedError
 from addergraph.ir import Array, Graph, Node, Value, walk
 from addergraph.ir.check import check
@@ -35,7 +32,7 @@ from addergraph.ops.reduction.softmax import Softmax
 from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings, Quantized
 from addergraph.quantization.settings import MOST_TERMS
 
-from .calibrate import Engine, Report, Statistics, calibrate, silent
+from .calibrate import Engine, Report, Statistics, calibrate, samples_of, silent
 from .image import IMAGE_BITS, grid_of_bytes
 from .integers import IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
@@ -66,7 +63,7 @@ def quantize(
     (QuantizationWarning) of outputs that are off by more than FAR of their spread over the samples.
     """
     graph = _logits(_require_network(graph))
-    samples = _samples(graph, calibration)
+    samples = samples_of(graph, calibration)
     plain, trained, names = as_trained(graph)
     _require_known(plain)
     _require_trained(graph, settings.bits)
@@ -170,7 +167,7 @@ def roundings(
     """
     QuantizationSettings(bits=bits, quantile=quantile)
     graph, _ = without_roundings(_require_network(graph))
-    samples = _samples(graph, calibration)
+    samples = samples_of(graph, calibration)
     of_filters = FakeQuantizeFilter(bits)
     # Ops that cannot be trained so are refused before the long work.
     rounded_values(graph, lambda v: FakeQuantize(1.0), lambda f: of_filters)
@@ -256,26 +253,3 @@ def _logits(graph: Graph) -> Graph:
     read = {*outputs, *(v for node in nodes for v in node.inputs)}
     parameters = tuple(p for p in graph.parameters if p in read)
     return Graph(graph.name, graph.inputs, parameters, nodes, outputs)
-
-
-def _samples(graph: Graph, calibration: object) -> Array:
-    """The calibration data as f32; DataError unless they are samples that say something."""
-    (x,) = graph.inputs
-    found = border.array("calibration", calibration)
-    with np.errstate(over="ignore"):
-        samples = found.astype(np.float32)
-    expected = ",".join(map(str, x.type.shape))
-    if samples.shape[1:] != x.type.shape[1:] or not samples.ndim:
-        raise DataError(
-            f"calibration data have shape {list(found.shape)} of {found.dtype}, expected samples "
-            f"of real numbers [{expected}]" + border.nhwc_hint("calibration", found, x.type.shape)
-        )
-    if not len(samples):
-        raise DataError("calibration data are empty; give some hundred samples")
-    if not np.isfinite(samples).all():
-        raise DataError("calibration data hold NaN or infinities; remove those samples")
-    if not samples.any():
-        raise DataError(
-            "calibration data are all zero, which says nothing about ranges; give real samples"
-        )
-    return np.ascontiguousarray(samples)

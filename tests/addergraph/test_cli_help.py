@@ -16,9 +16,9 @@ from tests.addergraph.shell import Shell
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
-    "train", "recipe", "evaluate", "predict", "quantize", "summary", "check", "diagnose", "plot",
-    "import", "inspect", "compile", "export-onnx", "size", "certify", "run", "verify", "demo",
-    "bench", "cache",
+    "train", "recipe", "evaluate", "predict", "clip", "quantize", "summary", "check", "diagnose",
+    "plot", "import", "inspect", "compile", "export-onnx", "size", "certify", "run", "verify",
+    "demo", "bench", "cache",
 )  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("quick_objects")

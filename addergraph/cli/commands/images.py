@@ -20,6 +20,8 @@ from ...settings import setting
 from ...training.recipes import BRIGHTNESS, NONE, STATISTICS, Images
 from .source import Source
 
+HeldOut = tuple[Array | None, Array | None]  # images and classes
+
 
 def normalize_option() -> Any:
     """`--normalize` of commands that read a network: for those that do not say it themselves."""
@@ -138,14 +140,28 @@ def _warn(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=3)
 
 
+def held_out(data: Dataset) -> HeldOut:
+    """The images to validate on, with their classes; those to test on where there are none."""
+    if len(data.x_val):
+        return data.x_val, data.y_val
+    return (data.x_test, data.y_test) if len(data.x_test) else (None, None)
+
+
 def samples(spec: str, normalize: str | None, source: Source) -> Array:
-    """The images to train on of `spec`, as `source` takes them; of an archive with an array `x` and
-    no labels, this array as it is."""
+    """The images of `samples_and_data`."""
+    return samples_and_data(spec, normalize, source)[0]
+
+
+def samples_and_data(
+    spec: str, normalize: str | None, source: Source
+) -> tuple[Array, Dataset | None]:
+    """The images to train on of `spec`, as `source` takes them, and the data set that has them; of
+    an archive with an array `x` and no labels, this array as it is, and None."""
     path = spec.removeprefix("npz:")
     if Path(path).suffix == ".npz":
         given = load_npz_samples(user_path(path))
         if given is not None:
-            return given
+            return given, None
     data = load_for(source, spec)
     data = matched(source, data)
-    return entering(source, data.x_train, data, normalize)
+    return entering(source, data.x_train, data, normalize), data

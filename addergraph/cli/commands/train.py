@@ -18,7 +18,7 @@ from ...border import shown
 from ...data import Dataset
 from ...errors import DataError, StorageError
 from ...files.storage import user_path
-from ...ir import Array, Graph
+from ...ir import Graph
 from ...model import Model
 from ...model.file import require_writable_model
 from ...model.quantization import quantization_aware
@@ -32,11 +32,10 @@ from ...training.replicas import Replicas
 from ...training.schedules import SCHEDULES
 from ...training.settings import Fit, Learning
 from .. import options as shared
-from .images import load_like, load_to_train, matched
+from .images import HeldOut, held_out, load_like, load_to_train, matched
 from .source import model_for, model_in_file, of_model
 
 OUTPUT = "model.safetensors"
-HeldOut = tuple[Array | None, Array | None]  # images and classes
 CALIBRATION = 256  # training images that fix the scales of activations
 
 
@@ -166,7 +165,7 @@ def _train(options: Training, processes: Replicas) -> None:
     recipe = options.chosen_recipe()
     data = _with_validation(options, trained)
     _require_nothing_chosen_by_test(recipe, data)
-    x_val, y_val = _held_out(data)
+    x_val, y_val = held_out(data)
     model = _network(options, trained, data, recipe)
     data = _matched(options.network, model, data)
     _announce(options, model, data)
@@ -387,13 +386,6 @@ def _require_nothing_chosen_by_test(recipe: Recipe, data: Dataset) -> None:
         f'keep_best and patience choose an epoch; "{data.name}" has a test part alone, and that '
         "chooses nothing: give --validation-split 0.1, or other images by --validation"
     )
-
-
-def _held_out(data: Dataset) -> HeldOut:
-    """The images whose numbers each epoch shows."""
-    if len(data.x_val):
-        return data.x_val, data.y_val
-    return (data.x_test, data.y_test) if len(data.x_test) else (None, None)
 
 
 def _told(data: Dataset) -> str:

@@ -27,6 +27,7 @@ from ...ir.trace import Tensor, apply
 from ...ir.types import TensorType
 from .._elementwise import stored
 from .._window import require_f32, require_operands
+from .clip import Clip
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ class Relu(Op):
 
     def canonical(self, operands: Sequence[Source], result: TensorType) -> Canonical:
         return operands[0].value if isinstance(operands[0].op, Relu) else None
+
+    def limited(self, most: float) -> Op:
+        """clip(x, 0, most). The bits of min(relu(x), most), but that -0.0 keeps its sign."""
+        return Clip(0.0, most)
 
 
 @dataclass(frozen=True)

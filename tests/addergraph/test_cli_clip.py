@@ -1,0 +1,79 @@
+"""`addergraph clip`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import addergraph as ag
+from addergraph import Model
+from tests.addergraph.models import adders_only
+from tests.addergraph.shell import Shell
+
+pytestmark = pytest.mark.usefixtures("quick_objects")
+
+BASE = ("clip", "m.safetensors", "--data")
+OUT = ("--quantile", 0.99, "-o", "c.safetensors")
+
+
+@pytest.fixture
+def network(shell: Shell) -> Model:
+    """Trained weights in m.safetensors, samples with and without labels beside it."""
+    model = adders_only()
+    model.weights["adder_dense1.f"][...] *= 0.5  # other than those that its seed draws
+    model.save("m.safetensors")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 5, 5, 2)).astype(np.float32)
+    parts = {"x_train": x[:40], "x_val": x[40:60], "x_test": x[60:]}
+    labels = {f"y_{part}": rng.integers(0, 3, n) for part, n in (("train", 40), ("test", 30))}
+    np.savez("x.npz", x=x[:40])
+    np.savez("tested.npz", **labels, **{k: v for k, v in parts.items() if k != "x_val"})
+    np.savez("validated.npz", **labels, **parts, y_val=rng.integers(0, 3, 20))
+    np.savez("trained.npz", x_train=x, y_train=rng.integers(0, 3, 90))
+    return model
+
+
+def test_clip_and_what_it_says(shell: Shell, network: Model) -> None:
+    out = shell.ok(*BASE, "validated.npz", *OUT, "--samples", 30, "--threads", 1)
+    with np.load("validated.npz") as arrays:
+        x, y, given = arrays["x_val"], arrays["y_val"], arrays["x_train"][:30]
+    found = ag.activation_bounds(network, given, quantile=0.99)
+    assert str(found) in out
+    made = Model.load("c.safetensors")
+    assert made.graph(False) == found.clip(network).graph(False)
+    assert "on 20 validation images:" in out
+    for name, value in network.evaluate(x, y).items():
+        after = made.evaluate(x, y)[name]
+        assert f"  {name} {value:.4f} before, {after:.4f} after" in out
+    assert out.splitlines()[-1].startswith("wrote c.safetensors (")
+    assert "clip" in shell.ok("inspect", "c.safetensors")
+
+
+def test_held_out_images(shell: Shell, network: Model) -> None:
+    assert "on 30 test images:" in shell.ok(*BASE, "tested.npz", *OUT)
+    assert "no images are held out" in shell.ok(*BASE, "trained.npz", *OUT, "--force")
+    out = shell.ok(*BASE, "x.npz", *OUT, "--force")
+    assert "no labels, so that no accuracy is measured" in out and "of 40 samples" in out
+
+
+def test_errors(shell: Shell, network: Model) -> None:
+    Path("c.safetensors").write_bytes(b"mine")
+    error = shell.error(*BASE, "x.npz", *OUT)
+    assert error == '"c.safetensors" exists: name another file (-o), or give --force'
+    assert Path("c.safetensors").read_bytes() == b"mine"
+    assert "ends in .safetensors" in shell.error(*BASE, "x.npz", "-o", "c.npz")
+    error = shell.error(*BASE, "x.npz", "--quantile", 0.1, "-o", "d.safetensors")
+    assert 'is 0 of relu "act1"' in error
+    assert shell(*BASE, "x.npz", "--quantile", 0, "-o", "d.safetensors").status == 2
+    rest = ("--data", "x.npz", "-o", "d.safetensors")
+    Path("net.ag").write_text("graph g(%x: f32[N,4]) {\n  %y = relu(%x) : f32[N,4]\n  return %y }")
+    assert "is the text of a graph" in shell.error("clip", "net.ag", *rest)
+    with np.load("x.npz") as arrays:
+        ag.quantize(network, arrays["x"]).save("q.safetensors")
+        ag.clip_activations(network, arrays["x"]).save("clipped.safetensors")
+    assert '"q.safetensors" is of integers' in shell.error("clip", "q.safetensors", *rest)
+    assert "there is nothing to do" in shell.error("clip", "clipped.safetensors", *rest)
+    assert "starts with random weights" in shell.error("clip", "resnet20", *rest)
+    assert not Path("d.safetensors").exists()
