@@ -19,6 +19,7 @@ import addergraph as ag
 from addergraph import Model, layers, zoo
 from addergraph.codegen import llvm
 from addergraph.codegen.export.aot import Exported
+from addergraph.codegen.export.training_header import _kinds
 from addergraph.codegen.export.training_interface import HEAD_BYTES, TRAINING_CODES
 from addergraph.codegen.export.training_state import read_state
 from addergraph.data import Normalize, Preprocessing, digits
@@ -467,6 +468,14 @@ def test_the_header_has_the_layout_of_the_state(exported: Exported, tmp_path: Pa
     assert supported == "1"
     lines = exported.header.read_text().splitlines()
     assert max(len(line) for line in lines if line.startswith(("/*", " *"))) <= 100
+
+
+def test_the_header_says_what_is_no_float() -> None:
+    assert _kinds([]) == " * Offsets are in bytes. All are float. */"
+    assert _kinds(["step"]) == " * Offsets are in bytes. All are float, but for step: int32_t. */"
+    long = _kinds([f"dropout{i}.step" for i in range(20)]).splitlines()
+    assert len(long) > 1 and all(one.startswith(" * ") and len(one) <= 100 for one in long)
+    assert long[-1].endswith("dropout19.step: int32_t. */")
 
 
 @pytest.mark.slow
