@@ -33,7 +33,7 @@ $made
  * thread computes a call. The arena needs nothing and is overwritten.
  *
  * A step that is given a wrong label or rate returns a code and changes nothing. One that is given
- * NaN or infinity as a sample leaves NaN in the state: look at the loss, and keep a saved
+ * NaN or infinity as a sample or target leaves NaN in the state: look at the loss, and keep a saved
  * state.$images
  *
  * Numbers. The bits hold for rounding to nearest with subnormal numbers kept: flush-to-zero and
@@ -178,7 +178,7 @@ def header(interface: TrainingInterface, *, exact: bool, stack: int | None) -> s
 
 
 def _kinds(whole: list[str]) -> str:
-    """The end of the comment on the layout: the tensors that are no floats, where there are some."""
+    """The end of the comment on the layout: which of the tensors are no floats."""
     but = f", but for {', '.join(whole)}: int32_t" if whole else ""
     return filled(f" * Offsets are in bytes. All are float{but}. */")
 

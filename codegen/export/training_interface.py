@@ -60,7 +60,10 @@ TRAINING_CODES: dict[int, tuple[str, str]] = {
     OTHER_VERSION: ("ERROR_VERSION", "the state was saved by another version"),
     OTHER_NETWORK: ("ERROR_NETWORK", "the state is that of another network"),
     WRONG_SIZE: ("ERROR_SIZE", "bytes are missing, or too many"),
-    DAMAGED_STATE: ("ERROR_DAMAGED", "the state differs from its checksum, or its head does not end in zeros"),
+    DAMAGED_STATE: (
+        "ERROR_DAMAGED",
+        "the state differs from its checksum, or its head does not end in zeros",
+    ),
 }
 MAGIC, STATE_VERSION = b"AGSTATE\0", 1
 # Of a saved state; where its checksum begins, and the zeros behind it.
