@@ -68,7 +68,11 @@ def _renamed(line: str, number: int) -> str:
 
 
 SUMS = {  # by what stands first in the names of kernels
-    "adder_u8": (Sum("udot", 16, "uabd"), Sum("uadalp.*4s, .*8h", 16, "uabd|uaddlp")),
+    "adder_u8": (
+        Sum("udot", 16, "uabd"),
+        Sum("uadalp.*8h, .*16b", 16, "uabd"),
+        Sum("uadalp.*4s, .*8h", 16, "uabd|uaddlp"),
+    ),
     "adder_f32": (Sum(r"fadd.*\.4s", 4, r"(fabd|smin).*\.4s"),),
     "product_u8": (Sum("[su]dot", 16), Sum("sadalp.*4s, .*8h", 8, r"mul.*\.8h")),
     "product_f32": (Sum(r"fmla.*\.4s", 4),),
@@ -173,13 +177,13 @@ def network(name: str, int8: bool) -> Graph:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--target", default="aarch64-linux-gnu")
-    parser.add_argument("--cpus", help="which rate the code; default: the CPU it is tuned for")
+    parser.add_argument("--cpus", help="which rate the code; default: the one it is made for")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--most", type=float, default=1.25)
     options = parser.parse_args()
     target = target_named(options.target)
-    cpus = (options.cpus or target.tuned or "cortex-a53,neoverse-n1").split(",")
+    cpus = (options.cpus or target.machine.name).split(",")
     module, _ = emit_program(compiler.lower(network(options.model, options.int8), target))
     assembly = llvm.compile_assembly(str(module), target)
     found = [

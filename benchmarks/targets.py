@@ -115,7 +115,7 @@ WAYS: dict[str, dict[str, tuple[Registers, tuple[Way, ...]]]] = {
     "aarch64": {
         "f32 adder": (A64, (Way(r"fadd.*\.4s", 4, r"(fabd|smin).*\.4s"),)),
         "f32 conv": (A64, (Way(r"fmla.*\.4s", 4),)),
-        "int8 adder": (A64, (Way("udot", 16, "uabd"), Way("uadalp.*4s, .*8h", 16, "uabd|uaddlp"))),
+        "int8 adder": (A64, (Way("udot", 16, "uabd"), Way("uadalp.*8h, .*16b", 16, "uabd"))),
         "int8 conv": (A64, (Way("[su]dot", 16), Way("sadalp.*4s, .*8h", 8, r"mul.*\.8h"))),
     },
     "thumbv7": {

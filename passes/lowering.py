@@ -77,8 +77,9 @@ class Lowering:
             parts.append(f"computed once for given weights:\n{self.setup}")
         if self.kept:
             shares = (
-                f"%{name} {above}/8" + f" and {saturated}/8 saturated" * bool(saturated)
-                for name, (above, saturated) in self.kept.items()
+                f"%{name} {taps.above}/8"
+                + f" and {taps.saturated}/8 saturated" * bool(taps.saturated)
+                for name, taps in self.kept.items()
             )
             parts.append(f"elements above zero: {_listed(shares)}")
         if self.workspaces:

@@ -4,6 +4,7 @@ would see a wrong bit, and a step beyond an operand."""
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from addergraph.codegen.targets.lookup import TARGETS, runnable, target_named
 from addergraph.codegen.targets.toy import TOY
 from addergraph.codegen.targets.x86 import X86_LEVELS
 from addergraph.errors import UnsupportedError
+from addergraph.ir import Array
 from tests.campaigns import machines, targets
 from tests.campaigns.graphs import drawn
 from tests.campaigns.machines import MACHINES, Machine
@@ -130,6 +132,38 @@ def test_runs_that_fill_no_register() -> None:
     weights = {p.name: rng.integers(0, 256, p.type.sizes, np.uint8) for p in graph.parameters}
     case = Case(0, graph, (rng.integers(0, 256, (1, 4, 4, 17), np.uint8),), weights)
     assert targets.failure(case, NAMED["thumbv8m-mve"], False) is None
+
+
+@pytest.mark.slow
+@pytest.mark.needs(*PAGED.tools)
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "cortex-a72", "cortex-a55", "cortex-a76"])
+def test_steps_that_arm_takes_together(target: str, tmp_path: Path) -> None:
+    """The largest distances: a whole kernel, a row, or some steps of one fill sums of 16 bits. Runs
+    of every length beyond whole groups of steps, and f32 in the order of its sums."""
+    graph = ag.parse("""
+graph together(%x: u8[1,5,9,56], %z: u8[1,1030], %v: f32[1,5,9,27])
+    params(%f: u8[3,3,56,16], %g: u8[3,3,60,4], %h: u8[1030,5], %k: f32[3,3,27,16]) {
+  %a = adder2d(%x, %f) padding=(1,1,1,1) : i32[1,5,9,16]
+  %w = pad(%x) before=(0,0,0,0) after=(0,0,0,4) : u8[1,5,9,60]
+  %b = adder2d(%w, %g) : i32[1,3,7,4]
+  %c = adder_dense(%z, %h) : i32[1,5]
+  %d = adder2d(%v, %k) : f32[1,3,7,16]
+  return %a, %b, %c, %d
+}""")
+    rng = np.random.default_rng(0)
+    weights: dict[str, Array] = {
+        p.name: np.zeros(p.type.sizes, np.uint8) for p in graph.parameters[:3]
+    }
+    weights["k"] = rng.standard_normal((3, 3, 27, 16), np.float32)
+    v = rng.standard_normal((1, 5, 9, 27), np.float32)
+    far = np.full((1, 5, 9, 56), 255, np.uint8), np.full((1, 1030), 255, np.uint8), v
+    random = {n: rng.integers(0, 256, weights[n].shape, np.uint8) for n in "fgh"}
+    any_bytes = *(rng.integers(0, 256, a.shape, np.uint8) for a in far[:2]), v
+    machine = replace(PAGED, name=target, target=target, emulator="qemu-aarch64 -cpu max")
+    for inputs, numbers in ((far, weights), (any_bytes, weights | random)):
+        expected = list(ag.compile(graph, weights=numbers)(*inputs))  # f32 has the same bits, too
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        machines.run(machine, graph, inputs, numbers, expected, folder, strict=False, right=True)
 
 
 @pytest.mark.needs(*PAGED.tools)

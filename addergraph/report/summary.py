@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..ir import Array, Cost, Graph, Node, Parameter
+from ..ir.intervals import Interval, value_ranges
 from ..ir.types import TensorType, f32
 from ..ops.pointwise.dropout import Dropout
 from ..tables import Table
@@ -31,7 +33,8 @@ def summary_text(
     totals by kind of layer and their energy, as `arithmetic.py` defines them.
 
     A parameter counts in the row of the first node that reads it. `weights`, where known, give the
-    share of an adder's taps above zero: behind a relu, the others need no work. `arena` is the
+    share of an adder's taps above zero: behind a relu, the others need no work; and, where its
+    input has an upper bound c, of those at or above c, which need half of it. `arena` is the
     working memory of the compiled network in bytes. `findings` follow as warnings.
     `notes` stand below the layers.
     """
@@ -55,13 +58,17 @@ def training_only(graph: Graph) -> list[str]:
 def layer_table(graph: Graph, weights: Mapping[str, Array]) -> Table:
     """The nodes; those called a.b.c stand below a line that says a.b."""
     rows = _rows(graph)
-    shares = {node: _share(node, weights) for node, _ in rows}
+    ranges = value_ranges(graph) if weights else {}
+    kinds = {
+        "f>0": {node: _share(node, weights, 0.0) for node, _ in rows},
+        "f>=c": {node: _share(node, weights, _bound(node, ranges)) for node, _ in rows},
+    }
+    kinds = {name: shares for name, shares in kinds.items() if any(shares.values())}
     names = ["layer", "op", "output", "parameters", "bytes", "additions", "multiplies"]
     totals = [sum(row[i] for _, row in rows) for i in range(4)]
     footers = ["total", "", "", f"{totals[0]:,}", size_text(totals[1]), *_counts(totals[2:])]
-    if shared := any(shares.values()):
-        names.append("f>0")
-        footers.append("")
+    names += kinds
+    footers += [""] * len(kinds)
     cells: list[Sequence[str]] = []
     group = ""
     for node, (parameters, size, *arithmetic) in rows:
@@ -72,7 +79,7 @@ def layer_table(graph: Graph, weights: Mapping[str, Array]) -> Table:
         mark = FROZEN if any(isinstance(v, Parameter) and v.frozen for v in node.inputs) else ""
         row = [f"{'  ' if path else ''}{name}{mark}", node.op.name, _shape(node.outputs[0].type)]
         row += [f"{parameters:,}" if parameters else "", size_text(size) if size else ""]
-        cells.append([*row, *_counts(arithmetic), *([shares[node]] if shared else [])])
+        cells.append([*row, *_counts(arithmetic), *(shares[node] for shares in kinds.values())])
     return Table(names, cells, ("layer", "op", "output"), footers)
 
 
@@ -151,10 +158,16 @@ def size_text(count: int) -> str:
     return f"{value:.{max(0, 3 - len(str(int(value))))}f} {' KMG'[power]}iB"
 
 
-def _share(node: Node, weights: Mapping[str, Array]) -> str:
-    """The share of a 2-D adder's filter above zero, as `48%`."""
-    if not node.op.measures_distance or node.inputs[1].type.rank != 4:
+def _bound(node: Node, ranges: Mapping[str, Interval]) -> float:
+    """The largest value that a node's first operand can have."""
+    return ranges[node.inputs[0].name].hi if node.inputs and ranges else math.inf
+
+
+def _share(node: Node, weights: Mapping[str, Array], least: float) -> str:
+    """The share of a 2-D adder's filter above zero and at least `least`, as `48%`."""
+    if not node.op.measures_distance or node.inputs[1].type.rank != 4 or least == math.inf:
         return ""
     if node.inputs[1].name not in weights:
         return ""
-    return f"{100 * np.mean(weights[node.inputs[1].name] > 0):.0f}%"
+    filter = weights[node.inputs[1].name]
+    return f"{100 * np.mean((filter > 0) & (filter >= least)):.0f}%"

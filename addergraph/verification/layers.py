@@ -1,6 +1,6 @@
 """Native against reference layer by layer: which node of a compiled program is wrong.
 
-Two errors of each layer, with the bounds of `verification.py`:
+Two errors of each layer, with the bounds of `reference.py`:
 
 * On its own inputs: the reference takes the *native* operands of this one layer, so that nothing
   but the layer's own arithmetic is between both results. Integers, comparisons and moved data must

@@ -353,6 +353,13 @@ class Emitter(Indices):
             return self.keep_value(copies)
         return copies
 
+    def broadcast_run(self, pointer: Any, count: int, type: Any) -> list[Register]:
+        """`count` neighbours of 32 bits from memory, each in all lanes of a register of `type`."""
+        name = f"{self.target.broadcast_run.format(count)}.{type_suffix(type)}.p0"
+        made = self.intrinsic(name, ir.LiteralStructType([type] * count), [POINTER])
+        loaded = self.b.call(made, [pointer])
+        return [self.b.extract_value(loaded, i) for i in range(count)]
+
     def number(self, value: float, lanes: int) -> Register:
         """An f32 constant."""
         return constant(vector(F32, lanes), value)

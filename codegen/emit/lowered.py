@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from addergraph.ir import Array, Graph, Node, Parameter, Value
+from addergraph.ir.intervals import Interval, value_ranges
 from addergraph.ir.plan import ALIGNMENT, Layout, MemoryPlan, Placement, align
 from addergraph.ir.state import aligned_bytes
 from addergraph.ir.taps import EIGHTHS, Taps
@@ -26,6 +27,7 @@ from ..kernels.sparse._u8_lists import MOST_BYTE
 from ..targets.target import Target
 from .blocks import AT_ONCE, room
 
+MOST_BY_KINDS = 5  # eighths of the taps that need a minimum: with more, dense kernels may be faster
 FEW_BYTES = 55  # four bytes of this mean mostly have a sum of at most 255
 
 
@@ -176,33 +178,50 @@ def computed_by(facts: ProgramFacts) -> dict[str, list[str]]:
 def share_kept(graph: Graph, weights: Mapping[str, Array]) -> dict[str, Taps]:
     """The taps of each constant filter that a sparse kernel could use.
 
-    The choice between dense and sparse kernels reads it; results do not depend on it. It is coarse,
-    so that layers that differ in their numbers alone still share one kernel.
+    The choice between dense and sparse kernels reads it; of results of f32 the order of a sum
+    depends on whether there are saturated taps (`kernels/sparse/sparse_f32.py`), and nothing else.
+    It is coarse, so that layers that differ in their numbers alone still share one kernel.
     """
     if graph.updates:
         return {}
-    return {
-        value.name: _taps(np.asarray(weights[value.name]))
-        for value in _sparse_filters(graph)
-        if isinstance(value, Parameter) and value.name in weights
-    }
+    tops: dict[Parameter, float] = {}
+    ranges: Mapping[str, Interval] | None = None
+    for x, value in _sparse_filters(graph):
+        if isinstance(value, Parameter) and value.name in weights:
+            ranges = ranges or value_ranges(graph)
+            tops[value] = max(tops.get(value, 0.0), ranges[x.name].hi)
+    return {v.name: _taps(np.asarray(weights[v.name]), top) for v, top in tops.items()}
 
 
-def _taps(filter: Array) -> Taps:
-    """Of a filter. Bytes whose mean is above FEW_BYTES count more, up to twice: few of them fit one
-    sum (`sparse/_u8_lists.py`)."""
-    of_bytes = filter.dtype == np.uint8
-    saturated = filter == MOST_BYTE if of_bytes else np.zeros(filter.shape, bool)
+def _taps(filter: Array, top: float) -> Taps:
+    """Of a filter and values of at most `top`."""
+    if filter.dtype == np.uint8:
+        return _taps_of_bytes(filter)
+    above, saturated = filter > 0, filter >= top
+    both = _eighths(above)
+    rest, apart = _eighths(above & ~saturated), _eighths(saturated)
+    if not apart or rest > MOST_BY_KINDS:
+        return Taps(max(1, both))
+    return Taps(max(1, rest), apart, float(top))
+
+
+def _eighths(chosen: Array) -> int:
+    return round(EIGHTHS * np.count_nonzero(chosen) / max(1, chosen.size))
+
+
+def _taps_of_bytes(filter: Array) -> Taps:
+    """Bytes whose mean is above FEW_BYTES count more, up to twice: few of them fit one sum
+    (`sparse/_u8_lists.py`)."""
+    saturated = filter == MOST_BYTE
     above = filter[(filter > 0) & ~saturated]
     share = above.size / max(1, filter.size)
-    if of_bytes and above.size:
+    if above.size:
         share *= 2 - min(1.0, FEW_BYTES / float(above.mean()))
-    rest = round(EIGHTHS * np.count_nonzero(saturated) / max(1, filter.size))
-    return Taps(min(EIGHTHS, max(1, round(EIGHTHS * share))), rest)
+    return Taps(min(EIGHTHS, max(1, round(EIGHTHS * share))), _eighths(saturated))
 
 
-def _sparse_filters(graph: Graph) -> Iterator[Value]:
-    """The filters of adders in the min form or of bytes, fused or not."""
+def _sparse_filters(graph: Graph) -> Iterator[tuple[Value, Value]]:
+    """Input and filter of the adders in the min form or of bytes, fused or not."""
     for node in graph.nodes:
         inner, operands = node, node.inputs
         if isinstance(node.op, Fused):
@@ -210,9 +229,9 @@ def _sparse_filters(graph: Graph) -> Iterator[Value]:
             position = {v: i for i, v in enumerate(node.op.body.inputs)}
             operands = tuple(node.inputs[position[v]] for v in inner.inputs if v in position)
         if isinstance(inner.op, Adder2d):
-            filter = operands[1]
+            x, filter = operands[:2]
             if inner.op.input_nonnegative or filter.type.dtype == u8:
-                yield filter
+                yield x, filter
 
 
 def is_constant(graph: Graph, value: Value) -> bool:

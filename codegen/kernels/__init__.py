@@ -64,6 +64,11 @@ class Call:
     choice: Choice | None = None
 
 
+def taps_of(call: Call, operand: int) -> Taps:
+    """Of an operand; all of them, where nothing is known."""
+    return call.kept[operand] if call.kept else ALL_KEPT
+
+
 class Packing(Protocol):
     """How a kernel wants the numbers of a constant operand."""
 

@@ -16,6 +16,8 @@ BROADCAST_COST = 0.5  # of the two instructions of a term, where it is one of th
 FEW_REGISTERS = 16  # with no more, LLVM spills accumulators unless one register is to spare
 MOST_BYTE_PIXELS = 16  # more only make the code longer
 ENOUGH = 8  # accumulators that hide the latency of adding
+RUN_REGISTERS = 10  # of bytes, beside sums and filters of joined steps: LLVM spills with fewer
+IN_ORDER_REGISTERS = 16  # of any terms, where a core works in order: more pixels, terms to come
 
 
 @dataclass(frozen=True)
@@ -68,30 +70,51 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def steps_together(target: Target, vectors: int) -> int:
+    """Steps of one register tile whose numbers of a pixel come by one instruction; 1: by one each.
+
+    The filters of all of them are in registers. A core that executes instructions in order waits
+    for few long loads rather than for many short ones.
+    """
+    if not target.broadcast_run:
+        return 1
+    if target.machine.in_order:
+        return 4 if vectors == 2 else 2
+    return 2 if vectors > 2 else 1
+
+
 def contraction_tile(
-    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0
-) -> Tile:
+    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0,
+    together: bool = False,
+) -> Tile:  # fmt: skip
     """The tile for an output of height x width pixels and `channels` channels.
 
     One accumulator per (pixel, vector), `vectors` filter registers and one temporary must fit, and
     `registers_per_pixel` more for every (pixel, vector) that a kernel keeps an operand of. Each
     step of the reduction loads `vectors` filter vectors and broadcasts one number per pixel, so the
-    tile is chosen for few loads per term, then for few wasted pixels at the edges.
+    tile is chosen for few loads per term, then for few wasted pixels at the edges. `together` says
+    whether a kernel takes `steps_together`.
     """
-    tiles = contraction_tiles(target, height, width, channels, registers_per_pixel)
+    tiles = contraction_tiles(target, height, width, channels, registers_per_pixel, together)
     return min(tiles, key=lambda tile: _cost(tile, height, width, target))
 
 
 def contraction_tiles(
-    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0
-) -> list[Tile]:
+    target: Target, height: int, width: int, channels: int, registers_per_pixel: int = 0,
+    together: bool = False,
+) -> list[Tile]:  # fmt: skip
     """The tiles to choose from: the widest for each number of vectors that divides the channels."""
     blocks = max(1, ceil_div(channels, target.lanes))
     tiles = []
-    for vectors in (1, 2, 3, 4):
+    in_order = together and target.machine.in_order
+    for vectors in (2 - blocks % 2,) if in_order else (1, 2, 3, 4):
         if blocks % vectors:
             continue
-        pixels = max(1, _free(target, vectors) // (vectors * (1 + registers_per_pixel)))
+        many = steps_together(target, vectors) if together else 1
+        free = _free(target, vectors)
+        if many > 1:
+            free = _free_beside(target, vectors * many, target.spare_registers)
+        pixels = max(1, free // (vectors * (1 + registers_per_pixel)))
         tiles.append(_bounded(target, *_pixel_tile(height, width, pixels), vectors))
     return tiles
 
@@ -99,6 +122,11 @@ def contraction_tiles(
 def _free(target: Target, vectors: int) -> int:
     """Registers for accumulators beside `vectors` of a filter, a broadcast and a temporary."""
     return target.registers - vectors - (2 if target.registers > FEW_REGISTERS else 3)
+
+
+def _free_beside(target: Target, taps: int, spare: int) -> int:
+    """Registers for sums beside `taps` of a filter, those of all steps taken together."""
+    return target.registers - taps - (IN_ORDER_REGISTERS if target.machine.in_order else spare)
 
 
 def _pixel_tile(height: int, width: int, pixels: int) -> tuple[int, int]:
@@ -137,7 +165,9 @@ def _parts(size: int, step: int) -> list[tuple[int, int]]:
     return [(step, whole), *([(rest, 1)] if rest else [])]
 
 
-def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int) -> Tile:
+def byte_tile(
+    target: Target, lanes: int, height: int, width: int, channels: int, together: bool = False
+) -> Tile:
     """The tile for sums of distances of bytes, with `lanes` output channels in a vector.
 
     Where a broadcast takes a load and no arithmetic port, loads bind no longer once it serves two
@@ -146,11 +176,16 @@ def byte_tile(target: Target, lanes: int, height: int, width: int, channels: int
     out more kernel rows.
     """
     blocks = max(1, ceil_div(channels, lanes))
-    tried = (4, 3, 2, 1) if target.broadcasts_compute else (2, 3, 1)
+    tried = [4, 3, 2, 1] if target.broadcasts_compute else [2, 3, 1]
+    if target.machine.in_order:
+        tried = [2, 1]
     whole = target.whole_sums  # then sums are numbers, `lanes` of which become a vector
     most = whole.numbers // lanes if whole else max(tried)
     vectors = next(v for v in tried if blocks % v == 0 and v <= most)
+    many = steps_together(target, vectors) if together else 1
     room = most if whole else target.registers - vectors - target.spare_registers
+    if many > 1:
+        room = _free_beside(target, vectors * many, RUN_REGISTERS)
     pixels = max(1, min(MOST_BYTE_PIXELS, room // vectors))
     one_row = width * vectors >= ENOUGH
     return _bounded(target, *_pixel_tile(1 if one_row else height, width, pixels), vectors)

@@ -27,7 +27,7 @@ from addergraph.ops.fused import Fused
 from .. import llvm
 from ..emit.lowered import Lowered, planned_call
 from ..emit.module import standalone
-from ..kernels import ALL_KEPT, Call, Kernel, Operand, families
+from ..kernels import Call, Kernel, Operand, families, taps_of
 from ..kernels.forward.choice import candidates, expected_choice, forward_contraction
 from ..kernels.schedule import Choice
 from ..run import cache
@@ -129,7 +129,7 @@ def _prepared(call: Call, kernel: Kernel, drawn: Sequence[Array]) -> Callable[[]
         if number in kernel.packs:
             packing = kernel.packs[number]
             buffers[number] = aligned_bytes(packing.nbytes)
-            taps = call.kept[number] if call.kept else ALL_KEPT
+            taps = taps_of(call, number)
             packing.pack(_drawn(np.random.default_rng(number), operand, taps), buffers[number])
             pointers.append(buffers[number].ctypes.data)
             continue
@@ -160,7 +160,8 @@ def _drawn(rng: np.random.Generator, operand: Operand, taps: Taps) -> Array:
     above, saturated = taps.shares
     size, drawn = np.abs(rng.normal(size=operand.shape)), rng.random(operand.shape)
     if operand.type.dtype == f32:
-        return np.where(drawn < above, size, -size).astype(np.float32)
+        small = np.where(drawn < above, size, -size)
+        return np.where(drawn >= 1 - saturated, taps.top, small).astype(np.float32)
     small = np.where(drawn < above, np.ceil(16 * size), 0)
     return np.where(drawn >= 1 - saturated, 255, small).astype(operand.type.dtype.numpy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .machines import CORTEX_A53, CORTEX_A55
 from .target import Target
 
 AARCH64 = Target(
@@ -16,9 +17,12 @@ AARCH64 = Target(
     fma=True,
     broadcasts_compute=True,
     spare_registers=6,
+    broadcast_run="llvm.aarch64.neon.ld{}r",
     pair_sums="llvm.aarch64.neon.uaddlp",
     signed_pair_sums="llvm.aarch64.neon.saddlp",
+    short_sums=128,  # of 510 at most
     variable_shift="llvm.aarch64.neon.ushl.v4i32",
+    machine=CORTEX_A53,  # which cannot reorder what it gets: the others do
     ordered=True,
     cpus="every 64-bit ARM CPU (Armv8-A and later)",
 )
@@ -31,6 +35,7 @@ DOTPROD = replace(
     features="+dotprod",
     byte_dot="llvm.aarch64.neon.udot",
     signed_byte_dot="llvm.aarch64.neon.sdot",
+    machine=CORTEX_A55,
     cpus="64-bit ARM CPUs with dot products of bytes: Arm's since 2017 (Cortex-A55, A75, A76, "
     "Neoverse N1), Apple's since 2019",
     baseline="generic",

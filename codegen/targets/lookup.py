@@ -46,7 +46,7 @@ CPUS: dict[str, Target] = {
         (AVX2, _V3),
         (AVX512, _V4),
         (AARCH64, "cortex-a53 cortex-a72"),
-        (DOTPROD, "cortex-a76 neoverse-n1 apple-m1"),
+        (DOTPROD, "cortex-a55 cortex-a76 neoverse-n1 apple-m1"),
     )
     for name in names.split()
 }
@@ -68,7 +68,7 @@ _OTHERS = (  # what CPUs and boards are called that are no target by this name
         "every Cortex-M runs the code of thumbv6m, those with DSP instructions that of thumbv7em",
     ),
     (
-        r"cortex-(a55|a7[5-9]|a[57]10|a[57]\d0|x\d)|neoverse.*|apple-.*|rpi5",
+        r"cortex-(a7[5-9]|a[57]10|a[57]\d0|x\d)|neoverse.*|apple-.*|rpi5",
         "64-bit ARM CPUs of 2017 and later run the code of aarch64-linux-gnu-dotprod",
     ),
     (

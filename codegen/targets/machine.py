@@ -57,6 +57,10 @@ class Machine:
     l2          bytes of the second, as far as it is one core's own
     l2_line     cycles of a cache line that comes from L2, where many follow each other
     l3_line     the same from beyond
+    in_order    whether it executes instructions in the order of the code: kernels then put others
+                between a term and its sum, which wait for neither
+    order       the core by whose model LLVM orders instructions, where that of this one makes it
+                keep registers on the stack; empty for its own
     rates       at each width of vectors, the narrowest first
     """
 
@@ -67,6 +71,8 @@ class Machine:
     l2_line: float
     l3_line: float
     rates: tuple[Rates, ...]
+    in_order: bool = False
+    order: str = ""
 
     def at(self, width: int) -> Rates:
         """The rates of vectors of `width` bytes: those of the next wider ones where it has none."""

@@ -10,9 +10,9 @@ Intel's two, one alone has minima of integers and additions that saturate, the o
 have plain additions and minima of floats, and what may go to both often takes the wrong one.
 
 Of ARM cores the rates are llvm-mca's (LLVM 19), of loops of the instructions alone; it models
-Cortex-A76 as an older core, so that its table is Neoverse N1's. Distances are those of udot, or of
-uaddlp and uadalp. Caches have the usual sizes, and cycles of their lines are assumed: nothing was
-measured on these cores.
+Cortex-A76 as an older core, so that its table is Neoverse N1's. Distances are those of uabd and
+udot, or of uabd and uadalp. Caches have the usual sizes, and cycles of their lines are assumed:
+nothing was measured on these cores. Cortex-A55 is taken for an A53 with dot products.
 
 Cycles of cache lines, `latency`, `listed`, `dense` and `load_cost` were fitted to kernels on Zen 5,
 the last two on Zen 3 as well, `finish` and `listed_finish` on Golden Cove. Elsewhere cycles of
@@ -82,14 +82,17 @@ SKYLAKE_SERVER = replace(ICELAKE_SERVER, name="skylake-avx512", l1=32 * KB, l1_w
 CORTEX_A53 = Machine(
     "cortex-a53", 32 * KB, 4, 512 * KB, l2_line=8, l3_line=16,
     rates=(
-        Rates(16, loads=1, terms=0.5, distances=0.33, minima=0.5, shuffles=1, load_cost=0.5),
+        Rates(16, loads=1, terms=0.5, distances=0.5, minima=0.5, shuffles=1, load_cost=0.5),
     ),
+    in_order=True,
 )  # fmt: skip
+CORTEX_A55 = replace(CORTEX_A53, name="cortex-a55")
 CORTEX_A72 = Machine(
     "cortex-a72", 32 * KB, 2, MB, l2_line=4, l3_line=8,
     rates=(
-        Rates(16, loads=1, terms=0.67, distances=0.67, minima=1, shuffles=0.67, load_cost=0.1),
+        Rates(16, loads=1, terms=0.67, distances=1, minima=1, shuffles=0.67, load_cost=0.1),
     ),
+    order="neoverse-n1",
 )  # fmt: skip
 CORTEX_A76 = Machine(
     "cortex-a76", 64 * KB, 4, 512 * KB, l2_line=2, l3_line=4,
@@ -116,8 +119,8 @@ MACHINES: dict[str, Machine] = {
         replace(GOLDEN_COVE, name="raptorlake", l2=2 * MB), SAPPHIRE_RAPIDS,
         replace(SAPPHIRE_RAPIDS, name="emeraldrapids"),
         replace(SAPPHIRE_RAPIDS, name="graniterapids"),
-        CORTEX_A53, CORTEX_A72, CORTEX_A76, replace(CORTEX_A76, name="neoverse-n1", l2=MB),
-        APPLE_M1,
+        CORTEX_A53, CORTEX_A55, CORTEX_A72, CORTEX_A76,
+        replace(CORTEX_A76, name="neoverse-n1", l2=MB), APPLE_M1,
     )
 }  # fmt: skip
 GENERIC = replace(ZEN5, name="generic")  # what schedules are made for where no CPU is named

@@ -69,6 +69,8 @@ class Target:
     short_sums      steps of four distances whose sums are added in 16 bits; 0 for none
     least_magnitude f32 x f32 -> f32: min(|a|, |b|) with the sign of a, or b where a is NaN; it
                     clips by magnitude. Arguments as those of AVX-512's vrangeps
+    broadcast_run   loads 2 or 4 neighbours of 32 bits, each into all lanes of a register of its
+                    own; {} in the name stands for how many
     variable_shift  i32 x i32 -> i32: a << b in each lane, 0 where b is 32
     whole_sums      of bytes, where there are some: see WholeSums
     pause           what a thread executes that polls
@@ -115,6 +117,7 @@ class Target:
     signed_byte_dot: str = ""
     short_sums: int = 0
     least_magnitude: str = ""
+    broadcast_run: str = ""
     variable_shift: str = ""
     whole_sums: WholeSums | None = None
     pause: str = ""
@@ -144,7 +147,8 @@ class Target:
     @property
     def tuned(self) -> str:
         """The CPU, as LLVM names it, that LLVM orders instructions for; empty for none."""
-        return self.machine.name if self.ordered and self.machine.name in MACHINES else ""
+        known = self.ordered and self.machine.name in MACHINES
+        return self.machine.order or self.machine.name if known else ""
 
     @property
     def hosted(self) -> bool:

@@ -193,8 +193,8 @@ FORWARD_MUTANTS = (
 SPARSE_MUTANTS = (
     Mutant(
         "lists lose the steps that fill no loop body", LISTS,
-        "return _whole(max(map(len, kept)), self.tile.unroll)",
-        "return max(map(len, kept)) // self.tile.unroll * self.tile.unroll",
+        "_whole(max(map(len, kept)) - together, self.tile.unroll)",
+        "(max(map(len, kept)) - together) // self.tile.unroll * self.tile.unroll",
         sparse("same", "batch"),
     ),
     Mutant(

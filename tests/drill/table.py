@@ -12,6 +12,7 @@ from . import (
     elsewhere,
     exchange,
     files,
+    kinds,
     machines,
     parallel,
     pixels,
@@ -27,6 +28,7 @@ from .mutant import Mutant
 ROOT = Path(__file__).parents[2]
 MUTANTS: tuple[Mutant, ...] = (
     *contractions.MUTANTS,
+    *kinds.MUTANTS,
     *adder_u8.MUTANTS,
     *product_u8.MUTANTS,
     *sparse_u8.MUTANTS,

@@ -1,4 +1,4 @@
 """What the command line's commands do: plain functions, one module for each kind.
 
-`cli.py` declares options and help, and imports these when a command runs.
+`main.py` declares commands and their help, and imports these when a command runs.
 """

@@ -18,7 +18,7 @@ from addergraph.ops.contraction.conv2d import Conv2d
 from addergraph.ops.contraction.dense import Dense, Matmul
 
 from ...targets.target import Target
-from .. import ALL_KEPT, Call, Kernel, kernel
+from .. import Call, Kernel, kernel, taps_of
 from ..schedule import DENSE, DEPTHWISE, SPARSE, Choice, ceil_div, contraction_tiles
 from ..sparse._f32_choice import sparse_cycles, sparse_tile
 from ..sparse._f32_tile import SparseTile
@@ -40,6 +40,8 @@ TAIL_TERMS = 4.8  # in whose time a vector of i32 sums becomes bytes
 def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     """The kernel of `call.choice`, or the one that the model expects to be the fastest."""
     dense = DenseKernel(call, body)
+    if _by_kinds(dense):
+        return _made(dense, Choice(SPARSE))
     return _made(dense, call.choice or _expected(dense))
 
 
@@ -51,15 +53,25 @@ def expected_choice(call: Call, body: Graph | None = None) -> Choice:
 def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
     """Every kernel that serves the call. All give the same bits."""
     dense = DenseKernel(call, body)
+    if _by_kinds(dense):
+        return {Choice(SPARSE): _made(dense, Choice(SPARSE))}
     g, tiles = dense.g, [dense.tile]
     if not _of_bytes(dense):
-        tiles = contraction_tiles(call.target, g.height, g.width, g.outputs)
+        together = g.term.joins_steps
+        tiles = contraction_tiles(call.target, g.height, g.width, g.outputs, together=together)
     choices = [Choice(DENSE, tile) for tile in tiles]
     if serves(g, call.target):
         choices.append(Choice(DEPTHWISE))
     if _sparse_tile(dense) is not None:
         choices.append(Choice(SPARSE))
     return {choice: _made(dense, choice) for choice in choices}
+
+
+def _by_kinds(dense: DenseKernel) -> bool:
+    """Whether the sums of f32 add saturated taps behind the others, which one kernel does."""
+    if _of_bytes(dense) or not taps_of(dense.call, dense.operands[1]).saturated:
+        return False
+    return not serves(dense.g, dense.target) and _sparse_tile(dense) is not None
 
 
 def _of_bytes(dense: DenseKernel) -> bool:
@@ -86,9 +98,11 @@ def _made(dense: DenseKernel, choice: Choice) -> Kernel:
 
 def _expected(dense: DenseKernel) -> Choice:
     call, g, sparse = dense.call, dense.g, False
+    if _by_kinds(dense):
+        return Choice(SPARSE)
     if serves(g, call.target):
         return Choice(DEPTHWISE)  # no shape was found where another was faster
-    kept, saturated = (call.kept[dense.operands[1]] if call.kept else ALL_KEPT).shares
+    kept, saturated = taps_of(call, dense.operands[1]).shares
     if g.term == BYTES and call.kept and call.target.byte_distances:
         found = sparse_bytes_tile(dense)
         sparse = found is not None and (

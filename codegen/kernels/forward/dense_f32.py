@@ -33,6 +33,7 @@ def float_packing(g: Geometry, lanes: int, vectors: int) -> DensePacking:
 class FloatSteps(Steps):
     """Steps of f32: one row of the packed filter, broadcast numbers of the pixels."""
 
+    term: FloatTerm
     unroll_budget = 64
 
     def __init__(self, g: Geometry, target: Target, tile: Tile) -> None:
@@ -44,7 +45,8 @@ class FloatSteps(Steps):
 
     @classmethod
     def choose_tile(cls, g: Geometry, target: Target) -> Tile:
-        return contraction_tile(target, g.height, g.width, g.outputs)
+        together = g.term.joins_steps
+        return contraction_tile(target, g.height, g.width, g.outputs, together=together)
 
     def emit(
         self, e: Emitter, x: Any, offsets: Sequence[int], filters: Any, taps: tuple[Index, Index]
@@ -100,7 +102,10 @@ class FloatSteps(Steps):
                         e.keep_order()
                     return acc
 
-                return e.unrolled(run, self.unroll(len(offsets), run), middle, update)
+                middle, done = self.joined(e, x_run, offsets, f_run, run, middle)
+                x_run, f_run = e.at(x_run, 4 * done), e.at(f_run, done * step_bytes)
+                rest = run - done
+                return e.unrolled(rest, self.unroll(len(offsets), rest), middle, update)
 
             return e.carry(0, columns, 1, outer, over_columns)
 

@@ -59,6 +59,7 @@ def byte_packing(g: Geometry, unit: int, lanes: int, vectors: int) -> DensePacki
 class ByteSteps(Steps):
     """Steps of u8: see the module's docstring."""
 
+    term: ByteTerm
     unroll_budget = 16  # a step has few instructions for each byte: longer loops overflow op caches
 
     def __init__(self, g: Geometry, target: Target, tile: Tile) -> None:
@@ -73,7 +74,8 @@ class ByteSteps(Steps):
         _, lanes, parts = _sizes(g, target)
         if target.whole_sums:
             return byte_tile(target, lanes * parts, g.height, g.width, g.outputs)
-        tile = byte_tile(target, lanes, g.height, g.width, g.outputs)
+        together = g.term.joins_steps
+        tile = byte_tile(target, lanes, g.height, g.width, g.outputs, together)
         return Tile(tile.rows, tile.columns, max(1, tile.vectors // parts))
 
     def unroll(self, pixels: int, run: int) -> int:
@@ -187,6 +189,9 @@ class ByteSteps(Steps):
             words = (self._broadcast(e, e.at(xs, o + u * step)) for o in offsets)
             return self._emit_step(e, words, e.at(fs, u * width), acc)
 
+        if step == 4:
+            acc, done = self.joined(e, x, offsets, filters, whole, acc)
+            x, filters, whole = e.at(x, done * step), e.at(filters, done * width), whole - done
         acc = e.unrolled(whole, self.unroll(len(offsets), whole), acc, update)
         if not rest:
             return acc

@@ -13,8 +13,9 @@ sums, in an order that is part of the result's definition; PRODUCT uses FMA wher
 
 Terms of bytes come in steps: several bytes of a pixel, broadcast, and as many of the filter for
 each channel, make one number per lane. Their sums are exact in i32, in any order. Distances: x86's
-psadbw sums eight in a 64-bit lane; ARM's uabd makes sixteen, of which uaddlp and uadalp add four to
-a 32-bit lane, or, where there are dot products, udot by ones. WebAssembly takes as many
+psadbw sums eight in a 64-bit lane; ARM's uabd makes sixteen, which uadalp adds in pairs to 16-bit
+lanes, and those are widened after 128 steps at the latest; or, where there are dot products, udot
+by ones in fours to 32-bit lanes. WebAssembly takes as many
 instructions for the larger less the smaller byte, adds pairs in 16 bits, and widens after some
 steps only. Products, four at a time: even and odd bytes become 16-bit numbers, whose products x86's
 pmaddwd adds in pairs, in 32 bits, as WebAssembly's dot; ARM's mul keeps them in 16, and saddlp adds
@@ -61,6 +62,7 @@ class Term(ABC):
     skips_padding   whether kernel rows in the padding are left out, because their terms are zeros
                     or, where there are `magnitudes`, known sums
     magnitudes      whether sums of |f| are packed with a filter
+    joins_steps     whether several steps of a loop may be taken at once, pixel by pixel
     row_sums        which kernel rows' packed sums are added, of those that a tile has: those that
                     it leaves out, or those that it takes
     """
@@ -69,6 +71,7 @@ class Term(ABC):
     number: ClassVar[DType]
     skips_padding: ClassVar[bool] = False
     magnitudes: ClassVar[bool] = False
+    joins_steps: ClassVar[bool] = False
     row_sums: ClassVar[Literal["left out", "taken"]] = "left out"
 
     @abstractmethod
@@ -104,6 +107,21 @@ class Term(ABC):
         return f
 
 
+class SplitTerm(Term):
+    """A term that is made by one instruction and added by another, between which there may be
+    others."""
+
+    joins_steps = True
+
+    @abstractmethod
+    def made(self, e: Emitter, x: Register, f: Register) -> Register:
+        """The term of x and f."""
+
+    @abstractmethod
+    def summed(self, e: Emitter, acc: Register, made: Register) -> Register:
+        """acc plus what was made."""
+
+
 # -- f32 -------------------------------------------------------------------------------------------
 
 
@@ -125,24 +143,32 @@ class FloatTerm(Term):
         return e.b.fadd(total, e.call("fabs", f))
 
 
-@dataclass(frozen=True)
-class Direct(FloatTerm):
-    label = "direct_f32"
+class SplitFloatTerm(FloatTerm, SplitTerm):
+    def summed(self, e: Emitter, acc: Register, made: Register) -> Register:
+        return e.b.fadd(acc, made)
 
     def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
-        return e.b.fadd(acc, e.call("fabs", e.b.fsub(x, f)))
+        return self.summed(e, acc, self.made(e, x, f))
+
+
+@dataclass(frozen=True)
+class Direct(SplitFloatTerm):
+    label = "direct_f32"
+
+    def made(self, e: Emitter, x: Register, f: Register) -> Register:
+        return e.call("fabs", e.b.fsub(x, f))
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         return e.b.fsub(e.number(0.0, lanes), acc)
 
 
 @dataclass(frozen=True)
-class Minimum(FloatTerm):
+class Minimum(SplitFloatTerm):
     label = "minimum_f32"
     skips_padding = magnitudes = True
 
-    def added(self, e: Emitter, x: Register, f: Register, acc: Register) -> Register:
-        return e.b.fadd(acc, e.non_negative_min(f, x))
+    def made(self, e: Emitter, x: Register, f: Register) -> Register:
+        return e.non_negative_min(f, x)
 
     def result(self, e: Emitter, acc: Register, lanes: int, sums: Sums) -> Register:
         sum_x = sums.inputs
@@ -231,7 +257,7 @@ class ByteTerm(Term):
 
 
 @dataclass(frozen=True)
-class ByteDistance(ByteTerm):
+class ByteDistance(ByteTerm, SplitTerm):
     magnitudes = True
 
     def step(self, target: Target) -> int:
@@ -240,6 +266,8 @@ class ByteDistance(ByteTerm):
         return 8 if target.byte_distances else 4 if target.pair_sums else 1
 
     def short_steps(self, target: Target) -> int:
+        if target.byte_dot:
+            return 0  # it adds to 32 bits
         return SATURATING_STEPS if _saturates(target) else target.short_sums
 
     def short(self, e: Emitter) -> Register:
@@ -251,6 +279,8 @@ class ByteDistance(ByteTerm):
         """psadbw leaves the other three quarters of its lanes zero."""
         if _saturates(e.target):
             return e.b.add(acc, e.b.bitcast(short, acc.type))
+        if 2 * 255 * e.target.short_sums >= 1 << 15:
+            return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, short))
         return super().with_short(e, acc, short)
 
     def wide(self, target: Target) -> Any:
@@ -272,13 +302,18 @@ class ByteDistance(ByteTerm):
         if e.target.lanes == 1:
             difference = e.b.sub(e.b.zext(x, acc.type), e.b.zext(f, acc.type))
             return e.b.add(acc, e.call("smax", difference, e.b.neg(difference)))
-        distances = e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
+        return self.summed(e, acc, self.made(e, x, f))
+
+    def made(self, e: Emitter, x: Register, f: Register) -> Register:
+        return e.b.sub(e.call("umax", x, f), e.call("umin", x, f))
+
+    def summed(self, e: Emitter, acc: Register, made: Register) -> Register:
         if name := e.target.byte_dot:
-            return e.converted(name, acc.type, acc, distances, constant(x.type, 1))
+            return e.converted(name, acc.type, acc, made, constant(made.type, 1))
         if not e.target.pair_sums:
-            return e.b.add(acc, e.b.zext(distances, acc.type))
+            return e.b.add(acc, e.b.zext(made, acc.type))
         pairs = vector(I16, 2 * e.target.lanes)
-        sums = e.converted(e.target.pair_sums, pairs, distances)
+        sums = e.converted(e.target.pair_sums, pairs, made)
         if acc.type == pairs:
             return e.b.add(acc, sums)
         if name := e.target.added_pair_sums:
@@ -323,7 +358,7 @@ class ByteProduct(ByteTerm):
 
 @dataclass(frozen=True)
 class ByteDot(ByteProduct):
-    magnitudes = True
+    magnitudes = joins_steps = True
     row_sums = "taken"
 
     def step(self, target: Target) -> int:

@@ -23,6 +23,7 @@ FEW_ITEMS = 1.06
 L1_SHARE, L2_SHARE = 7 / 12, 0.8583  # of a cache: what stays there beside what passes through
 WASTE = 1.15  # times the vectors of the arrangement with the fewest
 MOST_CHANNELS = 64  # of a list
+KIND_CHANNELS = 16  # of one whose kinds of taps are told apart: for all targets, as sums are of it
 MOST_FILTERS = 6  # whose lists are walked together: each takes a pointer
 SHORTLIST = 48  # register tiles whose strips are compared
 HALF = 0.5  # of the taps are above zero in most layers
@@ -37,14 +38,15 @@ SHUFFLES_64, OUTPUT_COST_64 = 4.0, 5.5
 PAGE_COST = 0.8  # cycles more of one, for each doubling of the samples in a vector
 
 
-def sparse_tile(target: Target, g: Geometry) -> SparseTile | None:
-    """The tile for a layer, or None where this kernel does not serve it."""
+def sparse_tile(target: Target, g: Geometry, *, kinds: bool = False) -> SparseTile | None:
+    """The tile for a layer, whose `kinds` of taps are told apart or not, or None where this kernel
+    does not serve it."""
     if g.term != MINIMUM or 0 in (g.samples, g.height, g.width, g.inputs, g.outputs):
         return None
     if target.lanes == 1:  # lists are of vectors of outputs
         return None
     # Strides in memory do not matter.
-    shape = _best(target, replace(g, x=(0, 0, 0), y=(0, 0, 0)))
+    shape = _best(target, replace(g, x=(0, 0, 0), y=(0, 0, 0)), kinds)
     return replace(shape, patches=replace(shape.patches, g=sampled(g)))
 
 
@@ -54,21 +56,21 @@ def sparse_cycles(target: Target, tile: SparseTile, kept: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _best(target: Target, g: Geometry) -> SparseTile:
+def _best(target: Target, g: Geometry, kinds: bool) -> SparseTile:
     found = list(arrangements(sampled(g), target.lanes))
     fewest = min(patches.vectors for patches in found)
     tiles = [
         tile
         for patches in found
         if patches.vectors <= WASTE * fewest
-        for tile in _tiles(target, patches)
+        for tile in _tiles(target, patches, kinds)
     ]
     tiles = heapq.nsmallest(SHORTLIST, tiles, key=lambda tile: _walking(target, tile, HALF))
     strips = chain.from_iterable(_strips(target, tile) for tile in tiles)
     return min(strips, key=lambda tile: _judged(target, tile))
 
 
-def _tiles(target: Target, patches: Patches) -> Iterator[SparseTile]:
+def _tiles(target: Target, patches: Patches, kinds: bool) -> Iterator[SparseTile]:
     """Register tiles, each a strip of its own."""
     # LLVM wants four registers beside the sums, or it spills some.
     most = target.registers - 4 if target.max_tile is None else target.max_tile[0]
@@ -76,8 +78,8 @@ def _tiles(target: Target, patches: Patches) -> Iterator[SparseTile]:
     for columns in sorted(width for width in widths if width <= most):
         for rows in range(1, min(patches.rows, most // columns) + 1):
             together = min(most // (rows * columns), patches.g.outputs, MOST_FILTERS)
-            for channels in _channels(patches.g):
-                yield SparseTile(patches, rows, columns, rows, max(1, together), channels)
+            for channels in (KIND_CHANNELS,) if kinds else _channels(patches.g):
+                yield SparseTile(patches, rows, columns, rows, max(1, together), channels, kinds)
 
 
 def _channels(g: Geometry) -> list[int]:

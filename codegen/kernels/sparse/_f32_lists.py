@@ -2,7 +2,8 @@
 
     packed   i64[lists + 1][1 + filters]   per list group (group, channels, filter group): where
                                            its steps and its filters' partial sums begin; the last
-                                           entry closes the last group
+                                           entry closes the last group. Where kinds are told apart,
+                                           the second of 2 + filters is where the saturated begin
              steps                         (i32 byte offset, f32 value) per filter; shorter lists of
                                            a group are filled up with (0, 0.0), which adds +0.0
              f32[...]                      packed sums of |f|, as in `dense.py`
@@ -10,13 +11,17 @@
 A list has the taps of `channels` channels, whole channel blocks, in the order of summation.
 Filters with lists of like length share a group. There is room for lists with every tap kept, so
 that the code depends on shapes alone and not on numbers. Walking the last list loads the places of
-a step behind it, which are bytes of the sums and not used."""
+a step behind it, which are bytes of the sums and not used.
+
+Then the saturated taps of a list stand at its end, and as many as all filters of the group have are
+added without a minimum. Those that one has more are walked with a minimum, which is x as well: the
+order of its sum stays."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +36,16 @@ from ..schedule import ceil_div
 from ._f32_tile import SparseTile
 
 STEP_BYTES = 8  # of one filter
+ALIKE = 4  # groups of filters with about as many saturated taps
 
 
 class FloatLists:
     """The packed lists of one layer."""
 
-    def __init__(self, tile: SparseTile) -> None:
+    def __init__(self, tile: SparseTile, top: float = math.inf) -> None:
+        """`top`: what is at most in the input, where kinds are told apart."""
         self.tile, self.g, self.lanes = tile, tile.g, tile.lanes
+        self.top = max(top, float(np.finfo(np.float32).smallest_subnormal))
 
     @property
     def filter_groups(self) -> int:
@@ -59,7 +67,7 @@ class FloatLists:
     @property
     def head_bytes(self) -> int:
         """Where one list group and its sums stand."""
-        return 8 * (self.tile.filters + 1)
+        return 8 * (self.tile.filters + 1 + self.tile.kinds)
 
     @property
     def steps_offset(self) -> int:
@@ -87,19 +95,22 @@ class FloatLists:
         offsets = {size: self._tap_offsets(size) for size in self._part_sizes}
         out[...] = 0
         heads = out[: self.head_bytes * (self.lists + 1)].view(np.int64)
-        heads = heads.reshape(self.lists + 1, width + 1)
+        heads = heads.reshape(self.lists + 1, -1)
         steps = out[self.steps_offset : self.sums_offset].view(np.int32).reshape(-1, width, 2)
         number, end = 0, 0
         for group, (part, size) in itertools.product(range(g.groups), enumerate(self._part_sizes)):
             first = part * tile.channels
             values = np.zeros((taps * size, self.filter_groups * width), np.float32)
             values[:, : g.outputs] = rows[group, first * taps : (first + size) * taps]
-            # Filters with lists of like length share a group: little is filled up.
-            order = np.argsort((values > 0).sum(0), kind="stable")
-            for members in order.reshape(self.filter_groups, width):
-                heads[number, 0] = end * self.step_bytes
-                heads[number, 1:] = members * tile.partial_bytes
-                end += self._fill(steps[end:], values[:, members], offsets[size])
+            for members in self._grouped(values):
+                with_minimum, whole = self._fill(
+                    steps[end:], values[:, members], offsets[size], members < g.outputs
+                )
+                heads[number, :-width] = end * self.step_bytes
+                if tile.kinds:
+                    heads[number, 1] += with_minimum * self.step_bytes
+                heads[number, -width:] = members * tile.partial_bytes
+                end += whole
                 number += 1
         heads[number, 0] = end * self.step_bytes
         out[self.sums_offset : self.sums_offset + sums.nbytes] = sums.reshape(-1).view(np.uint8)
@@ -118,13 +129,41 @@ class FloatLists:
         ]
         return np.array(places, np.int32)
 
-    def _fill(self, steps: Array, values: Array, offsets: Array) -> int:
-        """Writes the lists of one filter group, interleaved; the number of steps."""
+    def _grouped(self, values: Array) -> Array:
+        """The filters of each group: those with lists of like length, little is filled up."""
+        width = self.tile.filters
+        order = np.argsort((values > 0).sum(0), kind="stable")
+        if self.tile.kinds:
+            by_saturated = np.argsort((values >= self.top).sum(0), kind="stable")
+            minima = ((values > 0) & (values < self.top)).sum(0)
+            like = range(0, order.size, ALIKE * width)
+            parts = (by_saturated[first : first + ALIKE * width] for first in like)
+            order = np.concatenate([p[np.argsort(minima[p], kind="stable")] for p in parts])
+        return order.reshape(self.filter_groups, width)
+
+    def _fill(self, steps: Array, values: Array, offsets: Array, real: Array) -> tuple[int, int]:
+        """Writes the lists of one filter group, interleaved; the number of steps with a minimum,
+        and of all. Columns that are not `real` filters get sums that nobody reads."""
         kept = [np.flatnonzero(column > 0) for column in values.T]
-        for q, rows in enumerate(kept):
-            steps[: len(rows), q, 0] = offsets[rows]
-            steps[: len(rows), q, 1] = np.ascontiguousarray(values[rows, q]).view(np.int32)
-        return _whole(max(map(len, kept)), self.tile.unroll)
+        together = 0
+        if self.tile.kinds:
+            kept = [
+                self._by_kind(column, rows) for column, rows in zip(values.T, kept, strict=True)
+            ]
+            together = int((values[:, real] >= self.top).sum(0).min(initial=len(values)))
+            together -= together % self.tile.unroll
+        with_minimum = _whole(max(map(len, kept)) - together, self.tile.unroll)
+        for q in np.flatnonzero(real):
+            rows, own = kept[q], len(kept[q]) - together
+            for at, part in ((0, rows[:own]), (with_minimum, rows[own:])):
+                steps[at : at + len(part), q, 0] = offsets[part]
+                numbers = np.ascontiguousarray(values[part, q]).view(np.int32)
+                steps[at : at + len(part), q, 1] = numbers
+        return with_minimum, with_minimum + together
+
+    def _by_kind(self, column: Array, rows: Array) -> Array:
+        """The rows of a filter, the saturated ones last."""
+        return rows[np.argsort(column[rows] >= self.top, kind="stable")]
 
     def emit(
         self, e: Emitter, packed: Any, group: Index, part: Index, source: Any, partial: Any,
@@ -165,8 +204,9 @@ class FloatLists:
         an address starts many loads in vain.
         """
         lanes, count, (source, partial) = self.lanes, self.tile.filters, pointers
-        members = [e.load_index(e.at(head, 8 * q)) for q in range(1, count + 2)]
-        end = members.pop()
+        numbers = range(1, count + 2 + self.tile.kinds)
+        *members, end = (e.load_index(e.at(head, 8 * q)) for q in numbers)
+        middle = members.pop(0) if self.tile.kinds else end
         sums = [e.at(e.at(partial, member), at) for member in members for _, at in places]
         zero = e.number(0.0, lanes)
         first = e.b.icmp_signed("==", e.index(part), e.index(0))
@@ -174,26 +214,33 @@ class FloatLists:
         def start() -> list[Register]:
             return [e.load(at, lanes=lanes) for at in sums]
 
-        def several(at: Index, values: list[Register]) -> list[Register]:
-            for u in range(self.tile.unroll):
-                values = step(e.at(steps, e.add(at, u * self.step_bytes)), values)
-            return values
+        def steps_of(minimum: bool) -> Callable[[Index, list[Register]], list[Register]]:
+            def several(at: Index, values: list[Register]) -> list[Register]:
+                for u in range(self.tile.unroll):
+                    values = step(e.at(steps, e.add(at, u * self.step_bytes)), values, minimum)
+                return values
 
-        def step(entry: Any, values: list[Register]) -> list[Register]:
+            return several
+
+        def step(entry: Any, values: list[Register], minimum: bool) -> list[Register]:
             taps, acc = values[:count], values[count:]
             following = self._taps(e, e.at(entry, self.step_bytes))
             for q, tap in enumerate(taps):
-                value = e.splat(e.load(e.at(entry, STEP_BYTES * q + 4)), lanes)
                 pixels = e.at(source, tap)
+                value = e.splat(e.load(e.at(entry, STEP_BYTES * q + 4)), lanes) if minimum else None
                 for at, (offset, _) in enumerate(places, q * len(places)):
-                    pixel = e.load(e.at(pixels, offset), lanes=lanes)
-                    acc[at] = e.b.fadd(acc[at], e.non_negative_min(value, pixel))
+                    term = e.load(e.at(pixels, offset), lanes=lanes)
+                    if minimum:
+                        term = e.non_negative_min(value, term)
+                    acc[at] = e.b.fadd(acc[at], term)
             return [*following, *acc]
 
         begin, *taps = carried
         accumulators = e.choose(first, lambda: [zero] * len(sums), start)
         size = self.tile.unroll * self.step_bytes
-        after = e.carry(begin, end, size, [*taps, *accumulators], several)
+        after = e.carry(begin, middle, size, [*taps, *accumulators], steps_of(minimum=True))
+        if self.tile.kinds:
+            after = e.carry(middle, end, size, after, steps_of(minimum=False))
         for total, at in zip(after[count:], sums, strict=True):
             e.store(total, at)
         return [end, *after[:count]]

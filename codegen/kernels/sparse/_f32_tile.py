@@ -20,10 +20,13 @@ class SparseTile(Cut):
 
     filters    whose lists are walked together: a register tile has so many times its pixels
     channels   input channels whose taps one list holds, whole channel blocks
+    kinds      whether saturated taps stand at the end of each list. Then `channels` is part of the
+               result's definition
     """
 
     filters: int
     channels: int
+    kinds: bool = False
 
     number_bytes = 4
 

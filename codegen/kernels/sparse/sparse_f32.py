@@ -16,6 +16,15 @@ the same bits and either may serve a layer. One work item is a strip, some rows 
     then the partial sums go back, lanes x lanes at a time, through the tail.
 
 The packed lists are described in `_f32_lists.py`, strips in `_strips.py`.
+
+Where the input has an upper bound c, a term with f >= c is x itself. If a good part of the taps is
+so (`emit/lowered.py`), they are added behind the others, without a minimum:
+
+    acc[t][pixel] = sum over each 16 channels of
+                        (sum of min(x, f) where 0 < f < c, then sum of x where f >= c)
+
+which rounds otherwise, within the same bound. Only this kernel computes that; whether it does is
+decided by the filter, not by the target or the tile, so that the bits depend on neither.
 """
 
 from __future__ import annotations
@@ -26,7 +35,7 @@ from typing import Any
 from addergraph.ir import Graph
 
 from ...emit.builder import Emitter, Index, Register
-from .. import Call, Packing
+from .. import Call, Packing, taps_of
 from ..cut import pieces
 from ..forward.geometry import CHANNEL_BLOCK
 from ..forward.tail import Place, Tail
@@ -47,9 +56,11 @@ class SparseAdderKernel(StripKernel):
         self, call: Call, body: Graph | None = None, tile: SparseTile | None = None
     ) -> None:
         super().__init__(call, body)
-        chosen = sparse_tile(self.target, self.g) if tile is None else tile
+        taps = taps_of(call, self.operands[1])
+        kinds = bool(taps.saturated)
+        chosen = sparse_tile(self.target, self.g, kinds=kinds) if tile is None else tile
         assert chosen is not None, "the caller asks `sparse_tile` first"
-        self._tile, self.lists = chosen, FloatLists(chosen)
+        self._tile, self.lists = chosen, FloatLists(chosen, taps.top)
 
     @property
     def tile(self) -> SparseTile:
@@ -59,7 +70,8 @@ class SparseAdderKernel(StripKernel):
     def name(self) -> str:
         tile = self.tile
         size = f"{tile.rows}x{tile.columns}x{self.lanes}x{tile.filters}"
-        return f"{self.node_op.name}_sparse_f32_{size}{self.name_ending}"
+        kind = "kinds" if tile.kinds else "sparse"
+        return f"{self.node_op.name}_{kind}_f32_{size}{self.name_ending}"
 
     @property
     def packs(self) -> dict[int, Packing]:
