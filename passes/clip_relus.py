@@ -19,7 +19,8 @@ import numpy as np
 from addergraph.errors import DataError, some
 from addergraph.ir import Array, Graph, Node, Value, walk
 
-from .quantize.calibrate import Engine, Report, chunks, not_finite, samples_of, silent
+from .quantize.calibrate import Engine, Report, chunks, not_finite, silent
+from .quantize.samples import samples_of
 
 HALF = 1 << 16  # values of half of the bits
 

@@ -32,10 +32,11 @@ from addergraph.ops.reduction.softmax import Softmax
 from addergraph.quantization import MULTIPLY, SHIFT, QuantizationSettings, Quantized
 from addergraph.quantization.settings import MOST_TERMS
 
-from .calibrate import Engine, Report, Statistics, calibrate, samples_of, silent
+from .calibrate import Engine, Report, Statistics, calibrate, silent
 from .image import IMAGE_BITS, grid_of_bytes
 from .integers import IntegerEmitter
 from .rounded import as_trained, rounded_values, without_roundings
+from .samples import samples_of
 
 FAR = 0.5  # of the spread of the outputs: from there on classes are mistaken for each other
 FEW = 8  # samples that show where a network died

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,10 @@ def network(shell: Shell) -> Model:
     model.save("m.safetensors")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(90, 5, 5, 2)).astype(np.float32)
-    parts = {"x_train": x[:40], "x_val": x[40:60], "x_test": x[60:]}
-    labels = {f"y_{part}": rng.integers(0, 3, n) for part, n in (("train", 40), ("test", 30))}
+    parts: dict[str, Any] = {"x_train": x[:40], "x_val": x[40:60], "x_test": x[60:]}
+    labels: dict[str, Any] = {
+        f"y_{part}": rng.integers(0, 3, n) for part, n in (("train", 40), ("test", 30))
+    }
     np.savez("x.npz", x=x[:40])
     np.savez("tested.npz", **labels, **{k: v for k, v in parts.items() if k != "x_val"})
     np.savez("validated.npz", **labels, **parts, y_val=rng.integers(0, 3, 20))

@@ -11,8 +11,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model, layers, ops
-from addergraph.data import Preprocessing
-from addergraph.data.preprocessing import Normalize
+from addergraph.data import Normalize, Preprocessing
 from addergraph.diagnostics.activations import activations
 from addergraph.errors import (
     DataError,
