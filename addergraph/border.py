@@ -414,8 +414,8 @@ def checked(function: F, error: Error, strange: Error = GraphError, leave: Seque
     """`function`, whose arguments are in plain form when it is called.
 
     `error` for a number or word that does not fit, `strange` where an object of ours is expected;
-    arguments of the annotations in `leave` are left to the function. A call with other arguments than
-    those of the function is a TypeError, as everywhere in Python.
+    arguments of the annotations in `leave` are left to the function. TypeError, as everywhere in
+    Python, for a call with other arguments than those of the function.
     """
     signature = inspect.signature(function)
 
