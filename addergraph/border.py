@@ -414,13 +414,17 @@ def checked(function: F, error: Error, strange: Error = GraphError, leave: Seque
     """`function`, whose arguments are in plain form when it is called.
 
     `error` for a number or word that does not fit, `strange` where an object of ours is expected;
-    arguments of the annotations in `leave` are left to the function.
+    arguments of the annotations in `leave` are left to the function. TypeError, as everywhere in
+    Python, for a call with other arguments than those of the function.
     """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        bound = signature.bind(*args, **named)
+        try:
+            bound = signature.bind(*args, **named)
+        except TypeError as other:  # it does not say of which function
+            raise TypeError(f"{function.__name__}: {other}; {_usage(function)}") from None
         hints = hints_of(function)
         for name, value in bound.arguments.items():
             kind = signature.parameters[name].kind
@@ -436,6 +440,13 @@ def checked(function: F, error: Error, strange: Error = GraphError, leave: Seque
         return function(*bound.args, **bound.kwargs)
 
     return typing.cast(F, call)
+
+
+def _usage(function: Any) -> str:
+    """How a function is called, without types."""
+    signature = inspect.signature(function)
+    names = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return f"it is {function.__name__}{inspect.Signature(names)}"
 
 
 def _options(hint: Any) -> Sequence[Any]:

@@ -363,9 +363,9 @@ for command in (
 
         Serves a page to this machine, on which an int8 network, compiled to WebAssembly, answers
         while you draw and shows what its layers give, and to which you can teach signs. MODEL is a
-        model that was trained on --data digits, or an int8 model that quantize made from one, which
-        cannot be taught; without it one is trained first. Needs wasm-ld (Debian: apt-get install
-        lld).
+        model of adders alone that was trained on --data digits (train --model all-adder), or an
+        int8 model that quantize made from one, which cannot be taught; without it one is trained
+        first. Needs wasm-ld (Debian: apt-get install lld).
         """,
         "addergraph demo",
         "addergraph demo q.safetensors --write page",

@@ -20,7 +20,9 @@ from .gradients import GradientHistory
 from .pictures import BLACK, BLUE, CYCLE, ORANGE, SKY, VERMILION, drawable, new_figure, panels
 
 SMALL = 8  # points
+MARKS = ("", "s", "^", "D", "v", "P")  # of curves of one colour
 FEW = 3  # runs whose legend has room beside their curves
+TRAINING, VALIDATION = ", training", ", validation"  # behind the name of a run
 _TITLE = 90  # columns of its second line
 LEAST = 1e-37  # of the errors that a scale has room for: below are subnormals
 _PANELS = (  # of the training curves: the column, that of the validation, the axis
@@ -47,11 +49,12 @@ def plot_curves(runs: Mapping[str, Mapping[str, Sequence[float] | Array]]) -> An
     below = 0.4 if len(runs) <= FEW else 0.4 + 0.25 * len(runs)
     figure.set_size_inches(5.2 * min(2, len(shown)), 3.6 * ((len(shown) + 1) // 2) + below)
     for (training, validation, label), axis in zip(shown, axes, strict=True):
-        for (run, columns), color in zip(runs.items(), _cycle(len(runs)), strict=True):
-            whats = (", training", ", validation") if validation else ("", "")
-            for name, what, style in zip((training, validation), whats, ("-", "--"), strict=True):
+        whats = (TRAINING, VALIDATION) if validation else ("", "")
+        for number, (run, columns) in enumerate(runs.items()):
+            of_run = _style(number)
+            for name, what, line in zip((training, validation), whats, ("-", "--"), strict=True):
                 if name in columns:
-                    _curve(axis, columns, name, drawable(run) + what, color=color, linestyle=style)
+                    _curve(axis, columns, name, drawable(run) + what, linestyle=line, **of_run)
         axis.set_ylabel(label, fontsize=9)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if training == "loss":
@@ -84,6 +87,7 @@ def plot_gradients(history: GradientHistory, of: str = "") -> Any:
             )  # fmt: skip
         axis.plot(history.steps, quantiles[:, 3], color=BLACK, linewidth=1, label="median")
         axis.set_title(name, fontsize=9)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if any(history.rms[name]):
             _scientific(axis)
         else:
@@ -253,16 +257,21 @@ def _decades(values: Array) -> tuple[float, float]:
     )
 
 
-def _cycle(count: int) -> list[str]:
-    return [CYCLE[i % len(CYCLE)] for i in range(count)]
+def _style(number: int) -> dict[str, Any]:
+    """The colour of a run; where all colours are taken, with marks, of another form each time."""
+    again, place = divmod(number, len(CYCLE))
+    mark = MARKS[again % len(MARKS)]
+    return {"color": CYCLE[place], "marker": mark, "markersize": 4 if mark else 6}
 
 
 def _curve(axis: Any, columns: Mapping[str, Any], name: str, label: str, **style: Any) -> None:
     values = np.asarray(columns[name], np.float64)
     epochs = np.asarray(columns.get("epoch", np.arange(1, len(values) + 1)))
     if len(values) == 1:  # a line of one point shows nothing: a disk, for validation a ring
-        style |= {"marker": "o", "fillstyle": "full" if style["linestyle"] == "-" else "none"}
-    axis.plot(epochs, values, linewidth=1.5, label=label, **style)
+        full = style["linestyle"] == "-"
+        style |= {"marker": style["marker"] or "o", "fillstyle": "full" if full else "none"}
+    every = max(1, len(values) // 20)
+    axis.plot(epochs, values, linewidth=1.5, label=label, markevery=every, **style)
 
 
 def _histogram(axis: Any, shape: Shape, color: str, label: str) -> None:
@@ -289,11 +298,15 @@ def _note(axis: Any, text: str) -> None:
 
 
 def _shared_legend(figure: Any) -> None:
-    """One legend below all panels, of all that is drawn in any of them."""
+    """One legend below all panels, of all that is drawn in any of them. A run whose training and
+    validation have entries has none for a line that is neither; its colour is the same."""
     found: dict[str, Any] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
         found.update(zip(labels, handles, strict=True))
+    for label in list(found):
+        if any(f"{label}{what}" in found for what in (TRAINING, VALIDATION)):
+            del found[label]
     figure.legend(
         found.values(), found.keys(), loc="outside lower center",
         ncols=len(found) if len(found) <= 2 * FEW else 2, fontsize=9,

@@ -32,6 +32,7 @@ from addergraph.cli.bench.timing import LAYERS, ROUNDS, Layer, Slope, Timing, li
 from addergraph.codegen.llvm import compile_assembly
 from addergraph.codegen.measure import peak, profile
 from addergraph.codegen.targets.lookup import target_named
+from addergraph.diagnostics import pictures
 from addergraph.errors import DataError, StorageError
 from addergraph.ir import CONTRACTION, Array, Parameter
 from addergraph.ir.interpreter import interpret
@@ -286,6 +287,19 @@ def test_plot_is_written(tmp_path: Path) -> None:
     file = tmp_path / "roofline.png"
     br.write_plot(report(row(), row(batch=16, executed=4000)), str(file), {"L2": 100.0})
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_roofline_names_the_networks_of_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    titles = []
+    monkeypatch.setattr(
+        pictures, "save", lambda figure, path: titles.append(figure.axes[0].get_title())
+    )
+    other = dataclasses.replace(CHAIN, network="another")
+    for rows in ((row(), row(batch=16)), (row(), row(layer=other))):
+        br.write_plot(report(*rows), "x.png", {"L2": 100.0})
+    assert titles[0].startswith(f"Adder layers of {CHAIN.network}, ")
+    assert titles[1].startswith(f"Adder layers of {CHAIN.network} and another, ")
 
 
 def test_unwritable_files_are_one_error(tmp_path: Path) -> None:

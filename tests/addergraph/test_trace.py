@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -273,3 +274,18 @@ def test_shapes_are_sizes(shape: Any) -> None:
 def test_an_unknown_op_suggests_the_nearest() -> None:
     with pytest.raises(GraphError, match=r'unknown op "addr2d" \(did you mean "adder2d"\?\)'):
         _ = ops.addr2d  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda o, x: o.concat(x, x, axis=1), "concat: multiple values for argument 'axis'"),
+        (lambda o, x: o.relu(), "relu: missing a required argument: 'x'"),
+        (lambda o, x: o.relu(x, x), "relu: too many positional arguments"),
+        (lambda o, x: o.relu(x, axis=1), "relu: got an unexpected keyword argument 'axis'"),
+    ],
+)
+def test_a_call_with_other_arguments_is_told_of_which_function(call: Any, says: str) -> None:
+    name = says.partition(":")[0]
+    with pytest.raises(TypeError, match=rf"^{re.escape(says)}; it is {name}\(.*name=None\)$"):
+        ag.trace(lambda x: call(ops, x), ag.tensor("f32", (2, 2)))

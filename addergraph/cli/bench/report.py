@@ -176,11 +176,12 @@ def write_plot(report: Report, file: str, bandwidths: Mapping[str, float]) -> No
     from matplotlib import ticker
 
     axes = figure.subplots()
+    networks = dict.fromkeys(row.layer.network for row in report.rows)
     _draw_roof(axes, report, bandwidths)
     _draw_rows(axes, report)
     axes.set(
         xscale="log", yscale="log", xlabel="executed terms per byte moved", ylabel="G terms/s",
-        title=f"Adder layers of {report.filters or 'ResNet-20 and ResNet-18'}, "
+        title=f"Adder layers of {report.filters or ' and '.join(networks)}, "
         f"{report.setting}\n{report.machine}",
     )  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):

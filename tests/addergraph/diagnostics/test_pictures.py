@@ -123,6 +123,25 @@ def test_curves() -> None:
         plots.plot_curves({"a": {"seconds": [1.0]}})
 
 
+def test_many_runs_are_told_apart_and_have_one_entry_a_line() -> None:
+    columns = {"loss": [2.0, 1.0], "val_loss": [3.0, 2.5], "learning_rate": [1.0, 0.5]}
+    runs = {f"run {i}": columns for i in range(2 * len(pictures.CYCLE) + 1)}
+    figure = plots.plot_curves({**runs, "rate alone": {"learning_rate": [1.0]}})
+    expected = [f"{run}, {what}" for run in runs for what in ("training", "validation")]
+    assert legends(figure) == [*expected, "rate alone"]
+    drawn = [lines(figure.axes[0])[f"{run}, training"] for run in runs]
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(runs)
+    assert drawn[0].get_marker() == ""
+
+
+def test_steps_are_whole_numbers() -> None:
+    made = GradientHistory()
+    for step in (0, 2):
+        made.record(step, {"a.f": np.ones((1, 1, 1, 2)) * step})
+    figure = plots.plot_gradients(made)
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
 def test_gradient_bands_and_the_vanished_layer() -> None:
     made = history()
     figure = plots.plot_gradients(made)
