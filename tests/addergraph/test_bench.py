@@ -200,6 +200,7 @@ def test_executed_terms_are_those_of_taps_above_zero_in_sparse_kernels_only() ->
     filters = [np.array([1.0, -1.0, 0.0, 2.0]), np.array([3.0, 3.0, 3.0, -0.0])]
     point, image = Layer("net", 16, 8, 16, 1), Layer("net", 16, 8, 16, 3)
     assert bl.executed_terms(True, image, 800, filters) == 500
+    assert bl.executed_terms(True, image, 800, filters, bounded=True) == 250
     assert bl.executed_terms(False, point, 800, filters) == 800
     # Of 8 x 3 kernel rows, the first and the last lie in the padding.
     assert bl.executed_terms(False, image, 2400, filters) == 2200

@@ -28,6 +28,7 @@ from ...ir.trace import trace
 from ...ir.types import tensor
 from ...stages import is_terminal
 from .graphs import (
+    BOUNDED,
     BYTES,
     DRAWN_KINDS,
     FEW_BYTES,
@@ -181,22 +182,27 @@ class _Subject:
         filters = [a for a in self.weights.values() if a.ndim == 4]
         return Row(
             layer, batch, self.kind, self.kernel.symbol, self.kernel.sparse, self.slope.timing,
-            terms, executed_terms(self.kernel.sparse, layer, terms, filters),
+            terms, executed_terms(self.kernel.sparse, layer, terms, filters, self.kind == BOUNDED),
             packed + batch * image, peak,
         )  # fmt: skip
 
 
-def executed_terms(sparse: bool, layer: Layer, terms: int, filters: Sequence[Array]) -> int:
-    """The terms that a kernel computes: of the sparse ones, those of taps above zero; of the dense
-    one, all but those of kernel rows in the padding, which it leaves out. Idle lanes do not count.
+def executed_terms(
+    sparse: bool, layer: Layer, terms: int, filters: Sequence[Array], bounded: bool = False
+) -> int:
+    """The terms that a kernel computes: of the sparse ones, those of taps above zero, where inputs
+    are bounded by 1 half of those from 1 on, which have no minimum; of the dense one, all but those
+    of kernel rows in the padding, which it leaves out. Idle lanes do not count.
     """
     if not sparse:
         pad = layer.kernel // 2
         first = [row * layer.stride - pad for row in range(layer.made)]
         inside = sum(0 <= top + i < layer.size for top in first for i in range(layer.kernel))
         return round(terms * inside / (layer.made * layer.kernel))
-    above = sum(int(np.count_nonzero(f > 0)) for f in filters)
-    return round(terms * above / sum(f.size for f in filters))
+    work = sum(np.count_nonzero(f > 0) for f in filters)
+    if bounded:
+        work -= sum(np.count_nonzero(f >= 1) for f in filters) / 2
+    return round(terms * work / sum(f.size for f in filters))
 
 
 def target_name(name: str) -> str:
