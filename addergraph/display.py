@@ -43,7 +43,7 @@ def table(made: Table) -> str:
         return f"<tr>{''.join(parts)}</tr>"
 
     line = ";border-top:1px solid #808890"
-    rows = [row(made.heads, "th"), *(row(cells, "td") for cells in made.rows)]
+    rows = [row(made.titles(), "th"), *(row(cells, "td") for cells in made.rows)]
     rows += [row(made.footer, "td", line)] if made.footer else []
     return f"<table>{''.join(rows)}</table>"
 

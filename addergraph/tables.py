@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 WIDTH = 1000  # of the console: a table is as wide as its cells, and never cut
+FOLDED = 80  # columns of a table one of whose columns is folded
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under `heads`; a row may be shorter.
+    """Rows of cells under `heads`; a row may be shorter. A head of several lines is one line in
+    documents.
 
     words    the columns, by their heads, that stand to the left; all others hold numbers
     footer   a last row under a line, where there is one
     ruled    numbers of rows that a line follows
+    folds    the column, by its head, whose words go on in the next line where a terminal has no
+             room for more
     """
 
     heads: Sequence[str]
@@ -24,6 +28,7 @@ class Table:
     words: Collection[str]
     footer: Sequence[str] = ()
     ruled: Collection[int] = ()
+    folds: str = ""
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -40,7 +45,8 @@ class Table:
         )
         for name, footer in zip(self.heads, self.footer or [""] * len(self.heads), strict=True):
             justify: Literal["left", "right"] = "left" if name in self.words else "right"
-            table.add_column(name, footer=footer, justify=justify, no_wrap=True)
+            whole = name != self.folds
+            table.add_column(name, footer=footer, justify=justify, no_wrap=whole)
         for number, row in enumerate(self.rows):
             table.add_row(*row, end_section=number in self.ruled)
         text = io.StringIO()
@@ -50,13 +56,18 @@ class Table:
             "highlight": False,
             "color_system": None,
         }
-        Console(file=text, width=WIDTH, **plain).print(table)
+        width = FOLDED if self.folds else WIDTH
+        Console(file=text, width=width, **plain).print(table)
         return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
 
     def markdown(self) -> list[str]:
         """For a document."""
         rule = ["---" if name in self.words else "---:" for name in self.heads]
-        return [f"| {' | '.join(cells)} |" for cells in (self.heads, rule, *self.rows)]
+        return [f"| {' | '.join(cells)} |" for cells in (self.titles(), rule, *self.rows)]
+
+    def titles(self) -> list[str]:
+        """The heads, each in one line."""
+        return [" ".join(name.split("\n")).strip() for name in self.heads]
 
 
 def printable(text: str) -> str:

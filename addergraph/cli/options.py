@@ -165,17 +165,23 @@ def _type(one: Setting) -> click.ParamType:  # type: ignore[type-arg]  # of new 
     least, most = (
         a if b is None else b for a, b in ((one.least, one.above), (one.most, one.below))
     )
+    if least is None and most is None:
+        return _Finite()  # of a range without limits click's help says "x<=None"
     return _Real(least, most, min_open=one.above is not None, max_open=one.below is not None)
 
 
-class _Real(click.FloatRange):
-    """A number within limits. NaN is within all of them for click, and no option means infinity."""
+class _Finite(click.types.FloatParamType):
+    """A number; no option means infinity or NaN."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{number} is no finite number.", param, ctx)
         return number
+
+
+class _Real(_Finite, click.FloatRange):
+    """A number within limits. NaN is within all of them for click."""
 
 
 def waiting_threads(context: click.Context, option: click.Parameter, threads: Any) -> Any:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..model import Model
 
 _FILTERS = (
-    "filter", "op", "weights", "deviation", "zeros", "log-likelihood, Laplace - normal",
-    "gradient rms, first", "and last",
+    "filter", "op", "weights", "deviation", "zeros", "Laplace\n- normal",
+    "gradient\nrms, first", "\nand last",
 )  # fmt: skip
 _RESULTS = ("results of", "op", "mean", "deviation", "zeros", "dead channels")
 SAMPLES = 256  # that activations are measured on, at most

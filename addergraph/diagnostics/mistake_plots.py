@@ -17,6 +17,7 @@ from .pictures import drawable, new_figure
 
 FEW = 20  # classes up to which each cell has its number
 MANY = 200  # from which on classes have numbers and no names
+SHORT = 2  # letters of names that stand upright below the columns, as digits do
 COLUMNS = 6  # of the sheet
 _NAME = 22  # columns of text
 
@@ -37,13 +38,15 @@ def plot_confusion(found: Confusion, of: str) -> Any:
     if not many:
         size = 9 if few else 72 * cell / 1.25
         names = [drawable(shortened(name, _NAME)) for name in found.labels()]
-        axis.set_xticks(range(count), names, fontsize=size, rotation=90)
+        upright = max(map(len, names)) <= SHORT
+        axis.set_xticks(range(count), names, fontsize=size, rotation=0 if upright else 90)
         axis.set_yticks(range(count), names, fontsize=size)
     if few:
         _write_counts(axis, found)
     bar = figure.colorbar(drawn, ax=axis, shrink=0.6, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
     bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
-    bar.set_label("share of the true class (white: no images)")
+    white = "" if found.images.all() else " (white: no images)"
+    bar.set_label(f"share of the true class{white}")
     return figure
 
 

@@ -57,7 +57,7 @@ def plot_curves(runs: Mapping[str, Mapping[str, Sequence[float] | Array]]) -> An
         if training == "loss":
             axis.set_yscale("log")
         if training == "images_per_second":
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.05 * axis.get_ylim()[1])  # from 0 on, its own margin is nothing
         if training in ("loss", "accuracy") and len(runs) <= FEW:
             axis.legend(fontsize=SMALL)
     if len(runs) > FEW:

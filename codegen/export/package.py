@@ -176,23 +176,34 @@ class _Family:
     depends: str = ""
 
 
-_BOARDS_OF_ARM = (
-    ("mbed_giga", "mbed_nano", "mbed_portenta", "mbed_rp2040", "nRF5", "nrf52", "renesas_portenta",
-     "renesas_uno", "rp2040", "sam", "samd", "stm32"),
-    ("atmelsam", "nordicnrf51", "nordicnrf52", "raspberrypi", "renesas-ra", "ststm32", "teensy"),
+# Arduino's and PlatformIO's names of boards that have such cores. mbed_rp2040, nordicnrf51 and
+# raspberrypi are of M0 and M0+ alone, sam is of M3.
+_WITH_DSP = (
+    ("mbed_giga", "mbed_nano", "mbed_portenta", "nRF5", "nrf52", "renesas_portenta", "renesas_uno",
+     "rp2040", "samd", "stm32"),
+    ("atmelsam", "nordicnrf52", "renesas-ra", "ststm32", "teensy"),
 )  # fmt: skip
+_OF_ARM = (
+    tuple(sorted((*_WITH_DSP[0], "mbed_rp2040", "sam"), key=str.lower)),
+    tuple(sorted((*_WITH_DSP[1], "nordicnrf51", "raspberrypi"))),
+)
+_WITH_MVE = ("stm32",), ("renesas-ra", "ststm32")
 
 
-def _cortex(*cores: str) -> _Family:
-    arduino, platformio = _BOARDS_OF_ARM
-    return _Family(tuple(f"cortex-{c}" for c in cores), arduino, platformio, (), "CPU_CORTEX_M")
+def _cortex(
+    cores: Iterable[str], boards: tuple[tuple[str, ...], tuple[str, ...]], depends: str
+) -> _Family:
+    arduino, platformio = boards
+    return _Family(tuple(f"cortex-{c}" for c in cores), arduino, platformio, (), depends)
 
 
 _ESP = ("esp32c2", "esp32c3", "esp32c6", "esp32h2")  # of RISC-V, in programs of ilp32
 _FAMILIES = {  # by what a target's triple begins with, of cores without an operating system
-    "thumbv6m-none": _cortex("m0", "m0plus", "m3", "m4", "m7", "m33"),
-    "thumbv7em-none": _cortex("m4", "m7", "m33"),
-    "thumbv8.1m.main-none": _cortex("m55", "m85"),
+    "thumbv6m-none": _cortex(("m0", "m0plus", "m3", "m4", "m7", "m33"), _OF_ARM, "CPU_CORTEX_M"),
+    "thumbv7em-none": _cortex(
+        ("m4", "m7", "m33"), _WITH_DSP, "(CPU_CORTEX_M4 || CPU_CORTEX_M7 || ARMV8_M_DSP)"
+    ),
+    "thumbv8.1m.main-none": _cortex(("m55", "m85"), _WITH_MVE, "ARMV8_1_M_MVEF"),
     "riscv32-unknown-none": _Family(
         _ESP, ("esp32",), ("espressif32",), _ESP, "RISCV && !64BIT && !FLOAT_HARD"
     ),
@@ -330,7 +341,8 @@ def _words(interface: Interface, family: _Family) -> dict[str, object]:
         "arena": f"{interface.arena_bytes:,}",
         "arguments": ", ".join(f"tensor_{a.c_name}" for a in interface.arguments),
         "cores": " ".join(family.chips),
-        "depends": family.depends,
+        # Zephyr leaves a float unit off, so that its instructions fault, unless FPU is chosen.
+        "depends": family.depends + " && FPU" * target.floats,
         "listed": ", ".join(family.chips),
         "major": ABI_VERSION,
         "platforms": ",".join(family.arduino),

@@ -51,12 +51,19 @@ from .training_interface import (
     OTHER_NETWORK,
     OTHER_VERSION,
     WRONG_SIZE,
+    ZEROS,
     Answer,
     Block,
     TrainingInterface,
 )
 
-PARTS = ((0, len(MAGIC), NO_STATE), (8, 12, OTHER_VERSION), (12, CHECKED, OTHER_NETWORK))
+# Of a saved state's head: from where to where it has the bytes that `save` writes, else which code.
+PARTS = (
+    (0, len(MAGIC), NO_STATE),
+    (8, 12, OTHER_VERSION),
+    (12, CHECKED, OTHER_NETWORK),
+    (ZEROS, HEAD_BYTES, DAMAGED_STATE),
+)
 LINE = ALIGNMENT  # bytes of a part of the golden block that is a few numbers
 
 

@@ -33,7 +33,7 @@ $made
  * thread computes a call. The arena needs nothing and is overwritten.
  *
  * A step that is given a wrong label or rate returns a code and changes nothing. One that is given
- * NaN or infinity as a sample leaves NaN in the state: look at the loss, and keep a saved
+ * NaN or infinity as a sample or target leaves NaN in the state: look at the loss, and keep a saved
  * state.$images
  *
  * Numbers. The bits hold for rounding to nearest with subnormal numbers kept: flush-to-zero and
@@ -64,7 +64,7 @@ $blocks
 /* What stands where in the state, as data:
  *     struct tensor { const char *name; uint32_t offset, elements, rank, shape[$rank]; };
  *     static const struct tensor layout[] = ${M}_STATE_LAYOUT;
- * Offsets are in bytes. All are float, but for $integers. */
+$kinds
 #define ${M}_STATE_TENSORS ${count}u
 #define ${M}_STATE_LAYOUT { \\
 $layout
@@ -140,7 +140,6 @@ def header(interface: TrainingInterface, *, exact: bool, stack: int | None) -> s
         for code, (name, meaning) in sorted(TRAINING_CODES.items())
     ]
     one, given = [a.c_name for a in interface.samples], [a.c_name for a in interface.answers]
-    whole = [b.name for b in interface.state if b.type.dtype.name != "f32"]
     return _HEADER.substitute(
         p=prefix,
         M=macro,
@@ -167,7 +166,7 @@ def header(interface: TrainingInterface, *, exact: bool, stack: int | None) -> s
             f"\n{block}\n" for block in blocks_of_images(macro, image, interface.classes)
         ),
         rank=max(len(b.type.sizes) or 1 for b in interface.state),
-        integers=plain_ascii(", ".join(whole)) + ", which are int32_t" if whole else "none",
+        kinds=_kinds([plain_ascii(b.name) for b in interface.state if b.type.dtype.name != "f32"]),
         count=len(interface.state),
         layout="\n".join(_layout(interface)),
         codes="\n".join(codes),
@@ -176,6 +175,12 @@ def header(interface: TrainingInterface, *, exact: bool, stack: int | None) -> s
         selftest=filled(_SELFTEST.substitute(M=macro, p=prefix, what=_EXACT if exact else _NEAR)),
         **code_of(prefix, macro, interface.target),
     )
+
+
+def _kinds(whole: list[str]) -> str:
+    """The end of the comment on the layout: which of the tensors are no floats."""
+    but = f", but for {', '.join(whole)}: int32_t" if whole else ""
+    return filled(f" * Offsets are in bytes. All are float{but}. */")
 
 
 def _wrapped(parameters: list[str]) -> str:

@@ -60,10 +60,14 @@ TRAINING_CODES: dict[int, tuple[str, str]] = {
     OTHER_VERSION: ("ERROR_VERSION", "the state was saved by another version"),
     OTHER_NETWORK: ("ERROR_NETWORK", "the state is that of another network"),
     WRONG_SIZE: ("ERROR_SIZE", "bytes are missing, or too many"),
-    DAMAGED_STATE: ("ERROR_DAMAGED", "the state differs from its checksum"),
+    DAMAGED_STATE: (
+        "ERROR_DAMAGED",
+        "the state differs from its checksum, or its head does not end in zeros",
+    ),
 }
 MAGIC, STATE_VERSION = b"AGSTATE\0", 1
-HEAD_BYTES, CHECKED = 64, 48  # of a saved state; the part of its head that is always the same
+# Of a saved state; where its checksum begins, and the zeros behind it.
+HEAD_BYTES, CHECKED, ZEROS = 64, 48, 56
 FUNCTIONS = (
     "init", "train", "run", "save", "load", "selftest", "metadata_json", "supported"
 )  # fmt: skip

@@ -16,7 +16,7 @@ from addergraph.ir import Array
 
 from .entry_parts import checksum
 from .folder import METADATA
-from .training_interface import CHECKED, HEAD_BYTES, MAGIC, STATE_VERSION
+from .training_interface import CHECKED, HEAD_BYTES, MAGIC, STATE_VERSION, ZEROS
 
 _DTYPES = {"f32": np.dtype("<f4"), "i32": np.dtype("<i4")}
 
@@ -58,8 +58,10 @@ def _content(data: bytes, known: Mapping[str, Any], where: str) -> Array:
             f"{where} has {len(data):,} bytes, a saved state of this network "
             f"{HEAD_BYTES + size:,}: save it again"
         )
+    if any(data[ZEROS:HEAD_BYTES]):
+        raise StorageError(f"{where} is damaged: its head does not end in zeros; save it again")
     content = np.frombuffer(data, np.uint8, offset=HEAD_BYTES)
-    if checksum(content) != data[CHECKED : CHECKED + 8]:
+    if checksum(content) != data[CHECKED:ZEROS]:
         raise StorageError(f"{where} is damaged: it differs from its checksum; save it again")
     return content
 

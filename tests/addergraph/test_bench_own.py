@@ -11,7 +11,7 @@ import pytest
 import addergraph as ag
 from addergraph import layers
 from addergraph.cli.bench import layers as bench_layers
-from addergraph.cli.bench.graphs import OWN, weights_of
+from addergraph.cli.bench.graphs import BOUNDED, OWN, layers_graph, weights_of
 from addergraph.cli.bench.own import operands, own_filters
 from addergraph.cli.bench.timing import Layer
 from addergraph.errors import DataError
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.usefixtures("quick_objects")
 WIDE, TAIL = (Layer("m.safetensors", 4, 8, size, 3) for size in (4, 8))
 
 
-def net(x: Tensor) -> Tensor:
+def net(x: Tensor, activation: str = "relu") -> Tensor:
     for i, outputs in enumerate((4, 4, 4, 8)):
         x = layers.Adder(outputs, kernel_size=3, padding=1, name=f"adder{i}")(x)
-        x = layers.Activation("relu")(layers.BatchNorm()(x))
+        x = layers.Activation(activation)(layers.BatchNorm()(x))
     x = layers.Adder(4, kernel_size=3, padding=0, name="valid")(x)
     return layers.Dense(3)(layers.Flatten()(layers.BatchNorm()(x)))
 
@@ -52,7 +52,7 @@ def test_layers_of_one_shape_share_a_row(trained: tuple[ag.Model, Path]) -> None
     assert (own.name, own.dtype, list(own.filters)) == ("m.safetensors", "f32", [WIDE, TAIL])
     assert [len(found) for found in own.filters.values()] == [2, 1]
     assert np.array_equal(own.filters[TAIL][0], model.weights["adder3.f"])
-    assert own.left_out == ["adder0", "valid"]
+    assert own.left_out == ["adder0", "valid"] and not own.bounded and list(own.kinds) == [OWN]
     assert own.notes() == ["Not timed, as they have another form: adder0, valid."]
 
 
@@ -87,6 +87,21 @@ def test_rows_count_the_taps_of_the_model(trained: tuple[ag.Model, Path]) -> Non
     assert executed == TAIL.terms(1) // 4
     (weights,) = {array.shape for array in subject.weights.values() if array.ndim == 4}
     assert weights == (3, 3, 4, 8)
+
+
+def test_bounded_activations_keep_the_kinds_of_taps(tmp_path: Path) -> None:
+    """With any bound a filter is timed as one of the bound 1."""
+    model = ag.Model(lambda x: net(x, "relu6"), input_shape=(8, 8, 4))
+    model.weights = {n: 6 * a if a.ndim == 4 else a for n, a in model.weights.items()}
+    model.save(tmp_path / "six.safetensors")
+    own = own_filters(str(tmp_path / "six.safetensors"))
+    assert own.bounded and list(own.kinds) == [BOUNDED]
+    wide = Layer("six.safetensors", 4, 8, 4, 3)
+    for found, name in zip(own.filters[wide], ("adder1.f", "adder2.f"), strict=True):
+        assert np.array_equal(found >= 1, model.weights[name] >= 6)
+        assert 0.05 < np.mean(found >= 1) < 0.3
+    named = [node.op.name for node in layers_graph(wide, 2, BOUNDED).nodes]
+    assert named.count("clip") == 3 and "relu" not in named
 
 
 def test_what_has_no_such_layers(trained: tuple[ag.Model, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 import pytest
 
 import addergraph as ag
+from addergraph import zoo
 from addergraph.cli import main as cli
 from tests.addergraph.shell import Shell
 
@@ -48,7 +49,14 @@ def test_each_option_says_what_it_does_and_what_happens_without_it(command: str)
         name, text = option.get_help_record(context) or ("", "")
         assert re.match(r"[A-Z]|(digits|cvpr2020|resnet20)[;,]", text), name
         assert option.is_flag or re.search(r"\[.*\b(default: |required)", text), (name, text)
-        assert "default: its own" not in text and "default: None" not in text, name
+        assert "default: its own" not in text and "None" not in text, name
+
+
+def test_the_list_of_networks_fits_a_terminal(shell: Shell) -> None:
+    lines = shell.ok("summary").splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(" ".join(lines[2:]).split())  # folded, and complete
+    assert len(zoo.NETWORKS) > 1 and all(one.description in words for one in zoo.NETWORKS.values())
 
 
 def test_each_number_is_finite(shell: Shell) -> None:

@@ -19,7 +19,9 @@ import addergraph as ag
 from addergraph import Model, layers, zoo
 from addergraph.codegen import llvm
 from addergraph.codegen.export.library import Exported
+from addergraph.codegen.export.training_header import _kinds
 from addergraph.codegen.export.training_interface import HEAD_BYTES, TRAINING_CODES
+from addergraph.codegen.export.training_state import read_state
 from addergraph.data import Normalize, Preprocessing, digits
 from addergraph.errors import (
     AdderGraphError,
@@ -234,6 +236,7 @@ def damaged(saved: bytes, at: int) -> bytes:
         (lambda s: damaged(s, 12), "ERROR_NETWORK"),
         (lambda s: damaged(s, 20), "ERROR_NETWORK"),
         (lambda s: damaged(s, 48), "ERROR_DAMAGED"),
+        (lambda s: damaged(s, HEAD_BYTES - 1), "ERROR_DAMAGED"),
         (lambda s: damaged(s, HEAD_BYTES), "ERROR_DAMAGED"),
         (lambda s: damaged(s, len(s) - 1), "ERROR_DAMAGED"),
         (lambda s: s[:-1], "ERROR_SIZE"),
@@ -252,6 +255,21 @@ def test_other_bytes_are_refused_and_the_state_stays(
     assert before != saved[HEAD_BYTES:]
     assert small.load(change(saved)) == CODES[code]
     assert small.state.tobytes() == before
+
+
+def test_every_bit_of_the_head_of_a_state_counts(
+    small: Learner, exported: Exported, tmp_path: Path
+) -> None:
+    """For the library and for Python."""
+    saved, file = small.save(), tmp_path / "device.state"
+    for bit in range(8 * HEAD_BYTES):
+        data = bytearray(saved)
+        data[bit // 8] ^= 1 << bit % 8
+        assert small.load(bytes(data)) != 0, bit
+        file.write_bytes(data)
+        with pytest.raises(StorageError):
+            read_state(exported.metadata.parent, file)
+    assert small.load(saved) == 0
 
 
 @pytest.mark.slow
@@ -305,6 +323,7 @@ def test_python_reads_what_a_device_learned(
         (lambda s: s[:8] + struct.pack("<I", 7) + s[12:], "of version 7, expected 1"),
         (lambda s: damaged(s, 30), "the state of another network"),
         (lambda s: s[:-4], "has .* bytes, a saved state of this network"),
+        (lambda s: damaged(s, 60), "its head does not end in zeros"),
         (lambda s: damaged(s, 100), "differs from its checksum"),
     ],
 )
@@ -449,6 +468,14 @@ def test_the_header_has_the_layout_of_the_state(exported: Exported, tmp_path: Pa
     assert supported == "1"
     lines = exported.header.read_text().splitlines()
     assert max(len(line) for line in lines if line.startswith(("/*", " *"))) <= 100
+
+
+def test_the_header_says_what_is_no_float() -> None:
+    assert _kinds([]) == " * Offsets are in bytes. All are float. */"
+    assert _kinds(["step"]) == " * Offsets are in bytes. All are float, but for step: int32_t. */"
+    long = _kinds([f"dropout{i}.step" for i in range(20)]).splitlines()
+    assert len(long) > 1 and all(one.startswith(" * ") and len(one) <= 100 for one in long)
+    assert long[-1].endswith("dropout19.step: int32_t. */")
 
 
 @pytest.mark.slow

@@ -191,3 +191,10 @@ def test_tables_and_text_are_escaped() -> None:
     assert Read(page).of("td") == ["<", "&", "c", "sum"]
     assert re.findall("text-align:(left|right)", page)[:2] == ["right", "left"]
     assert Read(display.text("a\n<b>", EVIL)).of("pre") == ["a\n<b>\n<script>\\x1b"]
+
+
+def test_a_head_of_several_lines_is_one_in_documents() -> None:
+    made = Table(("a\nb", "\nc"), [("1", "2")], ())
+    assert Read(display.table(made)).of("th") == ["a b", "c"]
+    assert made.markdown()[0] == "| a b | c |"
+    assert [line.split() for line in made.lines()[:2]] == [["a"], ["b", "c"]]

@@ -118,6 +118,40 @@ def test_the_other_manifests(packages: Mapping[str, Exported]) -> None:
     assert 'dependencies:\n  idf: ">=5.0"\n' in component
 
 
+DSP = "(CPU_CORTEX_M4 || CPU_CORTEX_M7 || ARMV8_M_DSP)"
+
+
+@pytest.mark.parametrize(
+    ("target", "depends", "others"),
+    [
+        ("thumbv6m", "CPU_CORTEX_M", ""),
+        ("thumbv7em", DSP, "mbed_rp2040 nordicnrf51 raspberrypi sam"),
+        ("thumbv7em-f32", f"{DSP} && FPU", "mbed_rp2040 nordicnrf51 raspberrypi sam"),
+        ("thumbv8m-mve", "ARMV8_1_M_MVEF && FPU", "mbed_nano nordicnrf52 samd renesas_uno"),
+        ("riscv32imc", "RISCV && !64BIT && !FLOAT_HARD", ""),
+        ("riscv32i", "RISCV && !64BIT && !FLOAT_HARD", ""),
+    ],
+)
+def test_packages_are_for_the_cores_that_run_the_code(
+    target: str, depends: str, others: str
+) -> None:
+    """Linkers put code of a Cortex-M4 into a program of a Cortex-M0 without a word; `others` are
+    systems whose cores lack what the target needs."""
+    made = interface_of(lower(ag.parse(BYTES), target_named(target)), "net")
+    files = {"net.h": b"", "libnet.a": b""}
+    texts = {
+        path: content.decode()
+        for package in ("zephyr", "arduino", "platformio")
+        for path, content in package_files(package, made, files).items()
+        if isinstance(content, bytes)
+    }
+    assert f"\tdepends on {depends}\n" in texts["zephyr/Kconfig"]
+    architectures = re.search("^architectures=(.*)$", texts["library.properties"], re.MULTILINE)
+    assert architectures is not None and architectures[1]
+    named = {*architectures[1].split(","), *json.loads(texts["library.json"])["platforms"]}
+    assert not named & {*others.split()}
+
+
 @pytest.mark.needs("pio")
 def test_platformio_packs_the_library(packages: Mapping[str, Exported], tmp_path: Path) -> None:
     packed = tmp_path / "net.tar.gz"

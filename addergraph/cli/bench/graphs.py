@@ -20,6 +20,7 @@ from .timing import Layer
 
 HALF, ALL = "half", "all"  # of the taps are above zero
 OWN = "own"  # filters of a model
+BOUNDED = "own, bounded"  # of one whose activations have upper bounds
 SUMS, BYTES = "sums", "bytes"  # what a layer of u8 returns
 FEW_SUMS, FEW_BYTES = "few bits, sums", "few bits, bytes"
 # By the type of the operands: each kind of layer that is timed, and what the tables call it.
@@ -28,6 +29,7 @@ KINDS = {
         HALF: "filters from N(0,1): half of the taps above zero",
         ALL: "all taps above zero",
         OWN: "filters of a model",
+        BOUNDED: "filters of a model, activations bounded",
     },
     "u8": {SUMS: "sums as i32", BYTES: "requantized to u8"},
     "u6": {
@@ -36,8 +38,9 @@ KINDS = {
     },
 }
 OF_BYTES = {**KINDS["u8"], **KINDS["u6"]}
-DRAWN_KINDS = {dtype: [kind for kind in kinds if kind != OWN] for dtype, kinds in KINDS.items()}
-OWN_KINDS = {"f32": [OWN], "u8": [SUMS, BYTES]}  # of a model's filters
+DRAWN_KINDS = {
+    dtype: [kind for kind in kinds if kind not in (OWN, BOUNDED)] for dtype, kinds in KINDS.items()
+}
 TOP, DEVIATION = 63, 18  # of 6 bits: the largest, and the standard deviation of what is rounded
 MIDDLE = 127  # of bytes of all values
 
@@ -63,11 +66,14 @@ def layers_graph(layer: Layer, count: int, kind: str) -> Graph:
         for i in range(layer.filters)
     ]  # fmt: skip
 
+    def activation(x: Tensor) -> Tensor:
+        return ops.clip(x, 0.0, 1.0) if kind == BOUNDED else ops.relu(x)
+
     def net(x: Tensor) -> Tensor:
-        x = total = ops.relu(x)
+        x = total = activation(x)
         for i in range(count):
             adder, norm = pairs[i % layer.filters]
-            y = ops.relu(norm(adder(total if layer.chains else x)))
+            y = activation(norm(adder(total if layer.chains else x)))
             total = y if layer.chains or i == 0 else y + total
         return total
 

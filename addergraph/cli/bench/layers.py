@@ -32,7 +32,6 @@ from .graphs import (
     DRAWN_KINDS,
     FEW_BYTES,
     OF_BYTES,
-    OWN_KINDS,
     arranged,
     input_of,
     layers_graph,
@@ -66,7 +65,7 @@ class LayerBench:
 
     @property
     def kinds(self) -> Sequence[str]:
-        return (OWN_KINDS if self.own else DRAWN_KINDS)[self.dtype]
+        return DRAWN_KINDS[self.dtype] if self.own is None else self.own.kinds
 
     def filters_of(self, layer: Layer) -> Sequence[Array] | None:
         """Those of the model; None: they are drawn."""

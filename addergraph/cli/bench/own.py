@@ -2,21 +2,27 @@
 
 Sparse kernels are as fast as a filter has taps at or below zero, and a trained filter has another
 share of these than one from N(0,1). Only the shapes and the filters are the model's: input, batch
-norm and what chains the layers are those of every layer that is timed (`graphs.py`).
+norm and what chains the layers are those of every layer that is timed (`graphs.py`). Where the
+model's activations have upper bounds, as of `addergraph clip`, filters are divided by those of
+their input: then every layer has the bound 1, and the kinds of taps that it had.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...errors import DataError
 from ...ir import Array, Node
 from ...ir.intervals import value_ranges
 from ...ir.types import u8
 from ..commands.source import open_trained
+from .graphs import BOUNDED, BYTES, OWN, SUMS
 from .timing import Layer
 
 
@@ -27,12 +33,21 @@ class Own:
     name      of the model's file, without its folder
     dtype     of the operands: f32 or u8
     left_out  layers of other forms, which are not timed
+    bounded   whether every input has an upper bound, of f32
     """
 
     name: str
     dtype: str
     filters: Mapping[Layer, Sequence[Array]]
     left_out: Sequence[str] = ()
+    bounded: bool = False
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Of the layers that are timed, see `graphs.KINDS`."""
+        if self.dtype == "u8":
+            return SUMS, BYTES
+        return (BOUNDED if self.bounded else OWN,)
 
     def notes(self) -> list[str]:
         """What the tables do not show."""
@@ -50,7 +65,7 @@ def own_filters(file: str) -> Own:
     source = open_trained(file, classes=False)
     graph, numbers = source.graph, source.required_weights()
     ranges, name = value_ranges(graph), Path(file).name
-    found: dict[tuple[str, Layer], list[Array]] = {}
+    found: dict[tuple[str, Layer], list[tuple[Array, float]]] = {}
     left_out: list[str] = []
     for node in graph.nodes:
         if not node.op.measures_distance or node.inputs[1].type.rank != 4:
@@ -60,7 +75,8 @@ def own_filters(file: str) -> Own:
             left_out.append(node.outputs[0].name)
             continue
         dtype = "u8" if node.inputs[0].type.dtype == u8 else "f32"
-        found.setdefault((dtype, layer), []).append(numbers[node.inputs[1].name])
+        filter = numbers[node.inputs[1].name], ranges[node.inputs[0].name].hi
+        found.setdefault((dtype, layer), []).append(filter)
     dtypes = {dtype for dtype, _ in found}
     if len(dtypes) != 1:
         what = "adder layers of f32 and of u8" if dtypes else "no such layer"
@@ -68,8 +84,14 @@ def own_filters(file: str) -> Own:
             f'"{file}" has {what}: expected adder layers of one dtype, with square images and '
             "filters, one group, and a relu in front"
         )
-    filters = {layer: arrays for (_, layer), arrays in found.items()}
-    return Own(name, dtypes.pop(), filters, left_out)
+    (dtype,) = dtypes
+    tops = [top for several in found.values() for _, top in several]
+    bounded = dtype == "f32" and all(0 < top < math.inf for top in tops)
+    filters = {
+        layer: [f / np.float32(top) if bounded else f for f, top in several]
+        for (_, layer), several in found.items()
+    }
+    return Own(name, dtype, filters, left_out, bounded)
 
 
 def operands(dtype: str | None, file: str | None) -> tuple[str, Own | None]:

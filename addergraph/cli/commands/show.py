@@ -27,7 +27,8 @@ def networks() -> None:
         [name, "x".join(map(str, one.input_shape)), str(one.classes), one.description]
         for name, one in zoo.NETWORKS.items()
     ]
-    print("\n".join(Table(HEADS, rows, ("network", "input", "what it is")).lines()))
+    table = Table(HEADS, rows, ("network", "input", HEADS[-1]), folds=HEADS[-1])
+    print("\n".join(table.lines()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,6 +151,26 @@ def test_the_picture_of_a_confusion(count: int) -> None:
         assert lower.y1 <= upper.y0 + 1  # no name covers another
 
 
+@pytest.mark.parametrize(
+    ("classes", "empty", "rotation", "label"),
+    [
+        (("0", "1", "2"), False, 0, "share of the true class"),
+        (("0", "1", "2"), True, 0, "share of the true class (white: no images)"),
+        (("cat", "dog", "cow"), False, 90, "share of the true class"),
+    ],
+)
+def test_digits_stand_upright_and_white_is_told_where_it_is(
+    classes: tuple[str, ...], empty: bool, rotation: int, label: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    from addergraph.diagnostics.mistake_plots import plot_confusion
+
+    shown = slice(5) if empty else slice(None)
+    figure = plot_confusion(confusion(Y[shown], SCORES[shown], classes), "m on d")
+    assert {text.get_rotation() for text in figure.axes[0].get_xticklabels()} == {rotation}
+    assert figure.axes[1].get_ylabel() == label
+
+
 def test_the_sheet_of_mistakes() -> None:
     pytest.importorskip("matplotlib")
     from addergraph.diagnostics.mistake_plots import plot_mistakes

@@ -118,6 +118,7 @@ def test_curves() -> None:
     assert speed.axes[0].get_ylim()[0] == 0 and r"Training\na\$b\$".replace(r"\n", "\n") in texts(
         speed
     )
+    assert speed.axes[0].get_ylim()[1] >= 1.04 * 101  # below the frame
     with pytest.raises(DataError, match="nothing to draw: expected some of the columns loss, val_"):
         plots.plot_curves({"a": {"seconds": [1.0]}})
 
@@ -292,6 +293,7 @@ def test_diagnose(
     folder = tmp_path / "pictures"
     out, _ = run(capsys, ("diagnose", tmp_path / "m.safetensors", *QUICK, "-o", folder))
     assert "adder1.f" in out and out.count("\nwrote ") == 6
+    assert max(map(len, out.splitlines()[:10])) <= 80
     assert (tmp_path / "m.safetensors").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == [
         "activations.png", "diagnosis.json", "filters.png", "gradient-sizes.png", "gradients.png",
