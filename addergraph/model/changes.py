@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from .. import border, compiler
 from ..errors import GraphError, UnsupportedError
-from ..ir import Array, Graph, Node
+from ..ir import Graph, Node
 from ..ir.walk import downstream
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ class Changeable:
 
     _bounds: Mapping[str, float] = {}
     _rounding: Mapping[str, Rounding] = {}
-    _graphs: dict[tuple[bool, int | None], Graph]
-    _entry: tuple[Graph, dict[str, Array]] | None
 
     def bounded(self, bounds: Mapping[str, float]) -> Self:
         """A copy, with its own weights, whose relus are clip(0, bound), the bounds by the names of
@@ -36,16 +34,15 @@ class Changeable:
         names are not those of the relus.
         """
         given = border.mapping("bounds", bounds, GraphError)
-        made = copy(self)
+        made = copy(self)  # without the graphs that were traced
         made._bounds = {name: _bound(name, bound) for name, bound in given.items()}
-        made._graphs, made._entry = {}, None
         return made
 
     def rounded(self, rounding: Mapping[str, Rounding]) -> Self:
         """A copy, with its own weights, that rounds these values; see `ag.quantization_aware`."""
         rounding = border.mapping("rounding", rounding, GraphError)
         made = copy(self)
-        made._rounding, made._graphs, made._entry = rounding, {}, None
+        made._rounding = rounding
         return made
 
     def _changed(self, graph: Graph) -> Graph:

@@ -172,10 +172,19 @@ def test_a_function_is_kept_in_both_forms(tmp_path: Path) -> None:
     kept = [n.op for n in again.graph(True, 4).nodes]
     assert [op.name for op in kept].count("clip") == 2
     assert {op.key for op in kept} == {n.op.key for n in made.graph(True, 4).nodes}
-    fewer = again.with_classes(4).graph(False)
-    assert [n.op for n in fewer.nodes if n.op.name == "clip"] == [
-        n.op for n in made.graph(False).nodes if n.op.name == "clip"
-    ]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_bounded_function_gets_other_classes(tmp_path: Path, stored: bool) -> None:
+    model = function_model()
+    made = ag.clip_activations(model, model.entering(X), engine="reference")
+    if stored:
+        made.save(tmp_path / "m.safetensors")
+        made = Model.load(tmp_path / "m.safetensors")
+    fewer = made.with_classes(4)
+    assert fewer.output_shape == (4,)
+    clips = [[n.op for n in m.graph(False).nodes if n.op.name == "clip"] for m in (fewer, made)]
+    assert clips[0] == clips[1] and len(clips[0]) == 2
 
 
 @pytest.mark.parametrize(

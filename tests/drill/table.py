@@ -7,6 +7,7 @@ from pathlib import Path
 from . import (
     adder_u8,
     building,
+    clipping,
     contractions,
     data,
     elsewhere,
@@ -35,6 +36,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *elsewhere.MUTANTS,
     *files.MUTANTS,
     *quantization.MUTANTS,
+    *clipping.MUTANTS,
     *machines.MUTANTS,
     *pixels.MUTANTS,
     *processes.MUTANTS,

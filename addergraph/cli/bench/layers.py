@@ -199,9 +199,9 @@ def executed_terms(
         first = [row * layer.stride - pad for row in range(layer.made)]
         inside = sum(0 <= top + i < layer.size for top in first for i in range(layer.kernel))
         return round(terms * inside / (layer.made * layer.kernel))
-    work = sum(np.count_nonzero(f > 0) for f in filters)
-    if bounded:
-        work -= sum(np.count_nonzero(f >= 1) for f in filters) / 2
+    above = sum(int(np.count_nonzero(f > 0)) for f in filters)
+    saturated = sum(int(np.count_nonzero(f >= 1)) for f in filters)
+    work = above - saturated / 2 if bounded else above
     return round(terms * work / sum(f.size for f in filters))
 
 
