@@ -67,7 +67,8 @@ def test_summary_of_a_network_by_name(shell: Shell, name: str) -> None:
 
 
 def test_summary_of_nothing_lists_the_networks(shell: Shell) -> None:
-    rows = [line.split() for line in shell.ok("summary").splitlines()[2:]]
+    lines = shell.ok("summary").splitlines()[2:]
+    rows = [line.split() for line in lines if line[0] != " "]  # descriptions go on below
     assert [row[0] for row in rows] == list(zoo.NETWORKS)
     assert ["resnet20", "32x32x3", "10", "9", "residual", "blocks"] in [row[:6] for row in rows]
 
