@@ -128,21 +128,27 @@ def test_sums_of_bytes_are_exact_on_other_machines(target: str, tmp_path: Path) 
 
 
 SPARSE = """
-graph small(%x: f32[1,12,12,16]) params(%f: f32[3,3,16,16]) {
-  %a = relu(%x) : f32[1,12,12,16]
+graph small(%x: f32[1,12,12,16]) params(%f: f32[3,3,16,16]) {{
+  %a = {} : f32[1,12,12,16]
   %y = adder2d(%a, %f) input_nonnegative=true : f32[1,10,10,16]
   return %y
-}"""
+}}"""
 
 
 @pytest.mark.parametrize(
     "target", [t for t in TARGETS if t.values[0] in ("armv7-linux-gnueabihf", "aarch64-linux-gnu")]
 )
-def test_lists_of_taps_serve_indices_of_any_width(target: str, tmp_path: Path) -> None:
-    f = np.random.default_rng(0).normal(-1, 1, (3, 3, 16, 16)).astype(np.float32)
-    made = Program(target, tmp_path, ag.parse(SPARSE), {"f": f})
+@pytest.mark.parametrize(
+    ("kind", "mean", "in_front"),
+    [("sparse", -1.0, "relu(%x)"), ("kinds", 0.0, "clip(%x) lo=0.0 hi=0.5")],
+)
+def test_lists_of_taps_serve_indices_of_any_width(
+    target: str, kind: str, mean: float, in_front: str, tmp_path: Path
+) -> None:
+    f = np.random.default_rng(0).normal(mean, 1, (3, 3, 16, 16)).astype(np.float32)
+    made = Program(target, tmp_path, ag.parse(SPARSE.format(in_front)), {"f": f})
     names = [s.name for s in elf.read_elf(made.made.code.read_bytes(), "small.o").symbols]
-    assert any("sparse" in name for name in names), names
+    assert any(kind in name for name in names), names
     assert made.run()[0] == PASSED
 
 
