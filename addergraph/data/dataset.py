@@ -155,6 +155,16 @@ class Dataset:
             warnings.simplefilter("ignore", DataWarning)
             return replace(self, x_train=x, y_train=y, x_val=x_val, y_val=y_val)
 
+    def calibration(self, count: int) -> Array:
+        """At most `count` images to train on, to see values of a network on: the first ones; where
+        the images of each class stand together, as those of folders do, evenly spaced ones, since
+        the first would be of one class."""
+        count = integer("count", count, 1)
+        runs = 1 + int(np.count_nonzero(np.diff(self.y_train)))
+        if count >= len(self.x_train) or runs > np.unique(self.y_train).size:
+            return self.x_train[:count]
+        return self.x_train[np.arange(count) * len(self.x_train) // count]
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of `scale x` per channel, over all training images.
 
