@@ -29,7 +29,8 @@ class Dataset:
     where these are known. `scale x` is a pixel in units of full brightness. The test and the
     validation part may be empty; the one says how good a network is, the other which epoch is the
     best, and no image is in both. `channels`: "rgb" or "bgr" where the source says which; `resize`:
-    how they were brought to their size ("stretch", "crop", "pad"), where they were.
+    how they were brought to their size ("stretch", "crop", "pad"), where they were. `files_train`,
+    `files_test` and `files_val`: the file of each image, where each has its own; else empty.
 
     DataError when the parts do not fit together, a label is out of range, labels are ids (of the
     numbers from 0 fewer than half are used) or bytes look like images in NCHW; a DataWarning for a
@@ -47,6 +48,9 @@ class Dataset:
     y_val: Array = field(default_factory=lambda: np.zeros(0))
     channels: str = ""
     resize: str | None = None
+    files_train: tuple[str, ...] = ()
+    files_test: tuple[str, ...] = ()
+    files_val: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"):
@@ -149,11 +153,26 @@ class Dataset:
                 f'data set "{self.name}" has one image of each class to train on: none is left to '
                 "validate on"
             )
+        named = list(zip(self.files_train, held_out, strict=False))  # none, or one for each
+        files, files_val = (tuple(f for f, held in named if held == val) for val in (False, True))
         x, y = (a[~held_out] for a in (self.x_train, self.y_train))
         x_val, y_val = (a[held_out] for a in (self.x_train, self.y_train))
         with warnings.catch_warnings():  # what there was to say of its labels is said
             warnings.simplefilter("ignore", DataWarning)
-            return replace(self, x_train=x, y_train=y, x_val=x_val, y_val=y_val)
+            return replace(
+                self, x_train=x, y_train=y, x_val=x_val, y_val=y_val, files_train=files,
+                files_val=files_val,
+            )  # fmt: skip
+
+    def calibration(self, count: int) -> Array:
+        """At most `count` images to train on, to see values of a network on: the first ones; where
+        the images of each class stand together, as those of folders do, evenly spaced ones, since
+        the first would be of one class."""
+        count = integer("count", count, 1)
+        runs = 1 + int(np.count_nonzero(np.diff(self.y_train)))
+        if count >= len(self.x_train) or runs > np.unique(self.y_train).size:
+            return self.x_train[:count]
+        return self.x_train[np.arange(count) * len(self.x_train) // count]
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of `scale x` per channel, over all training images.
@@ -224,6 +243,9 @@ class Dataset:
                 f"{where}: expected labels int64 ({len(x)},), found {y.dtype} {y.shape}"
             )
         require_labels(y, None if self.classes is None else len(self.classes), where)
+        files = getattr(self, f"files_{part}")
+        if files and len(files) != len(x):
+            raise DataError(f"{where}: {len(files)} names of files for {len(x)} images")
 
 
 def require_labels(y: Array, classes: int | None, where: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -122,10 +123,12 @@ def load(spec: Path, unless: Mapping[str, str] = MappingProxyType({})) -> Datase
         )
     shape = _survey(path, parts, reading)
     arrays: dict[str, Array] = {}
+    files: dict[str, tuple[str, ...]] = {}
     broken = Losses()
     for part, own in parts.items():
-        x, y = _decoded(own, classes, shape, reading, broken)
+        x, y, read = _decoded(own, classes, shape, reading, broken)
         arrays |= {f"x_{part}": x, f"y_{part}": y}
+        files[f"files_{part}"] = tuple(read)
     for fault in _refused(path, broken, reading):
         raise fault
     for label in np.setdiff1d(np.arange(len(classes)), arrays[f"y_{TRAIN}"])[:1]:
@@ -133,7 +136,7 @@ def load(spec: Path, unless: Mapping[str, str] = MappingProxyType({})) -> Datase
     x, y = arrays[f"x_{TRAIN}"], arrays[f"y_{TRAIN}"]
     held_out = {f"x_{TEST}": x[:0], f"y_{TEST}": y[:0]}
     order = "rgb" if arrays["x_train"].shape[-1] == 3 else ""
-    made = {**held_out, **arrays}
+    made: dict[str, Any] = {**held_out, **arrays, **files}
     resize = None if reading.size is None else reading.how
     name = path.resolve().name
     return Dataset(name, classes=classes, scale=BYTE, channels=order, resize=resize, **made)
@@ -345,11 +348,11 @@ def _decoded(
     shape: tuple[int, ...],
     reading: Reading,
     broken: Losses,
-) -> tuple[Array, Array]:
-    """The images u8 and labels i64 of a part; broken ones are left out."""
+) -> tuple[Array, Array, list[str]]:
+    """The images u8, labels i64 and files of a part; broken ones are left out."""
     count, at = sum(len(names) for _, names in own.values()), 0
     x, y = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
-    numbers = {name: number for number, name in enumerate(classes)}
+    numbers, files = {name: number for number, name in enumerate(classes)}, list[str]()
     for called, (folder, names) in own.items():
         for name in names:
             try:
@@ -362,8 +365,9 @@ def _decoded(
             if image.shape != shape:  # turned by what stands behind its pixels
                 raise _other_size(("others", shape[:2]), (str(folder / name), image.shape[:2]))
             x[at], y[at] = image, numbers[called]
+            files.append(str(folder / name))
             at += 1
-    return x[:at], y[:at]
+    return x[:at], y[:at], files
 
 
 def _other_size(one: tuple[str, tuple[int, ...]], other: tuple[str, tuple[int, ...]]) -> DataError:

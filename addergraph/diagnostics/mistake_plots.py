@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ..border import array
 from ..errors import DataError
 from ..ir import Array
-from ..tables import shortened
+from ..tables import printable, shortened
 from .mistakes import Confusion, Mistake
 from .pictures import drawable, new_figure
 
@@ -20,6 +21,7 @@ MANY = 200  # from which on classes have numbers and no names
 SHORT = 2  # letters of names that stand upright below the columns, as digits do
 COLUMNS = 6  # of the sheet
 _NAME = 22  # columns of text
+_FILE = 26  # letters of a file's name
 
 
 def plot_confusion(found: Confusion, of: str) -> Any:
@@ -73,35 +75,50 @@ def _write_counts(axis: Any, found: Confusion) -> None:
 
 
 def plot_mistakes(
-    images: object, mistakes: Sequence[Mistake], names: Sequence[str], of: str, brightest: float
+    images: object,
+    mistakes: Sequence[Mistake],
+    names: Sequence[str],
+    of: str,
+    brightest: float,
+    files: Sequence[str] = (),
 ) -> Any:
     """A sheet of images [M,H,W,C], one for each mistake, with the true and the predicted class.
 
     Three channels are red, green and blue; of others the mean is shown. `brightest` is the pixel
-    that shows white; black is 0, or the least pixel where that is below. DataError where there are
-    not as many images as mistakes.
+    that shows white; black is 0, or the least pixel where that is below. `files`: those of the
+    images, whose names are shown in the place of their numbers. DataError where there are not as
+    many images, or files, as mistakes.
     """
     pixels = array("images", images)
     if pixels.ndim != 4 or len(pixels) != len(mistakes):
         raise DataError(f"expected images [{len(mistakes)},H,W,C], found {pixels.shape}")
+    if files and len(files) != len(mistakes):
+        raise DataError(f"{len(files)} files for {len(mistakes)} mistakes")
     columns, rows = COLUMNS, max(1, math.ceil(len(mistakes) / COLUMNS))
-    figure = new_figure(1.8 * columns, 2.2 * rows + 0.6)
+    figure = new_figure(1.8 * columns, (2.3 if files else 2.2) * rows + 0.6)
     figure.suptitle(drawable(f"Worst mistakes of {of}"), fontsize=11, wrap=True)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axis in grid.flat:
         axis.set_axis_off()
     if not mistakes:
         figure.text(0.5, 0.5, "no mistakes", ha="center", fontsize=11)
-    for axis, one, image in zip(grid.flat, mistakes, pixels, strict=False):
+    called = [f"{_file_name(file)}\n" for file in files] or [f"no. {m.sample}: " for m in mistakes]
+    for axis, one, image, which in zip(grid.flat, mistakes, pixels, called, strict=False):
         axis.imshow(_shown(image, brightest), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         true, predicted = (
             drawable(shortened(names[number], _NAME)) for number in (one.true, one.predicted)
         )
         axis.set_title(
-            f"no. {one.sample}: {true}\ntaken for {predicted}\n{100 * one.probability:.1f} %",
+            f"{which}{true}\ntaken for {predicted}\n{100 * one.probability:.1f} %",
             fontsize=7,
         )
     return figure
+
+
+def _file_name(file: str) -> str:
+    """The name of a file without its folder; of a long one its end, which tells numbers apart."""
+    name = printable(Path(file).name)
+    return drawable(name if len(name) <= _FILE else f"..{name[2 - _FILE :]}")
 
 
 def _shown(image: Array, brightest: float) -> Array:

@@ -80,3 +80,19 @@ def test_errors(shell: Shell, network: Model) -> None:
     assert "there is nothing to do" in shell.error("clip", "clipped.safetensors", *rest)
     assert "starts with random weights" in shell.error("clip", "resnet20", *rest)
     assert not Path("d.safetensors").exists()
+
+
+def test_data_in_the_order_of_classes_are_seen_from_end_to_end(
+    shell: Shell, network: Model
+) -> None:
+    shape = network.input_shape
+    labels = np.repeat([0, 1], 20)
+    x = np.random.default_rng(0).normal(size=(40, *shape)).astype(np.float32)
+    x[20:] *= 5  # the first eight images know nothing of these
+    np.savez("sorted.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
+    options = ("--data", "sorted.npz", "--samples", 8, "--quantile", 1.0)
+    shell.ok("clip", "m.safetensors", *options, "-o", "c.safetensors")
+    expected = ag.activation_bounds(network, x[::5], quantile=1.0).clip(network)
+    assert Model.load("c.safetensors").graph(False) == expected.graph(False)
+    alone = ag.activation_bounds(network, x[:8], quantile=1.0).clip(network)
+    assert alone.graph(False) != expected.graph(False)

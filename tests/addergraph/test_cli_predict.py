@@ -250,6 +250,22 @@ def test_evaluate_says_what_is_confused(shell: Shell, kind: str) -> None:
     assert first["probability"] == pytest.approx(probabilities[worst[0]].max(), rel=1e-5)
 
 
+def test_mistakes_in_a_folder_are_files(shell: Shell) -> None:
+    pytest.importorskip("matplotlib")
+    for number, pixels in enumerate(IMAGES):  # 0, 1, 10, 11, 2: not the order of their numbers
+        file = Path("pets", NAMES[number // 3], f"{number}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(pixels).save(file)
+    network().save("m.safetensors")
+    shell.ok("evaluate", "m.safetensors", "--data", "folder:pets", "-o", "out")
+    mistakes = json.loads(Path("out/evaluation.json").read_text())["mistakes"]
+    for one in mistakes:
+        assert Path(one["file"]).parent.name == NAMES[one["true"]]
+        said = shell.ok("predict", "m.safetensors", one["file"], "--top", 1).split()[-3:]
+        assert said == [NAMES[one["predicted"]], f"{100 * one['probability']:.1f}", "%"]
+    assert len(mistakes) > 3
+
+
 def test_a_bad_folder_is_refused_before_the_work(shell: Shell) -> None:
     pytest.importorskip("matplotlib")
     Path("file").write_text("")

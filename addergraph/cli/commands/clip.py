@@ -15,7 +15,7 @@ from ...model.clipping import Clipping, activation_bounds
 from ...model.file import require_writable_model
 from ...settings import NOTHING, setting
 from .. import options as shared
-from .images import entering, held_out, normalize_option, samples_and_data
+from .images import HOW_MANY, entering, held_out, normalize_option, samples_and_data
 from .source import Source, open_trained
 
 
@@ -31,7 +31,7 @@ class Clip:
         metavar="NAME[:PATH]",
     )
     normalize: str | None = normalize_option()
-    samples: int = setting(2048, "How many of them, from the start.", least=1)
+    samples: int = setting(2048, HOW_MANY, least=1)
     settings: Mapping[str, Any] = shared.group(Clipping)
     output: str = setting(
         NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
@@ -51,8 +51,8 @@ def clip(options: Clip) -> None:
     source = _opened(options.file)
     model = source.model
     assert model is not None  # `_opened`
-    images, data = samples_and_data(options.data, options.normalize, source)
-    found = activation_bounds(model, images[: options.samples], **options.settings, verbose=1)
+    images, data = samples_and_data(options.data, options.normalize, source, options.samples)
+    found = activation_bounds(model, images, **options.settings, verbose=1)
     clipped = found.clip(model)
     print(found)
     if data is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +53,10 @@ def evaluate(options: Evaluation) -> None:
     folder = None if options.output is None else pictures.folder_for(options.output)
     source = open_trained(options.file, options.weights)
     data = matched(source, load_for(source, options.data))
-    images, labels, part = _held_out(data)
+    images, labels, files, part = _held_out(data)
     entered = entering(source, images, data, options.normalize, judged=True)
     classifier = Classifier(source, options.engine, options.threads)
-    seen = _Seen(classifier, labels, data)
+    seen = _Seen(classifier, labels, data, files)
     found = _measured(options, seen, entered, labels)
     where = f"{options.file} on {options.data}, {len(images):,} {part} images"
     print(f"{where}: {', '.join(f'{name} {value:.4f}' for name, value in found.items())}")
@@ -82,8 +83,10 @@ def _measured(options: Evaluation, seen: _Seen, images: Array, labels: Array) ->
 class _Seen:
     """What a network has said so far of images whose classes are known."""
 
-    def __init__(self, classifier: Classifier, labels: Array, data: Dataset) -> None:
-        self.classifier, self.labels, self.data = classifier, labels, data
+    def __init__(
+        self, classifier: Classifier, labels: Array, data: Dataset, files: Sequence[str]
+    ) -> None:
+        self.classifier, self.labels, self.data, self.files = classifier, labels, data, files
         self.right = 0
         self.confusion: Confusion | None = None  # of more than MOST_CLASSES there is none
         self.mistakes: list[Mistake] = []
@@ -92,6 +95,11 @@ class _Seen:
     def worst(self) -> list[int]:
         """The images of the worst mistakes."""
         return [one.sample for one in self.mistakes]
+
+    @property
+    def worst_files(self) -> list[str]:
+        """Their files; none where the images have none of their own."""
+        return [self.files[sample] for sample in self.worst] if self.files else []
 
     def add(self, rows: slice, answers: Array) -> None:
         """The answers to the images of these rows; GraphError or DataError where they do not tell
@@ -142,9 +150,14 @@ def _write(
         labels = seen.confusion.labels()
         figures["confusion.png"] = plot_confusion(seen.confusion, where)
         images, white = visible
-        figures["mistakes.png"] = plot_mistakes(images, seen.mistakes, labels, where, white)
+        figures["mistakes.png"] = plot_mistakes(
+            images, seen.mistakes, labels, where, white, seen.worst_files
+        )
         facts |= seen.confusion.numbers()
-    facts["mistakes"] = [one._asdict() for one in seen.mistakes]
+    mistakes = [one._asdict() for one in seen.mistakes]
+    for one, file in zip(mistakes, seen.worst_files, strict=False):
+        one["file"] = file
+    facts["mistakes"] = mistakes
     for name, figure in figures.items():
         pictures.save(figure, folder / name)
     storage.atomic_write(folder / NUMBERS, json.dumps(facts).encode())
@@ -152,10 +165,10 @@ def _write(
         print(f"wrote {folder / name}")
 
 
-def _held_out(data: Dataset) -> tuple[Array, Array, str]:
-    """The images to test on with their classes; all there are where no part is held out."""
+def _held_out(data: Dataset) -> tuple[Array, Array, Sequence[str], str]:
+    """The images to test on, their classes and files; all there are where no part is held out."""
     if len(data.x_test):
-        return data.x_test, data.y_test, "test"
+        return data.x_test, data.y_test, data.files_test, "test"
     if len(data.x_val):
-        return data.x_val, data.y_val, "validation"
-    return data.x_train, data.y_train, "training"
+        return data.x_val, data.y_val, data.files_val, "validation"
+    return data.x_train, data.y_train, data.files_train, "training"

@@ -20,6 +20,8 @@ from ...settings import setting
 from ...training.recipes import BRIGHTNESS, NONE, STATISTICS, Images
 from .source import Source
 
+HOW_MANY = "How many of them, from the start; evenly spaced where they are in the order of classes."
+
 HeldOut = tuple[Array | None, Array | None]  # images and classes
 
 
@@ -147,21 +149,22 @@ def held_out(data: Dataset) -> HeldOut:
     return (data.x_test, data.y_test) if len(data.x_test) else (None, None)
 
 
-def samples(spec: str, normalize: str | None, source: Source) -> Array:
+def samples(spec: str, normalize: str | None, source: Source, count: int) -> Array:
     """The images of `samples_and_data`."""
-    return samples_and_data(spec, normalize, source)[0]
+    return samples_and_data(spec, normalize, source, count)[0]
 
 
 def samples_and_data(
-    spec: str, normalize: str | None, source: Source
+    spec: str, normalize: str | None, source: Source, count: int
 ) -> tuple[Array, Dataset | None]:
-    """The images to train on of `spec`, as `source` takes them, and the data set that has them; of
-    an archive with an array `x` and no labels, this array as it is, and None."""
+    """At most `count` images to train on of `spec` (`Dataset.calibration`), as `source` takes them,
+    and the data set that has them; of an archive with an array `x` and no labels, the first of this
+    array as they are, and None."""
     path = spec.removeprefix("npz:")
     if Path(path).suffix == ".npz":
         given = load_npz_samples(user_path(path))
         if given is not None:
-            return given, None
+            return given[:count], None
     data = load_for(source, spec)
     data = matched(source, data)
-    return entering(source, data.x_train, data, normalize), data
+    return entering(source, data.calibration(count), data, normalize), data

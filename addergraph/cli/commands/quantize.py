@@ -18,7 +18,7 @@ from ...ops.pointwise.fake_quantize import trained_bits
 from ...quantization import Quantized
 from ...settings import NOTHING, setting
 from .. import options as shared
-from .images import normalize_option, samples
+from .images import HOW_MANY, normalize_option, samples
 from .source import Source, open_source
 
 
@@ -35,7 +35,7 @@ class Quantization:
         metavar="NAME[:PATH]",
     )
     normalize: str | None = normalize_option()
-    samples: int = setting(256, "How many of them, from the start.", least=1)
+    samples: int = setting(256, HOW_MANY, least=1)
     settings: Mapping[str, Any] = shared.group(Quantizing)
     output: str = setting(
         NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
@@ -50,8 +50,7 @@ def quantize(options: Quantization) -> None:
     """
     require_writable_model(options.output)
     source = open_source(options.file, options.weights)
-    images = samples(options.data, options.normalize, source)
-    calibration = images[: options.samples]
+    calibration = samples(options.data, options.normalize, source, options.samples)
     with warnings.catch_warnings():
         warnings.simplefilter("default" if options.force else "error", QuantizationWarning)
         try:

@@ -346,8 +346,8 @@ def _require_transferable(options: Training) -> None:
 
 
 def _rounding(model: Model, data: Dataset, bits: int) -> Model:
-    """The model with fake quantization, calibrated on the first images."""
-    images = data.x_train[:CALIBRATION]
+    """The model with fake quantization, calibrated on some of the images."""
+    images = data.calibration(CALIBRATION)
     made = quantization_aware(model, images, bits=bits)
     print(f"quantization-aware training for {bits} bits, calibrated on {len(images)} samples")
     return made

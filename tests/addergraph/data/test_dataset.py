@@ -216,3 +216,17 @@ def test_specs_that_name_nothing() -> None:
         load("npz:/nowhere.npz")
     with pytest.raises(DataError, match=r"cannot be verified"):
         load("npz:/nowhere.npz", verify=True)
+
+
+def test_calibration_sees_all_classes_also_where_these_stand_together() -> None:
+    x = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
+    together, mixed = np.repeat([2, 0, 1], 20), np.tile([2, 0, 1], 20)
+    one = Dataset("one", x, together, x[:0], together[:0], None)
+    assert one.calibration(6).ravel().tolist() == [0, 10, 20, 30, 40, 50]
+    assert (
+        one.calibration(60).ravel().tolist() == one.calibration(99).ravel().tolist() == [*range(60)]
+    )
+    other = Dataset("other", x, mixed, x[:0], mixed[:0], None)
+    assert other.calibration(6).ravel().tolist() == [*range(6)]
+    with pytest.raises(DataError, match="count"):
+        one.calibration(0)

@@ -7,6 +7,7 @@ import os
 import tracemalloc
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,21 @@ def test_train_on_a_folder_with_a_split(shell: Shell) -> None:
     model = Model.load("m.safetensors")
     assert model.preprocessing is not None
     assert model.preprocessing.classes == ("day", "night") and model.output_shape == (2,)
+
+
+def test_each_image_has_its_file(tmp_path: Path) -> None:
+    names = ("train/a/2.png", "train/a/10.png", "train/a/x.png", "train/b/1.png", "test/b/1.png")
+    root = _write(tmp_path, *names)
+    (root / "train/a/x.png").write_bytes(b"no picture")
+    with pytest.warns(DataWarning, match="left out"):
+        d = _load(root, "?broken=skip")
+    own = [str(root / name) for name in ("train/a/10.png", "train/a/2.png", "train/b/1.png")]
+    assert list(d.files_train) == own and d.files_test == (str(root / "test/b/1.png"),)
+    for file, x in zip(d.files_train, d.x_train, strict=True):
+        assert np.array_equal(np.asarray(PIL.open(file)), x)
+    parts = d.split(0.5)
+    assert parts.files_val and sorted(parts.files_train + parts.files_val) == own
+    for file, x in zip(parts.files_val, parts.x_val, strict=True):
+        assert np.array_equal(np.asarray(PIL.open(file)), x)
+    with pytest.raises(DataError, match="test part: 2 names of files for 1 images"):
+        replace(d, files_test=("a", "b"))

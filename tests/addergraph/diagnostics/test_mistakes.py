@@ -187,3 +187,9 @@ def test_the_sheet_of_mistakes() -> None:
     assert "no mistakes" in texts(plot_mistakes(images[:0], [], ("cat",), "m on d", 255))
     with pytest.raises(DataError, match=r"expected images \[2,H,W,C\]"):
         plot_mistakes(images[:1], mistakes, ("cat", "dog"), "m on d", 255)
+    files = ["pets/cat/7.png", f"pets/dog/{'IMG_' * 9}0042.jpg"]
+    figure = plot_mistakes(images, mistakes, ("cat", "dog"), "m on d", 16, files)
+    assert figure.axes[0].get_title() == "7.png\ncat\ntaken for dog\n90.0 %"
+    assert figure.axes[1].get_title().splitlines()[0] == "..IMG_IMG_IMG_IMG_0042.jpg"
+    with pytest.raises(DataError, match="1 files for 2 mistakes"):
+        plot_mistakes(images, mistakes, ("cat", "dog"), "m on d", 16, files[:1])
