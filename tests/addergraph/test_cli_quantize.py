@@ -11,7 +11,7 @@ import pytest
 
 import addergraph as ag
 from addergraph import Model
-from addergraph.data import load
+from addergraph.data import Normalize, Preprocessing, load
 from addergraph.errors import QuantizationWarning
 from addergraph.ir import Array
 from addergraph.quantization import load_quantized
@@ -37,6 +37,8 @@ def test_quantize_and_what_follows(shell: Shell, network: Model) -> None:
     assert "6 bits, calibrated on 40 samples" in out
     assert "(chosen)" in out and "requantize by integer multiplications" in out
     assert "wrote q.safetensors" in out
+    rows = [line for line in out.splitlines() if line.startswith("  requantize by ")]
+    assert len(rows) == 4 and len({row.index("relative RMS error") for row in rows}) == 1
     assert "requantize_shift" in shell.ok("inspect", "q.safetensors")
     assert "passed" in shell.ok("verify", "q.safetensors", "--samples", 5)
     out = shell.ok("compile", "q.safetensors", "-o", "build", "--multiplication-free")
@@ -217,12 +219,21 @@ def test_other_classes_and_random_weights_are_said(shell: Shell) -> None:
     model.save("m.safetensors")
     done = shell("evaluate", "m.safetensors", "--data", "digits")
     ours, theirs = "cat, dog, bird, d, e and 5 more", "0, 1, 2, 3, 4 and 5 more"
-    assert f'tells the classes {ours}; "digits" has {theirs}: numbers of classes' in done.err
+    assert (
+        f'tells the classes {ours}; "digits" has {theirs}: classes are compared by their'
+        in done.err
+    )
+    other = adders_only()
+    other.weights["adder_dense1.f"][...] *= 0.5  # other than those that its seed draws
+    other.preprocessing = Preprocessing(Normalize((0.0,) * 2, (1.0,) * 2), classes=names[:3])
+    other.save("other.safetensors")
+    done = shell("evaluate", "other.safetensors", "--data", "digits")
+    assert "give the data that it was trained for" in done.err and "warning" not in done.err
 
 
 def test_what_evaluate_refuses(shell: Shell, network: Model) -> None:
     error = shell.error("evaluate", "m.safetensors", "--data", "digits")
-    said = 'takes samples of shape (5, 5, 2), those of "digits" have shape (8, 8, 1): --data names'
+    said = 'takes samples of shape (5, 5, 2), those of "digits" have shape (8, 8, 1): give the'
     assert said in error
     assert "random weights, which guess: train it" in shell.error("evaluate", "small-adder")
     error = shell.error("evaluate", "m.safetensors", "--data", "x.npz")

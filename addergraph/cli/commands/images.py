@@ -108,16 +108,16 @@ def matched(source: Source, data: Dataset) -> Dataset:
     data = data if known is None else data.like(known)
     if known is not None and None not in (known.resize, data.resize):
         require_same_way(source.file, known, f'how={data.resize} of "{data.name}"', data.resize)
-    if known is not None and known.classes and data.classes and known.classes != data.classes:
-        _warn(
-            f'"{source.file}" tells the classes {some(known.classes)}; "{data.name}" has '
-            f"{some(data.classes)}: numbers of classes that mean other things are compared"
-        )
     shape = tuple(source.graph.inputs[0].type.shape[1:])
     if shape != data.shape:
         raise DataError(
             f'"{source.file}" takes samples of shape {shape}, those of "{data.name}" have shape '
-            f"{data.shape}: --data names others"
+            f"{data.shape}: give the data that it was trained for, as --data folder:PATH"
+        )
+    if known is not None and known.classes and data.classes and known.classes != data.classes:
+        _warn(
+            f'"{source.file}" tells the classes {some(known.classes)}; "{data.name}" has '
+            f"{some(data.classes)}: classes are compared by their numbers, which mean other things"
         )
     model = source.model
     if model is None:

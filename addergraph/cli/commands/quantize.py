@@ -59,9 +59,10 @@ def quantize(options: Quantization) -> None:
             raise DataError(f"{far}. Nothing was written; --force writes it all the same") from None
     bits = options.settings["bits"] or next(iter(trained_bits(source.graph)), DEFAULT_BITS)
     print(f"{bits} bits, calibrated on {len(calibration)} samples")
+    width = max((len(_shown(name)) for name in made.errors), default=0)
     for name, error in made.errors.items():
         chosen = " (chosen)" if name == made.chosen and len(made.errors) > 1 else ""
-        print(f"  requantize {_shown(name):<25} relative RMS error {error:.2%}{chosen}")
+        print(f"  requantize {_shown(name):<{width}}  relative RMS error {error:.2%}{chosen}")
     made.save(options.output)
     print(f"wrote {options.output} ({storage.user_path(options.output).stat().st_size:,} bytes)")
 
