@@ -38,7 +38,7 @@ ARCHIVES = {
 EVERY = pytest.mark.parametrize(("classes", "version"), list(ARCHIVES))
 
 
-def _require_whole(d: Dataset, classes: int) -> None:
+def _assert_whole(d: Dataset, classes: int) -> None:
     *train, (x_test, y_test) = cifar_batches(classes)
     assert (d.name, d.shape, d.class_count) == (f"cifar{classes}", (32, 32, 3), classes)
     assert np.array_equal(d.x_train, np.concatenate([x for x, _ in train]))
@@ -56,7 +56,7 @@ def test_archives_and_folders_give_the_same(tmp_path: Path, classes: int, versio
     outer = write_folder(tmp_path / "outer", files)
     inner = outer / next(iter(files)).split("/")[0]
     for path in (archive, renamed, tmp_path, outer, inner):
-        _require_whole(load(f"cifar{classes}:{path}"), classes)
+        _assert_whole(load(f"cifar{classes}:{path}"), classes)
 
 
 @EVERY
@@ -74,11 +74,11 @@ def test_archives_that_were_packed_again(tmp_path: Path, classes: int, version: 
                 member.size = len(data)
                 member.pax_headers = {"comment": "packed again"}
                 archive.addfile(member, io.BytesIO(data))
-        _require_whole(load(f"cifar{classes}:{tmp_path}"), classes)
-        _require_whole(load(f"cifar{classes}:{plain}"), classes)
+        _assert_whole(load(f"cifar{classes}:{tmp_path}"), classes)
+        _assert_whole(load(f"cifar{classes}:{plain}"), classes)
     plain.write_bytes(b"another file, beside the published one")
     write_archive(packed, files)
-    _require_whole(load(f"cifar{classes}:{tmp_path}"), classes)
+    _assert_whole(load(f"cifar{classes}:{tmp_path}"), classes)
 
 
 def test_the_class_names_are_the_published_ones(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_paths_that_leave_the_archive_are_passed_over(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     path = write_archive(inside / "a.tar.gz", {**evil, **files})
-    _require_whole(load(f"cifar10:{path}"), 10)
+    _assert_whole(load(f"cifar10:{path}"), 10)
     assert os.listdir(tmp_path) == ["inside"] and os.listdir(inside) == ["a.tar.gz"]
 
 
@@ -254,7 +254,7 @@ def test_sums_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         load(f"cifar10:{path}", verify=True)
     source, _ = cifar._SETS["cifar10"]
     monkeypatch.setitem(source.md5, path.name, found)
-    _require_whole(load(f"cifar10:{path}", verify=True), 10)
+    _assert_whole(load(f"cifar10:{path}", verify=True), 10)
     folder = write_folder(tmp_path / "plain", cifar_files(10, "bin"))
     with pytest.raises(DataError, match=r"cannot be verified: sums are published for cifar-10-b"):
         load(f"cifar10:{folder}", verify=True)

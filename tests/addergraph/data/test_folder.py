@@ -39,7 +39,7 @@ def _load(root: Path, options: str = "") -> Dataset:
     return load(f"folder:{root}{options}")
 
 
-def _refused(root: Path, message: str, options: str = "", error: Any = DataError) -> None:
+def _assert_refused(root: Path, message: str, options: str = "", error: Any = DataError) -> None:
     with pytest.raises(error, match=message):
         _load(root, options)
 
@@ -69,7 +69,7 @@ def test_names_of_any_script_are_kept_and_equal_letters_are_equal(tmp_path: Path
     assert d.classes == (one, "犬") and d.y_test.tolist() == [0]
     _write(tmp_path, f"train/{one}/1.png")
     if len(os.listdir(tmp_path / "train")) == 3:  # else the file system has one form alone
-        _refused(tmp_path, r"two folders of the same name, .* in two codings")
+        _assert_refused(tmp_path, r"two folders of the same name, .* in two codings")
 
 
 def test_images_are_grey_only_where_all_are(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_images_are_turned_upright_before_sizes_are_compared(tmp_path: Path) -> 
 def test_other_sizes_are_named_and_brought_to_one(tmp_path: Path) -> None:
     _write(tmp_path, "a/1.png")
     _write(tmp_path, "b/1.png", pixels=np.full((8, 8, 3), 90, np.uint8))
-    _refused(tmp_path, r'a/1\.png" 4x6 .*b/1\.png" 8x8; bring them to one, as .*\?size=4x6"')
+    _assert_refused(tmp_path, r'a/1\.png" 4x6 .*b/1\.png" 8x8; bring them to one, as .*\?size=4x6"')
     stretched, padded = _load(tmp_path, "?size=4x6"), _load(tmp_path, "?size=4x6,how=pad")
     assert stretched.shape == padded.shape == SHAPE
     assert np.array_equal(stretched.x_train[0], FOUR[0]) and (stretched.x_train[1] == 90).all()
@@ -121,7 +121,7 @@ def test_other_sizes_are_named_and_brought_to_one(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_say_nothing(tmp_path: Path, options: str, message: str) -> None:
-    _refused(_write(tmp_path, "a/1.png", "b/1.png"), message, options)
+    _assert_refused(_write(tmp_path, "a/1.png", "b/1.png"), message, options)
 
 
 def test_a_folder_may_have_a_question_mark(tmp_path: Path) -> None:
@@ -136,16 +136,18 @@ def test_broken_images_are_all_counted_and_five_named(tmp_path: Path) -> None:
     for number, name in enumerate(names[1:8]):  # in the header of the first, in the pixels of all
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[: 20 if number < 1 else len(data) // 2])
-    _refused(tmp_path, r'images that cannot be read \(1\): ".*a/1\.png" is .*\?broken=skip')
+    _assert_refused(tmp_path, r'images that cannot be read \(1\): ".*a/1\.png" is .*\?broken=skip')
     (tmp_path / names[1]).unlink()
-    _refused(tmp_path, r'cannot be read \(6\): .*2\.png.*6\.png" is [^;]*; and 1 more\. Mend')
+    _assert_refused(
+        tmp_path, r'cannot be read \(6\): .*2\.png.*6\.png" is [^;]*; and 1 more\. Mend'
+    )
     with pytest.warns(DataWarning, match=r"cannot be read \(6\): .*They are left out"):
         d = _load(tmp_path, "?broken=skip")
     assert d.y_train.tolist() == [0, 0, 1]
     for name in ("a/0.png", "a/8.png"):
         (tmp_path / name).write_bytes(b"")
     with pytest.warns(DataWarning):
-        _refused(tmp_path, r'a" has no images', "?broken=skip")
+        _assert_refused(tmp_path, r'a" has no images', "?broken=skip")
 
 
 def test_faults_of_all_kinds_are_told_at_once(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_folders_that_are_no_data_set(tmp_path: Path, files: tuple[str, ...], me
             (tmp_path / name).mkdir(parents=True)
         else:
             _write(tmp_path, name)
-    _refused(tmp_path, message)
+    _assert_refused(tmp_path, message)
 
 
 def test_held_out_parts_may_lack_classes_and_folders_beside_parts_are_said(tmp_path: Path) -> None:
@@ -227,13 +229,17 @@ def test_a_class_of_pictures_that_are_not_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x.GIF").write_bytes(b"GIF89a")
     with pytest.warns(DataWarning, match="left out"):
-        _refused(tmp_path, r'b" has no images .*; \.gif is not read: convert such files to PNG')
+        _assert_refused(
+            tmp_path, r'b" has no images .*; \.gif is not read: convert such files to PNG'
+        )
 
 
 def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
-    _refused(tmp_path / "nowhere", r'cannot read folder ".*nowhere": No such', error=StorageError)
+    _assert_refused(
+        tmp_path / "nowhere", r'cannot read folder ".*nowhere": No such', error=StorageError
+    )
     (tmp_path / "file").write_bytes(b"")
-    _refused(tmp_path / "file", r"cannot read folder .*Not a directory", error=StorageError)
+    _assert_refused(tmp_path / "file", r"cannot read folder .*Not a directory", error=StorageError)
     with pytest.raises(DataError, match=r"cannot be verified"):
         load(f"folder:{tmp_path}", verify=True)
     with pytest.raises(DataError, match=r'\(a folder of images\? say "folder:'):
@@ -248,17 +254,17 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (root / "b" / "2.png").symlink_to(root / "b" / "1.png")
     assert _load(root).y_train.tolist() == [0, 0, 1, 1]
     (root / "b" / "3.png").symlink_to("3.png")
-    _refused(root, r'cannot be read \(1\): .*b/3\.png": ')
+    _assert_refused(root, r'cannot be read \(1\): .*b/3\.png": ')
     (root / "b" / "3.png").unlink()
     (root / "b" / "again").symlink_to(root / "b")
-    _refused(root, r"folders are 16 deep here; a link may lead back")
+    _assert_refused(root, r"folders are 16 deep here; a link may lead back")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of bytes")
 def test_a_class_has_a_name_of_text(tmp_path: Path) -> None:
     _write(tmp_path, "a/1.png", "b/1.png")
     os.rename(tmp_path / "b", os.fsencode(tmp_path) + b"/\xff")
-    _refused(tmp_path, r"the name of a class must be UTF-8 text")
+    _assert_refused(tmp_path, r"the name of a class must be UTF-8 text")
 
 
 def test_memory_is_refused_before_pixels_are_read(
@@ -271,7 +277,7 @@ def test_memory_is_refused_before_pixels_are_read(
     monkeypatch.setattr("addergraph.data.folder.read_image", decoded)
     _write(tmp_path, "a/1.png", "b/1.png")
     said = r"2 images of 4x6x3 bytes take 1\.44e-07 GB; available are .* \(a test\)"
-    _refused(tmp_path, said, error=MemoryLimitError)
+    _assert_refused(tmp_path, said, error=MemoryLimitError)
 
 
 def test_of_many_files_the_names_alone_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

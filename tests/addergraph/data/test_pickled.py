@@ -183,7 +183,7 @@ def test_arrays_that_are_none(old: bytes, new: bytes, error: type[Exception], me
         read_pickle(data.replace(old, new), '"f"')
 
 
-def _require_error_or_dict(data: bytes) -> None:
+def _assert_error_or_dict(data: bytes) -> None:
     found = _read(data)
     if isinstance(found, str):
         assert found.startswith('"f"')
@@ -216,7 +216,7 @@ def test_any_damage_is_an_error_of_ours_or_plain_data(
     for place, value in changes:
         data[place] = value
     for broken in (bytes(data), bytes(data[:end])):
-        _require_error_or_dict(broken)
+        _assert_error_or_dict(broken)
 
 
 @settings(max_examples=150)
@@ -228,4 +228,4 @@ def test_any_instructions_are_an_error_of_ours_or_plain_data(
         op.code.encode("latin-1") + data.draw(st.sampled_from([b"", b"\x01", b"\x01a", b"a\nb\n"]))
         for op in opcodes
     )
-    _require_error_or_dict(b"\x80\x02}(U\x01a" + body + b"u.")
+    _assert_error_or_dict(b"\x80\x02}(U\x01a" + body + b"u.")

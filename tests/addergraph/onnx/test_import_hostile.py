@@ -26,7 +26,7 @@ def small() -> Any:
     return model_of(nodes, {"w": drawn(2, 3, 1, 1)}, ["y"], x=["n", 3, 4, 5])
 
 
-def refused(folder: Path, model: Any, error: type[Exception], said: str) -> None:
+def assert_refused(folder: Path, model: Any, error: type[Exception], said: str) -> None:
     path = folder / "m.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     with within(NBYTES, SECONDS), pytest.raises(error, match=said):
@@ -75,7 +75,7 @@ def test_every_beginning_of_a_file(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_message(tmp_path: Path, data: bytes, said: str) -> None:
-    refused(tmp_path, data, StorageError, said)
+    assert_refused(tmp_path, data, StorageError, said)
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,11 +83,13 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = b"\x0a\x00"  # a node without anything
     with monkeypatch.context() as fewer:
         fewer.setattr(import_file, "MOST_FIELDS", 1000)
-        refused(tmp_path, _message(7, empty * 1001), UnsupportedError, "more than 1,000 fields")
+        assert_refused(
+            tmp_path, _message(7, empty * 1001), UnsupportedError, "more than 1,000 fields"
+        )
     made = b""
     for _ in range(40):  # node.attribute.g.node ...: of a length below 128 each
         made = _message(1, _message(5, _message(6, made)))
-    refused(tmp_path, _message(7, made), UnsupportedError, "more than 32 deep")
+    assert_refused(tmp_path, _message(7, made), UnsupportedError, "more than 32 deep")
 
 
 def _message(number: int, content: bytes) -> bytes:
@@ -201,7 +203,7 @@ BAD: list[tuple[Callable[[Any], object], type[Exception], str]] = [
 def test_graphs_that_are_none(
     tmp_path: Path, change: Callable[[Any], object], error: type[Exception], said: str
 ) -> None:
-    refused(tmp_path, _changed(change), error, said)
+    assert_refused(tmp_path, _changed(change), error, said)
 
 
 LARGE = [
@@ -260,7 +262,7 @@ def test_paths_that_leave_the_folder(tmp_path: Path, location: str) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(24))
     os.symlink(tmp_path / "w.bin", inside / "link")
     os.symlink(inside / "loop", inside / "loop")
-    refused(inside, external(location), StorageError, 'the tensor "w" is kept outside, and')
+    assert_refused(inside, external(location), StorageError, 'the tensor "w" is kept outside, and')
 
 
 @pytest.mark.parametrize(
@@ -268,4 +270,6 @@ def test_paths_that_leave_the_folder(tmp_path: Path, location: str) -> None:
 )
 def test_parts_that_are_not_there(tmp_path: Path, entries: dict[str, int]) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(24))
-    refused(tmp_path, external("w.bin", **entries), StorageError, "w.bin|offset|length|damaged")
+    assert_refused(
+        tmp_path, external("w.bin", **entries), StorageError, "w.bin|offset|length|damaged"
+    )
