@@ -42,9 +42,13 @@ MUTANTS = (
     ),
     Mutant(
         "a measured choice changes the order of sums", CHOICE,
-        "    if _by_kinds(dense):\n        return _made(dense, Choice(SPARSE))\n    return",
-        "    return",
+        "measured = None if _by_kinds(dense) else call.choice", "measured = call.choice",
         kinds("test_the_filter_alone_decides"),
+    ),
+    Mutant(
+        "lists of one channel tell kinds", "codegen/kernels/sparse/_f32_choice.py",
+        "and (g.inputs, g.outputs) != (1, 1)", "",
+        kinds("test_all_kernels_of_a_depthwise_layer_give_the_same_bits"),
     ),
     Mutant(
         "of two layers with one filter the second has the bound", LOWERED,

@@ -20,7 +20,7 @@ from addergraph.ops.contraction.dense import Dense, Matmul
 from ...targets.target import Target
 from .. import Call, Kernel, kernel, taps_of
 from ..schedule import DENSE, DEPTHWISE, SPARSE, Choice, ceil_div, contraction_tiles
-from ..sparse._f32_choice import sparse_cycles, sparse_tile
+from ..sparse._f32_choice import sparse_cycles, sparse_tile, tells_kinds
 from ..sparse._f32_tile import SparseTile
 from ..sparse._u8_choice import cycles as sparse_bytes_cycles
 from ..sparse._u8_tile import BytesTile
@@ -40,9 +40,8 @@ TAIL_TERMS = 4.8  # in whose time a vector of i32 sums becomes bytes
 def forward_contraction(call: Call, body: Graph | None = None) -> Kernel:
     """The kernel of `call.choice`, or the one that the model expects to be the fastest."""
     dense = DenseKernel(call, body)
-    if _by_kinds(dense):
-        return _made(dense, Choice(SPARSE))
-    return _made(dense, call.choice or _expected(dense))
+    measured = None if _by_kinds(dense) else call.choice
+    return _made(dense, measured or _expected(dense))
 
 
 def expected_choice(call: Call, body: Graph | None = None) -> Choice:
@@ -54,7 +53,8 @@ def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
     """Every kernel that serves the call. All give the same bits."""
     dense = DenseKernel(call, body)
     if _by_kinds(dense):
-        return {Choice(SPARSE): _made(dense, Choice(SPARSE))}
+        only = _expected(dense)
+        return {only: _made(dense, only)}
     g, tiles = dense.g, [dense.tile]
     if not _of_bytes(dense):
         together = g.term.joins_steps
@@ -69,9 +69,8 @@ def candidates(call: Call, body: Graph | None = None) -> dict[Choice, Kernel]:
 
 def _by_kinds(dense: DenseKernel) -> bool:
     """Whether the sums of f32 add saturated taps behind the others, which one kernel does."""
-    if _of_bytes(dense) or not taps_of(dense.call, dense.operands[1]).saturated:
-        return False
-    return not serves(dense.g, dense.target) and _sparse_tile(dense) is not None
+    known = tells_kinds(dense.g, taps_of(dense.call, dense.operands[1]))
+    return known and _sparse_tile(dense) is not None
 
 
 def _of_bytes(dense: DenseKernel) -> bool:
@@ -82,7 +81,8 @@ def _sparse_tile(dense: DenseKernel) -> SparseTile | BytesTile | None:
     """The sparse kernel's tile, or None where it does not serve the call."""
     if _of_bytes(dense):
         return sparse_bytes_tile(dense)
-    return sparse_tile(dense.target, dense.g) if dense.is_constant else None
+    taps = taps_of(dense.call, dense.operands[1])
+    return sparse_tile(dense.target, dense.g, taps) if dense.is_constant else None
 
 
 def _made(dense: DenseKernel, choice: Choice) -> Kernel:
@@ -110,8 +110,8 @@ def _expected(dense: DenseKernel) -> Choice:
             < _dense_bytes_cycles(g, call.target)
         )
     elif g.term == MINIMUM and dense.is_constant and kept < 1.0:
-        tile = sparse_tile(call.target, g)
-        sparse = tile is not None and (
+        tile = _sparse_tile(dense)
+        sparse = isinstance(tile, SparseTile) and (
             sparse_cycles(call.target, tile, kept) < _dense_cycles(g, call.target)
         )
     return Choice(SPARSE) if sparse else Choice(DENSE, dense.tile)

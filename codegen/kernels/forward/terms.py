@@ -279,7 +279,7 @@ class ByteDistance(ByteTerm, SplitTerm):
         """psadbw leaves the other three quarters of its lanes zero."""
         if _saturates(e.target):
             return e.b.add(acc, e.b.bitcast(short, acc.type))
-        if 2 * 255 * e.target.short_sums >= 1 << 15:
+        if 2 * 255 * e.target.short_sums >= 1 << 15:  # sums of 16 bits without a sign
             return e.b.add(acc, e.converted(e.target.pair_sums, acc.type, short))
         return super().with_short(e, acc, short)
 

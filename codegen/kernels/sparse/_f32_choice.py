@@ -9,6 +9,8 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 
+from addergraph.ir.taps import Taps
+
 from ...emit.builder import LINE
 from ...targets.target import Target
 from ..forward.geometry import CHANNEL_BLOCK, Geometry
@@ -38,15 +40,20 @@ SHUFFLES_64, OUTPUT_COST_64 = 4.0, 5.5
 PAGE_COST = 0.8  # cycles more of one, for each doubling of the samples in a vector
 
 
-def sparse_tile(target: Target, g: Geometry, *, kinds: bool = False) -> SparseTile | None:
-    """The tile for a layer, whose `kinds` of taps are told apart or not, or None where this kernel
-    does not serve it."""
+def tells_kinds(g: Geometry, taps: Taps) -> bool:
+    """Whether the sums of a layer of f32 minima add saturated taps behind the others. Its shape and
+    its filter decide that, and nothing of the target. A filter of one channel has too few taps."""
+    return g.term == MINIMUM and bool(taps.saturated) and (g.inputs, g.outputs) != (1, 1)
+
+
+def sparse_tile(target: Target, g: Geometry, taps: Taps) -> SparseTile | None:
+    """The tile for a layer whose filter has such taps; None where this kernel does not serve it."""
     if g.term != MINIMUM or 0 in (g.samples, g.height, g.width, g.inputs, g.outputs):
         return None
     if target.lanes == 1:  # lists are of vectors of outputs
         return None
     # Strides in memory do not matter.
-    shape = _best(target, replace(g, x=(0, 0, 0), y=(0, 0, 0)), kinds)
+    shape = _best(target, replace(g, x=(0, 0, 0), y=(0, 0, 0)), tells_kinds(g, taps))
     return replace(shape, patches=replace(shape.patches, g=sampled(g)))
 
 

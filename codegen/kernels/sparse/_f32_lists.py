@@ -13,9 +13,9 @@ Filters with lists of like length share a group. There is room for lists with ev
 that the code depends on shapes alone and not on numbers. Walking the last list loads the places of
 a step behind it, which are bytes of the sums and not used.
 
-Then the saturated taps of a list stand at its end, and as many as all filters of the group have are
-added without a minimum. Those that one has more are walked with a minimum, which is x as well: the
-order of its sum stays."""
+Where kinds are told apart, the saturated taps of a list stand at its end. As many as all filters of
+the group have are added without a minimum. What one has more is walked with a minimum, which is x
+as well: the order of its sum stays."""
 
 from __future__ import annotations
 
@@ -226,8 +226,8 @@ class FloatLists:
             taps, acc = values[:count], values[count:]
             following = self._taps(e, e.at(entry, self.step_bytes))
             for q, tap in enumerate(taps):
-                pixels = e.at(source, tap)
                 value = e.splat(e.load(e.at(entry, STEP_BYTES * q + 4)), lanes) if minimum else None
+                pixels = e.at(source, tap)
                 for at, (offset, _) in enumerate(places, q * len(places)):
                     term = e.load(e.at(pixels, offset), lanes=lanes)
                     if minimum:

@@ -57,8 +57,7 @@ class SparseAdderKernel(StripKernel):
     ) -> None:
         super().__init__(call, body)
         taps = taps_of(call, self.operands[1])
-        kinds = bool(taps.saturated)
-        chosen = sparse_tile(self.target, self.g, kinds=kinds) if tile is None else tile
+        chosen = sparse_tile(self.target, self.g, taps) if tile is None else tile
         assert chosen is not None, "the caller asks `sparse_tile` first"
         self._tile, self.lists = chosen, FloatLists(chosen, taps.top)
 

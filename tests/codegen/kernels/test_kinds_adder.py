@@ -140,8 +140,22 @@ def test_the_filter_alone_decides() -> None:
             assert isinstance(kernel, SparseAdderKernel) and isinstance(kernel.tile, SparseTile)
             assert kernel.tile.kinds and kernel.tile.channels == 16
             assert list(candidates(call)) == [Choice(SPARSE)]
-        depthwise = Layer((1, 9, 9, 8), (3, 3, 1, 8), groups=8)
-        assert isinstance(forward_contraction(known(depthwise, target)), DepthwiseKernel)
+        depthwise = known(Layer((1, 9, 9, 8), (3, 3, 1, 8), groups=8), target)
+        assert isinstance(forward_contraction(depthwise), DepthwiseKernel)
+
+
+def test_all_kernels_of_a_depthwise_layer_give_the_same_bits() -> None:
+    """A list of one channel does not tell kinds, though its filter has saturated taps."""
+    layer = Layer((1, 9, 9, 8), (3, 3, 1, 8), padding=PADDED, groups=8)
+    arrays = numbers(layer, 10, exact=False)
+    call = known(layer, "x86-64-v3")
+    (dense,) = run_call(adder(layer), arrays, constant=(1,), family=DenseKernel)
+    made = candidates(call)
+    assert Choice(SPARSE) in made and len(made) > 2
+    for choice in made:
+        family = told(lambda call, choice=choice: candidates(call)[choice])  # type: ignore[misc]
+        (found,) = run_call(adder(layer), arrays, target="x86-64-v3", constant=(1,), family=family)
+        assert same_bits(found, dense), choice
 
 
 def net(high: float, text: str = "clip(%x) lo=0.0 hi={}") -> Graph:
