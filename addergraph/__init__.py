@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .ir.text import parse
     from .ir.types import tensor
     from .model import Model
-    from .model.clipping import activation_bounds, clip_activations
+    from .model.clipping import activation_bounds
     from .model.device import DeviceTraining
     from .model.quantization import quantization_aware, quantize
     from .onnx.export import to_onnx
@@ -54,7 +54,6 @@ __all__ = [
     "Model",
     "__version__",
     "activation_bounds",
-    "clip_activations",
     "compile",
     "compile_layers",
     "errors",
@@ -84,7 +83,6 @@ _HOME = {
     "Graph": ".ir",
     "Model": ".model",
     "activation_bounds": ".model.clipping",
-    "clip_activations": ".model.clipping",
     "compile": ".compiler",
     "compile_layers": ".compiler",
     "export": ".compiler",

@@ -260,10 +260,10 @@ def _graph_cases() -> Iterator[Case]:
         "terms": 2, "quantile": 0.99, "reestimate": True, "engine": "native", "threads": 1,
         "verbose": 0,
     })  # fmt: skip
-    bounds = {"model": with_relu(), "x": X, "quantile": 0.99}
-    how = {"engine": "native", "threads": 1, "verbose": 0}
-    yield Case("ag.activation_bounds", ag.activation_bounds, {**bounds, **how})
-    yield Case("ag.clip_activations", ag.clip_activations, {**bounds, **how})
+    yield Case("ag.activation_bounds", ag.activation_bounds, {
+        "model": with_relu(), "x": X, "quantile": 0.99, "engine": "native", "threads": 1,
+        "verbose": 0,
+    })  # fmt: skip
     found = ag.activation_bounds(with_relu(), X)
     yield Case("activation_bounds.clip", found.clip, {"model": with_relu()})
     yield Case("ag.Model.bounded", with_relu().bounded, {"bounds": {"act1": 1.0}})

@@ -13,7 +13,7 @@ from ..ir.network import Network, graph_and_weights, graph_of, require_weights
 
 if TYPE_CHECKING:
     from ..ops.pointwise.fake_quantize import Rounding
-    from ..passes.clip_relus import Peak
+    from ..passes.clip_relus import Peak as Peak  # models name its type
     from ..passes.pipeline import Observer
     from ..passes.quantize.calibrate import Engine, Report
     from ..passes.replicas import Segment as Segment  # training names its type

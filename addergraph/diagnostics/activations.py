@@ -75,7 +75,7 @@ def dead_relus(found: tuple[Activation, ...]) -> tuple[Finding, ...]:
 
 
 def _rectifies(node: Node) -> bool:
-    """Also as `ag.clip_activations` bounds it: clip(x, 0, c)."""
+    """Also where `ag.activation_bounds` made it clip(x, 0, c)."""
     return node.op.rectifies or getattr(node.op, "lo", None) == 0
 
 

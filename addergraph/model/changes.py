@@ -28,7 +28,7 @@ class Changeable:
 
     def bounded(self, bounds: Mapping[str, float]) -> Self:
         """A copy, with its own weights, whose relus are clip(0, bound), the bounds by the names of
-        their results; see `ag.clip_activations`.
+        their results; see `ag.activation_bounds`.
 
         GraphError for what is no mapping of names to numbers above 0; `graph` raises it where the
         names are not those of the relus.
@@ -94,7 +94,7 @@ def _with_bounds(graph: Graph, bounds: Mapping[str, float]) -> Graph:
         what = f'nothing is known of the relu "{odd}"' if odd in names else f'it has no "{odd}"'
         raise GraphError(
             f'"{graph.name}" is not the network whose relus were bounded: {what}; bound those of '
-            "this one by ag.clip_activations"
+            "this one by ag.activation_bounds"
         )
 
     def limited(node: Node) -> Node:

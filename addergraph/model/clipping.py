@@ -8,7 +8,9 @@ minimum for either.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .. import border, compiler, display
 from ..errors import GraphError, UnsupportedError, some
@@ -24,6 +26,9 @@ from .engines import engine_for
 from .model import Model
 from .quantization import entering
 from .samples import the_only
+
+if TYPE_CHECKING:
+    from ..compiler.graphs import Peak
 
 HEADS = ("relu", "bound", "largest", "above")
 
@@ -50,45 +55,33 @@ class Clipping:
         require_valid(self)
 
 
-@dataclass(frozen=True)
-class ActivationBound:
-    """Of the results of one relu on the calibration data.
-
-    name   of the relu's result in the inference graph
-    bound  the quantile of the results, a number of f32
-    most   the largest of them
-    above  the share of them above the bound, 0 to 1
-    """
-
-    name: str
-    bound: float
-    most: float
-    above: float
-
-
 @dataclass(frozen=True, repr=False)
 class ActivationBounds:
-    """What `ag.activation_bounds` found: a row for each relu, in the order of the network.
+    """What `ag.activation_bounds` found, of the relus in the order of the network.
 
     model     its name
     samples   how many there were
     quantile  the share of the results that a bound covers
+    peaks     by the name of a relu's result in the inference graph: its `bound`, the quantile of
+              its results, a number of f32; `most`, the largest; `above`, the share of them that is
+              above the bound, 0 to 1
     """
 
     model: str
     samples: int
     quantile: float
-    rows: tuple[ActivationBound, ...]
+    peaks: Mapping[str, Peak]
 
     def clip(self, model: Model) -> Model:
-        """A copy of `model`, with its own weights, of which each of these relus is
-        clip(x, 0, bound).
+        """A copy of `model` of which each of these relus is clip(x, 0, bound).
 
-        Raises what `ag.activation_bounds` does for a model that has nothing to bound, GraphError
-        where its relus have other names.
+        Weights, preprocessing, names and what is frozen are the model's. The copy is trained,
+        saved, quantized and exported as any other; the gradient of clip is that of what comes in
+        from 0 to its bound, and 0 elsewhere. Raises what `ag.activation_bounds` does for a model
+        that has nothing to bound, GraphError where its relus have other names.
         """
         _require_open(model)
-        made = model.bounded({row.name: row.bound for row in self.rows})
+        made = model.bounded({name: peak.bound for name, peak in self.peaks.items()})
         made.graph(training=False)  # it says what does not fit
         return made
 
@@ -102,13 +95,13 @@ class ActivationBounds:
         return display.head(self) + display.table(self._table())
 
     def _head(self) -> str:
-        count = f"{len(self.rows)} relu{'s' * (len(self.rows) != 1)}"
+        count = f"{len(self.peaks)} relu{'s' * (len(self.peaks) != 1)}"
         return f'of "{self.model}": {count}, quantile {self.quantile:g} of {self.samples:,} samples'
 
     def _table(self) -> Table:
         rows = [
-            (f"%{row.name}", f"{row.bound:.4g}", f"{row.most:.4g}", f"{row.above:.3%}")
-            for row in self.rows
+            (f"%{name}", f"{peak.bound:.4g}", f"{peak.most:.4g}", f"{peak.above:.3%}")
+            for name, peak in self.peaks.items()
         ]
         return Table(HEADS, rows, HEADS[:1])
 
@@ -123,6 +116,8 @@ def activation_bounds(
     verbose: int = 0,
 ) -> ActivationBounds:
     """The `quantile` of each relu's results on samples `x`: over samples, pixels and channels.
+    `activation_bounds(model, x).clip(model)` is the model whose every relu is clip(x, 0, c), c this
+    quantile (docs/quantization.md, section 9).
 
     x           samples as the model takes them, some thousand, without labels: images as they are
                 where it has a preprocessing. Memory does not grow with their number, but for the
@@ -144,30 +139,7 @@ def activation_bounds(
             model.graph(training=False), model.weights, relus, samples, computing,
             quantile=known.quantile, report=report,
         )  # fmt: skip
-    rows = tuple(ActivationBound(name, *peak) for name, peak in peaks.items())
-    return ActivationBounds(model.name, len(samples), known.quantile, rows)
-
-
-def clip_activations(
-    model: Model,
-    x: object,
-    *,
-    quantile: float = 0.9997,
-    engine: str = NATIVE,
-    threads: int | None = None,
-    verbose: int = 0,
-) -> Model:
-    """A copy of a trained model whose every relu is clip(x, 0, c): `activation_bounds` with these
-    arguments gives c, and its `clip` the model (docs/quantization.md, section 9).
-
-    Weights, preprocessing, names and what is frozen are the model's. The copy is trained, saved,
-    quantized and exported as any other; the gradient of clip is that of what comes in from 0 to c,
-    and 0 elsewhere. Raises what `activation_bounds` does.
-    """
-    found = activation_bounds(
-        model, x, quantile=quantile, engine=engine, threads=threads, verbose=verbose
-    )
-    return found.clip(model)
+    return ActivationBounds(model.name, len(samples), known.quantile, peaks)
 
 
 def _require_open(model: object) -> list[Node]:

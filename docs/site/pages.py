@@ -47,7 +47,7 @@ REFERENCE = {
     "zoo": ("addergraph.zoo", []),
     "quantization": (
         "addergraph.quantization",
-        ["model.clipping.ActivationBounds", "model.clipping.ActivationBound"],
+        ["model.clipping.ActivationBounds"],
     ),
     "verification": (
         "addergraph.verification",

@@ -75,7 +75,7 @@ def test_errors(shell: Shell, network: Model) -> None:
     assert "is the text of a graph" in shell.error("clip", "net.ag", *rest)
     with np.load("x.npz") as arrays:
         ag.quantize(network, arrays["x"]).save("q.safetensors")
-        ag.clip_activations(network, arrays["x"]).save("clipped.safetensors")
+        ag.activation_bounds(network, arrays["x"]).clip(network).save("clipped.safetensors")
     assert '"q.safetensors" is of integers' in shell.error("clip", "q.safetensors", *rest)
     assert "there is nothing to do" in shell.error("clip", "clipped.safetensors", *rest)
     assert "starts with random weights" in shell.error("clip", "resnet20", *rest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,10 @@ def of(*more: layers.Layer, shape: tuple[int, ...] = (4,)) -> Model:
     return model
 
 
+def clipped(model: Model, x: object, **settings: Any) -> Model:
+    return ag.activation_bounds(model, x, **settings).clip(model)
+
+
 def results(model: Model, x: Array, op: str = "relu") -> dict[str, Array]:
     """What every node of this op gives, by NumPy."""
     graph = model.graph(training=False)
@@ -74,11 +79,12 @@ def test_bounds_are_the_quantiles_of_all_results(quantile: float) -> None:
     model = adders_only()
     found = ag.activation_bounds(model, SAMPLES, quantile=quantile, engine="reference")
     ((name, values),) = results(model, SAMPLES).items()
-    (row,) = found.rows
     assert (found.model, found.samples, found.quantile) == ("tiny", 150, quantile)
-    assert (row.name, row.most) == (name, float(values.max()))
-    assert row.bound == float(np.float32(np.quantile(values, quantile)))
-    assert row.above == np.mean(values > np.float32(row.bound))
+    assert [*found.peaks] == [name]
+    peak = found.peaks[name]
+    assert peak.most == float(values.max())
+    assert peak.bound == float(np.float32(np.quantile(values, quantile)))
+    assert peak.above == np.mean(values > np.float32(peak.bound))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -106,11 +112,11 @@ def test_any_number_of_threads_and_images_as_they_are() -> None:
     model.preprocessing = Preprocessing(Normalize((0.4,), (0.3,), 1 / 255), "u8")
     one = ag.activation_bounds(model, images, threads=1)
     assert one == ag.activation_bounds(model, images, threads=2)
-    assert [row.name for row in one.rows] == ["act1", "act2"]
+    assert [*one.peaks] == ["act1", "act2"]
     entered = np.array(model.entering(images))
-    for row, values in zip(one.rows, results(model, entered).values(), strict=True):
-        np.testing.assert_allclose(row.bound, np.quantile(values, 0.9997), rtol=1e-5)
-    made = ag.clip_activations(model, images)
+    for name, values in results(model, entered).items():
+        np.testing.assert_allclose(one.peaks[name].bound, np.quantile(values, 0.9997), rtol=1e-5)
+    made = clipped(model, images)
     assert made.preprocessing == model.preprocessing and made.name == "small"
     assert made.predict(images).shape == (130, 2)
 
@@ -121,7 +127,7 @@ def test_the_report_reads_well() -> None:
     head, names, _, row = str(found).splitlines()
     assert head == 'of "tiny": 1 relu, quantile 0.99 of 150 samples'
     assert names.split() == ["relu", "bound", "largest", "above"]
-    assert row.split()[0] == "%act1" and row.split()[3] == f"{found.rows[0].above:.3%}"
+    assert row.split()[0] == "%act1" and row.split()[3] == f"{found.peaks['act1'].above:.3%}"
     assert "<table>" in found._repr_html_() and "%act1" in found._repr_html_()
 
 
@@ -136,17 +142,16 @@ def test_relus_become_clips_and_all_else_stays() -> None:
     made = found.clip(model)
     for training, batch in ((False, None), (True, 8)):
         expected = str(model.graph(training, batch))
-        for row in found.rows:
-            (line,) = (one for one in expected.splitlines() if f"%{row.name} = relu" in one)
-            clipped = line.replace("relu(", "clip(").replace(") :", f") lo=0 hi={row.bound!r} :")
-            expected = expected.replace(line, clipped)
+        for name, peak in found.peaks.items():
+            (line,) = (one for one in expected.splitlines() if f"%{name} = relu" in one)
+            limited = line.replace("relu(", "clip(").replace(") :", f") lo=0 hi={peak.bound!r} :")
+            expected = expected.replace(line, limited)
         assert str(made.graph(training, batch)) == expected
     assert same_weights(made, model) and made.frozen == model.frozen == ["conv1.f"]
     made.weights["dense1.b"][...] = 7.0
     assert not same_weights(made, model)  # its own
-    for row, values in zip(found.rows, results(made, x, "clip").values(), strict=True):
-        assert values.max() == np.float32(row.bound)
-    assert str(ag.clip_activations(model, x, quantile=0.9).graph(False)) == str(made.graph(False))
+    for name, values in results(made, x, "clip").items():
+        assert values.max() == np.float32(found.peaks[name].bound)
     assert [n.op.name for n in model.graph(False).nodes].count("relu") == 2  # as it was
 
 
@@ -165,7 +170,7 @@ def test_the_gradient_is_that_of_clip() -> None:
 
 def test_a_function_is_kept_in_both_forms(tmp_path: Path) -> None:
     model = function_model()
-    made = ag.clip_activations(model, model.entering(X), engine="reference")
+    made = clipped(model, model.entering(X), engine="reference")
     made.save(tmp_path / "m.safetensors")
     again = Model.load(tmp_path / "m.safetensors")
     assert again.graph(False) == made.graph(False)
@@ -177,7 +182,7 @@ def test_a_function_is_kept_in_both_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_bounded_function_gets_other_classes(tmp_path: Path, stored: bool) -> None:
     model = function_model()
-    made = ag.clip_activations(model, model.entering(X), engine="reference")
+    made = clipped(model, model.entering(X), engine="reference")
     if stored:
         made.save(tmp_path / "m.safetensors")
         made = Model.load(tmp_path / "m.safetensors")
@@ -195,7 +200,7 @@ def test_it_is_saved_trained_and_exported_as_others(
 ) -> None:
     model = kind()
     x, y = (SAMPLES, np.arange(150) % 3) if kind is adders_only else (model.entering(X), Y)
-    made = ag.clip_activations(model, x, quantile=0.99)
+    made = clipped(model, x, quantile=0.99)
     made.save(tmp_path / "m.safetensors")
     again = Model.load(tmp_path / "m.safetensors")
     assert again.graph(False) == made.graph(False) and same_weights(again, made)
@@ -211,12 +216,12 @@ def test_it_is_saved_trained_and_exported_as_others(
     assert fit(loaded, x, y).history["loss"] == fit(aware, x, y).history["loss"]
     other = again.with_classes(4).graph(False)
     assert [n.op.name for n in other.nodes].count("clip") == len(
-        ag.activation_bounds(model, x).rows
+        ag.activation_bounds(model, x).peaks
     )
 
 
 def test_integers_end_where_the_bounds_are() -> None:
-    made = ag.clip_activations(adders_only(), SAMPLES, quantile=0.99)
+    made = clipped(adders_only(), SAMPLES, quantile=0.99)
     quantized = ag.quantize(made, SAMPLES, quantile=1.0, requantize="multiply")
     (bound,) = (n.op.hi for n in made.graph(False).nodes if n.op.name == "clip")  # type: ignore[attr-defined]
     (node,) = (n for n in quantized.graph.nodes if n.name == "act1")
@@ -226,7 +231,7 @@ def test_integers_end_where_the_bounds_are() -> None:
 @pytest.mark.slow
 def test_diagnosis_sees_bounded_relus() -> None:
     model = function_model()
-    made = ag.clip_activations(model, model.entering(X))
+    made = clipped(model, model.entering(X))
     shown = {one.node: one.dead for one in activations(made, X)}
     assert shown.keys() == {one.node for one in activations(model, X)}
     assert None not in (shown["act1"], shown["act2"])
@@ -239,7 +244,7 @@ def test_relus_of_parameters_alone_stay() -> None:
         )
 
     model = Model(net, input_shape=(4,))
-    made = ag.clip_activations(model, SAMPLES.reshape(-1, 4))
+    made = clipped(model, SAMPLES.reshape(-1, 4))
     assert [n.op.name for n in made.graph(True, 2).nodes if n.op.name in ("relu", "clip")] == [
         "clip", "relu"
     ]  # fmt: skip
@@ -251,7 +256,7 @@ def test_relus_of_parameters_alone_stay() -> None:
 @pytest.mark.parametrize("quantile", [0, -0.1, 1.1, math.nan, "much"])
 def test_odd_quantiles(quantile: object) -> None:
     with pytest.raises(DataError, match=r"quantile=.* must be above 0 and at most 1"):
-        ag.clip_activations(adders_only(), SAMPLES, quantile=quantile)  # type: ignore[arg-type]
+        clipped(adders_only(), SAMPLES, quantile=quantile)
 
 
 def test_dead_relus_are_named() -> None:
@@ -280,25 +285,25 @@ def test_calibration_data_that_say_nothing() -> None:
 def test_models_with_nothing_to_bound() -> None:
     x = SAMPLES.reshape(-1, 4)
     with pytest.raises(GraphError, match='"small" has no relu'):
-        ag.clip_activations(of(layers.Dense(2), layers.Activation("leaky_relu")), x)
+        clipped(of(layers.Dense(2), layers.Activation("leaky_relu")), x)
     with pytest.raises(GraphError, match='is bounded already, by relu6 "act1": there is nothing'):
-        ag.clip_activations(of(layers.Dense(2), layers.Activation("relu6")), x)
-    made = ag.clip_activations(adders_only(), SAMPLES)
+        clipped(of(layers.Dense(2), layers.Activation("relu6")), x)
+    made = clipped(adders_only(), SAMPLES)
     with pytest.raises(GraphError, match='"tiny" is bounded already, by clip "act1"'):
-        ag.clip_activations(made, SAMPLES)
+        clipped(made, SAMPLES)
 
 
 def test_models_of_another_kind() -> None:
     model = adders_only()
     with pytest.raises(UnsupportedError, match="this model is of integers"):
-        ag.clip_activations(ag.quantize(model, SAMPLES), SAMPLES)  # type: ignore[arg-type]
+        clipped(ag.quantize(model, SAMPLES), SAMPLES)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedError, match="before, then make it quantization-aware"):
-        ag.clip_activations(ag.quantization_aware(model, SAMPLES), SAMPLES)
+        clipped(ag.quantization_aware(model, SAMPLES), SAMPLES)
     with pytest.raises(GraphError, match="expected a model"):
-        ag.clip_activations(model.graph(False), SAMPLES)  # type: ignore[arg-type]
+        clipped(model.graph(False), SAMPLES)  # type: ignore[arg-type]
     several = Model(two_ends, input_shape=SHAPES, loss="huber")
     with pytest.raises(UnsupportedError, match="expected a model of one input"):
-        ag.clip_activations(several, SAMPLES)
+        clipped(several, SAMPLES)
 
 
 FUSED = """graph net(%x: f32[N,4]) {
@@ -316,7 +321,7 @@ def test_relus_inside_of_fused_nodes_are_refused() -> None:
     model = Model(input_shape=(4,))
     model.restore(parse(FUSED))
     with pytest.raises(UnsupportedError, match='fused "y" of "net" has a relu inside'):
-        ag.clip_activations(model, SAMPLES.reshape(-1, 4))
+        clipped(model, SAMPLES.reshape(-1, 4))
 
 
 def test_bounds_of_another_network() -> None:
@@ -333,7 +338,7 @@ def test_bounds_of_another_network() -> None:
 
 def test_files_with_other_bounds_than_they_may_have(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    made = ag.clip_activations(adders_only(), SAMPLES)
+    made = clipped(adders_only(), SAMPLES)
     made.save(path)
     tensors, metadata = storage.load(path)
     for old, new in (("lo=0 hi=", "lo=-1 hi="), ("lo=0 hi=", "lo=0 hi=-")):
@@ -350,14 +355,14 @@ def with_another_relu(x: Tensor) -> Tensor:
 
 def test_a_training_form_with_other_relus_is_refused() -> None:
     model = Model(with_another_relu, input_shape=(4,))
-    made = ag.clip_activations(model, SAMPLES.reshape(-1, 4))
+    made = clipped(model, SAMPLES.reshape(-1, 4))
     with pytest.raises(GraphError, match='nothing is known of the relu "b"'):
         made.graph(training=True, batch=2)
 
 
 def test_the_graph_is_the_same_for_equal_bounds() -> None:
     """Bounds are numbers of f32, which the text of a graph keeps."""
-    made = ag.clip_activations(adders_only(), SAMPLES)
+    made = clipped(adders_only(), SAMPLES)
     graph: Graph = made.graph(False)
     assert parse(str(graph)) == graph
     (hi,) = (n.op.hi for n in graph.nodes if n.op.name == "clip")  # type: ignore[attr-defined]
