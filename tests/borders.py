@@ -222,20 +222,6 @@ def _graph_cases() -> Iterator[Case]:
     yield Case("ag.compile_layers", ag.compile_layers, {
         "graph": g, "weights": weights, "target": "host", "threads": 1
     })  # fmt: skip
-    yield Case("program", lambda x: program()(x), {"x": X})
-    yield Case("program.run", program().run, {"inputs": [X]})
-    yield Case("program.run_into", program().run_into, {"inputs": [X], "outputs": None})
-    yield Case("program.set_weights", program().set_weights, {"weights": built().weights})
-    yield Case("program.export", program().export, {
-        "folder": folder() / "out", "name": "net", "seed": 0, "shared": False,
-        "overwrite": True,
-    }, slow=True)  # fmt: skip
-    yield Case("ag.export", ag.export, {
-        "graph": g, "folder": folder() / "alone", "weights": weights, "batch": 2,
-        "target": "host", "tune_for": "generic", "name": "net",
-        "multiplication_free": False, "overwrite": True, "package": "cmake",
-        "board": None, "flash": 1 << 20, "ram": 1 << 20, "train": None,
-    }, slow=True)  # fmt: skip
     learning = ag.DeviceTraining(batch=4)
     yield Case("ag.DeviceTraining", ag.DeviceTraining, {
         "batch": 4, "optimizer": training.SGD(), "label_smoothing": 0.1, "gradient": "sign",
@@ -250,10 +236,6 @@ def _graph_cases() -> Iterator[Case]:
         "graph": g, "x": X, "weights": weights
     })  # fmt: skip
     yield Case("ag.load_native", ag.load_native, {"folder": exported()})
-    yield Case("ag.to_torch", ag.to_torch, {"model": built(), "weights": None}, slow=True)
-    yield Case("ag.from_torch", ag.from_torch, {
-        "module": _module(), "example": _tensor(), "name": "net", "loss": None
-    }, slow=True)  # fmt: skip
     yield Case("ag.parse", ag.parse, {"text": str(graph())})
     yield Case("ag.quantize", ag.quantize, {
         "graph": built(), "calibration": X, "weights": None, "bits": 8, "requantize": "shift",
@@ -276,16 +258,6 @@ def _graph_cases() -> Iterator[Case]:
         "model": built(), "calibration": X, "bits": 8, "quantile": 0.99
     })  # fmt: skip
     yield Case("ag.tensor", ag.tensor, {"dtype": "f32", "shape": (2, 3), "quantization": None})
-    yield Case("ag.to_onnx", ag.to_onnx, {
-        "network": g, "path": folder() / "g.onnx", "weights": weights, "batch": 2, "inline": False,
-    })  # fmt: skip
-    ag.to_onnx(built(), folder() / "net.onnx")
-    yield Case("ag.from_onnx", ag.from_onnx, {
-        "path": folder() / "net.onnx", "adders": ("*",), "dimensions": {}, "seed": 0,
-    })  # fmt: skip
-    yield Case("ag.graph_from_onnx", ag.graph_from_onnx, {
-        "path": folder() / "net.onnx", "dimensions": {}, "layout": "NHWC",
-    })  # fmt: skip
     yield Case("ag.trace", lambda function, type, name, training: ag.trace(
         function, type, name=name, training=training
     ), {"function": ops.relu, "type": TYPE, "name": "g", "training": False})  # fmt: skip
@@ -298,6 +270,42 @@ def _graph_cases() -> Iterator[Case]:
         "name": "g", "inputs": (), "parameters": (), "nodes": (), "outputs": (), "updates": ()
     })  # fmt: skip
     yield Case("ag.Graph.bind", graph().bind, {"batch": 2})
+
+
+def _exchange_cases() -> Iterator[Case]:
+    g, weights = ag.parse(PARAMETERS), {"f": np.ones((3, 3, 2, 4), np.float32)}
+    yield Case("ag.to_torch", ag.to_torch, {"model": built(), "weights": None}, slow=True)
+    yield Case("ag.from_torch", ag.from_torch, {
+        "module": _module(), "example": _tensor(), "name": "net", "loss": None
+    }, slow=True)  # fmt: skip
+    yield Case("ag.to_onnx", ag.to_onnx, {
+        "network": g, "path": folder() / "g.onnx", "weights": weights, "batch": 2, "inline": False,
+    })  # fmt: skip
+    ag.to_onnx(built(), folder() / "net.onnx")
+    yield Case("ag.from_onnx", ag.from_onnx, {
+        "path": folder() / "net.onnx", "adders": ("*",), "dimensions": {}, "seed": 0,
+    })  # fmt: skip
+    yield Case("ag.graph_from_onnx", ag.graph_from_onnx, {
+        "path": folder() / "net.onnx", "dimensions": {}, "layout": "NHWC",
+    })  # fmt: skip
+
+
+def _program_cases() -> Iterator[Case]:
+    g, weights = ag.parse(PARAMETERS), {"f": np.ones((3, 3, 2, 4), np.float32)}
+    yield Case("program", lambda x: program()(x), {"x": X})
+    yield Case("program.run", program().run, {"inputs": [X]})
+    yield Case("program.run_into", program().run_into, {"inputs": [X], "outputs": None})
+    yield Case("program.set_weights", program().set_weights, {"weights": built().weights})
+    yield Case("program.export", program().export, {
+        "folder": folder() / "out", "name": "net", "seed": 0, "shared": False,
+        "overwrite": True,
+    }, slow=True)  # fmt: skip
+    yield Case("ag.export", ag.export, {
+        "graph": g, "folder": folder() / "alone", "weights": weights, "batch": 2,
+        "target": "host", "tune_for": "generic", "name": "net",
+        "multiplication_free": False, "overwrite": True, "package": "cmake",
+        "board": None, "flash": 1 << 20, "ram": 1 << 20, "train": None,
+    }, slow=True)  # fmt: skip
 
 
 PARAMETERS = """graph g(%x: f32[N,6,6,2]) params(%f: f32[3,3,2,4] init=normal(0,1)) {
@@ -455,8 +463,8 @@ def _zoo_cases() -> Iterator[Case]:
 @cache
 def cases() -> list[Case]:
     return [
-        *_model_cases(), *_graph_cases(), *_layer_cases(), *_data_cases(), *_training_cases(),
-        *_zoo_cases(), *op_cases(graph),
+        *_model_cases(), *_graph_cases(), *_program_cases(), *_exchange_cases(), *_layer_cases(),
+        *_data_cases(), *_training_cases(), *_zoo_cases(), *op_cases(graph),
     ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ MUTANTS = (
         "another network of the same name replaces an export", "codegen/export/folder.py",
         'if found.get("name") != prefix or found.get("graph_sha256") != graph_sha256:',
         'if found.get("name") != prefix:',
-        tests_of("codegen/test_aot.py"),
+        tests_of("codegen/test_aot_folder.py"),
     ),
     Mutant(
         "a cached object may stand under another one's key", "codegen/run/cache.py",
@@ -46,7 +46,7 @@ MUTANTS = (
         "an export without room for all files replaces some", "codegen/export/folder.py",
         "    atomic_write_all([(where / name, data) for name, data in ordered])",
         "    for name, data in ordered:\n        atomic_write_all([(where / name, data)])",
-        tests_of("codegen/test_aot.py"),
+        tests_of("codegen/test_aot_folder.py"),
     ),
     Mutant(
         "whatever metadata.json names is removed as a file of a package",
