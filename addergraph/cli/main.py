@@ -196,9 +196,10 @@ for command in (
         """Bound the activations of a trained network from above.
 
         MODEL is a model (.safetensors). In the model that is written each relu is limited to a
-        quantile of what it gives on training images, and taps of adder layers above that need no
-        minimum. The bounds are printed, and the accuracy before and after, on the validation part
-        of the data or on the test part where there is none.
+        quantile of what it gives on training images. Compiled f32 networks are then faster: an
+        adder layer behind it adds its input as it is where a filter is above the limit. The bounds
+        are printed, and the accuracy before and after, on the validation part of the data or on
+        the test part where there is none.
         """,
         "addergraph clip m.safetensors --data digits -o clipped.safetensors",
         "addergraph clip m.safetensors --data cifar10:PATH --quantile 0.9999 -o c.safetensors",

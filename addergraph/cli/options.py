@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import click
 
 from ..errors import UnsupportedError
-from ..settings import Setting, defaults_of, like, setting, settings_of
+from ..settings import NOTHING, Setting, defaults_of, like, setting, settings_of
 
 AS_DECLARED = "the kind it is declared with"
 FAILED = 1  # the exit status of a command that found something
@@ -223,6 +223,29 @@ def file(metavar: str | None = None) -> Any:
 def weights() -> Any:
     help, unset = "Weights for the parameters of a .ag file, by name.", "those in the model file"
     return setting(None, help, metavar="W.npz", unset=unset)
+
+
+def calibration(purpose: str) -> Any:
+    """`--data` of commands that run a network on samples to see what its values are."""
+    return setting(
+        NOTHING,
+        f"Samples to {purpose} on: the training images of this, as for train; or FILE.npz with an "
+        "array x and no labels, taken as it is.",
+        metavar="NAME[:PATH]",
+    )
+
+
+def samples(count: int) -> Any:
+    """How many of these; `Dataset.calibration` says which."""
+    return setting(
+        count,
+        "How many of them, from the start; evenly spaced where they are in the order of classes.",
+        least=1,
+    )
+
+
+def model_output() -> Any:
+    return setting(NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors")
 
 
 def data() -> Any:

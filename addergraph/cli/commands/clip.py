@@ -13,9 +13,9 @@ from ...files import storage
 from ...model import Model
 from ...model.clipping import Clipping, activation_bounds
 from ...model.file import require_writable_model
-from ...settings import NOTHING, setting
+from ...settings import setting
 from .. import options as shared
-from .images import HOW_MANY, entering, held_out, normalize_option, samples_and_data
+from .images import entering, held_out, normalize_option, samples_and_data
 from .source import Source, open_trained
 
 
@@ -24,18 +24,11 @@ class Clip:
     """The options of the command."""
 
     file: str = shared.file("MODEL")
-    data: str = setting(
-        NOTHING,
-        "Samples to find the bounds on: the training images of this, as for train; or FILE.npz "
-        "with an array x and no labels, taken as it is.",
-        metavar="NAME[:PATH]",
-    )
+    data: str = shared.calibration("find the bounds")
     normalize: str | None = normalize_option()
-    samples: int = setting(2048, HOW_MANY, least=1)
+    samples: int = shared.samples(2048)
     settings: Mapping[str, Any] = shared.group(Clipping)
-    output: str = setting(
-        NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
-    )
+    output: str = shared.model_output()
     force: bool = setting(False, "Write over a file that exists.")
 
 

@@ -20,8 +20,6 @@ from ...settings import setting
 from ...training.recipes import BRIGHTNESS, NONE, STATISTICS, Images
 from .source import Source
 
-HOW_MANY = "How many of them, from the start; evenly spaced where they are in the order of classes."
-
 HeldOut = tuple[Array | None, Array | None]  # images and classes
 
 

@@ -15,7 +15,7 @@ from ...model import Model
 from ...model.file import require_writable_model
 from ...onnx.import_network import from_onnx
 from ...quantization import Quantized
-from ...settings import NOTHING, setting
+from ...settings import setting
 from ...zoo import authors
 from .. import options as shared
 
@@ -35,9 +35,7 @@ class Import:
         metavar="NAME",
         unset="none, and needed, of a checkpoint",
     )
-    output: str = setting(
-        NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
-    )
+    output: str = shared.model_output()
     adders: tuple[str, ...] = setting(
         (),
         "Of an ONNX file: convolutions that become adder layers, to be trained, by name or shell "

@@ -16,9 +16,9 @@ from ...model.quantization import Quantizing
 from ...model.quantization import quantize as convert
 from ...ops.pointwise.fake_quantize import trained_bits
 from ...quantization import Quantized
-from ...settings import NOTHING, setting
+from ...settings import setting
 from .. import options as shared
-from .images import HOW_MANY, normalize_option, samples
+from .images import normalize_option, samples
 from .source import Source, open_source
 
 
@@ -28,18 +28,11 @@ class Quantization:
 
     file: str = shared.file("MODEL")
     weights: str | None = shared.weights()
-    data: str = setting(
-        NOTHING,
-        "Samples to calibrate on: the training images of this, as for train; or FILE.npz with an "
-        "array x and no labels, taken as it is.",
-        metavar="NAME[:PATH]",
-    )
+    data: str = shared.calibration("calibrate")
     normalize: str | None = normalize_option()
-    samples: int = setting(256, HOW_MANY, least=1)
+    samples: int = shared.samples(256)
     settings: Mapping[str, Any] = shared.group(Quantizing)
-    output: str = setting(
-        NOTHING, "The model file to write.", short="-o", metavar="FILE.safetensors"
-    )
+    output: str = shared.model_output()
     force: bool = setting(False, "Write the model although its answers are far off.")
 
 
