@@ -101,8 +101,7 @@ def _exported(module: nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
                 return torch.export.export(module, examples, strict=False).run_decompositions({})
         except (AdderGraphError, MemoryError):
             raise
-        # Tracing runs the user's own forward and `torch.export`, whose errors have no common base.
-        except Exception as error:
+        except Exception as error:  # of the user's forward and torch.export: they share no base
             told = str(error).strip().splitlines() or [type(error).__name__]
             raise UnsupportedError(
                 f"from_torch: torch.export cannot trace {type(module).__name__}: "
