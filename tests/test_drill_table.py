@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
-from tests.drill.__main__ import Outcome, judge
+from tests.drill.__main__ import Outcome, judge, plantable
 from tests.drill.mutant import Mutant
 from tests.drill.table import MUTANTS, ROOT, mutated
 
 LEAST = 30
+SKIPS = re.compile(r'^(?:\w.*)?pytest\.importorskip\("(\w+)', re.MULTILINE)  # a whole file
+INSTALLED = {"PIL", "capstone", "matplotlib", "onnx", "onnxruntime", "wasmtime"}  # by `make test`
 
 
 def test_there_are_enough_and_each_has_its_name() -> None:
@@ -28,6 +31,21 @@ def test_a_mutant_fits_the_code(mutant: Mutant) -> None:
         file, _, name = test.partition("::")
         source = (ROOT / file).read_text()
         assert not name or f"def {name.partition('[')[0]}(" in source, test
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_a_mutant_names_the_package_without_which_its_tests_are_skipped(mutant: Mutant) -> None:
+    files = {test.partition("::")[0] for test in mutant.tests}
+    needed = {name for file in files for name in SKIPS.findall((ROOT / file).read_text())}
+    assert needed - INSTALLED == ({mutant.needs} if mutant.needs else set())
+
+
+def test_a_mutant_whose_tests_cannot_run_is_left_out_and_told() -> None:
+    here, there = Mutant("a", "f", "o", "n", ()), Mutant("b", "f", "o", "m", (), needs="no_package")
+    assert plantable([there, here, there]) == (
+        [here],
+        ["not planted: 2, whose tests need no_package: pip install no_package"],
+    )
 
 
 def test_an_entry_that_the_code_has_left_behind_is_named() -> None:

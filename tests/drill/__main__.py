@@ -7,12 +7,15 @@ not ignore). First the selected tests run on an unchanged copy, where they must 
 killed when a test fails, the process crashes, or time runs out: the last line counts these, since
 a machine that is busy with something else runs out of time, too (`--timeout`). It is invalid when
 it does not import, or fails by a name that is not there: then nothing was tested. The exit status
-is 0 when all are killed, 1 when one survives or is invalid. The compiler's cache is off."""
+is 0 when all are killed, 1 when one survives or is invalid, or none was planted. A mutant is left
+out where its tests need a package that is not installed; the last lines say so. The compiler's
+cache is off."""
 
 from __future__ import annotations
 
 import argparse
 import enum
+import importlib.util
 import os
 import queue
 import re
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +60,21 @@ def judge(code: int | None, output: str) -> tuple[Outcome, str]:
     error = re.search(r" - (\w+)(?::|$)", reason)
     broken = error is not None and error.group(1) in BROKEN
     return (Outcome.INVALID if broken else Outcome.KILLED), reason
+
+
+def plantable(mutants: Iterable[Mutant]) -> tuple[list[Mutant], list[str]]:
+    """Those whose tests can run here, and a sentence for each package that others need."""
+    kept: list[Mutant] = []
+    missing: Counter[str] = Counter()
+    for mutant in mutants:
+        if mutant.needs and importlib.util.find_spec(mutant.needs) is None:
+            missing[mutant.needs] += 1
+        else:
+            kept.append(mutant)
+    return kept, [
+        f"not planted: {count}, whose tests need {name}: pip install {name}"
+        for name, count in missing.items()
+    ]
 
 
 def copy_repository(into: Path) -> None:
@@ -185,7 +204,11 @@ def main() -> int:
     ]
     if not chosen:
         parser.error(f"no mutant's file or name holds any of {given.words}")
-    return 0 if run(chosen, max(1, given.workers), given.timeout) else 1
+    planted, left_out = plantable(chosen)
+    killed = bool(planted) and run(planted, max(1, given.workers), given.timeout)
+    for line in left_out:
+        print(line)
+    return 0 if killed else 1
 
 
 if __name__ == "__main__":

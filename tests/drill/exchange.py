@@ -101,6 +101,7 @@ MUTANTS = (
         "df = adder2d_grad_filter(g, x, adder, *ctx.window) if",
         "df = -adder2d_grad_filter(g, x, adder, *ctx.window) if",
         torch("test_layer.py", "test_the_layer_and_its_gradients_are_the_published_ones"),
+        needs="torch",
     ),
     Mutant(
         "the layer-adaptive rate counts filters",
@@ -108,6 +109,7 @@ MUTANTS = (
         "math.sqrt(adder.numel())",
         "math.sqrt(adder.shape[0])",
         torch("test_layer.py", "test_the_layer_and_its_gradients_are_the_published_ones"),
+        needs="torch",
     ),
     Mutant(
         "a module loses the eta of its adder layers",
@@ -115,6 +117,7 @@ MUTANTS = (
         "_HWIO, where=where, eta=eta)",
         "_HWIO, where=where, eta=None)",
         torch("test_from_torch.py", "test_adder_layers_keep_their_rate"),
+        needs="torch",
     ),
     Mutant(
         "a model loses the eta of its adder layers",
@@ -122,6 +125,7 @@ MUTANTS = (
         "return f.eta if isinstance(f, Parameter) else None",
         "return None",
         torch("test_to_torch.py", "test_a_step_there_is_a_step_here"),
+        needs="torch",
     ),
     Mutant(
         "norms behind named outputs have no momentum",
@@ -129,5 +133,6 @@ MUTANTS = (
         "{new.get(key, key): value for key",
         "{key: value for key",
         torch("test_from_torch.py", "test_named_outputs_train_as_the_others"),
+        needs="torch",
     ),
 )

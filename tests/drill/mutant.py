@@ -14,6 +14,7 @@ class Mutant:
     old    text that occurs in it exactly once
     new    what stands there instead
     tests  pytest node ids, without command-line options
+    needs  a package that these tests need and `make test` does not install
     """
 
     name: str
@@ -21,6 +22,7 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
+    needs: str = ""
 
 
 def tests_of(file: str, *names: str) -> tuple[str, ...]:
