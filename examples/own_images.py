@@ -41,21 +41,27 @@ def write_digits(folder: Path) -> None:
             count += 1
 
 
+def shown(*words: object) -> list[str]:
+    """The words of a command, which it prints."""
+    given = [str(word) for word in words]
+    print("\n$", shlex.join(given), flush=True)
+    return given
+
+
 def command(*words: object) -> None:
     """Shows and runs `addergraph ...`."""
-    given = [str(word) for word in words]
-    print("\n$ addergraph", shlex.join(given), flush=True)
-    if status := subprocess.run([sys.executable, "-m", "addergraph", *given]).returncode:
+    given = shown("addergraph", *words)
+    if status := subprocess.run([sys.executable, "-m", *given]).returncode:
         sys.exit(status)  # the command has said why
 
 
 def run_in_c(library: Path, images: np.ndarray) -> bytes:
     """What the library's own example program makes of the bytes of all images."""
-    subprocess.run(["make", "-s", "-C", library / "example", "main"], check=True)
-    (library / "x.bin").write_bytes(images.tobytes())
-    main = (library / "example" / "main").resolve()
-    subprocess.run([main, "--raw", "x.bin", "y.bin"], cwd=library, check=True, capture_output=True)
-    return (library / "y.bin").read_bytes()
+    subprocess.run(shown("make", "-s", "-C", library / "example", "main"), check=True)
+    x, y = library / "x.bin", library / "y.bin"
+    x.write_bytes(images.tobytes())
+    subprocess.run(shown(library / "example" / "main", "--raw", x, y), check=True)
+    return y.read_bytes()
 
 
 def main() -> None:

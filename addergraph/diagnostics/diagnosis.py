@@ -23,6 +23,10 @@ _FILTERS = (
     "filter", "op", "weights", "deviation", "zeros", "Laplace\n- normal",
     "gradient\nrms, first", "\nand last",
 )  # fmt: skip
+_MEANING = (
+    "Laplace - normal: log-likelihood of a weight; above 0, the Laplace density fits better, as",
+    "in trained adder filters. Gradient: root mean square, in the first and the last step.",
+)
 _RESULTS = ("results of", "op", "mean", "deviation", "zeros", "dead channels")
 SAMPLES = 256  # that activations are measured on, at most
 
@@ -60,7 +64,7 @@ class Diagnosis:
     def text(self) -> str:
         """Tables for the terminal: filters with their gradients, activations, findings."""
         filters, results = self._tables()
-        lines = [self.name, *filters.lines(), "", *results.lines()]
+        lines = [self.name, *filters.lines(), *_MEANING, "", *results.lines()]
         lines += [f"warning: {finding}" for finding in self.findings]
         return "\n".join(lines)
 

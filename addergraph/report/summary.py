@@ -20,6 +20,10 @@ SOURCE = (
     "other layers in int32: 0.1 and 3.1. An adder's |x - f| is two additions; relu is free.",
 )
 FROZEN = " *"  # behind the name of a layer with frozen parameters
+KINDS = {  # of an adder's taps, as columns, and what they say
+    "f>0": "taps above zero: behind a relu, the others add nothing",
+    "f>=c": "taps at or above c, the upper bound of their input: they add it without a minimum",
+}
 
 
 def summary_text(
@@ -38,8 +42,10 @@ def summary_text(
     working memory of the compiled network in bytes. `findings` follow as warnings.
     `notes` stand below the layers.
     """
-    layers = layer_table(graph, weights or {}).lines()
-    lines = [graph.name, *layers, *notes, "", *_memory(graph, arena), ""]
+    layers = layer_table(graph, weights or {})
+    lines = [graph.name, *layers.lines(), *notes]
+    lines += [f"{kind}: {what}" for kind, what in KINDS.items() if kind in layers.heads]
+    lines += ["", *_memory(graph, arena), ""]
     lines += _arithmetic(graph)
     lines += [f"warning: {finding}" for finding in findings]
     return "\n".join(lines)
@@ -59,9 +65,11 @@ def layer_table(graph: Graph, weights: Mapping[str, Array]) -> Table:
     """The nodes; those called a.b.c stand below a line that says a.b."""
     rows = _rows(graph)
     ranges = value_ranges(graph) if weights else {}
+    nodes = [node for node, _ in rows]
+    least = [0.0] * len(nodes), [_bound(node, ranges) for node in nodes]
     kinds = {
-        "f>0": {node: _share(node, weights, 0.0) for node, _ in rows},
-        "f>=c": {node: _share(node, weights, _bound(node, ranges)) for node, _ in rows},
+        kind: {node: _share(node, weights, c) for node, c in zip(nodes, bounds, strict=True)}
+        for kind, bounds in zip(KINDS, least, strict=True)
     }
     kinds = {name: shares for name, shares in kinds.items() if any(shares.values())}
     names = ["layer", "op", "output", "parameters", "bytes", "additions", "multiplies"]
@@ -165,9 +173,23 @@ def _bound(node: Node, ranges: Mapping[str, Interval]) -> float:
 
 def _share(node: Node, weights: Mapping[str, Array], least: float) -> str:
     """The share of a 2-D adder's filter above zero and at least `least`, as `48%`."""
+    count, taps = _counted(node, weights, least)
+    return f"{100 * count / taps:.0f}%" if taps else ""
+
+
+def _counted(node: Node, weights: Mapping[str, Array], least: float) -> tuple[int, int]:
+    """How many taps of a 2-D adder are above zero and at least `least`, and how many it has."""
     if not node.op.measures_distance or node.inputs[1].type.rank != 4 or least == math.inf:
-        return ""
+        return 0, 0
     if node.inputs[1].name not in weights:
-        return ""
+        return 0, 0
     filter = weights[node.inputs[1].name]
-    return f"{100 * np.mean((filter > 0) & (filter >= least)):.0f}%"
+    return int(np.sum((filter > 0) & (filter >= least))), filter.size
+
+
+def saturated_taps(graph: Graph, weights: Mapping[str, Array]) -> tuple[int, int]:
+    """How many taps of 2-D adders lie at or above the upper bound of their input, and how many
+    taps have an input with a bound."""
+    ranges = value_ranges(graph)
+    counts = [_counted(node, weights, _bound(node, ranges)) for node in graph.nodes]
+    return sum(count for count, _ in counts), sum(taps for _, taps in counts)

@@ -126,7 +126,7 @@ class Report(Outcome):
         right = len(self.layers) - len(wrong)
         return [
             f"{right} of {len(self.layers)} results of layers are right on their own operands; "
-            f"the largest error is {worst.share:.1%} of its bound (%{worst.name})",
+            f"%{worst.name} has the largest error, {worst.share:.1%} of what rounding may do",
             *wrong,
         ]
 

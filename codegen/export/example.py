@@ -16,7 +16,8 @@ $usage *
  */
 #include <stdint.h>
 #include <stdio.h>
-$include
+#include <string.h>
+
 #include "../$p.h"
 
 typedef struct {
@@ -123,8 +124,13 @@ ${classify}int main(int argc, char **argv)
     void *arena = memory + (${M}_ARENA_ALIGN - (uintptr_t)memory % ${M}_ARENA_ALIGN);
     FILE *files[INPUTS + OUTPUTS + 1];
     int i, failed, given = argc - 1;
-    int32_t code = ${p}_selftest(arena);
+    int32_t code;
 
+    if (given == 1 && !strcmp(argv[1], "--help")) {
+        printf("usage: %s $given\\nThe comment at the top of main.c says more.\\n", argv[0]);
+        return 0;
+    }
+    code = ${p}_selftest(arena);
     if (code == ${M}_ERROR_CPU)
         return fail("this CPU lacks some of: " ${M}_CPU_FEATURES, "${p}");
     if (code != ${M}_OK) {
@@ -337,7 +343,6 @@ def _of_tensors(ins: str, outs: str) -> dict[str, str]:
     return {
         "usage": _usage([(ins, _PRINTS), (f"{ins} {outs}", _WRITES)]),
         "given": f"[{ins} [{outs}]]",
-        "include": "",
         "classify": "",
         "dispatch": "",
     }
@@ -381,7 +386,6 @@ def _of_images(interface: Interface, ins: str, outs: str) -> dict[str, str] | No
         )
         + f" *\n * An IMAGE is {expected}.\n",
         "given": f"[IMAGE ... | --raw {ins} [{outs}]]",
-        "include": "#include <string.h>\n",
         "dispatch": _DISPATCH,
         "classify": _CLASSIFY.substitute(
             p=interface.prefix,

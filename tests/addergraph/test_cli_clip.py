@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import addergraph as ag
-from addergraph import Model
+from addergraph import Model, layers
 from tests.addergraph.models import adders_only
 from tests.addergraph.shell import Shell
 
@@ -52,6 +52,22 @@ def test_clip_and_what_it_says(shell: Shell, network: Model) -> None:
         assert f"  {name} {value:.4f} before, {after:.4f} after" in out
     assert out.splitlines()[-1].startswith("wrote c.safetensors (")
     assert "clip" in shell.ok("inspect", "c.safetensors")
+
+
+def test_taps_that_need_no_minimum_are_counted(shell: Shell, network: Model) -> None:
+    model = Model(input_shape=(5, 5, 2), name="two", seed=1)
+    for layer in (layers.Adder(4, 3), layers.BatchNorm(), layers.Activation("relu")):
+        model.add(layer)
+    model.add(layers.Adder(2, 3))
+    model.weights["bn1.mean"][...] = -20.0
+    taps = model.weights["adder2.f"].reshape(-1)
+    taps[:20], taps[20:42], taps[42:] = 1e4, -1.0, 1e-6
+    model.save("m.safetensors")
+    out = shell.ok(*BASE, "x.npz", *OUT)
+    assert "at or above the bound of their input, which need no minimum: 20 of 72 (28%)\n" in out
+    out = shell.ok("summary", "c.safetensors")
+    assert "\nf>=c: taps at or above c, the upper bound of their input" in out
+    assert "f>=c:" not in shell.ok("summary", "m.safetensors")
 
 
 def test_held_out_images(shell: Shell, network: Model) -> None:

@@ -121,6 +121,15 @@ def test_the_example_program_prints_without_output_files(net: Program, copied: P
 
 
 @pytest.mark.needs("cc")
+def test_the_example_program_says_how_it_is_called(copied: Path) -> None:
+    program = built_c(copied / "example" / "main.c", copied, "net")
+    assert (
+        lines_of(program, "--help")[0]
+        == f"usage: {program} [image.bin [probabilities.bin class_.bin]]"
+    )
+
+
+@pytest.mark.needs("cc")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

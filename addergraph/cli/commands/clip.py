@@ -13,6 +13,7 @@ from ...files import storage
 from ...model import Model
 from ...model.clipping import Clipping, activation_bounds
 from ...model.file import require_writable_model
+from ...report.summary import saturated_taps
 from ...settings import setting
 from .. import options as shared
 from .images import entering, held_out, normalize_option, samples_and_data
@@ -48,6 +49,12 @@ def clip(options: Clip) -> None:
     found = activation_bounds(model, images, **options.settings, verbose=1)
     clipped = found.clip(model)
     print(found)
+    saturated, taps = saturated_taps(clipped.graph(training=False), clipped.weights)
+    if taps:
+        share = f"{saturated:,} of {taps:,} ({saturated / taps:.0%})"
+        print(
+            f"taps of adders at or above the bound of their input, which need no minimum: {share}"
+        )
     if data is None:
         print("no labels, so that no accuracy is measured")
     else:
