@@ -41,26 +41,21 @@ def write_digits(folder: Path) -> None:
             count += 1
 
 
-def shown(*words: object) -> list[str]:
-    """The words of a command, which it prints."""
-    given = [str(word) for word in words]
+def command(*words: object, by: tuple[object, ...] = ("addergraph",)) -> None:
+    """Shows and runs a command, of `addergraph` or of another program."""
+    given = [str(word) for word in (*by, *words)]
     print("\n$", shlex.join(given), flush=True)
-    return given
-
-
-def command(*words: object) -> None:
-    """Shows and runs `addergraph ...`."""
-    given = shown("addergraph", *words)
-    if status := subprocess.run([sys.executable, "-m", *given]).returncode:
+    start = [sys.executable, "-m"] if given[0] == "addergraph" else []
+    if status := subprocess.run([*start, *given]).returncode:
         sys.exit(status)  # the command has said why
 
 
 def run_in_c(library: Path, images: np.ndarray) -> bytes:
     """What the library's own example program makes of the bytes of all images."""
-    subprocess.run(shown("make", "-s", "-C", library / "example", "main"), check=True)
+    command("-s", "-C", library / "example", "main", by=("make",))
     x, y = library / "x.bin", library / "y.bin"
     x.write_bytes(images.tobytes())
-    subprocess.run(shown(library / "example" / "main", "--raw", x, y), check=True)
+    command("--raw", x, y, by=(library / "example" / "main",))
     return y.read_bytes()
 
 
@@ -87,7 +82,6 @@ def main() -> None:
     command("compile", out / "q.safetensors", "-o", out / "int8", *strict)
     command("certify", out / "int8" / "libnet.a")
     command("compile", out / "m.safetensors", "-o", out / "f32", "--name", "net")
-
     known = load(data)
     tested = len(known.x_test) > 0
     x, labels = (known.x_test, known.y_test) if tested else (known.x_train, known.y_train)
