@@ -201,8 +201,10 @@ def test_damaged_safetensors_of_others(tmp_path: Path) -> None:
     for changed in flipped(whole, 400):
         path.write_bytes(changed)
         ours(lambda: import_weights.read_state(str(path)))
-    for kind, shape in (("F8_E4M3", [2]), ("F32", [-1, -1]), ("F32", [2**70]), ("F32", "ab")):
-        path.write_bytes(foreign({"w": (kind, shape, bytes(4))}))  # type: ignore[dict-item]
+    kinds: list[object] = ["F8_E4M3", ["F32"], {}, None, 2]
+    entries: list[tuple[Any, Any]] = [(kind, [1]) for kind in kinds]
+    for entry in [*entries, ("F32", [-1, -1]), ("F32", [2**70]), ("F32", "ab")]:
+        path.write_bytes(foreign({"w": (*entry, bytes(4))}))
         assert ours(lambda: import_weights.read_state(str(path)))
 
 

@@ -205,7 +205,7 @@ def foreign_tensors(path: str | os.PathLike[str], data: bytes) -> dict[str, Arra
             sizes = ends = None
         if sizes is None or ends is None or not 0 <= ends[0] <= ends[1] <= len(data) - start:
             raise StorageError(f'"{path}" is damaged: the entry of {border.shown(name)}')
-        if kind not in _FOREIGN:
+        if not isinstance(kind, str) or kind not in _FOREIGN:
             raise UnsupportedError(f'"{path}": {border.shown(name)} is of {border.shown(kind)}')
         raw = data[start + ends[0] : start + ends[1]]
         dtype = np.dtype(_FOREIGN[kind])
