@@ -1,11 +1,12 @@
 """The exchange of gradients over a network that is made on this machine.
 
-    sudo env "PATH=$PATH" python -m benchmarks.namespaces [--rate 1gbit] [--delay 50us]
+    sudo env "PATH=$PATH" python -m benchmarks.namespaces [--rate 1gbit] [--delay 50us] [--overlap]
 
 Each of two processes is in a network namespace of its own; a pair of virtual Ethernet devices joins
 them, which `tc` limits to a rate in each direction (tbf) and, where the kernel has netem, delays.
-What runs is `benchmarks/scaling.py allreduce` under Open MPI, over TCP. Two processes need a
-processor each: on a shared one they measure each other. The namespaces are removed again.
+What runs is `benchmarks/scaling.py allreduce`, or `overlap`, under Open MPI, over TCP. Two
+processes need a processor each: on a shared one they measure each other. The namespaces are removed
+again.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def connected(rate: str, delay: str | None) -> None:
             sh(f"{inside} root netem rate {rate} delay {delay}")
 
 
-def measured(repeat: int) -> None:
-    """All-reduces between the two, over TCP through the devices."""
+def measured(command: str) -> None:
+    """What a command of `benchmarks.scaling` measures, over TCP through the devices."""
     with tempfile.TemporaryDirectory() as folder:
         inside = Path(folder) / "inside"
         inside.write_text('#!/bin/sh\nexec ip netns exec addergraph"$OMPI_COMM_WORLD_RANK" "$@"\n')
@@ -57,7 +58,7 @@ def measured(repeat: int) -> None:
         server = "--prtemca if_include ag0 --mca ptl_base_if_include ag0"
         sh(
             f"ip netns exec {NAMES[0]} {mpirun} {here} {wires} {server} -x PYTHONPATH={ROOT} "
-            f"{inside} {sys.executable} -m benchmarks.scaling allreduce --repeat {repeat}"
+            f"{inside} {sys.executable} -m benchmarks.scaling {command}"
         )
 
 
@@ -67,13 +68,14 @@ def main() -> None:
     )
     parser.add_argument("--rate", default="1gbit")
     parser.add_argument("--delay", help="one way, as 50us; needs netem")
-    parser.add_argument("--repeat", type=int, default=30)
+    parser.add_argument("--repeat", type=int, default=30, help="of each all-reduce")
+    parser.add_argument("--overlap", action="store_true", help="training steps instead")
     options = parser.parse_args()
     if os.getuid():
         parser.error("namespaces need root")
     try:
         connected(options.rate, options.delay)
-        measured(options.repeat)
+        measured("overlap" if options.overlap else f"allreduce --repeat {options.repeat}")
     finally:
         for name in NAMES:  # its devices go with it
             subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)

@@ -3,12 +3,15 @@
     python -m benchmarks.scaling steps [--network resnet20] [--batches 16 32 64 128]
     mpirun -n 2 python -m benchmarks.scaling allreduce
     mpirun -n 2 --bind-to none python -m benchmarks.scaling efficiency
+    mpirun -n 2 --bind-to none python -m benchmarks.scaling overlap
     python -m benchmarks.scaling model [--cores 1]
 
 `steps` measures a training step of one process (processor time of one thread, which neighbours on
 the machine change least) and fits  t(b) = t0 + c b  to it. `allreduce` measures the exchange that
 `fit` makes, of vectors up to 16 MiB. `efficiency` compares two processes of one thread with one
-process of two threads at the same batch, in turns; while that runs, the other sleeps.
+process of two threads at the same batch, in turns; while that runs, the other sleeps. `overlap`
+compares steps whose gradients are exchanged in buckets, while others are computed, with such that
+exchange all of them in the end; what neither can hide is the difference to a step without others.
 `model` prints what these constants say of more nodes, for a batch B over p nodes and a gradient of
 n bytes:
 
@@ -17,11 +20,11 @@ n bytes:
     A(n, p) = 2 ceil(log2 p) (alpha + beta n)                     p = 3, or n below 64 KiB
     A(n, p) = 2 ceil(log2 p) alpha + 2 (p - 1) / p beta n         otherwise
 
-Nothing is overlapped, as in `fit`; the last two are those that Open MPI chooses (its libnbc): a
-binomial tree up and down, and Rabenseifner's reduce-scatter and all-gather. With synchronized
-statistics each batch norm adds four exchanges of a few hundred bytes, A(512, p) each, and
-the step takes CUT times as long. A node is as fast as so many of the cores that `steps` measured,
-an assumption from two cores on.
+That is a step that computes first and exchanges then; `fit` hides a part of it. The last two are
+those that Open MPI chooses (its libnbc): a binomial tree up and down, and Rabenseifner's
+reduce-scatter and all-gather. With synchronized statistics each batch norm adds four exchanges of a
+few hundred bytes, A(512, p) each, and the step takes CUT times as long. A node is as fast as so
+many of the cores that `steps` measured, an assumption from two cores on.
 Source: Thakur, Rabenseifner, Gropp 2005, "Optimization of collective communication operations in
 MPICH", International Journal of High Performance Computing Applications 19(1); Hockney 1994
 (alpha and beta).
@@ -40,12 +43,14 @@ from typing import Any
 import numpy as np
 
 from addergraph.training import SGD, launched
+from addergraph.training.buckets import BUCKET
 from addergraph.training.parallel import ParallelStep
 from addergraph.training.replicas import Communicator, Replicas
 from addergraph.training.step import TrainStep
 from addergraph.zoo import build
 
 NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+ALL = 1 << 40  # bytes: more than any gradient has
 TOLD, NAP = 16_002, 2e-3  # tag of a message that ends a sleep; seconds between looks for it
 CUT = 1.36  # a step with synchronized statistics fuses less: ResNet-20, 64 images, one process
 SHAPES = {"resnet20": ((32, 32, 3), 10), "resnet50": ((224, 224, 3), 1000)}
@@ -123,7 +128,9 @@ def fitted(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, flo
     return max(float(a), 0.0), max(float(b), 0.0)
 
 
-def step_of(network: str, batch: int, threads: int, replicas: Replicas | None = None) -> Any:
+def step_of(
+    network: str, batch: int, threads: int, replicas: Replicas | None = None, bucket: int = BUCKET
+) -> Any:
     """A training step of a network, and a batch (this process's part of it) on which it runs."""
     shape, classes = SHAPES[network]
     model = build(network, shape, classes, 0)
@@ -134,7 +141,7 @@ def step_of(network: str, batch: int, threads: int, replicas: Replicas | None = 
     if replicas is None:
         step, own = TrainStep(model, batch, SGD(), **options), batch
     else:
-        options |= {"replicas": replicas, "synchronize": False}
+        options |= {"replicas": replicas, "synchronize": False, "bucket": bucket}
         step, own = ParallelStep(model, batch, SGD(), **options), sum(replicas.sizes(batch))
     random = np.random.default_rng(0)
     x = random.normal(size=(own, *shape)).astype(np.float32)
@@ -207,6 +214,28 @@ def efficiency(options: argparse.Namespace) -> None:
             print(f"median ratio {np.median(ratios):.3f} at batch {options.batch}")
 
 
+def overlap(options: argparse.Namespace) -> None:
+    """Milliseconds of a step with buckets and with one exchange, in turns, and without any."""
+    with Replicas(launched.communicator()) as replicas, Replicas(None) as alone:
+        own = sum(replicas.sizes(options.batch))
+        calls = {
+            "buckets": step_of(options.network, options.batch, 1, replicas),
+            "one exchange": step_of(options.network, options.batch, 1, replicas, ALL),
+            "none": step_of(options.network, own, 1, alone),
+        }
+        found: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(options.repeat):
+            for name, call in calls.items():
+                replicas.any(True)
+                start = time.perf_counter()
+                for _ in range(options.steps):
+                    call()
+                found[name].append(1e3 * (time.perf_counter() - start) / options.steps)
+        if replicas.is_first:
+            medians = {name: float(np.median(times)) for name, times in found.items()}
+            print(", ".join(f"{name} {took:.1f} ms" for name, took in medians.items()))
+
+
 def sleep_until_told(communicator: Communicator | None) -> None:
     """Waits for `tell_others` of process 1 without the processor: whoever waits inside of MPI polls
     and takes time from what is measured."""
@@ -269,6 +298,12 @@ def main() -> None:
     made.add_argument("--repeat", type=int, default=7)
     made.add_argument("--steps", type=int, default=5)
     made.set_defaults(run=efficiency)
+    made = commands.add_parser("overlap")
+    made.add_argument("--network", default="resnet20", choices=SHAPES)
+    made.add_argument("--batch", type=int, default=128)
+    made.add_argument("--repeat", type=int, default=7)
+    made.add_argument("--steps", type=int, default=3)
+    made.set_defaults(run=overlap)
     made = commands.add_parser("model")
     made.add_argument("--cores", type=int, default=1, help="of a node")
     made.set_defaults(run=model)

@@ -1,7 +1,8 @@
 """A training step on several replicas: where they exchange values, and the graph between.
 
-A replica has a part of the batch. `synchronized` makes the statistics of batch norms those of the
-whole batch, by `replica_mean`; `segments` cuts a graph at these:
+A replica has a part of the batch. `announced` tells who looks on which outputs are there already,
+so that their exchange can begin while the others are computed. `synchronized` makes the statistics
+of batch norms those of the whole batch, by `replica_mean`; `segments` cuts a graph at these:
 
     rewrite (synchronized):
       %mean, %variance = batch_norm_statistics(%x)
@@ -23,8 +24,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from addergraph.ir import Builder, Graph, Node, Value
+from addergraph.ir.walk import append
 from addergraph.ops.pointwise.binary import add, sub
 from addergraph.ops.pointwise.replica_mean import replica_mean
+from addergraph.ops.reduction.completed import Completed
 
 from .rewrite import Draft, rebuild
 
@@ -42,6 +45,43 @@ def synchronized(graph: Graph) -> Graph:
         return shared.value, replica_mean(whole, name=f"{node.name}.pooled.shared").value
 
     return rebuild(graph, pooled)
+
+
+def announced(
+    graph: Graph, sent: Sequence[Value], bucket: int
+) -> tuple[Graph, tuple[tuple[str, ...], ...]]:
+    """`graph`, which has neither parameters nor updates, with an output %completed, behind those
+    that it has, for each bucket but the last; and of each bucket the names of its values.
+
+    Buckets have those of `sent` that are computed and stand once among the outputs, in the order in
+    which nodes compute them; `bucket` bytes or more, the last one the rest.
+    """
+    assert not graph.parameters and not graph.updates
+    *buckets, rest = _buckets(graph, sent, bucket)
+    behind = {values[-1]: values for values in buckets}
+    builder = Builder(graph.name)
+    new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
+    flags: list[Value] = []
+    for node in graph.nodes:
+        append(builder, [node], new)
+        for v in node.outputs:
+            if v in behind:
+                flags += builder.add(Completed(), [new[w] for w in behind[v]])
+    made = builder.finish([*(new[v] for v in graph.outputs), *flags])
+    return made, tuple(_names(values) for values in (*buckets, rest))
+
+
+def _buckets(graph: Graph, sent: Sequence[Value], bucket: int) -> list[list[Value]]:
+    wanted = {v for v in sent if graph.outputs.count(v) == 1}
+    groups: list[list[Value]] = [[]]
+    size = 0
+    for value in (v for node in graph.nodes for v in node.outputs if v in wanted):
+        if size >= bucket:
+            groups.append([])
+            size = 0
+        groups[-1].append(value)
+        size += value.type.nbytes
+    return groups
 
 
 @dataclass(frozen=True)
@@ -112,7 +152,7 @@ def _canonical(
     new = {v: builder.input(f"a{i}", v.type) for i, v in enumerate(reads)}
     count = 0
 
-    def append(node: Node) -> None:
+    def put(node: Node) -> None:
         nonlocal count
         called = [Value(f"v{count + i}", v.type) for i, v in enumerate(node.outputs)]
         made = builder.add(node.op, [new[v] for v in node.inputs], called)
@@ -122,11 +162,11 @@ def _canonical(
     for node in nodes:
         for v in node.inputs:
             if v not in new:
-                append(constants[v])
-        append(node)
+                put(constants[v])
+        put(node)
     for v in gives:
         if v not in new:
-            append(constants[v])
+            put(constants[v])
     return builder.finish([new[v] for v in gives])
 
 

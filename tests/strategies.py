@@ -30,7 +30,7 @@ from addergraph.ir.types import DType, Shape, TensorType, f32
 NOT_EXACT = frozenset({
     "exp", "log", "sqrt", "sigmoid", "tanh", "softmax", "softmax_cross_entropy",
 })  # fmt: skip
-MADE_BY_PASSES = frozenset({"fused", "replica_mean"})
+MADE_BY_PASSES = frozenset({"completed", "fused", "replica_mean"})
 MOST_NODES = 12
 MOST_ELEMENTS = 3000  # of one value: the interpreter is slow, and small shapes have most edges
 # What the plan and the kernels decide by whole cache lines of channels has edges only here.

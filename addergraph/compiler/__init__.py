@@ -4,6 +4,7 @@ The only part of this package that knows `passes` and `codegen`; it imports them
 """
 
 from .graphs import (
+    announced,
     findings,
     grad,
     optimize,
@@ -47,7 +48,7 @@ from .programs import (
 )
 
 __all__ = [
-    "TUNE_SECONDS", "arena_bytes", "board_of", "build", "cached", "census", "certify",
+    "TUNE_SECONDS", "announced", "arena_bytes", "board_of", "build", "cached", "census", "certify",
     "channel_moments", "compile", "compile_as", "compile_layers", "cpus_of", "export", "findings",
     "grad", "has_native_code", "is_compiled", "load", "load_native", "lower", "main_weights",
     "measure_peak", "memory_plan_text", "optimize", "points_after", "profile",

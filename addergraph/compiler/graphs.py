@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import border
 from ..errors import GraphError
-from ..ir import Array, Graph, Node
+from ..ir import Array, Graph, Node, Value
 from ..ir.attributes import FULL_PRECISION
 from ..ir.network import Network, graph_and_weights, graph_of, require_weights
 
@@ -49,6 +49,15 @@ def train_halves(
     from ..passes.train_step import halves
 
     return halves(graph, loss, optimizer, gradient=gradient, synchronize=synchronize)
+
+
+def announced(
+    graph: Graph, sent: Sequence[Value], bucket: int
+) -> tuple[Graph, tuple[tuple[str, ...], ...]]:
+    """`graph` telling when its outputs are there; see `passes/replicas.py`."""
+    from ..passes.replicas import announced as told
+
+    return told(graph, sent, bucket)
 
 
 def segments(graph: Graph) -> list[Segment]:

@@ -47,6 +47,7 @@ from .pointwise.unary import sqrt as sqrt
 from .pointwise.unary import tanh as tanh
 from .reduction.argmax import argmax as argmax
 from .reduction.avg_pool2d import avg_pool2d as avg_pool2d
+from .reduction.completed import completed as completed
 from .reduction.global_avg_pool import global_avg_pool as global_avg_pool
 from .reduction.max_pool2d import max_pool2d as max_pool2d
 from .reduction.mean_squared_error import mean_squared_error as mean_squared_error

@@ -1,12 +1,12 @@
 """One training step whose batch is in several parts, which processes share.
 
     each part      losses, predictions, gradients g_p and new running statistics, of its samples
-    exchange       g = sum over the parts of share_p g_p: one vector f32[n], in one call
+    exchange       g = sum over the parts of share_p g_p: one vector f32[n], in buckets
     every process  the optimizer's update by g, to the same bits
 
 Losses are in the vector, too. The norms that clip gradients and adapt rates are those of g, and all
 processes have the same state at any time: no weights are exchanged. Running statistics become the
-mean of the parts' own.
+mean of the parts' own. Buckets that are complete move while the others are computed (`buckets.py`).
 
 Batch norms take the statistics of their part, as those who train on several devices mostly do, or,
 `synchronize`, of the whole batch: the part's program is then cut where these, and their gradients,
@@ -27,6 +27,7 @@ from ..errors import DataError
 from ..ir import Array, Graph, Value
 from ..ir.interpreter import run_reference
 from ..ir.state import aligned_bytes, parameter_offsets
+from .buckets import BUCKET, MOST_BUCKETS, Bucket, Sending, Vector, spans_of
 from .memory import BATCHES, STATE_COPIES, Need
 from .replicas import Replicas
 from .settings import NATIVE
@@ -35,23 +36,7 @@ from .step import TrainStep, compile_silently
 if TYPE_CHECKING:
     from ..compiler.graphs import Halves, Segment
 
-LINE = 16  # f32 of a cache line: where a value of the vector may begin
 Run = Callable[[Sequence[Array], tuple[Array, ...]], object]  # inputs; where outputs go
-
-
-class _Vector:
-    """f32 values of these shapes, by name, in one contiguous vector that begins at a cache line."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        sizes = {name: int(np.prod(shape, dtype=int)) for name, shape in shapes.items()}
-        starts, end = {}, 0
-        for name, size in sizes.items():
-            starts[name], end = end, end + -(-size // LINE) * LINE
-        self.whole = aligned_bytes(4 * end).view(np.float32)
-        self.views = {
-            name: self.whole[start : start + sizes[name]].reshape(shapes[name])
-            for name, start in starts.items()
-        }
 
 
 class _Segment:
@@ -84,15 +69,23 @@ def _empty(value: Value) -> Array:
     return raw.view(value.type.dtype.numpy).reshape(value.type.sizes)
 
 
+def _sent(halves: Halves) -> list[Value]:
+    """What is exchanged of the backward half: all that it gives but predictions."""
+    outputs = halves.backward.outputs
+    return [*outputs[: halves.losses], *outputs[halves.losses + halves.predictions :]]
+
+
 class ParallelStep(TrainStep):
     """As `TrainStep`, of which it has the interface, for the parts of `replicas`."""
 
     def __init__(
-        self, *arguments: Any, replicas: Replicas, synchronize: bool, **named: Any
-    ) -> None:
-        self.replicas, self.synchronize = replicas, synchronize
+        self, *arguments: Any, replicas: Replicas, synchronize: bool, bucket: int = BUCKET,
+        **named: Any,
+    ) -> None:  # fmt: skip
+        self.replicas, self.synchronize, self.bucket = replicas, synchronize, bucket
         self._halves: dict[int, Halves] = {}
         self._segments: dict[int, list[_Segment]] = {}
+        self._announced: dict[int, tuple[Graph, tuple[tuple[str, ...], ...]]] = {}
         self._compiled: dict[str, Run] = {}
         self._arena = 0
         self._update: Callable[..., Any] | None = None
@@ -144,12 +137,22 @@ class ParallelStep(TrainStep):
         values = [self._given(slot, sizes, inputs, targets) for slot in slots]
         programs = [self._part(size) for size in sizes]
         ends = [self._ends(size, slot) for slot, size in enumerate(sizes)]
+        ends[-1] |= self._flags  # the last part of this process is the one to wait for
+        for flag in self._flags.values():
+            flag[...] = 0
+        sending = Sending(replicas, self._buckets, self._vectors, shares, self._reduced)
         for at in range(len(programs[0])):
-            for slot, known in zip(slots, values, strict=True):
-                programs[slot][at](slot, known, ends[slot])
+
+            def compute(at: int = at) -> None:
+                for slot, known in zip(slots, values, strict=True):
+                    programs[slot][at](slot, known, ends[slot])
+
+            sending.beside(compute)
             self._exchange(programs[0][at].segment.means, values, shares)
-        self._finish(sizes, values)
-        replicas.mean([one.whole for one in self._vectors], shares, self._reduced.whole)
+            for bucket in sending.due_behind(at):
+                self._complete(bucket.places, sizes, values)
+                sending.begin()
+        sending.finish()
         found, rate = self._reduced.views, np.asarray(learning_rate, np.float32)
         losses = [float(found[f"loss {i}"]) for i in range(self._any.losses)]
         assert self._update is not None
@@ -217,14 +220,18 @@ class ParallelStep(TrainStep):
         wanted = dict(zip(names, self._places(halves), strict=True))
         return {name: views[place] for name, place in wanted.items() if place is not None}
 
-    def _finish(self, sizes: Sequence[int], values: Sequence[dict[str, Array]]) -> None:
-        """Copies what the programs could not write into the exchange themselves: a value that is
-        there twice, and one that was not computed."""
+    def _complete(
+        self, wanted: Container[str], sizes: Sequence[int], values: Sequence[dict[str, Array]]
+    ) -> None:
+        """Copies what the programs could not write into these places of the vectors themselves: a
+        value that is there twice, and one that was not computed."""
         for slot, (size, known) in enumerate(zip(sizes, values, strict=True)):
             halves, views = self.halves(size), self._vectors[slot].views
             ends = zip(halves.backward.outputs, self._places(halves), strict=True)
             for value, place in ends:
-                if place is not None and known[value.name] is not views[place]:
+                if place is None or place not in wanted:
+                    continue
+                if known[value.name] is not views[place]:
                     views[place][...] = known[value.name]
 
     def _places(self, halves: Halves) -> list[str | None]:
@@ -260,13 +267,41 @@ class ParallelStep(TrainStep):
                 f"exchanged {name}": shape
                 for name, shape in zip(self._any.exchanged, known.values(), strict=True)
             }
-            self._vectors = [_Vector(shapes) for _ in self.replicas.own]
-            self._reduced = _Vector(shapes)
+            self._lay_out(self.replicas.sizes(batch)[0], shapes)
         return self._update
+
+    def _lay_out(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """The vectors, in the order in which a part of so many samples gives their values, and the
+        buckets: those that its program tells of, or what segments give that together is enough."""
+        halves, (graph, told) = self.halves(size), self._announced[size]
+        given = told or [one.segment.gives for one in self._segments[size]]
+        due = {name: number for number, names in enumerate(given) for name in names}
+        ends = zip(halves.backward.outputs, self._places(halves), strict=True)
+        number = {end: due.get(v.name, len(given) - 1) for v, end in ends if end is not None}
+        shapes = {place: shapes[place] for place in sorted(shapes, key=number.__getitem__)}
+        self._vectors = [Vector(shapes) for _ in self.replicas.own]
+        self._reduced = Vector(shapes)
+        flags = graph.outputs[len(halves.backward.outputs) :]
+        self._flags = {flag.name: _empty(flag) for flag in flags}
+        spans = spans_of(self._reduced, number, 0 if told else self._least(halves))
+        if told:
+            every = zip(spans.values(), [*self._flags.values(), None], strict=True)
+            self._buckets = [Bucket(*span, 0, flag) for span, flag in every]
+        else:
+            self._buckets = [Bucket(*span, at, None) for at, span in spans.items()]
+
+    def _least(self, halves: Halves) -> int:
+        """The bytes of a bucket."""
+        return max(self.bucket, sum(v.type.nbytes for v in _sent(halves)) // MOST_BUCKETS)
 
     def _part(self, size: int) -> list[_Segment]:
         if size not in self._segments:
-            cut = compiler.segments(self.halves(size).backward)
+            halves = self.halves(size)
+            told: tuple[Graph, tuple[tuple[str, ...], ...]] = halves.backward, ()
+            if not self.synchronize:
+                told = compiler.announced(halves.backward, _sent(halves), self._least(halves))
+            self._announced[size] = told
+            cut = compiler.segments(told[0])
             self._segments[size] = [_Segment(one, self._code(one.graph)) for one in cut]
         return self._segments[size]
 

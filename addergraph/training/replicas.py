@@ -5,8 +5,9 @@ which each process has as many. `Replicas` is all that the rest of training know
 are arrays and JSON; nothing is unpickled. What is exchanged:
 
     at the start   what each process works on (`agree`), then the state of process 1 (`share`)
-    a step         the means of gradients and of running statistics, in one call (`mean`), and the
-                   number of right answers (`total`); with synchronized statistics also those
+    a step         the means of gradients and of running statistics, in buckets (`begin`, `during`,
+                   `finish`), and the number of right answers (`total`); with synchronized
+                   statistics also those (`mean`)
     at a failure   a message to every other process (`tell`), which they look for while they wait
 
 Any object serves as a communicator that has the methods of an mpi4py `Comm` that are called here:
@@ -20,8 +21,11 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -33,6 +37,7 @@ from ..processors import usable_processors
 
 PATIENCE = 1800.0  # seconds to wait for another process, which may be compiling
 SPINS, PAUSE = 200, 2e-5  # tests of a request before the first pause; seconds
+BESIDE = 5e-4  # seconds between two looks at exchanges beside which something is computed
 TAG, MOST_TOLD = 16001, 2048  # of the message of a failure; its bytes
 MOST_PARTS = 1024
 _CALLED = (
@@ -67,6 +72,24 @@ def require_communicator(value: object) -> Communicator | None:
     )
 
 
+@dataclass
+class Exchange:
+    """One that is under way, in buffers that nobody else may use meanwhile.
+
+    request  of MPI; None when its messages are here
+    finish   what makes the result of them
+    """
+
+    request: Any
+    finish: Callable[[], None]
+
+    def test(self) -> bool:
+        """Whether its messages are here. MPI moves them inside of such calls."""
+        if self.request is not None and self.request.Test():
+            self.request = None
+        return self.request is None
+
+
 class Replicas:
     """The processes that share the batches of a run; a context manager, which tells the others when
     an error ends this one.
@@ -90,6 +113,7 @@ class Replicas:
         self.parts, self.ordered = parts or self.size, parts > 0
         self._sent: list[Any] = []
         self._comm: Communicator | None = None
+        self._beside: ThreadPoolExecutor | None = None
         if communicator is not None:  # of our own, so that nobody else's calls come between
             self._comm, request = communicator.Idup()
             self._wait(request)
@@ -133,6 +157,9 @@ class Replicas:
         if self._comm is not None:
             self._comm.Free()
             self._comm = None
+        if self._beside is not None:
+            self._beside.shutdown()
+            self._beside = None
 
     def threads(self, asked: int | None) -> int | None:
         """How many threads this process uses: as asked for, or its share of the processors where
@@ -170,17 +197,39 @@ class Replicas:
     def mean(self, vectors: Sequence[Array], shares: Array, out: Array) -> None:
         """out f32[n] = sum over all parts of share times vector, from those of this process, f32[n]
         each, which are changed. `ordered`: added one after the other, from the first part on."""
+        self.finish(self.begin(vectors, shares, out))
+
+    def begin(self, vectors: Sequence[Array], shares: Array, out: Array) -> Exchange:
+        """Starts what `mean` does; `out` is there after `finish`."""
         for part, vector in zip(self.own, vectors, strict=True):
             vector *= shares[part]
         if self._comm is None or self.size == 1:
-            self._sum(vectors, out)
-        elif self.ordered or self.size == 2:  # of two it moves half of what a reduction does
-            mine = np.stack(vectors)
-            every = np.empty((self.size, *mine.shape), np.float32)
-            self._wait(self._comm.Iallgather(mine, every))
-            self._sum(every.reshape(self.parts, -1), out)
-        else:
-            self._wait(self._comm.Iallreduce(vectors[0], out))
+            return Exchange(None, lambda: self._sum(vectors, out))
+        if not self.ordered and self.size > 2:
+            return Exchange(self._comm.Iallreduce(vectors[0], out), lambda: None)
+        mine = np.stack(vectors)  # of two processes this moves half of what a reduction does
+        every = np.empty((self.size, *mine.shape), np.float32)
+        request = self._comm.Iallgather(mine, every)
+        return Exchange(request, lambda: self._sum(every.reshape(self.parts, -1), out))
+
+    def during(self, work: Callable[[], None], look: Callable[[], None]) -> None:
+        """Does `work`, which calls no MPI, on another thread, and calls `look` in this one now and
+        then until it is done: so all calls of MPI come from one thread."""
+        if self._beside is None:
+            self._beside = ThreadPoolExecutor(1, "addergraph-step")
+        done = self._beside.submit(copy_context().run, work)
+        try:
+            while wait([done], BESIDE).not_done:
+                look()
+        finally:  # an interrupted step must not go on behind it
+            wait([done])
+        done.result()
+
+    def finish(self, exchange: Exchange) -> None:
+        """Waits until the result is there."""
+        if exchange.request is not None:
+            self._wait(exchange.request)
+        exchange.finish()
 
     @staticmethod
     def _sum(vectors: Sequence[Array] | Array, out: Array) -> None:

@@ -3,9 +3,10 @@
 from . import dropout, fused, lookup, movement, pointwise
 from .forward import choice as forward
 from .gradient import choice as gradient
-from .reduction import filter_grid, pool, reduce, softmax
+from .reduction import completed, filter_grid, pool, reduce, softmax
 
 __all__ = [
+    "completed",
     "dropout",
     "filter_grid",
     "forward",

@@ -41,6 +41,7 @@ from addergraph.ops.pointwise.select import Select
 from addergraph.ops.pointwise.unary import Abs, Exp, Log, Neg, Sigmoid, Sqrt, Tanh
 from addergraph.ops.reduction.argmax import Argmax
 from addergraph.ops.reduction.avg_pool2d import AvgPool2d, AvgPool2dGrad
+from addergraph.ops.reduction.completed import Completed
 from addergraph.ops.reduction.global_avg_pool import GlobalAvgPool
 from addergraph.ops.reduction.max_pool2d import MaxPool2d, MaxPool2dGrad
 from addergraph.ops.reduction.mean_squared_error import MeanSquaredError
@@ -193,6 +194,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "clip": samples(
         (Clip(-0.5, 1.0), (f("N", 6),)), (Clip(0.0, float("inf")), (f(4),)), (Clip(1, 1), (f(2),))
     ),
+    "completed": samples((Completed(), (f(2, 3),)), (Completed(), (f(5), i(), u(0, 2)))),
     "concat": samples(
         (Concat(1), (f("N", 2), f("N", 1), f("N", 0))),
         (Concat(0), (f(2, 2), f(1, 2))),

@@ -11,6 +11,10 @@ def parallel(*names: str) -> tuple[str, ...]:
     return tests_of("addergraph/training/test_parallel.py", *names)
 
 
+def buckets(*names: str) -> tuple[str, ...]:
+    return tests_of("addergraph/training/test_buckets.py", *names)
+
+
 def halves(*names: str) -> tuple[str, ...]:
     return tests_of("passes/test_train_halves.py", *names)
 
@@ -51,6 +55,26 @@ MUTANTS = (
         "a part draws its own augmentation", "addergraph/data/loader.py",
         "self.augment.apply(x, random, *of)", "self.augment.apply(x, random)",
         parallel("test_a_part_of_a_batch_is_as_in_the_whole"),
+    ),
+    Mutant(
+        "a bucket is told of when its first value is there", "passes/replicas.py",
+        "behind = {values[-1]: values for", "behind = {values[0]: values[:1] for",
+        halves("test_buckets_are_announced_once_they_are_computed"),
+    ),
+    Mutant(
+        "a step believes the flags of the one before", f"{TRAINING}/parallel.py",
+        "            flag[...] = 0\n", "            pass\n",
+        buckets("test_an_exchange_begins_while_the_rest_is_computed"),
+    ),
+    Mutant(
+        "an exchange waits for the whole step", f"{TRAINING}/buckets.py",
+        "self.replicas.during(compute, self._look)", "compute()",
+        buckets("test_an_exchange_begins_while_the_rest_is_computed"),
+    ),
+    Mutant(
+        "the last bucket is not exchanged", f"{TRAINING}/buckets.py",
+        "(at == last or 4 * (end - start) >= least)", "4 * (end - start) >= max(least, 1)",
+        buckets("test_spans_have_enough_and_are_in_order"),
     ),
     Mutant(
         "each process validates on its share alone", f"{TRAINING}/validation.py",

@@ -18,7 +18,7 @@ from addergraph.ir.state import initial_weights
 from addergraph.ir.text import parse
 from addergraph.model import Model
 from addergraph.ops.pointwise.replica_mean import ReplicaMean
-from addergraph.passes.replicas import segments, synchronized
+from addergraph.passes.replicas import announced, segments, synchronized
 from addergraph.passes.train_step import Halves, halves, train_step
 from addergraph.training.losses import CatCrossEntropy, MeanSquared
 from addergraph.training.objective import objective_of
@@ -140,6 +140,40 @@ def test_segments_end_at_exchanges_and_share_texts() -> None:
     assert len({str(one.graph) for one in cut}) < len(cut)  # equal layers, equal code
     local = halves(graph, CatCrossEntropy(), SGD())
     assert len(segments(local.backward)) == 1
+
+
+def test_buckets_are_announced_once_they_are_computed() -> None:
+    model = Model(input_shape=(8, 8, 1), seed=1)
+    for _ in range(3):
+        model.add(layers.Adder(4, 3, padding=1))
+        model.add(layers.BatchNorm())
+    model.add(layers.Flatten())
+    model.add(layers.Dense(10))
+    whole = halves(model.graph(training=True, batch=4), CatCrossEntropy(), SGD()).backward
+    sent = [whole.outputs[0], *whole.outputs[2:]]
+    graph, buckets = announced(whole, sent, 600)
+    check(graph)
+    assert sorted(name for names in buckets for name in names) == sorted(v.name for v in sent)
+    sizes = {v.name: v.type.nbytes for v in sent}
+    assert len(buckets) > 2 and all(sum(sizes[n] for n in b) >= 600 for b in buckets[:-1])
+    flags = graph.outputs[len(whole.outputs) :]
+    assert len(flags) == len(buckets) - 1
+    at = {v.name: i for i, node in enumerate(graph.nodes) for v in node.outputs}
+    for flag, names, after in zip(flags, buckets, buckets[1:], strict=False):
+        assert max(at[name] for name in names) == at[flag.name] - 1
+        assert min(at[name] for name in after) > at[flag.name]
+    again, one = announced(whole, sent, 1 << 30)
+    assert str(again) == str(whole) and len(one) == 1
+
+
+def test_a_value_that_leaves_twice_is_announced_by_nobody() -> None:
+    text = """graph g(%x: f32[4]) {
+        %a = relu(%x) : f32[4]
+        %b = neg(%a) : f32[4]
+        return %a, %b, %a, %x }"""
+    graph = parse(text)
+    _, buckets = announced(graph, graph.outputs, 1)
+    assert buckets == (("b",),)
 
 
 def test_synchronized_statistics_of_one_replica_are_its_own() -> None:

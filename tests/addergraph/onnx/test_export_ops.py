@@ -25,9 +25,9 @@ LOOSE = {"sigmoid": 1e-6}
 WRITTEN = {op.name for op in (*export_rules._RULES, *BODIES)}
 TRAINING = {
     "adder2d_grad_filter", "adder2d_grad_input", "adder_dense_grad_filter",
-    "adder_dense_grad_input", "avg_pool2d_grad", "batch_norm_statistics", "conv2d_grad_filter",
-    "conv2d_grad_input", "dropout", "fused", "max_pool2d_grad", "mean_squared_error",
-    "replica_mean", "softmax_cross_entropy",
+    "adder_dense_grad_input", "avg_pool2d_grad", "batch_norm_statistics", "completed",
+    "conv2d_grad_filter", "conv2d_grad_input", "dropout", "fused", "max_pool2d_grad",
+    "mean_squared_error", "replica_mean", "softmax_cross_entropy",
 }  # fmt: skip
 
 

@@ -1,0 +1,45 @@
+"""completed: tells another thread that values are in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...errors import ShapeError
+from ...ir import REDUCTION, Array, Op
+from ...ir.trace import Tensor, apply
+from ...ir.types import TensorType, i32
+from .._rounding import exact
+
+
+@dataclass(frozen=True)
+class Completed(Op):
+    """Y = 1, an i32, which is written once all operands are computed.
+
+    One operand or more, of any dtypes and shapes. Who sets the memory of this output to 0 before a
+    call, and looks at it meanwhile, knows by the 1 that those operands that are outputs, too, are
+    in theirs: the store is a release. `passes/replicas.py` adds it behind gradients that processes
+    exchange. Not differentiable. Raises ShapeError without an operand.
+    """
+
+    name: ClassVar[str] = "completed"
+    kind: ClassVar[str] = REDUCTION
+    not_differentiable: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        if not types:
+            raise ShapeError("takes one operand or more, found none")
+        return (TensorType(i32, ()),)
+
+    def reference(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.asarray(1, "i4"),)
+
+    rounding = exact
+
+
+def completed(x: Tensor, *others: Tensor, name: str | None = None) -> Tensor:
+    """1 once all of these are computed; see `Completed`."""
+    return apply(Completed(), x, *others, name=name)
