@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -37,7 +38,7 @@ from ..processors import usable_processors
 
 PATIENCE = 1800.0  # seconds to wait for another process, which may be compiling
 SPINS, PAUSE = 200, 2e-5  # tests of a request before the first pause; seconds
-BESIDE = 5e-4  # seconds between two looks at exchanges beside which something is computed
+BESIDE = 5e-3  # seconds between two looks at exchanges while a step is computed: 1 % of a core
 TAG, MOST_TOLD = 16001, 2048  # of the message of a failure; its bytes
 MOST_PARTS = 1024
 _CALLED = (
@@ -217,9 +218,10 @@ class Replicas:
         then until it is done: so all calls of MPI come from one thread."""
         if self._beside is None:
             self._beside = ThreadPoolExecutor(1, "addergraph-step")
-        done = self._beside.submit(copy_context().run, work)
+        done, over = self._beside.submit(copy_context().run, work), threading.Event()
+        done.add_done_callback(lambda _: over.set())
         try:
-            while wait([done], BESIDE).not_done:
+            while not over.wait(BESIDE):
                 look()
         finally:  # an interrupted step must not go on behind it
             wait([done])
