@@ -14,7 +14,7 @@ from addergraph.ir import Array
 from addergraph.training import SGD, prepare
 from addergraph.training.buckets import Vector, spans_of
 from addergraph.training.parallel import ParallelStep
-from addergraph.training.replicas import Replicas
+from addergraph.training.replicas import BESIDE, Replicas
 from tests.addergraph.models import X, Y
 from tests.addergraph.training.communicators import Fake, together
 from tests.addergraph.training.test_parallel import all_right, network, run, same
@@ -79,6 +79,7 @@ def test_an_exchange_begins_while_the_rest_is_computed() -> None:
 
             def slow(inputs: Sequence[Array], outputs: tuple[Array, ...]) -> None:
                 before = communicator.made.count("allgather")
+                threading.Event().wait(10 * BESIDE)  # nothing is there yet
                 silent = [np.empty_like(o) if n in step._flags else o
                           for n, o in zip(names, outputs, strict=True)]  # fmt: skip
                 computed(inputs, tuple(silent))
