@@ -18,6 +18,7 @@ from .terms import ByteTerm, FloatTerm, SplitTerm
 GROUPS = 3  # of steps taken together, in one loop body at most
 CHAINS = 4  # sums that terms are added to in turns, by a core that works in order
 TERMS_TO_COME = 3  # that it has made and not added yet
+AHEAD = 3  # steps whose filters of f32 such a core loads before the first of them is needed
 
 
 class Steps(ABC):
@@ -108,16 +109,26 @@ class Steps(ABC):
         loaded = vector(F32 if floats else I32, self.target.lanes)
         kind = loaded if isinstance(term, FloatTerm) else term.bytes_type(self.target)
         size = self.target.vector_bytes
-        taps = [
-            e.b.load(e.at(filters, first + size * i), typ=kind, align=4 if floats else 1)
-            for i in range(many * vectors)
-        ]
-        count = ceil_div(CHAINS, vectors) if self.target.machine.in_order else 1
+        taps: list[Register] = []
+
+        def load_taps(steps: int) -> None:
+            for i in range(len(taps), steps * vectors):
+                place = e.at(filters, first + size * i)
+                taps.append(e.b.load(place, typ=kind, align=4 if floats else 1))
+
+        in_order = self.target.machine.in_order
+        ahead = AHEAD if in_order and floats else many
+        if ahead >= many:
+            load_taps(many)
+        count = ceil_div(CHAINS, vectors) if in_order else 1
         for start in range(0, len(pixels), count):
             here = range(start, min(start + count, len(pixels)))
             runs = {p: e.broadcast_run(pixels[p], many, loaded) for p in here}
+            load_taps(min(many, ahead))
             e.keep_order()
             for step, p in itertools.product(range(many), here):
+                if len(taps) < min(many, step + ahead) * vectors:
+                    load_taps(min(many, step + ahead))
                 one = runs[p][step]
                 if isinstance(term, ByteTerm):
                     one = term.pixel(e, e.b.bitcast(one, kind))
