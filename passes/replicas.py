@@ -1,8 +1,9 @@
 """A training step on several replicas: where they exchange values, and the graph between.
 
-A replica has a part of the batch. `announced` tells who looks on which outputs are there already,
-so that their exchange can begin while the others are computed. `synchronized` makes the statistics
-of batch norms those of the whole batch, by `replica_mean`; `segments` cuts a graph at these:
+A replica has a part of the batch. `announced` adds outputs that tell another thread which results
+are there, so that their exchange can begin while others are computed. `synchronized` makes the
+statistics of batch norms those of the whole batch, by `replica_mean`; `segments` cuts a graph at
+these:
 
     rewrite (synchronized):
       %mean, %variance = batch_norm_statistics(%x)
@@ -24,11 +25,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from addergraph.ir import Builder, Graph, Node, Value
+from addergraph.ir.graph import free_name
+from addergraph.ir.types import TensorType, i32
 from addergraph.ir.walk import append
 from addergraph.ops.pointwise.binary import add, sub
 from addergraph.ops.pointwise.replica_mean import replica_mean
 from addergraph.ops.reduction.completed import Completed
 
+from .pipeline import run
 from .rewrite import Draft, rebuild
 
 
@@ -47,32 +51,63 @@ def synchronized(graph: Graph) -> Graph:
     return rebuild(graph, pooled)
 
 
-def announced(
-    graph: Graph, sent: Sequence[Value], bucket: int
-) -> tuple[Graph, tuple[tuple[str, ...], ...]]:
-    """`graph`, which has neither parameters nor updates, with an output %completed, behind those
-    that it has, for each bucket but the last; and of each bucket the names of its values.
+@dataclass(frozen=True)
+class Announced:
+    """A graph that tells, while it runs, which of its outputs are there.
 
-    Buckets have those of `sent` that are computed and stand once among the outputs, in the order in
-    which nodes compute them; `bucket` bytes or more, the last one the rest.
+    graph    the outputs that it had and, behind them, a flag for each bucket but the last
+    buckets  the names of the values of each bucket; flag k is 1 once those of bucket k are there
+    flags    the names of the flags
+    """
+
+    graph: Graph
+    buckets: tuple[tuple[str, ...], ...]
+    flags: tuple[str, ...]
+
+
+def announced(graph: Graph, sent: Sequence[Value], bucket: int) -> Announced:
+    """`graph`, which has neither parameters nor updates, with flags for the outputs `sent`.
+
+    Buckets have `bucket` bytes or more, the last one what is left, in the order in which nodes
+    compute their values; there is none where nothing is sent. Left out are values that are copied
+    into their outputs in the end: those that passes find to be constants, inputs, or equal to
+    another output.
     """
     assert not graph.parameters and not graph.updates
-    *buckets, rest = _buckets(graph, sent, bucket)
+    if not sent:
+        return Announced(graph, (), ())
+    direct = _direct(graph)
+    *buckets, rest = _buckets(graph, [v for v in sent if v in direct], bucket)
     behind = {values[-1]: values for values in buckets}
     builder = Builder(graph.name)
     new: dict[Value, Value] = {v: builder.input(v.name, v.type) for v in graph.inputs}
+    taken = {v.name for v in graph.values()}
     flags: list[Value] = []
     for node in graph.nodes:
         append(builder, [node], new)
         for v in node.outputs:
             if v in behind:
-                flags += builder.add(Completed(), [new[w] for w in behind[v]])
+                called = Value(free_name("completed", taken), TensorType(i32, ()))
+                taken.add(called.name)
+                flags += builder.add(Completed(), [new[w] for w in behind[v]], [called])
     made = builder.finish([*(new[v] for v in graph.outputs), *flags])
-    return made, tuple(_names(values) for values in (*buckets, rest))
+    return Announced(made, tuple(_names(values) for values in (*buckets, rest)), _names(flags))
 
 
-def _buckets(graph: Graph, sent: Sequence[Value], bucket: int) -> list[list[Value]]:
-    wanted = {v for v in sent if graph.outputs.count(v) == 1}
+def _direct(graph: Graph) -> set[Value]:
+    """The outputs that a compiled program computes in the caller's memory."""
+    optimized = run(graph)
+    computed = {v for node in optimized.nodes for v in node.outputs if node.inputs}
+    first = {v for node in graph.nodes for v in node.outputs if node.inputs}
+    return {
+        mine
+        for mine, its in zip(graph.outputs, optimized.outputs, strict=True)
+        if mine in first and its in computed and optimized.outputs.count(its) == 1
+    }
+
+
+def _buckets(graph: Graph, values: Sequence[Value], bucket: int) -> list[list[Value]]:
+    wanted = set(values)
     groups: list[list[Value]] = [[]]
     size = 0
     for value in (v for node in graph.nodes for v in node.outputs if v in wanted):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..passes.clip_relus import Peak as Peak  # models name its type
     from ..passes.pipeline import Observer
     from ..passes.quantize.calibrate import Engine, Report
-    from ..passes.replicas import Segment as Segment  # training names its type
+    from ..passes.replicas import Announced as Announced  # training names these types
+    from ..passes.replicas import Segment as Segment
     from ..passes.train_step import Halves as Halves
     from ..passes.train_step import Loss, Optimizer
     from ..quantization import QuantizationSettings, Quantized
@@ -51,13 +52,13 @@ def train_halves(
     return halves(graph, loss, optimizer, gradient=gradient, synchronize=synchronize)
 
 
-def announced(
-    graph: Graph, sent: Sequence[Value], bucket: int
-) -> tuple[Graph, tuple[tuple[str, ...], ...]]:
-    """`graph` telling when its outputs are there; see `passes/replicas.py`."""
-    from ..passes.replicas import announced as told
+def announced(graph: Graph, sent: Sequence[Value], bucket: int) -> Announced:
+    """`graph` with flags for its outputs; see `passes/replicas.py`."""
+    from ..passes.replicas import announced as with_flags
+    from .lowering import without_range_warnings
 
-    return told(graph, sent, bucket)
+    with without_range_warnings():  # `compile` gives them
+        return with_flags(graph, sent, bucket)
 
 
 def segments(graph: Graph) -> list[Segment]:

@@ -24,8 +24,9 @@ _FILTERS = (
     "gradient\nrms, first", "\nand last",
 )  # fmt: skip
 _MEANING = (
-    "Laplace - normal: log-likelihood of a weight; above 0, the Laplace density fits better, as",
-    "in trained adder filters. Gradient: root mean square, in the first and the last step.",
+    "Laplace - normal: log-likelihood of a weight; above 0, the Laplace density fits",
+    "better, as in trained adder filters. Gradient: root mean square, in the first",
+    "and in the last step.",
 )
 _RESULTS = ("results of", "op", "mean", "deviation", "zeros", "dead channels")
 SAMPLES = 256  # that activations are measured on, at most

@@ -18,12 +18,13 @@ next one begins. The running variance has the factor M / (M - 1) of the part's M
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import compiler
-from ..errors import DataError
+from ..errors import DataError, GraphError
 from ..ir import Array, Graph, Value
 from ..ir.interpreter import run_reference
 from ..ir.state import aligned_bytes, parameter_offsets
@@ -34,7 +35,7 @@ from .settings import NATIVE
 from .step import TrainStep, compile_silently
 
 if TYPE_CHECKING:
-    from ..compiler.graphs import Halves, Segment
+    from ..compiler.graphs import Announced, Halves, Segment
 
 Run = Callable[[Sequence[Array], tuple[Array, ...]], object]  # inputs; where outputs go
 
@@ -85,7 +86,7 @@ class ParallelStep(TrainStep):
         self.replicas, self.synchronize, self.bucket = replicas, synchronize, bucket
         self._halves: dict[int, Halves] = {}
         self._segments: dict[int, list[_Segment]] = {}
-        self._announced: dict[int, tuple[Graph, tuple[tuple[str, ...], ...]]] = {}
+        self._flagged: dict[int, Announced] = {}
         self._compiled: dict[str, Run] = {}
         self._arena = 0
         self._update: Callable[..., Any] | None = None
@@ -149,9 +150,7 @@ class ParallelStep(TrainStep):
 
             sending.beside(compute)
             self._exchange(programs[0][at].segment.means, values, shares)
-            for bucket in sending.due_behind(at):
-                self._complete(bucket.places, sizes, values)
-                sending.begin()
+            sending.begin_behind(at, partial(self._complete, sizes=sizes, values=values))
         sending.finish()
         found, rate = self._reduced.views, np.asarray(learning_rate, np.float32)
         losses = [float(found[f"loss {i}"]) for i in range(self._any.losses)]
@@ -224,7 +223,7 @@ class ParallelStep(TrainStep):
         self, wanted: Container[str], sizes: Sequence[int], values: Sequence[dict[str, Array]]
     ) -> None:
         """Copies what the programs could not write into these places of the vectors themselves: a
-        value that is there twice, and one that was not computed."""
+        value that is there twice, and one that was not computed. No bucket with a flag has such."""
         for slot, (size, known) in enumerate(zip(sizes, values, strict=True)):
             halves, views = self.halves(size), self._vectors[slot].views
             ends = zip(halves.backward.outputs, self._places(halves), strict=True)
@@ -267,41 +266,55 @@ class ParallelStep(TrainStep):
                 f"exchanged {name}": shape
                 for name, shape in zip(self._any.exchanged, known.values(), strict=True)
             }
-            self._lay_out(self.replicas.sizes(batch)[0], shapes)
+            # All processes lay out by the largest part, whatever the sizes of their own are.
+            self._lay_out(-(-batch // self.replicas.parts), shapes)
         return self._update
 
     def _lay_out(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """The vectors, in the order in which a part of so many samples gives their values, and the
-        buckets: those that its program tells of, or what segments give that together is enough."""
-        halves, (graph, told) = self.halves(size), self._announced[size]
-        given = told or [one.segment.gives for one in self._segments[size]]
-        due = {name: number for number, names in enumerate(given) for name in names}
+        """The vectors, in the order in which a part of so many samples completes their values, and
+        the buckets: one for each flag and the rest, or what segments give that is enough."""
+        halves, flagged = self.halves(size), self._with_flags(size)
+        events = flagged.buckets or [one.gives for one in compiler.segments(flagged.graph)]
+        number = {name: event for event, names in enumerate(events) for name in names}
         ends = zip(halves.backward.outputs, self._places(halves), strict=True)
-        number = {end: due.get(v.name, len(given) - 1) for v, end in ends if end is not None}
-        shapes = {place: shapes[place] for place in sorted(shapes, key=number.__getitem__)}
-        self._vectors = [Vector(shapes) for _ in self.replicas.own]
-        self._reduced = Vector(shapes)
-        flags = graph.outputs[len(halves.backward.outputs) :]
+        behind = {end: number.get(v.name, len(events) - 1) for v, end in ends if end is not None}
+        ordered = {place: shapes[place] for place in sorted(shapes, key=behind.__getitem__)}
+        self._vectors = [Vector(ordered) for _ in self.replicas.own]
+        self._reduced = Vector(ordered)
+        flags = flagged.graph.outputs[len(halves.backward.outputs) :]
         self._flags = {flag.name: _empty(flag) for flag in flags}
-        spans = spans_of(self._reduced, number, 0 if told else self._least(halves))
-        if told:
-            every = zip(spans.values(), [*self._flags.values(), None], strict=True)
+        if flagged.buckets:
+            spans = spans_of(self._reduced, behind, 0).values()
+            every = zip(spans, [*self._flags.values(), None], strict=True)
             self._buckets = [Bucket(*span, 0, flag) for span, flag in every]
         else:
-            self._buckets = [Bucket(*span, at, None) for at, span in spans.items()]
+            found = spans_of(self._reduced, behind, self._least(halves))
+            self._buckets = [Bucket(*span, segment, None) for segment, span in found.items()]
 
     def _least(self, halves: Halves) -> int:
         """The bytes of a bucket."""
-        return max(self.bucket, sum(v.type.nbytes for v in _sent(halves)) // MOST_BUCKETS)
+        whole = sum(v.type.nbytes for v in _sent(halves))
+        return max(self.bucket, -(-whole // MOST_BUCKETS))
+
+    def _with_flags(self, size: int) -> Announced:
+        """The backward half for a part of so many samples; it has no flags where it is cut."""
+        if size not in self._flagged:
+            halves = self.halves(size)
+            sent = [] if self.synchronize else _sent(halves)
+            made = compiler.announced(halves.backward, sent, self._least(halves))
+            self._flagged[size] = made
+            known = next(iter(self._flagged.values()))
+            if (made.buckets, made.flags) != (known.buckets, known.flags):
+                raise GraphError(
+                    f'"{halves.backward.name}" computes its gradients in another order for {size} '
+                    f"samples than for {next(iter(self._flagged))}: parts of a batch cannot be "
+                    "exchanged so. Use batches that can be cut into equal parts"
+                )
+        return self._flagged[size]
 
     def _part(self, size: int) -> list[_Segment]:
         if size not in self._segments:
-            halves = self.halves(size)
-            told: tuple[Graph, tuple[tuple[str, ...], ...]] = halves.backward, ()
-            if not self.synchronize:
-                told = compiler.announced(halves.backward, _sent(halves), self._least(halves))
-            self._announced[size] = told
-            cut = compiler.segments(told[0])
+            cut = compiler.segments(self._with_flags(size).graph)
             self._segments[size] = [_Segment(one, self._code(one.graph)) for one in cut]
         return self._segments[size]
 

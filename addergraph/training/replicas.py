@@ -22,12 +22,11 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -73,22 +72,35 @@ def require_communicator(value: object) -> Communicator | None:
     )
 
 
-@dataclass
 class Exchange:
-    """One that is under way, in buffers that nobody else may use meanwhile.
+    """One that is under way. Nobody may use its buffers, nor `out`, before `Replicas.finish`.
 
-    request  of MPI; None when its messages are here
-    finish   what makes the result of them
+    What has begun stays in memory until its messages are here, also where a step is interrupted:
+    MPI would write them elsewhere.
     """
 
-    request: Any
-    finish: Callable[[], None]
+    _open: ClassVar[list[Exchange]] = []
+
+    def __init__(self, request: Any, buffers: Sequence[Array], finish: Callable[[], None]) -> None:
+        self._request, self._buffers, self.finish = request, buffers, finish
+        if request is not None:
+            self._open.append(self)
+
+    @property
+    def request(self) -> Any:
+        """Of MPI; None when the messages are here."""
+        return self._request
 
     def test(self) -> bool:
         """Whether its messages are here. MPI moves them inside of such calls."""
-        if self.request is not None and self.request.Test():
-            self.request = None
-        return self.request is None
+        if self._request is not None and self._request.Test():
+            self.arrived()
+        return self._request is None
+
+    def arrived(self) -> None:
+        if self._request is not None:
+            self._request = None
+            self._open.remove(self)
 
 
 class Replicas:
@@ -148,6 +160,9 @@ class Replicas:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
+        if self._beside is not None:
+            self._beside.shutdown(wait=False)
+            self._beside = None
         if error is None:
             self._release()
         elif not isinstance(error, ProcessError) and not getattr(error, "was_told", False):
@@ -158,9 +173,6 @@ class Replicas:
         if self._comm is not None:
             self._comm.Free()
             self._comm = None
-        if self._beside is not None:
-            self._beside.shutdown()
-            self._beside = None
 
     def threads(self, asked: int | None) -> int | None:
         """How many threads this process uses: as asked for, or its share of the processors where
@@ -197,23 +209,27 @@ class Replicas:
 
     def mean(self, vectors: Sequence[Array], shares: Array, out: Array) -> None:
         """out f32[n] = sum over all parts of share times vector, from those of this process, f32[n]
-        each, which are changed. `ordered`: added one after the other, from the first part on."""
+        each. `ordered`: added one after the other, from the first part on."""
         self.finish(self.begin(vectors, shares, out))
 
     def begin(self, vectors: Sequence[Array], shares: Array, out: Array) -> Exchange:
-        """Starts what `mean` does; `out` is there after `finish`."""
-        for part, vector in zip(self.own, vectors, strict=True):
-            vector *= shares[part]
+        """Starts what `mean` does; `out` is there after `finish`. The vectors are read at once, or,
+        by the only process, in `finish`."""
+        own = [shares[part] for part in self.own]
         if self._comm is None or self.size == 1:
-            return Exchange(None, lambda: self._sum(vectors, out))
+            scaled = (vector * share for vector, share in zip(vectors, own, strict=True))
+            return Exchange(None, (), lambda: self._sum(scaled, out))
+        mine = np.empty((len(vectors), len(out)), np.float32)
+        for row, vector, share in zip(mine, vectors, own, strict=True):
+            np.multiply(vector, share, out=row)
         if not self.ordered and self.size > 2:
-            return Exchange(self._comm.Iallreduce(vectors[0], out), lambda: None)
-        mine = np.stack(vectors)  # of two processes this moves half of what a reduction does
+            return Exchange(self._comm.Iallreduce(mine[0], out), (mine, out), lambda: None)
+        # Of two processes this moves half of what a reduction does.
         every = np.empty((self.size, *mine.shape), np.float32)
-        request = self._comm.Iallgather(mine, every)
-        return Exchange(request, lambda: self._sum(every.reshape(self.parts, -1), out))
+        request, rows = self._comm.Iallgather(mine, every), every.reshape(self.parts, -1)
+        return Exchange(request, (mine, every), lambda: self._sum(rows, out))
 
-    def during(self, work: Callable[[], None], look: Callable[[], None]) -> None:
+    def during(self, work: Callable[[], None], look: Callable[[], object]) -> None:
         """Does `work`, which calls no MPI, on another thread, and calls `look` in this one now and
         then until it is done: so all calls of MPI come from one thread."""
         if self._beside is None:
@@ -223,7 +239,7 @@ class Replicas:
         try:
             while not over.wait(BESIDE):
                 look()
-        finally:  # an interrupted step must not go on behind it
+        finally:  # an interrupted step ends before it is left, unless it is interrupted again
             wait([done])
         done.result()
 
@@ -231,13 +247,17 @@ class Replicas:
         """Waits until the result is there."""
         if exchange.request is not None:
             self._wait(exchange.request)
+            exchange.arrived()
         exchange.finish()
 
     @staticmethod
-    def _sum(vectors: Sequence[Array] | Array, out: Array) -> None:
-        out[...] = vectors[0]
-        for vector in vectors[1:]:
-            out += vector
+    def _sum(vectors: Iterable[Array], out: Array) -> None:
+        """In order, from the first one on."""
+        for number, vector in enumerate(vectors):
+            if number == 0:
+                out[...] = vector
+            else:
+                out += vector
 
     def gather(self, array: Array) -> Array:
         """[size, ...]: the array of each process, all of one shape and dtype."""

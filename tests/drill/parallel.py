@@ -59,7 +59,7 @@ MUTANTS = (
     Mutant(
         "a bucket is told of when its first value is there", "passes/replicas.py",
         "behind = {values[-1]: values for", "behind = {values[0]: values[:1] for",
-        halves("test_buckets_are_announced_once_they_are_computed"),
+        halves("test_flags_are_set_once_a_bucket_is_computed"),
     ),
     Mutant(
         "a step believes the flags of the one before", f"{TRAINING}/parallel.py",

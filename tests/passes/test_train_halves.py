@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from addergraph import layers
+from addergraph import compiler, layers, zoo
+from addergraph.codegen.targets.lookup import target_named
 from addergraph.errors import GraphError, ShapeError
-from addergraph.ir import Array, Graph
+from addergraph.ir import Array, Graph, Value
 from addergraph.ir.attributes import SIGN
 from addergraph.ir.check import check
 from addergraph.ir.interpreter import run_reference
@@ -18,6 +19,7 @@ from addergraph.ir.state import initial_weights
 from addergraph.ir.text import parse
 from addergraph.model import Model
 from addergraph.ops.pointwise.replica_mean import ReplicaMean
+from addergraph.ops.reduction.completed import Completed
 from addergraph.passes.replicas import announced, segments, synchronized
 from addergraph.passes.train_step import Halves, halves, train_step
 from addergraph.training.losses import CatCrossEntropy, MeanSquared
@@ -142,38 +144,65 @@ def test_segments_end_at_exchanges_and_share_texts() -> None:
     assert len(segments(local.backward)) == 1
 
 
-def test_buckets_are_announced_once_they_are_computed() -> None:
+def backward_of(model: Model) -> tuple[Graph, list[Value]]:
+    """The backward half for four samples, and what is sent of it."""
+    made = halves(model.graph(training=True, batch=4), CatCrossEntropy(), SGD())
+    return made.backward, [made.backward.outputs[0], *made.backward.outputs[2:]]
+
+
+def test_flags_are_set_once_a_bucket_is_computed() -> None:
     model = Model(input_shape=(8, 8, 1), seed=1)
     for _ in range(3):
         model.add(layers.Adder(4, 3, padding=1))
         model.add(layers.BatchNorm())
     model.add(layers.Flatten())
-    model.add(layers.Dense(10))
-    whole = halves(model.graph(training=True, batch=4), CatCrossEntropy(), SGD()).backward
-    sent = [whole.outputs[0], *whole.outputs[2:]]
-    graph, buckets = announced(whole, sent, 600)
+    model.add(layers.Dense(10, name="completed"))
+    whole, sent = backward_of(model)
+    made = announced(whole, sent, 600)
+    graph, buckets = made.graph, made.buckets
     check(graph)
     assert sorted(name for names in buckets for name in names) == sorted(v.name for v in sent)
     sizes = {v.name: v.type.nbytes for v in sent}
     assert len(buckets) > 2 and all(sum(sizes[n] for n in b) >= 600 for b in buckets[:-1])
-    flags = graph.outputs[len(whole.outputs) :]
-    assert len(flags) == len(buckets) - 1
+    assert made.flags == tuple(v.name for v in graph.outputs[len(whole.outputs) :])
+    assert len(made.flags) == len(buckets) - 1
     at = {v.name: i for i, node in enumerate(graph.nodes) for v in node.outputs}
-    for flag, names, after in zip(flags, buckets, buckets[1:], strict=False):
-        assert max(at[name] for name in names) == at[flag.name] - 1
-        assert min(at[name] for name in after) > at[flag.name]
-    again, one = announced(whole, sent, 1 << 30)
-    assert str(again) == str(whole) and len(one) == 1
+    for flag, names, after in zip(made.flags, buckets, buckets[1:], strict=False):
+        assert max(at[name] for name in names) == at[flag] - 1
+        assert min(at[name] for name in after) > at[flag]
+    again = announced(whole, sent, 1 << 30)
+    assert str(again.graph) == str(whole) and len(again.buckets) == 1 and not again.flags
+    assert announced(whole, [], 1).buckets == ()
 
 
-def test_a_value_that_leaves_twice_is_announced_by_nobody() -> None:
+@pytest.mark.parametrize("name", ["resnet20", "resnet20-conv", "mobilenet_small", "deck"])
+def test_what_a_flag_tells_of_is_in_the_memory_of_its_output(name: str) -> None:
+    """Also where two gradients are the same, as those of two norms before a sum: of these the
+    compiler copies one in the end."""
+    whole, sent = backward_of(zoo.build(name, (16, 16, 3)))
+    made = announced(whole, sent, 1)
+    main = compiler.lower(made.graph, target_named("x86-64-v3")).main
+    written = {v for node in main.nodes if node.op.aliases is None for v in node.outputs}
+    told = [node for node in main.nodes if isinstance(node.op, Completed)]
+    assert len(told) == len(made.flags) > 4
+    for node, names in zip(told, made.buckets[:-1], strict=True):
+        assert len(set(node.inputs)) == len(names)
+        for v in node.inputs:
+            assert main.outputs.count(v) == 1 and v in written
+    copied = {v.name for v in sent} - {name for names in made.buckets for name in names}
+    assert bool(copied) == name.startswith("resnet")
+
+
+def test_a_value_that_leaves_twice_has_no_flag() -> None:
     text = """graph g(%x: f32[4]) {
         %a = relu(%x) : f32[4]
         %b = neg(%a) : f32[4]
-        return %a, %b, %a, %x }"""
+        %c = neg(%a) : f32[4]
+        %d = exp(%a) : f32[4]
+        %e = full() value=1 : f32[]
+        return %a, %b, %a, %x, %c, %d, %e }"""
     graph = parse(text)
-    _, buckets = announced(graph, graph.outputs, 1)
-    assert buckets == (("b",),)
+    assert announced(graph, graph.outputs, 1).buckets == (("d",),)
 
 
 def test_synchronized_statistics_of_one_replica_are_its_own() -> None:

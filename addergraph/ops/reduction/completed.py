@@ -18,10 +18,11 @@ from .._rounding import exact
 class Completed(Op):
     """Y = 1, an i32, which is written once all operands are computed.
 
-    One operand or more, of any dtypes and shapes. Who sets the memory of this output to 0 before a
-    call, and looks at it meanwhile, knows by the 1 that those operands that are outputs, too, are
-    in theirs: the store is a release. `passes/replicas.py` adds it behind gradients that processes
-    exchange. Not differentiable. Raises ShapeError without an operand.
+    One operand or more, of any dtypes and shapes. A caller that sets this output to 0 before a call
+    sees on another thread when it becomes 1: the operands are then in memory, those that are
+    outputs of the graph in the caller's. (Not so outputs that equal others: the compiler may copy
+    them in the end.) The store is a release. `passes/replicas.py` adds it behind gradients that
+    processes exchange. Not differentiable. Raises ShapeError without an operand.
     """
 
     name: ClassVar[str] = "completed"

@@ -73,7 +73,7 @@ def test_an_exchange_begins_while_the_rest_is_computed() -> None:
             step = step_of(replicas, engine="reference")
             (segment,) = step._segments[8]
             computed, names = segment.run, segment.segment.gives
-            first = step._announced[8][1][0][-1]
+            first = step._flagged[8].buckets[0][-1]
             (place,) = [p for p in step._buckets[0].places if p.removeprefix("exchanged ") in first]
             found: list[tuple[int, float]] = []
 
