@@ -42,8 +42,8 @@ MUTANTS = (
     ),
     Mutant(
         "a sum starts with this process's part", f"{TRAINING}/replicas.py",
-        "self._sum(every.reshape(self.parts, -1), out)",
-        "self._sum(np.roll(every, -self.rank, 0).reshape(self.parts, -1), out)",
+        "lambda: self._sum(rows, out)",
+        "lambda: self._sum(np.roll(every, -self.rank, 0).reshape(self.parts, -1), out)",
         parallel("test_the_same_bits_for_any_number_of_processes"),
     ),
     Mutant(
@@ -62,13 +62,23 @@ MUTANTS = (
         halves("test_flags_are_set_once_a_bucket_is_computed"),
     ),
     Mutant(
+        "a flag tells of an output that is copied in the end", "passes/replicas.py",
+        "and optimized.outputs.count(its) == 1", "",
+        halves("test_a_value_that_leaves_twice_has_no_flag"),
+    ),
+    Mutant(
+        "an exchange scales the gradients that the program reads", f"{TRAINING}/replicas.py",
+        "np.multiply(vector, share, out=row)", "row[...] = np.multiply(vector, share, out=vector)",
+        buckets("test_an_exchange_leaves_its_vectors_as_they_are"),
+    ),
+    Mutant(
         "a step believes the flags of the one before", f"{TRAINING}/parallel.py",
         "            flag[...] = 0\n", "            pass\n",
         buckets("test_an_exchange_begins_while_the_rest_is_computed"),
     ),
     Mutant(
         "an exchange waits for the whole step", f"{TRAINING}/buckets.py",
-        "self.replicas.during(compute, self._look)", "compute()",
+        "self._replicas.during(compute, self._look)", "compute()",
         buckets("test_an_exchange_begins_while_the_rest_is_computed"),
     ),
     Mutant(

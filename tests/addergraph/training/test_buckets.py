@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +16,7 @@ from addergraph.ir import Array
 from addergraph.training import SGD, prepare
 from addergraph.training.buckets import Vector, spans_of
 from addergraph.training.parallel import ParallelStep
-from addergraph.training.replicas import BESIDE, Replicas
+from addergraph.training.replicas import BESIDE, Exchange, Replicas
 from tests.addergraph.models import X, Y
 from tests.addergraph.training.communicators import Fake, together
 from tests.addergraph.training.test_parallel import all_right, network, run, same
@@ -100,6 +102,45 @@ def test_an_exchange_begins_while_the_rest_is_computed() -> None:
             return found
 
     assert all_right(together(2, work)) == [[(1, 0.5), (1, 1.5)]] * 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_an_exchange_leaves_its_vectors_as_they_are(size: int) -> None:
+    """A program that still runs may read them."""
+
+    def work(communicator: Fake) -> None:
+        with Replicas(communicator) as replicas:
+            vector, out = np.arange(5, dtype=np.float32) + replicas.rank, np.empty(5, np.float32)
+            shares = np.arange(1, size + 1, dtype=np.float32)
+            begun = replicas.begin([vector], shares, out)
+            np.testing.assert_array_equal(vector, np.arange(5) + replicas.rank)
+            replicas.finish(begun)
+            terms = [(np.arange(5) + rank) * shares[rank] for rank in range(size)]
+            np.testing.assert_array_equal(out, np.sum(terms, axis=0))
+
+    all_right(together(size, work))
+
+
+def test_what_has_begun_stays_in_memory_until_it_is_here() -> None:
+    class Request:
+        done = False
+
+        def Test(self) -> bool:
+            return self.done
+
+    request, buffer = Request(), np.zeros(3, np.float32)
+    alive = weakref.ref(buffer)
+    exchange = Exchange(request, (buffer,), lambda: None)
+    assert not exchange.test()
+    del exchange, buffer
+    gc.collect()
+    assert alive() is not None  # though whoever began it is gone
+    (left,) = [one for one in Exchange._open if one.request is request]
+    request.done = True
+    assert left.test() and left.request is None
+    del left
+    gc.collect()
+    assert alive() is None
 
 
 def test_an_interrupted_step_ends_before_it_is_left() -> None:

@@ -134,7 +134,7 @@ def test_fifty_steps_with_synchronized_statistics() -> None:
     np.testing.assert_allclose(all_right(shared)[0], alone, atol=1e-5)
 
 
-def test_gradients_are_exchanged_in_one_call_a_step() -> None:
+def test_few_gradients_are_exchanged_in_one_call_a_step() -> None:
     def count(communicator: Fake) -> int:
         run(communicator, epochs=1, x_val=None, y_val=None, batch_norm_samples=0)
         return communicator.made.count("allreduce")
